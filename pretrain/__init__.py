@@ -1,0 +1,1 @@
+"""The recipe behind the bundled checkpoints: one generator, one loop, one file per objective."""

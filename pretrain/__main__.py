@@ -1,0 +1,41 @@
+"""`python -m pretrain FAMILY --out DIR`: trains one bundled checkpoint, or goes on where it stopped."""
+
+from __future__ import annotations
+
+from importlib import import_module
+from pathlib import Path
+from typing import Annotated
+
+import torch
+import typer
+
+from pretrain.loop import Schedule, train
+
+RECIPES = {
+    "timesfm": ("pretrain.families.timesfm", "TimesFMObjective", Schedule(9_000, 64, 2e-3)),
+    "chronos-bolt": ("pretrain.families.chronos_bolt", "ChronosBoltObjective", Schedule(12_000, 256, 2e-3)),
+}
+
+
+def main(
+    family: Annotated[str, typer.Argument(help=f"One of: {', '.join(RECIPES)}.")],
+    out: Annotated[Path, typer.Option(help="Where state, losses and the checkpoint go.")],
+    steps: Annotated[int | None, typer.Option(help="Optimisation steps, if not the recipe's.")] = None,
+    batch_size: Annotated[int | None, typer.Option(help="Windows per step.")] = None,
+    seed: Annotated[int, typer.Option(help="Seed of data and weights.")] = 0,
+    threads: Annotated[int, typer.Option(help="CPU threads.")] = 2,
+) -> None:
+    """Train one bundled checkpoint on synthetic series."""
+    if family not in RECIPES:
+        raise typer.BadParameter(f"unknown family {family!r}; one of: {', '.join(RECIPES)}")
+    module, name, schedule = RECIPES[family]
+    torch.set_num_threads(threads)
+    objective = getattr(import_module(module), name)()
+    schedule = Schedule(
+        steps or schedule.steps, batch_size or schedule.batch_size, schedule.learning_rate
+    )
+    train(objective, schedule, out, seed=seed, say=lambda line: print(line, flush=True))
+
+
+if __name__ == "__main__":
+    typer.run(main)

@@ -1,0 +1,143 @@
+"""Chronos-Bolt: quantile loss on one future patch, plus masked-patch reconstruction.
+
+One target per window is sparse supervision: without help the model stays for long on a plateau
+where it has not learnt periodicity. A small head on the encoder, thrown away afterwards, rebuilds
+patches that were hidden from the input; and batches of short contexts, which are cheap, come more
+often in the beginning.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import torch
+from chronos.chronos_bolt import ChronosBoltModelForForecasting
+from torch import Tensor, nn
+from transformers import T5Config
+
+from pretrain.loop import Losses
+from pretrain.windows import CLIP, Windows
+
+WIDTH, LAYERS, HEADS, HIDDEN = 128, 6, 8, 512
+CONTEXT, PATCH, HORIZON = 512, 16, 64
+CONTEXTS = (96, 192, 320, 512)
+EARLY, LATE = np.array([0.35, 0.35, 0.2, 0.1]), np.array([0.1, 0.15, 0.2, 0.55])
+LEVELS = torch.arange(1, 10) / 10
+
+
+def config() -> T5Config:
+    return T5Config(
+        architectures=["ChronosBoltModelForForecasting"],
+        d_model=WIDTH,
+        d_kv=WIDTH // HEADS,
+        d_ff=HIDDEN,
+        num_layers=LAYERS,
+        num_decoder_layers=LAYERS,
+        num_heads=HEADS,
+        dropout_rate=0.0,
+        feed_forward_proj="relu",
+        initializer_factor=1.0,
+        is_encoder_decoder=True,
+        use_cache=False,
+        pad_token_id=0,
+        eos_token_id=1,
+        decoder_start_token_id=0,
+        chronos_pipeline_class="ChronosBoltPipeline",
+        chronos_config=dict(
+            context_length=CONTEXT,
+            prediction_length=HORIZON,
+            input_patch_size=PATCH,
+            input_patch_stride=PATCH,
+            quantiles=[round(float(q), 1) for q in LEVELS],
+            use_reg_token=True,
+        ),
+    )
+
+
+class WithReconstruction(nn.Module):
+    """The upstream model and the training-only reconstruction head."""
+
+    def __init__(self, bolt: ChronosBoltModelForForecasting) -> None:
+        super().__init__()
+        self.bolt = bolt
+        self.reconstruct = nn.Linear(WIDTH, PATCH)
+
+
+def _hidden_patches(count: int, patches: int, rng: np.random.Generator) -> np.ndarray:
+    """Which patches to hide [count, patches]: scattered ones, or one run; none in a third."""
+    share = rng.uniform(0.1, 0.35, (count, 1))
+    scattered = rng.random((count, patches)) < share
+    length = np.maximum(1, (share * patches).astype(int))
+    start = (rng.random((count, 1)) * (patches - length)).astype(int)
+    position = np.arange(patches)[None]
+    run = (position >= start) & (position < start + length)
+    kind = rng.random((count, 1))
+    return np.where(kind < 0.35, scattered, np.where(kind < 0.65, run, False))
+
+
+class ChronosBoltObjective:
+    window_length = CONTEXT + HORIZON
+    series_length = 2304
+
+    def build(self) -> nn.Module:
+        bolt = ChronosBoltModelForForecasting(config())
+        with torch.no_grad():
+            for name, parameter in bolt.named_parameters():
+                if name.endswith((".o.weight", ".wo.weight")):
+                    parameter *= 0.3
+                if name.startswith("output_patch_embedding") and parameter.ndim == 2:
+                    parameter *= 0.05
+        return WithReconstruction(bolt)
+
+    def loss(self, model: nn.Module, windows: Windows, step: int, progress: float) -> Losses:
+        rng = np.random.default_rng([step, 17])
+        early = max(0.0, 1 - progress / 0.4)
+        length = int(rng.choice(CONTEXTS, p=early * EARLY + (1 - early) * LATE))
+        x = torch.from_numpy(windows[:, CONTEXT - length :])
+        context, target = x[:, :length], x[:, length:]
+        short = rng.random(len(x)) < 0.35
+        cut = np.where(short, rng.integers(0, length - 2 * PATCH, len(x)), 0)
+        observed = torch.from_numpy(np.arange(length)[None] >= cut[:, None])
+
+        count = observed.sum(1, keepdim=True)
+        mean = (context * observed).sum(1, keepdim=True) / count
+        deviation = (((context - mean) * observed) ** 2).sum(1, keepdim=True).div(count).sqrt()
+        usable = (deviation > 0.05).float()
+        safe = deviation.clamp_min(0.05)
+        context = ((context - mean) / safe).clamp(-CLIP, CLIP) * observed
+        target = ((target - mean) / safe).clamp(-CLIP, CLIP)
+
+        patches = context.view(len(x), -1, PATCH)
+        seen = observed.view(len(x), -1, PATCH)
+        hidden = torch.from_numpy(_hidden_patches(len(x), patches.shape[1], rng))[..., None]
+        prediction, rebuilt = self._forward(model, patches, seen, hidden)
+        error = target[:, None] - prediction
+        levels = LEVELS[:, None]
+        pinball = 2 * torch.maximum(levels * error, (levels - 1) * error).mean((1, 2))
+        forecast = (pinball * usable[:, 0]).mean()
+        weight = (hidden & seen) * usable[..., None]
+        gap = nn.functional.huber_loss(rebuilt, patches, reduction="none")
+        reconstruction = (gap * weight).sum() / weight.sum().clamp_min(1)
+        return Losses(forecast + 0.5 * (1 - progress) * reconstruction, forecast)
+
+    def _forward(
+        self, model: WithReconstruction, patches: Tensor, seen: Tensor, hidden: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        """(quantiles [B, 9, HORIZON], rebuilt patches [B, N, PATCH]), both normalised.
+
+        Upstream's `encode`, except that a hidden patch keeps its place in attention.
+        """
+        bolt = model.bolt
+        visible = seen & ~hidden
+        embedded = bolt.input_patch_embedding(torch.cat([patches * visible, visible.float()], -1))
+        register = bolt.shared(torch.ones(len(patches), 1, dtype=torch.long))
+        embedded = torch.cat([embedded, register], 1)
+        attended = torch.cat([seen.any(-1), torch.ones(len(patches), 1, dtype=torch.bool)], 1).float()
+        encoded = bolt.encoder(attention_mask=attended, inputs_embeds=embedded)[0]
+        decoded = bolt.decode(embedded, attended, encoded)
+        quantiles = bolt.output_patch_embedding(decoded).float().view(len(patches), -1, HORIZON)
+        return quantiles, model.reconstruct(encoded[:, :-1]).float()
+
+    def export(self, model: nn.Module, directory: Path) -> None:
+        model.bolt.save_pretrained(directory)

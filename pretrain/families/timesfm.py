@@ -1,0 +1,107 @@
+"""TimesFM 2.5: quantile loss at every patch, each normalised by the history up to it."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from pathlib import Path
+
+import numpy as np
+import torch
+from safetensors.torch import save_file
+from timesfm import configs
+from timesfm.timesfm_2p5 import timesfm_2p5_torch as upstream
+from timesfm.timesfm_2p5.timesfm_2p5_base import TimesFM_2p5_200M_Definition
+from torch import Tensor, nn
+
+from pretrain.loop import Losses
+from pretrain.windows import CLIP, Windows
+
+WIDTH, LAYERS, HEADS, HIDDEN = 128, 8, 8, 256
+CONTEXT, PATCH, OUTPUT = 1024, 32, 128
+LEVELS = torch.arange(1, 10) / 10
+
+
+def definition() -> TimesFM_2p5_200M_Definition:
+    """TimesFM 2.5's definition at bundled size; the spread head covers one output patch."""
+
+    def block(inputs: int, outputs: int, bias: bool) -> configs.ResidualBlockConfig:
+        return configs.ResidualBlockConfig(inputs, WIDTH, outputs, bias, "swish")
+
+    original = TimesFM_2p5_200M_Definition().stacked_transformers.transformer
+    transformer = dataclasses.replace(
+        original, model_dims=WIDTH, hidden_dims=HIDDEN, num_heads=HEADS
+    )
+    return TimesFM_2p5_200M_Definition(
+        output_quantile_len=OUTPUT,
+        tokenizer=block(2 * PATCH, WIDTH, True),
+        stacked_transformers=configs.StackedTransformersConfig(LAYERS, transformer),
+        output_projection_point=block(WIDTH, OUTPUT * 10, False),
+        output_projection_quantiles=block(WIDTH, OUTPUT * 10, False),
+    )
+
+
+def running_statistics(patches: Tensor, masks: Tensor) -> tuple[Tensor, Tensor]:
+    """Mean and deviation of everything observed up to each patch; [B, N, P] -> two [B, N]."""
+    seen = (~masks).double()
+    values = patches.double() * seen
+    count = seen.sum(-1).cumsum(1).clamp_min(1)
+    mean = values.sum(-1).cumsum(1) / count
+    square = (values**2).sum(-1).cumsum(1) / count
+    return mean.float(), (square - mean**2).clamp_min(0).sqrt().float()
+
+
+class TimesFMObjective:
+    window_length = CONTEXT + OUTPUT
+    series_length = 2304
+
+    def build(self) -> nn.Module:
+        size = definition()
+
+        class Module(upstream.TimesFM_2p5_200M_torch_module):
+            config = size
+
+        module = Module()
+        for part in module.modules():
+            if type(part).__name__ == "RMSNorm":
+                nn.init.ones_(part.scale)  # upstream starts at zero: nothing would flow
+        return module
+
+    def loss(self, model: nn.Module, windows: Windows, step: int, progress: float) -> Losses:
+        rng = np.random.default_rng([step, 17])
+        x = torch.from_numpy(windows)
+        # a history need not fill its first patch: upstream pads it in front and masks the padding
+        padding = np.where(rng.random(len(x)) < 0.5, rng.integers(0, PATCH, len(x)), 0)
+        masks = torch.from_numpy(np.arange(CONTEXT)[None] < padding[:, None]).view(len(x), -1, PATCH)
+        patches = x[:, :CONTEXT].reshape(len(x), -1, PATCH)
+        mean, deviation = running_statistics(patches, masks)
+        safe = torch.where(deviation < 1e-6, 1.0, deviation)[..., None]
+        inputs = ((patches - mean[..., None]) / safe).masked_fill(masks, 0.0)
+        (_, _, point, spread), _ = model(inputs.clamp(-CLIP, CLIP), masks)
+
+        future = x.unfold(1, OUTPUT, PATCH)[:, 1:]  # [B, N, OUTPUT], what follows each patch
+        target = ((future - mean[..., None]) / safe).clamp(-CLIP, CLIP)
+        point = point.float().view(*target.shape, 10)
+        spread = spread.float().view(*target.shape, 10)
+        usable = (deviation > 0.05).float()
+        weights = torch.ones(target.shape[1])
+        weights[:1] = 0.5
+
+        def reduced(values: Tensor) -> Tensor:  # [B, N, OUTPUT] -> scalar
+            return (values.mean(-1) * usable * weights).mean()
+
+        def pinball(quantiles: Tensor) -> Tensor:
+            error = target[..., None] - quantiles
+            return 2 * torch.maximum(LEVELS * error, (LEVELS - 1) * error).mean(-1)
+
+        mean_error = nn.functional.huber_loss(point[..., 0], target, reduction="none")
+        forecast = pinball(point[..., 1:])
+        total = reduced(forecast) + 0.2 * reduced(pinball(spread[..., 1:])) + 0.1 * reduced(mean_error)
+        return Losses(total, reduced(forecast))
+
+    def export(self, model: nn.Module, directory: Path) -> None:
+        directory.mkdir(parents=True, exist_ok=True)
+        save_file(model.state_dict(), directory / "model.safetensors")
+        size = dataclasses.asdict(definition())
+        config = {"architecture": "timesfm-2.5", "max_context": CONTEXT, "definition": size}
+        (directory / "config.json").write_text(json.dumps(config, indent=2) + "\n")

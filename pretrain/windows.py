@@ -1,0 +1,56 @@
+"""Training windows cut from synthetic series, a pure function of (seed, shard)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tsprune.data.synthetic import series
+
+SERIES_PER_SHARD = 1024
+WINDOWS_PER_SERIES = 8
+CLIP = 12.0  # in standard deviations of the window
+
+Windows = NDArray[np.float32]
+
+
+def _cut(pool: Windows, count: int, length: int, rng: np.random.Generator) -> Windows:
+    rows = rng.integers(0, len(pool), count)
+    starts = rng.integers(0, pool.shape[1] - length + 1, count)
+    return pool[rows[:, None], starts[:, None] + np.arange(length)]
+
+
+def draw(pool: Windows, count: int, length: int, rng: np.random.Generator) -> Windows:
+    """Up to `count` windows [<= count, length] from `pool` [series, time].
+
+    A third are mixtures of two windows, half are flipped in sign; windows that hardly vary are
+    dropped, because after standardisation they would dominate the loss.
+    """
+    x = _cut(pool, count, length, rng)
+    mixed = rng.random((count, 1)) < 0.35
+    weight = rng.uniform(0.3, 0.9, (count, 1))
+    x = np.where(mixed, weight * x + (1 - weight) * _cut(pool, count, length, rng), x)
+    x = x * rng.choice([-1.0, 1.0], (count, 1))
+    deviation = x.std(axis=1, keepdims=True)
+    varies = deviation[:, 0] > 0.02
+    x = (x - x.mean(axis=1, keepdims=True))[varies] / deviation[varies]
+    return np.clip(x, -CLIP, CLIP).astype(np.float32)
+
+
+def batches(
+    seed: int, first_step: int, batch_size: int, length: int, series_length: int
+) -> Iterator[Windows]:
+    """Endless batches [<= batch_size, length]; starting at `first_step` skips exactly that many.
+
+    Resuming a run therefore sees the batches it would have seen without the interruption.
+    """
+    per_shard = max(1, SERIES_PER_SHARD * WINDOWS_PER_SERIES // batch_size)
+    step = first_step
+    while True:
+        shard = step // per_shard
+        pool = series(SERIES_PER_SHARD, series_length, np.random.default_rng([seed, 0, shard]))
+        while step // per_shard == shard:
+            yield draw(pool, batch_size, length, np.random.default_rng([seed, 1, step]))
+            step += 1
