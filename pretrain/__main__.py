@@ -12,8 +12,8 @@ import typer
 from pretrain.loop import Schedule, train
 
 RECIPES = {
-    "timesfm": ("pretrain.families.timesfm", "TimesFMObjective", Schedule(9_000, 64, 2e-3)),
-    "chronos-bolt": ("pretrain.families.chronos_bolt", "ChronosBoltObjective", Schedule(12_000, 256, 2e-3)),
+    "timesfm": ("pretrain.families.timesfm", "TimesFMObjective", Schedule(5_000, 64, 2e-3)),
+    "chronos-bolt": ("pretrain.families.chronos_bolt", "ChronosBoltObjective", Schedule(6_500, 256, 2e-3)),
 }
 
 

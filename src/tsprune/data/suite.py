@@ -1,0 +1,84 @@
+"""Suite: forecasting windows, grouped into configurations as GIFT-Eval does."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+from collections.abc import Callable, Sequence
+from functools import cached_property
+
+import numpy as np
+from numpy.typing import NDArray
+
+
+@dataclasses.dataclass(frozen=True)
+class Configuration:
+    """One row of a benchmark: one dataset at one frequency and horizon, cut into N windows.
+
+    name : "<dataset>/<freq>/<term>", e.g. "ett1/H/short"
+    freq : pandas-style frequency as GIFT-Eval names it ("H", "15T", "W", ...)
+    horizon : steps to forecast (H)
+    season : steps in a season, for MASE and Seasonal Naive
+    contexts : N histories, float32, of various lengths; NaN marks a missing value
+    targets : float32 [N, H], what followed; NaN where it is unknown
+    series : int64 [N], which series a window is from (windows of one series are not independent)
+    num_variates : number of variates of the dataset (1 unless it is multivariate)
+    domain : GIFT-Eval's domain of the dataset, "" if unknown
+    """
+
+    name: str
+    freq: str
+    horizon: int
+    season: int
+    contexts: Sequence[NDArray[np.float32]]
+    targets: NDArray[np.float32]
+    series: NDArray[np.int64]
+    num_variates: int = 1
+    domain: str = ""
+
+    def __len__(self) -> int:
+        return len(self.contexts)
+
+    def select(self, keep: NDArray[np.bool_]) -> Configuration:
+        """The configuration with only the windows where `keep` [N] is true."""
+        rows = np.flatnonzero(keep)
+        return dataclasses.replace(
+            self,
+            contexts=[self.contexts[row] for row in rows],
+            targets=self.targets[rows],
+            series=self.series[rows],
+        )
+
+
+@dataclasses.dataclass(frozen=True)
+class Suite:
+    """A named collection of configurations, and what had to be left out of it.
+
+    skipped : (configuration or series, reason) pairs; never empty silently
+    """
+
+    name: str
+    configurations: tuple[Configuration, ...]
+    skipped: tuple[tuple[str, str], ...] = ()
+
+    def __len__(self) -> int:
+        """Number of windows over all configurations."""
+        return sum(len(configuration) for configuration in self.configurations)
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """SHA-256 over names, horizons, seasons, contexts and targets of every window."""
+        digest = hashlib.sha256()
+        for c in self.configurations:
+            digest.update(f"{c.name}|{c.freq}|{c.horizon}|{c.season}|{len(c)}".encode())
+            for context in c.contexts:
+                digest.update(f"{len(context)}".encode())
+                digest.update(np.ascontiguousarray(context).tobytes())
+            digest.update(np.ascontiguousarray(c.targets).tobytes())
+            digest.update(np.ascontiguousarray(c.series).tobytes())
+        return digest.hexdigest()
+
+    def filter(self, predicate: Callable[[Configuration], bool]) -> Suite:
+        """The suite with only the configurations for which `predicate` is true."""
+        kept = tuple(c for c in self.configurations if predicate(c))
+        return dataclasses.replace(self, configurations=kept)

@@ -1,0 +1,121 @@
+"""What every model is to the rest of the program: a Forecaster with an Anatomy."""
+
+from __future__ import annotations
+
+import dataclasses
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import ArrayLike, NDArray
+from torch import Tensor, nn
+
+from tsprune.anatomy import Anatomy
+
+LEVELS: tuple[float, ...] = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9)
+
+
+@dataclasses.dataclass(frozen=True)
+class Forecast:
+    """A probabilistic forecast of B series over a horizon of H steps.
+
+    quantiles : float32 [B, Q, H]
+    levels    : the Q quantile levels, ascending, 0.5 among them
+    samples   : float32 [B, S, H] if the model samples paths, else None
+    """
+
+    quantiles: NDArray[np.float32]
+    levels: tuple[float, ...] = LEVELS
+    samples: NDArray[np.float32] | None = None
+
+    @property
+    def median(self) -> NDArray[np.float32]:
+        """The 0.5 quantile, [B, H]."""
+        return self.quantiles[:, self.levels.index(0.5)]
+
+
+class Forecaster(ABC):
+    """A pretrained model: its upstream pipeline, its torch module, and where its components live.
+
+    Attributes
+    ----------
+    name : what the user loaded (hub id, directory or `bundled:NAME`)
+    family : the upstream family, e.g. "chronos-bolt"
+    module : the torch module that the addresses of `anatomy` are relative to
+    anatomy : where attention heads, MLPs and layers live in `module`
+    context_length : history longer than this many steps is cut off in front
+    upstream : the object users of the upstream package work with
+    """
+
+    name: str
+    family: str
+    module: nn.Module
+    anatomy: Anatomy
+    context_length: int
+    upstream: object
+
+    @property
+    def device(self) -> torch.device:
+        return next(self.module.parameters()).device
+
+    @property
+    def parameter_count(self) -> int:
+        return sum(parameter.numel() for parameter in self.module.parameters())
+
+    @abstractmethod
+    def forecast(self, contexts: Sequence[ArrayLike], horizon: int) -> Forecast:
+        """Forecasts B series at once, exactly as the upstream pipeline does.
+
+        contexts : B one-dimensional arrays of possibly different lengths; NaN marks a missing value
+        horizon : number of future steps, >= 1
+
+        Raises TspruneError for an empty list, an empty series or one without any observed value.
+        """
+
+    @abstractmethod
+    def teacher_forced(self, contexts: Sequence[ArrayLike]) -> Tensor:
+        """The network's own output on the contexts, without sampling, decoding or rescaling.
+
+        Returns a tensor whose first dimension is B (a family may run several passes per series;
+        their outputs follow each other in later dimensions).
+        """
+
+    @abstractmethod
+    def save(self, directory: Path) -> None:
+        """Writes the checkpoint in the upstream format (config.json, model.safetensors)."""
+
+
+def checked_contexts(contexts: Sequence[ArrayLike], horizon: int) -> list[NDArray[np.float32]]:
+    """Contexts as one-dimensional float32 arrays, or a TspruneError that names the series."""
+    from tsprune.errors import TspruneError
+
+    if horizon < 1:
+        raise TspruneError(f"the horizon must be at least 1, not {horizon}")
+    if len(contexts) == 0:
+        raise TspruneError("no series to forecast: the list of contexts is empty")
+    arrays = []
+    for index, context in enumerate(contexts):
+        array = np.asarray(context, dtype=np.float32)
+        if array.ndim != 1:
+            raise TspruneError(f"series {index} has {array.ndim} dimensions; pass one series per context")
+        if array.size == 0:
+            raise TspruneError(f"series {index} is empty; a forecast needs at least one observed value")
+        if not np.isfinite(array).any():
+            raise TspruneError(f"series {index} has no observed value (all NaN); leave it out")
+        arrays.append(array)
+    return arrays
+
+
+@dataclasses.dataclass(frozen=True)
+class CheckpointFiles:
+    """A checkpoint on disk before it is loaded: nothing in it has been executed.
+
+    config : the parsed config.json ({} if there is none)
+    shapes : tensor name -> shape, read from the safetensors headers
+    """
+
+    directory: Path
+    config: Mapping[str, object]
+    shapes: Mapping[str, tuple[int, ...]]
