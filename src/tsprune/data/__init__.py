@@ -1,0 +1,7 @@
+"""Where forecasting windows come from."""
+
+from tsprune.data.gift_eval import available, gift_eval
+from tsprune.data.split import calibration_mask, split
+from tsprune.data.suite import Configuration, Suite
+
+__all__ = ["Configuration", "Suite", "available", "calibration_mask", "gift_eval", "split"]

@@ -1,0 +1,68 @@
+"""Calibration and report: choose on one half of a suite, report on the other."""
+
+from __future__ import annotations
+
+import dataclasses
+import zlib
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tsprune.data.suite import Configuration, Suite
+from tsprune.errors import TspruneError
+
+
+def calibration_mask(configuration: Configuration, fraction: float, seed: int) -> NDArray[np.bool_]:
+    """Which windows calibrate, bool [N]; the others report. No series is on both sides.
+
+    Series are drawn at random, the same ones for the same configuration name, fraction and seed.
+    A configuration of a single series is split by time instead: its earlier windows calibrate.
+    Both sides get something if there are two windows; a single window reports.
+    (The variates of a multivariate row are series of their own here.)
+
+    Raises TspruneError unless 0 < fraction < 1.
+    """
+    if not 0 < fraction < 1:
+        raise TspruneError(f"the calibration fraction must lie between 0 and 1, not {fraction}")
+    owners = np.unique(configuration.series)
+    if len(owners) > 1:
+        rng = np.random.default_rng([seed, zlib.crc32(configuration.name.encode())])
+        chosen = rng.permutation(owners)[: _share(len(owners), fraction)]
+        return np.isin(configuration.series, chosen)
+    # histories of one series grow with time
+    order = np.argsort([len(context) for context in configuration.contexts], kind="stable")
+    mask = np.zeros(len(configuration), dtype=np.bool_)
+    mask[order[: _share(len(configuration), fraction)]] = True
+    return mask
+
+
+def _share(count: int, fraction: float) -> int:
+    return min(max(1, round(fraction * count)), count - 1) if count > 1 else 0
+
+
+def split(suite: Suite, *, fraction: float = 0.5, seed: int = 0) -> tuple[Suite, Suite]:
+    """(calibration, report): two suites that share no series (by time where there is only one).
+
+    fraction : share of the series that calibrate, per configuration
+
+    A configuration that leaves one side without windows is listed in that side's `skipped`.
+    Raises TspruneError unless 0 < fraction < 1.
+    """
+    masks = [calibration_mask(configuration, fraction, seed) for configuration in suite.configurations]
+    return (
+        _part(suite, masks, "calibration"),
+        _part(suite, [~mask for mask in masks], "report"),
+    )
+
+
+def _part(suite: Suite, masks: list[NDArray[np.bool_]], side: str) -> Suite:
+    pairs = list(zip(suite.configurations, masks, strict=True))
+    return dataclasses.replace(
+        suite,
+        name=f"{suite.name}:{side}",
+        configurations=tuple(c.select(mask) for c, mask in pairs if mask.any()),
+        skipped=(
+            *suite.skipped,
+            *((c.name, f"too few windows for a {side} side") for c, mask in pairs if not mask.any()),
+        ),
+    )

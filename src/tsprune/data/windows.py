@@ -1,0 +1,129 @@
+"""GIFT-Eval's rules: from a frequency to horizon and season, from series to forecasting windows."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tsprune.data.suite import Configuration
+from tsprune.errors import TspruneError
+
+Series = NDArray[np.float32]
+
+TERMS: dict[str, int] = {"short": 1, "medium": 10, "long": 15}
+TEST_SHARE = 0.1
+MAX_WINDOWS = 20
+
+# Steps of a short horizon by unit of the frequency; GIFT-Eval gives the M4 datasets their own.
+_HORIZONS: dict[str, int] = {"ME": 12, "W": 8, "D": 30, "h": 48, "min": 48, "s": 60}
+_M4_HORIZONS: dict[str, int] = {"YE": 6, "QE": 8, "ME": 18, "W": 13, "D": 14, "h": 48}
+
+# Every spelling of a unit that pandas has used -> the one that it uses since 2.2.
+_UNITS: dict[str, str] = {
+    **dict.fromkeys(("S", "s"), "s"),
+    **dict.fromkeys(("T", "min"), "min"),
+    **dict.fromkeys(("H", "h"), "h"),
+    **dict.fromkeys(("D",), "D"),
+    **dict.fromkeys(("B",), "B"),
+    **dict.fromkeys(("W",), "W"),
+    **dict.fromkeys(("M", "MS", "ME"), "ME"),
+    **dict.fromkeys(("Q", "QS", "QE"), "QE"),
+    **dict.fromkeys(("A", "AS", "Y", "YS", "YE"), "YE"),
+}
+_FREQUENCY = re.compile(r"(\d*)([A-Za-z]+)(?:-[A-Z]{3})?")
+
+
+def parse_frequency(freq: str) -> tuple[int, str]:
+    """(multiple, unit) of a pandas frequency in any spelling, without its anchor.
+
+    "15T" and "15min" -> (15, "min"); "W-THU" -> (1, "W"); "QS-DEC" -> (1, "QE").
+
+    Raises TspruneError for a frequency that GIFT-Eval's rules do not know.
+    """
+    match = _FREQUENCY.fullmatch(freq.strip())
+    unit = _UNITS.get(match[2]) if match else None
+    if match is None or unit is None:
+        raise TspruneError(
+            f'unknown frequency "{freq}"; use a pandas frequency such as "15min", "h" or "W-SUN"'
+        )
+    return int(match[1] or 1), unit
+
+
+def season_length(freq: str) -> int:
+    """Steps in a season of a frequency, >= 1: gluonts' `get_seasonality`, any spelling accepted."""
+    # gluonts takes 0.2 s to import; only those who read data should pay for it
+    from gluonts.time_feature import get_seasonality
+
+    multiple, unit = parse_frequency(freq)
+    return int(get_seasonality(f"{multiple}{unit}"))
+
+
+def prediction_length(freq: str, term: str = "short", *, m4: bool = False) -> int:
+    """Steps to forecast at a frequency and term ("short", "medium", "long").
+
+    Raises TspruneError for a frequency without a horizon in GIFT-Eval (quarterly outside M4, ...).
+    """
+    _, unit = parse_frequency(freq)
+    horizons = _M4_HORIZONS if m4 else _HORIZONS
+    if unit not in horizons:
+        raise TspruneError(f'GIFT-Eval has no horizon for frequency "{freq}"; it knows {", ".join(horizons)}')
+    return horizons[unit] * TERMS[term]
+
+
+def window_count(shortest: int, horizon: int, *, m4: bool = False) -> int:
+    """Windows per series: enough to cover a tenth of the shortest series, at most 20; one for M4."""
+    if m4:
+        return 1
+    return min(max(1, math.ceil(TEST_SHARE * shortest / horizon)), MAX_WINDOWS)
+
+
+def cut_windows(
+    series: Sequence[Series],
+    *,
+    name: str,
+    freq: str,
+    horizon: int,
+    season: int,
+    windows: int,
+    num_variates: int = 1,
+    domain: str = "",
+) -> tuple[Configuration | None, list[tuple[str, str]]]:
+    """Cuts each series into its last `windows` windows, which do not overlap.
+
+    series : univariate float32 arrays; the contexts are views of them, from their first step on
+
+    Returns the configuration, windows ordered by series and then by time (None if no series is long
+    enough), and (name, reason) of what was left out.
+    """
+    contexts: list[Series] = []
+    targets: list[Series] = []
+    owners: list[int] = []
+    skipped: list[tuple[str, str]] = []
+    needed = windows * horizon
+    for index, values in enumerate(series):
+        if len(values) <= needed:
+            reason = f"{len(values)} steps; {windows} windows of {horizon} need at least {needed + 1}"
+            skipped.append((f"{name}, series {index}", reason))
+            continue
+        for start in range(len(values) - needed, len(values), horizon):
+            contexts.append(values[:start])
+            targets.append(values[start : start + horizon])
+            owners.append(index)
+    if not contexts:
+        return None, [(name, "no series is long enough for its windows"), *skipped]
+    configuration = Configuration(
+        name=name,
+        freq=freq,
+        horizon=horizon,
+        season=season,
+        contexts=contexts,
+        targets=np.stack(targets),
+        series=np.array(owners, dtype=np.int64),
+        num_variates=num_variates,
+        domain=domain,
+    )
+    return configuration, skipped
