@@ -234,7 +234,7 @@ def _bounds(lists: Any) -> NDArray[np.int64]:
 
     if pa.types.is_fixed_size_list(lists.type):
         steps = np.arange(len(lists) + 1, dtype=np.int64) + lists.offset
-        return steps * lists.type.list_size
+        return np.asarray(steps * lists.type.list_size)
     return np.asarray(lists.offsets.to_numpy(zero_copy_only=False), dtype=np.int64)
 
 

@@ -1,0 +1,274 @@
+"""Forecast metrics as sums per window, from which the metric of any subset of windows follows.
+
+The metrics are those of `gluonts.ev` as GIFT-Eval's leaderboard uses them: unknown targets (NaN)
+are masked, and so are points whose denominator is zero. All sums are accumulated in float64.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+from scipy.stats import rankdata
+
+from tsprune.errors import TspruneError
+
+Array = NDArray[np.float64]
+
+CRPS_LEVELS: tuple[float, ...] = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9)
+INTERVAL_ALPHA = 0.05
+
+
+# --- the scale of a series -----------------------------------------------------------------------
+
+
+def seasonal_errors(contexts: Sequence[ArrayLike], season: int) -> Array:
+    """Mean absolute seasonal difference of each history, [N]: mean over t of |y_t - y_(t-season)|.
+
+    contexts : N one-dimensional histories, whole (not cut to a model's context length); NaN is
+        missing, and pairs with a missing end do not count
+
+    A history shorter than a season is scaled by its first differences; one without any pair gets 0,
+    which masks its scaled errors. Source: `gluonts.ev.ts_stats.seasonal_error` on masked arrays.
+    """
+    return np.array([_seasonal_error(np.asarray(context), season) for context in contexts], dtype=np.float64)
+
+
+def _seasonal_error(history: NDArray[np.floating], season: int) -> float:
+    lag = 1 if season > len(history) else season
+    difference = np.abs(history[lag:].astype(np.float64) - history[: len(history) - lag])
+    total = difference.sum()
+    if np.isfinite(total):
+        return float(total / len(difference)) if len(difference) else 0.0
+    known = difference[np.isfinite(difference)]
+    return float(known.mean()) if len(known) else 0.0
+
+
+# --- statistics per window -----------------------------------------------------------------------
+
+
+@dataclasses.dataclass(frozen=True)
+class WindowStatistics:
+    """Sums over the horizon of each window, float64 [N] each; ratios of their totals are the metrics.
+
+    target_count : known target values
+    absolute_target_sum : sum of |y|
+    quantile_loss_sum : mean over levels .1 to .9 of the sum of twice the pinball loss
+    absolute_error_sum, squared_error_sum : of the median forecast
+    mean_squared_error_sum : squared errors of the mean forecast
+    scaled_error_sum, scaled_error_count : |y - median| / seasonal error, where that is not 0
+    percentage_error_sum, percentage_error_count : |y - median| / |y|, where y is not 0
+    symmetric_error_sum, symmetric_error_count : 2 |y - median| / (|y| + |median|), likewise
+    interval_score_sum, interval_score_count : scaled interval score at alpha = 0.05
+    """
+
+    target_count: Array
+    absolute_target_sum: Array
+    quantile_loss_sum: Array
+    absolute_error_sum: Array
+    squared_error_sum: Array
+    mean_squared_error_sum: Array
+    scaled_error_sum: Array
+    scaled_error_count: Array
+    percentage_error_sum: Array
+    percentage_error_count: Array
+    symmetric_error_sum: Array
+    symmetric_error_count: Array
+    interval_score_sum: Array
+    interval_score_count: Array
+
+    def __len__(self) -> int:
+        return len(self.target_count)
+
+    def select(self, rows: NDArray[np.bool_] | NDArray[np.integer]) -> WindowStatistics:
+        """The statistics of some windows: a mask [N], or indices (repeats allowed, as in a bootstrap)."""
+        return WindowStatistics(
+            **{field.name: getattr(self, field.name)[rows] for field in dataclasses.fields(self)}
+        )
+
+    @classmethod
+    def concatenate(cls, parts: Sequence[WindowStatistics]) -> WindowStatistics:
+        """The windows of all parts, one after the other."""
+        return cls(
+            **{
+                field.name: np.concatenate([getattr(part, field.name) for part in parts])
+                for field in dataclasses.fields(cls)
+            }
+        )
+
+
+def window_statistics(
+    *,
+    quantiles: NDArray[np.floating],
+    levels: Sequence[float],
+    targets: NDArray[np.floating],
+    season_errors: Array,
+    mean: NDArray[np.floating] | None = None,
+    interval: NDArray[np.floating] | None = None,
+) -> WindowStatistics:
+    """What the metrics need to know of N windows.
+
+    quantiles : [N, Q, H] forecasts at `levels`, which include .1, .2, ..., .9
+    targets : [N, H], NaN where unknown
+    season_errors : [N], see `seasonal_errors`
+    mean : [N, H] mean forecast; the median where a model has none (as upstream evaluations do)
+    interval : [N, 2, H] forecasts at levels .025 and .975; by default extrapolated from `quantiles`
+
+    Raises TspruneError if one of the nine levels is missing.
+    """
+    rows = [level_index(levels, level) for level in CRPS_LEVELS]
+    nine = quantiles[:, rows].astype(np.float64)
+    y = targets.astype(np.float64)
+    known = np.isfinite(y)
+    median = nine[:, 4]
+    error = np.abs(y - median)
+    centre = median if mean is None else mean.astype(np.float64)
+    outer = exponential_tails(quantiles, levels) if interval is None else interval.astype(np.float64)
+    scale = np.broadcast_to(season_errors[:, None], y.shape)
+    scaled = _ratio_sums(error, scale, known)
+    percentage = _ratio_sums(error, np.abs(y), known)
+    symmetric = _ratio_sums(2 * error, np.abs(y) + np.abs(median), known)
+    score = _ratio_sums(_interval_score(y, outer), scale, known)
+    return WindowStatistics(
+        target_count=_count(known),
+        absolute_target_sum=_sum(np.abs(y), known),
+        quantile_loss_sum=_sum(_mean_quantile_loss(y, nine), known),
+        absolute_error_sum=_sum(error, known),
+        squared_error_sum=_sum(error**2, known),
+        mean_squared_error_sum=_sum((y - centre) ** 2, known),
+        scaled_error_sum=scaled[0],
+        scaled_error_count=scaled[1],
+        percentage_error_sum=percentage[0],
+        percentage_error_count=percentage[1],
+        symmetric_error_sum=symmetric[0],
+        symmetric_error_count=symmetric[1],
+        interval_score_sum=score[0],
+        interval_score_count=score[1],
+    )
+
+
+def level_index(levels: Sequence[float], level: float) -> int:
+    """Position of `level` in `levels`; TspruneError if the forecast does not have it."""
+    for index, candidate in enumerate(levels):
+        if abs(candidate - level) < 1e-6:
+            return index
+    raise TspruneError(f"the forecast has no quantile at level {level}; metrics need .1, .2, ..., .9")
+
+
+def exponential_tails(quantiles: NDArray[np.floating], levels: Sequence[float]) -> Array:
+    """Quantiles at levels .025 and .975, [N, 2, H], from forecasts [N, Q, H] at `levels`.
+
+    A level the forecast has is taken as it is; one up to the second outermost level is on an
+    exponential tail through the two outermost ones; one between others is interpolated linearly.
+    Source: gluonts `QuantileForecast.quantile` and `ExponentialTailApproximation`.
+    """
+    q = np.asarray(quantiles, dtype=np.float64)
+    below = np.asarray(levels, dtype=np.float64)
+    # the right tail is the left tail of the mirrored distribution
+    left = _left_quantile(q, below)
+    right = -_left_quantile(-q[:, ::-1], 1 - below[::-1])
+    return np.stack([left, right], axis=1)
+
+
+def _left_quantile(quantiles: Array, levels: Array) -> Array:
+    """Quantile [N, H] at level alpha / 2."""
+    level = INTERVAL_ALPHA / 2
+    upper = int(np.searchsorted(levels, level - 1e-9))
+    if abs(levels[upper] - level) < 1e-9:
+        return np.asarray(quantiles[:, upper])
+    if upper > 1:
+        weight = (level - levels[upper - 1]) / (levels[upper] - levels[upper - 1])
+        return np.asarray(quantiles[:, upper - 1] * (1 - weight) + quantiles[:, upper] * weight)
+    slope = (quantiles[:, 1] - quantiles[:, 0]) / np.log(levels[1] / levels[0])
+    return np.asarray(quantiles[:, 1] + slope * np.log(level / levels[1]))
+
+
+def _mean_quantile_loss(y: Array, nine: Array) -> Array:
+    """Twice the pinball loss of the nine quantiles, averaged over them, [N, H]."""
+    levels = np.array(CRPS_LEVELS)[None, :, None]
+    gap = y[:, None] - nine
+    return np.asarray((2 * np.maximum(levels * gap, (levels - 1) * gap)).mean(axis=1))
+
+
+def _interval_score(y: Array, interval: Array) -> Array:
+    low, high = interval[:, 0], interval[:, 1]
+    outside = np.maximum(low - y, 0) + np.maximum(y - high, 0)
+    return np.asarray(high - low + 2 / INTERVAL_ALPHA * outside)
+
+
+def _ratio_sums(numerator: Array, denominator: Array, known: NDArray[np.bool_]) -> tuple[Array, Array]:
+    """Sum and count [N] of the ratio where the target is known and the denominator not zero."""
+    valid = known & (denominator != 0)
+    ratio = np.divide(numerator, denominator, out=np.zeros_like(numerator), where=valid)
+    return _sum(ratio, valid), _count(valid)
+
+
+def _sum(values: Array, valid: NDArray[np.bool_]) -> Array:
+    """Sum over the valid points; a NaN of the forecast itself is not hidden."""
+    return np.asarray(np.where(valid, values, 0.0).sum(axis=1))
+
+
+def _count(valid: NDArray[np.bool_]) -> Array:
+    return np.asarray(valid.sum(axis=1), dtype=np.float64)
+
+
+# --- metrics of a set of windows -----------------------------------------------------------------
+
+
+def mase(statistics: WindowStatistics) -> float:
+    """Mean absolute scaled error of the median over all points; NaN if every point is masked."""
+    return _ratio(statistics.scaled_error_sum, statistics.scaled_error_count)
+
+
+def crps(statistics: WindowStatistics) -> float:
+    """Mean weighted sum quantile loss: quantile losses summed over all windows over sum of |y|."""
+    return _ratio(statistics.quantile_loss_sum, statistics.absolute_target_sum)
+
+
+def leaderboard_metrics(statistics: WindowStatistics) -> dict[str, float]:
+    """The eleven metrics of GIFT-Eval's leaderboard by their names there."""
+    s = statistics
+    mean_squared = _ratio(s.mean_squared_error_sum, s.target_count)
+    mean_absolute_target = _ratio(s.absolute_target_sum, s.target_count)
+    root = float(np.sqrt(mean_squared))
+    return {
+        "MSE[mean]": mean_squared,
+        "MSE[0.5]": _ratio(s.squared_error_sum, s.target_count),
+        "MAE[0.5]": _ratio(s.absolute_error_sum, s.target_count),
+        "MASE[0.5]": mase(s),
+        "MAPE[0.5]": _ratio(s.percentage_error_sum, s.percentage_error_count),
+        "sMAPE[0.5]": _ratio(s.symmetric_error_sum, s.symmetric_error_count),
+        "MSIS": _ratio(s.interval_score_sum, s.interval_score_count),
+        "RMSE[mean]": root,
+        "NRMSE[mean]": root / mean_absolute_target if mean_absolute_target else float("nan"),
+        "ND[0.5]": _ratio(s.absolute_error_sum, s.absolute_target_sum),
+        "mean_weighted_sum_quantile_loss": crps(s),
+    }
+
+
+def _ratio(numerator: Array, denominator: Array) -> float:
+    total = denominator.sum()
+    return float(numerator.sum() / total) if total else float("nan")
+
+
+# --- how much a forecast changed -----------------------------------------------------------------
+
+
+def spearman_distance(a: ArrayLike, b: ArrayLike) -> Array:
+    """1 - Spearman's rho of the rows of `a` and `b`, both [N, H]; result [N] in [0, 2].
+
+    Ties get their average rank. Two constant rows are 0 apart, a constant and a varying one 1.
+    """
+    first = _centred_ranks(np.atleast_2d(np.asarray(a, dtype=np.float64)))
+    second = _centred_ranks(np.atleast_2d(np.asarray(b, dtype=np.float64)))
+    power = np.sqrt((first**2).sum(axis=1) * (second**2).sum(axis=1))
+    both_constant = ~first.any(axis=1) & ~second.any(axis=1)
+    rho = np.divide((first * second).sum(axis=1), power, out=np.zeros(len(power)), where=power != 0)
+    return np.asarray(np.clip(1 - np.where(both_constant, 1.0, rho), 0.0, 2.0))
+
+
+def _centred_ranks(values: Array) -> Array:
+    ranks = np.asarray(rankdata(values, axis=1), dtype=np.float64)
+    return np.asarray(ranks - (values.shape[1] + 1) / 2)

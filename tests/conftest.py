@@ -1,0 +1,26 @@
+"""Fixtures that every test may use."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+
+@pytest.fixture(scope="session")
+def shared() -> Path:
+    """The directory of real data next to the repository (or at TSPRUNE_SHARED).
+
+    Tests that need it are skipped where it is missing, and fail if TSPRUNE_REQUIRE_SHARED=1.
+    """
+    repository = Path(__file__).resolve().parents[1]
+    directory = Path(os.environ.get("TSPRUNE_SHARED", repository.parent / "shared"))
+    if not (directory / "data").is_dir():
+        message = (
+            f"no real data at {directory}; set TSPRUNE_SHARED to the directory that holds data/gift_eval"
+        )
+        if os.environ.get("TSPRUNE_REQUIRE_SHARED") == "1":
+            pytest.fail(message)
+        pytest.skip(message)
+    return directory
