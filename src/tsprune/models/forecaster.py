@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +13,7 @@ from numpy.typing import ArrayLike, NDArray
 from torch import Tensor, nn
 
 from tsprune.anatomy import Anatomy
+from tsprune.errors import TspruneError
 
 LEVELS: tuple[float, ...] = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9)
 
@@ -89,8 +90,6 @@ class Forecaster(ABC):
 
 def checked_contexts(contexts: Sequence[ArrayLike], horizon: int) -> list[NDArray[np.float32]]:
     """Contexts as one-dimensional float32 arrays, or a TspruneError that names the series."""
-    from tsprune.errors import TspruneError
-
     if horizon < 1:
         raise TspruneError(f"the horizon must be at least 1, not {horizon}")
     if len(contexts) == 0:
@@ -107,15 +106,3 @@ def checked_contexts(contexts: Sequence[ArrayLike], horizon: int) -> list[NDArra
         arrays.append(array)
     return arrays
 
-
-@dataclasses.dataclass(frozen=True)
-class CheckpointFiles:
-    """A checkpoint on disk before it is loaded: nothing in it has been executed.
-
-    config : the parsed config.json ({} if there is none)
-    shapes : tensor name -> shape, read from the safetensors headers
-    """
-
-    directory: Path
-    config: Mapping[str, object]
-    shapes: Mapping[str, tuple[int, ...]]

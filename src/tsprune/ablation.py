@@ -1,0 +1,146 @@
+"""Ablation: what is switched off in a model, and the context manager that does it.
+
+1. Layers are expanded to their sublayers; heads of one sublayer are gathered.
+2. Heads are replaced in the input of the output projection (a copy of it), sublayers and MLPs in
+   their output, by forward hooks: nothing is computed twice and no weight changes.
+3. The hooks are removed on the way out, also by an exception.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+
+from tsprune.anatomy import Anatomy, Component, Selection
+from tsprune.capture import Point, Reference, default_reference, point_of
+from tsprune.errors import TspruneError
+from tsprune.models.forecaster import Forecaster
+
+Mode = Literal["zero", "mean", "resample"]
+MODES: tuple[Mode, ...] = ("zero", "mean", "resample")
+
+
+@dataclasses.dataclass(frozen=True)
+class Ablation:
+    """A set of components and what their output is replaced by.
+
+    zero : zeros
+    mean : the mean over reference windows, per feature and, where T is fixed, per position
+    resample : the values of another (reference) window, drawn with `seed`
+    """
+
+    components: tuple[Component, ...]
+    mode: Mode = "zero"
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        if self.mode not in MODES:
+            raise TspruneError(f"unknown ablation mode {self.mode!r}; one of: {', '.join(MODES)}")
+
+
+@dataclasses.dataclass(frozen=True)
+class _Edit:
+    """Replacing columns (None: all) of the tensor at a point."""
+
+    point: Point
+    columns: tuple[slice, ...] | None
+
+
+def _edits(anatomy: Anatomy, components: Iterable[Component]) -> list[_Edit]:
+    heads: dict[Point, list[slice]] = {}
+    edits = []
+    for component in anatomy.expand(components):
+        point = point_of(anatomy, component)
+        if component.kind == "head":
+            assert component.head is not None
+            heads.setdefault(point, []).append(anatomy.site(component).columns(component.head))
+        else:
+            edits.append(_Edit(point, None))
+    return edits + [_Edit(point, tuple(columns)) for point, columns in heads.items()]
+
+
+def _replacement(x: Tensor, ablation: Ablation, point: Point, reference: Reference | None) -> Tensor:
+    """What goes in place of `x` [..., T, F], of a shape that broadcasts to it."""
+    if ablation.mode == "zero":
+        return torch.zeros((), dtype=x.dtype, device=x.device)
+    assert reference is not None
+    positions = x.shape[-2]
+    if ablation.mode == "mean":
+        return reference.mean(point, positions).to(x)
+    rows = x.flatten(0, -3).shape[0]
+    return reference.sample(point, positions, rows, ablation.seed).to(x).view(x.shape)
+
+
+def _replaced(x: Tensor, edit: _Edit, value: Tensor) -> Tensor:
+    value = value.expand_as(x)
+    if edit.columns is None:
+        return value.clone()
+    x = x.clone()
+    for columns in edit.columns:
+        x[..., columns] = value[..., columns]
+    return x
+
+
+@contextmanager
+def applied(model: Forecaster, ablation: Ablation, *, reference: Reference | None = None) -> Iterator[None]:
+    """`model` with `ablation` in force while the context lasts.
+
+    reference : for mean and resample; None records one from synthetic series
+    """
+    edits = _edits(model.anatomy, ablation.components)
+    if ablation.mode != "zero" and reference is None:
+        reference = default_reference(model, model.anatomy.expand(ablation.components))
+    handles = []
+    try:
+        for edit in edits:
+            module = model.module.get_submodule(edit.point.path)
+            handles.append(_hook(module, edit, ablation, reference))
+        yield
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+def _hook(
+    module: nn.Module, edit: _Edit, ablation: Ablation, reference: Reference | None
+) -> torch.utils.hooks.RemovableHandle:
+    def edited(x: Tensor) -> Tensor:
+        return _replaced(x, edit, _replacement(x, ablation, edit.point, reference))
+
+    if edit.point.side == "input":
+        return module.register_forward_pre_hook(lambda _module, args: (edited(args[0]), *args[1:]))
+    return module.register_forward_hook(lambda _module, _args, output: edited(output))
+
+
+@contextmanager
+def ablate(
+    model: Forecaster,
+    what: Selection,
+    mode: Mode = "zero",
+    *,
+    reference: Reference | None = None,
+    seed: int = 0,
+) -> Iterator[tuple[Component, ...]]:
+    """Switches components off while the context lasts; yields the components.
+
+    what : addresses, glob patterns or components (see `Anatomy.select`)
+    mode : zero, mean or resample (see `Ablation`)
+    reference : activations for mean and resample, from `tsprune.reference`; None records one from
+        synthetic series
+    seed : which reference windows `resample` draws
+
+    Raises TspruneError if a pattern matches nothing. The model is left bit for bit as it was.
+
+    >>> import tsprune
+    >>> model = tsprune.load("bundled:timesfm")
+    >>> with tsprune.ablate(model, "stack.3.self.head.*"):
+    ...     forecast = model.forecast([range(100)], horizon=12)
+    """
+    components = model.anatomy.select(what)
+    with applied(model, Ablation(components, mode, seed), reference=reference):
+        yield components

@@ -1,0 +1,264 @@
+"""Anatomy: where the components of one model live, as data.
+
+Everything else in the program (ablation, replay, scores, removal) is written once against these
+descriptions. Paths are dotted names below the model's torch module, as `get_submodule` takes them.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+import re
+from collections.abc import Iterable, Iterator, Sequence
+from fnmatch import fnmatchcase
+from typing import Literal
+
+from tsprune.errors import TspruneError
+
+Kind = Literal["head", "mlp", "attention", "layer"]
+KINDS: tuple[Kind, ...] = ("head", "mlp", "attention", "layer")
+
+_ADDRESS = re.compile(
+    r"(?P<stack>[a-z]+)\.(?P<layer>\d+)"
+    r"(?:\.(?:(?P<mlp>mlp)|(?P<attention>[a-z]+)(?:\.head\.(?P<head>\d+))?))?"
+)
+
+
+@dataclasses.dataclass(frozen=True)
+class Component:
+    """A thing that can be ablated, with a stable printable address.
+
+    layer      `decoder.3`              attention sublayers and MLP of one block
+    attention  `decoder.3.cross`        one attention sublayer
+    head       `decoder.3.cross.head.5`
+    mlp        `decoder.3.mlp`
+    """
+
+    stack: str
+    layer: int
+    attention: str | None = None
+    head: int | None = None
+    mlp: bool = False
+
+    @property
+    def kind(self) -> Kind:
+        if self.mlp:
+            return "mlp"
+        if self.head is not None:
+            return "head"
+        return "attention" if self.attention else "layer"
+
+    @property
+    def address(self) -> str:
+        parts = [self.stack, str(self.layer)]
+        if self.mlp:
+            parts.append("mlp")
+        if self.attention:
+            parts.append(self.attention)
+        if self.head is not None:
+            parts += ["head", str(self.head)]
+        return ".".join(parts)
+
+    @classmethod
+    def parse(cls, address: str) -> Component:
+        """The component at `address`; TspruneError if it is not an address."""
+        match = _ADDRESS.fullmatch(address)
+        if match is None:
+            raise TspruneError(f"{address!r} is not an address; one looks like decoder.3.cross.head.5")
+        head = match["head"]
+        return cls(
+            stack=match["stack"],
+            layer=int(match["layer"]),
+            attention=match["attention"],
+            head=None if head is None else int(head),
+            mlp=match["mlp"] is not None,
+        )
+
+    def __str__(self) -> str:
+        return self.address
+
+
+@dataclasses.dataclass(frozen=True)
+class Projection:
+    """Which rows of a linear layer's weight [rows, d_model] make q, k or v of each head.
+
+    A fused layer holds `parts` projections one after the other; `part` says which this is. Within
+    a projection rows are head-major (row = head * head_dim + d) or, `interleaved`, head-minor
+    (row = d * heads + head).
+    """
+
+    module: str
+    heads: int
+    head_dim: int
+    part: int = 0
+    interleaved: bool = False
+
+    def rows(self, head: int) -> range:
+        """Rows of `head` in the weight (and of its entries in the bias), in order of d."""
+        start = self.part * self.heads * self.head_dim
+        if self.interleaved:
+            return range(start + head, start + self.heads * self.head_dim, self.heads)
+        return range(start + head * self.head_dim, start + (head + 1) * self.head_dim)
+
+
+@dataclasses.dataclass(frozen=True)
+class Factor:
+    """A parameter that multiplies q or k per dimension whatever the data are (norm, scale)."""
+
+    parameter: str
+    transform: Literal["identity", "softplus"] = "identity"
+
+
+@dataclasses.dataclass(frozen=True)
+class AttentionSite:
+    """One attention sublayer. The input of `output` is [..., heads * head_dim], head-major.
+
+    kind : self, cross, time, group or variate
+    module : path of the attention module
+    output : path of the output projection
+    query, key, value : where each head's projections are; with grouped queries key and value have
+        fewer heads than the site, each serving `heads // key.heads` neighbouring query heads
+    factors : per-dimension factors on q . k
+    """
+
+    kind: str
+    module: str
+    output: str
+    heads: int
+    head_dim: int
+    query: Projection
+    key: Projection
+    value: Projection
+    factors: tuple[Factor, ...] = ()
+
+    def columns(self, head: int) -> slice:
+        """Columns of the output projection's weight that belong to `head`."""
+        return slice(head * self.head_dim, (head + 1) * self.head_dim)
+
+    def key_head(self, head: int) -> int:
+        """The key/value head that serves query head `head`."""
+        return head * self.key.heads // self.heads
+
+
+@dataclasses.dataclass(frozen=True)
+class MLPSite:
+    """One MLP; `output` is the module whose output is the MLP's (before any norm that follows)."""
+
+    output: str
+
+
+@dataclasses.dataclass(frozen=True)
+class Block:
+    """One layer of a stack: its attention sublayers in order of execution, then its MLP."""
+
+    module: str
+    attention: tuple[AttentionSite, ...]
+    mlp: MLPSite
+
+
+@dataclasses.dataclass(frozen=True)
+class Stack:
+    """Blocks that run one after the other; `module` wraps them all (None if nothing does).
+
+    name : encoder or decoder in encoder-decoder models, else stack
+    """
+
+    name: str
+    blocks: tuple[Block, ...]
+    module: str | None = None
+
+
+@dataclasses.dataclass(frozen=True)
+class Anatomy:
+    """Stacks in order of execution; a later stack may read the output of an earlier one."""
+
+    stacks: tuple[Stack, ...]
+    d_model: int
+
+    def stack(self, name: str) -> Stack:
+        for stack in self.stacks:
+            if stack.name == name:
+                return stack
+        raise TspruneError(f"no stack {name!r}; this model has: {', '.join(s.name for s in self.stacks)}")
+
+    def block(self, component: Component) -> Block:
+        """The block that `component` belongs to."""
+        return self.stack(component.stack).blocks[component.layer]
+
+    def site(self, component: Component) -> AttentionSite:
+        """The attention sublayer that a head or attention component belongs to."""
+        for site in self.block(component).attention:
+            if site.kind == component.attention:
+                return site
+        raise TspruneError(f"{component} is not part of this model")
+
+    def components(self, kind: Kind | None = None) -> tuple[Component, ...]:
+        """Every component (of one kind), in order of execution; heads before their MLP."""
+        return tuple(c for c in self._walk() if kind is None or c.kind == kind)
+
+    def _walk(self) -> Iterator[Component]:
+        for stack in self.stacks:
+            for index, block in enumerate(stack.blocks):
+                yield Component(stack.name, index)
+                for site in block.attention:
+                    yield Component(stack.name, index, site.kind)
+                    for head in range(site.heads):
+                        yield Component(stack.name, index, site.kind, head)
+                yield Component(stack.name, index, mlp=True)
+
+    def select(self, what: Selection) -> tuple[Component, ...]:
+        """The components that addresses or glob patterns name, in order of execution.
+
+        A pattern is matched part by part, so `*` never crosses a dot: `decoder.*` are the
+        decoder's layers, `decoder.*.cross.head.*` the heads of its cross-attention.
+
+        Raises TspruneError if a pattern matches nothing.
+        """
+        every = self.components()
+        chosen: set[Component] = set()
+        for item in _as_patterns(what):
+            found = [c for c in every if _matches(item, c.address)]
+            if not found:
+                raise TspruneError(_no_match(item, [c.address for c in every]))
+            chosen.update(found)
+        return tuple(c for c in every if c in chosen)
+
+    def expand(self, components: Iterable[Component]) -> tuple[Component, ...]:
+        """Layers replaced by their sublayers; heads of a sublayer that is itself there dropped."""
+        sublayers: dict[Component, None] = {}
+        for component in components:
+            if component.kind == "layer":
+                for site in self.block(component).attention:
+                    sublayers[dataclasses.replace(component, attention=site.kind)] = None
+                sublayers[dataclasses.replace(component, mlp=True)] = None
+            else:
+                sublayers[component] = None
+
+        def covered(head: Component) -> bool:
+            return dataclasses.replace(head, head=None) in sublayers
+
+        return tuple(c for c in sublayers if c.kind != "head" or not covered(c))
+
+    def middle_layers(self, stack: str) -> range:
+        """Indices in [L/4, 3L/4), the paper's middle layers; first and last are never among them."""
+        count = len(self.stack(stack).blocks)
+        return range(max(1, -(-count // 4)), min(count - 1, -(-3 * count // 4)))
+
+
+Selection = str | Component | Iterable[str | Component]
+
+
+def _as_patterns(what: Selection) -> Sequence[str]:
+    if isinstance(what, str | Component):
+        what = [what]
+    return [str(item) for item in what]
+
+
+def _matches(pattern: str, address: str) -> bool:
+    wanted, parts = pattern.split("."), address.split(".")
+    return len(wanted) == len(parts) and all(map(fnmatchcase, parts, wanted))
+
+
+def _no_match(pattern: str, addresses: Sequence[str]) -> str:
+    near = difflib.get_close_matches(pattern, addresses, n=3) or list(addresses[:3])
+    return f"{pattern!r} matches no component; addresses look like {', '.join(near)}"

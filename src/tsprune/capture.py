@@ -1,0 +1,139 @@
+"""Recording what modules receive and return, and reference activations for mean and resample."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import Literal, NamedTuple
+
+import numpy as np
+import torch
+from numpy.typing import ArrayLike
+from torch import Tensor, nn
+
+from tsprune.anatomy import Anatomy, Component
+from tsprune.data.synthetic import series
+from tsprune.errors import TspruneError
+from tsprune.models.forecaster import Forecaster
+
+REFERENCE_WINDOWS = 32
+
+
+class Point(NamedTuple):
+    """A place in the network: the input or the output of the module at `path`."""
+
+    path: str
+    side: Literal["input", "output"]
+
+
+def point_of(anatomy: Anatomy, component: Component) -> Point:
+    """Where `component` is ablated: heads before the output projection, sublayers after it.
+
+    A layer has no point of its own (its sublayers do): TspruneError.
+    """
+    if component.kind == "mlp":
+        return Point(anatomy.block(component).mlp.output, "output")
+    if component.kind == "layer":
+        raise TspruneError(f"{component} is a layer; its sublayers are what can be recorded")
+    return Point(anatomy.site(component).output, "input" if component.kind == "head" else "output")
+
+
+@contextmanager
+def recording(module: nn.Module, points: Iterable[Point]) -> Iterator[Mapping[Point, list[Tensor]]]:
+    """Records, call by call, the tensors at `points` while the context lasts.
+
+    The recorded tensors are detached but not copied. Hooks are removed on the way out.
+    """
+    recorded: dict[Point, list[Tensor]] = {point: [] for point in points}
+    handles = []
+    try:
+        for point, tensors in recorded.items():
+            target = module.get_submodule(point.path)
+            if point.side == "input":
+                handles.append(
+                    target.register_forward_pre_hook(lambda _m, args, t=tensors: t.append(args[0].detach()))
+                )
+            else:
+                handles.append(
+                    target.register_forward_hook(lambda _m, _args, out, t=tensors: t.append(out.detach()))
+                )
+        yield recorded
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+@dataclasses.dataclass(frozen=True)
+class Reference:
+    """Activations of a set of reference windows, by point and number of positions T.
+
+    values : point -> T -> float [M, T, F], M activations recorded there
+    """
+
+    values: Mapping[Point, Mapping[int, Tensor]]
+
+    def at(self, point: Point) -> Mapping[int, Tensor]:
+        """T -> [M, T, F] at `point`; TspruneError if the reference does not hold it."""
+        if point not in self.values:
+            raise TspruneError(f"the reference was not recorded at {point.path}; make it with reference()")
+        return self.values[point]
+
+    def mean(self, point: Point, positions: int) -> Tensor:
+        """Mean over the reference per feature: [T, F] if T = `positions` was seen, else [F]."""
+        by_length = self.at(point)
+        if positions in by_length:
+            return by_length[positions].mean(0)
+        rows = torch.cat([values.flatten(0, 1) for values in by_length.values()])
+        return rows.mean(0)
+
+    def sample(self, point: Point, positions: int, count: int, seed: int) -> Tensor:
+        """Values of `count` reference activations, [count, positions, F].
+
+        The same seed takes the same windows at every point. If no reference has exactly
+        `positions`, the last ones of the next longer are taken; TspruneError if all are shorter.
+        """
+        by_length = self.at(point)
+        longer = [length for length in by_length if length >= positions]
+        if not longer:
+            raise TspruneError(
+                f"resampling needs reference windows of at least {positions} positions; "
+                f"the longest has {max(by_length)}: pass longer contexts to reference()"
+            )
+        values = by_length[min(longer)]
+        rows = np.random.default_rng(seed).integers(0, len(values), count)
+        return values[torch.from_numpy(rows), -positions:]
+
+
+def reference(
+    model: Forecaster,
+    contexts: Sequence[ArrayLike],
+    *,
+    components: Iterable[Component] | None = None,
+    horizon: int = 1,
+) -> Reference:
+    """Activations of `model` while it forecasts `contexts` (use histories of full length).
+
+    components : which components the reference will serve; None serves all of them
+    """
+    every = model.anatomy.components() if components is None else components
+    points = {point_of(model.anatomy, component) for component in model.anatomy.expand(every)}
+    if components is None:  # expanding drops the heads of sublayers that are there themselves
+        points |= {point_of(model.anatomy, head) for head in model.anatomy.components("head")}
+    with recording(model.module, points) as recorded:
+        model.forecast(contexts, horizon)
+    return Reference({point: _by_length(tensors) for point, tensors in recorded.items()})
+
+
+def default_reference(model: Forecaster, components: Iterable[Component]) -> Reference:
+    """Reference from synthetic series, so that no evaluation data leaks into an ablation."""
+    length = min(model.context_length, 2048)
+    contexts = series(REFERENCE_WINDOWS, length, np.random.default_rng(0))
+    return reference(model, list(contexts), components=components)
+
+
+def _by_length(tensors: Sequence[Tensor]) -> dict[int, Tensor]:
+    lengths = sorted({tensor.shape[-2] for tensor in tensors})
+    return {
+        length: torch.cat([t.flatten(0, -3) for t in tensors if t.shape[-2] == length]) for length in lengths
+    }

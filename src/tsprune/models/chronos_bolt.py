@@ -1,0 +1,80 @@
+"""Chronos-Bolt: T5 encoder over patches, a one-token decoder, quantiles of one output patch."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import torch
+from chronos.chronos_bolt import ChronosBoltModelForForecasting, ChronosBoltPipeline
+from numpy.typing import ArrayLike
+from torch import Tensor
+from transformers.utils import logging
+
+from tsprune.errors import TspruneError
+from tsprune.models import t5
+from tsprune.models.checkpoints import Checkpoint, Shapes
+from tsprune.models.forecaster import Forecast, Forecaster, checked_contexts
+
+
+
+class ChronosBolt(Forecaster):
+    """`upstream` is the `ChronosBoltPipeline`."""
+
+    family = "chronos-bolt"
+    upstream: ChronosBoltPipeline
+    module: ChronosBoltModelForForecasting
+
+    def __init__(self, model: ChronosBoltModelForForecasting, name: str) -> None:
+        self.name = name
+        self.module = model.eval()
+        self.upstream = ChronosBoltPipeline(model)
+        self.anatomy = t5.anatomy(model.config)
+        self.context_length = model.chronos_config.context_length
+        self.levels = tuple(model.chronos_config.quantiles)
+
+    def forecast(self, contexts: Sequence[ArrayLike], horizon: int) -> Forecast:
+        series = [torch.from_numpy(context) for context in checked_contexts(contexts, horizon)]
+        with warnings.catch_warnings():
+            # long horizons are the caller's decision; upstream would warn at every batch
+            warnings.filterwarnings("ignore", message="We recommend keeping prediction length")
+            quantiles = self.upstream.predict(series, prediction_length=horizon)
+        return Forecast(quantiles.numpy(), self.levels)
+
+    def teacher_forced(self, contexts: Sequence[ArrayLike]) -> Tensor:
+        """Normalised quantiles of the first output patch, [B, Q * prediction_length]."""
+        series = [torch.from_numpy(context) for context in checked_contexts(contexts, 1)]
+        padded = self.upstream._prepare_and_validate_context(series).to(self.device)
+        encoded, _, embedded, mask = self.module.encode(padded)
+        decoded = self.module.decode(embedded, mask, encoded)
+        output: Tensor = self.module.output_patch_embedding(decoded)
+        return output.flatten(1)
+
+    def save(self, directory: Path) -> None:
+        self.module.save_pretrained(directory)
+
+
+def open_checkpoint(checkpoint: Checkpoint, device: torch.device, dtype: torch.dtype) -> ChronosBolt:
+    """Loads through the upstream class; TspruneError if weights and config disagree."""
+    logging.disable_progress_bar()
+    verbosity = logging.get_verbosity()
+    logging.set_verbosity_error()
+    try:
+        model, info = ChronosBoltModelForForecasting.from_pretrained(
+            checkpoint.directory,
+            use_safetensors=True,
+            local_files_only=True,
+            ignore_mismatched_sizes=True,
+            output_loading_info=True,
+            dtype=dtype,
+        )
+    finally:
+        logging.set_verbosity(verbosity)
+    for problem in ("missing_keys", "mismatched_keys", "unexpected_keys"):
+        if info[problem]:
+            first = str(next(iter(info[problem])))
+            raise TspruneError(
+                f"{checkpoint.name}: config.json and weights disagree ({problem.replace('_', ' ')}: {first})"
+            )
+    return ChronosBolt(model.to(device), checkpoint.name)

@@ -1,0 +1,31 @@
+"""Anatomy of T5 stacks, which Chronos and Chronos-Bolt share."""
+
+from __future__ import annotations
+
+from transformers import T5Config
+
+from tsprune.anatomy import Anatomy, AttentionSite, Block, MLPSite, Projection, Stack
+
+
+def _attention(kind: str, module: str, heads: int, head_dim: int) -> AttentionSite:
+    query, key, value = (Projection(f"{module}.{name}", heads, head_dim) for name in "qkv")
+    return AttentionSite(kind, module, f"{module}.o", heads, head_dim, query, key, value)
+
+
+def _block(stack: str, index: int, config: T5Config) -> Block:
+    path = f"{stack}.block.{index}"
+    size = config.num_heads, config.d_kv
+    sites = [_attention("self", f"{path}.layer.0.SelfAttention", *size)]
+    if stack == "decoder":
+        sites.append(_attention("cross", f"{path}.layer.1.EncDecAttention", *size))
+    return Block(path, tuple(sites), MLPSite(f"{path}.layer.{len(sites)}.DenseReluDense"))
+
+
+def anatomy(config: T5Config) -> Anatomy:
+    """Anatomy relative to a module with T5 stacks `encoder` and `decoder`."""
+    depths = {"encoder": config.num_layers, "decoder": config.num_decoder_layers}
+    stacks = tuple(
+        Stack(name, tuple(_block(name, index, config) for index in range(depth)), module=name)
+        for name, depth in depths.items()
+    )
+    return Anatomy(stacks, config.d_model)

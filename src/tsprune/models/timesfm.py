@@ -1,0 +1,174 @@
+"""TimesFM 2.5: causal decoder over patches, quantile forecasts, decoded in both signs."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import math
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import ArrayLike
+from safetensors.torch import load_file, save_file
+from timesfm import ForecastConfig, TimesFM_2p5_200M_torch
+from timesfm.timesfm_2p5.timesfm_2p5_base import TimesFM_2p5_200M_Definition
+from timesfm.timesfm_2p5.timesfm_2p5_torch import TimesFM_2p5_200M_torch_module
+from torch import Tensor
+
+from tsprune.anatomy import Anatomy, AttentionSite, Block, Factor, MLPSite, Projection, Stack
+from tsprune.errors import TspruneError
+from tsprune.models.checkpoints import Checkpoint, Shapes, weight_files
+from tsprune.models.forecaster import LEVELS, Forecast, Forecaster, checked_contexts
+
+GIFT_EVAL_CONTEXT = 2048  # what upstream uses there; config.json may say less ("max_context")
+
+
+
+def _attention(path: str, heads: int, head_dim: int) -> AttentionSite:
+    fused = (Projection(f"{path}.qkv_proj", heads, head_dim, part) for part in range(3))
+    factors = (
+        Factor(f"{path}.query_ln.scale"),
+        Factor(f"{path}.key_ln.scale"),
+        Factor(f"{path}.per_dim_scale.per_dim_scale", "softplus"),
+    )
+    return AttentionSite("self", path, f"{path}.out", heads, head_dim, *fused, factors=factors)
+
+
+def anatomy(definition: TimesFM_2p5_200M_Definition) -> Anatomy:
+    size = definition.stacked_transformers.transformer
+    head_dim = size.model_dims // size.num_heads
+    blocks = (
+        Block(
+            f"stacked_xf.{index}",
+            (_attention(f"stacked_xf.{index}.attn", size.num_heads, head_dim),),
+            MLPSite(f"stacked_xf.{index}.ff1"),
+        )
+        for index in range(definition.stacked_transformers.num_layers)
+    )
+    return Anatomy((Stack("stack", tuple(blocks)),), size.model_dims)
+
+
+def definition_of(shapes: Shapes) -> TimesFM_2p5_200M_Definition:
+    """The size of the model, read off its tensors (upstream ignores config.json)."""
+    original = TimesFM_2p5_200M_Definition()
+    layers = 1 + max(int(name.split(".")[1]) for name in shapes if name.startswith("stacked_xf."))
+    hidden, width = shapes["stacked_xf.0.ff0.weight"]
+    transformer = dataclasses.replace(
+        original.stacked_transformers.transformer,
+        model_dims=width,
+        hidden_dims=hidden,
+        num_heads=width // shapes["stacked_xf.0.attn.query_ln.scale"][0],
+    )
+
+    def residual(name: str, block: object) -> object:
+        inner, inputs = shapes[f"{name}.hidden_layer.weight"]
+        outputs = shapes[f"{name}.output_layer.weight"][0]
+        return dataclasses.replace(block, input_dims=inputs, hidden_dims=inner, output_dims=outputs)
+
+    spread = residual("output_projection_quantiles", original.output_projection_quantiles)
+    return dataclasses.replace(
+        original,
+        tokenizer=residual("tokenizer", original.tokenizer),
+        stacked_transformers=dataclasses.replace(
+            original.stacked_transformers, num_layers=layers, transformer=transformer
+        ),
+        output_projection_point=residual("output_projection_point", original.output_projection_point),
+        output_projection_quantiles=spread,
+        output_quantile_len=spread.output_dims // (len(original.quantiles) + 1),
+    )
+
+
+class TimesFM(Forecaster):
+    """`upstream` is the `TimesFM_2p5_200M_torch` wrapper, recompiled (cheaply) at each forecast."""
+
+    family = "timesfm"
+    upstream: TimesFM_2p5_200M_torch
+    module: TimesFM_2p5_200M_torch_module
+
+    def __init__(self, module: TimesFM_2p5_200M_torch_module, name: str, context_length: int) -> None:
+        self.name = name
+        self.module = module.eval()
+        self.context_length = context_length
+        self.anatomy = anatomy(module.config)
+        # the wrapper builds a model of its own, of the class's fixed size: replace it, do not build it
+        self.upstream = TimesFM_2p5_200M_torch.__new__(TimesFM_2p5_200M_torch)
+        self.upstream.model = module
+        self.upstream.torch_compile = False
+
+    def settings(self, longest: int, horizon: int, batch_size: int) -> ForecastConfig:
+        """Upstream's settings for GIFT-Eval, with no more padding than `longest` contexts need."""
+        length = min(self.context_length, math.ceil(longest / self.module.p) * self.module.p)
+        return ForecastConfig(
+            max_context=length,
+            max_horizon=math.ceil(horizon / self.module.o) * self.module.o,
+            normalize_inputs=True,
+            per_core_batch_size=batch_size,
+            use_continuous_quantile_head=horizon <= self.module.os,
+            force_flip_invariance=True,
+            infer_is_positive=True,
+            fix_quantile_crossing=True,
+        )
+
+    def forecast(self, contexts: Sequence[ArrayLike], horizon: int) -> Forecast:
+        series = checked_contexts(contexts, horizon)
+        self.upstream.compile(self.settings(max(map(len, series)), horizon, len(series)))
+        with torch.no_grad():
+            _, outputs = self.upstream.forecast(horizon, list(series))
+        return Forecast(np.ascontiguousarray(outputs[..., 1:].transpose(0, 2, 1), dtype=np.float32), LEVELS)
+
+    def teacher_forced(self, contexts: Sequence[ArrayLike]) -> Tensor:
+        """Normalised outputs after every patch, for the series and its negative.
+
+        Shape [B, 2, patches, output_patch_len * 10]; recorded on the way through `forecast`.
+        """
+        recorded: list[Tensor] = []
+        hook = self.module.output_projection_point.register_forward_hook(
+            lambda module, inputs, output: recorded.append(output)
+        )
+        try:
+            self.forecast(contexts, 1)
+        finally:
+            hook.remove()
+        return torch.stack(recorded, dim=1)
+
+    def save(self, directory: Path) -> None:
+        directory.mkdir(parents=True, exist_ok=True)
+        save_file(
+            {name: tensor.contiguous() for name, tensor in self.module.state_dict().items()},
+            directory / "model.safetensors",
+        )
+        config = {
+            "architecture": "timesfm-2.5",
+            "max_context": self.context_length,
+            "definition": dataclasses.asdict(self.module.config),
+        }
+        (directory / "config.json").write_text(json.dumps(config, indent=2) + "\n")
+
+
+def open_checkpoint(checkpoint: Checkpoint, device: torch.device, dtype: torch.dtype) -> TimesFM:
+    """Builds the upstream module at the size of the weights and loads them strictly."""
+    try:
+        size = definition_of(checkpoint.shapes)
+    except (KeyError, ValueError) as error:
+        raise TspruneError(f"{checkpoint.name}: not a complete TimesFM 2.5 checkpoint ({error})") from None
+
+    class SizedModule(TimesFM_2p5_200M_torch_module):
+        config = size
+
+    module = SizedModule()
+    weights: dict[str, Tensor] = {}
+    for path in weight_files(checkpoint.directory):
+        weights |= load_file(path)
+    try:
+        module.load_state_dict(weights, strict=True)
+    except RuntimeError as error:
+        detail = " ".join(str(error).split())[:200]
+        raise TspruneError(f"{checkpoint.name}: weights do not fit TimesFM 2.5 ({detail})") from None
+    module.to(device=device, dtype=dtype)
+    module.device, module.device_count = device, 1
+    limit = checkpoint.config.get("max_context", GIFT_EVAL_CONTEXT)
+    if not isinstance(limit, int) or limit < module.p:
+        raise TspruneError(f"{checkpoint.name}: max_context in config.json must be at least {module.p}")
+    return TimesFM(module, checkpoint.name, limit)

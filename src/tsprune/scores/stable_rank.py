@@ -1,0 +1,91 @@
+"""Stable rank of attention heads: how many modes their query-key form spreads its energy over.
+
+sr(A) = ||A||_F^2 / ||A||_2^2 with A = W_Q W_K^T (arXiv 2602.01605). A is d_model x d_model but has
+rank at most head_dim: with W_Q = Q_Q R_Q and W_K = Q_K R_K its singular values are those of the
+small matrix R_Q R_K^T, so A is never formed.
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import pandas as pd
+import torch
+from torch import Tensor
+
+from tsprune.anatomy import AttentionSite, Component, Projection
+from tsprune.models.forecaster import Forecaster
+
+Variant = Literal["paper", "effective"]
+
+
+def singular_values(query: Tensor, key: Tensor) -> Tensor:
+    """Singular values of W_Q W_K^T for every head.
+
+    query, key : [heads, d_model, head_dim]; returns float64 [heads, head_dim], descending
+    """
+    r_query = torch.linalg.qr(query.double(), mode="r").R
+    r_key = torch.linalg.qr(key.double(), mode="r").R
+    return torch.linalg.svdvals(r_query @ r_key.mT)
+
+
+def stable_rank(values: Tensor) -> Tensor:
+    """||A||_F^2 / ||A||_2^2 from singular values [..., n]; NaN where A is zero."""
+    squares = values**2
+    return squares.sum(-1) / squares.amax(-1)
+
+
+def head_weights(model: Forecaster, projection: Projection, heads: list[int]) -> Tensor:
+    """Projections of `heads` as the model computes them, [len(heads), d_model, head_dim]."""
+    weight = model.module.get_submodule(projection.module).get_parameter("weight").detach()
+    rows = torch.tensor([list(projection.rows(head)) for head in heads], device=weight.device)
+    return weight[rows].mT
+
+
+def query_key_factor(model: Forecaster, site: AttentionSite) -> Tensor:
+    """What multiplies q . k per dimension without data (norm weights, scales), [head_dim]."""
+    product = torch.ones(site.head_dim, dtype=torch.float64, device=model.device)
+    for factor in site.factors:
+        value = model.module.get_parameter(factor.parameter).detach().double()
+        product = product * (torch.nn.functional.softplus(value) if factor.transform == "softplus" else value)
+    return product
+
+
+def query_key(model: Forecaster, site: AttentionSite, variant: Variant) -> tuple[Tensor, Tensor]:
+    """(W_Q, W_K) of every head of a site, each float64 [heads, d_model, head_dim].
+
+    `paper` is the plain projections, `effective` has what acts on q . k per dimension folded in.
+    """
+    heads = list(range(site.heads))
+    query = head_weights(model, site.query, heads).double()
+    key = head_weights(model, site.key, [site.key_head(head) for head in heads]).double()
+    if variant == "effective":
+        query = query * query_key_factor(model, site)
+    return query, key
+
+
+def stable_ranks(model: Forecaster) -> pd.DataFrame:
+    """Both variants of the stable rank of every head, one row a head in order of execution.
+
+    Columns: address, stack, layer, attention, head, stable_rank, stable_rank_effective.
+    """
+    rows = []
+    for stack in model.anatomy.stacks:
+        for layer, block in enumerate(stack.blocks):
+            for site in block.attention:
+                plain = stable_rank(singular_values(*query_key(model, site, "paper"))).tolist()
+                effective = stable_rank(singular_values(*query_key(model, site, "effective"))).tolist()
+                for head in range(site.heads):
+                    component = Component(stack.name, layer, site.kind, head)
+                    rows.append(
+                        {
+                            "address": component.address,
+                            "stack": stack.name,
+                            "layer": layer,
+                            "attention": site.kind,
+                            "head": head,
+                            "stable_rank": plain[head],
+                            "stable_rank_effective": effective[head],
+                        }
+                    )
+    return pd.DataFrame(rows)
