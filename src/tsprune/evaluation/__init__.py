@@ -1,1 +1,45 @@
-"""TODO"""
+"""Windows to forecasts to metrics to aggregates."""
+
+from tsprune.evaluation.evaluate import (
+    Batch,
+    ModelStatistics,
+    Prepared,
+    batches,
+    evaluate,
+    forecast_statistics,
+    geometric_mean_ratios,
+    prepare,
+    unforecastable,
+)
+from tsprune.evaluation.leaderboard import write_all_results
+from tsprune.evaluation.metrics import (
+    WindowStatistics,
+    crps,
+    leaderboard_metrics,
+    mase,
+    seasonal_errors,
+    spearman_distance,
+    window_statistics,
+)
+from tsprune.evaluation.seasonal_naive import seasonal_naive
+
+__all__ = [
+    "Batch",
+    "ModelStatistics",
+    "Prepared",
+    "WindowStatistics",
+    "batches",
+    "crps",
+    "evaluate",
+    "forecast_statistics",
+    "geometric_mean_ratios",
+    "leaderboard_metrics",
+    "mase",
+    "prepare",
+    "seasonal_errors",
+    "seasonal_naive",
+    "spearman_distance",
+    "unforecastable",
+    "window_statistics",
+    "write_all_results",
+]

@@ -11,7 +11,6 @@ from collections.abc import Sequence
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from scipy.stats import rankdata
 
 from tsprune.errors import TspruneError
 
@@ -270,5 +269,8 @@ def spearman_distance(a: ArrayLike, b: ArrayLike) -> Array:
 
 
 def _centred_ranks(values: Array) -> Array:
+    # scipy.stats takes more than half a second to import
+    from scipy.stats import rankdata
+
     ranks = np.asarray(rankdata(values, axis=1), dtype=np.float64)
     return np.asarray(ranks - (values.shape[1] + 1) / 2)
