@@ -117,9 +117,8 @@ def reference(
     components : which components the reference will serve; None serves all of them
     """
     every = model.anatomy.components() if components is None else components
-    points = {point_of(model.anatomy, component) for component in model.anatomy.expand(every)}
-    if components is None:  # expanding drops the heads of sublayers that are there themselves
-        points |= {point_of(model.anatomy, head) for head in model.anatomy.components("head")}
+    # one by one: expanding several at once drops the heads of sublayers that are there themselves
+    points = {point_of(model.anatomy, c) for component in every for c in model.anatomy.expand([component])}
     with recording(model.module, points) as recorded:
         model.forecast(contexts, horizon)
     return Reference({point: _by_length(tensors) for point, tensors in recorded.items()})

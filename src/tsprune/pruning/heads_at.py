@@ -1,0 +1,183 @@
+"""heads@Xpp: how many heads of a layer must stay for a loss of at most X percent.
+
+heads@Xpp(layer) = H - max{n : score(n) <= (1 + X/100) score(0)}, with score(n) the geometric mean
+over configurations of the metric relative to Seasonal Naive after the first n heads in rank order
+are ablated (arXiv 2602.01605; Seasonal Naive cancels, so changes relative to n = 0 suffice).
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+from typing import Literal
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from tsprune.ablation import Ablation
+from tsprune.data.split import calibration_mask
+from tsprune.data.suite import Suite
+from tsprune.errors import TspruneError
+from tsprune.evaluation import Prepared
+from tsprune.models.forecaster import Forecaster
+from tsprune.pruning.strategies import ORDERS, SUBLAYER, Order, as_components, ordered
+from tsprune.scores import rank
+from tsprune.sweep.engine import BATCH_SIZE, CLEAN, Masks, Progress, SweepResult, run
+
+Metric = Literal["MASE", "CRPS"]
+Selection = Literal["test", "calibration"]
+METRICS: tuple[Metric, ...] = ("MASE", "CRPS")
+
+
+@dataclasses.dataclass(frozen=True)
+class Prefix:
+    """The first `count` heads of one sublayer in one order of removal."""
+
+    stack: str
+    layer: int
+    attention: str
+    order: Order
+    count: int
+
+
+Prefixes = Mapping[Prefix, Ablation]
+
+
+def prefix_ablations(ranking: pd.DataFrame) -> dict[Prefix, Ablation]:
+    """Every prefix (n = 1..H, both orders) of every sublayer, as an ablation.
+
+    Both orders end with all heads: the same ablation, forecast once.
+    """
+    found = {}
+    for order in ORDERS:
+        for (stack, layer, attention), group in ordered(ranking, order).groupby(SUBLAYER, sort=False):
+            heads = group.sort_values("turn")["address"].tolist()
+            for count in range(1, len(heads) + 1):
+                prefix = Prefix(stack, int(layer), attention, order, count)
+                found[prefix] = Ablation(as_components(heads[:count]))
+    return found
+
+
+def most_removable(changes: Sequence[float], percent: float) -> int:
+    """max{n : change(n) <= percent/100}; changes[n-1] is the change after n heads, change(0) = 0.
+
+    >>> most_removable([0.001, 0.02, 0.009], percent=1)
+    3
+    """
+    within = [n for n, change in enumerate(changes, start=1) if change <= percent / 100]
+    return max(within, default=0)
+
+
+def heads_at_frame(
+    result: SweepResult,
+    prefixes: Prefixes,
+    *,
+    percent: float,
+    metric: Metric,
+    calibration: Masks,
+) -> pd.DataFrame:
+    """heads@Xpp of every sublayer under both selections; columns as in `heads_at`."""
+    report = {name: ~mask for name, mask in calibration.items()}
+    everything = {name: np.ones_like(mask) for name, mask in calibration.items()}
+    sublayers: dict[tuple[str, int, str], dict[Order, list[Ablation]]] = {}
+    for prefix, ablation in prefixes.items():
+        key = prefix.stack, prefix.layer, prefix.attention
+        sublayers.setdefault(key, {}).setdefault(prefix.order, []).append(ablation)
+    rows = []
+    for (stack, layer, attention), orders in sublayers.items():
+        for selection, chosen_on, scored_on in (
+            ("test", everything, everything),
+            ("calibration", calibration, report),
+        ):
+            order, removed = _choose(result, orders, percent, metric, chosen_on)
+            heads = len(orders[order])
+            change = _changes(result, [CLEAN, *orders[order]][removed : removed + 1], metric, scored_on)[0]
+            rows.append(
+                {
+                    "stack": stack,
+                    "layer": layer,
+                    "attention": attention,
+                    "heads": heads,
+                    "selection": selection,
+                    "order": order,
+                    "removed": removed,
+                    "heads_at": heads - removed,
+                    "score_change": change,
+                }
+            )
+    return pd.DataFrame(rows)
+
+
+def _choose(
+    result: SweepResult,
+    orders: Mapping[Order, Sequence[Ablation]],
+    percent: float,
+    metric: Metric,
+    masks: Masks,
+) -> tuple[Order, int]:
+    counts = {
+        order: most_removable(_changes(result, ablations, metric, masks), percent)
+        for order, ablations in orders.items()
+    }
+    best = max(ORDERS, key=lambda order: counts[order])  # a tie goes to the paper's order
+    return best, counts[best]
+
+
+def _changes(
+    result: SweepResult, ablations: Sequence[Ablation], metric: Metric, masks: Masks
+) -> list[float]:
+    changes = (result.change(ablation, masks) for ablation in ablations)
+    return [change.mase if metric == "MASE" else change.crps for change in changes]
+
+
+def calibration_masks(suite: Suite, *, fraction: float, seed: int) -> dict[str, NDArray[np.bool_]]:
+    """configuration -> bool [N], the windows on which order and count are chosen."""
+    return {c.name: calibration_mask(c, fraction, seed) for c in suite.configurations}
+
+
+def heads_at(
+    model: Forecaster,
+    suite: Suite,
+    percent: float = 1.0,
+    *,
+    by: str = "stable_rank",
+    metric: Metric = "MASE",
+    calibration_fraction: float = 0.5,
+    seed: int = 0,
+    batch_size: int = BATCH_SIZE,
+    prepared: Sequence[Prepared] | None = None,
+    progress: Progress | None = None,
+) -> pd.DataFrame:
+    """heads@`percent`pp of every attention sublayer, two rows each.
+
+    by : the score that orders the heads (see `tsprune.rank`)
+    metric : "MASE" or "CRPS"
+    calibration_fraction, seed : which series order and count are chosen on
+
+    `selection` "test" is the paper's protocol: the better of both orders, chosen on the windows it
+    is reported on. "calibration" is the honest one: chosen on the calibration series, and
+    `score_change` measured on the others.
+
+    Columns: stack, layer, attention, heads, selection, order, removed (n), heads_at (heads that
+    must stay), score_change (relative change of the metric after removing the n heads).
+
+    Raises TspruneError for an unknown metric, a negative percentage or a suite without windows.
+    """
+    if metric not in METRICS:
+        raise TspruneError(f"unknown metric {metric!r}; one of: {', '.join(METRICS)}")
+    if percent < 0:
+        raise TspruneError(f"the percentage must not be negative, got {percent}")
+    prefixes = prefix_ablations(rank(model, by))
+    result = run(
+        model,
+        suite,
+        list(prefixes.values()),
+        batch_size=batch_size,
+        prepared=prepared,
+        progress=progress,
+    )
+    masks = calibration_masks(suite, fraction=calibration_fraction, seed=seed)
+    frame = heads_at_frame(result, prefixes, percent=percent, metric=metric, calibration=masks)
+    frame.attrs["skipped"] = list(result.skipped)
+    return frame

@@ -1,0 +1,103 @@
+"""The ablations a study needs, known before the first forecast.
+
+Every experiment is a mapping from what a row of its table is about to the ablation behind it, so
+that all of them run in one sweep and equal ablations are forecast once.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from typing import Literal
+
+import numpy as np
+import pandas as pd
+
+from tsprune.ablation import Ablation
+from tsprune.anatomy import Anatomy, Component
+from tsprune.pruning.heads_at import Prefix, prefix_ablations
+from tsprune.pruning.strategies import ORDERS, middle_heads, remove_random, remove_ranked
+
+PERCENTS = (10, 20, 30, 50)
+RANDOM_SEEDS = 5
+
+Unit = Literal["heads", "mlp", "both"]
+
+
+@dataclasses.dataclass(frozen=True)
+class LayerUnit:
+    """One layer: its heads, its MLP, or both."""
+
+    stack: str
+    layer: int
+    unit: Unit
+
+
+@dataclasses.dataclass(frozen=True)
+class PrunedHeads:
+    """A share of the middle layers' heads, taken by one strategy."""
+
+    percent: int
+    strategy: str
+    seed: int | None
+    total: int
+
+
+@dataclasses.dataclass(frozen=True)
+class Plan:
+    """All ablations of a study of one model (the MLPs of the headline claim are chosen later)."""
+
+    layers: Mapping[LayerUnit, Ablation]
+    heads: Mapping[Component, Ablation]
+    pruning: Mapping[PrunedHeads, Ablation]
+    prefixes: Mapping[Prefix, Ablation]
+
+    def ablations(self) -> list[Ablation]:
+        """Every different ablation, once."""
+        tables = (self.layers, self.heads, self.pruning, self.prefixes)
+        return list(dict.fromkeys(ablation for table in tables for ablation in table.values()))
+
+
+def layer_units(anatomy: Anatomy) -> dict[LayerUnit, Ablation]:
+    """Heads, MLP and both, of every layer of every stack."""
+    found: dict[LayerUnit, Ablation] = {}
+    for stack in anatomy.stacks:
+        for layer in range(len(stack.blocks)):
+            heads = anatomy.select(f"{stack.name}.{layer}.*.head.*")
+            mlp = Component(stack.name, layer, mlp=True)
+            found[LayerUnit(stack.name, layer, "heads")] = Ablation(heads)
+            found[LayerUnit(stack.name, layer, "mlp")] = Ablation((mlp,))
+            found[LayerUnit(stack.name, layer, "both")] = Ablation((*heads, mlp))
+    return found
+
+
+def pruned_heads(anatomy: Anatomy, ranking: pd.DataFrame, seed: int) -> dict[PrunedHeads, Ablation]:
+    """`PERCENTS` of the middle layers' heads, ranked from both ends and `RANDOM_SEEDS` times at random.
+
+    The random draws take as many heads from each sublayer as the ranking does.
+    """
+    heads = middle_heads(anatomy, ranking)
+    found: dict[PrunedHeads, Ablation] = {}
+    for percent in PERCENTS:
+        count = round(percent / 100 * len(heads))
+        if count == 0:
+            continue
+        for order in ORDERS:
+            chosen = remove_ranked(heads, count, order)
+            found[PrunedHeads(percent, order, None, len(heads))] = Ablation(chosen)
+        like = remove_ranked(heads, count, "high-to-low")
+        for draw in range(RANDOM_SEEDS):
+            rng = np.random.default_rng([seed, percent, draw])
+            drawn = remove_random(heads, like, rng)
+            found[PrunedHeads(percent, "random", draw, len(heads))] = Ablation(drawn)
+    return found
+
+
+def plan(anatomy: Anatomy, ranking: pd.DataFrame, seed: int) -> Plan:
+    """The ablations of a study, given `tsprune.rank`'s table."""
+    return Plan(
+        layers=layer_units(anatomy),
+        heads={head: Ablation((head,)) for head in anatomy.components("head")},
+        pruning=pruned_heads(anatomy, ranking, seed),
+        prefixes=prefix_ablations(ranking),
+    )
