@@ -31,9 +31,7 @@ def main(
     module, name, schedule = RECIPES[family]
     torch.set_num_threads(threads)
     objective = getattr(import_module(module), name)()
-    schedule = Schedule(
-        steps or schedule.steps, batch_size or schedule.batch_size, schedule.learning_rate
-    )
+    schedule = Schedule(steps or schedule.steps, batch_size or schedule.batch_size, schedule.learning_rate)
     train(objective, schedule, out, seed=seed, say=lambda line: print(line, flush=True))
 
 

@@ -8,6 +8,7 @@ often in the beginning.
 
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
 
 import numpy as np
@@ -19,22 +20,42 @@ from transformers import T5Config
 from pretrain.loop import Losses
 from pretrain.windows import CLIP, Windows
 
-WIDTH, LAYERS, HEADS, HIDDEN = 128, 6, 8, 512
-CONTEXT, PATCH, HORIZON = 512, 16, 64
-CONTEXTS = (96, 192, 320, 512)
 EARLY, LATE = np.array([0.35, 0.35, 0.2, 0.1]), np.array([0.1, 0.15, 0.2, 0.55])
 LEVELS = torch.arange(1, 10) / 10
 
 
-def config() -> T5Config:
+@dataclasses.dataclass(frozen=True)
+class Size:
+    """How large the model is and how long its training windows are; the defaults are bundled.
+
+    contexts : the four lengths of history that batches are drawn with, ascending; the last is the
+        model's context length
+    series_length : of the synthetic series that windows are cut from
+    """
+
+    width: int = 128
+    layers: int = 6
+    heads: int = 8
+    hidden: int = 512
+    patch: int = 16
+    horizon: int = 64
+    contexts: tuple[int, int, int, int] = (96, 192, 320, 512)
+    series_length: int = 2304
+
+    @property
+    def context(self) -> int:
+        return self.contexts[-1]
+
+
+def config(size: Size) -> T5Config:
     return T5Config(
         architectures=["ChronosBoltModelForForecasting"],
-        d_model=WIDTH,
-        d_kv=WIDTH // HEADS,
-        d_ff=HIDDEN,
-        num_layers=LAYERS,
-        num_decoder_layers=LAYERS,
-        num_heads=HEADS,
+        d_model=size.width,
+        d_kv=size.width // size.heads,
+        d_ff=size.hidden,
+        num_layers=size.layers,
+        num_decoder_layers=size.layers,
+        num_heads=size.heads,
         dropout_rate=0.0,
         feed_forward_proj="relu",
         initializer_factor=1.0,
@@ -44,24 +65,24 @@ def config() -> T5Config:
         eos_token_id=1,
         decoder_start_token_id=0,
         chronos_pipeline_class="ChronosBoltPipeline",
-        chronos_config=dict(
-            context_length=CONTEXT,
-            prediction_length=HORIZON,
-            input_patch_size=PATCH,
-            input_patch_stride=PATCH,
-            quantiles=[round(float(q), 1) for q in LEVELS],
-            use_reg_token=True,
-        ),
+        chronos_config={
+            "context_length": size.context,
+            "prediction_length": size.horizon,
+            "input_patch_size": size.patch,
+            "input_patch_stride": size.patch,
+            "quantiles": [round(float(q), 1) for q in LEVELS],
+            "use_reg_token": True,
+        },
     )
 
 
 class WithReconstruction(nn.Module):
     """The upstream model and the training-only reconstruction head."""
 
-    def __init__(self, bolt: ChronosBoltModelForForecasting) -> None:
+    def __init__(self, bolt: ChronosBoltModelForForecasting, size: Size) -> None:
         super().__init__()
         self.bolt = bolt
-        self.reconstruct = nn.Linear(WIDTH, PATCH)
+        self.reconstruct = nn.Linear(size.width, size.patch)
 
 
 def _hidden_patches(count: int, patches: int, rng: np.random.Generator) -> np.ndarray:
@@ -77,27 +98,29 @@ def _hidden_patches(count: int, patches: int, rng: np.random.Generator) -> np.nd
 
 
 class ChronosBoltObjective:
-    window_length = CONTEXT + HORIZON
-    series_length = 2304
+    def __init__(self, size: Size | None = None) -> None:
+        self.size = size or Size()
+        self.window_length = self.size.context + self.size.horizon
+        self.series_length = self.size.series_length
 
     def build(self) -> nn.Module:
-        bolt = ChronosBoltModelForForecasting(config())
+        bolt = ChronosBoltModelForForecasting(config(self.size))
         with torch.no_grad():
             for name, parameter in bolt.named_parameters():
                 if name.endswith((".o.weight", ".wo.weight")):
                     parameter *= 0.3
                 if name.startswith("output_patch_embedding") and parameter.ndim == 2:
                     parameter *= 0.05
-        return WithReconstruction(bolt)
+        return WithReconstruction(bolt, self.size)
 
     def loss(self, model: nn.Module, windows: Windows, step: int, progress: float) -> Losses:
         rng = np.random.default_rng([step, 17])
         early = max(0.0, 1 - progress / 0.4)
-        length = int(rng.choice(CONTEXTS, p=early * EARLY + (1 - early) * LATE))
-        x = torch.from_numpy(windows[:, CONTEXT - length :])
+        length = int(rng.choice(self.size.contexts, p=early * EARLY + (1 - early) * LATE))
+        x = torch.from_numpy(windows[:, self.size.context - length :])
         context, target = x[:, :length], x[:, length:]
         short = rng.random(len(x)) < 0.35
-        cut = np.where(short, rng.integers(0, length - 2 * PATCH, len(x)), 0)
+        cut = np.where(short, rng.integers(0, length - 2 * self.size.patch, len(x)), 0)
         observed = torch.from_numpy(np.arange(length)[None] >= cut[:, None])
 
         count = observed.sum(1, keepdim=True)
@@ -108,8 +131,8 @@ class ChronosBoltObjective:
         context = ((context - mean) / safe).clamp(-CLIP, CLIP) * observed
         target = ((target - mean) / safe).clamp(-CLIP, CLIP)
 
-        patches = context.view(len(x), -1, PATCH)
-        seen = observed.view(len(x), -1, PATCH)
+        patches = context.view(len(x), -1, self.size.patch)
+        seen = observed.view(len(x), -1, self.size.patch)
         hidden = torch.from_numpy(_hidden_patches(len(x), patches.shape[1], rng))[..., None]
         prediction, rebuilt = self._forward(model, patches, seen, hidden)
         error = target[:, None] - prediction
@@ -124,7 +147,7 @@ class ChronosBoltObjective:
     def _forward(
         self, model: WithReconstruction, patches: Tensor, seen: Tensor, hidden: Tensor
     ) -> tuple[Tensor, Tensor]:
-        """(quantiles [B, 9, HORIZON], rebuilt patches [B, N, PATCH]), both normalised.
+        """(quantiles [B, 9, horizon], rebuilt patches [B, N, patch]), both normalised.
 
         Upstream's `encode`, except that a hidden patch keeps its place in attention.
         """
@@ -136,7 +159,7 @@ class ChronosBoltObjective:
         attended = torch.cat([seen.any(-1), torch.ones(len(patches), 1, dtype=torch.bool)], 1).float()
         encoded = bolt.encoder(attention_mask=attended, inputs_embeds=embedded)[0]
         decoded = bolt.decode(embedded, attended, encoded)
-        quantiles = bolt.output_patch_embedding(decoded).float().view(len(patches), -1, HORIZON)
+        quantiles = bolt.output_patch_embedding(decoded).float().view(len(patches), -1, self.size.horizon)
         return quantiles, model.reconstruct(encoded[:, :-1]).float()
 
     def export(self, model: nn.Module, directory: Path) -> None:

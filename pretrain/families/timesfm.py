@@ -17,27 +17,42 @@ from torch import Tensor, nn
 from pretrain.loop import Losses
 from pretrain.windows import CLIP, Windows
 
-WIDTH, LAYERS, HEADS, HIDDEN = 128, 8, 8, 256
-CONTEXT, PATCH, OUTPUT = 1024, 32, 128
+PATCH, OUTPUT = 32, 128  # TimesFM 2.5's own, which its decoding relies on
 LEVELS = torch.arange(1, 10) / 10
 
 
-def definition() -> TimesFM_2p5_200M_Definition:
-    """TimesFM 2.5's definition at bundled size; the spread head covers one output patch."""
+@dataclasses.dataclass(frozen=True)
+class Size:
+    """How large the model is and how long its training windows are; the defaults are bundled.
+
+    context : history in a window, a multiple of PATCH
+    series_length : of the synthetic series that windows are cut from
+    """
+
+    width: int = 128
+    layers: int = 8
+    heads: int = 8
+    hidden: int = 256
+    context: int = 1024
+    series_length: int = 2304
+
+
+def definition(size: Size) -> TimesFM_2p5_200M_Definition:
+    """TimesFM 2.5's definition at another size; the spread head covers one output patch."""
 
     def block(inputs: int, outputs: int, bias: bool) -> configs.ResidualBlockConfig:
-        return configs.ResidualBlockConfig(inputs, WIDTH, outputs, bias, "swish")
+        return configs.ResidualBlockConfig(inputs, size.width, outputs, bias, "swish")
 
     original = TimesFM_2p5_200M_Definition().stacked_transformers.transformer
     transformer = dataclasses.replace(
-        original, model_dims=WIDTH, hidden_dims=HIDDEN, num_heads=HEADS
+        original, model_dims=size.width, hidden_dims=size.hidden, num_heads=size.heads
     )
     return TimesFM_2p5_200M_Definition(
         output_quantile_len=OUTPUT,
-        tokenizer=block(2 * PATCH, WIDTH, True),
-        stacked_transformers=configs.StackedTransformersConfig(LAYERS, transformer),
-        output_projection_point=block(WIDTH, OUTPUT * 10, False),
-        output_projection_quantiles=block(WIDTH, OUTPUT * 10, False),
+        tokenizer=block(2 * PATCH, size.width, True),
+        stacked_transformers=configs.StackedTransformersConfig(size.layers, transformer),
+        output_projection_point=block(size.width, OUTPUT * 10, False),
+        output_projection_quantiles=block(size.width, OUTPUT * 10, False),
     )
 
 
@@ -52,14 +67,14 @@ def running_statistics(patches: Tensor, masks: Tensor) -> tuple[Tensor, Tensor]:
 
 
 class TimesFMObjective:
-    window_length = CONTEXT + OUTPUT
-    series_length = 2304
+    def __init__(self, size: Size | None = None) -> None:
+        self.size = size or Size()
+        self.window_length = self.size.context + OUTPUT
+        self.series_length = self.size.series_length
 
     def build(self) -> nn.Module:
-        size = definition()
-
         class Module(upstream.TimesFM_2p5_200M_torch_module):
-            config = size
+            config = definition(self.size)
 
         module = Module()
         for part in module.modules():
@@ -69,11 +84,12 @@ class TimesFMObjective:
 
     def loss(self, model: nn.Module, windows: Windows, step: int, progress: float) -> Losses:
         rng = np.random.default_rng([step, 17])
+        context = self.size.context
         x = torch.from_numpy(windows)
         # a history need not fill its first patch: upstream pads it in front and masks the padding
         padding = np.where(rng.random(len(x)) < 0.5, rng.integers(0, PATCH, len(x)), 0)
-        masks = torch.from_numpy(np.arange(CONTEXT)[None] < padding[:, None]).view(len(x), -1, PATCH)
-        patches = x[:, :CONTEXT].reshape(len(x), -1, PATCH)
+        masks = torch.from_numpy(np.arange(context)[None] < padding[:, None]).view(len(x), -1, PATCH)
+        patches = x[:, :context].reshape(len(x), -1, PATCH)
         mean, deviation = running_statistics(patches, masks)
         safe = torch.where(deviation < 1e-6, 1.0, deviation)[..., None]
         inputs = ((patches - mean[..., None]) / safe).masked_fill(masks, 0.0)
@@ -102,6 +118,9 @@ class TimesFMObjective:
     def export(self, model: nn.Module, directory: Path) -> None:
         directory.mkdir(parents=True, exist_ok=True)
         save_file(model.state_dict(), directory / "model.safetensors")
-        size = dataclasses.asdict(definition())
-        config = {"architecture": "timesfm-2.5", "max_context": CONTEXT, "definition": size}
+        config = {
+            "architecture": "timesfm-2.5",
+            "max_context": self.size.context,
+            "definition": dataclasses.asdict(definition(self.size)),
+        }
         (directory / "config.json").write_text(json.dumps(config, indent=2) + "\n")

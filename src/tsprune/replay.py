@@ -183,9 +183,7 @@ class Replay:
         """
         calls = self._records[key]
         names = [stack.name for stack in self._anatomy.stacks]
-        lowest = min(
-            ((names.index(c.stack), c.layer) for c in components), default=(len(names), 0)
-        )
+        lowest = min(((names.index(c.stack), c.layer) for c in components), default=(len(names), 0))
         with ExitStack() as patches:
             for position, name in enumerate(names):
                 if position < lowest[0]:
@@ -204,18 +202,14 @@ class Replay:
         forward = _replayed(self._module.get_submodule(path).forward, calls[path], gate, leads=True)
         patches.enter_context(_forward(self._module, path, forward))
 
-    def _skip_blocks(
-        self, patches: ExitStack, name: str, count: int, calls: dict[str, list[_Call]]
-    ) -> None:
+    def _skip_blocks(self, patches: ExitStack, name: str, count: int, calls: dict[str, list[_Call]]) -> None:
         gate = _Gate(calls[self._units.entry[name]])
         for path in self._units.blocks[name][:count]:
             leads = path == self._units.entry[name]
             forward = _replayed(self._module.get_submodule(path).forward, calls[path], gate, leads=leads)
             patches.enter_context(_forward(self._module, path, forward))
 
-    def _keep_cross(
-        self, patches: ExitStack, name: str, first: int, calls: dict[str, list[_Call]]
-    ) -> None:
+    def _keep_cross(self, patches: ExitStack, name: str, first: int, calls: dict[str, list[_Call]]) -> None:
         for layer, path in self._units.cross[name]:
             if layer >= first:
                 original = self._module.get_submodule(path).forward

@@ -47,7 +47,10 @@ FAMILIES: tuple[Family, ...] = (
         "tsprune.models.chronos_bolt",
         package="chronos",
         extra="chronos",
-        weights=("input_patch_embedding.hidden_layer.weight", "decoder.block.0.layer.0.SelfAttention.q.weight"),
+        weights=(
+            "input_patch_embedding.hidden_layer.weight",
+            "decoder.block.0.layer.0.SelfAttention.q.weight",
+        ),
         config_key="chronos_config",
     ),
     Family(

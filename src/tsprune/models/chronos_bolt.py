@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 import torch
@@ -14,9 +14,8 @@ from transformers.utils import logging
 
 from tsprune.errors import TspruneError
 from tsprune.models import t5
-from tsprune.models.checkpoints import Checkpoint, Shapes
+from tsprune.models.checkpoints import Checkpoint
 from tsprune.models.forecaster import Forecast, Forecaster, checked_contexts
-
 
 
 class ChronosBolt(Forecaster):

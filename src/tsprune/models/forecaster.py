@@ -105,4 +105,3 @@ def checked_contexts(contexts: Sequence[ArrayLike], horizon: int) -> list[NDArra
             raise TspruneError(f"series {index} has no observed value (all NaN); leave it out")
         arrays.append(array)
     return arrays
-

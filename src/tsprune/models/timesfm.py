@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -23,7 +23,6 @@ from tsprune.models.checkpoints import Checkpoint, Shapes, weight_files
 from tsprune.models.forecaster import LEVELS, Forecast, Forecaster, checked_contexts
 
 GIFT_EVAL_CONTEXT = 2048  # what upstream uses there; config.json may say less ("max_context")
-
 
 
 def _attention(path: str, heads: int, head_dim: int) -> AttentionSite:
