@@ -1,0 +1,72 @@
+"""The embedded suite is the file that was reviewed, and every window of it can be judged."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from tsprune.data import pocket
+from tsprune.data.pocket import PATH, content_hash, series_table
+from tsprune.evaluation import evaluate, geometric_mean_ratios
+
+CONTENT = "fd76f7488e5949c2b9fa75c3a4affeec5073a61aea23e0fa4c3077aad9dc63ef"
+WINDOWS = "ee4ad449cf175aaed3180f65c0eec34ee5b5d9655a431f4544b289bce38c33a0"
+
+
+def test_content_is_the_recorded_one() -> None:
+    assert content_hash(series_table()) == CONTENT
+
+
+def test_windows_are_the_recorded_ones() -> None:
+    # scores are comparable between versions only while this holds
+    assert pocket().fingerprint == WINDOWS
+
+
+def test_the_file_is_small() -> None:
+    assert PATH.stat().st_size <= 2 * 2**20
+
+
+@pytest.mark.parametrize(
+    "column", ["series", "dataset", "freq", "domain", "start", "source", "provenance", "licence"]
+)
+def test_every_series_is_described(column: str) -> None:
+    assert all(series_table()[column].to_pylist())
+
+
+def test_series_have_unique_names() -> None:
+    names = series_table()["series"].to_pylist()
+    assert len(set(names)) == len(names)
+
+
+def test_shape_of_the_suite() -> None:
+    suite = pocket()
+    assert suite.skipped == ()
+    assert 10 <= len(suite.configurations) <= 15
+    assert 300 <= len(suite) <= 450
+    assert {c.freq for c in suite.configurations} == {"H", "D", "W", "M", "A"}
+    for c in suite.configurations:
+        assert len(c) <= 60
+        assert c.horizon <= 64
+        assert c.targets.dtype == np.float32
+        assert all(context.dtype == np.float32 for context in c.contexts)
+    for freq in "HDW":
+        assert (
+            max(len(context) for c in suite.configurations if c.freq == freq for context in c.contexts)
+            >= 1024
+        )
+
+
+def test_seasonal_naive_is_defined_everywhere() -> None:
+    frame = evaluate("seasonal-naive", pocket())
+    assert frame.attrs["skipped"] == []
+    assert np.isfinite(frame[["MASE", "CRPS", "MSIS"]]).all(axis=None)
+    assert (frame[["MASE", "CRPS"]] > 0).all(axis=None)
+    assert geometric_mean_ratios(frame) == pytest.approx({"MASE": 1.0, "CRPS": 1.0})
+
+
+def test_no_window_is_degenerate() -> None:
+    for c in pocket().configurations:
+        for target in c.targets:
+            known = target[np.isfinite(target)]
+            assert len(known)
+            assert np.ptp(known) > 0
