@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import dataclasses
+import difflib
+import fnmatch
 import hashlib
 from collections.abc import Callable, Sequence
 from functools import cached_property
 
 import numpy as np
 from numpy.typing import NDArray
+
+from tsprune.errors import TspruneError
 
 
 @dataclasses.dataclass(frozen=True)
@@ -77,6 +81,18 @@ class Suite:
             digest.update(np.ascontiguousarray(c.targets).tobytes())
             digest.update(np.ascontiguousarray(c.series).tobytes())
         return digest.hexdigest()
+
+    def only(self, patterns: Sequence[str]) -> Suite:
+        """The suite with only the configurations whose names match one of the glob patterns.
+
+        Raises TspruneError if a pattern matches none.
+        """
+        names = [c.name for c in self.configurations]
+        for pattern in patterns:
+            if not fnmatch.filter(names, pattern):
+                near = difflib.get_close_matches(pattern, names) or names[:3]
+                raise TspruneError(f"no configuration {pattern!r} in {self.name}; try: {', '.join(near)}")
+        return self.filter(lambda c: any(fnmatch.fnmatchcase(c.name, pattern) for pattern in patterns))
 
     def filter(self, predicate: Callable[[Configuration], bool]) -> Suite:
         """The suite with only the configurations for which `predicate` is true."""

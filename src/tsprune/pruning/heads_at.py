@@ -124,9 +124,7 @@ def _choose(
     return best, counts[best]
 
 
-def _changes(
-    result: SweepResult, ablations: Sequence[Ablation], metric: Metric, masks: Masks
-) -> list[float]:
+def _changes(result: SweepResult, ablations: Sequence[Ablation], metric: Metric, masks: Masks) -> list[float]:
     changes = (result.change(ablation, masks) for ablation in ablations)
     return [change.mase if metric == "MASE" else change.crps for change in changes]
 

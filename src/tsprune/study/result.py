@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-Verdict = Literal["confirmed", "refuted", "not applicable"]
+Verdict = Literal["confirmed", "refuted", "inconclusive", "not applicable"]
 
 
 @dataclasses.dataclass(frozen=True)
