@@ -1,0 +1,358 @@
+"""Laws 2 to 4: what an ablation does to a model, and that nothing of it is left afterwards."""
+
+from __future__ import annotations
+
+from contextlib import ExitStack
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor, nn
+
+import tests.tiny as tiny
+from tests.tiny import CountLinear, full_length, output_patch, pristine, ragged, spread
+from tsprune.ablation import ablate
+from tsprune.anatomy import AttentionSite, Component
+from tsprune.capture import point_of, recording, reference
+from tsprune.models import Forecaster, bundled_names, load
+
+
+def weight(model: Forecaster, module: str) -> nn.Parameter:
+    return model.module.get_submodule(module).get_parameter("weight")
+
+
+LAST_OF_MLP = {"chronos-bolt": ".wo", "timesfm": ".ff1"}
+
+
+def mlp_weight(model: Forecaster, component: Component) -> nn.Parameter:
+    """The last linear layer of a block's MLP, by its upstream name."""
+    block = model.module.get_submodule(model.anatomy.block(component).module)
+    suffix = LAST_OF_MLP[model.family]
+    (found,) = (part for name, part in block.named_modules() if f".{name}".endswith(suffix))
+    assert isinstance(found, nn.Linear)
+    return found.weight
+
+
+def zeroed(model: Forecaster, component: Component) -> ExitStack:
+    """The weights of `component` set to zero, by hand."""
+    stack = ExitStack()
+    if component.kind in ("mlp", "layer"):
+        stack.enter_context(tiny.zeroed(mlp_weight(model, component)))
+    if component.kind == "layer":
+        for site in model.anatomy.block(component).attention:
+            stack.enter_context(tiny.zeroed(weight(model, site.output)))
+    if component.kind == "attention":
+        stack.enter_context(tiny.zeroed(weight(model, model.anatomy.site(component).output)))
+    if component.kind == "head":
+        site = model.anatomy.site(component)
+        assert component.head is not None
+        stack.enter_context(tiny.zeroed(weight(model, site.output), head_columns(site, component.head)))
+    return stack
+
+
+def head_columns(site: AttentionSite, head: int) -> slice:
+    return slice(head * site.head_dim, head * site.head_dim + site.head_dim)
+
+
+def forecast(model: Forecaster, horizon: int = 5) -> np.ndarray:
+    return model.forecast(ragged(model, 3), horizon).quantiles
+
+
+# Law 2
+
+
+def test_empty_ablation_is_the_identity(model: Forecaster) -> None:
+    clean = forecast(model)
+    for mode in ("zero", "mean", "resample"):
+        with ablate(model, [], mode) as components:
+            assert components == ()
+            np.testing.assert_array_equal(forecast(model), clean)
+
+
+def test_nothing_is_left_of_an_ablation(model: Forecaster) -> None:
+    clean = forecast(model)
+    for mode in ("zero", "mean", "resample"):
+        with pristine(model), ablate(model, [c.address for c in model.anatomy.components()], mode):
+            assert not np.array_equal(forecast(model), clean)
+        np.testing.assert_array_equal(forecast(model), clean)
+
+
+def test_nothing_is_left_after_an_exception(model: Forecaster) -> None:
+    clean = forecast(model)
+    first = model.anatomy.stacks[0].name
+    with pytest.raises(ZeroDivisionError), pristine(model), ablate(model, f"{first}.*"):
+        raise ZeroDivisionError
+    np.testing.assert_array_equal(forecast(model), clean)
+
+
+def test_nothing_is_left_after_an_exception_inside_the_model(model: Forecaster) -> None:
+    clean = forecast(model)
+    last = model.module.get_submodule(model.anatomy.stacks[-1].blocks[-1].mlp.output)
+
+    def fail(*_: object) -> None:
+        raise ZeroDivisionError
+
+    handle = last.register_forward_pre_hook(fail)
+    stacks = [f"{stack.name}.*.*.head.*" for stack in model.anatomy.stacks]
+    with pytest.raises(ZeroDivisionError), pristine(model), ablate(model, stacks):
+        forecast(model)
+    handle.remove()
+    np.testing.assert_array_equal(forecast(model), clean)
+
+
+def test_ablations_nest(model: Forecaster) -> None:
+    heads = model.anatomy.components("head")
+    with ablate(model, heads[0]):
+        outer = forecast(model)
+        with ablate(model, heads[-1]):
+            both = forecast(model)
+        np.testing.assert_array_equal(forecast(model), outer)
+    with ablate(model, [heads[0], heads[-1]]):
+        np.testing.assert_array_equal(forecast(model), both)
+
+
+# Law 3
+
+
+@pytest.mark.parametrize("kind", ["head", "attention", "mlp", "layer"])
+def test_ablating_is_zeroing_weights(model: Forecaster, kind: str) -> None:
+    clean = forecast(model)
+    for component in spread(model.anatomy.components(kind), 30):  # type: ignore[arg-type]
+        with ablate(model, component):
+            ablated = forecast(model)
+        with zeroed(model, component):
+            expected = forecast(model)
+        np.testing.assert_array_equal(ablated, expected, err_msg=component.address)
+        assert not np.array_equal(ablated, clean), component.address
+
+
+def test_ablating_several_is_zeroing_all_their_weights(model: Forecaster) -> None:
+    chosen = [*model.anatomy.components("head")[::2], *model.anatomy.components("mlp")[1:]]
+    for horizon in (5, output_patch(model) + 5):
+        with ablate(model, chosen):
+            ablated = forecast(model, horizon)
+        with ExitStack() as stack:
+            for component in chosen:
+                stack.enter_context(zeroed(model, component))
+            expected = forecast(model, horizon)
+        np.testing.assert_array_equal(ablated, expected)
+
+
+def test_all_heads_of_a_sublayer_are_the_sublayer(model: Forecaster) -> None:
+    """No supported family has an output bias, so that what is left is nothing at all."""
+    for component in model.anatomy.components("attention"):
+        site = model.anatomy.site(component)
+        assert model.module.get_submodule(site.output).bias is None
+        with ablate(model, f"{component}.head.*") as heads:
+            assert len(heads) == site.heads
+            by_heads = forecast(model)
+        with ablate(model, component):
+            np.testing.assert_array_equal(forecast(model), by_heads)
+
+
+def test_all_columns_belong_to_exactly_one_head(model: Forecaster) -> None:
+    for component in model.anatomy.components("attention"):
+        site = model.anatomy.site(component)
+        columns = [range(10_000)[site.columns(head)] for head in range(site.heads)]
+        assert [c for part in columns for c in part] == list(range(weight(model, site.output).shape[1]))
+
+
+def test_a_zeroed_head_is_right_at_every_position(model: Forecaster) -> None:
+    """Transposing heads and positions is an error that a single position would hide."""
+    contexts = full_length(model, 2)
+    sites = [(c, model.anatomy.site(c)) for c in model.anatomy.components("attention")]
+    lengths = set()
+    for component, site in sites:
+        head = Component(component.stack, component.layer, component.attention, site.heads - 1)
+        point = point_of(model.anatomy, head)
+        with recording(model.module, [point]) as clean:
+            model.forecast(contexts, 3)
+        with ablate(model, head), recording(model.module, [point]) as ablated:
+            model.forecast(contexts, 3)
+        for before, after in zip(clean[point], ablated[point], strict=True):
+            expected = before.clone().view(*before.shape[:-1], site.heads, site.head_dim)
+            expected[..., site.heads - 1, :] = 0
+            torch.testing.assert_close(after, expected.view_as(before), rtol=0, atol=0)
+            lengths.add(before.shape[-2])
+    assert max(lengths) > 1
+
+
+# Law 4
+
+
+@pytest.mark.parametrize("kind", ["head", "mlp", "attention", "layer"])
+@pytest.mark.parametrize("name", bundled_names() or ["there is none"])
+def test_every_component_of_a_trained_model_matters(name: str, kind: str) -> None:
+    model = load(f"bundled:{name}", device="cpu")
+    contexts = full_length(model, 2)
+    with torch.no_grad():
+        clean = model.teacher_forced(contexts)
+        for component in model.anatomy.components(kind):  # type: ignore[arg-type]
+            with ablate(model, component):
+                change = (model.teacher_forced(contexts) - clean).abs().max()
+            assert change > 1e-5, component.address
+
+
+# Where earlier implementations went wrong (design, part 5)
+
+
+def test_the_output_projection_runs_once(model: Forecaster) -> None:
+    contexts = ragged(model, 2)
+    for component in spread(model.anatomy.components("attention"), 4):
+        site = model.anatomy.site(component)
+        with CountLinear(weight(model, site.output)) as clean:
+            model.forecast(contexts, 3)
+        with ablate(model, f"{component}.head.0"), CountLinear(weight(model, site.output)) as ablated:
+            model.forecast(contexts, 3)
+        assert ablated.count == clean.count > 0
+
+
+def test_the_projections_input_is_not_edited(model: Forecaster) -> None:
+    for component in spread(model.anatomy.components("attention"), 4):
+        output = model.module.get_submodule(model.anatomy.site(component).output)
+        seen: list[tuple[Tensor, Tensor]] = []
+        with (
+            recorded_first(output, lambda x, seen=seen: seen.append((x, x.clone()))),
+            ablate(model, f"{component}.head.1"),
+        ):
+            model.forecast(ragged(model, 2), 3)
+        assert seen
+        for tensor, copy in seen:
+            assert torch.equal(tensor, copy)
+            assert tensor.abs().sum() > 0
+
+
+def test_a_projections_input_need_not_be_contiguous(model: Forecaster) -> None:
+    for component in spread(model.anatomy.components("attention"), 4):
+        output = model.module.get_submodule(model.anatomy.site(component).output)
+        with ablate(model, f"{component}.head.1"):
+            expected = forecast(model)
+        handle = output.register_forward_pre_hook(lambda _, args: (strided(args[0]),))
+        with ablate(model, f"{component}.head.1"):
+            strange = forecast(model)
+        handle.remove()
+        np.testing.assert_allclose(strange, expected, atol=1e-4 * np.abs(expected).max())
+
+
+def strided(x: Tensor) -> Tensor:
+    """The same values, laid out feature by feature."""
+    y = x.movedim(-1, 0).contiguous().movedim(0, -1)
+    assert torch.equal(x, y)
+    return y
+
+
+def recorded_first(module: nn.Module, look: object) -> ExitStack:
+    handle = module.register_forward_pre_hook(lambda _, args: look(args[0]))  # type: ignore[operator]
+    stack = ExitStack()
+    stack.callback(handle.remove)
+    return stack
+
+
+def test_attention_sublayers_of_a_layer_are_ablated_independently(model: Forecaster) -> None:
+    """Addressing one kind of attention leaves the input of every other projection as it was."""
+    every = model.anatomy.components("attention")
+    with_others = [c for c in every if len(model.anatomy.block(c).attention) > 1]
+    if model.family == "chronos-bolt":
+        assert {c.attention for c in with_others} == {"self", "cross"}
+    contexts = full_length(model, 2)
+    for component in with_others:
+        block = model.anatomy.block(component)
+        points = {
+            site.kind: point_of(model.anatomy, Component(component.stack, component.layer, site.kind, 0))
+            for site in block.attention
+        }
+        with recording(model.module, points.values()) as clean:
+            model.forecast(contexts, 3)
+        with ablate(model, f"{component}.head.0"), recording(model.module, points.values()) as ablated:
+            model.forecast(contexts, 3)
+        kinds = list(points)
+        for kind, point in points.items():
+            same = all(map(torch.equal, clean[point], ablated[point]))
+            upstream = kinds.index(kind) < kinds.index(component.attention)
+            if kind == component.attention:
+                assert not same
+            elif upstream:
+                assert same
+            for tensor in ablated[point]:
+                first = tensor[..., : block.attention[0].head_dim]
+                assert (kind == component.attention) == (not first.any())
+
+
+def test_every_layer_is_addressed(model: Forecaster) -> None:
+    """The encoder of an encoder-decoder model too: each output projection belongs to a component."""
+    addressed = {model.anatomy.site(c).output for c in model.anatomy.components("attention")}
+    suffix = {"chronos-bolt": ".o", "timesfm": ".attn.out"}[model.family]
+    present = {
+        name
+        for name, part in model.module.named_modules()
+        if name.endswith(suffix) and isinstance(part, nn.Linear)
+    }
+    assert addressed == present
+    stacks = {"chronos-bolt": ["encoder", "decoder"], "timesfm": ["stack"]}[model.family]
+    assert [stack.name for stack in model.anatomy.stacks] == stacks
+
+
+def test_every_head_of_the_encoder_matters(model: Forecaster) -> None:
+    if model.family != "chronos-bolt":
+        pytest.skip("has no encoder")
+    clean = forecast(model)
+    heads = model.anatomy.select("encoder.*.self.head.*")
+    assert len(heads) == model.module.config.num_layers * model.module.config.num_heads
+    for head in heads:
+        with ablate(model, head):
+            assert not np.array_equal(forecast(model), clean), head.address
+
+
+# Mean and resample
+
+
+def reference_inputs(model: Forecaster, projection: str, contexts: list[np.ndarray]) -> np.ndarray:
+    """What a projection receives during forecasts of `contexts`, collected by hand: [M, T, F]."""
+    seen: list[Tensor] = []
+    handle = model.module.get_submodule(projection).register_forward_pre_hook(
+        lambda _, args: seen.append(args[0].clone())
+    )
+    model.forecast(contexts, 1)
+    handle.remove()
+    return torch.cat(seen).numpy()
+
+
+def test_mean_ablation_is_the_mean_over_windows(model: Forecaster) -> None:
+    contexts, windows = full_length(model, 2), full_length(model, 5, seed=3)
+    component = model.anatomy.components("head")[1]
+    site = model.anatomy.site(component)
+    columns = head_columns(site, 1)
+    values = reference_inputs(model, site.output, windows)[..., columns]
+    by_hand = values.astype(np.float64).mean(axis=0)  # per position and feature
+    assert np.abs(by_hand - by_hand.mean(-1, keepdims=True)).max() > 1e-3  # not over features
+
+    clean = reference_inputs(model, site.output, contexts)
+    with ablate(model, component, "mean", reference=reference(model, windows)):
+        ablated = reference_inputs(model, site.output, contexts)
+
+    assert ablated.shape == clean.shape
+    np.testing.assert_allclose(
+        ablated[..., columns], np.broadcast_to(by_hand, ablated[..., columns].shape), atol=1e-5
+    )
+    np.testing.assert_array_equal(
+        np.delete(ablated, np.r_[columns], -1), np.delete(clean, np.r_[columns], -1)
+    )
+
+
+def test_resample_ablation_takes_whole_reference_windows(model: Forecaster) -> None:
+    contexts, windows = full_length(model, 3), full_length(model, 5, seed=3)
+    component = model.anatomy.components("head")[0]
+    site = model.anatomy.site(component)
+    columns = head_columns(site, 0)
+    values = reference_inputs(model, site.output, windows)[..., columns]
+    record = reference(model, windows)
+
+    drawn = []
+    for seed in (0, 0, 1, 2, 3):
+        with ablate(model, component, "resample", reference=record, seed=seed):
+            ablated = reference_inputs(model, site.output, contexts)[..., columns]
+        for window in ablated:
+            assert any(np.array_equal(window, value) for value in values)
+        drawn.append(ablated)
+    np.testing.assert_array_equal(drawn[0], drawn[1])
+    assert any(not np.array_equal(drawn[0], other) for other in drawn[2:])

@@ -1,0 +1,194 @@
+"""Law 5: what is replayed is what would have been computed, exactly."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from tests.tiny import CountLinear, full_length, output_patch, ragged, spread
+from tsprune.ablation import MODES, Ablation, ablate, applied
+from tsprune.anatomy import KINDS, Component
+from tsprune.capture import default_reference, reference
+from tsprune.models import Forecaster
+from tsprune.replay import Replay
+
+Array = NDArray[np.float32]
+
+
+def forecast(model: Forecaster, horizon: int, contexts: list[Array] | None = None) -> Array:
+    return model.forecast(ragged(model, 3) if contexts is None else contexts, horizon).quantiles
+
+
+def replayed(model: Forecaster, replay: Replay, components: Iterable[Component], horizon: int) -> Array:
+    chosen = tuple(components)
+    with applied(model, Ablation(chosen)), replay.reuse("windows", chosen):
+        return forecast(model, horizon)
+
+
+def recorded(model: Forecaster, horizon: int) -> Replay:
+    replay = Replay(model)
+    with replay.record("windows"):
+        forecast(model, horizon)
+    return replay
+
+
+def horizons(model: Forecaster) -> tuple[int, int]:
+    return output_patch(model) - 3, output_patch(model) + 5
+
+
+def test_recording_leaves_the_forecast_as_it_is(model: Forecaster) -> None:
+    for horizon in horizons(model):
+        clean = forecast(model, horizon)
+        with Replay(model).record("windows"):
+            np.testing.assert_array_equal(forecast(model, horizon), clean)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("beyond", [False, True], ids=["one patch", "autoregressive"])
+def test_replaying_is_computing(model: Forecaster, kind: str, beyond: bool) -> None:
+    horizon = horizons(model)[beyond]
+    replay = recorded(model, horizon)
+    for component in spread(model.anatomy.components(kind), 12 if beyond else 40):  # type: ignore[arg-type]
+        with ablate(model, component):
+            expected = forecast(model, horizon)
+        actual = replayed(model, replay, [component], horizon)
+        np.testing.assert_array_equal(actual, expected, err_msg=component.address)
+
+
+@pytest.mark.parametrize("beyond", [False, True], ids=["one patch", "autoregressive"])
+def test_replaying_without_an_ablation_is_the_clean_forecast(model: Forecaster, beyond: bool) -> None:
+    horizon = horizons(model)[beyond]
+    clean = forecast(model, horizon)
+    np.testing.assert_array_equal(replayed(model, recorded(model, horizon), (), horizon), clean)
+
+
+def test_replaying_sets_over_layers_and_stacks(model: Forecaster) -> None:
+    rng = np.random.default_rng(0)
+    every = model.anatomy.components()
+    for horizon in horizons(model):
+        replay = recorded(model, horizon)
+        for size in (2, 3, 5, 8):
+            chosen = [every[i] for i in rng.choice(len(every), size, replace=False)]
+            with ablate(model, chosen):
+                expected = forecast(model, horizon)
+            actual = replayed(model, replay, chosen, horizon)
+            np.testing.assert_array_equal(actual, expected, err_msg=str([str(c) for c in chosen]))
+
+
+@pytest.mark.parametrize("mode", MODES[1:])
+@pytest.mark.parametrize("beyond", [False, True], ids=["one patch", "autoregressive"])
+def test_replaying_mean_and_resample(model: Forecaster, mode: str, beyond: bool) -> None:
+    horizon = horizons(model)[beyond]
+    replay = recorded(model, horizon)
+    for component in spread(model.anatomy.components(), 7):
+        chosen = model.anatomy.expand([component])
+        ablation = Ablation(chosen, mode, seed=3)  # type: ignore[arg-type]
+        given = reference(model, full_length(model, 4), components=chosen)
+        for source in (given, default_reference(model, chosen) if component.kind == "head" else given):
+            with applied(model, ablation, reference=source):
+                expected = forecast(model, horizon)
+            with applied(model, ablation, reference=source), replay.reuse("windows", chosen):
+                actual = forecast(model, horizon)
+            np.testing.assert_array_equal(actual, expected, err_msg=component.address)
+
+
+def test_a_record_serves_many_ablations_in_any_order(model: Forecaster) -> None:
+    horizon = horizons(model)[1]
+    replay = recorded(model, horizon)
+    heads = spread(model.anatomy.components("head"), 4)
+    first = [replayed(model, replay, [head], horizon) for head in heads]
+    again = [replayed(model, replay, [head], horizon) for head in reversed(heads)][::-1]
+    for one, other in zip(first, again, strict=True):
+        np.testing.assert_array_equal(one, other)
+
+
+def test_records_of_two_keys_do_not_mix(model: Forecaster) -> None:
+    contexts = {"a": full_length(model, 3, seed=1), "b": full_length(model, 3, seed=2)}
+    last = model.anatomy.components("head")[-1]
+    replay = Replay(model)
+    for key, windows in contexts.items():
+        with replay.record(key):
+            forecast(model, 5, windows)
+    for key, windows in contexts.items():
+        with ablate(model, last):
+            expected = forecast(model, 5, windows)
+            with replay.reuse(key, [last]):
+                np.testing.assert_array_equal(forecast(model, 5, windows), expected)
+
+
+def test_other_inputs_than_the_recorded_are_computed(model: Forecaster) -> None:
+    """A record is used for the inputs it was made from, never merely for the same call."""
+    windows = full_length(model, 3, seed=1)
+    other = [x.copy() for x in windows]
+    other[2][-1] += 0.5
+    shorter = [x[: len(x) // 2] for x in windows[:2]]
+    replay = Replay(model)
+    with replay.record("windows"):
+        forecast(model, 5, windows)
+    for chosen in [(), model.anatomy.components("head")[-1:], model.anatomy.components("head")[:1]]:
+        for contexts in (other, shorter, windows, other):
+            with applied(model, Ablation(chosen)):
+                expected = forecast(model, 5, contexts)
+                with replay.reuse("windows", chosen):
+                    np.testing.assert_array_equal(forecast(model, 5, contexts), expected)
+
+
+def test_upstream_of_an_ablation_nothing_is_computed(model: Forecaster) -> None:
+    """What replay is for; without this the laws above would hold for a replay that does nothing."""
+    replay = recorded(model, 5)
+    last = model.anatomy.components("mlp")[-1]
+    for stack in model.anatomy.stacks:
+        for layer, block in enumerate(stack.blocks):
+            for site in block.attention:
+                weight = model.module.get_submodule(site.query.module).get_parameter("weight")
+                with CountLinear(weight) as counter:
+                    replayed(model, replay, [last], 5)
+                is_last = (stack.name, layer) == (last.stack, last.layer)
+                assert (counter.count > 0) == is_last, site.module
+
+
+def test_keys_and_values_made_from_the_encoder_are_kept(model: Forecaster) -> None:
+    cross = [
+        s for stack in model.anatomy.stacks for b in stack.blocks for s in b.attention if s.kind == "cross"
+    ]
+    if not cross:
+        pytest.skip("has no cross-attention")
+    replay = recorded(model, 5)
+    for site in cross:
+        for projection in (site.key, site.value):
+            weight = model.module.get_submodule(projection.module).get_parameter("weight")
+            with CountLinear(weight) as counter:
+                replayed(model, replay, model.anatomy.select("decoder.0.self.head.0"), 5)
+            assert counter.count == 0
+            with CountLinear(weight) as counter:
+                replayed(model, replay, model.anatomy.select("encoder.0.self.head.0"), 5)
+            assert counter.count == 1
+
+
+def test_nothing_is_left_after_an_exception(model: Forecaster) -> None:
+    replay = recorded(model, 5)  # `model` itself checks what is left
+    with pytest.raises(ZeroDivisionError), replay.record("other"):
+        raise ZeroDivisionError
+    with pytest.raises(ZeroDivisionError), replay.reuse("windows", model.anatomy.components("head")[-1:]):
+        raise ZeroDivisionError
+    with pytest.raises(KeyError), replay.reuse("other", ()):
+        pass  # an interrupted clean pass is no record
+
+
+def test_memory_is_counted_and_freed(model: Forecaster) -> None:
+    replay = Replay(model)
+    assert replay.nbytes == 0
+    with replay.record(1):
+        forecast(model, 5)
+    once = replay.nbytes
+    with replay.record(2):
+        forecast(model, 5)
+    assert replay.nbytes > once > 0
+    replay.forget(2)
+    assert replay.nbytes == once
+    replay.forget(1)
+    replay.forget("never recorded")
+    assert replay.nbytes == 0

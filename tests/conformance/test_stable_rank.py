@@ -1,0 +1,115 @@
+"""Law 8: the stable rank is that of the form q . k which the model really computes."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+from tsprune.anatomy import AttentionSite
+from tsprune.models import Forecaster
+from tsprune.scores.stable_rank import query_key, stable_ranks
+
+
+def logits(model: Forecaster, site: AttentionSite, x: Tensor) -> Tensor:
+    """q_i . k_j of every head for inputs x [N, d_model], [heads, N, N], seen on their way into
+    torch's attention. Every input is a sequence of its own, at position 0: rotation by RoPE is the
+    identity there."""
+    seen: list[tuple[Tensor, Tensor]] = []
+    original = torch.nn.functional.scaled_dot_product_attention
+
+    def look(query: Tensor, key: Tensor, *args: object, **kwargs: object) -> Tensor:
+        seen.append((query, key))
+        return original(query, key, *args, **kwargs)  # type: ignore[arg-type]
+
+    module = model.module.get_submodule(site.module)
+    with pytest.MonkeyPatch.context() as patch, torch.no_grad():
+        patch.setattr(torch.nn.functional, "scaled_dot_product_attention", look)
+        module(x[:, None], **({"key_value_states": x[:, None]} if site.kind == "cross" else {}))
+    ((query, key),) = seen  # each [N, heads, 1, head_dim]
+    return torch.einsum("ihd,jhd->hij", query[:, :, 0].double(), key[:, :, 0].double())
+
+
+def without_norm_and_scale(model: Forecaster, site: AttentionSite) -> pytest.MonkeyPatch:
+    """What acts on q and k after their projections is taken out until `undo`."""
+    patch = pytest.MonkeyPatch()
+    if model.family == "timesfm":
+        module = model.module.get_submodule(site.module)
+        for name in ("query_ln", "key_ln", "per_dim_scale"):
+            patch.setattr(getattr(module, name), "forward", lambda x: x)
+    return patch
+
+
+def without_data_in_the_norm(model: Forecaster, site: AttentionSite) -> pytest.MonkeyPatch:
+    """The norm of q and k only multiplies by its weights until `undo`."""
+    patch = pytest.MonkeyPatch()
+    if model.family == "timesfm":
+        module = model.module.get_submodule(site.module)
+        for norm in (module.query_ln, module.key_ln):
+            patch.setattr(norm, "forward", lambda x, norm=norm: x * norm.scale)
+    return patch
+
+
+def dense_stable_ranks(model: Forecaster, site: AttentionSite) -> np.ndarray:
+    """From a dense SVD of each head's form, recovered from the logits of random inputs."""
+    width = model.anatomy.d_model
+    x = torch.linalg.qr(torch.randn(width, width, dtype=torch.float64, generator=torch.manual_seed(0))).Q
+    observed = logits(model, site, x.float())  # X A X^T with X orthogonal
+    form = x.T @ observed @ x
+    values = torch.linalg.svdvals(form)
+    return ((values**2).sum(-1) / values[:, 0] ** 2).numpy()
+
+
+@pytest.mark.parametrize("variant", ["paper", "effective"])
+def test_stable_rank_is_of_what_the_model_computes(model: Forecaster, variant: str) -> None:
+    table = stable_ranks(model)
+    prepare = without_norm_and_scale if variant == "paper" else without_data_in_the_norm
+    column = "stable_rank" if variant == "paper" else "stable_rank_effective"
+    for stack in model.anatomy.stacks:
+        for layer, block in enumerate(stack.blocks):
+            for site in block.attention:
+                patch = prepare(model, site)
+                expected = dense_stable_ranks(model, site)
+                patch.undo()
+                rows = table[
+                    (table.stack == stack.name) & (table.layer == layer) & (table.attention == site.kind)
+                ]
+                assert list(rows["head"]) == list(range(site.heads))
+                np.testing.assert_allclose(rows[column], expected, rtol=1e-3, err_msg=site.module)
+
+
+def test_forms_are_the_models_up_to_a_constant(model: Forecaster) -> None:
+    """Stronger than equal ranks: the very matrix, so that no two heads can have been exchanged."""
+    x = torch.randn(7, model.anatomy.d_model, generator=torch.manual_seed(1))
+    for component in model.anatomy.components("attention"):
+        site = model.anatomy.site(component)
+        for variant, prepare, constant in (
+            ("paper", without_norm_and_scale, 1.0),
+            ("effective", without_data_in_the_norm, upstream_constant(model, site)),
+        ):
+            patch = prepare(model, site)
+            observed = logits(model, site, x)
+            patch.undo()
+            query, key = query_key(model, site, variant)  # type: ignore[arg-type]
+            expected = constant * (x.double() @ query) @ (x.double() @ key).mT
+            tolerance = 1e-4 * float(expected.abs().max())
+            torch.testing.assert_close(observed, expected, rtol=1e-3, atol=tolerance)
+
+
+def upstream_constant(model: Forecaster, site: AttentionSite) -> float:
+    """TimesFM's per-dimension scale is softplus times log2(e) / sqrt(head_dim)."""
+    return 1.442695041 / math.sqrt(site.head_dim) if model.family == "timesfm" else 1.0
+
+
+def test_every_head_has_a_rank_within_its_bounds(model: Forecaster) -> None:
+    table = stable_ranks(model)
+    assert list(table["address"]) == [c.address for c in model.anatomy.components("head")]
+    for column in ("stable_rank", "stable_rank_effective"):
+        sizes = [model.anatomy.site(c).head_dim for c in model.anatomy.components("head")]
+        assert (table[column] >= 1).all()
+        assert (table[column] <= np.array(sizes) + 1e-9).all()
+    variants_agree = np.allclose(table.stable_rank, table.stable_rank_effective)
+    assert variants_agree == (model.family == "chronos-bolt")  # nothing acts on its q . k

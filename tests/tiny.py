@@ -1,0 +1,168 @@
+"""Tiny real models with random weights, written in the upstream format, and how to look at them.
+
+Their sizes differ from each other wherever the upstream format allows it (encoder and decoder
+depth, width and heads x head_dim), so that mixing two of them up cannot go unnoticed, and nothing
+is at a trivial value: norms and scales that upstream starts at zero or one are random here.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import numpy as np
+import torch
+from chronos.chronos_bolt import ChronosBoltModelForForecasting
+from numpy.typing import NDArray
+from torch import nn
+from torch.overrides import TorchFunctionMode
+from transformers.utils import logging
+
+from pretrain.families import chronos_bolt, timesfm
+from tsprune.anatomy import Component
+from tsprune.models import Forecaster
+
+BOLT = chronos_bolt.Size(
+    width=24, layers=2, heads=3, hidden=40, patch=4, horizon=8, contexts=(16, 24, 32, 48)
+)
+BOLT_HEAD_DIM, BOLT_DECODER_LAYERS = 6, 3
+TIMESFM = timesfm.Size(width=24, layers=3, heads=3, hidden=40, context=128)
+
+
+def write_bolt(directory: Path, *, use_cache: bool = False) -> None:
+    """A Chronos-Bolt with 2 encoder and 3 decoder layers, 3 heads of 6 dimensions, width 24."""
+    config = chronos_bolt.config(BOLT)
+    config.d_kv = BOLT_HEAD_DIM
+    config.num_decoder_layers = BOLT_DECODER_LAYERS
+    config.use_cache = use_cache
+    torch.manual_seed(1)
+    model = ChronosBoltModelForForecasting(config)
+    with torch.no_grad():
+        for name, parameter in model.named_parameters():
+            if "layer_norm" in name:
+                parameter.uniform_(0.5, 1.5)
+    logging.disable_progress_bar()
+    model.save_pretrained(directory)
+
+
+def write_timesfm(directory: Path) -> None:
+    """A TimesFM 2.5 with 3 layers, 3 heads of 8 dimensions, width 24, context 128."""
+    torch.manual_seed(2)
+    objective = timesfm.TimesFMObjective(TIMESFM)
+    model = objective.build()
+    with torch.no_grad():
+        for name, parameter in model.named_parameters():
+            if name.endswith(".scale"):
+                parameter.uniform_(0.5, 1.5)
+            if name.endswith(".per_dim_scale"):
+                parameter.normal_()
+            if name.endswith("qkv_proj.weight"):
+                parameter *= 4
+    objective.export(model, directory)
+
+
+TINY: dict[str, Callable[[Path], None]] = {
+    "tiny-chronos-bolt": write_bolt,
+    # what the published checkpoints say in their config.json: a key-value cache that nothing reads
+    "tiny-chronos-bolt-cached": functools.partial(write_bolt, use_cache=True),
+    "tiny-timesfm": write_timesfm,
+}
+
+
+def output_patch(model: Forecaster) -> int:
+    """Steps that one pass of the network forecasts; longer horizons are autoregressive."""
+    if model.family == "chronos-bolt":
+        return int(model.module.chronos_config.prediction_length)
+    return int(model.module.o)
+
+
+def ragged(model: Forecaster, count: int = 6) -> list[NDArray[np.float32]]:
+    """Series of unlike lengths: tiny, odd, with holes, NaN in front, beyond the context length."""
+    rng = np.random.default_rng(5)
+    full = model.context_length
+    lengths = [full, full // 2 + 3, full + 29, full - 1, 3, 2 * full + 5]
+    series = [
+        10 * np.sin(np.arange(n) / 4 + i) + 3 * i + rng.standard_normal(n) for i, n in enumerate(lengths)
+    ]
+    series[1][[0, 4, 5, 6, -3]] = np.nan
+    series[2][-full // 2 :: 5] = np.nan
+    series[3][: full // 3] = np.nan
+    series[5][: full + 11] = np.nan
+    return [x.astype(np.float32) for x in series[:count]]
+
+
+def full_length(model: Forecaster, count: int, seed: int = 0) -> list[NDArray[np.float32]]:
+    """Series of exactly the context length without holes."""
+    rng = np.random.default_rng(seed)
+    walks = rng.standard_normal((count, model.context_length)).cumsum(1)
+    return list(walks.astype(np.float32))
+
+
+_HOOKS = (
+    "_forward_hooks",
+    "_forward_pre_hooks",
+    "_forward_hooks_with_kwargs",
+    "_forward_pre_hooks_with_kwargs",
+    "_backward_hooks",
+    "_backward_pre_hooks",
+)
+
+
+def _traces(module: nn.Module) -> dict[str, list[object]]:
+    """Everything that could change a module's behaviour besides its tensors, by place."""
+    traces: dict[str, list[object]] = {}
+    for name, part in module.named_modules():
+        for hooks in _HOOKS:
+            traces[f"{name} {hooks}"] = list(getattr(part, hooks))
+        traces[f"{name} forward"] = [part.__dict__["forward"]] if "forward" in part.__dict__ else []
+    return traces
+
+
+@contextmanager
+def pristine(model: Forecaster) -> Iterator[None]:
+    """Checks that what happens inside leaves the model bit for bit as it was, without a hook."""
+    before = {name: tensor.clone() for name, tensor in model.module.state_dict().items()}
+    traces = _traces(model.module)
+    try:
+        yield
+    finally:
+        after = model.module.state_dict()
+        assert after.keys() == before.keys()
+        assert all(torch.equal(after[name], before[name]) for name in before)
+        assert _traces(model.module) == traces
+
+
+@contextmanager
+def zeroed(parameter: torch.Tensor, columns: slice | None = None) -> Iterator[None]:
+    """A weight with some of its input columns (None: all) at zero while the context lasts."""
+    kept = parameter.detach().clone()
+    with torch.no_grad():
+        parameter[:, columns if columns is not None else slice(None)] = 0
+    try:
+        yield
+    finally:
+        with torch.no_grad():
+            parameter.copy_(kept)
+
+
+class CountLinear(TorchFunctionMode):
+    """Counts how often `weight` is used by torch.nn.functional.linear, however it is called."""
+
+    def __init__(self, weight: torch.Tensor) -> None:
+        super().__init__()
+        self.weight = weight
+        self.count = 0
+
+    def __torch_function__(self, func, types, args=(), kwargs=None):  # type: ignore[no-untyped-def]
+        if func is nn.functional.linear and any(value is self.weight for value in args):
+            self.count += 1
+        return func(*args, **(kwargs or {}))
+
+
+def spread(components: tuple[Component, ...], most: int) -> list[Component]:
+    """At most `most` of `components`, evenly spread, the first and the last among them."""
+    if len(components) <= most:
+        return list(components)
+    return [components[i] for i in np.linspace(0, len(components) - 1, most).round().astype(int)]
