@@ -1,0 +1,120 @@
+"""The few numbers of a study that its summaries quote, computed once for page, terminal and picture."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import cast
+
+import numpy as np
+import pandas as pd
+
+from tsprune.study.result import ModelStudy, Study
+
+
+@dataclasses.dataclass(frozen=True)
+class PruningPoint:
+    """What pruning `percent` of the eligible heads cost, by strategy.
+
+    Changes are fractions (0.06 is 6 % worse); NaN where the strategy was not run. `random_*` are
+    over `seeds` draws.
+    """
+
+    percent: float
+    heads_removed: int
+    heads_total: int
+    high_to_low: float
+    low_to_high: float
+    random_mean: float
+    random_low: float
+    random_high: float
+    seeds: int
+
+
+def pruning_at(model: ModelStudy, percent: float = 30, metric: str = "crps_change") -> PruningPoint | None:
+    """The pruned models nearest to `percent`; None if nothing was pruned."""
+    if model.pruning.empty:
+        return None
+    table = model.pruning
+    distance = (table["percent"].astype(float) - percent).abs()
+    rows = table[distance == distance.min()]
+    chance = _of(rows, "random", metric)
+    known = chance[np.isfinite(chance)]
+    return PruningPoint(
+        percent=float(rows["percent"].iloc[0]),
+        heads_removed=int(rows["heads_removed"].iloc[0]),
+        heads_total=int(rows["heads_total"].iloc[0]),
+        high_to_low=_mean(_of(rows, "high-to-low", metric)),
+        low_to_high=_mean(_of(rows, "low-to-high", metric)),
+        random_mean=_mean(known),
+        random_low=float(known.min()) if known.size else float("nan"),
+        random_high=float(known.max()) if known.size else float("nan"),
+        seeds=int(known.size),
+    )
+
+
+def _of(rows: pd.DataFrame, strategy: str, metric: str) -> np.ndarray[tuple[int], np.dtype[np.float64]]:
+    return rows.loc[rows["strategy"] == strategy, metric].to_numpy(dtype=np.float64)
+
+
+def _mean(values: np.ndarray[tuple[int], np.dtype[np.float64]]) -> float:
+    return float(values.mean()) if values.size else float("nan")
+
+
+@dataclasses.dataclass(frozen=True)
+class LayerEffect:
+    """The change of CRPS (a fraction) when one unit of one layer is ablated."""
+
+    stack: str
+    layer: int
+    unit: str
+    change: float
+
+    def __str__(self) -> str:
+        return f"{self.stack}.{self.layer}"
+
+
+def extreme_layers(model: ModelStudy) -> tuple[LayerEffect, LayerEffect] | None:
+    """The layer whose removal hurts most and the one whose removal hurts least, whole layers first.
+
+    Falls back to heads, then MLPs, where no whole layer was ablated; None if nothing is known.
+    """
+    for unit in ("both", "heads", "mlp"):
+        rows = model.layers[model.layers["unit"] == unit]
+        rows = rows[np.isfinite(rows["crps_change"].to_numpy(dtype=np.float64))]
+        if not rows.empty:
+            ordered = rows.sort_values("crps_change")
+            return _layer_effect(ordered.iloc[-1]), _layer_effect(ordered.iloc[0])
+    return None
+
+
+def _layer_effect(row: pd.Series[object]) -> LayerEffect:
+    return LayerEffect(
+        str(row["stack"]),
+        int(cast(int, row["layer"])),
+        str(row["unit"]),
+        float(cast(float, row["crps_change"])),
+    )
+
+
+def heads_at_totals(model: ModelStudy) -> pd.DataFrame:
+    """Heads that must stay, summed over layers: one row an attention sublayer kind.
+
+    Columns stack, attention, heads, and one for each selection there is ("test", "calibration").
+    """
+    table = model.heads_at
+    if table.empty:
+        return pd.DataFrame(columns=["stack", "attention", "heads", "test", "calibration"])
+    keys = ["stack", "attention"]
+    once = table.drop_duplicates([*keys, "layer"]).groupby(keys, sort=False)["heads"].sum()
+    stay = table.pivot_table(
+        index=keys, columns="selection", values="heads_at", aggfunc="sum", sort=False, observed=True
+    )
+    totals = pd.concat([once, stay], axis=1).reset_index()
+    return totals.reindex(columns=["stack", "attention", "heads", "test", "calibration"])
+
+
+def confirmed(study: Study, model: str) -> tuple[int, int]:
+    """How many claims about `model` were confirmed, and how many could be decided at all."""
+    verdicts = [claim.verdict for claim in study.claims if claim.model == model]
+    decided = [verdict for verdict in verdicts if verdict != "not applicable"]
+    return decided.count("confirmed"), len(decided)

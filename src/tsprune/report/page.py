@@ -1,0 +1,185 @@
+"""The report: one HTML file that holds everything it needs and opens without a network."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+import tempfile
+from collections.abc import Callable
+from importlib import resources
+from pathlib import Path
+
+import jinja2
+import pandas as pd
+import plotly.graph_objects as go
+from markupsafe import Markup
+from plotly.offline import get_plotlyjs
+
+from tsprune.report import figures
+from tsprune.report.digest import confirmed
+from tsprune.report.tables import Table, table
+from tsprune.report.words import result_in_words
+from tsprune.study.result import ModelStudy, Study
+
+_ABLATE = "Ablating means replacing a component's output by zero."
+_CHANGE = (
+    "Changes are relative changes of the geometric mean over configurations of the metric divided by "
+    "Seasonal Naive's: +6 % is 6 % worse."
+)
+_AXIS = "The axis is linear close to zero and logarithmic beyond."
+
+
+@dataclasses.dataclass(frozen=True)
+class Picture:
+    """A figure in the two layouts the page chooses from by its width, and its caption."""
+
+    key: str
+    heading: str
+    caption: str
+    json: Markup
+
+
+@dataclasses.dataclass(frozen=True)
+class Section:
+    """A heading with pictures and tables below it."""
+
+    heading: str
+    pictures: tuple[Picture, ...]
+    tables: tuple[Table, ...] = ()
+
+
+def write_report(study: Study, path: Path) -> None:
+    """Write the page of `study` to `path`; complete, or not at all."""
+    path = Path(path)
+    page = render(study)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    handle, aside = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    try:
+        with os.fdopen(handle, "w", encoding="utf-8") as file:
+            file.write(page)
+        os.chmod(aside, 0o644)  # mkstemp's files are private, a report is to be passed on
+        os.replace(aside, path)
+    except BaseException:
+        Path(aside).unlink(missing_ok=True)
+        raise
+
+
+def render(study: Study) -> str:
+    """The page of `study` as HTML."""
+    environment = jinja2.Environment(
+        loader=jinja2.PackageLoader("tsprune", "report"),
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    return environment.get_template("report.html.jinja").render(
+        study=study,
+        words=result_in_words(study),
+        summary=_summary(study),
+        sections=[_common(study), *(_of_model(i, model) for i, model in enumerate(study.models))],
+        manifest=json.dumps(study.manifest, indent=2, default=str, ensure_ascii=False),
+        css=Markup(resources.files("tsprune.report").joinpath("report.css").read_text(encoding="utf-8")),
+        plotly=Markup(get_plotlyjs()),
+    )
+
+
+def _summary(study: Study) -> Table:
+    """One row a model, the page's first table."""
+    rows = []
+    for model in study.models:
+        good, decided = confirmed(study, model.name)
+        rows.append(
+            {
+                "model": model.name,
+                "family": model.family,
+                "parameters": model.parameters,
+                "MASE_ratio": model.mase_ratio,
+                "CRPS_ratio": model.crps_ratio,
+                "claims confirmed": f"{good} of {decided}" if decided else "none decided",
+            }
+        )
+    return table("Models", pd.DataFrame(rows))
+
+
+def _common(study: Study) -> Section:
+    """Pictures that hold all models side by side."""
+    at = f"heads@{study.percent:g}pp"
+    return Section(
+        "All models",
+        (
+            _picture(
+                "layers",
+                "What each layer is worth",
+                f"Each point ablates the attention heads, the MLP or both of one layer. {_ABLATE} {_CHANGE} "
+                f"{_AXIS} The dotted line marks +{study.percent:g} %.",
+                lambda columns: figures.layer_curves(study, columns=columns),
+            ),
+            _picture(
+                "pruning",
+                "Removing heads from the middle layers",
+                "Heads of the middle layers are ablated in order of their stable rank, from either end, or at "
+                f"random (mean over seeds; bands: lowest to highest, and one standard deviation). {_CHANGE} "
+                "If stable rank tells which heads are redundant, its line lies below the random band.",
+                lambda columns: figures.pruning_curves(study, columns=columns),
+            ),
+            _picture(
+                "heads-at",
+                f"Heads that must stay ({at})",
+                f"{at} of an attention sublayer: heads left after removing, in stable-rank order, as many as "
+                f"keep the score within {study.percent:g} % of the intact model. Grey picks order and number "
+                "on the very windows it reports, as the paper does; blue on held-out windows. Outlines are the "
+                "heads there are: the lower a bar in its outline, the more redundant the sublayer.",
+                lambda columns: figures.heads_at(study, columns=columns),
+            ),
+        ),
+    )
+
+
+def _of_model(index: int, model: ModelStudy) -> Section:
+    """Pictures and tables of one model."""
+    return Section(
+        model.name,
+        (
+            _picture(
+                f"forecasts-{index}",
+                "Forecasts before and after",
+                "Windows of real series: the end of the history, what followed (dark line), and the median and "
+                "10-90 % band of the forecast of the intact and of the ablated model.",
+                lambda columns: figures.forecasts(model, columns=columns),
+            ),
+            _picture(
+                f"heads-{index}",
+                "Every head: stable rank and effect",
+                "Left: stable rank, the squared Frobenius norm of W_Q W_K^T over its squared spectral norm; low "
+                "is a sharp, specialised head, high a diffuse one. 'effective' includes the data-free factors on "
+                "queries and keys. Right: change of CRPS when that head alone is ablated (orange: worse).",
+                lambda columns: figures.head_maps(model, columns=columns),
+            ),
+            _picture(
+                f"rank-{index}",
+                "Does stable rank tell which heads matter?",
+                "A point is a head: its stable rank against the change of CRPS when it alone is ablated. If "
+                "diffuse heads are redundant, points fall to the right (negative Spearman correlation).",
+                lambda columns: figures.rank_against_effect(model, columns=columns),
+            ),
+        ),
+        (
+            table("Baseline per configuration", model.baseline),
+            table("Layer sweep", model.layers),
+            table("Pruned models", model.pruning),
+            table("Heads that must stay", model.heads_at),
+            table("Correlation of stable rank with ablation effect", model.rank_correlation),
+            table("All heads", model.heads),
+        ),
+    )
+
+
+def _picture(key: str, heading: str, caption: str, draw: Callable[[int], go.Figure]) -> Picture:
+    """Draw for two columns and for one; the traces are the same and are stored once."""
+    wide, narrow = json.loads(draw(2).to_json()), json.loads(draw(1).to_json())
+    parts = {"data": wide["data"], "wide": wide["layout"], "narrow": narrow["layout"]}
+    text = json.dumps(parts, separators=(",", ":"), allow_nan=False)
+    # inside a script element only "<" could end it (</script) or open a comment (<!--)
+    return Picture(key, heading, caption, Markup(text.replace("<", "\\u003c")))

@@ -1,0 +1,59 @@
+"""Colours and words for things: one thing has one colour in every picture.
+
+Okabe and Ito's colours, which stay apart for colour-blind readers and on light and dark pages.
+Lines also differ by marker, so that nothing hangs on colour alone.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+INK: Final = "#24292f"
+MUTED: Final = "#7d8590"
+GRID: Final = "#dfe3e8"
+
+UNIT: Final = {"heads": "#0072B2", "mlp": "#D55E00", "both": "#009E73"}
+UNIT_LABEL: Final = {"heads": "all heads", "mlp": "MLP", "both": "heads and MLP"}
+UNIT_SYMBOL: Final = {"heads": "circle", "mlp": "square", "both": "diamond"}
+
+STRATEGY: Final = {"high-to-low": "#0072B2", "low-to-high": "#E69F00", "random": "#8C8C8C"}
+STRATEGY_LABEL: Final = {
+    "high-to-low": "highest stable rank first",
+    "low-to-high": "lowest stable rank first",
+    "random": "random (mean)",
+}
+STRATEGY_SYMBOL: Final = {"high-to-low": "circle", "low-to-high": "square", "random": "diamond"}
+
+ATTENTION: Final = {
+    "self": "#0072B2",
+    "cross": "#D55E00",
+    "time": "#009E73",
+    "group": "#CC79A7",
+    "variate": "#E69F00",
+}
+ATTENTION_SYMBOL: Final = {
+    "self": "circle",
+    "cross": "square",
+    "time": "diamond",
+    "group": "cross",
+    "variate": "triangle-up",
+}
+
+SELECTION: Final = {"calibration": "#0072B2", "test": "#B5BAC1"}
+SELECTION_LABEL: Final = {
+    "calibration": "chosen on held-out calibration windows",
+    "test": "chosen on the test windows (as in the paper)",
+}
+
+BEFORE: Final = "#0072B2"
+AFTER: Final = "#D55E00"
+
+RANK_SCALE: Final = "Cividis"
+# blue: the forecast improves without the head; orange: it gets worse; the middle is no change
+CHANGE_SCALE: Final = ((0.0, "#2166AC"), (0.25, "#92C5DE"), (0.5, "#F4F1EC"), (0.75, "#F0A35E"), (1.0, "#B2400A"))
+
+
+def translucent(colour: str, alpha: float) -> str:
+    """`#rrggbb` as a CSS rgba() colour."""
+    red, green, blue = (int(colour[i : i + 2], 16) for i in (1, 3, 5))
+    return f"rgba({red},{green},{blue},{alpha})"

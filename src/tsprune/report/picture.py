@@ -1,0 +1,197 @@
+"""One static picture (SVG) of a study for places that run no JavaScript, such as a README."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from tsprune.errors import TspruneError
+from tsprune.report import palette
+from tsprune.report.figures import CONTEXT_HORIZONS, in_percent, pruning_spread, quantile
+from tsprune.report.scale import Scale, scale_for
+from tsprune.study.result import Example, ModelStudy, Study
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+MARKER = {"circle": "o", "square": "s", "diamond": "D"}
+STYLE = {
+    "font.size": 9,
+    "font.family": "DejaVu Sans",
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.edgecolor": palette.MUTED,
+    "axes.labelcolor": palette.INK,
+    "axes.titlesize": 10,
+    "axes.titlelocation": "left",
+    "axes.titlecolor": palette.INK,
+    "xtick.color": palette.MUTED,
+    "ytick.color": palette.MUTED,
+    "xtick.labelcolor": palette.INK,
+    "ytick.labelcolor": palette.INK,
+    "axes.grid": True,
+    "axes.grid.axis": "y",
+    "grid.color": palette.GRID,
+    "legend.frameon": False,
+    "legend.fontsize": 8,
+    "lines.linewidth": 1.8,
+    "lines.markersize": 4.5,
+    "text.parse_math": False,  # a "$" in a model's name is a dollar sign
+    "svg.fonttype": "path",
+    "svg.hashsalt": "tsprune",
+}
+
+
+def write_picture(study: Study, path: Path) -> None:
+    """Write layer curves, pruning curves and a forecast before and after, a row a model, as SVG.
+
+    Needs the extra `picture` (matplotlib). The same study gives the same bytes.
+
+    Raises TspruneError where matplotlib is missing.
+    """
+    try:
+        import matplotlib
+        from matplotlib.figure import Figure
+    except ImportError as error:
+        raise TspruneError(
+            "the picture needs matplotlib: install tsprune with the extra 'picture'"
+        ) from error
+    path = Path(path)
+    with matplotlib.rc_context(STYLE):
+        rows = max(1, len(study.models))
+        figure = Figure(figsize=(13, 3.3 * rows), layout="constrained", facecolor="white")
+        grid = figure.subplots(rows, 3, squeeze=False)
+        for axes, model in zip(grid, study.models, strict=False):
+            _layers(axes[0], model, _scale(study, "layers"), study.percent)
+            _pruning(axes[1], model, _scale(study, "pruning"), study.percent)
+            _forecast(axes[2], model)
+        handle, aside = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+        os.close(handle)
+        try:
+            figure.savefig(aside, format="svg", metadata={"Date": None, "Creator": "tsprune"})
+            os.chmod(aside, 0o644)
+            os.replace(aside, path)
+        except BaseException:
+            Path(aside).unlink(missing_ok=True)
+            raise
+
+
+def _scale(study: Study, what: str) -> Scale:
+    """One scale for all models' layers or pruning, so that rows compare."""
+    return scale_for((in_percent(getattr(m, what)["crps_change"]) for m in study.models), threshold=1.0)
+
+
+def _change_axis(axes: Axes, scale: Scale, percent: float) -> None:
+    positions, labels = scale.ticks()
+    if labels:
+        axes.set_yticks(positions, labels)
+    axes.set_ylim(*scale.range())
+    axes.set_ylabel("change of CRPS (%)")
+    axes.axhline(float(scale(percent)), color=palette.MUTED, linewidth=0.9, linestyle=":")
+    axes.annotate(
+        f"+{percent:g} %",
+        (1, float(scale(percent))),
+        xycoords=("axes fraction", "data"),
+        xytext=(0, 2),
+        textcoords="offset points",
+        ha="right",
+        fontsize=7,
+        color=palette.MUTED,
+    )
+
+
+def _layers(axes: Axes, model: ModelStudy, scale: Scale, percent: float) -> None:
+    """Stacks follow each other along x; lines break between them."""
+    axes.set_title(f"{model.name}: one layer ablated")
+    ticks: list[str] = []
+    for stack, rows in model.layers.groupby("stack", sort=False):
+        start = len(ticks)
+        count = int(rows["layer"].max()) + 1
+        for unit, colour in palette.UNIT.items():
+            part = rows[rows["unit"] == unit].sort_values("layer")
+            axes.plot(
+                start + part["layer"].to_numpy(),
+                scale(in_percent(part["crps_change"])),
+                color=colour,
+                marker=MARKER[palette.UNIT_SYMBOL[unit]],
+                label=palette.UNIT_LABEL[unit] if start == 0 and len(part) else None,
+            )
+        if start:
+            axes.axvline(start - 0.5, color=palette.MUTED, linewidth=0.8)
+        axes.annotate(
+            str(stack),
+            (start + (count - 1) / 2, 1.0),
+            xycoords=("data", "axes fraction"),
+            ha="center",
+            va="top",
+            fontsize=8,
+            color=palette.MUTED,
+        )
+        ticks += [str(layer) for layer in range(count)]
+    step = max(1, len(ticks) // 16)
+    axes.set_xticks(range(0, len(ticks), step), ticks[::step])
+    axes.set_xlabel("layer")
+    _change_axis(axes, scale, percent)
+    low, high = axes.get_ylim()
+    axes.set_ylim(low, high + 0.12 * (high - low))  # room for the stacks' names
+    if ticks:
+        axes.legend(loc="best")
+
+
+def _pruning(axes: Axes, model: ModelStudy, scale: Scale, percent: float) -> None:
+    axes.set_title("heads of the middle layers removed")
+    axes.set_xlabel("heads removed (%)")
+    if model.pruning.empty:
+        axes.text(0.5, 0.5, "no middle layers", transform=axes.transAxes, ha="center", color=palette.MUTED)
+        axes.set_axis_off()
+        return
+    spread = pruning_spread(model.pruning, "crps_change")
+    for low, high, alpha in (("low", "high", 0.18), ("minus", "plus", 0.3)):
+        x = spread.index.to_numpy(dtype=np.float64)
+        band = [scale(spread[edge].to_numpy()) for edge in (low, high)]
+        axes.fill_between(x, *band, color=palette.STRATEGY["random"], alpha=alpha, linewidth=0)
+    table = model.pruning.assign(change=in_percent(model.pruning["crps_change"]))
+    for strategy, colour in palette.STRATEGY.items():
+        means = table[table["strategy"] == strategy].groupby("percent")["change"].mean()
+        if means.empty:
+            continue
+        axes.plot(
+            [0.0, *means.index],
+            scale([0.0, *means]),
+            color=colour,
+            marker=MARKER[palette.STRATEGY_SYMBOL[strategy]],
+            linestyle="--" if strategy == "random" else "-",
+            label=palette.STRATEGY_LABEL[strategy],
+        )
+    _change_axis(axes, scale, percent)
+    axes.legend(loc="upper left")
+
+
+def _forecast(axes: Axes, model: ModelStudy) -> None:
+    if not model.examples:
+        axes.set_axis_off()
+        return
+    example: Example = model.examples[0]
+    axes.set_title(f"{example.configuration}: before and after")
+    horizon = len(example.target)
+    history = example.context[-CONTEXT_HORIZONS * horizon :]
+    ahead = np.arange(horizon)
+    axes.plot(np.arange(-len(history), 0), history, color=palette.MUTED, linewidth=1)
+    axes.plot(ahead, example.target, color=palette.INK, linewidth=1.4, label="what followed")
+    for name, values, colour in (
+        ("intact", example.before, palette.BEFORE),
+        ("ablated", example.after, palette.AFTER),
+    ):
+        low, middle, high = (quantile(values, example.levels, level) for level in (0.1, 0.5, 0.9))
+        axes.fill_between(ahead, low, high, color=colour, alpha=0.2, linewidth=0)
+        axes.plot(ahead, middle, color=colour, label=name)
+    axes.set_xlabel(f"steps; ablated: {_short(example.ablation)}")
+    axes.legend(loc="upper left")
+
+
+def _short(text: str, width: int = 48) -> str:
+    return text if len(text) <= width else text[: width - 3] + "..."

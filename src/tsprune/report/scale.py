@@ -1,0 +1,68 @@
+"""A signed logarithmic scale: changes of 0.1 % and of 3,000 %, better and worse, in one picture."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterable
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+
+@dataclasses.dataclass(frozen=True)
+class Scale:
+    """Maps values to positions on an axis: straight through, or asinh(value / threshold).
+
+    asinh is linear within +-threshold and logarithmic beyond; threshold None means linear.
+    """
+
+    threshold: float | None
+    low: float
+    high: float
+
+    def __call__(self, values: ArrayLike) -> NDArray[np.float64]:
+        """Positions of `values`, same shape; what is not finite becomes NaN (a gap)."""
+        array = np.asarray(values, dtype=np.float64)
+        array = np.where(np.isfinite(array), array, np.nan)
+        return array if self.threshold is None else np.arcsinh(array / self.threshold)
+
+    def ticks(self) -> tuple[list[float], list[str]]:
+        """Positions and labels of the ticks of a logarithmic scale, in percent: 0, 1, 10, ..."""
+        if self.threshold is None:
+            return [], []
+        steps = [self.threshold * 10.0**power for power in range(12)]
+        up = [step for step in steps if step <= max(self.high, self.threshold) * 1.5]
+        down = [-step for step in steps if step <= -self.low * 1.5]
+        values = [*reversed(down), 0.0, *up]
+        return [float(position) for position in self(values)], [f"{value:,.6g}" for value in values]
+
+    def range(self, margin: float = 0.05) -> tuple[float, float]:
+        """The axis range in positions that holds every value, with a margin on both sides."""
+        low, high = (float(position) for position in self([self.low, self.high]))
+        pad = margin * (high - low) or 1.0
+        return low - pad, high + pad
+
+
+def scale_for(
+    groups: Iterable[ArrayLike],
+    *,
+    threshold: float | None = None,
+    orders: float = 1.5,
+    logarithmic: bool | None = None,
+) -> Scale:
+    """The scale on which all `groups` of values (any shapes, in percent) can be read together.
+
+    Logarithmic as soon as the largest effect is more than `orders` powers of ten above the
+    threshold, unless `logarithmic` decides it. Without a threshold it is the power of ten at or
+    below the median size.
+    """
+    arrays = [np.asarray(group, dtype=np.float64).ravel() for group in groups]
+    values = np.concatenate([*arrays, np.zeros(1)])
+    values = values[np.isfinite(values)]
+    low, high = float(values.min()), float(values.max())
+    sizes = np.abs(values[values != 0])
+    if sizes.size == 0:
+        return Scale(None, -1.0, 1.0)
+    knee = threshold if threshold is not None else 10.0 ** np.floor(np.log10(np.median(sizes)))
+    wide = sizes.max() > knee * 10.0**orders if logarithmic is None else logarithmic
+    return Scale(float(knee) if wide else None, low, high)

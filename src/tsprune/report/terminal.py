@@ -1,0 +1,134 @@
+"""The summary that the command prints: what matters of a study on one screen, 100 columns wide."""
+
+from __future__ import annotations
+
+from rich.console import Console, RenderableType
+from rich.table import Table
+from rich.text import Text
+
+from tsprune.report.digest import confirmed, extreme_layers, heads_at_totals, pruning_at
+from tsprune.report.words import count, parameters, percent, ratio
+from tsprune.study.result import Claim, Study
+
+WIDTH = 100
+VERDICT_STYLE = {"confirmed": "green", "refuted": "red", "not applicable": "dim"}
+
+
+def print_summary(study: Study, console: Console) -> None:
+    """Print the study's summary on `console`, at most 100 columns wide."""
+    parts: list[RenderableType] = [_models(study)]
+    parts += [build(study) for build in (_layers, _pruning, _heads_at) if study.models]
+    if study.claims:
+        parts.append(_claims(study))
+    for part in parts:
+        console.print(part, width=min(WIDTH, console.width))
+        console.print()
+    if study.skipped:
+        console.print(Text(f"Skipped: {count(len(study.skipped), 'item')}", style="yellow"))
+        for what, reason in study.skipped:
+            console.print(Text(f"  {what}: {reason}"), width=min(WIDTH, console.width))
+
+
+def _table(title: str, *columns: str, left: int = 1) -> Table:
+    """A table whose first `left` columns are words and whose others are numbers."""
+    table = Table(title=title, title_justify="left", title_style="bold", header_style="dim", box=None, pad_edge=False)
+    for index, name in enumerate(columns):
+        words = index < left
+        table.add_column(name, justify="left" if words else "right", overflow="fold", no_wrap=False)
+    return table
+
+
+def _row(table: Table, *cells: str, style: str = "") -> None:
+    """Names come from outside: never read them as markup."""
+    table.add_row(*(Text(cell) for cell in cells), style=style)
+
+
+def _models(study: Study) -> Table:
+    title = f"Study on {study.suite} ({count(study.windows, 'window')})"
+    table = _table(
+        "", "model", "family", "parameters", "MASE / naive", "CRPS / naive", "claims confirmed", left=2
+    )
+    table.title = Text(title)
+    for model in study.models:
+        good, decided = confirmed(study, model.name)
+        _row(
+            table,
+            model.name,
+            model.family,
+            parameters(model.parameters),
+            ratio(model.mase_ratio),
+            ratio(model.crps_ratio),
+            f"{good} of {decided}",
+        )
+    return table
+
+
+def _layers(study: Study) -> Table:
+    table = _table(
+        "Ablating one layer: change of CRPS",
+        "model", "ablated", "hurts most", "change", "hurts least", "change",
+        left=3,
+    )  # fmt: skip
+    for model in study.models:
+        extremes = extreme_layers(model)
+        if extremes is None:
+            _row(table, model.name, "nothing known")
+            continue
+        worst, best = extremes
+        unit = {"both": "heads and MLP", "heads": "heads", "mlp": "MLP"}[worst.unit]
+        _row(table, model.name, unit, str(worst), percent(worst.change), str(best), percent(best.change))
+    return table
+
+
+def _pruning(study: Study) -> Table:
+    table = _table(
+        "Pruning the middle layers' heads: change of CRPS",
+        "model", "heads removed", "highest rank first", "lowest rank first", "random, mean", "lowest to highest",
+    )  # fmt: skip
+    for model in study.models:
+        point = pruning_at(model)
+        if point is None:
+            _row(table, model.name, "none")
+            continue
+        _row(
+            table,
+            model.name,
+            f"{point.heads_removed} of {point.heads_total} ({point.percent:.0f} %)",
+            percent(point.high_to_low),
+            percent(point.low_to_high),
+            percent(point.random_mean),
+            f"{percent(point.random_low)} to {percent(point.random_high)}" if point.seeds else "",
+        )
+    return table
+
+
+def _heads_at(study: Study) -> Table:
+    table = _table(
+        f"heads@{study.percent:g}pp: heads that must stay, all layers",
+        "model", "sublayers", "heads", "chosen on calibration", "chosen on test",
+        left=2,
+    )  # fmt: skip
+    for model in study.models:
+        for row in heads_at_totals(model).to_dict("records"):
+            numbers = [_whole(row[key]) for key in ("heads", "calibration", "test")]
+            _row(table, model.name, f"{row['stack']}, {row['attention']}", *numbers)
+    return table
+
+
+def _whole(value: float) -> str:
+    return "n/a" if value != value else f"{int(value)}"
+
+
+def _claims(study: Study) -> Table:
+    table = _table("Claims of the paper", "verdict", "model", "claim and what was measured", left=3)
+    table.columns[0].no_wrap = True
+    table.columns[1].max_width = 22
+    for claim in study.claims:
+        table.add_row(
+            Text(claim.verdict, style=VERDICT_STYLE[claim.verdict]), Text(claim.model), _claim_text(claim)
+        )
+    return table
+
+
+def _claim_text(claim: Claim) -> Text:
+    return Text.assemble(claim.statement, "\n", (claim.evidence, "dim"))

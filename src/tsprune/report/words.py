@@ -1,0 +1,79 @@
+"""Numbers as people read them, and the study's result in sentences made from its numbers."""
+
+from __future__ import annotations
+
+import math
+
+from tsprune.report.digest import extreme_layers, pruning_at
+from tsprune.study.result import ModelStudy, Study
+
+MISSING = "n/a"
+
+
+def percent(change: float, *, signed: bool = True) -> str:
+    """0.0612 -> "+6.12 %"; three significant digits below 10 %, none after the point above 100 %."""
+    if math.isnan(change):
+        return MISSING
+    if math.isinf(change):
+        return "+inf %" if change > 0 else "-inf %"
+    value = 100 * change
+    digits = 0 if abs(value) >= 100 else 1 if abs(value) >= 10 else 2
+    return f"{value:{'+' if signed else ''},.{digits}f} %"
+
+
+def ratio(value: float) -> str:
+    """A ratio to Seasonal Naive: three decimals."""
+    return MISSING if math.isnan(value) else f"{value:,.3f}"
+
+
+def count(number: int, noun: str) -> str:
+    """1, "model" -> "1 model"; 2, "model" -> "2 models"."""
+    return f"{number:,} {noun}" if number == 1 else f"{number:,} {noun}s"
+
+
+def parameters(number: int) -> str:
+    """1612345 -> "1.61 M"."""
+    for size, unit in ((1_000_000_000, "B"), (1_000_000, "M"), (1_000, "k")):
+        if number >= size:
+            return f"{number / size:.3g} {unit}"
+    return f"{number}"
+
+
+def result_in_words(study: Study) -> str:
+    """One paragraph: what was studied, how the claims fared, what pruning cost."""
+    models = count(len(study.models), "checkpoint")
+    sentences = [f"{models} on the suite {study.suite} ({count(study.windows, 'window')}): {_claims(study)}"]
+    sentences += [sentence for model in study.models for sentence in _about(model)]
+    return " ".join(sentences)
+
+
+def _claims(study: Study) -> str:
+    verdicts = [claim.verdict for claim in study.claims]
+    if not verdicts:
+        return "no claim of the paper was tested."
+    good, bad, moot = (verdicts.count(v) for v in ("confirmed", "refuted", "not applicable"))
+    text = f"of {count(len(verdicts), 'claim')} tested, {good} confirmed and {bad} refuted"
+    return text + (f"; {moot} not applicable." if moot else ".")
+
+
+def _about(model: ModelStudy) -> list[str]:
+    found = []
+    point = pruning_at(model)
+    if point is not None:
+        sentence = (
+            f"{model.name}: removing {point.heads_removed} of its {point.heads_total} middle-layer heads "
+            f"({point.percent:.0f} %) by stable rank, highest first, changes CRPS by {percent(point.high_to_low)}"
+        )
+        if point.seeds:
+            sentence += f", at random by {percent(point.random_mean)} (mean of {count(point.seeds, 'draw')})"
+        found.append(sentence + ".")
+    extremes = extreme_layers(model)
+    if extremes is not None and extremes[0] != extremes[1]:
+        worst, best = extremes
+        what = {"both": "layer", "heads": "layer's heads", "mlp": "layer's MLP"}[worst.unit]
+        subject = "its" if found else f"{model.name}: the"
+        found.append(
+            f"Of {subject} single {what} ablations, {worst} hurts most ({percent(worst.change)}) "
+            f"and {best} least ({percent(best.change)})."
+        )
+    return found
