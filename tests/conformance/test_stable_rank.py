@@ -56,7 +56,9 @@ def without_data_in_the_norm(model: Forecaster, site: AttentionSite) -> pytest.M
 def dense_stable_ranks(model: Forecaster, site: AttentionSite) -> np.ndarray:
     """From a dense SVD of each head's form, recovered from the logits of random inputs."""
     width = model.anatomy.d_model
-    x = torch.linalg.qr(torch.randn(width, width, dtype=torch.float64, generator=torch.manual_seed(0))).Q
+    x = torch.linalg.qr(
+        torch.randn(width, width, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    ).Q
     observed = logits(model, site, x.float())  # X A X^T with X orthogonal
     form = x.T @ observed @ x
     values = torch.linalg.svdvals(form)
@@ -74,16 +76,15 @@ def test_stable_rank_is_of_what_the_model_computes(model: Forecaster, variant: s
                 patch = prepare(model, site)
                 expected = dense_stable_ranks(model, site)
                 patch.undo()
-                rows = table[
-                    (table.stack == stack.name) & (table.layer == layer) & (table.attention == site.kind)
-                ]
+                of_site = [f"{stack.name}.{layer}.{site.kind}.head.{h}" for h in range(site.heads)]
+                rows = table.set_index("address").loc[of_site]
                 assert list(rows["head"]) == list(range(site.heads))
                 np.testing.assert_allclose(rows[column], expected, rtol=1e-3, err_msg=site.module)
 
 
 def test_forms_are_the_models_up_to_a_constant(model: Forecaster) -> None:
     """Stronger than equal ranks: the very matrix, so that no two heads can have been exchanged."""
-    x = torch.randn(7, model.anatomy.d_model, generator=torch.manual_seed(1))
+    x = torch.randn(7, model.anatomy.d_model, generator=torch.Generator().manual_seed(1))
     for component in model.anatomy.components("attention"):
         site = model.anatomy.site(component)
         for variant, prepare, constant in (
