@@ -19,8 +19,8 @@ Kind = Literal["head", "mlp", "attention", "layer"]
 KINDS: tuple[Kind, ...] = ("head", "mlp", "attention", "layer")
 
 _ADDRESS = re.compile(
-    r"(?P<stack>[a-z]+)\.(?P<layer>\d+)"
-    r"(?:\.(?:(?P<mlp>mlp)|(?P<attention>[a-z]+)(?:\.head\.(?P<head>\d+))?))?"
+    r"(?P<stack>[a-z]+)\.(?P<layer>0|[1-9][0-9]*)"
+    r"(?:\.(?:(?P<mlp>mlp)|(?!mlp\b)(?P<attention>[a-z]+)(?:\.head\.(?P<head>0|[1-9][0-9]*))?))?"
 )
 
 
@@ -183,12 +183,17 @@ class Anatomy:
 
     def block(self, component: Component) -> Block:
         """The block that `component` belongs to."""
-        return self.stack(component.stack).blocks[component.layer]
+        blocks = self.stack(component.stack).blocks
+        if not 0 <= component.layer < len(blocks):
+            raise TspruneError(
+                f"{component} is not part of this model; its {component.stack} has {len(blocks)} layers"
+            )
+        return blocks[component.layer]
 
     def site(self, component: Component) -> AttentionSite:
         """The attention sublayer that a head or attention component belongs to."""
         for site in self.block(component).attention:
-            if site.kind == component.attention:
+            if site.kind == component.attention and (component.head or 0) < site.heads:
                 return site
         raise TspruneError(f"{component} is not part of this model")
 
