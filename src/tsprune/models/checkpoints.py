@@ -77,7 +77,7 @@ def _from_hub(repository: str) -> Path:
     except HFValidationError:
         problem = "this is not a valid hub id"
     except HfHubHTTPError as error:
-        problem = str(error).splitlines()[0]
+        problem = one_line(error)
     except OSError as error:
         problem = f"the hub cannot be reached ({type(error).__name__})"
     raise TspruneError(f"cannot get {repository!r}: {problem}")
@@ -90,7 +90,7 @@ def _config(directory: Path) -> Mapping[str, object]:
     try:
         config = json.loads(path.read_text())
     except (ValueError, OSError) as error:
-        raise TspruneError(f"{path} is not readable JSON ({error})") from None
+        raise TspruneError(f"{path} is not readable JSON ({one_line(error)})") from None
     if not isinstance(config, dict):
         raise TspruneError(f"{path} does not hold a JSON object")
     return config
@@ -118,5 +118,10 @@ def _shapes(directory: Path) -> Shapes:
                 for name in tensors.keys():  # noqa: SIM118  (not a dict)
                     shapes[name] = tuple(tensors.get_slice(name).get_shape())
         except (SafetensorError, OSError) as error:
-            raise TspruneError(f"{path} is damaged or not a safetensors file ({error})") from None
+            raise TspruneError(f"{path} is damaged or not a safetensors file ({one_line(error)})") from None
     return shapes
+
+
+def one_line(error: Exception, most: int = 200) -> str:
+    """What another library's exception says, fit for the one line of a TspruneError."""
+    return " ".join(str(error).split())[:most] or type(error).__name__

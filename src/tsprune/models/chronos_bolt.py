@@ -14,7 +14,7 @@ from transformers.utils import logging
 
 from tsprune.errors import TspruneError
 from tsprune.models import t5
-from tsprune.models.checkpoints import Checkpoint
+from tsprune.models.checkpoints import Checkpoint, one_line
 from tsprune.models.forecaster import Forecast, Forecaster, checked_contexts
 
 
@@ -68,8 +68,16 @@ def open_checkpoint(checkpoint: Checkpoint, device: torch.device, dtype: torch.d
             output_loading_info=True,
             dtype=dtype,
         )
+    except Exception as error:  # upstream raises whatever the value it stumbles over leads to
+        raise TspruneError(
+            f"{checkpoint.name}: config.json does not describe a Chronos-Bolt model ({one_line(error)})"
+        ) from error
     finally:
         logging.set_verbosity(verbosity)
+    # upstream does not report these as missing, and leaves them random
+    embeddings = ("input_patch_embedding.", "output_patch_embedding.")
+    random = [n for n in model.state_dict() if n.startswith(embeddings) and n not in checkpoint.shapes]
+    info["missing_keys"] = [*info["missing_keys"], *random]
     for problem in ("missing_keys", "mismatched_keys", "unexpected_keys"):
         if info[problem]:
             first = str(next(iter(info[problem])))

@@ -96,7 +96,10 @@ def checked_contexts(contexts: Sequence[ArrayLike], horizon: int) -> list[NDArra
         raise TspruneError("no series to forecast: the list of contexts is empty")
     arrays = []
     for index, context in enumerate(contexts):
-        array = np.asarray(context, dtype=np.float32)
+        try:
+            array = np.asarray(context, dtype=np.float32)
+        except (TypeError, ValueError):
+            raise TspruneError(f"series {index} is not a sequence of numbers") from None
         if array.ndim != 1:
             raise TspruneError(f"series {index} has {array.ndim} dimensions; pass one series per context")
         if array.size == 0:

@@ -19,7 +19,7 @@ from torch import Tensor
 
 from tsprune.anatomy import Anatomy, AttentionSite, Block, Factor, MLPSite, Projection, Stack
 from tsprune.errors import TspruneError
-from tsprune.models.checkpoints import Checkpoint, Shapes, weight_files
+from tsprune.models.checkpoints import Checkpoint, Shapes, one_line, weight_files
 from tsprune.models.forecaster import LEVELS, Forecast, Forecaster, checked_contexts
 
 GIFT_EVAL_CONTEXT = 2048  # what upstream uses there; config.json may say less ("max_context")
@@ -112,7 +112,14 @@ class TimesFM(Forecaster):
 
     def forecast(self, contexts: Sequence[ArrayLike], horizon: int) -> Forecast:
         series = checked_contexts(contexts, horizon)
-        self.upstream.compile(self.settings(max(map(len, series)), horizon, len(series)))
+        settings = self.settings(max(map(len, series)), horizon, len(series))
+        limit = self.module.config.context_limit
+        if settings.max_context + settings.max_horizon > limit:
+            raise TspruneError(
+                f"history of {settings.max_context} and horizon of {horizon} steps are more than "
+                f"TimesFM's limit of {limit}; shorten one of them"
+            )
+        self.upstream.compile(settings)
         with torch.no_grad():
             _, outputs = self.upstream.forecast(horizon, list(series))
         return Forecast(np.ascontiguousarray(outputs[..., 1:].transpose(0, 2, 1), dtype=np.float32), LEVELS)
@@ -150,21 +157,24 @@ def open_checkpoint(checkpoint: Checkpoint, device: torch.device, dtype: torch.d
     """Builds the upstream module at the size of the weights and loads them strictly."""
     try:
         size = definition_of(checkpoint.shapes)
-    except (KeyError, ValueError) as error:
-        raise TspruneError(f"{checkpoint.name}: not a complete TimesFM 2.5 checkpoint ({error})") from None
 
-    class SizedModule(TimesFM_2p5_200M_torch_module):
-        config = size
+        class SizedModule(TimesFM_2p5_200M_torch_module):
+            config = size
 
-    module = SizedModule()
+        module = SizedModule()
+    except (KeyError, ValueError, IndexError, ZeroDivisionError) as error:
+        raise TspruneError(
+            f"{checkpoint.name}: not a complete TimesFM 2.5 checkpoint ({one_line(error)})"
+        ) from error
     weights: dict[str, Tensor] = {}
     for path in weight_files(checkpoint.directory):
         weights |= load_file(path)
     try:
         module.load_state_dict(weights, strict=True)
     except RuntimeError as error:
-        detail = " ".join(str(error).split())[:200]
-        raise TspruneError(f"{checkpoint.name}: weights do not fit TimesFM 2.5 ({detail})") from None
+        raise TspruneError(
+            f"{checkpoint.name}: weights do not fit TimesFM 2.5 ({one_line(error)})"
+        ) from error
     module.to(device=device, dtype=dtype)
     module.device, module.device_count = device, 1
     limit = checkpoint.config.get("max_context", GIFT_EVAL_CONTEXT)

@@ -1,0 +1,76 @@
+"""What every forecaster refuses, with one line that names the series."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from numpy.typing import ArrayLike
+
+from tests.tiny import TINY
+from tsprune.errors import TspruneError
+from tsprune.models import Forecaster, load
+from tsprune.models.forecaster import Forecast, checked_contexts
+
+
+@pytest.fixture(scope="module", params=["tiny-chronos-bolt", "tiny-timesfm"])
+def model(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Forecaster:
+    directory: Path = tmp_path_factory.mktemp("model")
+    TINY[request.param](directory)
+    return load(str(directory), device="cpu")
+
+
+GOOD = [1.0, 2.0, 3.0]
+
+
+@pytest.mark.parametrize(
+    ("contexts", "horizon", "says"),
+    [
+        ([], 3, "the list of contexts is empty"),
+        ([GOOD], 0, "horizon must be at least 1, not 0"),
+        ([GOOD], -4, "horizon must be at least 1, not -4"),
+        ([GOOD, []], 3, "series 1 is empty"),
+        ([GOOD, GOOD, [np.nan] * 9], 3, "series 2 has no observed value"),
+        ([[np.nan, np.inf]], 3, "series 0 has no observed value"),
+        ([GOOD, [GOOD, GOOD]], 3, "series 1 has 2 dimensions"),
+        ([3.0], 3, "series 0 has 0 dimensions"),
+        ([GOOD, ["high", "low"]], 3, "series 1 is not a sequence of numbers"),
+        ([[GOOD, [1.0]]], 3, "series 0 is not a sequence of numbers"),
+        ([None], 3, "series 0"),
+    ],
+)
+def test_what_cannot_be_forecast(
+    model: Forecaster, contexts: list[ArrayLike], horizon: int, says: str
+) -> None:
+    with pytest.raises(TspruneError, match=says) as caught:
+        model.forecast(contexts, horizon)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_matrix_is_one_series_a_row(model: Forecaster) -> None:
+    rows = np.arange(12.0).reshape(2, 6)
+    together = model.forecast(rows, 3).quantiles
+    np.testing.assert_array_equal(together, model.forecast(list(rows), 3).quantiles)
+
+
+def test_teacher_forced_checks_too(model: Forecaster) -> None:
+    with pytest.raises(TspruneError, match="series 0 is empty"):
+        model.teacher_forced([[]])
+
+
+def test_a_constant_and_a_single_value_have_forecasts(model: Forecaster) -> None:
+    quantiles = model.forecast([[5.0] * 30, [7.0], [np.nan, 7.0, np.nan]], 4).quantiles
+    assert np.isfinite(quantiles).all()
+
+
+def test_checked_contexts_are_float32_and_as_given() -> None:
+    arrays = checked_contexts([[1, 2], np.array([0.5, np.nan], dtype=np.float64)], 1)
+    assert [a.dtype for a in arrays] == [np.float32, np.float32]
+    np.testing.assert_array_equal(arrays[0], [1, 2])
+    np.testing.assert_array_equal(arrays[1], [0.5, np.nan])
+
+
+def test_the_median_is_where_the_levels_say() -> None:
+    quantiles = np.arange(12, dtype=np.float32).reshape(2, 3, 2)
+    np.testing.assert_array_equal(Forecast(quantiles, (0.2, 0.5, 0.7)).median, [[2, 3], [8, 9]])
