@@ -10,7 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
-from tsprune.scores.stable_rank import singular_values, stable_rank
+from tests.toy import WIDTH, Toy
+from tsprune.scores.stable_rank import query_key, singular_values, stable_rank, stable_ranks
 
 
 def of(query: Tensor, key: Tensor) -> float:
@@ -98,3 +99,33 @@ def test_width_below_head_dim() -> None:
     query, key = random(3, 8, seed=1), random(3, 8, seed=2)
     dense = torch.linalg.svdvals(query @ key.T)
     assert of(query, key) == pytest.approx(float((dense**2).sum() / dense[0] ** 2))
+
+
+@pytest.mark.parametrize("layer", [0, 1], ids=["interleaved", "grouped"])
+def test_heads_are_told_apart_in_other_layouts(layer: int) -> None:
+    """Toto interleaves its heads in a fused layer: contiguous slices there would mix them."""
+    toy = Toy()
+    site = toy.anatomy.stacks[0].blocks[layer].attention[0]
+    seen: list[tuple[Tensor, Tensor]] = []
+    original = torch.nn.functional.scaled_dot_product_attention
+
+    def look(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
+        seen.append((query, key))
+        return original(query, key, value)
+
+    with pytest.MonkeyPatch.context() as patch, torch.no_grad():
+        patch.setattr(torch.nn.functional, "scaled_dot_product_attention", look)
+        attention = toy.module.get_submodule(site.module)
+        for name, parameter in attention.named_parameters():
+            if name.endswith("bias"):
+                parameter.zero_()
+        attention(torch.eye(WIDTH)[:, None])
+    ((queries, keys),) = seen  # [d_model, heads, 1, head_dim] of the unit vectors
+    form = torch.einsum("ihd,jhd->hij", queries[:, :, 0].double(), keys[:, :, 0].double())
+    values = torch.linalg.svdvals(form)
+
+    table = stable_ranks(toy)
+    ranks = table[table["layer"] == layer]["stable_rank"].tolist()
+    assert ranks == pytest.approx(((values**2).sum(-1) / values[:, 0] ** 2).tolist(), rel=1e-4)
+    query, key = query_key(toy, site, "paper")
+    torch.testing.assert_close(query @ key.mT, form, rtol=1e-4, atol=1e-6)

@@ -1,0 +1,152 @@
+"""Replay of a toy that keeps state; the laws are in tests/conformance."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor, nn
+
+from tests.tiny import CountLinear
+from tests.toy import Toy
+from tsprune.ablation import ablate
+from tsprune.anatomy import Component
+from tsprune.replay import Replay
+
+CONTEXTS = np.random.default_rng(0).standard_normal((3, 8)).astype(np.float32)
+LAST = Component("stack", 1, mlp=True)
+
+
+class Memory:
+    """What a layer changes in place: a running sum of all it has seen, nested one deep."""
+
+    def __init__(self) -> None:
+        self.sums: list[Tensor] = [torch.zeros(6)]
+
+
+class Remembering(nn.Module):
+    """A layer that adds what earlier calls left in the memory it is handed, and adds to it."""
+
+    def __init__(self, layer: nn.Module) -> None:
+        super().__init__()
+        self.attention = layer.attention
+        self.mlp = layer.mlp
+
+    def forward(self, x: Tensor, memory: Memory) -> tuple[Tensor, Memory]:
+        x = x + self.attention(x)
+        x = x + self.mlp(x) + memory.sums[0]
+        memory.sums[0] += x.mean((0, 1))
+        return x, memory
+
+
+class StatefulNetwork(nn.Module):
+    """The toy's network run twice in a forecast, the second time with the memories of the first."""
+
+    def __init__(self, network: nn.Module) -> None:
+        super().__init__()
+        self.embed, self.readout = network.embed, network.readout
+        self.layers = nn.ModuleList([Remembering(layer) for layer in network.layers])
+
+    def forward(self, series: Tensor) -> Tensor:
+        memories = [Memory() for _ in self.layers]
+        for scale in (1.0, 0.5):
+            x = self.embed(series[..., None] * scale)
+            for i, layer in enumerate(self.layers):
+                x, memories[i] = layer(x, memories[i])
+        return self.readout(x[:, -1])
+
+
+@pytest.fixture
+def stateful() -> Toy:
+    toy = Toy()
+    toy.module = StatefulNetwork(toy.module).eval()
+    return toy
+
+
+def forecast(toy: Toy, contexts: np.ndarray = CONTEXTS) -> np.ndarray:
+    return toy.forecast(list(contexts), 1).quantiles
+
+
+@pytest.mark.parametrize("kind", ["head", "mlp", "layer"])
+def test_state_changed_in_place_is_put_back(stateful: Toy, kind: str) -> None:
+    replay = Replay(stateful)
+    clean = forecast(stateful)
+    with replay.record("k"):
+        np.testing.assert_array_equal(forecast(stateful), clean)
+    for component in stateful.anatomy.components(kind):  # type: ignore[arg-type]
+        with ablate(stateful, component):
+            expected = forecast(stateful)
+            for _ in range(2):  # a replay must not spoil its record
+                with replay.reuse("k", [component]):
+                    np.testing.assert_array_equal(forecast(stateful), expected)
+
+
+def test_the_state_counts_as_input(stateful: Toy) -> None:
+    """The same series with another memory is another call."""
+    block = stateful.module.layers[0]
+    x, full = torch.ones(1, 2, 6), Memory()
+    full.sums[0] += 1
+    replay = Replay(stateful)
+    with replay.record("k"), torch.no_grad():
+        block(x, Memory())
+    with replay.reuse("k", [LAST]), torch.no_grad():
+        replayed, memory = block(x, full)
+    full.sums[0][:] = 1
+    with torch.no_grad():
+        expected, _ = block(x, Memory())
+    assert torch.allclose(replayed, expected + 1)
+    assert memory.sums[0].abs().sum() > 0
+
+
+def test_fewer_and_more_calls_than_recorded() -> None:
+    toy = Toy()
+    replay = Replay(toy)
+    with replay.record("k"):
+        forecast(toy)
+    with ablate(toy, "stack.1.mlp"):
+        expected = forecast(toy)
+        with replay.reuse("k", [LAST]):
+            for _ in range(3):  # beyond the recorded calls everything is computed
+                np.testing.assert_array_equal(forecast(toy), expected)
+
+
+def test_a_batch_of_another_size_is_computed() -> None:
+    toy = Toy()
+    replay = Replay(toy)
+    with replay.record("k"):
+        forecast(toy)
+    weight = toy.module.layers[0].mlp[0].weight
+    for contexts, computed in ((CONTEXTS, 0), (CONTEXTS[:2], 1), (CONTEXTS[:, 1:], 1), (CONTEXTS + 1, 1)):
+        with CountLinear(weight) as counter, replay.reuse("k", [LAST]):
+            actual = forecast(toy, contexts)
+        assert counter.count == computed
+        np.testing.assert_array_equal(actual, forecast(toy, contexts))
+
+
+def test_recording_again_replaces_the_record() -> None:
+    toy = Toy()
+    replay = Replay(toy)
+    for contexts in (CONTEXTS, CONTEXTS[::-1].copy()):
+        with replay.record("k"):
+            forecast(toy, contexts)
+    with replay.reuse("k", [LAST]), CountLinear(toy.module.layers[0].mlp[0].weight) as counter:
+        forecast(toy, CONTEXTS[::-1].copy())
+    assert counter.count == 0
+
+
+def test_an_unknown_key() -> None:
+    with pytest.raises(KeyError), Replay(Toy()).reuse("k", ()):
+        pass
+
+
+def test_replay_under_replay_gives_the_outer_forwards_back() -> None:
+    toy = Toy()
+    replay = Replay(toy)
+    with replay.record("a"):
+        forecast(toy)
+    with replay.reuse("a", [LAST]):
+        with replay.record("b"):
+            clean = forecast(toy)
+        np.testing.assert_array_equal(clean, forecast(toy))
+    assert all("forward" not in part.__dict__ for part in toy.module.modules())
+    np.testing.assert_array_equal(clean, forecast(toy))
