@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import dataclasses
-from typing import cast
+from typing import Any, cast
 
 import numpy as np
 import pandas as pd
+from numpy.typing import NDArray
 
 from tsprune.study.result import ModelStudy, Study
 
@@ -52,11 +53,11 @@ def pruning_at(model: ModelStudy, percent: float = 30, metric: str = "crps_chang
     )
 
 
-def _of(rows: pd.DataFrame, strategy: str, metric: str) -> np.ndarray[tuple[int], np.dtype[np.float64]]:
-    return rows.loc[rows["strategy"] == strategy, metric].to_numpy(dtype=np.float64)
+def _of(rows: pd.DataFrame, strategy: str, metric: str) -> NDArray[np.float64]:
+    return np.asarray(rows.loc[rows["strategy"] == strategy, metric], dtype=np.float64)
 
 
-def _mean(values: np.ndarray[tuple[int], np.dtype[np.float64]]) -> float:
+def _mean(values: NDArray[np.float64]) -> float:
     return float(values.mean()) if values.size else float("nan")
 
 
@@ -87,7 +88,7 @@ def extreme_layers(model: ModelStudy) -> tuple[LayerEffect, LayerEffect] | None:
     return None
 
 
-def _layer_effect(row: pd.Series[object]) -> LayerEffect:
+def _layer_effect(row: pd.Series[Any]) -> LayerEffect:
     return LayerEffect(
         str(row["stack"]),
         int(cast(int, row["layer"])),

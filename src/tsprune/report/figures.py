@@ -1,7 +1,8 @@
 """The report's pictures: pure functions from a study to a plotly figure.
 
-Every function takes `columns`, the number of panels side by side: figures that differ only in
-`columns` have identical traces, so that a page can carry one set of data and two layouts.
+Every function takes `columns`, the number of panels side by side (None: as fits a wide page).
+Figures that differ only in `columns` have identical traces, so that a page can carry one set of
+data and two layouts.
 All changes are drawn in percent.
 """
 
@@ -22,15 +23,16 @@ from tsprune.study.result import Example, ModelStudy, Study
 
 METRICS = {"crps_change": "CRPS", "mase_change": "MASE"}
 VARIANTS = {"stable_rank": "paper", "stable_rank_effective": "effective"}
-# how far back a forecast's context is drawn, in horizons
-CONTEXT_HORIZONS = 4
+
+# how much history is drawn before a forecast: in horizons, and at least so many steps
+_HISTORY_HORIZONS, _HISTORY_STEPS = 2, 24
 
 Floats = NDArray[np.float64]
 
 
 def in_percent(values: pd.Series[Any]) -> Floats:
     """A column of fractions as percent [rows]."""
-    return 100 * values.to_numpy(dtype=np.float64)
+    return 100 * np.asarray(values, dtype=np.float64)
 
 
 def _changes(tables: Iterable[pd.DataFrame]) -> list[Floats]:
@@ -55,7 +57,7 @@ def _site_name(site: tuple[str, str]) -> str:
     return f"{site[0]}, {site[1]}-attention"
 
 
-def layer_curves(study: Study, *, columns: int = 2) -> go.Figure:
+def layer_curves(study: Study, *, columns: int | None = None) -> go.Figure:
     """Change of CRPS (or MASE) by ablating heads, MLP or both of each layer; a panel per stack."""
     panels = [
         (model, str(stack), rows)
@@ -64,7 +66,8 @@ def layer_curves(study: Study, *, columns: int = 2) -> go.Figure:
     ]
     if not panels:
         return message("No layer was ablated.")
-    grid = Grid([plain(f"{m.name}: {stack}") for m, stack, _ in panels], columns=columns)
+    titles = [plain(f"{model.name}: {stack}") for model, stack, _ in panels]
+    grid = Grid(titles, columns=columns, legend_rows=2 if columns == 1 else 1)
     scale = scale_for(_changes(m.layers for m in study.models), threshold=1.0)
     named: set[tuple[str, str]] = set()
     for panel, (_, _, rows) in enumerate(panels):
@@ -92,7 +95,7 @@ def _layer_line(
     return go.Scatter(
         x=rows["layer"].to_numpy(),
         y=scale(change),
-        customdata=np.column_stack([change, in_percent(rows["spearman_distance"]) / 100]),
+        customdata=np.column_stack([change, rows["spearman_distance"].to_numpy(dtype=np.float64)]),
         name=palette.UNIT_LABEL[unit],
         legendgroup=unit,
         showlegend=show,
@@ -116,16 +119,19 @@ def _mark_percent(grid: Grid, panel: int, scale: Scale, percent: float) -> None:
     grid.line(panel, float(scale(percent)), label, colour=palette.MUTED)
 
 
-def head_maps(model: ModelStudy, *, columns: int = 2) -> go.Figure:
+def head_maps(model: ModelStudy, *, columns: int | None = None) -> go.Figure:
     """Stable rank of every head (layer x head) beside the effect of ablating it, a row per site."""
     sites = _sites(model.heads)
     if not sites:
         return message("No head was measured.")
     titles = [
-        plain(f"{_site_name(site)}: {what}") for site in sites for what in ("stable rank", "change of CRPS (%)")
+        plain(f"{_site_name(site)}: {what}")
+        for site in sites
+        for what in ("stable rank", "change of CRPS (%)")
     ]
     layers = model.heads.groupby(["stack", "attention"])["layer"].nunique().max()
-    grid = Grid(titles, columns=columns, height=int(np.clip(26 * layers, 110, 420)), legend_rows=3)
+    # two columns, or one: rank and effect of a site belong side by side
+    grid = Grid(titles, columns=columns or 2, height=int(np.clip(26 * layers, 110, 420)), legend_rows=2)
     change = in_percent(model.heads["crps_change"])
     scale = scale_for([change], orders=0.5)
     ranks = pd.concat([model.heads[variant] for variant in VARIANTS]).astype(float)
@@ -135,10 +141,16 @@ def head_maps(model: ModelStudy, *, columns: int = 2) -> go.Figure:
             grid.add(2 * row, _rank_map(heads, variant, name))
         grid.add(2 * row + 1, _effect_map(heads, scale))
         for panel in (2 * row, 2 * row + 1):
-            grid.x(panel, title_text="head", tickformat="d", dtick=_integer_step(heads["head"].max()))
+            grid.x(
+                panel,
+                title_text="head",
+                title_standoff=18,
+                tickformat="d",
+                dtick=_integer_step(heads["head"].max()),
+            )
             grid.y(panel, title_text="layer", tickformat="d", dtick=1, showgrid=False, autorange="reversed")
     _colour_axes(grid, ranks, scale)
-    grid.buttons([View(v, f"stable rank as in the {n}" if n == "paper" else n) for v, n in VARIANTS.items()])
+    grid.buttons([View(variant, f"stable rank: {name}") for variant, name in VARIANTS.items()])
     return grid.figure
 
 
@@ -180,7 +192,7 @@ def _effect_map(heads: pd.DataFrame, scale: Scale) -> go.Heatmap:
 def _colour_axes(grid: Grid, ranks: pd.Series[float], scale: Scale) -> None:
     """Two colour bars above the panels: left stable rank, right change."""
     finite = ranks[np.isfinite(ranks)]
-    positions, labels = scale.ticks()
+    positions, labels = scale.ticks(dense=False)
     reach = max(abs(position) for position in scale.range(0.0)) or 1.0
     ticks = {"tickmode": "array", "tickvals": positions, "ticktext": labels} if labels else {}
     grid.figure.update_layout(
@@ -199,26 +211,41 @@ def _colour_axes(grid: Grid, ranks: pd.Series[float], scale: Scale) -> None:
     )
 
 
-def pruning_curves(study: Study, *, columns: int = 2) -> go.Figure:
+def pruning_curves(study: Study, *, columns: int | None = None) -> go.Figure:
     """Change of CRPS (or MASE) against the share of heads removed, by order of removal."""
     models = [model for model in study.models if not model.pruning.empty]
     if not models:
         return message("No model was pruned: none has middle layers.")
-    grid = Grid([plain(model.name) for model in models], columns=columns, height=300, legend_rows=2)
-    scale = scale_for(_changes(model.pruning for model in models), threshold=1.0)
+    grid = Grid(
+        [plain(model.name) for model in models],
+        columns=columns,
+        height=300,
+        legend_rows=3 if columns == 1 else 2,
+    )
+    scale = pruning_scale(models)
     for panel, model in enumerate(models):
         for metric in METRICS:
             for trace in _pruning_traces(model.pruning, metric, scale):
                 trace.update(meta={"view": metric}, showlegend=panel == 0)
                 grid.add(panel, trace)
         grid.y_scale(panel, scale)
-        grid.x(panel, title_text="heads removed (% of the middle layers' heads)", rangemode="tozero", dtick=10)
+        grid.x(
+            panel, title_text="heads removed (% of the middle layers' heads)", rangemode="tozero", dtick=10
+        )
         _mark_percent(grid, panel, scale, study.percent)
         if grid.first_in_row(panel):
             grid.y(panel, title_text="change (%), lower is better")
     grid.legend()
     grid.buttons(_metric_views())
     return grid.figure
+
+
+def pruning_scale(models: Sequence[ModelStudy]) -> Scale:
+    """The scale that holds every pruned model and the random draws' mean -+ one sd."""
+    spreads = [
+        pruning_spread(model.pruning, metric)[["minus", "plus"]] for model in models for metric in METRICS
+    ]
+    return scale_for([*_changes(model.pruning for model in models), *spreads], threshold=1.0)
 
 
 def _pruning_traces(table: pd.DataFrame, metric: str, scale: Scale) -> list[go.Scatter]:
@@ -265,7 +292,13 @@ def pruning_spread(table: pd.DataFrame, metric: str) -> pd.DataFrame:
     values = pd.Series(in_percent(rows[metric]), index=rows["percent"].astype(float)).groupby(level=0)
     mean, sd = values.mean(), values.std().fillna(0.0)
     spread = pd.DataFrame(
-        {"low": values.min(), "high": values.max(), "minus": mean - sd, "plus": mean + sd, "draws": values.count()}
+        {
+            "low": values.min(),
+            "high": values.max(),
+            "minus": mean - sd,
+            "plus": mean + sd,
+            "draws": values.count(),
+        }
     )
     start = pd.DataFrame(0.0, index=[0.0], columns=spread.columns)
     return pd.concat([start, spread[spread.index > 0].dropna()])
@@ -294,17 +327,18 @@ def quantile(forecast: NDArray[np.float32], levels: Sequence[float], level: floa
     return np.array([np.interp(level, known, values[:, step]) for step in range(values.shape[1])])
 
 
-def forecasts(model: ModelStudy, *, columns: int = 2) -> go.Figure:
+def forecasts(model: ModelStudy, *, columns: int | None = None) -> go.Figure:
     """Real windows: history, what followed, and the forecast before and after an ablation."""
     if not model.examples:
         return message("No forecast was kept as an example.")
-    width = 62 if columns > 1 else 46
+    narrow = columns == 1
+    width = 46 if narrow else 62
     titles = [
         f"<b>{wrapped(example.configuration, width)}</b><br>"
         f"<span style='font-size:11px'>after: {wrapped(example.ablation, width)}</span>"
         for example in model.examples
     ]
-    grid = Grid(titles, columns=columns, height=220, legend_rows=1 if columns > 1 else 2)
+    grid = Grid(titles, columns=columns, height=220, legend_rows=3 if narrow else 1)
     for panel, example in enumerate(model.examples):
         for trace in _forecast_traces(example):
             trace.update(showlegend=panel == 0)
@@ -316,35 +350,40 @@ def forecasts(model: ModelStudy, *, columns: int = 2) -> go.Figure:
     return grid.figure
 
 
+def history_of(example: Example) -> Floats:
+    """The end of the context that is drawn before the forecast [steps]."""
+    steps = max(_HISTORY_HORIZONS * len(example.target), _HISTORY_STEPS)
+    return np.asarray(example.context, dtype=np.float64)[-steps:]
+
+
 def _forecast_traces(example: Example) -> list[go.Scatter]:
-    horizon = len(example.target)
-    history = np.asarray(example.context, dtype=np.float64)[-CONTEXT_HORIZONS * horizon :]
-    ahead = np.arange(horizon)
-    traces = []
+    """Bands at the bottom, then the truth, then the medians."""
+    history = history_of(example)
+    ahead = np.arange(len(example.target))
+    bands, medians = [], []
     for name, values, colour in (
         ("before", example.before, palette.BEFORE),
         ("after", example.after, palette.AFTER),
     ):
         low, middle, high = (quantile(values, example.levels, level) for level in (0.1, 0.5, 0.9))
-        traces.append(
-            go.Scatter(
-                x=np.concatenate([ahead, ahead[::-1]]),
-                y=np.concatenate([high, low[::-1]]),
-                mode="lines",
-                line={"width": 0},
-                fill="toself",
-                fillcolor=palette.translucent(colour, 0.2),
-                name=f"{name}: 10-90 %",
-                legendgroup=f"{name} band",
-                hoverinfo="skip",
-            )
+        band = go.Scatter(
+            x=np.concatenate([ahead, ahead[::-1]]),
+            y=np.concatenate([high, low[::-1]]),
+            mode="lines",
+            line={"width": 0},
+            fill="toself",
+            fillcolor=palette.translucent(colour, 0.2),
+            name=f"{name}: 10-90 %",
+            legendgroup=f"{name} band",
+            hoverinfo="skip",
         )
-        traces.append(_step_line(ahead, middle, f"{name}: median", colour, width=2))
-    traces.append(
-        _step_line(np.arange(-len(history), 0), history, "history", palette.MUTED, width=1.3, ink="muted")
-    )
-    traces.append(_step_line(ahead, example.target, "what followed", palette.INK, width=1.8, ink="ink"))
-    return traces
+        bands.append(band)
+        medians.append(_step_line(ahead, middle, f"{name}: median", colour, width=2))
+    truth = [
+        _step_line(np.arange(-len(history), 0), history, "history", palette.MUTED, width=1.3),
+        _step_line(ahead, example.target, "what followed", palette.INK, width=1.5, ink="ink"),
+    ]
+    return [*bands, *truth, *medians]
 
 
 def _step_line(
@@ -362,7 +401,7 @@ def _step_line(
     )
 
 
-def rank_against_effect(model: ModelStudy, *, columns: int = 2) -> go.Figure:
+def rank_against_effect(model: ModelStudy, *, columns: int | None = None) -> go.Figure:
     """Stable rank of each head against what ablating it does; correlation in the panel's title."""
     sites = _sites(model.heads)
     if not sites:
@@ -379,12 +418,11 @@ def rank_against_effect(model: ModelStudy, *, columns: int = 2) -> go.Figure:
         grid.x(panel, title_text="stable rank of the head")
         if grid.first_in_row(panel):
             grid.y(panel, title_text="change of CRPS (%)")
-    relabel = {
+    relabel: dict[str, dict[str, object]] = {
         v: {f"annotations[{i}].text": title for i, title in enumerate(texts)} for v, texts in titles.items()
     }
     grid.buttons(
-        [View("stable_rank", "paper", relabel["stable_rank"])]
-        + [View("stable_rank_effective", "effective", relabel["stable_rank_effective"])]
+        [View(variant, f"stable rank: {name}", relabel[variant]) for variant, name in VARIANTS.items()]
     )
     return grid.figure
 
@@ -417,7 +455,7 @@ def _head_points(
         mode="markers",
         marker={
             "size": 8,
-            "opacity": 0.75,
+            "opacity": 0.85,
             "color": palette.ATTENTION.get(kind, palette.MUTED),
             "symbol": palette.ATTENTION_SYMBOL.get(kind, "circle"),
         },
@@ -427,10 +465,12 @@ def _head_points(
     )
 
 
-def heads_at(study: Study, *, columns: int = 2) -> go.Figure:
+def heads_at(study: Study, *, columns: int | None = None) -> go.Figure:
     """Heads of each attention sublayer that must stay, chosen on calibration or on test windows."""
     panels = [
-        (model, site, _at_site(model.heads_at, site)) for model in study.models for site in _sites(model.heads_at)
+        (model, site, _at_site(model.heads_at, site))
+        for model in study.models
+        for site in _sites(model.heads_at)
     ]
     if not panels:
         return message("heads@ was not measured.")
@@ -438,7 +478,7 @@ def heads_at(study: Study, *, columns: int = 2) -> go.Figure:
         f"{wrapped(model.name, 60)}<br><span style='font-size:11px'>{plain(_site_name(site))}</span>"
         for model, site, _ in panels
     ]
-    grid = Grid(titles, columns=columns, height=190, legend_rows=1 if columns > 1 else 3)
+    grid = Grid(titles, columns=columns, height=190, legend_rows=3 if columns == 1 else 1)
     for panel, (_, _, rows) in enumerate(panels):
         grid.add(panel, _total_bars(rows))
         for selection, colour in palette.SELECTION.items():

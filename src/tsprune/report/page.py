@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import os
-import tempfile
 from collections.abc import Callable
 from importlib import resources
 from pathlib import Path
@@ -17,9 +15,10 @@ from markupsafe import Markup
 from plotly.offline import get_plotlyjs
 
 from tsprune.report import figures
+from tsprune.report.atomic import write_whole
 from tsprune.report.digest import confirmed
 from tsprune.report.tables import Table, table
-from tsprune.report.words import result_in_words
+from tsprune.report.words import about, headline
 from tsprune.study.result import ModelStudy, Study
 
 _ABLATE = "Ablating means replacing a component's output by zero."
@@ -51,18 +50,7 @@ class Section:
 
 def write_report(study: Study, path: Path) -> None:
     """Write the page of `study` to `path`; complete, or not at all."""
-    path = Path(path)
-    page = render(study)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle, aside = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-    try:
-        with os.fdopen(handle, "w", encoding="utf-8") as file:
-            file.write(page)
-        os.chmod(aside, 0o644)  # mkstemp's files are private, a report is to be passed on
-        os.replace(aside, path)
-    except BaseException:
-        Path(aside).unlink(missing_ok=True)
-        raise
+    write_whole(Path(path), render(study).encode("utf-8"))
 
 
 def render(study: Study) -> str:
@@ -76,7 +64,8 @@ def render(study: Study) -> str:
     )
     return environment.get_template("report.html.jinja").render(
         study=study,
-        words=result_in_words(study),
+        headline=headline(study),
+        findings=[sentences for model in study.models if (sentences := about(model))],
         summary=_summary(study),
         sections=[_common(study), *(_of_model(i, model) for i, model in enumerate(study.models))],
         manifest=json.dumps(study.manifest, indent=2, default=str, ensure_ascii=False),
@@ -119,8 +108,9 @@ def _common(study: Study) -> Section:
             _picture(
                 "pruning",
                 "Removing heads from the middle layers",
-                "Heads of the middle layers are ablated in order of their stable rank, from either end, or at "
-                f"random (mean over seeds; bands: lowest to highest, and one standard deviation). {_CHANGE} "
+                "Heads of the middle layers are ablated in order of their stable rank, from either end, or "
+                f"at random (mean over seeds; bands: lowest to highest, and one standard deviation). "
+                f"{_CHANGE} "
                 "If stable rank tells which heads are redundant, its line lies below the random band.",
                 lambda columns: figures.pruning_curves(study, columns=columns),
             ),
@@ -129,8 +119,8 @@ def _common(study: Study) -> Section:
                 f"Heads that must stay ({at})",
                 f"{at} of an attention sublayer: heads left after removing, in stable-rank order, as many as "
                 f"keep the score within {study.percent:g} % of the intact model. Grey picks order and number "
-                "on the very windows it reports, as the paper does; blue on held-out windows. Outlines are the "
-                "heads there are: the lower a bar in its outline, the more redundant the sublayer.",
+                "on the very windows it reports, as the paper does; blue on held-out windows. Outlines are "
+                "the heads there are: the lower a bar in its outline, the more redundant the sublayer.",
                 lambda columns: figures.heads_at(study, columns=columns),
             ),
         ),
@@ -145,16 +135,17 @@ def _of_model(index: int, model: ModelStudy) -> Section:
             _picture(
                 f"forecasts-{index}",
                 "Forecasts before and after",
-                "Windows of real series: the end of the history, what followed (dark line), and the median and "
-                "10-90 % band of the forecast of the intact and of the ablated model.",
+                "Windows of real series: the end of the history, what followed (strongest line), and the "
+                "median and 10-90 % band of the forecast of the intact and of the ablated model.",
                 lambda columns: figures.forecasts(model, columns=columns),
             ),
             _picture(
                 f"heads-{index}",
                 "Every head: stable rank and effect",
-                "Left: stable rank, the squared Frobenius norm of W_Q W_K^T over its squared spectral norm; low "
-                "is a sharp, specialised head, high a diffuse one. 'effective' includes the data-free factors on "
-                "queries and keys. Right: change of CRPS when that head alone is ablated (orange: worse).",
+                "Stable rank: the squared Frobenius norm of W_Q W_K^T over its squared spectral norm; low "
+                "is a sharp, specialised head, high a diffuse one. 'effective' includes data-free factors "
+                "of queries and keys. Beside it: change of CRPS when that head alone is ablated (orange: "
+                "worse).",
                 lambda columns: figures.head_maps(model, columns=columns),
             ),
             _picture(
@@ -176,9 +167,9 @@ def _of_model(index: int, model: ModelStudy) -> Section:
     )
 
 
-def _picture(key: str, heading: str, caption: str, draw: Callable[[int], go.Figure]) -> Picture:
-    """Draw for two columns and for one; the traces are the same and are stored once."""
-    wide, narrow = json.loads(draw(2).to_json()), json.loads(draw(1).to_json())
+def _picture(key: str, heading: str, caption: str, draw: Callable[[int | None], go.Figure]) -> Picture:
+    """Draw for a wide and for a narrow page; the traces are the same and are stored once."""
+    wide, narrow = json.loads(draw(None).to_json()), json.loads(draw(1).to_json())
     parts = {"data": wide["data"], "wide": wide["layout"], "narrow": narrow["layout"]}
     text = json.dumps(parts, separators=(",", ":"), allow_nan=False)
     # inside a script element only "<" could end it (</script) or open a comment (<!--)

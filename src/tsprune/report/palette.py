@@ -50,7 +50,13 @@ AFTER: Final = "#D55E00"
 
 RANK_SCALE: Final = "Cividis"
 # blue: the forecast improves without the head; orange: it gets worse; the middle is no change
-CHANGE_SCALE: Final = ((0.0, "#2166AC"), (0.25, "#92C5DE"), (0.5, "#F4F1EC"), (0.75, "#F0A35E"), (1.0, "#B2400A"))
+CHANGE_SCALE: Final = (
+    (0.0, "#2166AC"),
+    (0.25, "#92C5DE"),
+    (0.5, "#F4F1EC"),
+    (0.75, "#F0A35E"),
+    (1.0, "#B2400A"),
+)
 
 
 def translucent(colour: str, alpha: float) -> str:

@@ -49,14 +49,19 @@ class Grid:
     the same traces and differ in layout alone: the page switches between them by its width.
     """
 
-    def __init__(self, titles: Sequence[str], *, columns: int, height: int = 250, legend_rows: int = 1) -> None:
-        """`titles` : one a panel, safe for plotly; `height` : px of one panel without its labels."""
+    def __init__(
+        self, titles: Sequence[str], *, columns: int | None, height: int = 250, legend_rows: int = 1
+    ) -> None:
+        """`titles` : one a panel, safe for plotly; `height` : px of one panel without its labels.
+
+        `columns` None: as fits a wide page, two, or three for three panels.
+        """
         self.count = len(titles)
-        self.columns = max(1, min(columns, self.count))
+        self.columns = max(1, min(columns or (3 if self.count == 3 else 2), self.count))
         self.rows = max(1, math.ceil(self.count / self.columns))
         self._lines = max((title.count("<br>") + 1 for title in titles), default=1)
         self._title_room = self._lines * _TITLE_LINE + 6
-        self._top = 44 + 24 * legend_rows + self._title_room
+        self._top = 52 + 24 * legend_rows + self._title_room
         self._plot = self.rows * height + (self.rows - 1) * (_AXIS_ROOM + self._title_room)
         gap = (_AXIS_ROOM + self._title_room) / self._plot
         self.figure = make_subplots(
@@ -78,6 +83,7 @@ class Grid:
             plot_bgcolor="rgba(0,0,0,0)",
             hovermode="closest",
             showlegend=False,
+            modebar={"bgcolor": "rgba(0,0,0,0)", "color": MUTED, "activecolor": MUTED},
         )
         self.figure.update_annotations(font_size=13, yshift=2)
         look = {"showline": False, "gridcolor": GRID, "zeroline": False, "title_standoff": 8, "ticks": ""}
@@ -113,7 +119,7 @@ class Grid:
         self.y(panel, **look)
 
     def line(self, panel: int, y: float, label: str = "", colour: str = MUTED) -> None:
-        """A thin horizontal reference line at position `y`, with a label at its right end."""
+        """A thin line at position `y`: dotted with a label at its right end, or solid without one."""
         axis = "" if panel == 0 else str(panel + 1)
         self.figure.add_shape(
             type="line",
@@ -123,7 +129,7 @@ class Grid:
             yref=f"y{axis}",
             y0=y,
             y1=y,
-            line={"color": colour, "width": 1, "dash": "dot"},
+            line={"color": colour, "width": 1, "dash": "dot" if label else "solid"},
             layer="below",
         )
         if label:
@@ -155,6 +161,7 @@ class Grid:
             "yanchor": "bottom",
             "thickness": 9,
             "tickfont": {"size": 10},
+            "tickangle": 0,
             "outlinewidth": 0,
             "xpad": 0,
             "ypad": 0,
@@ -172,6 +179,7 @@ class Grid:
                 "yanchor": "bottom",
                 "bgcolor": "rgba(0,0,0,0)",
                 "itemsizing": "constant",
+                "tracegroupgap": 0,
             },
         )
 
@@ -219,7 +227,14 @@ def message(text: str) -> go.Figure:
         xaxis={"visible": False},
         yaxis={"visible": False},
         annotations=[
-            {"text": plain(text), "showarrow": False, "xref": "paper", "yref": "paper", "x": 0, "xanchor": "left"}
+            {
+                "text": plain(text),
+                "showarrow": False,
+                "xref": "paper",
+                "yref": "paper",
+                "x": 0,
+                "xanchor": "left",
+            }
         ],
     )
     return figure

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-import os
-import tempfile
+import io
+import textwrap
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from tsprune.errors import TspruneError
 from tsprune.report import palette
-from tsprune.report.figures import CONTEXT_HORIZONS, in_percent, pruning_spread, quantile
+from tsprune.report.atomic import write_whole
+from tsprune.report.figures import history_of, in_percent, pruning_scale, pruning_spread, quantile
 from tsprune.report.scale import Scale, scale_for
 from tsprune.study.result import Example, ModelStudy, Study
 
@@ -19,7 +20,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 MARKER = {"circle": "o", "square": "s", "diamond": "D"}
-STYLE = {
+STYLE: dict[Any, Any] = {
     "font.size": 9,
     "font.family": "DejaVu Sans",
     "axes.spines.top": False,
@@ -60,29 +61,20 @@ def write_picture(study: Study, path: Path) -> None:
         raise TspruneError(
             "the picture needs matplotlib: install tsprune with the extra 'picture'"
         ) from error
-    path = Path(path)
     with matplotlib.rc_context(STYLE):
         rows = max(1, len(study.models))
         figure = Figure(figsize=(13, 3.3 * rows), layout="constrained", facecolor="white")
         grid = figure.subplots(rows, 3, squeeze=False)
-        for axes, model in zip(grid, study.models, strict=False):
-            _layers(axes[0], model, _scale(study, "layers"), study.percent)
-            _pruning(axes[1], model, _scale(study, "pruning"), study.percent)
-            _forecast(axes[2], model)
-        handle, aside = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-        os.close(handle)
-        try:
-            figure.savefig(aside, format="svg", metadata={"Date": None, "Creator": "tsprune"})
-            os.chmod(aside, 0o644)
-            os.replace(aside, path)
-        except BaseException:
-            Path(aside).unlink(missing_ok=True)
-            raise
-
-
-def _scale(study: Study, what: str) -> Scale:
-    """One scale for all models' layers or pruning, so that rows compare."""
-    return scale_for((in_percent(getattr(m, what)["crps_change"]) for m in study.models), threshold=1.0)
+        layer_scale = scale_for((in_percent(m.layers["crps_change"]) for m in study.models), threshold=1.0)
+        head_scale = pruning_scale(study.models)
+        for row, (axes, model) in enumerate(zip(grid, study.models, strict=False)):
+            _layers(axes[0], model, layer_scale, study.percent, legend=row == 0)
+            _pruning(axes[1], model, head_scale, study.percent, legend=row == 0)
+            # another series in every row
+            _forecast(axes[2], model.examples[row % len(model.examples)] if model.examples else None)
+        buffer = io.BytesIO()
+        figure.savefig(buffer, format="svg", metadata={"Date": None, "Creator": "tsprune"})
+    write_whole(Path(path), buffer.getvalue())
 
 
 def _change_axis(axes: Axes, scale: Scale, percent: float) -> None:
@@ -104,9 +96,9 @@ def _change_axis(axes: Axes, scale: Scale, percent: float) -> None:
     )
 
 
-def _layers(axes: Axes, model: ModelStudy, scale: Scale, percent: float) -> None:
+def _layers(axes: Axes, model: ModelStudy, scale: Scale, percent: float, *, legend: bool) -> None:
     """Stacks follow each other along x; lines break between them."""
-    axes.set_title(f"{model.name}: one layer ablated")
+    axes.set_title(f"{model.name}: one layer ablated", pad=18)
     ticks: list[str] = []
     for stack, rows in model.layers.groupby("stack", sort=False):
         start = len(ticks)
@@ -126,8 +118,10 @@ def _layers(axes: Axes, model: ModelStudy, scale: Scale, percent: float) -> None
             str(stack),
             (start + (count - 1) / 2, 1.0),
             xycoords=("data", "axes fraction"),
+            xytext=(0, 3),
+            textcoords="offset points",
             ha="center",
-            va="top",
+            va="bottom",
             fontsize=8,
             color=palette.MUTED,
         )
@@ -136,13 +130,11 @@ def _layers(axes: Axes, model: ModelStudy, scale: Scale, percent: float) -> None
     axes.set_xticks(range(0, len(ticks), step), ticks[::step])
     axes.set_xlabel("layer")
     _change_axis(axes, scale, percent)
-    low, high = axes.get_ylim()
-    axes.set_ylim(low, high + 0.12 * (high - low))  # room for the stacks' names
-    if ticks:
+    if legend and ticks:
         axes.legend(loc="best")
 
 
-def _pruning(axes: Axes, model: ModelStudy, scale: Scale, percent: float) -> None:
+def _pruning(axes: Axes, model: ModelStudy, scale: Scale, percent: float, *, legend: bool) -> None:
     axes.set_title("heads of the middle layers removed")
     axes.set_xlabel("heads removed (%)")
     if model.pruning.empty:
@@ -152,8 +144,8 @@ def _pruning(axes: Axes, model: ModelStudy, scale: Scale, percent: float) -> Non
     spread = pruning_spread(model.pruning, "crps_change")
     for low, high, alpha in (("low", "high", 0.18), ("minus", "plus", 0.3)):
         x = spread.index.to_numpy(dtype=np.float64)
-        band = [scale(spread[edge].to_numpy()) for edge in (low, high)]
-        axes.fill_between(x, *band, color=palette.STRATEGY["random"], alpha=alpha, linewidth=0)
+        bottom, top = (scale(spread[edge].to_numpy()) for edge in (low, high))
+        axes.fill_between(x, bottom, top, color=palette.STRATEGY["random"], alpha=alpha, linewidth=0)
     table = model.pruning.assign(change=in_percent(model.pruning["crps_change"]))
     for strategy, colour in palette.STRATEGY.items():
         means = table[table["strategy"] == strategy].groupby("percent")["change"].mean()
@@ -168,30 +160,26 @@ def _pruning(axes: Axes, model: ModelStudy, scale: Scale, percent: float) -> Non
             label=palette.STRATEGY_LABEL[strategy],
         )
     _change_axis(axes, scale, percent)
-    axes.legend(loc="upper left")
+    if legend:
+        axes.legend(loc="upper left")
 
 
-def _forecast(axes: Axes, model: ModelStudy) -> None:
-    if not model.examples:
+def _forecast(axes: Axes, example: Example | None) -> None:
+    if example is None:
         axes.set_axis_off()
         return
-    example: Example = model.examples[0]
     axes.set_title(f"{example.configuration}: before and after")
-    horizon = len(example.target)
-    history = example.context[-CONTEXT_HORIZONS * horizon :]
-    ahead = np.arange(horizon)
+    history = history_of(example)
+    ahead = np.arange(len(example.target))
     axes.plot(np.arange(-len(history), 0), history, color=palette.MUTED, linewidth=1)
     axes.plot(ahead, example.target, color=palette.INK, linewidth=1.4, label="what followed")
     for name, values, colour in (
-        ("intact", example.before, palette.BEFORE),
-        ("ablated", example.after, palette.AFTER),
+        ("before: median, 10-90 %", example.before, palette.BEFORE),
+        ("after", example.after, palette.AFTER),
     ):
         low, middle, high = (quantile(values, example.levels, level) for level in (0.1, 0.5, 0.9))
         axes.fill_between(ahead, low, high, color=colour, alpha=0.2, linewidth=0)
         axes.plot(ahead, middle, color=colour, label=name)
-    axes.set_xlabel(f"steps; ablated: {_short(example.ablation)}")
+    removed = textwrap.fill(f"ablated: {example.ablation}", 60, max_lines=2, placeholder=" ...")
+    axes.set_xlabel(f"steps from the start of the forecast\n{removed}")
     axes.legend(loc="upper left")
-
-
-def _short(text: str, width: int = 48) -> str:
-    return text if len(text) <= width else text[: width - 3] + "..."

@@ -26,13 +26,16 @@ class Scale:
         array = np.where(np.isfinite(array), array, np.nan)
         return array if self.threshold is None else np.arcsinh(array / self.threshold)
 
-    def ticks(self) -> tuple[list[float], list[str]]:
+    def ticks(self, *, dense: bool = True) -> tuple[list[float], list[str]]:
         """Positions and labels of the ticks of a logarithmic scale, in percent: 0, 1, 10, ..."""
         if self.threshold is None:
             return [], []
-        steps = [self.threshold * 10.0**power for power in range(12)]
-        up = [step for step in steps if step <= max(self.high, self.threshold) * 1.5]
-        down = [-step for step in steps if step <= -self.low * 1.5]
+        reach = max(self.high, -self.low) / self.threshold
+        # a tick at 3, 30, ... too while there is room
+        factors = (1.0, 3.0) if dense and reach < 1000 else (1.0,)
+        steps = [self.threshold * factor * 10.0**power for power in range(12) for factor in factors]
+        up = [step for step in steps if step <= max(self.high, self.threshold) * 1.2]
+        down = [-step for step in steps if step <= -self.low * 1.2]
         values = [*reversed(down), 0.0, *up]
         return [float(position) for position in self(values)], [f"{value:,.6g}" for value in values]
 

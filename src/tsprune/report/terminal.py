@@ -31,10 +31,12 @@ def print_summary(study: Study, console: Console) -> None:
 
 def _table(title: str, *columns: str, left: int = 1) -> Table:
     """A table whose first `left` columns are words and whose others are numbers."""
-    table = Table(title=title, title_justify="left", title_style="bold", header_style="dim", box=None, pad_edge=False)
+    table = Table(
+        title=title, title_justify="left", title_style="bold", header_style="dim", box=None, pad_edge=False
+    )
     for index, name in enumerate(columns):
         words = index < left
-        table.add_column(name, justify="left" if words else "right", overflow="fold", no_wrap=False)
+        table.add_column(name, justify="left" if words else "right", overflow="fold", no_wrap=not words)
     return table
 
 
@@ -83,7 +85,8 @@ def _layers(study: Study) -> Table:
 def _pruning(study: Study) -> Table:
     table = _table(
         "Pruning the middle layers' heads: change of CRPS",
-        "model", "heads removed", "highest rank first", "lowest rank first", "random, mean", "lowest to highest",
+        "model", "heads removed", "highest\nrank first", "lowest\nrank first", "random\nmean",
+        "random\nlowest to highest",
     )  # fmt: skip
     for model in study.models:
         point = pruning_at(model)

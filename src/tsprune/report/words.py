@@ -1,4 +1,4 @@
-"""Numbers as people read them, and the study's result in sentences made from its numbers."""
+"""Numbers as people read them, and a study's result in sentences made from them."""
 
 from __future__ import annotations
 
@@ -39,12 +39,12 @@ def parameters(number: int) -> str:
     return f"{number}"
 
 
-def result_in_words(study: Study) -> str:
-    """One paragraph: what was studied, how the claims fared, what pruning cost."""
-    models = count(len(study.models), "checkpoint")
-    sentences = [f"{models} on the suite {study.suite} ({count(study.windows, 'window')}): {_claims(study)}"]
-    sentences += [sentence for model in study.models for sentence in _about(model)]
-    return " ".join(sentences)
+def headline(study: Study) -> str:
+    """What was studied and how the claims fared, in one sentence."""
+    windows = count(study.windows, "window")
+    return (
+        f"{count(len(study.models), 'checkpoint')} on the suite {study.suite} ({windows}): {_claims(study)}"
+    )
 
 
 def _claims(study: Study) -> str:
@@ -56,13 +56,15 @@ def _claims(study: Study) -> str:
     return text + (f"; {moot} not applicable." if moot else ".")
 
 
-def _about(model: ModelStudy) -> list[str]:
+def about(model: ModelStudy) -> str:
+    """What pruning and the layer sweep found on one model, in sentences; empty if neither was run."""
     found = []
     point = pruning_at(model)
     if point is not None:
         sentence = (
             f"{model.name}: removing {point.heads_removed} of its {point.heads_total} middle-layer heads "
-            f"({point.percent:.0f} %) by stable rank, highest first, changes CRPS by {percent(point.high_to_low)}"
+            f"({point.percent:.0f} %) by stable rank, highest first, changes CRPS by "
+            f"{percent(point.high_to_low)}"
         )
         if point.seeds:
             sentence += f", at random by {percent(point.random_mean)} (mean of {count(point.seeds, 'draw')})"
@@ -76,4 +78,4 @@ def _about(model: ModelStudy) -> list[str]:
             f"Of {subject} single {what} ablations, {worst} hurts most ({percent(worst.change)}) "
             f"and {best} least ({percent(best.change)})."
         )
-    return found
+    return " ".join(found)

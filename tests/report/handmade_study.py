@@ -1,0 +1,183 @@
+"""A study made by hand: plausible tables with random numbers, no model needed."""
+
+from __future__ import annotations
+
+import itertools
+
+import numpy as np
+import pandas as pd
+
+from tsprune.study.result import Claim, Example, ModelStudy, Study
+
+CONFIGURATIONS = ("ett1/H/short", "m4_hourly/H/short", "hospital/M/short", "us_births/D/short")
+LEVELS = tuple(round(0.1 * i, 1) for i in range(1, 10))
+ENCODER_DECODER = (("encoder", ("self",)), ("decoder", ("self", "cross")))
+SINGLE_STACK = (("stack", ("self",)),)
+
+
+def _changes(rng: np.random.Generator, rows: int, size: float) -> dict[str, np.ndarray]:
+    change = size * rng.lognormal(0, 1, rows) - 0.2 * size
+    return {
+        "mase_change": change,
+        "crps_change": change * rng.uniform(0.8, 1.3, rows),
+        "spearman_distance": rng.uniform(0, 0.5, rows),
+    }
+
+
+def _baseline(rng: np.random.Generator) -> pd.DataFrame:
+    n = len(CONFIGURATIONS)
+    naive = {"MASE": rng.uniform(0.9, 2, n), "CRPS": rng.uniform(0.03, 0.3, n)}
+    ratio = {metric: rng.uniform(0.5, 1.1, n) for metric in naive}
+    return pd.DataFrame(
+        {
+            "configuration": CONFIGURATIONS,
+            "windows": rng.integers(10, 400, n),
+            **{metric: naive[metric] * ratio[metric] for metric in naive},
+            **{f"seasonal_naive_{metric}": naive[metric] for metric in naive},
+            **{f"{metric}_ratio": ratio[metric] for metric in naive},
+        }
+    )
+
+
+def _layers(rng: np.random.Generator, stacks: tuple, layers: int) -> pd.DataFrame:
+    rows = []
+    for (stack, _), layer, unit in itertools.product(stacks, range(layers), ("heads", "mlp", "both")):
+        edge = 30 if layer in (0, layers - 1) else 1
+        one = {key: float(v[0]) for key, v in _changes(rng, 1, 0.01 * edge).items()}
+        address = f"{stack}.{layer}.mlp" if unit == "mlp" else f"{stack}.{layer}"
+        rows.append({"stack": stack, "layer": layer, "unit": unit, "address": address, **one})
+    return pd.DataFrame(rows)
+
+
+def _heads(rng: np.random.Generator, stacks: tuple, layers: int, heads: int) -> pd.DataFrame:
+    places = [
+        (stack, layer, kind, head)
+        for stack, kinds in stacks
+        for layer in range(layers)
+        for kind in kinds
+        for head in range(heads)
+    ]
+    table = pd.DataFrame(places, columns=["stack", "layer", "attention", "head"])
+    table.insert(0, "address", [f"{s}.{la}.{k}.head.{h}" for s, la, k, h in places])
+    table["stable_rank"] = rng.uniform(1, 16, len(places))
+    table["stable_rank_effective"] = table["stable_rank"] * rng.uniform(0.7, 1.0, len(places))
+    for name, values in _changes(rng, len(places), 0.004).items():
+        table[name] = values
+    return table
+
+
+def _correlations(rng: np.random.Generator, stacks: tuple, heads: int) -> pd.DataFrame:
+    rows = [
+        (stack, kind, variant, metric, rng.uniform(-0.8, 0.2), rng.uniform(0, 0.2), heads)
+        for stack, kinds in stacks
+        for kind in kinds
+        for variant in ("paper", "effective")
+        for metric in ("mase_change", "crps_change")
+    ]
+    columns = ["stack", "attention", "variant", "metric", "correlation", "p_value", "heads"]
+    return pd.DataFrame(rows, columns=columns)
+
+
+PRUNING_COLUMNS = ["percent", "strategy", "seed", "heads_removed", "heads_total"]
+
+
+def _pruning(rng: np.random.Generator, total: int) -> pd.DataFrame:
+    rows = []
+    for percent in (10, 20, 30, 40, 50):
+        for strategy, size, seeds in (("high-to-low", 1, 1), ("low-to-high", 3, 1), ("random", 2, 5)):
+            for seed in range(seeds):
+                one = {key: float(v[0]) for key, v in _changes(rng, 1, 0.001 * percent * size).items()}
+                keys = (percent, strategy, seed, round(total * percent / 100), total)
+                rows.append(dict(zip(PRUNING_COLUMNS, keys, strict=True)) | one)
+    return pd.DataFrame(rows)
+
+
+def _heads_at(rng: np.random.Generator, stacks: tuple, layers: int, heads: int) -> pd.DataFrame:
+    rows = []
+    for stack, kinds in stacks:
+        for layer, kind, selection in itertools.product(range(layers), kinds, ("test", "calibration")):
+            stay = int(rng.integers(0, heads + 1))
+            order = str(rng.choice(["high-to-low", "low-to-high"]))
+            change = float(rng.uniform(0, 0.01))
+            rows.append((stack, layer, kind, heads, selection, order, heads - stay, stay, change))
+    columns = [
+        "stack",
+        "layer",
+        "attention",
+        "heads",
+        "selection",
+        "order",
+        "removed",
+        "heads_at",
+        "score_change",
+    ]
+    return pd.DataFrame(rows, columns=columns)
+
+
+def _example(rng: np.random.Generator, configuration: str) -> Example:
+    t = np.arange(300 + 48)
+    series = 20 + 5 * np.sin(2 * np.pi * t / 24) + 0.02 * t + rng.normal(0, 0.6, len(t))
+    spread = np.linspace(-1.3, 1.3, 9)[:, None] * np.linspace(0.8, 2, 48)
+    before = series[300:] + rng.normal(0, 0.7, 48) + spread
+    after = 0.6 * series[300:] + 9 + 1.7 * spread
+    return Example(
+        configuration,
+        series[:300].astype(np.float32),
+        series[300:].astype(np.float32),
+        before.astype(np.float32),
+        after.astype(np.float32),
+        LEVELS,
+        "50 % of the middle layers' heads, highest stable rank first, and the MLPs of layers 2 and 3",
+    )
+
+
+def make_model(
+    name: str, *, stacks: tuple = SINGLE_STACK, layers: int = 6, heads: int = 8, seed: int = 0
+) -> ModelStudy:
+    """One model's tables; with fewer than three layers there is nothing to prune, as in a real study."""
+    rng = np.random.default_rng(seed)
+    pruning = _pruning(rng, 3 * heads)
+    return ModelStudy(
+        name=name,
+        family="chronos_bolt" if len(stacks) > 1 else "timesfm",
+        parameters=int(rng.integers(1_000_000, 3_000_000)),
+        sha256=rng.bytes(32).hex(),
+        baseline=_baseline(rng),
+        mase_ratio=float(rng.uniform(0.7, 1)),
+        crps_ratio=float(rng.uniform(0.6, 1)),
+        layers=_layers(rng, stacks, layers),
+        heads=_heads(rng, stacks, layers, heads),
+        rank_correlation=_correlations(rng, stacks, layers * heads),
+        pruning=pruning if layers > 2 else pruning.iloc[:0],
+        heads_at=_heads_at(rng, stacks, layers, heads),
+        examples=tuple(_example(rng, name) for name in CONFIGURATIONS),
+        seconds=float(rng.uniform(30, 300)),
+    )
+
+
+def make_study(*models: ModelStudy, skipped: tuple[tuple[str, str], ...] = ()) -> Study:
+    """A study of `models` with three claims about each and one about all."""
+    claims = [Claim("all", "Stable-rank pruning beats random.", "confirmed", "True for every model.")]
+    for index, model in enumerate(models):
+        claims += [
+            Claim(
+                model.name,
+                f"Middle layers tolerate ablation ({index}).",
+                "confirmed",
+                "28 % of heads: +4.1 %.",
+            ),
+            Claim(
+                model.name,
+                f"First and last layers do not ({index}).",
+                "refuted",
+                "First layer: +12.0 % MASE.",
+            ),
+            Claim(
+                model.name,
+                f"MLPs are needed ({index}).",
+                "not applicable",
+                "It has a decoder and an encoder.",
+            ),
+        ]
+    manifest = {"tsprune": "0.1.0", "torch": "2.13.0", "seeds": [0, 1, 2], "arguments": {"windows": 64}}
+    return Study("pocket", 512, 1.0, models, tuple(claims), skipped, manifest)

@@ -1,0 +1,134 @@
+"""Figures draw the study's numbers, and scales map them without loss."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from handmade_study import ENCODER_DECODER, make_model, make_study
+from hypothesis import given
+from hypothesis import strategies as st
+
+from tsprune.report import figures
+from tsprune.report.scale import Scale, scale_for
+from tsprune.study.result import Study
+
+
+def views(figure, view: str) -> list:
+    return [trace for trace in figure.data if (trace.meta or {}).get("view") == view]
+
+
+def test_layer_curves_hold_every_change(study: Study) -> None:
+    figure = figures.layer_curves(study)
+    for metric in ("crps_change", "mase_change"):
+        drawn = np.concatenate([np.asarray(trace.customdata)[:, 0] for trace in views(figure, metric)])
+        wanted = np.concatenate([100 * m.layers[metric].to_numpy() for m in study.models])
+        np.testing.assert_allclose(np.sort(drawn.astype(float)), np.sort(wanted))
+
+
+def test_buttons_show_one_metric_at_a_time(study: Study) -> None:
+    figure = figures.layer_curves(study)
+    buttons = figure.layout.updatemenus[0].buttons
+    assert [b.label for b in buttons] == ["CRPS", "MASE"]
+    for button, metric in zip(buttons, ("crps_change", "mase_change"), strict=True):
+        shown = [
+            t.meta["view"] for t, seen in zip(figure.data, button.args[0]["visible"], strict=True) if seen
+        ]
+        assert set(shown) == {metric}
+    assert [t.visible for t in figure.data] == list(buttons[0].args[0]["visible"])
+
+
+def test_each_name_is_once_in_the_legend_of_a_view(study: Study) -> None:
+    for draw in (figures.layer_curves, figures.pruning_curves):
+        for metric in ("crps_change", "mase_change"):
+            names = [t.name for t in views(draw(study), metric) if t.showlegend is not False]
+            assert len(names) == len(set(names)) >= 3
+
+
+def test_pruning_means_and_bands(study: Study) -> None:
+    table = study.models[0].pruning
+    spread = figures.pruning_spread(table, "crps_change")
+    draws = 100 * table[(table.strategy == "random") & (table.percent == 30)]["crps_change"]
+    row = spread.loc[30.0]
+    assert (row["low"], row["high"], row["draws"]) == (draws.min(), draws.max(), 5)
+    assert row["plus"] - row["minus"] == pytest.approx(2 * draws.std())
+    assert (spread.loc[0.0] == 0).all()
+    lines = {t.legendgroup: t for t in views(figures.pruning_curves(study), "crps_change") if t.xaxis == "x"}
+    line = lines["random"]
+    assert list(line.x) == [0, 10, 20, 30, 40, 50]
+    assert line.customdata[3] == pytest.approx(draws.mean())
+
+
+def test_one_random_draw_has_no_band() -> None:
+    model = make_model("one", layers=4, heads=4)
+    few = model.pruning[(model.pruning.strategy != "random") | (model.pruning.seed == 0)]
+    object.__setattr__(model, "pruning", few)
+    names = {trace.name for trace in figures.pruning_curves(make_study(model)).data}
+    assert not [name for name in names if "lowest to highest" in name]
+    assert "random (mean)" in names
+
+
+def test_head_maps_put_each_head_in_its_cell() -> None:
+    model = make_model("m", stacks=ENCODER_DECODER, layers=3, heads=5)
+    shuffled = model.heads.sample(frac=1, random_state=0)
+    object.__setattr__(model, "heads", shuffled)
+    figure = figures.head_maps(model)
+    for _, head in shuffled.iterrows():
+        matching = [
+            np.asarray(trace.z)[head["layer"], head["head"]]
+            for trace in views(figure, "stable_rank_effective")
+        ]
+        assert head["stable_rank_effective"] in matching
+    assert len(figure.data) == 3 * 3
+
+
+def test_uneven_heads_leave_gaps() -> None:
+    model = make_model("m", layers=3, heads=4)
+    object.__setattr__(model, "heads", model.heads[model.heads["address"] != "stack.1.self.head.3"])
+    z = np.asarray(figures.head_maps(model).data[0].z)
+    assert np.argwhere(np.isnan(z)).tolist() == [[1, 3]]
+
+
+def test_correlations_are_in_the_titles() -> None:
+    model = make_model("m", layers=3, heads=4)
+    figure = figures.rank_against_effect(model)
+    table = model.rank_correlation
+    for button, variant in zip(figure.layout.updatemenus[0].buttons, ("paper", "effective"), strict=True):
+        row = table[(table.variant == variant) & (table.metric == "crps_change")].iloc[0]
+        assert f"{row.correlation:+.2f}" in button.args[1]["annotations[0].text"]
+    assert (
+        figure.layout.annotations[0].text
+        == figure.layout.updatemenus[0].buttons[0].args[1]["annotations[0].text"]
+    )
+
+
+def test_heads_at_draws_what_must_stay(study: Study) -> None:
+    drawn = [t for t in figures.heads_at(study).data if t.name.startswith("must stay")]
+    total = sum(int(np.asarray(t.y).sum()) for t in drawn)
+    assert total == sum(int(m.heads_at["heads_at"].sum()) for m in study.models)
+
+
+def test_a_quantile_between_levels_is_interpolated() -> None:
+    forecast = np.array([[3.0, 30.0], [1.0, 10.0]], dtype=np.float32)
+    np.testing.assert_allclose(figures.quantile(forecast, (0.9, 0.1), 0.5), [2.0, 20.0])
+    np.testing.assert_allclose(figures.quantile(forecast, (0.9, 0.1), 0.1), [1.0, 10.0])
+
+
+def test_small_effects_are_linear_and_wide_ones_logarithmic() -> None:
+    assert scale_for([[0.5, 3.0]], threshold=1.0).threshold is None
+    assert scale_for([[0.5, 300.0]], threshold=1.0).threshold == 1.0
+    assert scale_for([[float("nan"), float("inf")]]).threshold is None
+
+
+@given(st.lists(st.floats(-1e6, 1e6), min_size=1), st.floats(1e-3, 10))
+def test_a_scale_is_monotone_odd_and_holds_all_values(values: list[float], threshold: float) -> None:
+    scale = Scale(threshold, min([*values, 0.0]), max([*values, 0.0]))
+    ordered = scale(np.sort(values))
+    assert (np.diff(ordered) >= 0).all()
+    np.testing.assert_allclose(scale(np.negative(values)), -scale(values))
+    low, high = scale.range()
+    assert low <= ordered[0] <= ordered[-1] <= high
+    positions, labels = scale.ticks()
+    assert len(positions) == len(labels)
+    np.testing.assert_allclose(
+        scale([float(label.replace(",", "")) for label in labels]), positions, rtol=1e-4
+    )
