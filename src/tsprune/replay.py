@@ -10,7 +10,7 @@
    the first forecast differs, and are computed.
 
 Results are bit-identical to the plain run. Objects that a block changes in place (a key-value
-cache) are recorded as copies and put back as copies.
+cache) are recorded as copies and put back as copies; gradients do not flow through these.
 """
 
 from __future__ import annotations
@@ -39,7 +39,12 @@ def _kept(value: Any) -> Any:
     """`value` for safe keeping: tensors as they are, containers rebuilt, state copied."""
     if isinstance(value, tuple) and type(value) is tuple:
         return tuple(_kept(item) for item in value)
-    return copy.deepcopy(value) if _is_state(value) and not _is_model_output(value) else value
+    return _copied(value) if _is_state(value) and not _is_model_output(value) else value
+
+
+def _copied(state: Any) -> Any:
+    """A deep copy, its tensors detached (those made under autograd cannot be copied otherwise)."""
+    return copy.deepcopy(state, {id(tensor): tensor.detach().clone() for tensor in _tensors(state)})
 
 
 def _is_model_output(value: object) -> bool:
@@ -169,7 +174,7 @@ class Replay:
             if keep_inputs:
                 inputs = (_kept(args), {name: _kept(value) for name, value in kwargs.items()})
             output = original(*args, **kwargs)
-            states = copy.deepcopy(_states(args, kwargs))
+            states = _copied(_states(args, kwargs))
             calls.append(_Call(_kept(output), inputs, states))
             return output
 
@@ -240,7 +245,7 @@ def _replayed(
             return original(*args, **kwargs)
         call = calls[gate.index]
         for state, left in zip(_states(args, kwargs), call.states, strict=True):
-            vars(state).update(copy.deepcopy(vars(left)))
+            vars(state).update(vars(_copied(left)))
         return _kept(call.output)
 
     return forward

@@ -192,3 +192,17 @@ def test_memory_is_counted_and_freed(model: Forecaster) -> None:
     replay.forget(1)
     replay.forget("never recorded")
     assert replay.nbytes == 0
+
+
+def test_the_networks_own_output_is_replayed_too(model: Forecaster) -> None:
+    """Also where gradients are recorded, as they are in torch unless one asks otherwise."""
+    contexts = full_length(model, 2)
+    replay = Replay(model)
+    with replay.record("windows"):
+        model.teacher_forced(contexts)
+    for component in spread(model.anatomy.components("head"), 5):
+        with ablate(model, component):
+            expected = model.teacher_forced(contexts)
+            with replay.reuse("windows", [component]):
+                actual = model.teacher_forced(contexts)
+        np.testing.assert_array_equal(actual.detach(), expected.detach(), err_msg=component.address)
