@@ -87,7 +87,10 @@ def _score_rows(directory: Path, root: Path | None) -> str:
 def _half(source: Path, target: Path) -> int:
     tensors = load_file(source)
     save_file(
-        {name: tensor.half().contiguous() if tensor.is_floating_point() else tensor for name, tensor in tensors.items()},
+        {
+            name: tensor.half().contiguous() if tensor.is_floating_point() else tensor
+            for name, tensor in tensors.items()
+        },
         target,
         metadata={"format": "pt"},
     )

@@ -71,7 +71,8 @@ class Schedule:
 
 def _split(parameters: Iterable[tuple[str, Tensor]]) -> tuple[list[Tensor], list[Tensor]]:
     """(matrices inside the transformer blocks, everything else)."""
-    matrices, rest = [], []
+    matrices: list[Tensor] = []
+    rest: list[Tensor] = []
     for name, parameter in parameters:
         inside = any(part in name for part in ("block.", "stacked_xf.", "layers."))
         is_matrix = parameter.ndim == 2 and "relative_attention_bias" not in name

@@ -19,7 +19,7 @@ Windows = NDArray[np.float32]
 def _cut(pool: Windows, count: int, length: int, rng: np.random.Generator) -> Windows:
     rows = rng.integers(0, len(pool), count)
     starts = rng.integers(0, pool.shape[1] - length + 1, count)
-    return pool[rows[:, None], starts[:, None] + np.arange(length)]
+    return np.asarray(pool[rows[:, None], starts[:, None] + np.arange(length)])
 
 
 def draw(pool: Windows, count: int, length: int, rng: np.random.Generator) -> Windows:
@@ -36,7 +36,7 @@ def draw(pool: Windows, count: int, length: int, rng: np.random.Generator) -> Wi
     deviation = x.std(axis=1, keepdims=True)
     varies = deviation[:, 0] > 0.02
     x = (x - x.mean(axis=1, keepdims=True))[varies] / deviation[varies]
-    return np.clip(x, -CLIP, CLIP).astype(np.float32)
+    return np.asarray(np.clip(x, -CLIP, CLIP), dtype=np.float32)
 
 
 def batches(

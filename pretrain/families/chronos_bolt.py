@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import dataclasses
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -48,6 +49,20 @@ class Size:
 
 
 def config(size: Size) -> T5Config:
+    chronos = {
+        "context_length": size.context,
+        "prediction_length": size.horizon,
+        "input_patch_size": size.patch,
+        "input_patch_stride": size.patch,
+        "quantiles": [round(float(q), 1) for q in LEVELS],
+        "use_reg_token": True,
+    }
+    # what upstream adds to transformers' T5Config
+    added: dict[str, Any] = {
+        "decoder_start_token_id": 0,
+        "chronos_pipeline_class": "ChronosBoltPipeline",
+        "chronos_config": chronos,
+    }
     return T5Config(
         architectures=["ChronosBoltModelForForecasting"],
         d_model=size.width,
@@ -63,16 +78,7 @@ def config(size: Size) -> T5Config:
         use_cache=False,
         pad_token_id=0,
         eos_token_id=1,
-        decoder_start_token_id=0,
-        chronos_pipeline_class="ChronosBoltPipeline",
-        chronos_config={
-            "context_length": size.context,
-            "prediction_length": size.horizon,
-            "input_patch_size": size.patch,
-            "input_patch_stride": size.patch,
-            "quantiles": [round(float(q), 1) for q in LEVELS],
-            "use_reg_token": True,
-        },
+        **added,
     )
 
 
@@ -114,6 +120,7 @@ class ChronosBoltObjective:
         return WithReconstruction(bolt, self.size)
 
     def loss(self, model: nn.Module, windows: Windows, step: int, progress: float) -> Losses:
+        assert isinstance(model, WithReconstruction)
         rng = np.random.default_rng([step, 17])
         early = max(0.0, 1 - progress / 0.4)
         length = int(rng.choice(self.size.contexts, p=early * EARLY + (1 - early) * LATE))
@@ -163,4 +170,5 @@ class ChronosBoltObjective:
         return quantiles, model.reconstruct(encoded[:, :-1]).float()
 
     def export(self, model: nn.Module, directory: Path) -> None:
+        assert isinstance(model, WithReconstruction)
         model.bolt.save_pretrained(directory)

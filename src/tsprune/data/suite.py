@@ -48,7 +48,7 @@ class Configuration:
         rows = np.flatnonzero(keep)
         return dataclasses.replace(
             self,
-            contexts=[self.contexts[row] for row in rows],
+            contexts=[self.contexts[int(row)] for row in rows],
             targets=self.targets[rows],
             series=self.series[rows],
         )

@@ -69,7 +69,7 @@ def _harmonic_profile(n: int, rng: np.random.Generator) -> Array:
 def _smooth_profile(n: int, rng: np.random.Generator) -> Array:
     width = max(1, int(n * rng.uniform(0.03, 0.25)))
     window = np.hanning(width + 2)[1:-1]
-    return np.convolve(np.tile(rng.standard_normal(n), 3), window, "same")[n : 2 * n]
+    return np.asarray(np.convolve(np.tile(rng.standard_normal(n), 3), window, "same")[n : 2 * n])
 
 
 def _bump_profile(n: int, rng: np.random.Generator) -> Array:
@@ -92,10 +92,10 @@ _PROFILES: tuple[Callable[[int, np.random.Generator], Array], ...] = (
 
 
 def _seasonal(period: float, length: int, rng: np.random.Generator) -> Array:
-    samples = max(2, int(round(period)))
+    samples = max(2, round(period))
     profile = _unit(_PROFILES[rng.integers(len(_PROFILES))](samples, rng))
     phase = np.arange(length) / period * samples + rng.integers(samples)
-    return profile[np.floor(phase).astype(int) % samples]
+    return np.asarray(profile[np.floor(phase).astype(int) % samples])
 
 
 # --- parts of a series --------------------------------------------------------------------------

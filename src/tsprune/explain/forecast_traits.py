@@ -9,11 +9,14 @@ from scipy.signal import periodogram
 
 Array = NDArray[np.floating]
 HARMONICS = 3
+# variation below this share of the size of the values is rounding, not shape
+FLAT = 1e-10
 
 
 def filled(context: Array) -> NDArray[np.float64]:
     """A history [T] as float64 with gaps interpolated linearly (at the ends: the nearest value)."""
-    return pd.Series(context, dtype=np.float64).interpolate(limit_direction="both").to_numpy()
+    series = pd.Series(context, dtype=np.float64)
+    return np.asarray(series.interpolate(limit_direction="both"), dtype=np.float64)
 
 
 def parroting(forecast: Array, context: Array) -> float:
@@ -25,32 +28,54 @@ def parroting(forecast: Array, context: Array) -> float:
     context is constant, or the context is shorter than the forecast.
     """
     x, f = filled(context), np.asarray(forecast, dtype=np.float64)
-    if len(x) < len(f) or len(f) < 2:
+    if len(x) < len(f) or len(f) < 2 or _constant(f) or _constant(x):
         return float("nan")
     segments = np.lib.stride_tricks.sliding_window_view(x, len(f))
     deviations = segments - segments.mean(axis=1, keepdims=True)
     f = f - f.mean()
-    norms = np.linalg.norm(deviations, axis=1) * np.linalg.norm(f)
-    # relative to the size of the values, so that rounding of a constant does not count as shape
-    usable = norms > 1e-10 * (1 + np.abs(x).max()) ** 2
+    norms = np.linalg.norm(deviations, axis=1)
+    usable = norms > FLAT * np.abs(x).max() * np.sqrt(len(f))
     if not usable.any():
         return float("nan")
-    return float((deviations[usable] @ f / norms[usable]).max())
+    correlations = deviations[usable] @ f / norms[usable] / np.linalg.norm(f)
+    return float(np.clip(correlations.max(), -1, 1))
 
 
 def dominant_period(context: Array) -> float:
     """Period, in steps, of the highest peak of the detrended periodogram; NaN if there is none.
 
     context : [T], NaN where missing; periods from 2 steps to half the context count
+
+    The peak is placed between the periodogram's frequencies by a parabola through its logarithm; a
+    whole number of steps that is within a quarter of their spacing is taken (a calendar's periods are
+    whole, and a horizon of 12 holds one of 12 but none of 12.05).
     """
     x = filled(context)
-    if len(x) < 8:
+    if len(x) < 8 or _constant(x):
         return float("nan")
-    frequency, power = periodogram(x, detrend="linear", window="hann")
-    allowed = frequency >= 2 / len(x)
-    if not allowed.any() or power[allowed].max() <= 1e-12 * (1 + np.abs(x).max()) ** 2:
+    frequency, power = periodogram(x / np.abs(x).max(), detrend="linear", window="hann")
+    allowed = np.flatnonzero(frequency >= 2 / len(x))
+    if not len(allowed) or power[allowed].max() <= FLAT**2:
         return float("nan")
-    return float(1 / frequency[allowed][power[allowed].argmax()])
+    peak = int(allowed[power[allowed].argmax()])
+    found = frequency[peak] + _parabola_top(power, peak) / len(x)
+    whole = round(1 / found)
+    return float(whole) if abs(1 / whole - found) <= 0.25 / len(x) else float(1 / found)
+
+
+def _parabola_top(power: NDArray[np.float64], peak: int) -> float:
+    """Where, in steps from `peak`, the parabola through three log powers has its top, in [-0.5, 0.5]."""
+    if peak + 1 >= len(power):
+        return 0.0
+    left, top, right = np.log(power[peak - 1 : peak + 2] + FLAT * power[peak])
+    curvature = left - 2 * top + right
+    return float(np.clip(0.5 * (left - right) / curvature, -0.5, 0.5)) if curvature < 0 else 0.0
+
+
+def _constant(values: NDArray[np.float64]) -> bool:
+    """Whether nothing varies, or nothing is known; rounding of a constant is no variation."""
+    size = np.abs(values).max()
+    return not (np.isfinite(size) and np.ptp(values) > FLAT * size)
 
 
 def seasonal_share(values: Array, period: float) -> float:
@@ -60,13 +85,12 @@ def seasonal_share(values: Array, period: float) -> float:
     squares. NaN if the horizon does not hold a whole period, or the values are constant.
     """
     y = np.asarray(values, dtype=np.float64)
-    y = y - y.mean()
-    total = float(y @ y)
     count = min(HARMONICS, int(period // 2)) if np.isfinite(period) else 0
-    if count < 1 or len(y) < max(period, 4 * count) or total <= 1e-12 * (1 + np.abs(values).max()) ** 2:
+    if count < 1 or len(y) < max(period, 4 * count) or _constant(y):
         return float("nan")
+    y = y - y.mean()
     phase = 2 * np.pi * np.outer(np.arange(len(y)), np.arange(1, count + 1)) / period
     basis = np.hstack([np.cos(phase), np.sin(phase)])
     basis = basis - basis.mean(axis=0)
     fitted = basis @ np.linalg.lstsq(basis, y, rcond=None)[0]
-    return float(fitted @ fitted / total)
+    return float(fitted @ fitted / (y @ y))

@@ -23,7 +23,7 @@ def _block(stack: str, index: int, config: T5Config) -> Block:
 
 def anatomy(config: T5Config) -> Anatomy:
     """Anatomy relative to a module with T5 stacks `encoder` and `decoder`."""
-    depths = {"encoder": config.num_layers, "decoder": config.num_decoder_layers}
+    depths = {"encoder": config.num_layers, "decoder": config.num_decoder_layers or config.num_layers}
     stacks = tuple(
         Stack(name, tuple(_block(name, index, config) for index in range(depth)), module=name)
         for name, depth in depths.items()

@@ -13,6 +13,7 @@ import torch
 from numpy.typing import ArrayLike
 from safetensors.torch import load_file, save_file
 from timesfm import ForecastConfig, TimesFM_2p5_200M_torch
+from timesfm.configs import ResidualBlockConfig
 from timesfm.timesfm_2p5.timesfm_2p5_base import TimesFM_2p5_200M_Definition
 from timesfm.timesfm_2p5.timesfm_2p5_torch import TimesFM_2p5_200M_torch_module
 from torch import Tensor
@@ -26,13 +27,13 @@ GIFT_EVAL_CONTEXT = 2048  # what upstream uses there; config.json may say less (
 
 
 def _attention(path: str, heads: int, head_dim: int) -> AttentionSite:
-    fused = (Projection(f"{path}.qkv_proj", heads, head_dim, part) for part in range(3))
+    query, key, value = (Projection(f"{path}.qkv_proj", heads, head_dim, part) for part in range(3))
     factors = (
         Factor(f"{path}.query_ln.scale"),
         Factor(f"{path}.key_ln.scale"),
         Factor(f"{path}.per_dim_scale.per_dim_scale", "softplus"),
     )
-    return AttentionSite("self", path, f"{path}.out", heads, head_dim, *fused, factors=factors)
+    return AttentionSite("self", path, f"{path}.out", heads, head_dim, query, key, value, factors)
 
 
 def anatomy(definition: TimesFM_2p5_200M_Definition) -> Anatomy:
@@ -61,7 +62,7 @@ def definition_of(shapes: Shapes) -> TimesFM_2p5_200M_Definition:
         num_heads=width // shapes["stacked_xf.0.attn.query_ln.scale"][0],
     )
 
-    def residual(name: str, block: object) -> object:
+    def residual(name: str, block: ResidualBlockConfig) -> ResidualBlockConfig:
         inner, inputs = shapes[f"{name}.hidden_layer.weight"]
         outputs = shapes[f"{name}.output_layer.weight"][0]
         return dataclasses.replace(block, input_dims=inputs, hidden_dims=inner, output_dims=outputs)

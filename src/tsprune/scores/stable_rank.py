@@ -26,7 +26,8 @@ def singular_values(query: Tensor, key: Tensor) -> Tensor:
     """
     r_query = torch.linalg.qr(query.double(), mode="r").R
     r_key = torch.linalg.qr(key.double(), mode="r").R
-    return torch.linalg.svdvals(r_query @ r_key.mT)
+    values: Tensor = torch.linalg.svdvals(r_query @ r_key.mT)
+    return values
 
 
 def stable_rank(values: Tensor) -> Tensor:

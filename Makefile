@@ -1,0 +1,46 @@
+# make study   set everything up and run the main job on what the package embeds (offline)
+# make test    set everything up and run the tests
+# make lint    style and types
+# make bench   timed comparisons, each printing a ratio
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+PIP := $(BIN)/python -m pip --disable-pip-version-check
+export OMP_WAIT_POLICY ?= PASSIVE
+
+.PHONY: study test lint bench clean
+
+study: $(VENV)/.installed
+	HF_HUB_OFFLINE=1 $(BIN)/tsprune study --out study
+
+test: $(VENV)/.installed-test
+	$(BIN)/python -m pytest $(PYTEST_ARGS)
+
+lint: $(VENV)/.installed-test $(VENV)/.installed-lint
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+bench: $(VENV)/.installed-test
+	for benchmark in benchmarks/*.py; do $(BIN)/python $$benchmark || exit 1; done
+
+$(VENV)/bin/python:
+	$(PYTHON) -c 'import sys; sys.exit(0 if sys.version_info >= (3, 11) else "tsprune needs Python 3.11 or newer")'
+	$(PYTHON) -m venv $(VENV)
+	$(PIP) install --quiet --upgrade "pip>=25.1"
+
+$(VENV)/.installed: pyproject.toml constraints.txt | $(VENV)/bin/python
+	$(PIP) install --quiet --constraint constraints.txt --editable ".[all]"
+	touch $@
+
+$(VENV)/.installed-test: $(VENV)/.installed
+	$(PIP) install --quiet --constraint constraints.txt --editable ".[all,picture]" --group test
+	touch $@
+
+$(VENV)/.installed-lint: $(VENV)/.installed
+	$(PIP) install --quiet --constraint constraints.txt --group lint
+	touch $@
+
+clean:
+	rm -rf $(VENV) study build dist .pytest_cache .ruff_cache .mypy_cache .hypothesis
