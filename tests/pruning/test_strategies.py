@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections import Counter
 
 import numpy as np
@@ -102,7 +103,7 @@ def test_within_a_sublayer_no_kept_head_precedes_a_removed_one(
 def test_growing_counts_only_add_heads(values: list[list[float]], order: Order) -> None:
     heads = stacked(values)
     prefixes = [addresses(remove_ranked(heads, count, order)) for count in range(len(heads) + 1)]
-    assert all(before < after for before, after in zip(prefixes, prefixes[1:], strict=False))
+    assert all(before < after for before, after in itertools.pairwise(prefixes))
 
 
 @pytest.mark.parametrize("order", ORDERS)

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from tsprune.ablation import Ablation, applied
 from tsprune.capture import Reference, default_reference
-from tsprune.data.suite import Suite
+from tsprune.data.suite import Configuration, Suite
 from tsprune.errors import TspruneError
 from tsprune.evaluation import (
     Batch,
@@ -71,7 +71,8 @@ class SweepResult:
     rows : configuration -> int64 [M], the windows that could be forecast
     scores : ablation -> configuration -> scores of those windows; `CLEAN` is among the ablations
     forecasts : (ablation, configuration) -> Forecast of those windows, for ablations asked to keep
-    skipped : (window, reason) of what could not be forecast
+    skipped : (window, reason) of what could not be forecast; a window that the unablated model
+        answers with NaN or infinity is among them
     """
 
     rows: Mapping[str, NDArray[np.int64]]
@@ -132,7 +133,7 @@ def run(
     reference : for mean and resample ablations; None records one from synthetic series
     replay : False computes every forecast from the start, with the same numbers
 
-    Raises TspruneError for a suite without windows.
+    Raises TspruneError for a suite of which no window can be forecast.
     """
     if len(suite) == 0:
         raise TspruneError(f"the suite {suite.name} has no windows to sweep over")
@@ -156,14 +157,22 @@ def run(
                 done += 1
                 if progress is not None:
                     progress(done, total)
-    return _assemble(cells, collected, _skipped(model, suite))
+    skipped = _skipped(model, suite, runner.unanswered)
+    if not any(len(part.rows) for parts in collected.values() for part in parts):
+        what, reason = skipped[-1]
+        raise TspruneError(f"no window of {suite.name} could be forecast: {what}: {reason}")
+    return _assemble(cells, collected, skipped)
 
 
-def _skipped(model: Forecaster, suite: Suite) -> tuple[tuple[str, str], ...]:
+def _skipped(
+    model: Forecaster, suite: Suite, unanswered: Mapping[str, Sequence[int]]
+) -> tuple[tuple[str, str], ...]:
+    def left_out(c: Configuration) -> list[tuple[int, str]]:
+        not_finite = [(row, "the forecast is not finite") for row in unanswered.get(c.name, ())]
+        return sorted([*unforecastable(c, model.context_length), *not_finite])
+
     return suite.skipped + tuple(
-        (f"{c.name}, window {row}", reason)
-        for c in suite.configurations
-        for row, reason in unforecastable(c, model.context_length)
+        (f"{c.name}, window {row}", reason) for c in suite.configurations for row, reason in left_out(c)
     )
 
 
@@ -180,6 +189,7 @@ class _Runner:
     replay: Replay | None
     reference: Reference | None
     keep: frozenset[Ablation]
+    unanswered: dict[str, list[int]] = dataclasses.field(default_factory=dict)  # configuration -> rows
 
     def batch(
         self, prepared: Prepared, batch: Batch, cells: Sequence[Ablation]
@@ -188,14 +198,19 @@ class _Runner:
         horizon = prepared.configuration.horizon
         key = 0
         clean = self._clean(batch, horizon, key)
+        finite = np.asarray(np.isfinite(clean.quantiles).all(axis=(1, 2)))
+        if not finite.all():
+            lost = self.unanswered.setdefault(prepared.configuration.name, [])
+            lost += batch.rows[~finite].tolist()
         found = []
         for cell in cells:
             forecast = clean if cell is CLEAN else self._ablated(batch, horizon, cell, key)
             scores = WindowScores(
-                prepared.statistics(forecast, batch.rows),
-                spearman_distance(forecast.median, clean.median),
+                prepared.statistics(forecast, batch.rows).select(finite),
+                spearman_distance(forecast.median, clean.median)[finite],
             )
-            found.append((cell, _BatchScores(batch.rows, scores, forecast if cell in self.keep else None)))
+            kept = Forecast(forecast.quantiles[finite], forecast.levels) if cell in self.keep else None
+            found.append((cell, _BatchScores(batch.rows[finite], scores, kept)))
         if self.replay is not None:
             self.replay.forget(key)
         return found
@@ -223,6 +238,8 @@ def _assemble(
     scores: dict[Ablation, dict[str, WindowScores]] = {cell: {} for cell in cells}
     forecasts: dict[tuple[Ablation, str], Forecast] = {}
     for (cell, name), parts in collected.items():
+        if not any(len(part.rows) for part in parts):
+            continue
         found = np.concatenate([part.rows for part in parts])
         order = np.argsort(found)
         rows[name] = found[order]
