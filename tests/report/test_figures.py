@@ -9,6 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tsprune.report import figures
+from tsprune.report.figures.forecasts import quantile
+from tsprune.report.figures.pruning import pruning_spread
 from tsprune.report.scale import Scale, scale_for
 from tsprune.study.result import Study
 
@@ -46,7 +48,7 @@ def test_each_name_is_once_in_the_legend_of_a_view(study: Study) -> None:
 
 def test_pruning_means_and_bands(study: Study) -> None:
     table = study.models[0].pruning
-    spread = figures.pruning_spread(table, "crps_change")
+    spread = pruning_spread(table, "crps_change")
     draws = 100 * table[(table.strategy == "random") & (table.percent == 30)]["crps_change"]
     row = spread.loc[30.0]
     assert (row["low"], row["high"], row["draws"]) == (draws.min(), draws.max(), 5)
@@ -109,8 +111,8 @@ def test_heads_at_draws_what_must_stay(study: Study) -> None:
 
 def test_a_quantile_between_levels_is_interpolated() -> None:
     forecast = np.array([[3.0, 30.0], [1.0, 10.0]], dtype=np.float32)
-    np.testing.assert_allclose(figures.quantile(forecast, (0.9, 0.1), 0.5), [2.0, 20.0])
-    np.testing.assert_allclose(figures.quantile(forecast, (0.9, 0.1), 0.1), [1.0, 10.0])
+    np.testing.assert_allclose(quantile(forecast, (0.9, 0.1), 0.5), [2.0, 20.0])
+    np.testing.assert_allclose(quantile(forecast, (0.9, 0.1), 0.1), [1.0, 10.0])
 
 
 def test_small_effects_are_linear_and_wide_ones_logarithmic() -> None:

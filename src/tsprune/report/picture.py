@@ -12,7 +12,9 @@ import numpy as np
 from tsprune.errors import TspruneError
 from tsprune.report import palette
 from tsprune.report.atomic import write_whole
-from tsprune.report.figures import history_of, in_percent, pruning_scale, pruning_spread, quantile
+from tsprune.report.figures.forecasts import history_of, quantile
+from tsprune.report.figures.pruning import pruning_scale, pruning_spread
+from tsprune.report.figures.shared import in_percent
 from tsprune.report.scale import Scale, scale_for
 from tsprune.study.result import Example, ModelStudy, Study
 

@@ -1,0 +1,13 @@
+"""The report's pictures: pure functions from a study to a plotly figure.
+
+Every function takes `columns`, the number of panels side by side (None: as fits a wide page).
+Figures that differ only in `columns` have identical traces, so that a page can carry one set of
+data and two layouts. All changes are drawn in percent.
+"""
+
+from tsprune.report.figures.forecasts import forecasts
+from tsprune.report.figures.heads import head_maps, heads_at, rank_against_effect
+from tsprune.report.figures.layers import layer_curves
+from tsprune.report.figures.pruning import pruning_curves
+
+__all__ = ["forecasts", "head_maps", "heads_at", "layer_curves", "pruning_curves", "rank_against_effect"]
