@@ -121,12 +121,8 @@ def test_diffuse_heads_can_go(low: float, verdict: str) -> None:
     "table", [pd.DataFrame(columns=COLUMNS), pruning(0, 0, [0], percent=50)], ids=["empty", "other shares"]
 )
 def test_pruning_claims_need_heads(table: pd.DataFrame) -> None:
-    found = [
-        c for c in model_claims(model_study(pruning=table), headline(0.0), None) if "eads" in c.statement
-    ]
     for start in ("Stable-rank pruning costs", "Stable-rank pruning (highest", "Diffuse heads"):
         assert claim(start, model_study(pruning=table)).verdict == "not applicable"
-    assert found
 
 
 def mechanism(low: float, high: float, count: int = 20) -> Mechanism:

@@ -1,0 +1,120 @@
+"""What users import, and which part may import which."""
+
+from __future__ import annotations
+
+import ast
+import inspect
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import tsprune
+from tests.suites import small_suite, tiny
+
+SOURCE = Path(tsprune.__file__).parent
+
+
+def test_all_is_explicit_sorted_and_importable() -> None:
+    assert tsprune.__all__ == sorted(tsprune.__all__)
+    for name in tsprune.__all__:
+        assert hasattr(tsprune, name)
+    namespace: dict[str, object] = {}
+    exec("from tsprune import *", namespace)
+    assert set(tsprune.__all__) <= namespace.keys()
+
+
+def test_every_public_object_is_documented() -> None:
+    for name in tsprune.__all__:
+        assert inspect.getdoc(getattr(tsprune, name)), name
+
+
+def test_a_session_with_the_names_that_were_promised() -> None:
+    model = tsprune.load("bundled:timesfm")
+    components = model.anatomy.components()
+    forecast = model.forecast([np.arange(50.0), np.arange(70.0)], horizon=5)
+    assert forecast.quantiles.shape == (2, len(forecast.levels), 5)
+    np.testing.assert_array_equal(forecast.median, forecast.quantiles[:, forecast.levels.index(0.5)])
+    for what in ("stack.*.mlp", components[3], [components[3], "stack.0.mlp"]):
+        with tsprune.ablate(model, what, mode="zero"):
+            ablated = model.forecast([np.arange(50.0), np.arange(70.0)], horizon=5)
+        assert not np.array_equal(ablated.quantiles, forecast.quantiles)
+    heads = [c.address for c in components if c.kind == "head"]
+    assert tsprune.rank(model, by="stable_rank")["address"].tolist() == heads
+    assert len(tsprune.data.pocket()) > 0
+    assert "configs" in inspect.signature(tsprune.data.gift_eval).parameters
+
+
+def test_tables_of_the_promised_shape() -> None:
+    model, suite = tiny("tiny-timesfm"), small_suite()
+    frame = tsprune.evaluate(model, suite)
+    assert frame["configuration"].tolist() == [c.name for c in suite.configurations]
+    layers = tsprune.sweep(model, suite, units="layer")
+    assert layers["address"].tolist() == ["stack.0", "stack.1", "stack.2"]
+    at = tsprune.heads_at(model, suite, percent=1)
+    assert sorted(set(at["selection"])) == ["calibration", "test"]
+
+
+# --- who may import whom -------------------------------------------------------------------------
+
+# design: cli -> report -> explain, pruning -> sweep -> evaluation, scores -> ablation, capture,
+# replay -> models -> anatomy; `data` and `errors` are what anyone may see, `study` is between
+# report and what it reports on
+ALLOWED: dict[str, set[str]] = {
+    "errors": set(),
+    "anatomy": {"errors"},
+    "models": {"anatomy", "errors"},
+    "data": {"errors"},
+    "capture": {"anatomy", "models", "data", "errors"},
+    "replay": {"anatomy", "models", "errors"},
+    "ablation": {"anatomy", "capture", "models", "errors"},
+    "scores": {"anatomy", "models", "errors", "capture", "ablation", "replay", "data"},
+    "evaluation": {"anatomy", "models", "data", "errors"},
+}
+ALLOWED["sweep"] = {*ALLOWED["ablation"], "ablation", "data", "evaluation", "replay", "scores"}
+ALLOWED["explain"] = {*ALLOWED["sweep"], "sweep"}
+ALLOWED["pruning"] = {*ALLOWED["sweep"], "sweep"}
+ALLOWED["study"] = {*ALLOWED["pruning"], "pruning", "explain"}
+ALLOWED["report"] = {*ALLOWED["study"], "study"}
+
+
+def imported(path: Path) -> set[str]:
+    """Parts of tsprune that a file imports, also within functions and for types only."""
+    parts: set[str] = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        names: list[str] = []
+        if isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{path.name} has a relative import"
+            module = node.module or ""
+            names = [f"{module}.{alias.name}" for alias in node.names] if module == "tsprune" else [module]
+        elif isinstance(node, ast.Import):
+            names = [alias.name for alias in node.names]
+        parts |= {name.split(".")[1] for name in names if name.startswith("tsprune.")}
+    return parts
+
+
+def part_of(path: Path) -> str:
+    return path.relative_to(SOURCE).parts[0].removesuffix(".py")
+
+
+FILES = sorted(path for path in SOURCE.rglob("*.py") if part_of(path) not in ("__init__", "cli"))
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: path.relative_to(SOURCE).as_posix())
+def test_dependencies_point_down(path: Path) -> None:
+    part = part_of(path)
+    assert part in ALLOWED, f"{part} has no place in the design yet"
+    assert imported(path) - {part} <= ALLOWED[part]
+
+
+def test_the_order_has_no_cycle() -> None:
+    placed: set[str] = set()
+    while len(placed) < len(ALLOWED):
+        ready = {part for part, below in ALLOWED.items() if part not in placed and below <= placed}
+        assert ready, f"a cycle among {sorted(set(ALLOWED) - placed)}"
+        placed |= ready
+
+
+def test_the_reader_of_imports_finds_them() -> None:
+    assert imported(SOURCE / "cli.py") >= {"errors", "data", "models", "report", "study", "sweep"}
+    assert imported(SOURCE / "models" / "timesfm.py") == {"anatomy", "errors", "models"}
