@@ -79,7 +79,31 @@ def _suite(data: str, configs: list[str] | None) -> Suite:
 def _load(name: str, device: str | None) -> Forecaster:
     from tsprune.models import load
 
+    if device is not None:
+        _check_device(device)
     return load(name, device=device)
+
+
+def _check_device(device: str) -> None:
+    import torch
+
+    try:
+        torch.zeros(1, device=device)
+    except (RuntimeError, AssertionError, NotImplementedError):
+        raise TspruneError(f"no device {device!r} on this machine; leave --device out, or use cpu") from None
+
+
+def _folder(path: Path) -> Path:
+    """`path` as a folder that can be written to, made if need be, before hours of work depend on it."""
+    if path.exists() and not path.is_dir():
+        raise TspruneError(f"{path} is a file; name a folder with --out")
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise TspruneError(f"cannot make the folder {path} ({error.strerror})") from None
+    if not os.access(path, os.W_OK):
+        raise TspruneError(f"cannot write to the folder {path}")
+    return path
 
 
 @contextmanager
@@ -92,13 +116,16 @@ def _bar(label: str) -> Iterator[Callable[[int, int], None]]:
         TextColumn("left"),
         TimeRemainingColumn(),
     )
-    with Progress(*columns, console=err) as progress:
+    # where nobody watches (a log, a pipe) there is no bar
+    with Progress(*columns, console=err, disable=not err.is_terminal) as progress:
         task = progress.add_task(label, total=None)
         yield lambda done, total: progress.update(task, completed=done, total=total)
 
 
-def _records(frame: pd.DataFrame) -> Any:
-    return json.loads(frame.to_json(orient="records", double_precision=15))
+def _records(frame: pd.DataFrame) -> list[dict[str, Any]]:
+    """Rows for JSON, numbers to the last bit; what is missing or infinite is null."""
+    known = frame.notna() & ~frame.isin([float("inf"), float("-inf")])
+    return frame.astype(object).where(known, None).to_dict("records")
 
 
 def _print_json(value: object) -> None:
@@ -156,10 +183,9 @@ def study(
     from tsprune.study import study as run_study
     from tsprune.study.output import write_results
 
-    if output.exists() and not output.is_dir():
-        raise TspruneError(f"{output} is a file; name a folder with --out")
     suite = _suite(data, configs)
     loaded = [_load(name, device) for name in models or DEFAULT_MODELS]
+    output = _folder(output)
     with _bar("study") as update:
         order = [model.name for model in loaded]
 
@@ -199,6 +225,8 @@ def evaluate(
 
     suite = _suite(data, configs)
     loaded = model if model == "seasonal-naive" else _load(model, device)
+    if output is not None:
+        output = _folder(output)
     with _bar("evaluate") as update:
         frame = run_evaluate(
             loaded,  # type: ignore[arg-type]

@@ -69,6 +69,12 @@ class Suite:
         """Number of windows over all configurations."""
         return sum(len(configuration) for configuration in self.configurations)
 
+    def require_windows(self) -> None:
+        """Raises TspruneError, with the last reason for leaving something out, without windows."""
+        if len(self) == 0:
+            why = "".join(f" ({what}: {reason})" for what, reason in self.skipped[-1:])
+            raise TspruneError(f"the suite {self.name} has no windows{why}")
+
     @cached_property
     def fingerprint(self) -> str:
         """SHA-256 over names, horizons, seasons, contexts and targets of every window."""

@@ -258,8 +258,7 @@ def evaluate(
         raise TspruneError(
             f'evaluate takes a loaded model or "{SEASONAL_NAIVE}", not "{model}"; see tsprune.load'
         )
-    if len(suite) == 0:
-        raise TspruneError(f"the suite {suite.name} has no windows to evaluate on")
+    suite.require_windows()
     if prepared is not None and not _belongs(prepared, suite):
         raise TspruneError("`prepared` must hold the configurations of the suite, in its order")
     records: list[dict[str, Any]] = []

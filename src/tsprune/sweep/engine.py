@@ -135,8 +135,7 @@ def run(
 
     Raises TspruneError for a suite of which no window can be forecast.
     """
-    if len(suite) == 0:
-        raise TspruneError(f"the suite {suite.name} has no windows to sweep over")
+    suite.require_windows()
     cells = list(dict.fromkeys((CLEAN, *ablations)))
     if reference is None and any(cell.mode != "zero" for cell in cells):
         every = [c for cell in cells if cell.mode != "zero" for c in cell.components]
