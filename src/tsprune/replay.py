@@ -1,10 +1,12 @@
 """Replay: what lies upstream of an ablation is returned from a clean pass, not computed again.
 
 1. `record` runs the clean pass once and keeps, call by call, what every unit returned. Units are
-   whole stacks, blocks, and the key and value projections of cross-attention.
+   whole stacks, blocks, attention sublayers, MLPs, and the key and value projections of
+   cross-attention.
 2. `reuse` makes every unit upstream of the lowest ablated component return its record: stacks
-   before its stack, blocks before its block, and, if its stack is not the one that is read from,
-   the keys and values made from that one.
+   before its stack, blocks before its block, sublayers before its sublayer, and, if its stack is not
+   the one that is read from, the keys and values made from that one. The lowest component's own
+   attention is resumed at its output projection: heads of one sublayer share all that comes before.
 3. A record is used only if the stack is called with exactly the inputs it had in the clean pass
    (compared, not assumed). In an autoregressive forecast, later steps see other inputs as soon as
    the first forecast differs, and are computed.
@@ -24,7 +26,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from tsprune.anatomy import Anatomy, Component, Stack
+from tsprune.anatomy import Anatomy, Block, Component, Stack
 from tsprune.models.forecaster import Forecaster
 
 _PLAIN = (Tensor, nn.Module, str, bytes, int, float, bool, type(None))
@@ -96,16 +98,38 @@ class _Call:
 
 
 @dataclasses.dataclass(frozen=True)
+class _Sublayer:
+    """A sublayer of a block: an attention module, or (module None) an MLP, and its output module."""
+
+    module: str | None
+    output: str
+
+
+@dataclasses.dataclass(frozen=True)
 class _Units:
     """Paths of the units of one model.
 
+    sublayers : of each block of a stack, in order of execution
     entry : of each stack, the module whose inputs decide whether its records may be used
+    cross : of each stack, (layer, key or value projection of its cross-attention)
     """
 
     stacks: dict[str, str]
     blocks: dict[str, tuple[str, ...]]
+    sublayers: dict[str, tuple[tuple[_Sublayer, ...], ...]]
     entry: dict[str, str]
-    cross: dict[str, tuple[tuple[int, str], ...]]  # stack -> (layer, projection path)
+    cross: dict[str, tuple[tuple[int, str], ...]]
+
+    def paths(self) -> dict[str, bool]:
+        """Every unit -> whether its inputs are kept, because they are compared or used again."""
+        found = dict.fromkeys((path for paths in self.blocks.values() for path in paths), False)
+        for sublayer in (x for blocks in self.sublayers.values() for block in blocks for x in block):
+            if sublayer.module is not None:
+                found[sublayer.module] = False
+            found[sublayer.output] = True
+        kept = (*self.stacks.values(), *self.entry.values())
+        projections = (path for pairs in self.cross.values() for _, path in pairs)
+        return found | dict.fromkeys((*kept, *projections), True)
 
 
 def _units(anatomy: Anatomy) -> _Units:
@@ -118,11 +142,17 @@ def _units(anatomy: Anatomy) -> _Units:
             for projection in (site.key, site.value)
         )
 
+    def sublayers(block: Block) -> tuple[_Sublayer, ...]:
+        attention = (_Sublayer(site.module, site.output) for site in block.attention)
+        return (*attention, _Sublayer(None, block.mlp.output))
+
+    stacks = anatomy.stacks
     return _Units(
-        stacks={stack.name: stack.module for stack in anatomy.stacks if stack.module},
-        blocks={stack.name: tuple(block.module for block in stack.blocks) for stack in anatomy.stacks},
-        entry={stack.name: stack.blocks[0].module for stack in anatomy.stacks},
-        cross={stack.name: cross(stack) for stack in anatomy.stacks},
+        stacks={stack.name: stack.module for stack in stacks if stack.module},
+        blocks={stack.name: tuple(block.module for block in stack.blocks) for stack in stacks},
+        sublayers={stack.name: tuple(sublayers(block) for block in stack.blocks) for stack in stacks},
+        entry={stack.name: stack.blocks[0].module for stack in stacks},
+        cross={stack.name: cross(stack) for stack in stacks},
     )
 
 
@@ -155,12 +185,8 @@ class Replay:
     def record(self, key: Hashable) -> Iterator[None]:
         """Records the calls made while the context lasts (a clean pass) under `key`."""
         calls: dict[str, list[_Call]] = {}
-        compared = {*self._units.stacks.values(), *self._units.entry.values()}
-        projections = {path for pairs in self._units.cross.values() for _, path in pairs}
-        blocks = {path for paths in self._units.blocks.values() for path in paths}
         with ExitStack() as patches:
-            for path in compared | blocks | projections:
-                keep_inputs = path in compared or path in projections
+            for path, keep_inputs in self._units.paths().items():
                 forward = self._recorder(calls.setdefault(path, []), path, keep_inputs)
                 patches.enter_context(_forward(self._module, path, forward))
             yield
@@ -188,15 +214,32 @@ class Replay:
         """
         calls = self._records[key]
         names = [stack.name for stack in self._anatomy.stacks]
-        lowest = min(((names.index(c.stack), c.layer) for c in components), default=(len(names), 0))
+        lowest = min((self._position(c) for c in components), default=(len(names), 0, 0))
         with ExitStack() as patches:
             for position, name in enumerate(names):
                 if position < lowest[0]:
                     self._skip_stack(patches, name, calls)
                 elif position == lowest[0]:
-                    self._skip_blocks(patches, name, lowest[1], calls)
+                    self._skip_into_stack(patches, name, lowest[1], lowest[2], calls)
                     self._keep_cross(patches, name, lowest[1], calls)
             yield
+
+    def _position(self, component: Component) -> tuple[int, int, int]:
+        """(stack, layer, sublayer) of where `component` first changes anything."""
+        block = self._anatomy.block(component)
+        kinds = [site.kind for site in block.attention]
+        sublayer = 0 if component.kind == "layer" else len(kinds)
+        if component.attention is not None:
+            sublayer = kinds.index(component.attention)
+        stack = [stack.name for stack in self._anatomy.stacks].index(component.stack)
+        return stack, component.layer, sublayer
+
+    def _patch(self, patches: ExitStack, path: str, forward: Callable[..., Any]) -> None:
+        patches.enter_context(_forward(self._module, path, forward))
+
+    def _original(self, path: str) -> Callable[..., Any]:
+        original: Callable[..., Any] = self._module.get_submodule(path).forward
+        return original
 
     def _skip_stack(self, patches: ExitStack, name: str, calls: dict[str, list[_Call]]) -> None:
         path = self._units.stacks.get(name)
@@ -204,21 +247,42 @@ class Replay:
             self._skip_blocks(patches, name, len(self._units.blocks[name]), calls)
             return
         gate = _Gate(calls[path])
-        forward = _replayed(self._module.get_submodule(path).forward, calls[path], gate, leads=True)
-        patches.enter_context(_forward(self._module, path, forward))
+        self._patch(patches, path, _replayed(self._original(path), calls[path], gate, leads=True))
 
-    def _skip_blocks(self, patches: ExitStack, name: str, count: int, calls: dict[str, list[_Call]]) -> None:
-        gate = _Gate(calls[self._units.entry[name]])
+    def _skip_blocks(self, patches: ExitStack, name: str, count: int, calls: dict[str, list[_Call]]) -> _Gate:
+        entry = self._units.entry[name]
+        gate = _Gate(calls[entry])
         for path in self._units.blocks[name][:count]:
-            leads = path == self._units.entry[name]
-            forward = _replayed(self._module.get_submodule(path).forward, calls[path], gate, leads=leads)
-            patches.enter_context(_forward(self._module, path, forward))
+            forward = _replayed(self._original(path), calls[path], gate, leads=path == entry)
+            self._patch(patches, path, forward)
+        if count == 0:
+            self._patch(patches, entry, _leading(self._original(entry), gate))
+        return gate
+
+    def _skip_into_stack(
+        self, patches: ExitStack, name: str, layer: int, sublayer: int, calls: dict[str, list[_Call]]
+    ) -> None:
+        gate = self._skip_blocks(patches, name, layer, calls)
+        sublayers = self._units.sublayers[name][layer]
+        for before in sublayers[:sublayer]:
+            assert before.module is not None  # the MLP is the last sublayer
+            path = before.module
+            self._patch(patches, path, _replayed(self._original(path), calls[path], gate, leads=False))
+        lowest = sublayers[sublayer]
+        if lowest.module is None:
+            path = lowest.output
+            self._patch(patches, path, _replayed(self._original(path), calls[path], gate, leads=False))
+            return
+        output = self._module.get_submodule(lowest.output)
+        forward = _resumed(
+            self._original(lowest.module), calls[lowest.module], calls[lowest.output], output, gate
+        )
+        self._patch(patches, lowest.module, forward)
 
     def _keep_cross(self, patches: ExitStack, name: str, first: int, calls: dict[str, list[_Call]]) -> None:
         for layer, path in self._units.cross[name]:
             if layer >= first:
-                original = self._module.get_submodule(path).forward
-                patches.enter_context(_forward(self._module, path, _projected(original, calls[path])))
+                self._patch(patches, path, _projected(self._original(path), calls[path]))
 
 
 class _Gate:
@@ -244,11 +308,57 @@ def _replayed(
         if not gate.open:
             return original(*args, **kwargs)
         call = calls[gate.index]
-        for state, left in zip(_states(args, kwargs), call.states, strict=True):
-            vars(state).update(vars(_copied(left)))
+        _restore_states(call, args, kwargs)
         return _kept(call.output)
 
     return forward
+
+
+def _restore_states(call: _Call, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+    """Leaves the states among the arguments as the recorded call left them."""
+    for state, left in zip(_states(args, kwargs), call.states, strict=True):
+        vars(state).update(vars(_copied(left)))
+
+
+def _leading(original: Callable[..., Any], gate: _Gate) -> Callable[..., Any]:
+    """A stack's first block, computed, that decides for the sublayers inside the stack."""
+
+    def forward(*args: Any, **kwargs: Any) -> Any:
+        gate.lead(args, kwargs)
+        return original(*args, **kwargs)
+
+    return forward
+
+
+def _resumed(
+    original: Callable[..., Any],
+    calls: list[_Call],
+    projections: list[_Call],
+    output: nn.Module,
+    gate: _Gate,
+) -> Callable[..., Any]:
+    """An attention sublayer from its output projection on, whose hooks run."""
+
+    def forward(*args: Any, **kwargs: Any) -> Any:
+        if not gate.open or len(projections) != len(calls):
+            return original(*args, **kwargs)
+        call, projection = calls[gate.index], projections[gate.index]
+        assert projection.inputs is not None
+        if not any(tensor is projection.output for tensor in _tensors(call.output)):
+            return original(*args, **kwargs)
+        _restore_states(call, args, kwargs)
+        return _substituted(_kept(call.output), projection.output, output(*projection.inputs[0]))
+
+    return forward
+
+
+def _substituted(value: Any, old: Tensor, new: Tensor) -> Any:
+    """`value` with the tensor `old` (that very one) replaced by `new`, in nested tuples."""
+    if value is old:
+        return new
+    if type(value) is tuple:
+        return tuple(_substituted(item, old, new) for item in value)
+    return value
 
 
 def _projected(original: Callable[..., Any], calls: list[_Call]) -> Callable[..., Any]:
