@@ -55,7 +55,7 @@ def compare(name: str) -> bool:
 
 def main() -> int:
     print(f"machine: {os.cpu_count()} cores, {torch.get_num_threads()} torch threads")
-    return int(not all([compare(name) for name in DEFAULT_MODELS]))
+    return int(not all(compare(name) for name in DEFAULT_MODELS))
 
 
 if __name__ == "__main__":

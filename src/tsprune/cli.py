@@ -125,7 +125,8 @@ def _bar(label: str) -> Iterator[Callable[[int, int], None]]:
 def _records(frame: pd.DataFrame) -> list[dict[str, Any]]:
     """Rows for JSON, numbers to the last bit; what is missing or infinite is null."""
     known = frame.notna() & ~frame.isin([float("inf"), float("-inf")])
-    return frame.astype(object).where(known, None).to_dict("records")
+    rows: list[dict[str, Any]] = frame.astype(object).where(known, None).to_dict("records")
+    return rows
 
 
 def _print_json(value: object) -> None:

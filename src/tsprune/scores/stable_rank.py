@@ -24,10 +24,14 @@ def singular_values(query: Tensor, key: Tensor) -> Tensor:
 
     query, key : [heads, d_model, head_dim]; returns float64 [heads, head_dim], descending
     """
-    r_query = torch.linalg.qr(query.double(), mode="r").R
-    r_key = torch.linalg.qr(key.double(), mode="r").R
-    values: Tensor = torch.linalg.svdvals(r_query @ r_key.mT)
+    values: Tensor = torch.linalg.svdvals(triangular(query) @ triangular(key).mT)
     return values
+
+
+def triangular(weights: Tensor) -> Tensor:
+    """R of the QR factorisation of each head's [d_model, head_dim]; float64."""
+    r: Tensor = torch.linalg.qr(weights.double(), mode="r").R
+    return r
 
 
 def stable_rank(values: Tensor) -> Tensor:
@@ -74,8 +78,11 @@ def stable_ranks(model: Forecaster) -> pd.DataFrame:
     for stack in model.anatomy.stacks:
         for layer, block in enumerate(stack.blocks):
             for site in block.attention:
-                plain = stable_rank(singular_values(*query_key(model, site, "paper"))).tolist()
-                effective = stable_rank(singular_values(*query_key(model, site, "effective"))).tolist()
+                # nearly all the time goes into the two QRs, so both variants share them: W_Q D = Q (R D)
+                query, key = map(triangular, query_key(model, site, "paper"))
+                scaled = query * query_key_factor(model, site)
+                plain = stable_rank(torch.linalg.svdvals(query @ key.mT)).tolist()
+                effective = stable_rank(torch.linalg.svdvals(scaled @ key.mT)).tolist()
                 for head in range(site.heads):
                     component = Component(stack.name, layer, site.kind, head)
                     rows.append(
