@@ -150,6 +150,10 @@ def test_kept_forecasts_are_the_models_own(model: Forecaster) -> None:
     direct = model.forecast([first.contexts[row][-model.context_length :] for row in order], first.horizon)
     kept = result.forecasts[CLEAN, first.name].quantiles
     np.testing.assert_array_equal(kept[order], direct.quantiles)
+    expected = prepare(first).statistics(Forecast(kept))
+    statistics = result.scores[CLEAN][first.name].statistics
+    np.testing.assert_array_equal(statistics.scaled_error_sum, expected.scaled_error_sum)
+    assert len(set(statistics.scaled_error_sum)) == len(first)
 
 
 # --- what the model cannot answer ----------------------------------------------------------------
@@ -223,11 +227,11 @@ def test_change_by_hand(handmade: tuple[SweepResult, Ablation]) -> None:
 
 def test_change_on_masks_by_hand(handmade: tuple[SweepResult, Ablation]) -> None:
     result, ablation = handmade
-    masks = {"a": np.array([False, True, True, True]), "b": np.array([True, False])}
+    masks = {"a": np.array([True, False, False, True]), "b": np.array([False, True])}
     change = result.change(ablation, masks)
-    assert change.mase == pytest.approx(math.sqrt((4 + 6) / (2 + 3) * (2 / 4)) - 1)
-    assert change.crps == pytest.approx(3.5 / 2 - 1)
-    assert change.spearman == pytest.approx(0.5 / 3)
+    assert change.mase == pytest.approx(math.sqrt((2 + 6) / (1 + 3) * (6 / 4)) - 1)
+    assert change.crps == pytest.approx(2.5 / 2 - 1)
+    assert change.spearman == pytest.approx(3.5 / 3)
     only_a = {"a": np.ones(4, bool), "b": np.zeros(2, bool)}
     assert result.change(ablation, only_a).mase == pytest.approx(1)
     nothing = {name: np.zeros_like(mask) for name, mask in masks.items()}
