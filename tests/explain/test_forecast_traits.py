@@ -6,12 +6,13 @@ import math
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from tsprune.explain import dominant_period, parroting, seasonal_share
 
+some = settings(max_examples=40, deadline=None)
 Floats = NDArray[np.float64]
 
 
@@ -26,6 +27,7 @@ def wave(period: float, count: int, phase: float = 0.0) -> Floats:
 # --- parroting -----------------------------------------------------------------------------------
 
 
+@some
 @given(st.integers(0, 180), st.integers(2, 20), st.integers(0, 1000))
 def test_a_copy_of_the_context_is_parroted_wholly(start: int, length: int, seed: int) -> None:
     context = noise(200, seed)
@@ -43,6 +45,7 @@ def test_parroting_by_hand() -> None:
     assert parroting(np.array([1.0, 2, 3]), np.array([1.0, 0, 0])) == pytest.approx(-math.sqrt(3) / 2)
 
 
+@some
 @given(st.floats(1e-6, 1e6), st.floats(-1e3, 1e3), st.floats(1e-6, 1e6), st.floats(-1e3, 1e3))
 def test_scale_and_level_do_not_matter(a: float, b: float, c: float, d: float) -> None:
     forecast, context = noise(12, 1), noise(100, 2)
@@ -93,12 +96,14 @@ def test_calendar_periods_are_found_exactly(period: int, length: int) -> None:
     assert dominant_period(trended) == pytest.approx(period, rel=0.02)
 
 
+@some
 @given(st.floats(3.0, 40.0), st.integers(200, 600))
 def test_other_periods_are_found_between_the_frequencies(period: float, length: int) -> None:
     # the grid alone would be wrong by up to half of its spacing, 1 / (2 length)
     assert abs(1 / dominant_period(wave(period, length)) - 1 / period) < 0.3 / length
 
 
+@some
 @given(st.floats(1e-6, 1e6), st.floats(-1e3, 1e3))
 def test_the_period_has_no_unit(scale: float, level: float) -> None:
     assert dominant_period(scale * (wave(12, 120) + level)) == 12
@@ -138,6 +143,7 @@ def test_harmonics_are_seasonal_and_other_frequencies_are_not() -> None:
     assert seasonal_share(wave(24, 48) + wave(16, 48), 24) == pytest.approx(0.5)
 
 
+@some
 @given(st.floats(1e-6, 1e6), st.floats(-1e3, 1e3), st.integers(0, 100))
 def test_the_share_has_no_unit_and_lies_between_0_and_1(scale: float, level: float, seed: int) -> None:
     values = noise(48, seed)

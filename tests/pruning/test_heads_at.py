@@ -8,7 +8,7 @@ import math
 import numpy as np
 import pandas as pd
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.suites import small_suite, tiny
@@ -29,6 +29,7 @@ from tsprune.scores import rank
 from tsprune.sweep import CLEAN, SweepResult
 from tsprune.sweep.engine import WindowScores
 
+some = settings(max_examples=40, deadline=None)
 MODELS = ["tiny-chronos-bolt", "tiny-timesfm"]
 CHANGES = st.lists(st.sampled_from([-0.1, 0.0, 0.005, 0.01, 0.02, 1.0, math.nan]), max_size=8)
 
@@ -49,6 +50,7 @@ def test_most_removable_by_hand(changes: list[float], percent: float, expected: 
     assert most_removable(changes, percent) == expected
 
 
+@some
 @given(CHANGES, st.floats(0, 5), st.floats(0, 5))
 def test_a_looser_limit_never_keeps_more(changes: list[float], a: float, b: float) -> None:
     low, high = sorted((a, b))
@@ -168,6 +170,7 @@ def test_nothing_is_removed_on_no_evidence(prefixes: dict[Prefix, Ablation]) -> 
 # --- windows -------------------------------------------------------------------------------------
 
 
+@some
 @given(st.integers(0, 1000), st.floats(0.05, 0.95))
 def test_calibration_and_report_share_no_series(seed: int, fraction: float) -> None:
     suite = small_suite()

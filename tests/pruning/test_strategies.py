@@ -8,7 +8,7 @@ from collections import Counter
 import numpy as np
 import pandas as pd
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tsprune.anatomy import Anatomy, AttentionSite, Block, Component, MLPSite, Projection, Stack
@@ -22,6 +22,7 @@ from tsprune.pruning.strategies import (
     remove_ranked,
 )
 
+some = settings(max_examples=40, deadline=None)
 NAN = float("nan")
 
 
@@ -69,6 +70,7 @@ def test_by_hand() -> None:
     }
 
 
+@some
 @given(SCORES, st.sampled_from(ORDERS), st.data())
 def test_exact_counts_as_even_as_possible(
     values: list[list[float]], order: Order, data: st.DataObject
@@ -81,6 +83,7 @@ def test_exact_counts_as_even_as_possible(
     assert max(each) - min(each) <= 1
 
 
+@some
 @given(SCORES, st.sampled_from(ORDERS), st.data())
 def test_within_a_sublayer_no_kept_head_precedes_a_removed_one(
     values: list[list[float]], order: Order, data: st.DataObject
@@ -99,6 +102,7 @@ def test_within_a_sublayer_no_kept_head_precedes_a_removed_one(
                 assert gone.max() <= kept.min()
 
 
+@some
 @given(SCORES, st.sampled_from(ORDERS))
 def test_growing_counts_only_add_heads(values: list[list[float]], order: Order) -> None:
     heads = stacked(values)
@@ -153,6 +157,7 @@ def test_middle_layers_are_those_of_each_stack() -> None:
 # --- random --------------------------------------------------------------------------------------
 
 
+@some
 @given(SCORES, st.integers(0, 1000), st.data())
 def test_random_takes_as_many_of_each_sublayer(
     values: list[list[float]], seed: int, data: st.DataObject
