@@ -97,7 +97,7 @@ def checked_contexts(contexts: Sequence[ArrayLike], horizon: int) -> list[NDArra
     arrays = []
     for index, context in enumerate(contexts):
         try:
-            array = np.asarray(context, dtype=np.float32)
+            array = np.array(context, dtype=np.float32)  # a copy: upstream code may write to it
         except (TypeError, ValueError):
             raise TspruneError(f"series {index} is not a sequence of numbers") from None
         if array.ndim != 1:

@@ -117,5 +117,5 @@ def heads_at_totals(model: ModelStudy) -> pd.DataFrame:
 def confirmed(study: Study, model: str) -> tuple[int, int]:
     """How many claims about `model` were confirmed, and how many could be decided at all."""
     verdicts = [claim.verdict for claim in study.claims if claim.model == model]
-    decided = [verdict for verdict in verdicts if verdict != "not applicable"]
+    decided = [verdict for verdict in verdicts if verdict in ("confirmed", "refuted")]
     return decided.count("confirmed"), len(decided)

@@ -51,9 +51,10 @@ def _claims(study: Study) -> str:
     verdicts = [claim.verdict for claim in study.claims]
     if not verdicts:
         return "no claim of the paper was tested."
-    good, bad, moot = (verdicts.count(v) for v in ("confirmed", "refuted", "not applicable"))
+    good, bad = verdicts.count("confirmed"), verdicts.count("refuted")
     text = f"of {count(len(verdicts), 'claim')} tested, {good} confirmed and {bad} refuted"
-    return text + (f"; {moot} not applicable." if moot else ".")
+    rest = [(verdicts.count(verdict), verdict) for verdict in ("inconclusive", "not applicable")]
+    return "; ".join([text, *(f"{number} {verdict}" for number, verdict in rest if number)]) + "."
 
 
 def about(model: ModelStudy) -> str:
