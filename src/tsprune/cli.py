@@ -173,13 +173,16 @@ def study(
     seed: SeedOption = 0,
     batch_size: BatchOption = 64,
     device: DeviceOption = None,
+    picture: Annotated[
+        Path | None, typer.Option(help="Also draw the results as one static picture (.svg).")
+    ] = None,
     as_json: JsonOption = False,
 ) -> None:
     """Run the whole study: what each layer and head is worth, and whether the paper's claims hold.
 
     Writes report.html (open it in a browser), results.parquet and manifest.json.
     """
-    from tsprune.report import print_summary, write_report
+    from tsprune.report import print_summary, write_picture, write_report
     from tsprune.study import DEFAULT_MODELS
     from tsprune.study import study as run_study
     from tsprune.study.output import write_results
@@ -197,6 +200,8 @@ def study(
         result = run_study(loaded, suite, percent=percent, seed=seed, batch_size=batch_size, progress=report)
     write_results(result, output)
     write_report(result, output / "report.html")
+    if picture is not None:
+        write_picture(result, picture)
     if as_json:
         from tsprune.study.output import results_table
 

@@ -14,7 +14,8 @@ import pandas as pd
 import pytest
 from handmade_study import CONFIGURATIONS, ENCODER_DECODER, make_model, make_study
 
-from tsprune.report import atomic, figures, write_report
+from tsprune import atomic
+from tsprune.report import figures, write_report
 from tsprune.report.page import render
 from tsprune.study.result import Study
 

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 from typing import TYPE_CHECKING
+
+from tsprune.atomic import write_whole
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -42,13 +43,7 @@ def write_all_results(frame: pd.DataFrame, path: str | Path, model_name: str) ->
     target = Path(path)
     if target.suffix != ".csv":
         target = target / "all_results.csv"
-    target.parent.mkdir(parents=True, exist_ok=True)
     table = frame.rename(
         columns={"configuration": "dataset", **{metric: f"eval_metrics/{metric}" for metric in METRICS}}
     ).assign(model=model_name)
-    aside = target.with_name(f".{target.name}.{os.getpid()}")
-    try:
-        table.to_csv(aside, columns=list(COLUMNS), index=False)
-        aside.replace(target)
-    finally:
-        aside.unlink(missing_ok=True)
+    write_whole(target, table.to_csv(columns=list(COLUMNS), index=False).encode())

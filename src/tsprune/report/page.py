@@ -14,8 +14,8 @@ import plotly.graph_objects as go
 from markupsafe import Markup
 from plotly.offline import get_plotlyjs
 
+from tsprune.atomic import write_whole
 from tsprune.report import figures
-from tsprune.report.atomic import write_whole
 from tsprune.report.digest import confirmed
 from tsprune.report.tables import Table, table
 from tsprune.report.words import about, headline

@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from tsprune.atomic import write_whole
 from tsprune.errors import TspruneError
 from tsprune.report import palette
-from tsprune.report.atomic import write_whole
 from tsprune.report.figures.forecasts import history_of, quantile
 from tsprune.report.figures.pruning import pruning_scale, pruning_spread
 from tsprune.report.figures.shared import in_percent

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import io
 import json
-from collections.abc import Callable
 from pathlib import Path
 
 import pandas as pd
 
+from tsprune.atomic import write_whole
 from tsprune.study.result import ModelStudy, Study
 
 TABLES = ("baseline", "layers", "heads", "rank_correlation", "pruning", "heads_at")
@@ -39,17 +40,7 @@ def _labelled(one: ModelStudy, name: str) -> pd.DataFrame:
 
 def write_results(study: Study, directory: Path) -> None:
     """Writes `results.parquet` and `manifest.json` into `directory`, making it if need be."""
-    directory.mkdir(parents=True, exist_ok=True)
-    table = results_table(study)
-    _aside(directory / "results.parquet", lambda path: table.to_parquet(path, index=False))
-    text = json.dumps(study.manifest, indent=2) + "\n"
-    _aside(directory / "manifest.json", lambda path: path.write_text(text))
-
-
-def _aside(path: Path, write: Callable[[Path], object]) -> None:
-    partial = path.with_name(path.name + ".partial")
-    try:
-        write(partial)
-        partial.replace(path)
-    finally:
-        partial.unlink(missing_ok=True)
+    buffer = io.BytesIO()
+    results_table(study).to_parquet(buffer, index=False)
+    write_whole(directory / "results.parquet", buffer.getvalue())
+    write_whole(directory / "manifest.json", (json.dumps(study.manifest, indent=2) + "\n").encode())
