@@ -14,6 +14,7 @@ from pretrain.loop import Schedule, train
 RECIPES = {
     "timesfm": ("pretrain.families.timesfm", "TimesFMObjective", Schedule(3_000, 64, 2e-3)),
     "chronos-bolt": ("pretrain.families.chronos_bolt", "ChronosBoltObjective", Schedule(6_500, 256, 2e-3)),
+    "toto": ("pretrain.families.toto", "TotoObjective", Schedule(3_000, 64, 2e-3)),
 }
 
 
