@@ -48,7 +48,7 @@ class Objective(Protocol):
 @dataclasses.dataclass(frozen=True)
 class Losses:
     total: Tensor  # what is minimised
-    forecast: Tensor  # what is watched: mean pinball loss of the forecast
+    forecast: Tensor  # what is watched: the loss of the forecast alone
 
 
 @dataclasses.dataclass(frozen=True)

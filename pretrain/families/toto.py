@@ -20,6 +20,7 @@ from toto.model.toto import Toto
 
 from pretrain.loop import Losses
 from pretrain.windows import CLIP, Windows
+from tsprune.models.checkpoints import MAX_CONTEXT
 
 
 @dataclasses.dataclass(frozen=True)
@@ -60,8 +61,6 @@ def config(size: Size) -> dict[str, Any]:
         "use_memory_efficient_attention": False,
         "stabilize_with_global": True,
         "scale_factor_exponent": 10.0,
-        # upstream has no such key and ignores it: the history that the model was trained with
-        "max_context": size.context,
     }
 
 
@@ -72,7 +71,7 @@ class TotoObjective:
         self.series_length = self.size.series_length
 
     def build(self) -> nn.Module:
-        toto = Toto(**{key: value for key, value in config(self.size).items() if key != "max_context"})
+        toto = Toto(**config(self.size))
         for name, parameter in toto.named_parameters():
             if name.endswith((".wO.weight", ".mlp.2.weight")):
                 nn.init.normal_(parameter, std=0.3 / self.size.width**0.5)
@@ -104,5 +103,7 @@ class TotoObjective:
         directory.mkdir(parents=True, exist_ok=True)
         # the rotary embedding's buffers are shared by the layers; safetensors wants them apart
         tensors = {name: tensor.clone() for name, tensor in model.state_dict().items()}
-        save_file(tensors, directory / "model.safetensors")
+        # config.json must hold upstream's keys only, so the trained history is noted here
+        metadata = {"format": "pt", MAX_CONTEXT: str(self.size.context)}
+        save_file(tensors, directory / "model.safetensors", metadata=metadata)
         (directory / "config.json").write_text(json.dumps(config(self.size), indent=2) + "\n")

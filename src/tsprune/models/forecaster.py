@@ -88,6 +88,26 @@ class Forecaster(ABC):
         """Writes the checkpoint in the upstream format (config.json, model.safetensors)."""
 
 
+class SamplingForecaster(Forecaster):
+    """A Forecaster that draws paths, with common random numbers (see `draws`).
+
+    Attributes
+    ----------
+    samples : paths per window; settable
+    seed : of the draws; the same seed gives a window the same draws under any ablation
+    """
+
+    samples: int
+    seed: int = 0
+
+    def from_samples(self, paths: NDArray[np.float32]) -> Forecast:
+        """The forecast of sampled paths [B, S, H], quantiles as gluonts' SampleForecast has them."""
+        ordered = np.sort(paths, axis=1)
+        last = paths.shape[1] - 1
+        chosen = ordered[:, [round(last * level) for level in LEVELS]]
+        return Forecast(np.ascontiguousarray(chosen), LEVELS, paths)
+
+
 def checked_contexts(contexts: Sequence[ArrayLike], horizon: int) -> list[NDArray[np.float32]]:
     """Contexts as one-dimensional float32 arrays, or a TspruneError that names the series."""
     if horizon < 1:

@@ -1,0 +1,110 @@
+"""Chronos-T5: T5 over quantised values, sampled token by token."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+import numpy as np
+import torch
+from chronos import chronos as upstream_module
+from chronos.chronos import ChronosConfig, ChronosModel, ChronosPipeline, ChronosTokenizer
+from numpy.typing import ArrayLike
+from torch import Tensor
+from transformers import T5ForConditionalGeneration
+
+from tsprune.models import draws, t5
+from tsprune.models.checkpoints import Checkpoint
+from tsprune.models.forecaster import Forecast, SamplingForecaster, checked_contexts
+from tsprune.models.pretrained import load_pretrained
+
+ROWS = 256  # paths that are sampled together: each holds the keys and values of its whole history
+
+
+class Chronos(SamplingForecaster):
+    """`upstream` is the `ChronosPipeline`."""
+
+    family = "chronos-t5"
+    upstream: ChronosPipeline
+    module: T5ForConditionalGeneration
+
+    def __init__(self, pipeline: ChronosPipeline, name: str) -> None:
+        self.name = name
+        self.upstream = pipeline
+        self.module = pipeline.model.model.eval()
+        self.anatomy = t5.anatomy(self.module.config)
+        self.context_length = pipeline.model.config.context_length
+        self.samples = pipeline.model.config.num_samples
+
+    def forecast(self, contexts: Sequence[ArrayLike], horizon: int) -> Forecast:
+        series = [x[-self.context_length :] for x in checked_contexts(contexts, horizon)]
+        most = max(1, ROWS // self.samples)
+        paths = []
+        for start in range(0, len(series), most):
+            chunk = series[start : start + most]
+            noise = draws.Noise(chunk, self.seed)
+            with _quiet(), draws.CategoricalDraws(noise, self.samples):
+                drawn = self.upstream.predict(
+                    [torch.from_numpy(x) for x in chunk], horizon, num_samples=self.samples
+                )
+            paths.append(drawn.numpy())
+        return self.from_samples(np.concatenate(paths))
+
+    def teacher_forced(self, contexts: Sequence[ArrayLike]) -> Tensor:
+        """Logits of the tokens of the contexts' last steps, given all before them: [B, steps, tokens].
+
+        The encoder sees what lies before these steps (as many as one pass forecasts, at most half of
+        the context length).
+        """
+        limit = self.context_length
+        steps = min(self.upstream.model.config.prediction_length, limit // 2)
+        series = [torch.from_numpy(x[-limit:]) for x in checked_contexts(contexts, 1)]
+        padded = self.upstream._prepare_and_validate_context(series)
+        if padded.shape[-1] <= steps:
+            padded = torch.nn.functional.pad(padded, (steps + 1 - padded.shape[-1], 0), value=torch.nan)
+        tokenizer = self.upstream.tokenizer
+        tokens, mask, scale = tokenizer.context_input_transform(padded[:, :-steps])
+        labels, _, _ = tokenizer._input_transform(padded[:, -steps:], scale)
+        output: Tensor = self.module(
+            input_ids=tokens.to(self.device),
+            attention_mask=mask.to(self.device),
+            decoder_input_ids=self.module._shift_right(labels.to(self.device)),
+            use_cache=False,
+        ).logits
+        return output
+
+    def save(self, directory: Path) -> None:
+        self.module.save_pretrained(directory)
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Long horizons are the caller's decision; upstream would warn at every batch."""
+    logger = upstream_module.logger
+    before = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        yield
+    finally:
+        logger.setLevel(before)
+
+
+def _pipeline(model: T5ForConditionalGeneration) -> ChronosPipeline:
+    """The pipeline that config.json describes; raises if it does not."""
+    config = ChronosConfig(**model.config.chronos_config)
+    if config.model_type != "seq2seq":
+        raise ValueError(f"model_type is {config.model_type!r}")
+    tokenizer = getattr(upstream_module, config.tokenizer_class)
+    if not issubclass(tokenizer, ChronosTokenizer):
+        raise ValueError(f"{config.tokenizer_class} is no tokenizer")
+    if config.n_tokens != model.config.vocab_size:
+        raise ValueError(f"n_tokens is {config.n_tokens}, but vocab_size {model.config.vocab_size}")
+    return ChronosPipeline(config.create_tokenizer(), ChronosModel(config, model))
+
+
+def open_checkpoint(checkpoint: Checkpoint, device: torch.device, dtype: torch.dtype) -> Chronos:
+    """Loads through the upstream class; TspruneError if weights and config disagree."""
+    model = load_pretrained(T5ForConditionalGeneration, checkpoint, dtype, "Chronos-T5", check=_pipeline)
+    return Chronos(_pipeline(model.to(device)), checkpoint.name)
