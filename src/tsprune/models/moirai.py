@@ -12,12 +12,12 @@ import torch
 from numpy.typing import ArrayLike, NDArray
 from torch import Tensor
 from torch.distributions import Categorical, Distribution, LogNormal, Normal, StudentT
-from uni2ts.distribution import NegativeBinomial
 from uni2ts.distribution.mixture import Mixture
+from uni2ts.distribution.negative_binomial import NegativeBinomial
 from uni2ts.model.moirai import MoiraiForecast, MoiraiModule
 from uni2ts.model.moirai.module import decode_distr_output
 
-from tsprune.models import draws, uni2ts
+from tsprune.models import draws, moirai_base
 from tsprune.models.checkpoints import Checkpoint
 from tsprune.models.forecaster import Forecast, SamplingForecaster, checked_contexts
 
@@ -48,7 +48,7 @@ class Moirai(SamplingForecaster):
     def __init__(self, module: MoiraiModule, config: Mapping[str, object], name: str, context: int) -> None:
         self.name = name
         self.module = module
-        self.anatomy = uni2ts.anatomy(module)
+        self.anatomy = moirai_base.anatomy(module)
         self.context_length = context
         self.samples = GIFT_EVAL_SAMPLES
         self.patch = min(module.patch_sizes, key=lambda size: abs(size - GIFT_EVAL_PATCH))
@@ -79,7 +79,7 @@ class Moirai(SamplingForecaster):
         """Of the patches that cover the horizon."""
         length = max(map(len, series))
         with self._set_up(length, horizon):
-            whole = self.upstream._get_distr(self.patch, **uni2ts.inputs(series, self.device))
+            whole = self.upstream._get_distr(self.patch, **moirai_base.inputs(series, self.device))
             first = self.upstream.context_token_length(self.patch)
         return Future(whole, first, self.patch)
 
@@ -112,7 +112,7 @@ class Moirai(SamplingForecaster):
         return torch.cat(parameters, -1)[:, 0]
 
     def save(self, directory: Path) -> None:
-        uni2ts.save(self.module, self._config, self.context_length, directory)
+        moirai_base.save(self.module, self._config, self.context_length, directory)
 
 
 class Future:
@@ -185,6 +185,6 @@ def _make(config: dict[str, Any]) -> MoiraiModule:
 
 def open_checkpoint(checkpoint: Checkpoint, device: torch.device, dtype: torch.dtype) -> Moirai:
     """Builds the upstream module from config.json and loads the weights strictly."""
-    module = uni2ts.build(_make, checkpoint, device, dtype, "Moirai")
-    context = checkpoint.context_length(uni2ts.GIFT_EVAL_CONTEXT, min(module.patch_sizes))
+    module = moirai_base.build(_make, checkpoint, device, dtype, "Moirai")
+    context = checkpoint.context_length(moirai_base.GIFT_EVAL_CONTEXT, min(module.patch_sizes))
     return Moirai(module, checkpoint.config, checkpoint.name, context)

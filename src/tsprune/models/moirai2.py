@@ -13,7 +13,7 @@ from numpy.typing import ArrayLike, NDArray
 from torch import Tensor
 from uni2ts.model.moirai2 import Moirai2Forecast, Moirai2Module
 
-from tsprune.models import uni2ts
+from tsprune.models import moirai_base
 from tsprune.models.checkpoints import Checkpoint
 from tsprune.models.forecaster import Forecast, Forecaster, checked_contexts
 
@@ -28,7 +28,7 @@ class Moirai2(Forecaster):
     def __init__(self, module: Moirai2Module, config: Mapping[str, object], name: str, context: int) -> None:
         self.name = name
         self.module = module
-        self.anatomy = uni2ts.anatomy(module)
+        self.anatomy = moirai_base.anatomy(module)
         self.context_length = context
         self.levels = tuple(module.quantile_levels)
         self.upstream = Moirai2Forecast(
@@ -65,7 +65,7 @@ class Moirai2(Forecaster):
         return recorded[0][:, -2]  # the last token of the context; after it comes the forecast one
 
     def save(self, directory: Path) -> None:
-        uni2ts.save(self.module, self._config, self.context_length, directory)
+        moirai_base.save(self.module, self._config, self.context_length, directory)
 
 
 def _make(config: dict[str, Any]) -> Moirai2Module:
@@ -74,7 +74,7 @@ def _make(config: dict[str, Any]) -> Moirai2Module:
 
 def open_checkpoint(checkpoint: Checkpoint, device: torch.device, dtype: torch.dtype) -> Moirai2:
     """Builds the upstream module from config.json and loads the weights strictly."""
-    module = uni2ts.build(_make, checkpoint, device, dtype, "Moirai-2")
-    context = checkpoint.context_length(uni2ts.GIFT_EVAL_CONTEXT, module.patch_size)
+    module = moirai_base.build(_make, checkpoint, device, dtype, "Moirai-2")
+    context = checkpoint.context_length(moirai_base.GIFT_EVAL_CONTEXT, module.patch_size)
     context = context // module.patch_size * module.patch_size
     return Moirai2(module, checkpoint.config, checkpoint.name, context)
