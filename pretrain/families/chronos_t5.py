@@ -78,7 +78,7 @@ def config(size: Size) -> T5Config:
         dropout_rate=0.0,
         feed_forward_proj="relu",
         initializer_factor=1.0,
-        tie_word_embeddings=False,
+        tie_word_embeddings=True,
         is_encoder_decoder=True,
         pad_token_id=0,
         eos_token_id=1,
@@ -99,8 +99,6 @@ class ChronosT5Objective:
             for name, parameter in model.named_parameters():
                 if name.endswith((".o.weight", ".wo.weight")):
                     parameter *= 0.3
-                if name == "lm_head.weight":
-                    parameter *= 0.05
         return model
 
     def loss(self, model: nn.Module, windows: Windows, step: int, progress: float) -> Losses:
@@ -116,7 +114,9 @@ class ChronosT5Objective:
 
         tokens, mask, scale = self.tokenizer.context_input_transform(context)
         labels, _ = self.tokenizer.label_input_transform(future, scale)
-        logits = model(input_ids=tokens, attention_mask=mask, labels=labels).logits.float()
+        assert isinstance(model, T5ForConditionalGeneration)
+        shifted = model._shift_right(labels)
+        logits = model(input_ids=tokens, attention_mask=mask, decoder_input_ids=shifted).logits.float()
         total = nn.functional.cross_entropy(logits.flatten(0, 1), labels.flatten())
         return Losses(total, total)
 
