@@ -10,16 +10,19 @@
    the first forecast differs, and are computed.
 
 Results are bit-identical to the plain run. Objects that a block changes in place (a key-value
-cache) are recorded as copies and put back as copies; gradients do not flow through these.
+cache) are recorded as copies and put back as copies; gradients do not flow through these. Only the
+first call with such an object is recorded, and only while the copies fit a limit: the later steps
+of a decoding loop are not what makes a replay fast, but their caches are what fills the memory.
 """
 
 from __future__ import annotations
 
 import copy
 import dataclasses
-from collections.abc import Callable, Hashable, Iterable, Iterator
+import operator
+from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -28,6 +31,8 @@ from tsprune.anatomy import Anatomy, Component, Stack
 from tsprune.models.forecaster import Forecaster
 
 _PLAIN = (Tensor, nn.Module, str, bytes, int, float, bool, type(None))
+Leaf = TypeVar("Leaf", Tensor, nn.Module)
+COPIES_LIMIT = 512 * 2**20  # bytes of caches, and of keys and values made from an encoder, per record
 
 
 def _is_state(value: object) -> bool:
@@ -43,8 +48,12 @@ def _kept(value: Any) -> Any:
 
 
 def _copied(state: Any) -> Any:
-    """A deep copy, its tensors detached (those made under autograd cannot be copied otherwise)."""
-    return copy.deepcopy(state, {id(tensor): tensor.detach().clone() for tensor in _tensors(state)})
+    """A deep copy, its tensors detached (those made under autograd cannot be copied otherwise).
+
+    Modules that it refers to are the model's own, and stay.
+    """
+    memo: dict[int, Any] = {id(tensor): tensor.detach().clone() for tensor in _leaves(state, Tensor)}
+    return copy.deepcopy(state, memo | {id(module): module for module in _leaves(state, nn.Module)})
 
 
 def _is_model_output(value: object) -> bool:
@@ -73,26 +82,67 @@ def _states(args: tuple[Any, ...], kwargs: dict[str, Any]) -> list[Any]:
     return [value for value in (*args, *kwargs.values()) if _is_state(value)]
 
 
-def _tensors(value: Any) -> Iterator[Tensor]:
-    if isinstance(value, Tensor):
+def _leaves(value: Any, kind: type[Leaf]) -> Iterator[Leaf]:
+    """The tensors (or modules) that `value` holds."""
+    if isinstance(value, kind):
         yield value
     elif isinstance(value, dict):
         for item in value.values():
-            yield from _tensors(item)
+            yield from _leaves(item, kind)
     elif isinstance(value, tuple | list):
         for item in value:
-            yield from _tensors(item)
+            yield from _leaves(item, kind)
     elif _is_state(value):
-        yield from _tensors(vars(value))
+        yield from _leaves(vars(value), kind)
+
+
+def _nbytes(value: Any) -> int:
+    return sum(tensor.nbytes for tensor in _leaves(value, Tensor))
 
 
 @dataclasses.dataclass
 class _Call:
-    """One call of one unit in the clean pass."""
+    """One call of one unit in the clean pass; without inputs and output if it was not recorded."""
 
-    output: Any
+    output: Any = None
     inputs: tuple[tuple[Any, ...], dict[str, Any]] | None = None  # kept where they are compared
     states: list[Any] = dataclasses.field(default_factory=list)  # arguments as the call left them
+
+
+@dataclasses.dataclass
+class _Budget:
+    left: int
+
+    def take(self, nbytes: int) -> bool:
+        """Whether `nbytes` more fit; if so they are taken."""
+        fits = nbytes <= self.left
+        self.left -= nbytes if fits else 0
+        return fits
+
+
+class _Recording:
+    """The calls of units that run one after the other: a call of all of them is recorded, or of none."""
+
+    def __init__(self, calls: Mapping[str, list[_Call]], budget: _Budget) -> None:
+        self.calls = calls
+        self._budget = budget
+        self._seen: list[Any] = []
+        self._started = 0
+        self.on = False
+
+    def start(self, states: list[Any]) -> None:
+        """At the first unit: is this call to be recorded?"""
+        self.on = not any(state is old for state in states for old in self._seen)
+        self._seen.extend(states if self.on else [])
+        self._started += 1
+
+    def afford(self, nbytes: int) -> bool:
+        """Whether so much more may be kept; if not, nothing of this call is."""
+        if self.on and not self._budget.take(nbytes):
+            self.on = False
+            for calls in self.calls.values():
+                calls[self._started - 1 :] = [_Call() for _ in calls[self._started - 1 :]]
+        return self.on
 
 
 @dataclasses.dataclass(frozen=True)
@@ -143,7 +193,7 @@ class Replay:
             for calls in self._records.values()
             for path_calls in calls.values()
             for call in path_calls
-            for tensor in _tensors((call.output, call.inputs, call.states))
+            for tensor in _leaves((call.output, call.inputs, call.states), Tensor)
         }
         return sum(storages.values())
 
@@ -154,28 +204,39 @@ class Replay:
     @contextmanager
     def record(self, key: Hashable) -> Iterator[None]:
         """Records the calls made while the context lasts (a clean pass) under `key`."""
-        calls: dict[str, list[_Call]] = {}
-        compared = {*self._units.stacks.values(), *self._units.entry.values()}
-        projections = {path for pairs in self._units.cross.values() for _, path in pairs}
-        blocks = {path for paths in self._units.blocks.values() for path in paths}
+        budget = _Budget(COPIES_LIMIT)
+        units = self._units
+        groups = [(path,) for path in units.stacks.values()] + list(units.blocks.values())
+        projections = [(path,) for pairs in units.cross.values() for _, path in pairs]
+        recorded: dict[str, list[_Call]] = {}
         with ExitStack() as patches:
-            for path in compared | blocks | projections:
-                keep_inputs = path in compared or path in projections
-                forward = self._recorder(calls.setdefault(path, []), path, keep_inputs)
-                patches.enter_context(_forward(self._module, path, forward))
+            for paths in groups + projections:
+                recording = _Recording({path: [] for path in paths}, budget)
+                recorded |= recording.calls
+                for path in paths:
+                    forward = self._recorder(path, recording, costly=paths in projections)
+                    patches.enter_context(_forward(self._module, path, forward))
             yield
-        self._records[key] = calls
+        self._records[key] = recorded
 
-    def _recorder(self, calls: list[_Call], path: str, keep_inputs: bool) -> Callable[..., Any]:
+    def _recorder(self, path: str, recording: _Recording, *, costly: bool) -> Callable[..., Any]:
+        """costly : the outputs count against the limit"""
         original = self._module.get_submodule(path).forward
+        leads = path == next(iter(recording.calls))
+        calls = recording.calls[path]
 
         def forward(*args: Any, **kwargs: Any) -> Any:
+            states = _states(args, kwargs)
+            if leads:
+                recording.start(states)
+            call = _Call()
+            calls.append(call)
             inputs = None
-            if keep_inputs:
+            if leads and recording.afford(_nbytes(states)):
                 inputs = (_kept(args), {name: _kept(value) for name, value in kwargs.items()})
             output = original(*args, **kwargs)
-            states = _copied(_states(args, kwargs))
-            calls.append(_Call(_kept(output), inputs, states))
+            if recording.afford(_nbytes(states) + (_nbytes(output) if costly else 0)):
+                call.output, call.inputs, call.states = _kept(output), inputs, _copied(states)
             return output
 
         return forward
@@ -231,8 +292,8 @@ class _Gate:
 
     def lead(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         self.index += 1
-        known = self.index < len(self._calls)
-        self.open = known and _same((args, kwargs), self._calls[self.index].inputs)
+        inputs = self._calls[self.index].inputs if self.index < len(self._calls) else None
+        self.open = inputs is not None and _same((args, kwargs), inputs)
 
 
 def _replayed(
@@ -252,13 +313,14 @@ def _replayed(
 
 
 def _projected(original: Callable[..., Any], calls: list[_Call]) -> Callable[..., Any]:
-    """Keys or values made from a tensor that is itself a record: identity, no comparison."""
+    """Keys or values made from an encoder's output: if it is a recorded one, theirs."""
+    recorded = [(call.inputs[0][0], call.output) for call in calls if call.inputs is not None]
 
     def forward(hidden: Tensor) -> Any:
-        for call in calls:
-            assert call.inputs is not None
-            if call.inputs[0][0] is hidden:
-                return call.output
+        for same in (operator.is_, _same):  # equal copies are found, but compared only if need be
+            for then, output in recorded:
+                if same(hidden, then):
+                    return output
         return original(hidden)
 
     return forward
