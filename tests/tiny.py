@@ -36,9 +36,9 @@ BOLT = chronos_bolt.Size(
 BOLT_HEAD_DIM, BOLT_DECODER_LAYERS = 6, 3
 TIMESFM = timesfm.Size(width=24, layers=3, heads=3, hidden=40, context=128)
 T5 = chronos_t5.Size(
-    width=24, layers=2, heads=3, hidden=40, tokens=64, horizon=8, contexts=(16, 24, 32, 48)
+    width=24, layers=3, heads=3, hidden=40, tokens=64, horizon=8, contexts=(16, 24, 32, 48)
 )
-T5_HEAD_DIM, T5_DECODER_LAYERS = 6, 3
+T5_HEAD_DIM, T5_DECODER_LAYERS = 6, 2  # a deeper decoder than encoder breaks upstream's cache
 TOTO = toto.Size(width=24, layers=3, heads=3, hidden=40, patch=8, components=3, context=64)
 MOIRAI = moirai.Size(width=128, layers=2, patch=8, context=64, future=16)
 SAMPLES = 6
@@ -89,7 +89,7 @@ def _unlike(model: nn.Module, *, gain: float = 1.0) -> None:
 
 
 def write_t5(directory: Path) -> None:
-    """A Chronos-T5 with 2 encoder and 3 decoder layers, 3 heads of 6 dimensions, width 24."""
+    """A Chronos-T5 with 3 encoder and 2 decoder layers, 3 heads of 6 dimensions, width 24."""
     config = chronos_t5.config(T5)
     config.d_kv = T5_HEAD_DIM
     config.num_decoder_layers = T5_DECODER_LAYERS

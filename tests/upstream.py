@@ -115,7 +115,9 @@ def upstream_chronos2(directory: Path) -> Upstream:
 
     def forecast(contexts: Sequence[Array], horizon: int) -> Array:
         series = [torch.tensor(x) for x in contexts]
-        quantiles, _ = pipeline.predict_quantiles(series, horizon, quantile_levels=LEVELS)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            quantiles, _ = pipeline.predict_quantiles(series, horizon, quantile_levels=LEVELS)
         return np.stack([of_series[0].T.numpy() for of_series in quantiles])
 
     return forecast
@@ -241,7 +243,7 @@ def upstream_moirai2(directory: Path) -> Upstream:
             context_length=limit,
             module=module,
         )
-        return model.predict([context[-limit:] for context in contexts])
+        return model.predict([context[-limit:].copy() for context in contexts])
 
     return forecast
 

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import logging
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -18,7 +16,7 @@ from transformers import T5ForConditionalGeneration
 from tsprune.models import draws, t5
 from tsprune.models.checkpoints import Checkpoint
 from tsprune.models.forecaster import Forecast, SamplingForecaster, checked_contexts
-from tsprune.models.pretrained import load_pretrained
+from tsprune.models.pretrained import load_pretrained, quiet_horizon
 
 ROWS = 256  # paths that are sampled together: each holds the keys and values of its whole history
 
@@ -45,7 +43,7 @@ class Chronos(SamplingForecaster):
         for start in range(0, len(series), most):
             chunk = series[start : start + most]
             noise = draws.Noise(chunk, self.seed)
-            with _quiet(), draws.CategoricalDraws(noise, self.samples):
+            with quiet_horizon(upstream_module.logger), draws.CategoricalDraws(noise, self.samples):
                 drawn = self.upstream.predict(
                     [torch.from_numpy(x) for x in chunk], horizon, num_samples=self.samples
                 )
@@ -77,18 +75,6 @@ class Chronos(SamplingForecaster):
 
     def save(self, directory: Path) -> None:
         self.module.save_pretrained(directory)
-
-
-@contextmanager
-def _quiet() -> Iterator[None]:
-    """Long horizons are the caller's decision; upstream would warn at every batch."""
-    logger = upstream_module.logger
-    before = logger.level
-    logger.setLevel(logging.ERROR)
-    try:
-        yield
-    finally:
-        logger.setLevel(before)
 
 
 def _pipeline(model: T5ForConditionalGeneration) -> ChronosPipeline:

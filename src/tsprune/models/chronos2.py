@@ -16,7 +16,7 @@ from torch import Tensor
 from tsprune.anatomy import Anatomy, AttentionSite, Block, MLPSite, Projection, Stack
 from tsprune.models.checkpoints import Checkpoint
 from tsprune.models.forecaster import LEVELS, Forecast, Forecaster, checked_contexts
-from tsprune.models.pretrained import load_pretrained
+from tsprune.models.pretrained import load_pretrained, quiet_horizon
 
 
 def _attention(kind: str, module: str, config: Chronos2CoreConfig) -> AttentionSite:
@@ -55,7 +55,8 @@ class Chronos2(Forecaster):
 
     def forecast(self, contexts: Sequence[ArrayLike], horizon: int) -> Forecast:
         series = [torch.from_numpy(x[-self.context_length :]) for x in checked_contexts(contexts, horizon)]
-        with torch.random.fork_rng(devices=[]):  # upstream's data loader draws a seed
+        # upstream's data loader draws a seed
+        with quiet_horizon(), torch.random.fork_rng(devices=[]):
             quantiles, _ = self.upstream.predict_quantiles(
                 series,
                 prediction_length=horizon,

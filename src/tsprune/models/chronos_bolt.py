@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -14,7 +13,7 @@ from torch import Tensor
 from tsprune.models import t5
 from tsprune.models.checkpoints import Checkpoint
 from tsprune.models.forecaster import Forecast, Forecaster, checked_contexts
-from tsprune.models.pretrained import load_pretrained
+from tsprune.models.pretrained import load_pretrained, quiet_horizon
 
 
 class ChronosBolt(Forecaster):
@@ -34,9 +33,7 @@ class ChronosBolt(Forecaster):
 
     def forecast(self, contexts: Sequence[ArrayLike], horizon: int) -> Forecast:
         series = [torch.from_numpy(context) for context in checked_contexts(contexts, horizon)]
-        with warnings.catch_warnings():
-            # long horizons are the caller's decision; upstream would warn at every batch
-            warnings.filterwarnings("ignore", message="We recommend keeping prediction length")
+        with quiet_horizon():
             quantiles = self.upstream.predict(series, prediction_length=horizon)
         return Forecast(quantiles.numpy(), self.levels)
 

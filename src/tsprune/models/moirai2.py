@@ -48,8 +48,9 @@ class Moirai2(Forecaster):
     def _predicted(self, series: Sequence[NDArray[np.float32]], horizon: int) -> NDArray[np.float32]:
         # whole patches: upstream pads the first one with the first value, and only up to this length
         length = math.ceil(max(map(len, series)) / self.module.patch_size) * self.module.patch_size
+        columns = [x[:, None].copy() for x in series]  # upstream imputes in place
         with self.upstream.hparams_context(prediction_length=horizon, context_length=length):
-            quantiles: NDArray[np.float32] = self.upstream.predict([x[:, None] for x in series])
+            quantiles: NDArray[np.float32] = self.upstream.predict(columns)
         return quantiles
 
     def teacher_forced(self, contexts: Sequence[ArrayLike]) -> Tensor:

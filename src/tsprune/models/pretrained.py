@@ -1,9 +1,11 @@
-"""Strict loading of checkpoints whose upstream class is a transformers PreTrainedModel."""
+"""What the Chronos families share: strict loading through transformers, and quiet long horizons."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from contextlib import suppress
+import logging as python_logging
+import warnings
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from typing import Any, TypeVar
 
 import torch
@@ -69,3 +71,18 @@ def _random(model: PreTrainedModel, checkpoint: Checkpoint) -> list[str]:
             given.add(tensors[name].data_ptr())
     # tied weights are given under one of their names
     return [name for name, tensor in tensors.items() if tensor.data_ptr() not in given]
+
+
+@contextmanager
+def quiet_horizon(logger: python_logging.Logger | None = None) -> Iterator[None]:
+    """Long horizons are the caller's decision; upstream would warn (or log) at every batch."""
+    before = logger.level if logger else 0
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="We recommend keeping prediction length")
+        try:
+            if logger:
+                logger.setLevel(python_logging.ERROR)
+            yield
+        finally:
+            if logger:
+                logger.setLevel(before)
