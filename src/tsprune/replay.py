@@ -20,7 +20,7 @@ from __future__ import annotations
 import copy
 import dataclasses
 import operator
-from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from typing import Any, TypeVar
 
@@ -30,7 +30,7 @@ from torch import Tensor, nn
 from tsprune.anatomy import Anatomy, Component, Stack
 from tsprune.models.forecaster import Forecaster
 
-_PLAIN = (Tensor, nn.Module, str, bytes, int, float, bool, type(None))
+_PLAIN = (Tensor, nn.Module, type, str, bytes, int, float, bool, type(None))
 Leaf = TypeVar("Leaf", Tensor, nn.Module)
 COPIES_LIMIT = 512 * 2**20  # bytes of caches, and of keys and values made from an encoder, per record
 
@@ -40,11 +40,42 @@ def _is_state(value: object) -> bool:
     return not isinstance(value, (*_PLAIN, tuple, list, dict)) and hasattr(value, "__dict__")
 
 
-def _kept(value: Any) -> Any:
-    """`value` for safe keeping: tensors as they are, containers rebuilt, state copied."""
+@dataclasses.dataclass(frozen=True)
+class _Argument:
+    """Stands in a recorded output for the state that the call was given as its n-th."""
+
+    number: int
+
+
+def _kept(value: Any, states: Sequence[Any] = ()) -> Any:
+    """`value` for safe keeping: tensors as they are, containers rebuilt, state copied.
+
+    states : arguments of the call that returned `value`, which may be among what it returned
+    """
+    for number, state in enumerate(states):
+        if value is state:
+            return _Argument(number)
+    return _rebuilt(value, lambda item: _kept(item, states), _copied)
+
+
+def _given(value: Any, states: Sequence[Any]) -> Any:
+    """A recorded output as a call with `states` returns it."""
+    if isinstance(value, _Argument):
+        return states[value.number]
+    return _rebuilt(value, lambda item: _given(item, states), _copied)
+
+
+def _rebuilt(value: Any, each: Callable[[Any], Any], state: Callable[[Any], Any]) -> Any:
     if isinstance(value, tuple) and type(value) is tuple:
-        return tuple(_kept(item) for item in value)
-    return _copied(value) if _is_state(value) and not _is_model_output(value) else value
+        return tuple(each(item) for item in value)
+    if isinstance(value, dict):  # transformers' outputs are dicts, and `generate` changes them
+        rebuilt = copy.copy(value)
+        for key, item in value.items():
+            rebuilt[key] = each(item)
+        return rebuilt
+    if isinstance(value, list):
+        return [each(item) for item in value]
+    return state(value) if _is_state(value) else value
 
 
 def _copied(state: Any) -> Any:
@@ -54,11 +85,6 @@ def _copied(state: Any) -> Any:
     """
     memo: dict[int, Any] = {id(tensor): tensor.detach().clone() for tensor in _leaves(state, Tensor)}
     return copy.deepcopy(state, memo | {id(module): module for module in _leaves(state, nn.Module)})
-
-
-def _is_model_output(value: object) -> bool:
-    """transformers' ModelOutput: a dict in disguise that holds tensors and is never changed."""
-    return isinstance(value, dict)
 
 
 def _same(now: Any, then: Any) -> bool:
@@ -236,7 +262,7 @@ class Replay:
                 inputs = (_kept(args), {name: _kept(value) for name, value in kwargs.items()})
             output = original(*args, **kwargs)
             if recording.afford(_nbytes(states) + (_nbytes(output) if costly else 0)):
-                call.output, call.inputs, call.states = _kept(output), inputs, _copied(states)
+                call.output, call.inputs, call.states = _kept(output, states), inputs, _copied(states)
             return output
 
         return forward
@@ -305,9 +331,10 @@ def _replayed(
         if not gate.open:
             return original(*args, **kwargs)
         call = calls[gate.index]
-        for state, left in zip(_states(args, kwargs), call.states, strict=True):
+        states = _states(args, kwargs)
+        for state, left in zip(states, call.states, strict=True):
             vars(state).update(vars(_copied(left)))
-        return _kept(call.output)
+        return _given(call.output, states)
 
     return forward
 
