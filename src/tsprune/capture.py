@@ -119,17 +119,19 @@ def reference(
     contexts: Sequence[ArrayLike],
     *,
     components: Iterable[Component] | None = None,
-    horizon: int = 1,
+    horizon: int | None = None,
 ) -> Reference:
-    """Activations of `model` while it forecasts `contexts` (use histories of full length).
+    """Activations of `model` on `contexts` (use histories of full length): forecast, and teacher-forced.
 
     components : which components the reference will serve; None serves all of them
+    horizon : steps to forecast; None takes `model.reference_horizon`
     """
     every = model.anatomy.components() if components is None else components
     # one by one: expanding several at once drops the heads of sublayers that are there themselves
     points = {point_of(model.anatomy, c) for component in every for c in model.anatomy.expand([component])}
-    with recording(model.module, points) as recorded:
-        model.forecast(contexts, horizon)
+    with recording(model.module, points) as recorded, torch.no_grad():
+        model.forecast(contexts, horizon or model.reference_horizon)
+        model.teacher_forced(contexts)
     return Reference(
         {point: _by_length([point.windows_first(x) for x in tensors]) for point, tensors in recorded.items()}
     )

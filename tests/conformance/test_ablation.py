@@ -21,28 +21,51 @@ def weight(model: Forecaster, module: str) -> nn.Parameter:
     return model.module.get_submodule(module).get_parameter("weight")
 
 
-LAST_OF_MLP = {"chronos-bolt": ".wo", "timesfm": ".ff1"}
+LAST_OF_MLP = {
+    "chronos-bolt": ".wo",
+    "chronos-t5": ".wo",
+    "chronos2": ".mlp.wo",
+    "timesfm": ".ff1",
+    "toto": ".mlp.2",
+    "moirai": ".fc2",
+    "moirai2": ".fc2",
+}
+OUTPUT_PROJECTIONS = {
+    "chronos-bolt": ".o",
+    "chronos-t5": ".o",
+    "chronos2": ".o",
+    "timesfm": ".attn.out",
+    "toto": ".wO",
+    "moirai": ".out_proj",
+    "moirai2": ".self_attn.out_proj",
+}
+ENCODER_DECODER = ("chronos-bolt", "chronos-t5")
 
 
-def mlp_weight(model: Forecaster, component: Component) -> nn.Parameter:
+def last_of_mlp(model: Forecaster, component: Component) -> nn.Linear:
     """The last linear layer of a block's MLP, by its upstream name."""
     block = model.module.get_submodule(model.anatomy.block(component).module)
     suffix = LAST_OF_MLP[model.family]
     (found,) = (part for name, part in block.named_modules() if f".{name}".endswith(suffix))
     assert isinstance(found, nn.Linear)
-    return found.weight
+    return found
 
 
 def zeroed(model: Forecaster, component: Component) -> ExitStack:
-    """The weights of `component` set to zero, by hand."""
+    """The weights of `component` set to zero, by hand; those of whole sublayers with their bias."""
     stack = ExitStack()
+
+    def whole(module: nn.Module) -> None:
+        for parameter in module.parameters():
+            stack.enter_context(tiny.zeroed(parameter))
+
     if component.kind in ("mlp", "layer"):
-        stack.enter_context(tiny.zeroed(mlp_weight(model, component)))
+        whole(last_of_mlp(model, component))
     if component.kind == "layer":
         for site in model.anatomy.block(component).attention:
-            stack.enter_context(tiny.zeroed(weight(model, site.output)))
+            whole(model.module.get_submodule(site.output))
     if component.kind == "attention":
-        stack.enter_context(tiny.zeroed(weight(model, model.anatomy.site(component).output)))
+        whole(model.module.get_submodule(model.anatomy.site(component).output))
     if component.kind == "head":
         site = model.anatomy.site(component)
         assert component.head is not None
@@ -55,7 +78,14 @@ def head_columns(site: AttentionSite, head: int) -> slice:
 
 
 def forecast(model: Forecaster, horizon: int = 5) -> np.ndarray:
-    return model.forecast(ragged(model, 3), horizon).quantiles
+    """Quantiles; where values are drawn from a vocabulary, the same ones are often drawn under an
+    ablation, so the logits go with them."""
+    quantiles = model.forecast(ragged(model, 3), horizon).quantiles
+    if model.family != "chronos-t5":
+        return quantiles
+    with torch.no_grad():
+        logits = model.teacher_forced(ragged(model, 3)).numpy()
+    return np.concatenate([quantiles.ravel(), logits.ravel()])
 
 
 # Law 2
@@ -138,16 +168,20 @@ def test_ablating_several_is_zeroing_all_their_weights(model: Forecaster) -> Non
         np.testing.assert_array_equal(ablated, expected)
 
 
-def test_all_heads_of_a_sublayer_are_the_sublayer(model: Forecaster) -> None:
-    """No supported family has an output bias, so that what is left is nothing at all."""
+def test_all_heads_of_a_sublayer_leave_its_output_bias(model: Forecaster) -> None:
+    """Where the output projection has none, what is left is nothing at all."""
     for component in model.anatomy.components("attention"):
         site = model.anatomy.site(component)
-        assert model.module.get_submodule(site.output).bias is None
+        output = model.module.get_submodule(site.output)
+        assert (output.bias is not None) == (model.family == "toto")
         with ablate(model, f"{component}.head.*") as heads:
             assert len(heads) == site.heads
             by_heads = forecast(model)
-        with ablate(model, component):
+        with tiny.zeroed(weight(model, site.output)):
             np.testing.assert_array_equal(forecast(model), by_heads)
+        with ablate(model, component):
+            by_sublayer = forecast(model)
+        assert np.array_equal(by_sublayer, by_heads) == (output.bias is None)
 
 
 def test_all_columns_belong_to_exactly_one_head(model: Forecaster) -> None:
@@ -166,11 +200,11 @@ def test_a_zeroed_head_is_right_at_every_position(model: Forecaster) -> None:
         head = Component(component.stack, component.layer, component.attention, site.heads - 1)
         point = point_of(model.anatomy, head)
         with recording(model.module, [point]) as clean:
-            model.forecast(contexts, 3)
+            model.forecast(contexts, 1)
         with ablate(model, head), recording(model.module, [point]) as ablated:
-            model.forecast(contexts, 3)
+            model.forecast(contexts, 1)
         for before, after in zip(clean[point], ablated[point], strict=True):
-            expected = before.clone().view(*before.shape[:-1], site.heads, site.head_dim)
+            expected = before.clone().reshape(*before.shape[:-1], site.heads, site.head_dim)
             expected[..., site.heads - 1, :] = 0
             torch.testing.assert_close(after, expected.view_as(before), rtol=0, atol=0)
             lengths.add(before.shape[-2])
@@ -252,8 +286,8 @@ def test_attention_sublayers_of_a_layer_are_ablated_independently(model: Forecas
     """Addressing one kind of attention leaves the input of every other projection as it was."""
     every = model.anatomy.components("attention")
     with_others = [c for c in every if len(model.anatomy.block(c).attention) > 1]
-    if model.family == "chronos-bolt":
-        assert {c.attention for c in with_others} == {"self", "cross"}
+    kinds = {**dict.fromkeys(ENCODER_DECODER, {"self", "cross"}), "chronos2": {"time", "group"}}
+    assert {c.attention for c in with_others} == kinds.get(model.family, set())
     contexts = full_length(model, 2)
     for component in with_others:
         block = model.anatomy.block(component)
@@ -262,9 +296,9 @@ def test_attention_sublayers_of_a_layer_are_ablated_independently(model: Forecas
             for site in block.attention
         }
         with recording(model.module, points.values()) as clean:
-            model.forecast(contexts, 3)
+            model.forecast(contexts, 1)
         with ablate(model, f"{component}.head.0"), recording(model.module, points.values()) as ablated:
-            model.forecast(contexts, 3)
+            model.forecast(contexts, 1)
         kinds = list(points)
         for kind, point in points.items():
             same = all(map(torch.equal, clean[point], ablated[point]))
@@ -281,19 +315,19 @@ def test_attention_sublayers_of_a_layer_are_ablated_independently(model: Forecas
 def test_every_layer_is_addressed(model: Forecaster) -> None:
     """The encoder of an encoder-decoder model too: each output projection belongs to a component."""
     addressed = {model.anatomy.site(c).output for c in model.anatomy.components("attention")}
-    suffix = {"chronos-bolt": ".o", "timesfm": ".attn.out"}[model.family]
+    suffix = OUTPUT_PROJECTIONS[model.family]
     present = {
         name
         for name, part in model.module.named_modules()
         if name.endswith(suffix) and isinstance(part, nn.Linear)
     }
     assert addressed == present
-    stacks = {"chronos-bolt": ["encoder", "decoder"], "timesfm": ["stack"]}[model.family]
+    stacks = ["encoder", "decoder"] if model.family in ENCODER_DECODER else ["stack"]
     assert [stack.name for stack in model.anatomy.stacks] == stacks
 
 
 def test_every_head_of_the_encoder_matters(model: Forecaster) -> None:
-    if model.family != "chronos-bolt":
+    if model.family not in ENCODER_DECODER:
         pytest.skip("has no encoder")
     clean = forecast(model)
     heads = model.anatomy.select("encoder.*.self.head.*")

@@ -43,6 +43,7 @@ class Chronos2(Forecaster):
     """`upstream` is the `Chronos2Pipeline`; every series is a group of its own."""
 
     family = "chronos2"
+    reference_horizon = 1024  # GIFT-Eval's longest is 900
     upstream: Chronos2Pipeline
     module: Chronos2Model
 

@@ -48,6 +48,8 @@ class Forecaster(ABC):
     anatomy : where attention heads, MLPs and layers live in `module`
     context_length : history longer than this many steps is cut off in front
     upstream : the object users of the upstream package work with
+    reference_horizon : steps that reference activations are recorded over; many where the horizon
+        is part of the sequence that the network sees
     """
 
     name: str
@@ -56,6 +58,7 @@ class Forecaster(ABC):
     anatomy: Anatomy
     context_length: int
     upstream: object
+    reference_horizon: int = 1
 
     @property
     def device(self) -> torch.device:

@@ -42,6 +42,7 @@ class Moirai(SamplingForecaster):
     """`upstream` is a `MoiraiForecast` for univariate series, set up anew at each forecast."""
 
     family = "moirai"
+    reference_horizon = 1024  # GIFT-Eval's longest is 900
     upstream: MoiraiForecast
     module: MoiraiModule
 

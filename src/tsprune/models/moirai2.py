@@ -22,6 +22,7 @@ class Moirai2(Forecaster):
     """`upstream` is a `Moirai2Forecast` for univariate series, set up anew at each forecast."""
 
     family = "moirai2"
+    reference_horizon = 1024  # GIFT-Eval's longest is 900
     upstream: Moirai2Forecast
     module: Moirai2Module
 
