@@ -95,7 +95,7 @@ def _half(source: Path, target: Path) -> int:
             for name, tensor in tensors.items()
         },
         target,
-        metadata={"format": "pt", **(metadata or {})},
+        metadata=metadata or {"format": "pt"},
     )
     target.chmod(0o644)  # safetensors writes files only their owner can read
     return sum(tensor.numel() for tensor in tensors.values())

@@ -198,17 +198,16 @@ def upstream_moirai(directory: Path) -> Upstream:
                 ),
                 of_both[0],
                 draws.negative_binomial(
-                    *(
-                        getattr(binomial, name)[future].expand_as(one)
-                        for name in ("total_count", "logits")
-                    ),
+                    *(getattr(binomial, name)[future].expand_as(one) for name in ("total_count", "logits")),
                     one,
                     other,
                 ),
                 of_both[1].exp(),
             ]
             drawn = torch.zeros(*shape, *mixture.batch_shape)
-            drawn[(slice(None), *future)] = torch.stack(kinds, -1).gather(-1, index[..., None])[..., 0].float()
+            drawn[(slice(None), *future)] = (
+                torch.stack(kinds, -1).gather(-1, index[..., None])[..., 0].float()
+            )
             return drawn
 
         padding = limit - len(context)

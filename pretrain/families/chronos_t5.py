@@ -65,7 +65,12 @@ def config(size: Size) -> T5Config:
         "top_k": 50,
         "top_p": 1.0,
     }
-    added: dict[str, Any] = {"decoder_start_token_id": 0, "chronos_config": chronos}
+    # what T5Config takes besides its fields
+    added: dict[str, Any] = {
+        "tie_word_embeddings": True,
+        "decoder_start_token_id": 0,
+        "chronos_config": chronos,
+    }
     return T5Config(
         architectures=["T5ForConditionalGeneration"],
         vocab_size=size.tokens,
@@ -78,7 +83,6 @@ def config(size: Size) -> T5Config:
         dropout_rate=0.0,
         feed_forward_proj="relu",
         initializer_factor=1.0,
-        tie_word_embeddings=True,
         is_encoder_decoder=True,
         pad_token_id=0,
         eos_token_id=1,
@@ -98,7 +102,7 @@ class ChronosT5Objective:
         with torch.no_grad():
             for name, parameter in model.named_parameters():
                 if name.endswith((".o.weight", ".wo.weight")):
-                    parameter *= 0.3
+                    parameter.mul_(0.3)
         return model
 
     def loss(self, model: nn.Module, windows: Windows, step: int, progress: float) -> Losses:

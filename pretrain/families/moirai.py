@@ -74,7 +74,9 @@ def masks(count: int, size: Size, rng: np.random.Generator) -> tuple[NDArray[np.
     position = np.arange(tokens)[None]
     horizon = rng.integers(1, tokens - history + 1, (count, 1))
     end = position >= tokens - horizon
-    scattered = (rng.random((count, 1)) < 0.5) & (rng.random((count, tokens)) < rng.uniform(0.1, 0.4, (count, 1)))
+    scattered = (rng.random((count, 1)) < 0.5) & (
+        rng.random((count, tokens)) < rng.uniform(0.1, 0.4, (count, 1))
+    )
     cut = np.where(rng.random(count) < 0.4, rng.integers(0, history - 2, count), 0)
     first = position == cut[:, None]  # something must be seen
     return (end | scattered) & ~first, cut
@@ -88,13 +90,14 @@ class MoiraiObjective:
 
     def build(self) -> nn.Module:
         sizes = config(self.size)
-        module = MoiraiModule(distr_output=decode_distr_output(sizes.pop("distr_output")), **sizes)
+        module: Any = MoiraiModule(distr_output=decode_distr_output(sizes.pop("distr_output")), **sizes)
         for name, parameter in module.named_parameters():
             if name.endswith((".out_proj.weight", ".fc2.weight")):
                 nn.init.normal_(parameter, std=0.3 / self.size.width**0.5)
         # likelihoods need more digits than the loop's autocast leaves
         module.param_proj.forward = _full_precision(module.param_proj.forward)
-        return module
+        built: nn.Module = module
+        return built
 
     def loss(self, model: nn.Module, windows: Windows, step: int, progress: float) -> Losses:
         rng = np.random.default_rng([step, 17])
@@ -122,7 +125,7 @@ class MoiraiObjective:
     def export(self, model: nn.Module, directory: Path) -> None:
         directory.mkdir(parents=True, exist_ok=True)
         # config.json must hold upstream's keys only, so the trained history is noted here
-        metadata = {"format": "pt", MAX_CONTEXT: str(self.size.context)}
+        metadata = {MAX_CONTEXT: str(self.size.context)}
         save_file(model.state_dict(), directory / "model.safetensors", metadata=metadata)
         (directory / "config.json").write_text(json.dumps(config(self.size), indent=2) + "\n")
 

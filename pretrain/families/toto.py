@@ -75,7 +75,8 @@ class TotoObjective:
         for name, parameter in toto.named_parameters():
             if name.endswith((".wO.weight", ".mlp.2.weight")):
                 nn.init.normal_(parameter, std=0.3 / self.size.width**0.5)
-        return toto
+        module: nn.Module = toto
+        return module
 
     def loss(self, model: nn.Module, windows: Windows, step: int, progress: float) -> Losses:
         assert isinstance(model, Toto)
@@ -104,6 +105,6 @@ class TotoObjective:
         # the rotary embedding's buffers are shared by the layers; safetensors wants them apart
         tensors = {name: tensor.clone() for name, tensor in model.state_dict().items()}
         # config.json must hold upstream's keys only, so the trained history is noted here
-        metadata = {"format": "pt", MAX_CONTEXT: str(self.size.context)}
+        metadata = {MAX_CONTEXT: str(self.size.context)}
         save_file(tensors, directory / "model.safetensors", metadata=metadata)
         (directory / "config.json").write_text(json.dumps(config(self.size), indent=2) + "\n")

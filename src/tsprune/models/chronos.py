@@ -93,4 +93,5 @@ def _pipeline(model: T5ForConditionalGeneration) -> ChronosPipeline:
 def open_checkpoint(checkpoint: Checkpoint, device: torch.device, dtype: torch.dtype) -> Chronos:
     """Loads through the upstream class; TspruneError if weights and config disagree."""
     model = load_pretrained(T5ForConditionalGeneration, checkpoint, dtype, "Chronos-T5", check=_pipeline)
-    return Chronos(_pipeline(model.to(device)), checkpoint.name)
+    torch.nn.Module.to(model, device)
+    return Chronos(_pipeline(model), checkpoint.name)

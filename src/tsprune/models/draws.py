@@ -50,7 +50,8 @@ def categorical(probabilities: Tensor, uniform: Tensor) -> Tensor:
 
 def normal(location: Tensor, scale: Tensor, uniform: Tensor) -> Tensor:
     """Normal draws, in the dtype of `location`."""
-    return location + scale * torch.special.ndtri(uniform).to(location)
+    standard: Tensor = torch.special.ndtri(uniform).to(location)
+    return location + scale * standard
 
 
 def student_t(freedom: Tensor, location: Tensor, scale: Tensor, radius: Tensor, angle: Tensor) -> Tensor:

@@ -149,7 +149,8 @@ class Future:
                 return x[rows, None].expand(chosen.shape)[chosen]
 
             values[chosen] = _draw(component, at, one[chosen], other[chosen]).to(values)
-        return values * self.scale[rows, None] + self.loc[rows, None]
+        drawn: Tensor = values * self.scale[rows, None] + self.loc[rows, None]
+        return drawn
 
 
 def _narrowed(component: Distribution, cut: Any) -> Distribution:

@@ -91,6 +91,6 @@ def save(module: nn.Module, config: Mapping[str, object], context: int, director
     """Writes what upstream's `from_pretrained` reads."""
     directory.mkdir(parents=True, exist_ok=True)
     tensors = {name: tensor.contiguous() for name, tensor in module.state_dict().items()}
-    metadata = {"format": "pt", MAX_CONTEXT: str(context)}
+    metadata = {MAX_CONTEXT: str(context)}
     save_file(tensors, directory / "model.safetensors", metadata=metadata)
     (directory / "config.json").write_text(json.dumps(dict(config), indent=2) + "\n")

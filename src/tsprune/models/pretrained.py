@@ -37,7 +37,7 @@ def load_pretrained(
     verbosity = logging.get_verbosity()
     logging.set_verbosity_error()
     try:
-        model, info = upstream.from_pretrained(
+        loaded: Any = upstream.from_pretrained(
             checkpoint.directory,
             use_safetensors=True,
             local_files_only=True,
@@ -45,6 +45,8 @@ def load_pretrained(
             output_loading_info=True,
             dtype=dtype,
         )
+        model: Model = loaded[0]
+        info: dict[str, Any] = loaded[1]
         check(model)
     except Exception as error:  # upstream raises whatever the value it stumbles over leads to
         raise TspruneError(

@@ -12,7 +12,7 @@ import torch
 from numpy.typing import ArrayLike, NDArray
 from safetensors.torch import save_file
 from torch import Tensor
-from torch.distributions import Categorical, Distribution, MixtureSameFamily
+from torch.distributions import Categorical, MixtureSameFamily, StudentT
 from toto.data.util.dataset import MaskedTimeseries
 from toto.inference.forecaster import TotoForecaster
 from toto.model.attention import AttentionAxis
@@ -41,17 +41,20 @@ def anatomy(backbone: TotoBackbone) -> Anatomy:
         attention = f"{path}.attention"
         size = layer.num_heads, layer.embed_dim // layer.num_heads
         # rows of the fused projection are (q or k or v, dimension, head)
-        fused = (Projection(f"{attention}.wQKV", *size, part, interleaved=True) for part in range(3))
+        query, key, value = (
+            Projection(f"{attention}.wQKV", *size, part, interleaved=True) for part in range(3)
+        )
         kind = _KINDS[layer.attention_axis]
-        site = AttentionSite(kind, attention, f"{attention}.wO", *size, *fused)
+        site = AttentionSite(kind, attention, f"{attention}.wO", *size, query, key, value)
         blocks.append(Block(path, (site,), MLPSite(f"{path}.mlp")))
     return Anatomy((Stack("stack", tuple(blocks), module="transformer"),), backbone.embed_dim)
 
 
-def mixture_of(distribution: Distribution, steps: int) -> tuple[Tensor, Tensor]:
+def mixture_of(distribution: Any, steps: int) -> tuple[Tensor, Tensor]:
     """Weights [B, 1, steps, K] and (df, location, scale) [B, 1, steps, K, 3] of the last `steps`."""
     if isinstance(distribution, MixtureSameFamily):
-        weights, parts = distribution.mixture_distribution.probs, distribution.component_distribution
+        weights: Tensor = distribution.mixture_distribution.probs
+        parts: Any = distribution.component_distribution
         parameters = torch.stack([parts.df, parts.loc, parts.scale], -1)
     else:  # a single Student-t
         single = torch.stack([distribution.df, distribution.loc, distribution.scale], -1)
@@ -66,18 +69,20 @@ class PairedMixture(MixtureSameFamily):
     """
 
     def __init__(self, weights: Tensor, parameters: Tensor, noise: draws.Noise, copies: int) -> None:
-        components = torch.distributions.StudentT(*parameters.unbind(-1), validate_args=False)
+        freedom, location, scale = parameters.unbind(-1)
+        components = StudentT(freedom, location, scale, validate_args=False)
         super().__init__(Categorical(probs=weights, validate_args=False), components, validate_args=False)
         self._parameters, self._noise, self._copies = parameters, noise, copies
 
-    def sample(self, sample_shape: torch.Size | None = None) -> Tensor:
+    def sample(self, sample_shape: Any = ()) -> Tensor:
         """[copies * B, 1, patch]"""
         patch = self._parameters.shape[-3]
         numbers = self._noise.uniform(self._copies, 1, patch, 3).transpose(0, 1).flatten(0, 1)
         which, radius, angle = numbers.to(self._parameters.device).unbind(-1)
         index = draws.categorical(self.mixture_distribution.probs, which)
         chosen = self._parameters.take_along_dim(index[..., None, None], dim=-2).squeeze(-2)
-        return draws.student_t(*chosen.unbind(-1), radius, angle)
+        freedom, location, scale = chosen.unbind(-1)
+        return draws.student_t(freedom, location, scale, radius, angle)
 
 
 class SharedContext:
@@ -175,7 +180,8 @@ class Toto(SamplingForecaster):
 
     @property
     def _dtype(self) -> torch.dtype:
-        return self.module.unembed.weight.dtype
+        dtype: torch.dtype = self.module.unembed.weight.dtype
+        return dtype
 
     def _sampled(self, series: Sequence[NDArray[np.float32]], horizon: int) -> NDArray[np.float32]:
         stand_in = SharedContext(self.module, draws.Noise(series, self.seed), self.samples)
@@ -203,7 +209,7 @@ class Toto(SamplingForecaster):
         directory.mkdir(parents=True, exist_ok=True)
         # the rotary embedding's buffers are shared by the layers; safetensors wants them apart
         tensors = {name: tensor.contiguous().clone() for name, tensor in self.upstream.state_dict().items()}
-        metadata = {"format": "pt", MAX_CONTEXT: str(self.context_length)}
+        metadata = {MAX_CONTEXT: str(self.context_length)}
         save_file(tensors, directory / "model.safetensors", metadata=metadata)
         (directory / "config.json").write_text(json.dumps(self._config, indent=2) + "\n")
 
