@@ -44,7 +44,7 @@ def _unit(x: Array) -> Array:
     """`x` centred and scaled to unit standard deviation; a constant stays zero."""
     centred = x - x.mean()
     deviation = centred.std()
-    return centred / deviation if deviation > 1e-9 else centred
+    return np.asarray(centred / deviation if deviation > 1e-9 else centred)
 
 
 def _log_uniform(rng: np.random.Generator, low: float, high: float) -> float:
