@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -11,6 +12,7 @@ from chronos import chronos as upstream_module
 from chronos.chronos import ChronosConfig, ChronosModel, ChronosPipeline, ChronosTokenizer
 from numpy.typing import ArrayLike
 from torch import Tensor
+from torch.overrides import TorchFunctionMode
 from transformers import T5ForConditionalGeneration
 
 from tsprune.models import draws, t5
@@ -19,6 +21,27 @@ from tsprune.models.forecaster import Forecast, SamplingForecaster, checked_cont
 from tsprune.models.pretrained import load_pretrained, quiet_horizon
 
 ROWS = 256  # paths that are sampled together: each holds the keys and values of its whole history
+
+
+class SharedProjections(TorchFunctionMode):
+    """While it lasts, keys and values of the encoder's output are made once a window.
+
+    `generate` repeats that output for each of the window's paths, one after the other.
+    """
+
+    def __init__(self, model: T5ForConditionalGeneration, samples: int) -> None:
+        super().__init__()
+        shared = (".EncDecAttention.k.weight", ".EncDecAttention.v.weight")
+        self._weights = {id(weight) for name, weight in model.named_parameters() if name.endswith(shared)}
+        self._samples = samples
+
+    def __torch_function__(
+        self, func: Callable[..., Any], types: Any, args: tuple[Any, ...] = (), kwargs: Any = None
+    ) -> Any:
+        if func is torch.nn.functional.linear and id(args[1]) in self._weights:
+            once = func(args[0][:: self._samples], *args[1:], **(kwargs or {}))
+            return once.repeat_interleave(self._samples, dim=0)
+        return func(*args, **(kwargs or {}))
 
 
 class Chronos(SamplingForecaster):
@@ -43,7 +66,9 @@ class Chronos(SamplingForecaster):
         for start in range(0, len(series), most):
             chunk = series[start : start + most]
             noise = draws.Noise(chunk, self.seed)
-            with quiet_horizon(upstream_module.logger), draws.CategoricalDraws(noise, self.samples):
+            shared = SharedProjections(self.module, self.samples)
+            drawing = draws.CategoricalDraws(noise, self.samples)
+            with quiet_horizon(upstream_module.logger), shared, drawing:
                 drawn = self.upstream.predict(
                     [torch.from_numpy(x) for x in chunk], horizon, num_samples=self.samples
                 )
