@@ -14,6 +14,7 @@ from typing import Annotated
 
 import torch
 import typer
+from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
 import tsprune
@@ -49,7 +50,7 @@ Geometric means relative to Seasonal Naive (below 1 is better), printed by
 
 ## Loss
 
-Mean pinball loss of the forecast on training windows (running average):
+Loss of the forecast on training windows (running average):
 
 | step | loss |
 |---:|---:|
@@ -86,13 +87,15 @@ def _score_rows(directory: Path, root: Path | None) -> str:
 
 def _half(source: Path, target: Path) -> int:
     tensors = load_file(source)
+    with safe_open(source, framework="pt") as header:
+        metadata = header.metadata()
     save_file(
         {
             name: tensor.half().contiguous() if tensor.is_floating_point() else tensor
             for name, tensor in tensors.items()
         },
         target,
-        metadata={"format": "pt"},
+        metadata=metadata or {"format": "pt"},
     )
     target.chmod(0o644)  # safetensors writes files only their owner can read
     return sum(tensor.numel() for tensor in tensors.values())

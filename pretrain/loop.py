@@ -48,7 +48,7 @@ class Objective(Protocol):
 @dataclasses.dataclass(frozen=True)
 class Losses:
     total: Tensor  # what is minimised
-    forecast: Tensor  # what is watched: mean pinball loss of the forecast
+    forecast: Tensor  # what is watched: the loss of the forecast alone
 
 
 @dataclasses.dataclass(frozen=True)
@@ -75,7 +75,7 @@ def _split(parameters: Iterable[tuple[str, Tensor]]) -> tuple[list[Tensor], list
     rest: list[Tensor] = []
     for name, parameter in parameters:
         inside = any(part in name for part in ("block.", "stacked_xf.", "layers."))
-        is_matrix = parameter.ndim == 2 and "relative_attention_bias" not in name
+        is_matrix = parameter.ndim == 2 and not any(part in name for part in ("attention_bias", "attn_bias"))
         (matrices if inside and is_matrix else rest).append(parameter)
     return matrices, rest
 

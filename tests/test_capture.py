@@ -105,7 +105,7 @@ def test_a_reference_serves_every_component() -> None:
     for component in toy.anatomy.expand(toy.anatomy.components()) + toy.anatomy.components("head"):
         (values,) = record.at(point_of(toy.anatomy, component)).values()
         features = HEADS * HEAD_DIM if component.kind == "head" else WIDTH
-        assert values.shape == (3, 8, features)
+        assert values.shape == (2 * 3, 8, features)  # forecast, and teacher-forced
 
 
 def test_a_reference_holds_only_what_was_asked_for() -> None:

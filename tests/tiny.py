@@ -8,27 +8,38 @@ is at a trivial value: norms and scales that upstream starts at zero or one are 
 from __future__ import annotations
 
 import functools
+import json
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
 import torch
+from chronos.chronos2.config import Chronos2CoreConfig
+from chronos.chronos2.model import Chronos2Model
 from chronos.chronos_bolt import ChronosBoltModelForForecasting
 from numpy.typing import NDArray
+from safetensors.torch import save_file
 from torch import nn
 from torch.overrides import TorchFunctionMode
 from transformers.utils import logging
+from uni2ts.model.moirai2 import Moirai2Module
 
-from pretrain.families import chronos_bolt, timesfm
+from pretrain.families import chronos_bolt, chronos_t5, moirai, timesfm, toto
 from tsprune.anatomy import Component
-from tsprune.models import Forecaster
+from tsprune.models import Forecaster, SamplingForecaster
+from tsprune.models.checkpoints import MAX_CONTEXT
 
 BOLT = chronos_bolt.Size(
     width=24, layers=2, heads=3, hidden=40, patch=4, horizon=8, contexts=(16, 24, 32, 48)
 )
 BOLT_HEAD_DIM, BOLT_DECODER_LAYERS = 6, 3
 TIMESFM = timesfm.Size(width=24, layers=3, heads=3, hidden=40, context=128)
+T5 = chronos_t5.Size(width=24, layers=3, heads=3, hidden=40, tokens=64, horizon=8, contexts=(16, 24, 32, 48))
+T5_HEAD_DIM, T5_DECODER_LAYERS = 6, 2  # a deeper decoder than encoder breaks upstream's cache
+TOTO = toto.Size(width=24, layers=3, heads=3, hidden=40, patch=8, components=3, context=64)
+MOIRAI = moirai.Size(width=128, layers=2, patch=8, context=64, future=16)
+SAMPLES = 6
 
 
 def write_bolt(directory: Path, *, use_cache: bool = False) -> None:
@@ -63,19 +74,141 @@ def write_timesfm(directory: Path) -> None:
     objective.export(model, directory)
 
 
+def _unlike(model: nn.Module, *, gain: float = 1.0) -> None:
+    """Norms at random values, biases not at zero, and queries and keys that make a difference."""
+    with torch.no_grad():
+        for name, parameter in model.named_parameters():
+            if "norm" in name:
+                parameter.uniform_(0.5, 1.5)
+            elif name.endswith("bias"):
+                parameter.uniform_(-0.3, 0.3)
+            if any(part in name for part in ("wQKV.weight", "q_proj", "k_proj")):
+                parameter *= gain
+
+
+def write_t5(directory: Path) -> None:
+    """A Chronos-T5 with 3 encoder and 2 decoder layers, 3 heads of 6 dimensions, width 24."""
+    config = chronos_t5.config(T5)
+    config.d_kv = T5_HEAD_DIM
+    config.num_decoder_layers = T5_DECODER_LAYERS
+    config.chronos_config["num_samples"] = SAMPLES
+    torch.manual_seed(3)
+    model = chronos_t5.T5ForConditionalGeneration(config)
+    _unlike(model)
+    logging.disable_progress_bar()
+    model.save_pretrained(directory)
+
+
+def write_chronos2(directory: Path) -> None:
+    """A Chronos-2 with 3 layers, 3 heads of 6 dimensions, width 24, patches of 4."""
+    forecasting = {
+        "context_length": 48,
+        "input_patch_size": 4,
+        "input_patch_stride": 4,
+        "output_patch_size": 4,
+        "quantiles": [0.01, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 0.99],
+        "use_reg_token": True,
+        "use_arcsinh": True,
+        "max_output_patches": 2,
+    }
+    # at upstream's scale of 1.0 a random model overflows, at its default 0.05 heads hardly matter
+    config = Chronos2CoreConfig(
+        d_model=24,
+        d_kv=6,
+        d_ff=40,
+        num_layers=3,
+        num_heads=3,
+        dropout_rate=0.0,
+        initializer_factor=0.5,
+        chronos_config=forecasting,
+        chronos_pipeline_class="Chronos2Pipeline",
+    )
+    torch.manual_seed(4)
+    model = Chronos2Model(config)
+    _unlike(model)
+    logging.disable_progress_bar()
+    model.save_pretrained(directory)
+
+
+def write_toto(directory: Path) -> None:
+    """A Toto with 2 layers over time and 1 over variates, 3 heads of 8 dimensions, width 24."""
+    torch.manual_seed(5)
+    objective = toto.TotoObjective(TOTO)
+    model = objective.build()
+    _unlike(model, gain=3)
+    objective.export(model, directory)
+
+
+def write_moirai(directory: Path) -> None:
+    """A Moirai with 2 layers, 2 heads of 64 dimensions (upstream fixes these), width 128."""
+    torch.manual_seed(6)
+    objective = moirai.MoiraiObjective(MOIRAI)
+    model = objective.build()
+    _unlike(model, gain=2)
+    objective.export(model, directory)
+
+
+def write_moirai2(directory: Path) -> None:
+    """A Moirai-2 with 2 layers, 2 heads of 64 dimensions (upstream fixes these), width 128."""
+    config = {
+        "d_model": 128,
+        "d_ff": 40,
+        "num_layers": 2,
+        "patch_size": 8,
+        "max_seq_len": 64,
+        "attn_dropout_p": 0.0,
+        "dropout_p": 0.0,
+        "scaling": True,
+        "num_predict_token": 2,
+        "quantile_levels": [0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9],
+    }
+    torch.manual_seed(7)
+    model = Moirai2Module(**config)
+    _unlike(model, gain=2)
+    directory.mkdir(parents=True, exist_ok=True)
+    metadata = {MAX_CONTEXT: "64"}
+    save_file(model.state_dict(), directory / "model.safetensors", metadata=metadata)
+    (directory / "config.json").write_text(json.dumps(config))
+
+
 TINY: dict[str, Callable[[Path], None]] = {
     "tiny-chronos-bolt": write_bolt,
     # what the published checkpoints say in their config.json: a key-value cache that nothing reads
     "tiny-chronos-bolt-cached": functools.partial(write_bolt, use_cache=True),
     "tiny-timesfm": write_timesfm,
+    "tiny-chronos-t5": write_t5,
+    "tiny-chronos2": write_chronos2,
+    "tiny-toto": write_toto,
+    "tiny-moirai": write_moirai,
+    "tiny-moirai2": write_moirai2,
 }
 
 
 def output_patch(model: Forecaster) -> int:
-    """Steps that one pass of the network forecasts; longer horizons are autoregressive."""
-    if model.family == "chronos-bolt":
-        return int(model.module.chronos_config.prediction_length)
-    return int(model.module.o)
+    """Steps that one pass of the network forecasts; longer horizons are autoregressive.
+
+    Moirai forecasts any horizon in one pass, in patches of this many steps.
+    """
+    steps = {
+        "chronos-bolt": lambda: model.module.chronos_config.prediction_length,
+        "chronos-t5": lambda: model.module.config.chronos_config["prediction_length"],
+        "chronos2": lambda: (
+            model.module.chronos_config.output_patch_size * model.module.chronos_config.max_output_patches
+        ),
+        "timesfm": lambda: model.module.o,
+        "toto": lambda: model.module.patch_embed.patch_size,
+        "moirai": lambda: model.module.patch_sizes[0],
+        "moirai2": lambda: model.module.patch_size * model.module.num_predict_token,
+    }
+    return int(steps[model.family]())
+
+
+def few_samples(model: Forecaster) -> Forecaster:
+    """`model` with few paths, if it samples, and short references."""
+    if isinstance(model, SamplingForecaster):
+        model.samples = SAMPLES
+    model.reference_horizon = min(model.reference_horizon, 32)
+    return model
 
 
 def ragged(model: Forecaster, count: int = 6) -> list[NDArray[np.float32]]:
@@ -140,7 +273,7 @@ def zeroed(parameter: torch.Tensor, columns: slice | None = None) -> Iterator[No
     """A weight with some of its input columns (None: all) at zero while the context lasts."""
     kept = parameter.detach().clone()
     with torch.no_grad():
-        parameter[:, columns if columns is not None else slice(None)] = 0
+        parameter[..., columns if columns is not None else slice(None)] = 0
     try:
         yield
     finally:

@@ -10,15 +10,30 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
+from chronos import Chronos2Pipeline
+from chronos.chronos import ChronosPipeline
 from chronos.chronos_bolt import ChronosBoltPipeline
+from gluonts.model.forecast import SampleForecast
 from numpy.typing import NDArray
+from safetensors import safe_open
 from timesfm import ForecastConfig, configs
 from timesfm.timesfm_2p5 import timesfm_2p5_torch
 from timesfm.timesfm_2p5.timesfm_2p5_base import TimesFM_2p5_200M_Definition
+from toto.data.util.dataset import MaskedTimeseries
+from toto.inference.forecaster import TotoForecaster
+from toto.model.toto import Toto
+from uni2ts.distribution.mixture import Mixture
+from uni2ts.model.moirai import MoiraiForecast, MoiraiModule
+from uni2ts.model.moirai2 import Moirai2Forecast, Moirai2Module
+
+from tests.tiny import SAMPLES
+from tsprune.models import draws
 
 Array = NDArray[np.float32]
+LEVELS = [0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9]
 Upstream = Callable[[Sequence[Array], int], Array]
 
 
@@ -80,4 +95,175 @@ def upstream_timesfm(directory: Path, *, max_context: int | None = None) -> Upst
     return forecast
 
 
-UPSTREAM: dict[str, Callable[[Path], Upstream]] = {"chronos-bolt": upstream_bolt, "timesfm": upstream_timesfm}
+def upstream_t5(directory: Path) -> Upstream:
+    """Series by series, each with the draws that tsprune gives it."""
+    pipeline = ChronosPipeline.from_pretrained(directory)
+
+    def forecast(contexts: Sequence[Array], horizon: int) -> Array:
+        paths = []
+        for context in contexts:
+            visible = context[-pipeline.model.config.context_length :]
+            with draws.CategoricalDraws(draws.Noise([visible], 0), SAMPLES):
+                paths.append(pipeline.predict(torch.tensor(context), horizon, num_samples=SAMPLES)[0])
+        return sampled_quantiles(paths)
+
+    return forecast
+
+
+def upstream_chronos2(directory: Path) -> Upstream:
+    pipeline = Chronos2Pipeline.from_pretrained(directory)
+
+    def forecast(contexts: Sequence[Array], horizon: int) -> Array:
+        series = [torch.tensor(x) for x in contexts]
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            quantiles, _ = pipeline.predict_quantiles(series, horizon, quantile_levels=LEVELS)
+        return np.stack([of_series[0].T.numpy() for of_series in quantiles])
+
+    return forecast
+
+
+def upstream_toto(directory: Path) -> Upstream:
+    """Series by series through upstream's own sampling loop, which repeats the context per sample."""
+    backbone = Toto.load_from_checkpoint(str(directory)).model
+    patch = backbone.patch_embed.patch_size
+    with safe_open(directory / "model.safetensors", "pt") as header:
+        limit = int(header.metadata()["max_context"])
+
+    def of_one(context: Array, horizon: int) -> torch.Tensor:
+        noise = draws.Noise([context], 0)
+
+        def sample(mixture: torch.distributions.MixtureSameFamily, shape: object = None) -> torch.Tensor:
+            """tsprune's draws for the last patch, which is all that upstream's loop uses."""
+            numbers = noise.uniform(SAMPLES, 1, patch, 3)[0]
+            index = draws.categorical(mixture.mixture_distribution.probs[:, :, -patch:], numbers[..., 0])
+            parts = mixture.component_distribution
+            df, loc, scale = (
+                x[:, :, -patch:].gather(-1, index[..., None])[..., 0]
+                for x in (parts.df, parts.loc, parts.scale)
+            )
+            drawn = torch.zeros(mixture.batch_shape)
+            drawn[:, :, -patch:] = draws.student_t(df, loc, scale, numbers[..., 1], numbers[..., 2])
+            return drawn
+
+        known = torch.isfinite(torch.tensor(context))
+        zeros = torch.zeros(1, len(context), dtype=torch.int)
+        series = MaskedTimeseries(
+            torch.tensor(context).nan_to_num(0)[None], known[None], zeros, zeros, zeros[:, 0]
+        )
+        with pytest.MonkeyPatch.context() as patcher:
+            patcher.setattr(torch.distributions.MixtureSameFamily, "sample", sample)
+            forecaster = TotoForecaster(backbone)
+            output = forecaster.forecast(series, horizon, num_samples=SAMPLES, samples_per_batch=SAMPLES)
+        return output.samples[0, 0].T
+
+    def forecast(contexts: Sequence[Array], horizon: int) -> Array:
+        return sampled_quantiles([of_one(context[-limit:], horizon) for context in contexts])
+
+    return forecast
+
+
+def upstream_moirai(directory: Path) -> Upstream:
+    """Upstream's module over its full context length, padded as its predictor pads."""
+    module = MoiraiModule.from_pretrained(directory)
+    patch = module.patch_sizes[0]
+    with safe_open(directory / "model.safetensors", "pt") as header:
+        limit = int(header.metadata()["max_context"])
+
+    def of_one(context: Array, horizon: int) -> torch.Tensor:
+        model = MoiraiForecast(
+            prediction_length=horizon,
+            target_dim=1,
+            feat_dynamic_real_dim=0,
+            past_feat_dynamic_real_dim=0,
+            context_length=limit,
+            module=module,
+            patch_size=patch,
+            num_samples=SAMPLES,
+        )
+        tokens = model.prediction_token_length(patch)
+        numbers = draws.Noise([context], 0).uniform(SAMPLES, tokens, patch, 3).transpose(0, 1)
+
+        def sample(mixture: Mixture, shape: torch.Size) -> torch.Tensor:
+            """tsprune's draws where upstream looks: the last tokens, the patch's steps."""
+            future = (slice(None), slice(-tokens, None), slice(0, patch))
+            which, one, other = (numbers[..., i] for i in range(3))
+            index = draws.categorical(mixture.weights.probs[future].expand(*shape, -1, -1, -1, -1), which)
+            student, gaussian, binomial, log_normal = mixture.components
+            both = [gaussian, log_normal.base_dist]
+            of_both = [draws.normal(x.loc[future], x.scale.expand_as(x.loc)[future], one) for x in both]
+            kinds = [
+                draws.student_t(
+                    *(getattr(student, name)[future] for name in ("df", "loc", "scale")), one, other
+                ),
+                of_both[0],
+                draws.negative_binomial(
+                    *(getattr(binomial, name)[future].expand_as(one) for name in ("total_count", "logits")),
+                    one,
+                    other,
+                ),
+                of_both[1].exp(),
+            ]
+            drawn = torch.zeros(*shape, *mixture.batch_shape)
+            drawn[(slice(None), *future)] = (
+                torch.stack(kinds, -1).gather(-1, index[..., None])[..., 0].float()
+            )
+            return drawn
+
+        padding = limit - len(context)
+        values = np.pad(context, (padding, 0), constant_values=np.nan)
+        known = torch.isfinite(torch.tensor(values))[None, :, None]
+        with pytest.MonkeyPatch.context() as patcher, torch.no_grad():
+            patcher.setattr(Mixture, "sample", sample)
+            paths = model(
+                past_target=torch.tensor(values).nan_to_num(0)[None, :, None],
+                past_observed_target=known,
+                past_is_pad=torch.arange(limit)[None] < padding,
+            )
+        return paths[0]
+
+    def forecast(contexts: Sequence[Array], horizon: int) -> Array:
+        return sampled_quantiles([of_one(context[-limit:], horizon) for context in contexts])
+
+    return forecast
+
+
+def upstream_moirai2(directory: Path) -> Upstream:
+    module = Moirai2Module.from_pretrained(directory)
+    with safe_open(directory / "model.safetensors", "pt") as header:
+        limit = int(header.metadata()["max_context"])
+
+    def forecast(contexts: Sequence[Array], horizon: int) -> Array:
+        model = Moirai2Forecast(
+            prediction_length=horizon,
+            target_dim=1,
+            feat_dynamic_real_dim=0,
+            past_feat_dynamic_real_dim=0,
+            context_length=limit,
+            module=module,
+        )
+        return model.predict([context[-limit:].copy() for context in contexts])
+
+    return forecast
+
+
+def sampled_quantiles(paths: Sequence[torch.Tensor]) -> Array:
+    """Quantiles [B, 9, H] of paths [S, H], by gluonts."""
+    start = pd.Period("2020-01-01", "h")
+    forecasts = [SampleForecast(x.numpy(), start) for x in paths]
+    return np.stack([[x.quantile(level) for level in LEVELS] for x in forecasts]).astype(np.float32)
+
+
+UPSTREAM: dict[str, Callable[[Path], Upstream]] = {
+    "chronos-bolt": upstream_bolt,
+    "chronos-t5": upstream_t5,
+    "chronos2": upstream_chronos2,
+    "timesfm": upstream_timesfm,
+    "toto": upstream_toto,
+    "moirai": upstream_moirai,
+    "moirai2": upstream_moirai2,
+}
+
+# How far a forecast may be from upstream's, relative to its size. Where it is not 0, tsprune batches
+# differently: a sampling model's context once a window and not once a path, short series unpadded.
+TOLERANCE = {"chronos-t5": 1e-5, "toto": 1e-4, "moirai": 1e-4, "moirai2": 1e-5}

@@ -110,7 +110,9 @@ def _hook(
     module: nn.Module, edit: _Edit, ablation: Ablation, reference: Reference | None
 ) -> torch.utils.hooks.RemovableHandle:
     def edited(x: Tensor) -> Tensor:
-        return _replaced(x, edit, _replacement(x, ablation, edit.point, reference))
+        x = edit.point.windows_first(x)
+        x = _replaced(x, edit, _replacement(x, ablation, edit.point, reference))
+        return edit.point.windows_first(x)
 
     if edit.point.side == "input":
         return module.register_forward_pre_hook(lambda _module, args: (edited(args[0]), *args[1:]))

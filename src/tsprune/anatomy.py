@@ -119,6 +119,7 @@ class AttentionSite:
     query, key, value : where each head's projections are; with grouped queries key and value have
         fewer heads than the site, each serving `heads // key.heads` neighbouring query heads
     factors : per-dimension factors on q . k
+    swapped : the projections see [T, B, features] instead of [B, T, features]
     """
 
     kind: str
@@ -130,6 +131,7 @@ class AttentionSite:
     key: Projection
     value: Projection
     factors: tuple[Factor, ...] = ()
+    swapped: bool = False
 
     def columns(self, head: int) -> slice:
         """Columns of the output projection's weight that belong to `head`."""

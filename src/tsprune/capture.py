@@ -21,10 +21,18 @@ REFERENCE_WINDOWS = 32
 
 
 class Point(NamedTuple):
-    """A place in the network: the input or the output of the module at `path`."""
+    """A place in the network: the input or the output of the module at `path`.
+
+    swapped : tensors there are [T, B, F], not [B, T, F]
+    """
 
     path: str
     side: Literal["input", "output"]
+    swapped: bool = False
+
+    def windows_first(self, x: Tensor) -> Tensor:
+        """`x` as [..., T, F]; applied twice it is the tensor as it was."""
+        return x.transpose(0, 1) if self.swapped else x
 
 
 def point_of(anatomy: Anatomy, component: Component) -> Point:
@@ -36,7 +44,8 @@ def point_of(anatomy: Anatomy, component: Component) -> Point:
         return Point(anatomy.block(component).mlp.output, "output")
     if component.kind == "layer":
         raise TspruneError(f"{component} is a layer; its sublayers are what can be recorded")
-    return Point(anatomy.site(component).output, "input" if component.kind == "head" else "output")
+    site = anatomy.site(component)
+    return Point(site.output, "input" if component.kind == "head" else "output", site.swapped)
 
 
 @contextmanager
@@ -110,18 +119,22 @@ def reference(
     contexts: Sequence[ArrayLike],
     *,
     components: Iterable[Component] | None = None,
-    horizon: int = 1,
+    horizon: int | None = None,
 ) -> Reference:
-    """Activations of `model` while it forecasts `contexts` (use histories of full length).
+    """Activations of `model` on `contexts` (use histories of full length): forecast, and teacher-forced.
 
     components : which components the reference will serve; None serves all of them
+    horizon : steps to forecast; None takes `model.reference_horizon`
     """
     every = model.anatomy.components() if components is None else components
     # one by one: expanding several at once drops the heads of sublayers that are there themselves
     points = {point_of(model.anatomy, c) for component in every for c in model.anatomy.expand([component])}
-    with recording(model.module, points) as recorded:
-        model.forecast(contexts, horizon)
-    return Reference({point: _by_length(tensors) for point, tensors in recorded.items()})
+    with recording(model.module, points) as recorded, torch.no_grad():
+        model.forecast(contexts, horizon or model.reference_horizon)
+        model.teacher_forced(contexts)
+    return Reference(
+        {point: _by_length([point.windows_first(x) for x in tensors]) for point, tensors in recorded.items()}
+    )
 
 
 def default_reference(model: Forecaster, components: Iterable[Component]) -> Reference:

@@ -12,16 +12,19 @@
    the first forecast differs, and are computed.
 
 Results are bit-identical to the plain run. Objects that a block changes in place (a key-value
-cache) are recorded as copies and put back as copies; gradients do not flow through these.
+cache) are recorded as copies and put back as copies; gradients do not flow through these. Only the
+first call with such an object is recorded, and only while the copies fit a limit: the later steps
+of a decoding loop are not what makes a replay fast, but their caches are what fills the memory.
 """
 
 from __future__ import annotations
 
 import copy
 import dataclasses
-from collections.abc import Callable, Hashable, Iterable, Iterator
+import operator
+from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -29,7 +32,9 @@ from torch import Tensor, nn
 from tsprune.anatomy import Anatomy, Block, Component, Stack
 from tsprune.models.forecaster import Forecaster
 
-_PLAIN = (Tensor, nn.Module, str, bytes, int, float, bool, type(None))
+_PLAIN = (Tensor, nn.Module, type, str, bytes, int, float, bool, type(None))
+Leaf = TypeVar("Leaf", Tensor, nn.Module)
+COPIES_LIMIT = 512 * 2**20  # bytes of caches, and of keys and values made from an encoder, per record
 
 
 def _is_state(value: object) -> bool:
@@ -37,21 +42,51 @@ def _is_state(value: object) -> bool:
     return not isinstance(value, (*_PLAIN, tuple, list, dict)) and hasattr(value, "__dict__")
 
 
-def _kept(value: Any) -> Any:
-    """`value` for safe keeping: tensors as they are, containers rebuilt, state copied."""
+@dataclasses.dataclass(frozen=True)
+class _Argument:
+    """Stands in a recorded output for the state that the call was given as its n-th."""
+
+    number: int
+
+
+def _kept(value: Any, states: Sequence[Any] = ()) -> Any:
+    """`value` for safe keeping: tensors as they are, containers rebuilt, state copied.
+
+    states : arguments of the call that returned `value`, which may be among what it returned
+    """
+    for number, state in enumerate(states):
+        if value is state:
+            return _Argument(number)
+    return _rebuilt(value, lambda item: _kept(item, states), _copied)
+
+
+def _given(value: Any, states: Sequence[Any]) -> Any:
+    """A recorded output as a call with `states` returns it."""
+    if isinstance(value, _Argument):
+        return states[value.number]
+    return _rebuilt(value, lambda item: _given(item, states), _copied)
+
+
+def _rebuilt(value: Any, each: Callable[[Any], Any], state: Callable[[Any], Any]) -> Any:
     if isinstance(value, tuple) and type(value) is tuple:
-        return tuple(_kept(item) for item in value)
-    return _copied(value) if _is_state(value) and not _is_model_output(value) else value
+        return tuple(each(item) for item in value)
+    if isinstance(value, dict):  # transformers' outputs are dicts, and `generate` changes them
+        rebuilt = copy.copy(value)
+        for key, item in value.items():
+            rebuilt[key] = each(item)
+        return rebuilt
+    if isinstance(value, list):
+        return [each(item) for item in value]
+    return state(value) if _is_state(value) else value
 
 
 def _copied(state: Any) -> Any:
-    """A deep copy, its tensors detached (those made under autograd cannot be copied otherwise)."""
-    return copy.deepcopy(state, {id(tensor): tensor.detach().clone() for tensor in _tensors(state)})
+    """A deep copy, its tensors detached (those made under autograd cannot be copied otherwise).
 
-
-def _is_model_output(value: object) -> bool:
-    """transformers' ModelOutput: a dict in disguise that holds tensors and is never changed."""
-    return isinstance(value, dict)
+    Modules that it refers to are the model's own, and stay.
+    """
+    memo: dict[int, Any] = {id(tensor): tensor.detach().clone() for tensor in _leaves(state, Tensor)}
+    return copy.deepcopy(state, memo | {id(module): module for module in _leaves(state, nn.Module)})
 
 
 def _same(now: Any, then: Any) -> bool:
@@ -75,26 +110,67 @@ def _states(args: tuple[Any, ...], kwargs: dict[str, Any]) -> list[Any]:
     return [value for value in (*args, *kwargs.values()) if _is_state(value)]
 
 
-def _tensors(value: Any) -> Iterator[Tensor]:
-    if isinstance(value, Tensor):
+def _leaves(value: Any, kind: type[Leaf]) -> Iterator[Leaf]:
+    """The tensors (or modules) that `value` holds."""
+    if isinstance(value, kind):
         yield value
     elif isinstance(value, dict):
         for item in value.values():
-            yield from _tensors(item)
+            yield from _leaves(item, kind)
     elif isinstance(value, tuple | list):
         for item in value:
-            yield from _tensors(item)
+            yield from _leaves(item, kind)
     elif _is_state(value):
-        yield from _tensors(vars(value))
+        yield from _leaves(vars(value), kind)
+
+
+def _nbytes(value: Any) -> int:
+    return sum(tensor.nbytes for tensor in _leaves(value, Tensor))
 
 
 @dataclasses.dataclass
 class _Call:
-    """One call of one unit in the clean pass."""
+    """One call of one unit in the clean pass; without inputs and output if it was not recorded."""
 
-    output: Any
+    output: Any = None
     inputs: tuple[tuple[Any, ...], dict[str, Any]] | None = None  # kept where they are compared
     states: list[Any] = dataclasses.field(default_factory=list)  # arguments as the call left them
+
+
+@dataclasses.dataclass
+class _Budget:
+    left: int
+
+    def take(self, nbytes: int) -> bool:
+        """Whether `nbytes` more fit; if so they are taken."""
+        fits = nbytes <= self.left
+        self.left -= nbytes if fits else 0
+        return fits
+
+
+class _Recording:
+    """The calls of units that run one after the other: a call of all of them is recorded, or of none."""
+
+    def __init__(self, calls: Mapping[str, list[_Call]], budget: _Budget) -> None:
+        self.calls = calls
+        self._budget = budget
+        self._seen: list[Any] = []
+        self._started = 0
+        self.on = False
+
+    def start(self, states: list[Any]) -> None:
+        """At the first unit: is this call to be recorded?"""
+        self.on = not any(state is old for state in states for old in self._seen)
+        self._seen.extend(states if self.on else [])
+        self._started += 1
+
+    def afford(self, nbytes: int) -> bool:
+        """Whether so much more may be kept; if not, nothing of this call is."""
+        if self.on and not self._budget.take(nbytes):
+            self.on = False
+            for calls in self.calls.values():
+                calls[self._started - 1 :] = [_Call() for _ in calls[self._started - 1 :]]
+        return self.on
 
 
 @dataclasses.dataclass(frozen=True)
@@ -103,6 +179,10 @@ class _Sublayer:
 
     module: str | None
     output: str
+
+    @property
+    def paths(self) -> tuple[str, ...]:
+        return (self.output,) if self.module is None else (self.module, self.output)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -120,16 +200,21 @@ class _Units:
     entry: dict[str, str]
     cross: dict[str, tuple[tuple[int, str], ...]]
 
-    def paths(self) -> dict[str, bool]:
-        """Every unit -> whether its inputs are kept, because they are compared or used again."""
-        found = dict.fromkeys((path for paths in self.blocks.values() for path in paths), False)
-        for sublayer in (x for blocks in self.sublayers.values() for block in blocks for x in block):
-            if sublayer.module is not None:
-                found[sublayer.module] = False
-            found[sublayer.output] = True
-        kept = (*self.stacks.values(), *self.entry.values())
-        projections = (path for pairs in self.cross.values() for _, path in pairs)
-        return found | dict.fromkeys((*kept, *projections), True)
+    def inside(self) -> list[tuple[str, ...]]:
+        """Of each stack, its entry and then its other blocks and all sublayers."""
+        return [
+            tuple(
+                dict.fromkeys(
+                    (*blocks, *(path for block in self.sublayers[name] for x in block for path in x.paths))
+                )
+            )
+            for name, blocks in self.blocks.items()
+        ]
+
+    @property
+    def outputs(self) -> set[str]:
+        """Output modules of all sublayers."""
+        return {x.output for blocks in self.sublayers.values() for block in blocks for x in block}
 
 
 def _units(anatomy: Anatomy) -> _Units:
@@ -173,7 +258,7 @@ class Replay:
             for calls in self._records.values()
             for path_calls in calls.values()
             for call in path_calls
-            for tensor in _tensors((call.output, call.inputs, call.states))
+            for tensor in _leaves((call.output, call.inputs, call.states), Tensor)
         }
         return sum(storages.values())
 
@@ -184,24 +269,40 @@ class Replay:
     @contextmanager
     def record(self, key: Hashable) -> Iterator[None]:
         """Records the calls made while the context lasts (a clean pass) under `key`."""
-        calls: dict[str, list[_Call]] = {}
+        budget = _Budget(COPIES_LIMIT)
+        units = self._units
+        projections = [(path,) for pairs in units.cross.values() for _, path in pairs]
+        recorded: dict[str, list[_Call]] = {}
         with ExitStack() as patches:
-            for path, keep_inputs in self._units.paths().items():
-                forward = self._recorder(calls.setdefault(path, []), path, keep_inputs)
-                patches.enter_context(_forward(self._module, path, forward))
+            for paths in [*((path,) for path in units.stacks.values()), *units.inside(), *projections]:
+                recording = _Recording({path: [] for path in paths}, budget)
+                recorded |= recording.calls
+                for path in paths:
+                    forward = self._recorder(path, recording, costly=paths in projections)
+                    patches.enter_context(_forward(self._module, path, forward))
             yield
-        self._records[key] = calls
+        self._records[key] = recorded
 
-    def _recorder(self, calls: list[_Call], path: str, keep_inputs: bool) -> Callable[..., Any]:
+    def _recorder(self, path: str, recording: _Recording, *, costly: bool) -> Callable[..., Any]:
+        """costly : the outputs count against the limit"""
         original = self._module.get_submodule(path).forward
+        leads = path == next(iter(recording.calls))
+        calls = recording.calls[path]
 
         def forward(*args: Any, **kwargs: Any) -> Any:
+            states = _states(args, kwargs)
+            if leads:
+                recording.start(states)
+            call = _Call()
+            calls.append(call)
             inputs = None
-            if keep_inputs:
+            if leads and recording.afford(_nbytes(states)):
                 inputs = (_kept(args), {name: _kept(value) for name, value in kwargs.items()})
+            elif path in self._units.outputs:
+                inputs = args, kwargs
             output = original(*args, **kwargs)
-            states = _copied(_states(args, kwargs))
-            calls.append(_Call(_kept(output), inputs, states))
+            if recording.afford(_nbytes(states) + (_nbytes(output) if costly else 0)):
+                call.output, call.inputs, call.states = _kept(output, states), inputs, _copied(states)
             return output
 
         return forward
@@ -263,21 +364,19 @@ class Replay:
         self, patches: ExitStack, name: str, layer: int, sublayer: int, calls: dict[str, list[_Call]]
     ) -> None:
         gate = self._skip_blocks(patches, name, layer, calls)
-        sublayers = self._units.sublayers[name][layer]
-        for before in sublayers[:sublayer]:
-            assert before.module is not None  # the MLP is the last sublayer
-            path = before.module
+        sublayers = self._units.sublayers[name][layer][: sublayer + 1]
+        once_a_call = len(calls[self._units.entry[name]])
+        if any(len(calls[path]) != once_a_call for x in sublayers for path in x.paths):
+            return  # records could not be told apart
+        *before, lowest = sublayers
+        skipped = [x.module or x.output for x in before] + ([lowest.output] if lowest.module is None else [])
+        for path in skipped:
             self._patch(patches, path, _replayed(self._original(path), calls[path], gate, leads=False))
-        lowest = sublayers[sublayer]
-        if lowest.module is None:
-            path = lowest.output
-            self._patch(patches, path, _replayed(self._original(path), calls[path], gate, leads=False))
-            return
-        output = self._module.get_submodule(lowest.output)
-        forward = _resumed(
-            self._original(lowest.module), calls[lowest.module], calls[lowest.output], output, gate
-        )
-        self._patch(patches, lowest.module, forward)
+        if lowest.module is not None:
+            output = self._module.get_submodule(lowest.output)
+            original = self._original(lowest.module)
+            forward = _resumed(original, calls[lowest.module], calls[lowest.output], output, gate)
+            self._patch(patches, lowest.module, forward)
 
     def _keep_cross(self, patches: ExitStack, name: str, first: int, calls: dict[str, list[_Call]]) -> None:
         for layer, path in self._units.cross[name]:
@@ -295,8 +394,8 @@ class _Gate:
 
     def lead(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         self.index += 1
-        known = self.index < len(self._calls)
-        self.open = known and _same((args, kwargs), self._calls[self.index].inputs)
+        inputs = self._calls[self.index].inputs if self.index < len(self._calls) else None
+        self.open = inputs is not None and _same((args, kwargs), inputs)
 
 
 def _replayed(
@@ -308,16 +407,17 @@ def _replayed(
         if not gate.open:
             return original(*args, **kwargs)
         call = calls[gate.index]
-        _restore_states(call, args, kwargs)
-        return _kept(call.output)
+        return _given(call.output, _restored_states(call, args, kwargs))
 
     return forward
 
 
-def _restore_states(call: _Call, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-    """Leaves the states among the arguments as the recorded call left them."""
-    for state, left in zip(_states(args, kwargs), call.states, strict=True):
+def _restored_states(call: _Call, args: tuple[Any, ...], kwargs: dict[str, Any]) -> list[Any]:
+    """The states among the arguments, as the recorded call left them."""
+    states = _states(args, kwargs)
+    for state, left in zip(states, call.states, strict=True):
         vars(state).update(vars(_copied(left)))
+    return states
 
 
 def _leading(original: Callable[..., Any], gate: _Gate) -> Callable[..., Any]:
@@ -340,35 +440,34 @@ def _resumed(
     """An attention sublayer from its output projection on, whose hooks run."""
 
     def forward(*args: Any, **kwargs: Any) -> Any:
-        if not gate.open or len(projections) != len(calls):
+        if not gate.open:
             return original(*args, **kwargs)
         call, projection = calls[gate.index], projections[gate.index]
         assert projection.inputs is not None
-        if not any(tensor is projection.output for tensor in _tensors(call.output)):
-            return original(*args, **kwargs)
-        _restore_states(call, args, kwargs)
-        return _substituted(_kept(call.output), projection.output, output(*projection.inputs[0]))
+        if not any(tensor is projection.output for tensor in _leaves(call.output, Tensor)):
+            return original(*args, **kwargs)  # what the attention returns is made from its projection
+        recorded = _given(call.output, _restored_states(call, args, kwargs))
+        return _substituted(recorded, projection.output, output(*projection.inputs[0]))
 
     return forward
 
 
 def _substituted(value: Any, old: Tensor, new: Tensor) -> Any:
-    """`value` with the tensor `old` (that very one) replaced by `new`, in nested tuples."""
+    """`value` with the tensor `old` (that very one) replaced by `new`, in whatever containers."""
     if value is old:
         return new
-    if type(value) is tuple:
-        return tuple(_substituted(item, old, new) for item in value)
-    return value
+    return _rebuilt(value, lambda item: _substituted(item, old, new), lambda state: state)
 
 
 def _projected(original: Callable[..., Any], calls: list[_Call]) -> Callable[..., Any]:
-    """Keys or values made from a tensor that is itself a record: identity, no comparison."""
+    """Keys or values made from an encoder's output: if it is a recorded one, theirs."""
+    recorded = [(call.inputs[0][0], call.output) for call in calls if call.inputs is not None]
 
     def forward(hidden: Tensor) -> Any:
-        for call in calls:
-            assert call.inputs is not None
-            if call.inputs[0][0] is hidden:
-                return call.output
+        for same in (operator.is_, _same):  # equal copies are found, but compared only if need be
+            for then, output in recorded:
+                if same(hidden, then):
+                    return output
         return original(hidden)
 
     return forward

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from tests.tiny import TINY, pristine
+from tests.tiny import TINY, few_samples, pristine
 from tsprune.models import Forecaster, bundled_names, load
 from tsprune.models.checkpoints import BUNDLED
 
@@ -36,7 +36,7 @@ def directory(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathF
 
 @pytest.fixture(scope="session")
 def loaded(directory: Path) -> Forecaster:
-    return load(str(directory), device="cpu")
+    return few_samples(load(str(directory), device="cpu"))
 
 
 @pytest.fixture

@@ -21,28 +21,51 @@ def weight(model: Forecaster, module: str) -> nn.Parameter:
     return model.module.get_submodule(module).get_parameter("weight")
 
 
-LAST_OF_MLP = {"chronos-bolt": ".wo", "timesfm": ".ff1"}
+LAST_OF_MLP = {
+    "chronos-bolt": ".wo",
+    "chronos-t5": ".wo",
+    "chronos2": ".mlp.wo",
+    "timesfm": ".ff1",
+    "toto": ".mlp.2",
+    "moirai": ".fc2",
+    "moirai2": ".fc2",
+}
+OUTPUT_PROJECTIONS = {
+    "chronos-bolt": ".o",
+    "chronos-t5": ".o",
+    "chronos2": ".o",
+    "timesfm": ".attn.out",
+    "toto": ".wO",
+    "moirai": ".out_proj",
+    "moirai2": ".self_attn.out_proj",
+}
+ENCODER_DECODER = ("chronos-bolt", "chronos-t5")
 
 
-def mlp_weight(model: Forecaster, component: Component) -> nn.Parameter:
+def last_of_mlp(model: Forecaster, component: Component) -> nn.Linear:
     """The last linear layer of a block's MLP, by its upstream name."""
     block = model.module.get_submodule(model.anatomy.block(component).module)
     suffix = LAST_OF_MLP[model.family]
     (found,) = (part for name, part in block.named_modules() if f".{name}".endswith(suffix))
     assert isinstance(found, nn.Linear)
-    return found.weight
+    return found
 
 
 def zeroed(model: Forecaster, component: Component) -> ExitStack:
-    """The weights of `component` set to zero, by hand."""
+    """The weights of `component` set to zero, by hand; those of whole sublayers with their bias."""
     stack = ExitStack()
+
+    def whole(module: nn.Module) -> None:
+        for parameter in module.parameters():
+            stack.enter_context(tiny.zeroed(parameter))
+
     if component.kind in ("mlp", "layer"):
-        stack.enter_context(tiny.zeroed(mlp_weight(model, component)))
+        whole(last_of_mlp(model, component))
     if component.kind == "layer":
         for site in model.anatomy.block(component).attention:
-            stack.enter_context(tiny.zeroed(weight(model, site.output)))
+            whole(model.module.get_submodule(site.output))
     if component.kind == "attention":
-        stack.enter_context(tiny.zeroed(weight(model, model.anatomy.site(component).output)))
+        whole(model.module.get_submodule(model.anatomy.site(component).output))
     if component.kind == "head":
         site = model.anatomy.site(component)
         assert component.head is not None
@@ -55,7 +78,14 @@ def head_columns(site: AttentionSite, head: int) -> slice:
 
 
 def forecast(model: Forecaster, horizon: int = 5) -> np.ndarray:
-    return model.forecast(ragged(model, 3), horizon).quantiles
+    """Quantiles; where values are drawn from a vocabulary, the same ones are often drawn under an
+    ablation, so the logits go with them."""
+    quantiles = model.forecast(ragged(model, 3), horizon).quantiles
+    if model.family != "chronos-t5":
+        return quantiles
+    with torch.no_grad():
+        logits = model.teacher_forced(ragged(model, 3)).numpy()
+    return np.concatenate([quantiles.ravel(), logits.ravel()])
 
 
 # Law 2
@@ -138,16 +168,20 @@ def test_ablating_several_is_zeroing_all_their_weights(model: Forecaster) -> Non
         np.testing.assert_array_equal(ablated, expected)
 
 
-def test_all_heads_of_a_sublayer_are_the_sublayer(model: Forecaster) -> None:
-    """No supported family has an output bias, so that what is left is nothing at all."""
+def test_all_heads_of_a_sublayer_leave_its_output_bias(model: Forecaster) -> None:
+    """Where the output projection has none, what is left is nothing at all."""
     for component in model.anatomy.components("attention"):
         site = model.anatomy.site(component)
-        assert model.module.get_submodule(site.output).bias is None
+        output = model.module.get_submodule(site.output)
+        assert (output.bias is not None) == (model.family == "toto")
         with ablate(model, f"{component}.head.*") as heads:
             assert len(heads) == site.heads
             by_heads = forecast(model)
-        with ablate(model, component):
+        with tiny.zeroed(weight(model, site.output)):
             np.testing.assert_array_equal(forecast(model), by_heads)
+        with ablate(model, component):
+            by_sublayer = forecast(model)
+        assert np.array_equal(by_sublayer, by_heads) == (output.bias is None)
 
 
 def test_all_columns_belong_to_exactly_one_head(model: Forecaster) -> None:
@@ -166,11 +200,11 @@ def test_a_zeroed_head_is_right_at_every_position(model: Forecaster) -> None:
         head = Component(component.stack, component.layer, component.attention, site.heads - 1)
         point = point_of(model.anatomy, head)
         with recording(model.module, [point]) as clean:
-            model.forecast(contexts, 3)
+            model.forecast(contexts, 1)
         with ablate(model, head), recording(model.module, [point]) as ablated:
-            model.forecast(contexts, 3)
+            model.forecast(contexts, 1)
         for before, after in zip(clean[point], ablated[point], strict=True):
-            expected = before.clone().view(*before.shape[:-1], site.heads, site.head_dim)
+            expected = before.clone().reshape(*before.shape[:-1], site.heads, site.head_dim)
             expected[..., site.heads - 1, :] = 0
             torch.testing.assert_close(after, expected.view_as(before), rtol=0, atol=0)
             lengths.add(before.shape[-2])
@@ -252,8 +286,12 @@ def test_attention_sublayers_of_a_layer_are_ablated_independently(model: Forecas
     """Addressing one kind of attention leaves the input of every other projection as it was."""
     every = model.anatomy.components("attention")
     with_others = [c for c in every if len(model.anatomy.block(c).attention) > 1]
-    if model.family == "chronos-bolt":
-        assert {c.attention for c in with_others} == {"self", "cross"}
+    kinds = {
+        "chronos-bolt": ["cross", "self"],
+        "chronos-t5": ["cross", "self"],
+        "chronos2": ["group", "time"],
+    }
+    assert sorted({str(c.attention) for c in with_others}) == kinds.get(model.family, [])
     contexts = full_length(model, 2)
     for component in with_others:
         block = model.anatomy.block(component)
@@ -262,9 +300,9 @@ def test_attention_sublayers_of_a_layer_are_ablated_independently(model: Forecas
             for site in block.attention
         }
         with recording(model.module, points.values()) as clean:
-            model.forecast(contexts, 3)
+            model.forecast(contexts, 1)
         with ablate(model, f"{component}.head.0"), recording(model.module, points.values()) as ablated:
-            model.forecast(contexts, 3)
+            model.forecast(contexts, 1)
         kinds = list(points)
         for kind, point in points.items():
             same = all(map(torch.equal, clean[point], ablated[point]))
@@ -281,19 +319,19 @@ def test_attention_sublayers_of_a_layer_are_ablated_independently(model: Forecas
 def test_every_layer_is_addressed(model: Forecaster) -> None:
     """The encoder of an encoder-decoder model too: each output projection belongs to a component."""
     addressed = {model.anatomy.site(c).output for c in model.anatomy.components("attention")}
-    suffix = {"chronos-bolt": ".o", "timesfm": ".attn.out"}[model.family]
+    suffix = OUTPUT_PROJECTIONS[model.family]
     present = {
         name
         for name, part in model.module.named_modules()
         if name.endswith(suffix) and isinstance(part, nn.Linear)
     }
     assert addressed == present
-    stacks = {"chronos-bolt": ["encoder", "decoder"], "timesfm": ["stack"]}[model.family]
+    stacks = ["encoder", "decoder"] if model.family in ENCODER_DECODER else ["stack"]
     assert [stack.name for stack in model.anatomy.stacks] == stacks
 
 
 def test_every_head_of_the_encoder_matters(model: Forecaster) -> None:
-    if model.family != "chronos-bolt":
+    if model.family not in ENCODER_DECODER:
         pytest.skip("has no encoder")
     clean = forecast(model)
     heads = model.anatomy.select("encoder.*.self.head.*")
@@ -306,37 +344,39 @@ def test_every_head_of_the_encoder_matters(model: Forecaster) -> None:
 # Mean and resample
 
 
-def reference_inputs(model: Forecaster, projection: str, contexts: list[np.ndarray]) -> np.ndarray:
-    """What a projection receives during forecasts of `contexts`, collected by hand: [M, T, F]."""
+def reference_inputs(model: Forecaster, head: Component, contexts: list[np.ndarray]) -> np.ndarray:
+    """What a head's projection receives during forecasts of `contexts`, collected by hand: [M, T, F]."""
     seen: list[Tensor] = []
+    projection = model.anatomy.site(head).output
     handle = model.module.get_submodule(projection).register_forward_pre_hook(
         lambda _, args: seen.append(args[0].clone())
     )
     model.forecast(contexts, 1)
     handle.remove()
-    return torch.cat(seen).numpy()
+    values = torch.cat([x.transpose(0, 1) if head.attention == "group" else x for x in seen])
+    return values.numpy()
 
 
 def test_mean_ablation_is_the_mean_over_windows(model: Forecaster) -> None:
     contexts, windows = full_length(model, 2), full_length(model, 5, seed=3)
-    component = model.anatomy.components("head")[1]
-    site = model.anatomy.site(component)
-    columns = head_columns(site, 1)
-    values = reference_inputs(model, site.output, windows)[..., columns]
-    by_hand = values.astype(np.float64).mean(axis=0)  # per position and feature
-    assert np.abs(by_hand - by_hand.mean(-1, keepdims=True)).max() > 1e-3  # not over features
+    record = reference(model, windows)
+    by_kind = {(c.stack, c.attention): c for c in model.anatomy.components("head") if c.head == 1}
+    for component in by_kind.values():
+        columns = head_columns(model.anatomy.site(component), 1)
+        values = reference_inputs(model, component, windows)[..., columns]
+        by_hand = values.astype(np.float64).mean(axis=0)  # per position and feature
+        assert np.abs(by_hand - by_hand.mean(-1, keepdims=True)).max() > 1e-3  # not over features
 
-    clean = reference_inputs(model, site.output, contexts)
-    with ablate(model, component, "mean", reference=reference(model, windows)):
-        ablated = reference_inputs(model, site.output, contexts)
+        clean = reference_inputs(model, component, contexts)
+        with ablate(model, component, "mean", reference=record):
+            ablated = reference_inputs(model, component, contexts)
 
-    assert ablated.shape == clean.shape
-    np.testing.assert_allclose(
-        ablated[..., columns], np.broadcast_to(by_hand, ablated[..., columns].shape), atol=1e-5
-    )
-    np.testing.assert_array_equal(
-        np.delete(ablated, np.r_[columns], -1), np.delete(clean, np.r_[columns], -1)
-    )
+        assert ablated.shape == clean.shape
+        expected = np.broadcast_to(by_hand, ablated[..., columns].shape)
+        np.testing.assert_allclose(ablated[..., columns], expected, atol=1e-5, err_msg=str(component))
+        np.testing.assert_array_equal(
+            np.delete(ablated, np.r_[columns], -1), np.delete(clean, np.r_[columns], -1)
+        )
 
 
 def test_resample_ablation_takes_whole_reference_windows(model: Forecaster) -> None:
@@ -344,13 +384,13 @@ def test_resample_ablation_takes_whole_reference_windows(model: Forecaster) -> N
     component = model.anatomy.components("head")[0]
     site = model.anatomy.site(component)
     columns = head_columns(site, 0)
-    values = reference_inputs(model, site.output, windows)[..., columns]
+    values = reference_inputs(model, component, windows)[..., columns]
     record = reference(model, windows)
 
     drawn = []
     for seed in (0, 0, 1, 2, 3):
         with ablate(model, component, "resample", reference=record, seed=seed):
-            ablated = reference_inputs(model, site.output, contexts)[..., columns]
+            ablated = reference_inputs(model, component, contexts)[..., columns]
         for window in ablated:
             assert any(np.array_equal(window, value) for value in values)
         drawn.append(ablated)

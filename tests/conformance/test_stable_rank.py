@@ -7,11 +7,26 @@ import math
 import numpy as np
 import pytest
 import torch
+import toto.model.attention
 from torch import Tensor
 
 from tsprune.anatomy import AttentionSite
 from tsprune.models import Forecaster
 from tsprune.scores.stable_rank import query_key, stable_ranks
+
+
+def call_attention(model: Forecaster, site: AttentionSite, x: Tensor) -> None:
+    """Runs one attention module on inputs x [N, d_model], each a sequence of its own at position 0."""
+    module = model.module.get_submodule(site.module)
+    tokens = x[:, None]
+    if model.family == "toto":
+        module(0, tokens[:, None])
+    elif model.family == "chronos2":
+        module(tokens, mask=torch.zeros(1, 1, 1, 1), position_ids=torch.zeros(1, 1, dtype=torch.long))
+    elif model.family in ("moirai", "moirai2"):
+        module(tokens, tokens, tokens)
+    else:
+        module(tokens, **({"key_value_states": tokens} if site.kind == "cross" else {}))
 
 
 def logits(model: Forecaster, site: AttentionSite, x: Tensor) -> Tensor:
@@ -25,31 +40,49 @@ def logits(model: Forecaster, site: AttentionSite, x: Tensor) -> Tensor:
         seen.append((query, key))
         return original(query, key, *args, **kwargs)  # type: ignore[arg-type]
 
-    module = model.module.get_submodule(site.module)
     with pytest.MonkeyPatch.context() as patch, torch.no_grad():
         patch.setattr(torch.nn.functional, "scaled_dot_product_attention", look)
-        module(x[:, None], **({"key_value_states": x[:, None]} if site.kind == "cross" else {}))
-    ((query, key),) = seen  # each [N, heads, 1, head_dim]
+        patch.setattr(toto.model.attention, "scaled_dot_product_attention", look)
+        call_attention(model, site, x)
+    ((query, key),) = ((q.flatten(1, -3), k.flatten(1, -3)) for q, k in seen)
+    assert query.shape == (len(x), site.heads, 1, site.head_dim)
     return torch.einsum("ihd,jhd->hij", query[:, :, 0].double(), key[:, :, 0].double())
+
+
+NORMS = {
+    "timesfm": (("query_ln", "scale"), ("key_ln", "scale")),
+    "moirai": (("q_norm", "weight"), ("k_norm", "weight")),
+    "moirai2": (("q_norm", "weight"), ("k_norm", "weight")),
+}
+
+
+def without_bias(model: Forecaster, site: AttentionSite) -> pytest.MonkeyPatch:
+    """What is added to q and k whatever the input is, is taken out until `undo`."""
+    patch = pytest.MonkeyPatch()
+    if model.family == "toto":
+        fused = model.module.get_submodule(site.module).wQKV
+        patch.setattr(fused, "forward", lambda x: torch.nn.functional.linear(x, fused.weight))
+    return patch
 
 
 def without_norm_and_scale(model: Forecaster, site: AttentionSite) -> pytest.MonkeyPatch:
     """What acts on q and k after their projections is taken out until `undo`."""
-    patch = pytest.MonkeyPatch()
-    if model.family == "timesfm":
-        module = model.module.get_submodule(site.module)
-        for name in ("query_ln", "key_ln", "per_dim_scale"):
-            patch.setattr(getattr(module, name), "forward", lambda x: x)
+    patch = without_bias(model, site)
+    module = model.module.get_submodule(site.module)
+    names = [norm for norm, _ in NORMS.get(model.family, ())]
+    for name in [*names, "per_dim_scale"] if model.family == "timesfm" else names:
+        patch.setattr(getattr(module, name), "forward", lambda x: x)
     return patch
 
 
 def without_data_in_the_norm(model: Forecaster, site: AttentionSite) -> pytest.MonkeyPatch:
     """The norm of q and k only multiplies by its weights until `undo`."""
-    patch = pytest.MonkeyPatch()
-    if model.family == "timesfm":
-        module = model.module.get_submodule(site.module)
-        for norm in (module.query_ln, module.key_ln):
-            patch.setattr(norm, "forward", lambda x, norm=norm: x * norm.scale)
+    patch = without_bias(model, site)
+    module = model.module.get_submodule(site.module)
+    for name, parameter in NORMS.get(model.family, ()):
+        norm = getattr(module, name)
+        weight = getattr(norm, parameter)
+        patch.setattr(norm, "forward", lambda x, weight=weight: x * weight)
     return patch
 
 
@@ -113,4 +146,4 @@ def test_every_head_has_a_rank_within_its_bounds(model: Forecaster) -> None:
         assert (table[column] >= 1).all()
         assert (table[column] <= np.array(sizes) + 1e-9).all()
     variants_agree = np.allclose(table.stable_rank, table.stable_rank_effective)
-    assert variants_agree == (model.family == "chronos-bolt")  # nothing acts on its q . k
+    assert variants_agree == (model.family not in NORMS)  # nothing acts on q . k

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from pretrain import loop, windows
-from pretrain.families import chronos_bolt, timesfm
+from pretrain.families import chronos_bolt, chronos_t5, moirai, timesfm, toto
 from pretrain.loop import Objective, Schedule, train
 from tsprune.models import load
 
@@ -37,7 +37,42 @@ def times() -> Objective:
     )
 
 
-OBJECTIVES = {"chronos-bolt": bolt, "timesfm": times}
+def tokens() -> Objective:
+    size = chronos_t5.Size(
+        width=16,
+        layers=1,
+        heads=2,
+        hidden=24,
+        tokens=64,
+        horizon=8,
+        contexts=(24, 32, 40, 48),
+        series_length=80,
+    )
+    return chronos_t5.ChronosT5Objective(size)
+
+
+def patches() -> Objective:
+    size = toto.Size(
+        width=16, layers=2, heads=2, hidden=24, patch=8, components=2, context=64, series_length=240
+    )
+    return toto.TotoObjective(size)
+
+
+def masked() -> Objective:
+    return moirai.MoiraiObjective(
+        moirai.Size(width=64, layers=1, patch=8, context=64, future=16, series_length=240)
+    )
+
+
+OBJECTIVES = {
+    "chronos-bolt": bolt,
+    "timesfm": times,
+    "chronos-t5": tokens,
+    "toto": patches,
+    "moirai": masked,
+}
+CONTEXTS = {"chronos-bolt": 48, "timesfm": 64, "chronos-t5": 48, "toto": 64, "moirai": 64}
+PREFIXES = {"chronos-bolt": "bolt.", "toto": "model."}  # of the trained module's tensors
 
 
 @pytest.fixture(autouse=True)
@@ -112,11 +147,10 @@ def test_the_checkpoint_is_in_the_upstream_format(family: str, tmp_path: Path) -
     run(family, tmp_path)
     model = load(str(tmp_path / "checkpoint"), device="cpu")
     assert model.family == family
-    assert model.context_length == {"chronos-bolt": 48, "timesfm": 64}[family]
+    assert model.context_length == CONTEXTS[family]
     trained = weights(tmp_path)
     for name, tensor in model.module.state_dict().items():
-        prefix = "bolt." if family == "chronos-bolt" else ""
-        assert torch.equal(tensor, trained[prefix + name])
+        assert torch.equal(tensor, trained[PREFIXES.get(family, "") + name])
     assert np.isfinite(model.forecast([np.arange(30.0)], 12).quantiles).all()
 
 

@@ -10,9 +10,18 @@ import torch
 
 from tsprune.errors import TspruneError
 from tsprune.models.checkpoints import Checkpoint, bundled_names, find
-from tsprune.models.forecaster import Forecast, Forecaster
+from tsprune.models.forecaster import Forecast, Forecaster, SamplingForecaster
 
-__all__ = ["FAMILIES", "Family", "Forecast", "Forecaster", "bundled_names", "family_of", "load"]
+__all__ = [
+    "FAMILIES",
+    "Family",
+    "Forecast",
+    "Forecaster",
+    "SamplingForecaster",
+    "bundled_names",
+    "family_of",
+    "load",
+]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -54,11 +63,54 @@ FAMILIES: tuple[Family, ...] = (
         config_key="chronos_config",
     ),
     Family(
+        "chronos2",
+        "tsprune.models.chronos2",
+        package="chronos",
+        extra="chronos",
+        weights=(
+            "input_patch_embedding.hidden_layer.weight",
+            "encoder.block.0.layer.1.self_attention.q.weight",
+        ),
+        config_key="chronos_config",
+    ),
+    Family(  # after Chronos-Bolt, which has these weights and more
+        "chronos-t5",
+        "tsprune.models.chronos",
+        package="chronos",
+        extra="chronos",
+        weights=("shared.weight", "decoder.block.0.layer.1.EncDecAttention.q.weight"),
+        config_key="chronos_config",
+    ),
+    Family(
         "timesfm",
         "tsprune.models.timesfm",
         package="timesfm",
         extra="timesfm",
         weights=("stacked_xf.0.attn.qkv_proj.weight",),
+    ),
+    Family(
+        "toto",
+        "tsprune.models.toto",
+        package="toto",
+        extra="toto",
+        weights=("model.transformer.layers.0.attention.wQKV.weight",),
+        config_key="scaler_cls",
+    ),
+    Family(
+        "moirai",
+        "tsprune.models.moirai",
+        package="uni2ts",
+        extra="moirai",
+        weights=("mask_encoding.weight", "encoder.layers.0.ffn.fc_gate.weight"),
+        config_key="distr_output",
+    ),
+    Family(
+        "moirai2",
+        "tsprune.models.moirai2",
+        package="uni2ts",
+        extra="moirai",
+        weights=("out_proj.hidden_layer.weight", "encoder.layers.0.ffn.fc_gate.weight"),
+        config_key="num_predict_token",
     ),
 )
 
@@ -85,10 +137,14 @@ def load(
     *,
     device: str | torch.device | None = None,
     dtype: torch.dtype = torch.float32,
+    samples: int | None = None,
+    seed: int = 0,
 ) -> Forecaster:
     """Loads a model: `bundled:NAME`, a directory in the upstream format, or a hub id.
 
     device : where to put it; None takes CUDA if there is one, else the CPU
+    samples : paths per window, for models that sample; None takes what upstream uses
+    seed : of the draws, for models that sample
 
     Raises TspruneError with one line that says what to do.
 
@@ -102,4 +158,6 @@ def load(
     if device is None:
         device = "cuda" if torch.cuda.is_available() else "cpu"
     opened: Forecaster = adapter.open_checkpoint(checkpoint, torch.device(device), dtype)
+    if isinstance(opened, SamplingForecaster):
+        opened.samples, opened.seed = samples or opened.samples, seed
     return opened

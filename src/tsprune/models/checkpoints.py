@@ -8,11 +8,14 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from safetensors import SafetensorError, safe_open
+from safetensors.torch import load_file
+from torch import Tensor
 
 from tsprune.errors import TspruneError
 
 BUNDLED = Path(__file__).parent / "bundled"
 WEIGHTS = "model.safetensors"
+MAX_CONTEXT = "max_context"
 _INDEX = "model.safetensors.index.json"
 _PICKLES = ("*.bin", "*.pt", "*.pth", "*.ckpt")
 
@@ -27,12 +30,26 @@ class Checkpoint:
     directory : where its files are
     config : the parsed config.json, {} if there is none
     shapes : shape of every tensor, from the safetensors headers
+    metadata : what else the safetensors headers say
     """
 
     name: str
     directory: Path
     config: Mapping[str, object]
     shapes: Shapes
+    metadata: Mapping[str, str] = dataclasses.field(default_factory=dict)
+
+    def context_length(self, default: int, least: int) -> int:
+        """The history to use: `default`, unless the weights' metadata say `max_context`.
+
+        For families whose config.json upstream takes literally, so that no key can be added to it.
+        """
+        stated = self.metadata.get(MAX_CONTEXT, str(default))
+        if not stated.isdecimal() or int(stated) < least:
+            raise TspruneError(
+                f"{self.name}: {MAX_CONTEXT} in the metadata of the weights must be at least {least}"
+            )
+        return int(stated)
 
 
 def bundled_names() -> tuple[str, ...]:
@@ -47,7 +64,8 @@ def find(name: str) -> Checkpoint:
     """
     directory = _directory(name)
     config = _config(directory)
-    return Checkpoint(name, directory, config, _shapes(directory))
+    shapes, metadata = _headers(directory)
+    return Checkpoint(name, directory, config, shapes, metadata)
 
 
 def _directory(name: str) -> Path:
@@ -110,16 +128,26 @@ def weight_files(directory: Path) -> Sequence[Path]:
     raise TspruneError(f"{directory} holds no checkpoint: there is no {WEIGHTS}")
 
 
-def _shapes(directory: Path) -> Shapes:
+def _headers(directory: Path) -> tuple[Shapes, Mapping[str, str]]:
     shapes: dict[str, tuple[int, ...]] = {}
+    metadata: dict[str, str] = {}
     for path in weight_files(directory):
         try:
             with safe_open(path, framework="pt") as tensors:
+                metadata |= tensors.metadata() or {}
                 for name in tensors.keys():  # noqa: SIM118  (not a dict)
                     shapes[name] = tuple(tensors.get_slice(name).get_shape())
         except (SafetensorError, OSError) as error:
             raise TspruneError(f"{path} is damaged or not a safetensors file ({one_line(error)})") from None
-    return shapes
+    return shapes, metadata
+
+
+def load_weights(checkpoint: Checkpoint) -> dict[str, Tensor]:
+    """Every tensor of a checkpoint."""
+    weights: dict[str, Tensor] = {}
+    for path in weight_files(checkpoint.directory):
+        weights |= load_file(path)
+    return weights
 
 
 def one_line(error: Exception, most: int = 200) -> str:

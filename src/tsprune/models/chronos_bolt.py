@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -10,12 +9,11 @@ import torch
 from chronos.chronos_bolt import ChronosBoltModelForForecasting, ChronosBoltPipeline
 from numpy.typing import ArrayLike
 from torch import Tensor
-from transformers.utils import logging
 
-from tsprune.errors import TspruneError
 from tsprune.models import t5
-from tsprune.models.checkpoints import Checkpoint, one_line
+from tsprune.models.checkpoints import Checkpoint
 from tsprune.models.forecaster import Forecast, Forecaster, checked_contexts
+from tsprune.models.pretrained import load_pretrained, quiet_horizon
 
 
 class ChronosBolt(Forecaster):
@@ -35,9 +33,7 @@ class ChronosBolt(Forecaster):
 
     def forecast(self, contexts: Sequence[ArrayLike], horizon: int) -> Forecast:
         series = [torch.from_numpy(context) for context in checked_contexts(contexts, horizon)]
-        with warnings.catch_warnings():
-            # long horizons are the caller's decision; upstream would warn at every batch
-            warnings.filterwarnings("ignore", message="We recommend keeping prediction length")
+        with quiet_horizon():
             quantiles = self.upstream.predict(series, prediction_length=horizon)
         return Forecast(quantiles.numpy(), self.levels)
 
@@ -56,32 +52,5 @@ class ChronosBolt(Forecaster):
 
 def open_checkpoint(checkpoint: Checkpoint, device: torch.device, dtype: torch.dtype) -> ChronosBolt:
     """Loads through the upstream class; TspruneError if weights and config disagree."""
-    logging.disable_progress_bar()
-    verbosity = logging.get_verbosity()
-    logging.set_verbosity_error()
-    try:
-        model, info = ChronosBoltModelForForecasting.from_pretrained(
-            checkpoint.directory,
-            use_safetensors=True,
-            local_files_only=True,
-            ignore_mismatched_sizes=True,
-            output_loading_info=True,
-            dtype=dtype,
-        )
-    except Exception as error:  # upstream raises whatever the value it stumbles over leads to
-        raise TspruneError(
-            f"{checkpoint.name}: config.json does not describe a Chronos-Bolt model ({one_line(error)})"
-        ) from error
-    finally:
-        logging.set_verbosity(verbosity)
-    # upstream does not report these as missing, and leaves them random
-    embeddings = ("input_patch_embedding.", "output_patch_embedding.")
-    random = [n for n in model.state_dict() if n.startswith(embeddings) and n not in checkpoint.shapes]
-    info["missing_keys"] = [*info["missing_keys"], *random]
-    for problem in ("missing_keys", "mismatched_keys", "unexpected_keys"):
-        if info[problem]:
-            first = str(next(iter(info[problem])))
-            raise TspruneError(
-                f"{checkpoint.name}: config.json and weights disagree ({problem.replace('_', ' ')}: {first})"
-            )
+    model = load_pretrained(ChronosBoltModelForForecasting, checkpoint, dtype, "Chronos-Bolt")
     return ChronosBolt(model.to(device), checkpoint.name)

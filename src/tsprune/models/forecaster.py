@@ -48,6 +48,8 @@ class Forecaster(ABC):
     anatomy : where attention heads, MLPs and layers live in `module`
     context_length : history longer than this many steps is cut off in front
     upstream : the object users of the upstream package work with
+    reference_horizon : steps that reference activations are recorded over; many where the horizon
+        is part of the sequence that the network sees
     """
 
     name: str
@@ -56,6 +58,7 @@ class Forecaster(ABC):
     anatomy: Anatomy
     context_length: int
     upstream: object
+    reference_horizon: int = 1
 
     @property
     def device(self) -> torch.device:
@@ -86,6 +89,26 @@ class Forecaster(ABC):
     @abstractmethod
     def save(self, directory: Path) -> None:
         """Writes the checkpoint in the upstream format (config.json, model.safetensors)."""
+
+
+class SamplingForecaster(Forecaster):
+    """A Forecaster that draws paths, with common random numbers (see `draws`).
+
+    Attributes
+    ----------
+    samples : paths per window; settable
+    seed : of the draws; the same seed gives a window the same draws under any ablation
+    """
+
+    samples: int
+    seed: int = 0
+
+    def from_samples(self, paths: NDArray[np.float32]) -> Forecast:
+        """The forecast of sampled paths [B, S, H], quantiles as gluonts' SampleForecast has them."""
+        ordered = np.sort(paths, axis=1)
+        last = paths.shape[1] - 1
+        chosen = ordered[:, [round(last * level) for level in LEVELS]]
+        return Forecast(np.ascontiguousarray(chosen), LEVELS, paths)
 
 
 def checked_contexts(contexts: Sequence[ArrayLike], horizon: int) -> list[NDArray[np.float32]]:

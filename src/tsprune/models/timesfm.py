@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import torch
 from numpy.typing import ArrayLike
-from safetensors.torch import load_file, save_file
+from safetensors.torch import save_file
 from timesfm import ForecastConfig, TimesFM_2p5_200M_torch
 from timesfm.configs import ResidualBlockConfig
 from timesfm.timesfm_2p5.timesfm_2p5_base import TimesFM_2p5_200M_Definition
@@ -20,7 +20,7 @@ from torch import Tensor
 
 from tsprune.anatomy import Anatomy, AttentionSite, Block, Factor, MLPSite, Projection, Stack
 from tsprune.errors import TspruneError
-from tsprune.models.checkpoints import Checkpoint, Shapes, one_line, weight_files
+from tsprune.models.checkpoints import Checkpoint, Shapes, load_weights, one_line
 from tsprune.models.forecaster import LEVELS, Forecast, Forecaster, checked_contexts
 
 GIFT_EVAL_CONTEXT = 2048  # what upstream uses there; config.json may say less ("max_context")
@@ -167,11 +167,8 @@ def open_checkpoint(checkpoint: Checkpoint, device: torch.device, dtype: torch.d
         raise TspruneError(
             f"{checkpoint.name}: not a complete TimesFM 2.5 checkpoint ({one_line(error)})"
         ) from error
-    weights: dict[str, Tensor] = {}
-    for path in weight_files(checkpoint.directory):
-        weights |= load_file(path)
     try:
-        module.load_state_dict(weights, strict=True)
+        module.load_state_dict(load_weights(checkpoint), strict=True)
     except RuntimeError as error:
         raise TspruneError(
             f"{checkpoint.name}: weights do not fit TimesFM 2.5 ({one_line(error)})"

@@ -14,7 +14,18 @@ from tsprune.data.suite import Suite
 from tsprune.errors import TspruneError
 from tsprune.models.checkpoints import find, weight_files
 
-PACKAGES = ("tsprune", "torch", "numpy", "scipy", "transformers", "chronos-forecasting", "timesfm", "gluonts")
+PACKAGES = (
+    "tsprune",
+    "torch",
+    "numpy",
+    "scipy",
+    "transformers",
+    "chronos-forecasting",
+    "timesfm",
+    "timecopilot-toto",
+    "timecopilot-uni2ts",
+    "gluonts",
+)
 
 
 def checkpoint_sha256(name: str) -> str:

@@ -1,0 +1,122 @@
+"""Chronos-T5: T5 over quantised values, sampled token by token."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from chronos import chronos as upstream_module
+from chronos.chronos import ChronosConfig, ChronosModel, ChronosPipeline, ChronosTokenizer
+from numpy.typing import ArrayLike
+from torch import Tensor
+from torch.overrides import TorchFunctionMode
+from transformers import T5ForConditionalGeneration
+
+from tsprune.models import draws, t5
+from tsprune.models.checkpoints import Checkpoint
+from tsprune.models.forecaster import Forecast, SamplingForecaster, checked_contexts
+from tsprune.models.pretrained import load_pretrained, quiet_horizon
+
+ROWS = 256  # paths that are sampled together: each holds the keys and values of its whole history
+
+
+class SharedProjections(TorchFunctionMode):
+    """While it lasts, keys and values of the encoder's output are made once a window.
+
+    `generate` repeats that output for each of the window's paths, one after the other.
+    """
+
+    def __init__(self, model: T5ForConditionalGeneration, samples: int) -> None:
+        super().__init__()
+        shared = (".EncDecAttention.k.weight", ".EncDecAttention.v.weight")
+        self._weights = {id(weight) for name, weight in model.named_parameters() if name.endswith(shared)}
+        self._samples = samples
+
+    def __torch_function__(
+        self, func: Callable[..., Any], types: Any, args: tuple[Any, ...] = (), kwargs: Any = None
+    ) -> Any:
+        if func is torch.nn.functional.linear and id(args[1]) in self._weights:
+            once = func(args[0][:: self._samples], *args[1:], **(kwargs or {}))
+            return once.repeat_interleave(self._samples, dim=0)
+        return func(*args, **(kwargs or {}))
+
+
+class Chronos(SamplingForecaster):
+    """`upstream` is the `ChronosPipeline`."""
+
+    family = "chronos-t5"
+    upstream: ChronosPipeline
+    module: T5ForConditionalGeneration
+
+    def __init__(self, pipeline: ChronosPipeline, name: str) -> None:
+        self.name = name
+        self.upstream = pipeline
+        self.module = pipeline.model.model.eval()
+        self.anatomy = t5.anatomy(self.module.config)
+        self.context_length = pipeline.model.config.context_length
+        self.samples = pipeline.model.config.num_samples
+
+    def forecast(self, contexts: Sequence[ArrayLike], horizon: int) -> Forecast:
+        series = [x[-self.context_length :] for x in checked_contexts(contexts, horizon)]
+        most = max(1, ROWS // self.samples)
+        paths = []
+        for start in range(0, len(series), most):
+            chunk = series[start : start + most]
+            noise = draws.Noise(chunk, self.seed)
+            shared = SharedProjections(self.module, self.samples)
+            drawing = draws.CategoricalDraws(noise, self.samples)
+            with quiet_horizon(upstream_module.logger), shared, drawing:
+                drawn = self.upstream.predict(
+                    [torch.from_numpy(x) for x in chunk], horizon, num_samples=self.samples
+                )
+            paths.append(drawn.numpy())
+        return self.from_samples(np.concatenate(paths))
+
+    def teacher_forced(self, contexts: Sequence[ArrayLike]) -> Tensor:
+        """Logits of the tokens of the contexts' last steps, given all before them: [B, steps, tokens].
+
+        The encoder sees what lies before these steps (as many as one pass forecasts, at most half of
+        the context length).
+        """
+        limit = self.context_length
+        steps = min(self.upstream.model.config.prediction_length, limit // 2)
+        series = [torch.from_numpy(x[-limit:]) for x in checked_contexts(contexts, 1)]
+        padded = self.upstream._prepare_and_validate_context(series)
+        if padded.shape[-1] <= steps:
+            padded = torch.nn.functional.pad(padded, (steps + 1 - padded.shape[-1], 0), value=torch.nan)
+        tokenizer = self.upstream.tokenizer
+        tokens, mask, scale = tokenizer.context_input_transform(padded[:, :-steps])
+        labels, _, _ = tokenizer._input_transform(padded[:, -steps:], scale)
+        output: Tensor = self.module(
+            input_ids=tokens.to(self.device),
+            attention_mask=mask.to(self.device),
+            decoder_input_ids=self.module._shift_right(labels.to(self.device)),
+            use_cache=False,
+        ).logits
+        return output
+
+    def save(self, directory: Path) -> None:
+        self.module.save_pretrained(directory)
+
+
+def _pipeline(model: T5ForConditionalGeneration) -> ChronosPipeline:
+    """The pipeline that config.json describes; raises if it does not."""
+    config = ChronosConfig(**model.config.chronos_config)
+    if config.model_type != "seq2seq":
+        raise ValueError(f"model_type is {config.model_type!r}")
+    tokenizer = getattr(upstream_module, config.tokenizer_class)
+    if not issubclass(tokenizer, ChronosTokenizer):
+        raise ValueError(f"{config.tokenizer_class} is no tokenizer")
+    if config.n_tokens != model.config.vocab_size:
+        raise ValueError(f"n_tokens is {config.n_tokens}, but vocab_size {model.config.vocab_size}")
+    return ChronosPipeline(config.create_tokenizer(), ChronosModel(config, model))
+
+
+def open_checkpoint(checkpoint: Checkpoint, device: torch.device, dtype: torch.dtype) -> Chronos:
+    """Loads through the upstream class; TspruneError if weights and config disagree."""
+    model = load_pretrained(T5ForConditionalGeneration, checkpoint, dtype, "Chronos-T5", check=_pipeline)
+    torch.nn.Module.to(model, device)
+    return Chronos(_pipeline(model), checkpoint.name)

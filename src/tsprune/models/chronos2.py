@@ -1,0 +1,88 @@
+"""Chronos-2: encoder over patches of history and future, attending over time and over groups."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+from chronos.chronos2.config import Chronos2CoreConfig
+from chronos.chronos2.model import Chronos2Model
+from chronos.chronos2.pipeline import Chronos2Pipeline
+from numpy.typing import ArrayLike
+from torch import Tensor
+
+from tsprune.anatomy import Anatomy, AttentionSite, Block, MLPSite, Projection, Stack
+from tsprune.models.checkpoints import Checkpoint
+from tsprune.models.forecaster import LEVELS, Forecast, Forecaster, checked_contexts
+from tsprune.models.pretrained import load_pretrained, quiet_horizon
+
+
+def _attention(kind: str, module: str, config: Chronos2CoreConfig) -> AttentionSite:
+    size = config.num_heads, config.d_kv
+    query, key, value = (Projection(f"{module}.{name}", *size) for name in "qkv")
+    # group attention runs over the batch: its projections see [time, batch, features]
+    swapped = kind == "group"
+    return AttentionSite(kind, module, f"{module}.o", *size, query, key, value, swapped=swapped)
+
+
+def anatomy(config: Chronos2CoreConfig) -> Anatomy:
+    blocks = []
+    for index in range(config.num_layers):
+        path = f"encoder.block.{index}"
+        sites = tuple(
+            _attention(kind, f"{path}.layer.{place}.self_attention", config)
+            for place, kind in enumerate(("time", "group"))
+        )
+        blocks.append(Block(path, sites, MLPSite(f"{path}.layer.2.mlp")))
+    return Anatomy((Stack("stack", tuple(blocks), module="encoder"),), config.d_model)
+
+
+class Chronos2(Forecaster):
+    """`upstream` is the `Chronos2Pipeline`; every series is a group of its own."""
+
+    family = "chronos2"
+    reference_horizon = 1024  # GIFT-Eval's longest is 900
+    upstream: Chronos2Pipeline
+    module: Chronos2Model
+
+    def __init__(self, model: Chronos2Model, name: str) -> None:
+        self.name = name
+        self.module = model.eval()
+        self.upstream = Chronos2Pipeline(model)
+        self.anatomy = anatomy(model.config)
+        self.context_length = model.chronos_config.context_length
+
+    def forecast(self, contexts: Sequence[ArrayLike], horizon: int) -> Forecast:
+        series = [torch.from_numpy(x[-self.context_length :]) for x in checked_contexts(contexts, horizon)]
+        # upstream's data loader draws a seed
+        with quiet_horizon(), torch.random.fork_rng(devices=[]):
+            quantiles, _ = self.upstream.predict_quantiles(
+                series,
+                prediction_length=horizon,
+                quantile_levels=list(LEVELS),
+                batch_size=len(series),
+            )
+        stacked = torch.stack([of_series[0] for of_series in quantiles])  # [B, H, Q]
+        return Forecast(np.ascontiguousarray(stacked.transpose(1, 2).float().numpy()), LEVELS)
+
+    def teacher_forced(self, contexts: Sequence[ArrayLike]) -> Tensor:
+        """Normalised quantiles of the first output patch, [B, Q * output_patch_size]."""
+        series = [torch.from_numpy(x[-self.context_length :]) for x in checked_contexts(contexts, 1)]
+        longest = max(map(len, series))
+        padded = torch.stack(
+            [torch.nn.functional.pad(x, (longest - len(x), 0), value=torch.nan) for x in series]
+        )
+        encoded, *_ = self.module.encode(padded.to(self.device), num_output_patches=1)
+        output: Tensor = self.module.output_patch_embedding(encoded[0][:, -1])
+        return output
+
+    def save(self, directory: Path) -> None:
+        self.module.save_pretrained(directory)
+
+
+def open_checkpoint(checkpoint: Checkpoint, device: torch.device, dtype: torch.dtype) -> Chronos2:
+    """Loads through the upstream class; TspruneError if weights and config disagree."""
+    model = load_pretrained(Chronos2Model, checkpoint, dtype, "Chronos-2")
+    return Chronos2(model.to(device), checkpoint.name)

@@ -1,0 +1,92 @@
+"""Common random numbers: what sampling models draw from, the same for a window whatever else happens.
+
+Every window has a stream of uniform numbers of its own, made from a seed and its values, and every
+draw is a smooth function of them (an inverse distribution function where there is one). So a window
+is sampled alike in any batch, and the paths of an ablated and of an unablated model differ by what
+the ablation does, not by luck. torch's global generator is neither read nor advanced.
+"""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from scipy import special
+from torch import Tensor
+from torch.overrides import TorchFunctionMode
+
+_SMALLEST = 1e-12  # keeps uniform numbers off 0 and 1, where inverse distribution functions are infinite
+
+
+class Noise:
+    """Uniform numbers for a batch of windows; each call goes on in every window's stream.
+
+    contexts : the B windows' values
+    """
+
+    def __init__(self, contexts: Sequence[NDArray[np.float32]], seed: int) -> None:
+        self._streams = [
+            np.random.default_rng([seed, zlib.crc32(np.ascontiguousarray(context).tobytes())])
+            for context in contexts
+        ]
+
+    def uniform(self, *shape: int) -> Tensor:
+        """float64 [B, *shape], inside (0, 1)."""
+        numbers = np.stack([stream.random(shape) for stream in self._streams])
+        return torch.from_numpy(np.clip(numbers, _SMALLEST, 1 - _SMALLEST))
+
+
+def categorical(probabilities: Tensor, uniform: Tensor) -> Tensor:
+    """Indices [...] drawn with `probabilities` [..., K] by `uniform` [...]."""
+    cumulative = probabilities.double().cumsum(-1)
+    threshold = (uniform.to(cumulative) * cumulative[..., -1])[..., None]
+    # never an index of probability zero, whatever rounding does to the last sums
+    return torch.searchsorted(cumulative, threshold).squeeze(-1).clamp_max(probabilities.shape[-1] - 1)
+
+
+def normal(location: Tensor, scale: Tensor, uniform: Tensor) -> Tensor:
+    """Normal draws, in the dtype of `location`."""
+    standard: Tensor = torch.special.ndtri(uniform).to(location)
+    return location + scale * standard
+
+
+def student_t(freedom: Tensor, location: Tensor, scale: Tensor, radius: Tensor, angle: Tensor) -> Tensor:
+    """Student-t draws from two uniform numbers each, by Bailey's polar method (exact for any df)."""
+    power = freedom.double()
+    # u^(-2/df) - 1 without cancellation for large df
+    spread = torch.expm1(-2 / power * torch.log(radius))
+    standard = torch.sqrt(power * spread) * torch.cos(2 * torch.pi * angle)
+    return location + scale * standard.to(location)
+
+
+def negative_binomial(count: Tensor, logits: Tensor, rate: Tensor, number: Tensor) -> Tensor:
+    """Poisson draws whose rate is a Gamma draw (shape `count`, scale exp(`logits`)), as upstream's."""
+    gamma = special.gammaincinv(count.double().numpy(force=True), rate.numpy(force=True))
+    means = torch.from_numpy(gamma) * logits.double().cpu().exp()
+    drawn = np.ceil(special.pdtrik(number.numpy(force=True), means.numpy()))
+    # pdtrik is NaN where even the count 0 is more likely than the uniform number
+    return torch.from_numpy(np.nan_to_num(np.maximum(drawn, 0), posinf=0.0)).to(logits)
+
+
+class CategoricalDraws(TorchFunctionMode):
+    """While it lasts, torch.multinomial draws one index per row from `noise`.
+
+    Rows [B * samples, K] are window-major. Everything else is left alone.
+    """
+
+    def __init__(self, noise: Noise, samples: int) -> None:
+        super().__init__()
+        self._noise = noise
+        self._samples = samples
+
+    def __torch_function__(
+        self, func: Callable[..., Any], types: Any, args: tuple[Any, ...] = (), kwargs: Any = None
+    ) -> Any:
+        if func is torch.multinomial:
+            uniform = self._noise.uniform(self._samples).flatten()
+            return categorical(args[0], uniform.to(args[0].device))[:, None]
+        return func(*args, **(kwargs or {}))

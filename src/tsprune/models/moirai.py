@@ -1,0 +1,192 @@
+"""Moirai 1.1: masked encoder over patches, a mixture of four distributions, sampled."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import ArrayLike, NDArray
+from torch import Tensor
+from torch.distributions import Categorical, Distribution, LogNormal, Normal, StudentT
+from uni2ts.distribution.mixture import Mixture
+from uni2ts.distribution.negative_binomial import NegativeBinomial
+from uni2ts.model.moirai import MoiraiForecast, MoiraiModule
+from uni2ts.model.moirai.module import decode_distr_output
+
+from tsprune.models import draws, moirai_base
+from tsprune.models.checkpoints import Checkpoint
+from tsprune.models.forecaster import Forecast, SamplingForecaster, checked_contexts
+
+GIFT_EVAL_PATCH = 32
+GIFT_EVAL_SAMPLES = 100
+ROWS = 1024  # paths that are drawn together
+
+_DISTRIBUTIONS = {
+    f"uni2ts.distribution.{file}.{name}Output"
+    for file, name in (
+        ("mixture", "Mixture"),
+        ("student_t", "StudentT"),
+        ("normal", "Normal"),
+        ("normal", "NormalFixedScale"),
+        ("negative_binomial", "NegativeBinomial"),
+        ("log_normal", "LogNormal"),
+    )
+}
+
+
+class Moirai(SamplingForecaster):
+    """`upstream` is a `MoiraiForecast` for univariate series, set up anew at each forecast."""
+
+    family = "moirai"
+    reference_horizon = 1024  # GIFT-Eval's longest is 900
+    upstream: MoiraiForecast
+    module: MoiraiModule
+
+    def __init__(self, module: MoiraiModule, config: Mapping[str, object], name: str, context: int) -> None:
+        self.name = name
+        self.module = module
+        self.anatomy = moirai_base.anatomy(module)
+        self.context_length = context
+        self.samples = GIFT_EVAL_SAMPLES
+        self.patch = min(module.patch_sizes, key=lambda size: abs(size - GIFT_EVAL_PATCH))
+        self.upstream = MoiraiForecast(
+            prediction_length=1,
+            target_dim=1,
+            feat_dynamic_real_dim=0,
+            past_feat_dynamic_real_dim=0,
+            context_length=context,
+            module=module,
+            patch_size=self.patch,
+            num_samples=self.samples,
+        )
+        self._config = dict(config)
+
+    def forecast(self, contexts: Sequence[ArrayLike], horizon: int) -> Forecast:
+        series = [x[-self.context_length :] for x in checked_contexts(contexts, horizon)]
+        with torch.no_grad():
+            distribution = self._distribution(series, horizon)
+            most = max(1, ROWS // self.samples)
+            paths = [
+                self._drawn(distribution, series, slice(start, start + most))
+                for start in range(0, len(series), most)
+            ]
+        return self.from_samples(np.concatenate(paths)[..., :horizon])
+
+    def _distribution(self, series: Sequence[NDArray[np.float32]], horizon: int) -> Future:
+        """Of the patches that cover the horizon."""
+        length = max(map(len, series))
+        with self._set_up(length, horizon):
+            whole = self.upstream._get_distr(self.patch, **moirai_base.inputs(series, self.device))
+            first = self.upstream.context_token_length(self.patch)
+        return Future(whole, first, self.patch)
+
+    @contextmanager
+    def _set_up(self, length: int, horizon: int) -> Iterator[None]:
+        with self.upstream.hparams_context(prediction_length=horizon, context_length=length):
+            yield
+
+    def _drawn(
+        self, future: Future, series: Sequence[NDArray[np.float32]], rows: slice
+    ) -> NDArray[np.float32]:
+        """Paths of the windows `rows`, [rows, samples, patches * patch]."""
+        noise = draws.Noise(series[rows], self.seed)
+        numbers = noise.uniform(self.samples, *future.loc.shape[1:2], self.patch, 3).to(self.device)
+        drawn = future.sample(rows, numbers)
+        paths: NDArray[np.float32] = drawn.flatten(-2).float().numpy(force=True)
+        return paths
+
+    def teacher_forced(self, contexts: Sequence[ArrayLike]) -> Tensor:
+        """Parameters of the normalised distribution of the patch after the contexts.
+
+        [B, patch, parameters]: the weights' logits, then those of each component.
+        """
+        series = [x[-self.context_length :] for x in checked_contexts(contexts, 1)]
+        future = self._distribution(series, 1)
+        parameters = [future.weights.logits]
+        for component in future.components:
+            own = [getattr(component, name) for name in component.arg_constraints if name != "probs"]
+            parameters += [x.expand(component.batch_shape)[..., None] for x in own]
+        return torch.cat(parameters, -1)[:, 0]
+
+    def save(self, directory: Path) -> None:
+        moirai_base.save(self.module, self._config, self.context_length, directory)
+
+
+class Future:
+    """The part of upstream's distribution that is forecast: tokens from `first`, `patch` steps of each.
+
+    weights : of the components, [B, tokens, patch, K]
+    components : K distributions [B, tokens, patch] of the normalised values
+    loc, scale : [B, tokens, 1]
+    """
+
+    def __init__(self, whole: Any, first: int, patch: int) -> None:
+        def cut(x: Tensor) -> Tensor:
+            return x[:, first:, :patch]
+
+        base = whole.base_dist
+        mixture = isinstance(base, Mixture)
+        parts = base.components if mixture else [base]
+        self.components = [_narrowed(part, cut) for part in parts]
+        logits = base.weights.logits if mixture else torch.zeros(*base.batch_shape, 1)
+        self.weights = Categorical(logits=cut(logits), validate_args=False)
+        self.loc, self.scale = whole.loc[:, first:], whole.scale[:, first:]
+
+    def sample(self, rows: slice, numbers: Tensor) -> Tensor:
+        """Draws [rows, S, tokens, patch] from uniform numbers [rows, S, tokens, patch, 3]."""
+        which, one, other = numbers.unbind(-1)
+        probabilities = self.weights.probs[rows, None].expand(*which.shape, -1)
+        index = draws.categorical(probabilities, which)
+        values = torch.zeros(which.shape, dtype=self.loc.dtype, device=which.device)
+        for number, component in enumerate(self.components):
+            chosen = index == number
+
+            def at(x: Tensor, chosen: Tensor = chosen) -> Tensor:
+                return x[rows, None].expand(chosen.shape)[chosen]
+
+            values[chosen] = _draw(component, at, one[chosen], other[chosen]).to(values)
+        drawn: Tensor = values * self.scale[rows, None] + self.loc[rows, None]
+        return drawn
+
+
+def _narrowed(component: Distribution, cut: Any) -> Distribution:
+    """`component` over fewer places."""
+    names = ["loc", "scale"] if isinstance(component, LogNormal) else list(component.arg_constraints)
+    parameters = {name: cut(getattr(component, name).expand(component.batch_shape)) for name in names}
+    return type(component)(**parameters, validate_args=False)
+
+
+def _draw(component: Distribution, at: Any, one: Tensor, other: Tensor) -> Tensor:
+    """Draws from `component` where `at` cuts its parameters, from uniform numbers."""
+    if isinstance(component, StudentT):
+        return draws.student_t(at(component.df), at(component.loc), at(component.scale), one, other)
+    if isinstance(component, NegativeBinomial):
+        return draws.negative_binomial(at(component.total_count), at(component.logits), one, other)
+    gaussian = component.base_dist if isinstance(component, LogNormal) else component
+    assert isinstance(gaussian, Normal)
+    drawn = draws.normal(at(gaussian.loc), at(gaussian.scale), one)
+    return drawn.exp() if isinstance(component, LogNormal) else drawn
+
+
+def _checked(distribution: Any) -> Any:
+    """`distribution` of config.json, if it names nothing but known classes."""
+    for part in (distribution, *distribution.get("components", [])):
+        if part.get("_target_") not in _DISTRIBUTIONS:
+            raise ValueError(f"unknown distribution {part.get('_target_')!r}")
+    return distribution
+
+
+def _make(config: dict[str, Any]) -> MoiraiModule:
+    distribution = decode_distr_output(_checked(config.pop("distr_output")))
+    return MoiraiModule(distr_output=distribution, **config)
+
+
+def open_checkpoint(checkpoint: Checkpoint, device: torch.device, dtype: torch.dtype) -> Moirai:
+    """Builds the upstream module from config.json and loads the weights strictly."""
+    module = moirai_base.build(_make, checkpoint, device, dtype, "Moirai")
+    context = checkpoint.context_length(moirai_base.GIFT_EVAL_CONTEXT, min(module.patch_sizes))
+    return Moirai(module, checkpoint.config, checkpoint.name, context)

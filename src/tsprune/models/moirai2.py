@@ -1,0 +1,82 @@
+"""Moirai-2: causal decoder over patches, quantiles of the next ones."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import ArrayLike, NDArray
+from torch import Tensor
+from uni2ts.model.moirai2 import Moirai2Forecast, Moirai2Module
+
+from tsprune.models import moirai_base
+from tsprune.models.checkpoints import Checkpoint
+from tsprune.models.forecaster import Forecast, Forecaster, checked_contexts
+
+
+class Moirai2(Forecaster):
+    """`upstream` is a `Moirai2Forecast` for univariate series, set up anew at each forecast."""
+
+    family = "moirai2"
+    reference_horizon = 1024  # GIFT-Eval's longest is 900
+    upstream: Moirai2Forecast
+    module: Moirai2Module
+
+    def __init__(self, module: Moirai2Module, config: Mapping[str, object], name: str, context: int) -> None:
+        self.name = name
+        self.module = module
+        self.anatomy = moirai_base.anatomy(module)
+        self.context_length = context
+        self.levels = tuple(module.quantile_levels)
+        self.upstream = Moirai2Forecast(
+            prediction_length=1,
+            target_dim=1,
+            feat_dynamic_real_dim=0,
+            past_feat_dynamic_real_dim=0,
+            context_length=context,
+            module=module,
+        )
+        self._config = dict(config)
+
+    def forecast(self, contexts: Sequence[ArrayLike], horizon: int) -> Forecast:
+        series = [x[-self.context_length :] for x in checked_contexts(contexts, horizon)]
+        return Forecast(np.ascontiguousarray(self._predicted(series, horizon)), self.levels)
+
+    def _predicted(self, series: Sequence[NDArray[np.float32]], horizon: int) -> NDArray[np.float32]:
+        # whole patches: upstream pads the first one with the first value, and only up to this length
+        length = math.ceil(max(map(len, series)) / self.module.patch_size) * self.module.patch_size
+        columns = [x[:, None].copy() for x in series]  # upstream imputes in place
+        with self.upstream.hparams_context(prediction_length=horizon, context_length=length):
+            quantiles: NDArray[np.float32] = self.upstream.predict(columns)
+        return quantiles
+
+    def teacher_forced(self, contexts: Sequence[ArrayLike]) -> Tensor:
+        """Normalised quantiles of the patches after the contexts, [B, tokens * Q * patch_size]."""
+        recorded: list[Tensor] = []
+        hook = self.module.out_proj.register_forward_hook(
+            lambda module, inputs, output: recorded.append(output)
+        )
+        try:
+            self.forecast(contexts, 1)
+        finally:
+            hook.remove()
+        return recorded[0][:, -2]  # the last token of the context; after it comes the forecast one
+
+    def save(self, directory: Path) -> None:
+        moirai_base.save(self.module, self._config, self.context_length, directory)
+
+
+def _make(config: dict[str, Any]) -> Moirai2Module:
+    return Moirai2Module(**config)
+
+
+def open_checkpoint(checkpoint: Checkpoint, device: torch.device, dtype: torch.dtype) -> Moirai2:
+    """Builds the upstream module from config.json and loads the weights strictly."""
+    module = moirai_base.build(_make, checkpoint, device, dtype, "Moirai-2")
+    context = checkpoint.context_length(moirai_base.GIFT_EVAL_CONTEXT, module.patch_size)
+    context = context // module.patch_size * module.patch_size
+    return Moirai2(module, checkpoint.config, checkpoint.name, context)

@@ -1,0 +1,96 @@
+"""What Moirai 1.1 and Moirai-2 share: anatomy of the encoder, inputs, loading and saving."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, TypeVar
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from safetensors.torch import save_file
+from torch import Tensor, nn
+
+from tsprune.anatomy import Anatomy, AttentionSite, Block, Factor, MLPSite, Projection, Stack
+from tsprune.errors import TspruneError
+from tsprune.models.checkpoints import MAX_CONTEXT, Checkpoint, load_weights, one_line
+
+GIFT_EVAL_CONTEXT = 4000  # what upstream uses there; the weights' metadata may say less
+
+Module = TypeVar("Module", bound=nn.Module)
+
+
+def _attention(path: str, layer: Any) -> AttentionSite:
+    attention = layer.self_attn
+    heads, head_dim = attention.num_heads, attention.head_dim
+    return AttentionSite(
+        "self",
+        path,
+        f"{path}.out_proj",
+        heads,
+        head_dim,
+        query=Projection(f"{path}.q_proj", heads, head_dim),
+        key=Projection(f"{path}.k_proj", attention.num_groups, head_dim),
+        value=Projection(f"{path}.v_proj", attention.num_groups, head_dim),
+        factors=(Factor(f"{path}.q_norm.weight"), Factor(f"{path}.k_norm.weight")),
+    )
+
+
+def anatomy(module: Any) -> Anatomy:
+    """Anatomy of a module with a TransformerEncoder `encoder`."""
+    blocks = []
+    for index, layer in enumerate(module.encoder.layers):
+        path = f"encoder.layers.{index}"
+        blocks.append(Block(path, (_attention(f"{path}.self_attn", layer),), MLPSite(f"{path}.ffn")))
+    return Anatomy((Stack("stack", tuple(blocks), module="encoder"),), module.d_model)
+
+
+def inputs(series: Sequence[NDArray[np.float32]], device: torch.device) -> dict[str, Tensor]:
+    """What upstream's forecast modules take, for univariate series; right-aligned, [B, T, 1]."""
+    length = max(map(len, series))
+    values = np.full((len(series), length), np.nan, dtype=np.float32)
+    padding = np.ones((len(series), length), dtype=bool)
+    for row, observed in enumerate(series):
+        values[row, length - len(observed) :] = observed
+        padding[row, length - len(observed) :] = False
+    known = np.isfinite(values)
+    given = {
+        "past_target": np.where(known, values, np.float32(0))[..., None],
+        "past_observed_target": known[..., None],
+        "past_is_pad": padding,
+    }
+    return {name: torch.from_numpy(array).to(device) for name, array in given.items()}
+
+
+def build(
+    make: Callable[[dict[str, Any]], Module],
+    checkpoint: Checkpoint,
+    device: torch.device,
+    dtype: torch.dtype,
+    what: str,
+) -> Module:
+    """The module that `make` builds from config.json, with the checkpoint's weights, strictly."""
+    try:
+        module = make(dict(checkpoint.config))
+    except Exception as error:  # upstream raises whatever the value it stumbles over leads to
+        raise TspruneError(
+            f"{checkpoint.name}: config.json does not describe a {what} model ({one_line(error)})"
+        ) from error
+    try:
+        module.load_state_dict(load_weights(checkpoint), strict=True)
+    except RuntimeError as error:
+        raise TspruneError(
+            f"{checkpoint.name}: config.json and weights disagree ({one_line(error)})"
+        ) from error
+    return module.to(device=device, dtype=dtype).eval()
+
+
+def save(module: nn.Module, config: Mapping[str, object], context: int, directory: Path) -> None:
+    """Writes what upstream's `from_pretrained` reads."""
+    directory.mkdir(parents=True, exist_ok=True)
+    tensors = {name: tensor.contiguous() for name, tensor in module.state_dict().items()}
+    metadata = {MAX_CONTEXT: str(context)}
+    save_file(tensors, directory / "model.safetensors", metadata=metadata)
+    (directory / "config.json").write_text(json.dumps(dict(config), indent=2) + "\n")
