@@ -61,6 +61,7 @@ def test_tables_of_the_promised_shape() -> None:
 # replay -> models -> anatomy; `data` and `errors` are what anyone may see, `study` is between
 # report and what it reports on
 ALLOWED: dict[str, set[str]] = {
+    "atomic": set(),
     "errors": set(),
     "anatomy": {"errors"},
     "models": {"anatomy", "errors"},
@@ -69,13 +70,15 @@ ALLOWED: dict[str, set[str]] = {
     "replay": {"anatomy", "models", "errors"},
     "ablation": {"anatomy", "capture", "models", "errors"},
     "scores": {"anatomy", "models", "errors", "capture", "ablation", "replay", "data"},
-    "evaluation": {"anatomy", "models", "data", "errors"},
+    "evaluation": {"anatomy", "atomic", "models", "data", "errors"},
 }
 ALLOWED["sweep"] = {*ALLOWED["ablation"], "ablation", "data", "evaluation", "replay", "scores"}
 ALLOWED["explain"] = {*ALLOWED["sweep"], "sweep"}
 ALLOWED["pruning"] = {*ALLOWED["sweep"], "sweep"}
 ALLOWED["study"] = {*ALLOWED["pruning"], "pruning", "explain"}
 ALLOWED["report"] = {*ALLOWED["study"], "study"}
+for part in ("study", "report"):
+    ALLOWED[part].add("atomic")
 
 
 def imported(path: Path) -> set[str]:
