@@ -1,8 +1,10 @@
 """Chronos-T5: cross-entropy of quantised values, all tokens of the horizon at once.
 
 Upstream's scaling only divides by the mean absolute value, so windows are shifted at random: a
-level far from zero is met as well. Batches of short contexts, which are cheap, come more often in
-the beginning.
+level far from zero is met as well. A window of fixed length is cut at random into a context and a
+horizon: a long horizon is a language model over values, supervised at every one of them, which is
+what lets few windows teach periodicity; short horizons come more often later. For the same reason
+the encoder rebuilds hidden values, with a weight that falls to zero.
 """
 
 from __future__ import annotations
@@ -14,13 +16,14 @@ from typing import Any
 import numpy as np
 import torch
 from chronos.chronos import ChronosConfig
+from numpy.typing import NDArray
 from torch import nn
 from transformers import T5Config, T5ForConditionalGeneration
 
 from pretrain.loop import Losses
 from pretrain.windows import Windows
 
-EARLY, LATE = np.array([0.35, 0.35, 0.2, 0.1]), np.array([0.1, 0.15, 0.2, 0.55])
+EARLY, LATE = np.array([0.3, 0.4, 0.3]), np.array([0.05, 0.2, 0.75])  # how often each of `Size.contexts`
 
 
 @dataclasses.dataclass(frozen=True)
@@ -28,18 +31,22 @@ class Size:
     """How large the model is and how long its training windows are; the defaults are bundled.
 
     tokens : size of the vocabulary (upstream: 4096)
-    contexts : the four lengths of history that batches are drawn with, ascending; the last is the
-        model's context length
+    contexts : the three lengths of history that batches are drawn with, ascending, the rest of the
+        window being the horizon; the last is the model's context length
+    buckets, distance : of the relative position bias (upstream: 32, 128), enough to tell the
+        neighbours of a day or a week ago apart
     series_length : of the synthetic series that windows are cut from
     """
 
     width: int = 128
     layers: int = 6
-    heads: int = 8
+    heads: int = 4
     hidden: int = 512
     tokens: int = 1024
     horizon: int = 64
-    contexts: tuple[int, int, int, int] = (96, 192, 320, 512)
+    contexts: tuple[int, int, int] = (64, 128, 256)
+    buckets: int = 64
+    distance: int = 256
     series_length: int = 2304
 
     @property
@@ -80,6 +87,8 @@ def config(size: Size) -> T5Config:
         num_layers=size.layers,
         num_decoder_layers=size.layers,
         num_heads=size.heads,
+        relative_attention_num_buckets=size.buckets,
+        relative_attention_max_distance=size.distance,
         dropout_rate=0.0,
         feed_forward_proj="relu",
         initializer_factor=1.0,
@@ -95,10 +104,17 @@ class ChronosT5Objective:
         self.size = size or Size()
         self.window_length = self.size.context + self.size.horizon
         self.series_length = self.size.series_length
-        self.tokenizer = ChronosConfig(**config(self.size).chronos_config).create_tokenizer()
+        settings = config(self.size).chronos_config
+        self.tokenizers = {
+            context: ChronosConfig(
+                **{**settings, "prediction_length": self.window_length - context}
+            ).create_tokenizer()
+            for context in self.size.contexts
+        }
 
     def build(self) -> nn.Module:
         model = T5ForConditionalGeneration(config(self.size))
+        model.set_attn_implementation("eager")  # half the time of SDPA while the bias is trained
         with torch.no_grad():
             for name, parameter in model.named_parameters():
                 if name.endswith((".o.weight", ".wo.weight")):
@@ -106,24 +122,41 @@ class ChronosT5Objective:
         return model
 
     def loss(self, model: nn.Module, windows: Windows, step: int, progress: float) -> Losses:
+        assert isinstance(model, T5ForConditionalGeneration)
         rng = np.random.default_rng([step, 17])
-        early = max(0.0, 1 - progress / 0.4)
+        early = max(0.0, 1 - progress / 0.6)
         length = int(rng.choice(self.size.contexts, p=early * EARLY + (1 - early) * LATE))
         level = rng.choice([0.0, 1.0], (len(windows), 1), p=[0.4, 0.6]) * rng.normal(0, 3, (len(windows), 1))
-        x = windows[:, self.size.context - length :] + level.astype(np.float32)
+        x = windows + level.astype(np.float32)
         context, future = torch.from_numpy(x[:, :length]), torch.from_numpy(x[:, length:])
         short = rng.random(len(x)) < 0.35
         cut = np.where(short, rng.integers(0, length - 16, len(x)), 0)
         context = context.masked_fill(torch.from_numpy(np.arange(length)[None] < cut[:, None]), torch.nan)
 
-        tokens, mask, scale = self.tokenizer.context_input_transform(context)
-        labels, _ = self.tokenizer.label_input_transform(future, scale)
-        assert isinstance(model, T5ForConditionalGeneration)
-        shifted = model._shift_right(labels)
-        logits = model(input_ids=tokens, attention_mask=mask, decoder_input_ids=shifted).logits.float()
-        total = nn.functional.cross_entropy(logits.flatten(0, 1), labels.flatten())
-        return Losses(total, total)
+        tokenizer = self.tokenizers[length]
+        tokens, mask, scale = tokenizer.context_input_transform(context)
+        labels, _ = tokenizer.label_input_transform(future, scale)
+        hidden = torch.from_numpy(hidden_values(tuple(tokens.shape), rng)) & mask
+        output = model(
+            input_ids=tokens.masked_fill(hidden, 0),
+            attention_mask=mask,
+            decoder_input_ids=model._shift_right(labels),
+        )
+        forecast = nn.functional.cross_entropy(output.logits.float().flatten(0, 1), labels.flatten())
+        encoded = output.encoder_last_hidden_state[hidden] * self.size.width**-0.5
+        rebuilt = nn.functional.cross_entropy(model.lm_head(encoded).float(), tokens[hidden])
+        return Losses(forecast + 0.5 * (1 - progress) * rebuilt, forecast)
 
     def export(self, model: nn.Module, directory: Path) -> None:
         assert isinstance(model, T5ForConditionalGeneration)
         model.save_pretrained(directory)
+
+
+def hidden_values(shape: tuple[int, ...], rng: np.random.Generator) -> NDArray[np.bool_]:
+    """Which values the encoder must rebuild [B, T]: a run in two thirds of the windows, one at least."""
+    count, length = shape
+    share = rng.uniform(0.05, 0.3, (count, 1)) * (rng.random((count, 1)) < 0.67)
+    size = np.maximum(1, (share * length).astype(int))
+    start = (rng.random((count, 1)) * (length - size)).astype(int)
+    position = np.arange(length)[None]
+    return (position >= start) & (position < start + size)

@@ -45,7 +45,7 @@ def tokens() -> Objective:
         hidden=24,
         tokens=64,
         horizon=8,
-        contexts=(24, 32, 40, 48),
+        contexts=(24, 32, 48),
         series_length=80,
     )
     return chronos_t5.ChronosT5Objective(size)
