@@ -67,12 +67,13 @@ ALLOWED: dict[str, set[str]] = {
     "models": {"anatomy", "errors"},
     "data": {"errors"},
     "capture": {"anatomy", "models", "data", "errors"},
+    "attention": {"anatomy", "models", "errors"},
     "replay": {"anatomy", "models", "errors"},
     "ablation": {"anatomy", "capture", "models", "errors"},
-    "scores": {"anatomy", "models", "errors", "capture", "ablation", "replay", "data"},
+    "scores": {"anatomy", "models", "errors", "attention", "capture", "ablation", "replay", "data"},
     "evaluation": {"anatomy", "atomic", "models", "data", "errors"},
 }
-ALLOWED["sweep"] = {*ALLOWED["ablation"], "ablation", "data", "evaluation", "replay", "scores"}
+ALLOWED["sweep"] = {*ALLOWED["ablation"], "ablation", "attention", "data", "evaluation", "replay", "scores"}
 ALLOWED["explain"] = {*ALLOWED["sweep"], "sweep"}
 ALLOWED["pruning"] = {*ALLOWED["sweep"], "sweep"}
 ALLOWED["study"] = {*ALLOWED["pruning"], "pruning", "explain"}

@@ -133,6 +133,16 @@ class AttentionSite:
     factors: tuple[Factor, ...] = ()
     swapped: bool = False
 
+    @property
+    def over_time(self) -> bool:
+        """Whether queries and keys are positions in time (else they are other series)."""
+        return self.kind not in ("group", "variate")
+
+    @property
+    def reads_own_stack(self) -> bool:
+        """Whether the keys are the positions that the queries are at (cross-attention: not)."""
+        return self.kind != "cross"
+
     def columns(self, head: int) -> slice:
         """Columns of the output projection's weight that belong to `head`."""
         return slice(head * self.head_dim, (head + 1) * self.head_dim)
@@ -159,15 +169,46 @@ class Block:
 
 
 @dataclasses.dataclass(frozen=True)
+class TimeAxis:
+    """Where the positions of a stack lie in time, in the sequence that `teacher_forced` runs.
+
+    A position's time is the last step it stands for, in steps after the end of what the first stack
+    is given as context: 0 is the last step there, earlier ones are negative.
+
+    span : time steps a position stands for
+    marks : positions after those of the context that stand for no time (end of sequence, register)
+    future : positions after these that stand for the steps to forecast
+    from_end : False if the first position is at time 0 and the others follow it (a decoder's: each is
+        at the last step it has been given)
+    """
+
+    span: int
+    marks: int = 0
+    future: int = 0
+    from_end: bool = True
+
+    def times(self, positions: int) -> tuple[float, ...]:
+        """Time of each of `positions` positions, NaN for marks; padding in front has times as well."""
+        if not self.from_end:
+            return tuple(float(index * self.span) for index in range(positions))
+        past = positions - self.marks - self.future
+        before = (float((index - past + 1) * self.span) for index in range(past))
+        after = (float((index + 1) * self.span) for index in range(self.future))
+        return (*before, *(float("nan") for _ in range(self.marks)), *after)
+
+
+@dataclasses.dataclass(frozen=True)
 class Stack:
     """Blocks that run one after the other; `module` wraps them all (None if nothing does).
 
     name : encoder or decoder in encoder-decoder models, else stack
+    time : where its positions lie in time; None if nobody has said
     """
 
     name: str
     blocks: tuple[Block, ...]
     module: str | None = None
+    time: TimeAxis | None = None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -198,6 +239,13 @@ class Anatomy:
             if site.kind == component.attention and (component.head or 0) < site.heads:
                 return site
         raise TspruneError(f"{component} is not part of this model")
+
+    def key_stack(self, component: Component) -> Stack:
+        """The stack whose positions are the keys of an attention sublayer (or of a head of it)."""
+        if self.site(component).reads_own_stack:
+            return self.stack(component.stack)
+        names = [stack.name for stack in self.stacks]
+        return self.stacks[names.index(component.stack) - 1]
 
     def components(self, kind: Kind | None = None) -> tuple[Component, ...]:
         """Every component (of one kind), in order of execution; heads before their MLP."""

@@ -55,7 +55,8 @@ class Chronos(SamplingForecaster):
         self.name = name
         self.upstream = pipeline
         self.module = pipeline.model.model.eval()
-        self.anatomy = t5.anatomy(self.module.config)
+        ends = pipeline.model.config.use_eos_token
+        self.anatomy = t5.anatomy(self.module.config, marks=int(ends))
         self.context_length = pipeline.model.config.context_length
         self.samples = pipeline.model.config.num_samples
 

@@ -27,7 +27,10 @@ class ChronosBolt(Forecaster):
         self.name = name
         self.module = model.eval()
         self.upstream = ChronosBoltPipeline(model)
-        self.anatomy = t5.anatomy(model.config)
+        settings = model.chronos_config
+        self.anatomy = t5.anatomy(
+            model.config, span=settings.input_patch_size, marks=int(settings.use_reg_token)
+        )
         self.context_length = model.chronos_config.context_length
         self.levels = tuple(model.chronos_config.quantiles)
 

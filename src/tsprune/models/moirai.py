@@ -49,10 +49,10 @@ class Moirai(SamplingForecaster):
     def __init__(self, module: MoiraiModule, config: Mapping[str, object], name: str, context: int) -> None:
         self.name = name
         self.module = module
-        self.anatomy = moirai_base.anatomy(module)
         self.context_length = context
         self.samples = GIFT_EVAL_SAMPLES
         self.patch = min(module.patch_sizes, key=lambda size: abs(size - GIFT_EVAL_PATCH))
+        self.anatomy = moirai_base.anatomy(module, self.patch)
         self.upstream = MoiraiForecast(
             prediction_length=1,
             target_dim=1,

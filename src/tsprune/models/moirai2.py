@@ -29,7 +29,7 @@ class Moirai2(Forecaster):
     def __init__(self, module: Moirai2Module, config: Mapping[str, object], name: str, context: int) -> None:
         self.name = name
         self.module = module
-        self.anatomy = moirai_base.anatomy(module)
+        self.anatomy = moirai_base.anatomy(module, module.patch_size)
         self.context_length = context
         self.levels = tuple(module.quantile_levels)
         self.upstream = Moirai2Forecast(

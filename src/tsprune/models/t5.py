@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from transformers import T5Config
 
-from tsprune.anatomy import Anatomy, AttentionSite, Block, MLPSite, Projection, Stack
+from tsprune.anatomy import Anatomy, AttentionSite, Block, MLPSite, Projection, Stack, TimeAxis
 
 
 def _attention(kind: str, module: str, heads: int, head_dim: int) -> AttentionSite:
@@ -21,11 +21,15 @@ def _block(stack: str, index: int, config: T5Config) -> Block:
     return Block(path, tuple(sites), MLPSite(f"{path}.layer.{len(sites)}.DenseReluDense"))
 
 
-def anatomy(config: T5Config) -> Anatomy:
-    """Anatomy relative to a module with T5 stacks `encoder` and `decoder`."""
+def anatomy(config: T5Config, *, span: int = 1, marks: int = 1) -> Anatomy:
+    """Anatomy relative to a module with T5 stacks `encoder` and `decoder`.
+
+    span, marks : of the encoder's positions (see `TimeAxis`); the decoder's start at its end
+    """
+    axes = {"encoder": TimeAxis(span, marks), "decoder": TimeAxis(1, from_end=False)}
     depths = {"encoder": config.num_layers, "decoder": config.num_decoder_layers or config.num_layers}
     stacks = tuple(
-        Stack(name, tuple(_block(name, index, config) for index in range(depth)), module=name)
+        Stack(name, tuple(_block(name, index, config) for index in range(depth)), name, axes[name])
         for name, depth in depths.items()
     )
     return Anatomy(stacks, config.d_model)

@@ -18,7 +18,7 @@ from timesfm.timesfm_2p5.timesfm_2p5_base import TimesFM_2p5_200M_Definition
 from timesfm.timesfm_2p5.timesfm_2p5_torch import TimesFM_2p5_200M_torch_module
 from torch import Tensor
 
-from tsprune.anatomy import Anatomy, AttentionSite, Block, Factor, MLPSite, Projection, Stack
+from tsprune.anatomy import Anatomy, AttentionSite, Block, Factor, MLPSite, Projection, Stack, TimeAxis
 from tsprune.errors import TspruneError
 from tsprune.models.checkpoints import Checkpoint, Shapes, load_weights, one_line
 from tsprune.models.forecaster import LEVELS, Forecast, Forecaster, checked_contexts
@@ -47,7 +47,8 @@ def anatomy(definition: TimesFM_2p5_200M_Definition) -> Anatomy:
         )
         for index in range(definition.stacked_transformers.num_layers)
     )
-    return Anatomy((Stack("stack", tuple(blocks)),), size.model_dims)
+    axis = TimeAxis(definition.input_patch_len)
+    return Anatomy((Stack("stack", tuple(blocks), time=axis),), size.model_dims)
 
 
 def definition_of(shapes: Shapes) -> TimesFM_2p5_200M_Definition:

@@ -1,0 +1,182 @@
+"""Attention on data: every head's map, recomputed from the queries and keys that the model attends with.
+
+All families attend through torch's `scaled_dot_product_attention`, and call it with final queries and
+keys: rotated, normalised and scaled, with position biases and masks in its mask. So one interception of
+that call, told apart by the attention module that runs, gives the maps of all of them, exactly as
+they are applied.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.overrides import TorchFunctionMode
+
+from tsprune.anatomy import Component
+from tsprune.errors import TspruneError
+from tsprune.models.forecaster import Forecaster
+
+
+@dataclasses.dataclass(frozen=True)
+class AttentionMap:
+    """The maps of one attention sublayer in one call, N rows (windows, unless it attends over series).
+
+    component : the attention sublayer, e.g. `decoder.3.cross`
+    weights : float [N, heads, Q, K]; rows sum to 1, or are 0 where no key is allowed
+    allowed : bool, broadcasts to `weights`: keys that masks leave to a query
+    value : [N, heads, K, head_dim], what the weights mix
+    times : [Q] and [K], time steps of queries and keys (see `TimeAxis`), NaN where there are none
+    """
+
+    component: Component
+    weights: Tensor
+    allowed: Tensor
+    value: Tensor
+    times: tuple[Tensor, Tensor]
+
+    @property
+    def counted(self) -> Tensor:
+        """Queries that say something about a head, bool [N, heads, Q].
+
+        They have two keys or more to choose from, and, in self-attention, are no padding themselves
+        (nobody may attend to padding, so not even itself).
+        """
+        allowed = self.allowed.expand_as(self.weights)
+        counted = allowed.sum(-1) > 1
+        if self.component.attention != "cross" and allowed.shape[-2] == allowed.shape[-1]:
+            counted = counted & allowed.diagonal(dim1=-2, dim2=-1)
+        return counted
+
+
+Watcher = Callable[[AttentionMap], None]
+
+
+@contextmanager
+def watching(model: Forecaster, each: Watcher) -> Iterator[None]:
+    """Calls `each` with every attention map that is applied while the context lasts.
+
+    Maps are made one at a time, outside autograd, and not kept. The times are those of `teacher_forced`'s
+    sequence; run no other pass if they matter.
+
+    Raises TspruneError on leaving if an attention sublayer ran but did not attend by
+    `scaled_dot_product_attention` (a checkpoint loaded with eager attention).
+    """
+    mode = _Interception(model, each)
+    handles = []
+    try:
+        for stack in model.anatomy.stacks:
+            for layer, block in enumerate(stack.blocks):
+                for site in block.attention:
+                    module = model.module.get_submodule(site.module)
+                    component = Component(stack.name, layer, site.kind)
+                    handles.append(module.register_forward_pre_hook(mode.enter(component)))
+                    handles.append(module.register_forward_hook(mode.leave()))
+        with mode:
+            yield
+    finally:
+        for handle in handles:
+            handle.remove()
+    if mode.silent:
+        raise TspruneError(
+            f"{model.name}: {mode.silent[0]} ran without torch's scaled_dot_product_attention; load the model "
+            'with attn_implementation="sdpa" to look at its attention'
+        )
+
+
+class _Interception(TorchFunctionMode):
+    """Passes every call on, and makes a map of each attention in a site that is running."""
+
+    def __init__(self, model: Forecaster, each: Watcher) -> None:
+        super().__init__()
+        self._anatomy = model.anatomy
+        self._each = each
+        self._running: Component | None = None
+        self._seen = False
+        self.silent: list[Component] = []
+
+    def enter(self, component: Component) -> Callable[..., None]:
+        def hook(*_: Any) -> None:
+            self._running, self._seen = component, False
+
+        return hook
+
+    def leave(self) -> Callable[..., None]:
+        def hook(*_: Any) -> None:
+            if self._running is not None and not self._seen:
+                self.silent.append(self._running)
+            self._running = None
+
+        return hook
+
+    def __torch_function__(
+        self, func: Callable[..., Any], types: Any, args: tuple[Any, ...] = (), kwargs: Any = None
+    ) -> Any:
+        kwargs = kwargs or {}
+        if func is torch.nn.functional.scaled_dot_product_attention and self._running is not None:
+            self._seen = True
+            with torch.no_grad():
+                self._each(self._map(self._running, *args, **kwargs))
+        return func(*args, **kwargs)
+
+    def _map(self, component: Component, query: Tensor, key: Tensor, value: Tensor, *args: Any, **kw: Any) -> Any:
+        weights, allowed = attention_weights(query, key, *args, **kw)
+        heads = self._anatomy.site(component).heads
+        if value.shape[:-2] != weights.shape[:-2]:  # grouped queries
+            value = value.repeat_interleave(heads // value.shape[-3], dim=-3)
+        merged = (weights.shape[0], heads)
+        return AttentionMap(
+            component,
+            weights.reshape(*merged, *weights.shape[-2:]),
+            allowed.expand_as(weights).reshape(*merged, *weights.shape[-2:]),
+            value.reshape(*merged, *value.shape[-2:]),
+            self._times(component, weights.shape[-2], weights.shape[-1]),
+        )
+
+    def _times(self, component: Component, queries: int, keys: int) -> tuple[Tensor, Tensor]:
+        site = self._anatomy.site(component)
+        axes = self._anatomy.stack(component.stack).time, self._anatomy.key_stack(component).time
+        found = []
+        for axis, count in zip(axes, (queries, keys), strict=True):
+            known = axis is not None and site.over_time
+            times = axis.times(count) if known and axis is not None else (math.nan,) * count
+            found.append(torch.tensor(times))
+        return found[0], found[1]
+
+
+def attention_weights(
+    query: Tensor,
+    key: Tensor,
+    attn_mask: Tensor | None = None,
+    dropout_p: float = 0.0,
+    is_causal: bool = False,
+    scale: float | None = None,
+    enable_gqa: bool = False,
+) -> tuple[Tensor, Tensor]:
+    """What `scaled_dot_product_attention` mixes values with, for its own arguments but the values.
+
+    query : [..., Q, d]; key : [..., K, d]; attn_mask : bool (True: allowed) or added to the logits
+
+    Returns weights [..., Q, K], zero in rows without an allowed key, and bool `allowed`, which broadcasts
+    to them. Softmax of q . k * scale + mask, scale 1/sqrt(d) by default (torch's documentation).
+    """
+    if enable_gqa:
+        key = key.repeat_interleave(query.shape[-3] // key.shape[-3], dim=-3)
+    logits = query.float() @ key.float().mT * (query.shape[-1] ** -0.5 if scale is None else scale)
+    allowed = torch.ones(logits.shape[-2:], dtype=torch.bool, device=logits.device)
+    if is_causal:
+        allowed = allowed.tril()
+    if attn_mask is not None:
+        if attn_mask.dtype == torch.bool:
+            allowed = allowed & attn_mask
+        else:
+            # a mask of the smallest number of its type, or of -inf; biases of positions are nowhere near
+            allowed = allowed & (attn_mask > torch.finfo(attn_mask.dtype).min / 2)
+            logits = logits + attn_mask.float()
+    weights = logits.masked_fill(~allowed, -torch.inf).softmax(-1)
+    return weights.masked_fill(~allowed, 0), allowed

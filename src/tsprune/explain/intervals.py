@@ -1,0 +1,121 @@
+"""Means over series with bootstrap intervals: windows of one series are not independent."""
+
+from __future__ import annotations
+
+import dataclasses
+import warnings
+from collections.abc import Callable, Sequence
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+from scipy.stats import rankdata
+
+RESAMPLES = 1000
+LIMITS = (2.5, 97.5)
+
+Floats = NDArray[np.float64]
+
+
+@dataclasses.dataclass(frozen=True)
+class Interval:
+    """A mean over series with its 95 % bootstrap interval; `count` series."""
+
+    mean: float
+    low: float
+    high: float
+    count: int
+
+    def __str__(self) -> str:
+        return f"{self.mean:+.4f} [{self.low:+.4f}, {self.high:+.4f}]"
+
+
+def series_means(values: ArrayLike, series: ArrayLike) -> Floats:
+    """Mean per series over its windows that have a value.
+
+    values : [W] or [W, M], NaN where there is none; series : int [W]
+
+    Returns [S] or [S, M], series ascending, NaN where a series has no value.
+    """
+    x, (names, owner) = np.asarray(values, np.float64), np.unique(np.asarray(series), return_inverse=True)
+    sums, counts = (np.zeros((len(names), *x.shape[1:])) for _ in range(2))
+    np.add.at(sums, owner, np.nan_to_num(x))
+    np.add.at(counts, owner, np.isfinite(x))
+    return np.divide(sums, counts, out=np.full_like(sums, np.nan), where=counts > 0)
+
+
+def resampled(values: ArrayLike, seed: int, resamples: int = RESAMPLES) -> Floats:
+    """Means of bootstrap draws of series, [R, M] from [S, M]; all columns share the draws (paired).
+
+    NaN values do not count; NaN where a draw has none but these.
+    """
+    x = np.asarray(values, np.float64)
+    draws = np.random.default_rng(seed).multinomial(len(x), np.full(len(x), 1 / max(1, len(x))), size=resamples)
+    sums, counts = draws @ np.nan_to_num(x), draws @ np.isfinite(x)
+    return np.divide(sums, counts, out=np.full(sums.shape, np.nan), where=counts > 0)
+
+
+def mean_interval(values: ArrayLike, seed: int = 0) -> Interval:
+    """Mean of `values` [S], one a series, and its percentile bootstrap interval; NaN does not count."""
+    x = np.asarray(values, np.float64)
+    x = x[np.isfinite(x)]
+    if len(x) < 2 or np.ptp(x) == 0:
+        mean = float(x.mean()) if len(x) else float("nan")
+        return Interval(mean, mean, mean, len(x))
+    low, high = np.percentile(resampled(x[:, None], seed), LIMITS)
+    return Interval(float(x.mean()), float(low), float(high), len(x))
+
+
+def column_intervals(values: ArrayLike, seed: int = 0) -> tuple[Floats, Floats, Floats]:
+    """(mean, low, high), each [M], of every column of `values` [S, M]; see `mean_interval`."""
+    x = np.asarray(values, np.float64)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", RuntimeWarning)  # columns without any value are NaN
+        low, high = np.nanpercentile(resampled(x, seed), LIMITS, axis=0)
+        return np.nanmean(x, axis=0), low, high
+
+
+def spearman(a: ArrayLike, b: ArrayLike) -> float:
+    """Spearman's rho over pairs that are both known; NaN for fewer than three or a constant."""
+    x, y = np.asarray(a, np.float64), np.asarray(b, np.float64)
+    known = np.isfinite(x) & np.isfinite(y)
+    if known.sum() < 3 or np.ptp(x[known]) == 0 or np.ptp(y[known]) == 0:
+        return float("nan")
+    return float(np.corrcoef(rankdata(x[known]), rankdata(y[known]))[0, 1])
+
+
+@dataclasses.dataclass(frozen=True)
+class Correlation:
+    """Spearman's rho over `count` heads.
+
+    low, high : 95 % bootstrap interval over heads
+    p_value : share of permutations (the null: no relation) with a rho at least as far from 0
+    """
+
+    rho: float
+    low: float
+    high: float
+    p_value: float
+    count: int
+
+
+def correlation(a: Sequence[float] | Floats, b: Sequence[float] | Floats, seed: int = 0) -> Correlation:
+    """Spearman's rho of a and b [heads] with a bootstrap interval and a permutation p value."""
+    x, y = np.asarray(a, np.float64), np.asarray(b, np.float64)
+    known = np.isfinite(x) & np.isfinite(y)
+    x, y = x[known], y[known]
+    rho = spearman(x, y)
+    if np.isnan(rho):
+        return Correlation(rho, rho, rho, float("nan"), len(x))
+    rng = np.random.default_rng(seed)
+
+    def repeated(draw: Callable[[], tuple[Floats, Floats]]) -> Floats:
+        return np.array([spearman(*draw()) for _ in range(RESAMPLES)])
+
+    def again() -> tuple[Floats, Floats]:
+        rows = rng.integers(0, len(x), len(x))
+        return x[rows], y[rows]
+
+    low, high = np.nanpercentile(repeated(again), LIMITS)
+    null = repeated(lambda: (x, rng.permutation(y)))
+    p_value = (1 + np.sum(np.abs(null) >= abs(rho) - 1e-12)) / (1 + RESAMPLES)
+    return Correlation(rho, float(low), float(high), float(p_value), len(x))

@@ -1,0 +1,61 @@
+"""Which windows are looked at: a few of every configuration, evenly spread."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterator
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tsprune.data.suite import Configuration, Suite
+from tsprune.evaluation import batches, unforecastable
+from tsprune.models.forecaster import Forecaster
+
+PER_CONFIGURATION = 16
+BATCH_SIZE = 16
+
+
+def sampled(suite: Suite, model: Forecaster, per_configuration: int = PER_CONFIGURATION) -> Suite:
+    """The suite with at most `per_configuration` windows of each configuration, evenly spread.
+
+    Windows that cannot be forecast are left out.
+    """
+    kept = []
+    for configuration in suite.configurations:
+        lost = {row for row, _ in unforecastable(configuration, model.context_length)}
+        rows = np.array([row for row in range(len(configuration)) if row not in lost], dtype=int)
+        if len(rows) > per_configuration:
+            rows = rows[np.linspace(0, len(rows) - 1, per_configuration).round().astype(int)]
+        if len(rows):
+            kept.append(configuration.select(np.isin(np.arange(len(configuration)), rows)))
+    return dataclasses.replace(suite, configurations=tuple(kept))
+
+
+@dataclasses.dataclass(frozen=True)
+class Batch:
+    """Windows that are run together, longest history first.
+
+    first : number of the batch's first window among all windows of the suite, in order of batches
+    contexts : B histories, cut to the context length
+    targets : [B, H], what followed
+    series : [B], numbers of the series, unlike ones over all configurations
+    """
+
+    configuration: Configuration
+    first: int
+    contexts: list[NDArray[np.float32]]
+    targets: NDArray[np.float32]
+    series: NDArray[np.int64]
+
+
+def batched(suite: Suite, model: Forecaster, batch_size: int = BATCH_SIZE) -> Iterator[Batch]:
+    """The windows of a suite, batch by batch."""
+    done, owners = 0, 0
+    for configuration in suite.configurations:
+        parts = batches(configuration, context_length=model.context_length, batch_size=batch_size)
+        for part in parts:
+            series = configuration.series[part.rows] + owners
+            yield Batch(configuration, done, part.contexts, configuration.targets[part.rows], series)
+            done += len(part.rows)
+        owners += int(configuration.series.max(initial=-1)) + 1
