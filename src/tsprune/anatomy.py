@@ -120,6 +120,7 @@ class AttentionSite:
         fewer heads than the site, each serving `heads // key.heads` neighbouring query heads
     factors : per-dimension factors on q . k
     swapped : the projections see [T, B, features] instead of [B, T, features]
+    norm : path of a norm between the output projection and the residual stream, if there is one
     """
 
     kind: str
@@ -132,6 +133,7 @@ class AttentionSite:
     value: Projection
     factors: tuple[Factor, ...] = ()
     swapped: bool = False
+    norm: str | None = None
 
     @property
     def over_time(self) -> bool:
@@ -154,9 +156,13 @@ class AttentionSite:
 
 @dataclasses.dataclass(frozen=True)
 class MLPSite:
-    """One MLP; `output` is the module whose output is the MLP's (before any norm that follows)."""
+    """One MLP; `output` is the module whose output is the MLP's (before any norm that follows).
+
+    norm : path of a norm between it and the residual stream, if there is one
+    """
 
     output: str
+    norm: str | None = None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -212,11 +218,34 @@ class Stack:
 
 
 @dataclasses.dataclass(frozen=True)
+class Readout:
+    """How the last stack's residual stream becomes the network's output, in `teacher_forced`.
+
+    modules : paths of the modules it goes through, one after the other; an output that is wider than
+        what the next module takes is cut into pieces of that width (one a time step)
+    norm : path of the norm before them, if there is one
+    position : which position of the sequence is read (from the end)
+    scale : factor on the output of the norm
+    tokens : whether the output is the logits of a vocabulary, not values
+    """
+
+    modules: tuple[str, ...]
+    norm: str | None = None
+    position: int = -1
+    scale: float = 1.0
+    tokens: bool = False
+
+
+@dataclasses.dataclass(frozen=True)
 class Anatomy:
-    """Stacks in order of execution; a later stack may read the output of an earlier one."""
+    """Stacks in order of execution; a later stack may read the output of an earlier one.
+
+    readout : of the last stack; None if nobody has said
+    """
 
     stacks: tuple[Stack, ...]
     d_model: int
+    readout: Readout | None = None
 
     def stack(self, name: str) -> Stack:
         for stack in self.stacks:

@@ -56,7 +56,7 @@ class Chronos(SamplingForecaster):
         self.upstream = pipeline
         self.module = pipeline.model.model.eval()
         ends = pipeline.model.config.use_eos_token
-        self.anatomy = t5.anatomy(self.module.config, marks=int(ends))
+        self.anatomy = t5.anatomy(self.module.config, "lm_head", marks=int(ends))
         self.context_length = pipeline.model.config.context_length
         self.samples = pipeline.model.config.num_samples
 

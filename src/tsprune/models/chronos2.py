@@ -13,7 +13,7 @@ from chronos.chronos2.pipeline import Chronos2Pipeline
 from numpy.typing import ArrayLike
 from torch import Tensor
 
-from tsprune.anatomy import Anatomy, AttentionSite, Block, MLPSite, Projection, Stack, TimeAxis
+from tsprune.anatomy import Anatomy, AttentionSite, Block, MLPSite, Projection, Readout, Stack, TimeAxis
 from tsprune.models.checkpoints import Checkpoint
 from tsprune.models.forecaster import LEVELS, Forecast, Forecaster, checked_contexts
 from tsprune.models.pretrained import load_pretrained, quiet_horizon
@@ -38,7 +38,8 @@ def anatomy(config: Chronos2CoreConfig) -> Anatomy:
         blocks.append(Block(path, sites, MLPSite(f"{path}.layer.2.mlp")))
     settings = config.chronos_config
     axis = TimeAxis(settings["input_patch_size"], marks=int(settings["use_reg_token"]), future=1)
-    return Anatomy((Stack("stack", tuple(blocks), "encoder", axis),), config.d_model)
+    readout = Readout(("output_patch_embedding",), "encoder.final_layer_norm")
+    return Anatomy((Stack("stack", tuple(blocks), "encoder", axis),), config.d_model, readout)
 
 
 class Chronos2(Forecaster):

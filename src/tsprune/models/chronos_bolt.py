@@ -29,7 +29,10 @@ class ChronosBolt(Forecaster):
         self.upstream = ChronosBoltPipeline(model)
         settings = model.chronos_config
         self.anatomy = t5.anatomy(
-            model.config, span=settings.input_patch_size, marks=int(settings.use_reg_token)
+            model.config,
+            "output_patch_embedding",
+            span=settings.input_patch_size,
+            marks=int(settings.use_reg_token),
         )
         self.context_length = model.chronos_config.context_length
         self.levels = tuple(model.chronos_config.quantiles)

@@ -13,9 +13,14 @@ from numpy.typing import ArrayLike, NDArray
 from torch import Tensor
 from uni2ts.model.moirai2 import Moirai2Forecast, Moirai2Module
 
+from tsprune.anatomy import Readout
 from tsprune.models import moirai_base
 from tsprune.models.checkpoints import Checkpoint
 from tsprune.models.forecaster import Forecast, Forecaster, checked_contexts
+
+
+# what follows the last position is the one that the forecast is asked for at; its own is not used
+READOUT = Readout(("out_proj",), "encoder.norm", position=-2)
 
 
 class Moirai2(Forecaster):
@@ -29,7 +34,7 @@ class Moirai2(Forecaster):
     def __init__(self, module: Moirai2Module, config: Mapping[str, object], name: str, context: int) -> None:
         self.name = name
         self.module = module
-        self.anatomy = moirai_base.anatomy(module, module.patch_size)
+        self.anatomy = moirai_base.anatomy(module, module.patch_size, READOUT)
         self.context_length = context
         self.levels = tuple(module.quantile_levels)
         self.upstream = Moirai2Forecast(

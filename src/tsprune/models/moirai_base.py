@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from tsprune.anatomy import Anatomy, AttentionSite, Block, Factor, MLPSite, Projection, Stack, TimeAxis
+from tsprune.anatomy import Anatomy, AttentionSite, Block, Factor, MLPSite, Projection, Readout, Stack, TimeAxis
 from tsprune.errors import TspruneError
 from tsprune.models.checkpoints import MAX_CONTEXT, Checkpoint, load_weights, one_line
 
@@ -38,14 +38,14 @@ def _attention(path: str, layer: Any) -> AttentionSite:
     )
 
 
-def anatomy(module: Any, patch: int) -> Anatomy:
+def anatomy(module: Any, patch: int, readout: Readout | None = None) -> Anatomy:
     """Anatomy of a module with a TransformerEncoder `encoder` over patches of `patch` steps."""
     blocks = []
     for index, layer in enumerate(module.encoder.layers):
         path = f"encoder.layers.{index}"
         blocks.append(Block(path, (_attention(f"{path}.self_attn", layer),), MLPSite(f"{path}.ffn")))
     axis = TimeAxis(patch, future=1)
-    return Anatomy((Stack("stack", tuple(blocks), "encoder", axis),), module.d_model)
+    return Anatomy((Stack("stack", tuple(blocks), "encoder", axis),), module.d_model, readout)
 
 
 def inputs(series: Sequence[NDArray[np.float32]], device: torch.device) -> dict[str, Tensor]:

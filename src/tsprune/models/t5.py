@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from transformers import T5Config
 
-from tsprune.anatomy import Anatomy, AttentionSite, Block, MLPSite, Projection, Stack, TimeAxis
+from tsprune.anatomy import Anatomy, AttentionSite, Block, MLPSite, Projection, Readout, Stack, TimeAxis
 
 
 def _attention(kind: str, module: str, heads: int, head_dim: int) -> AttentionSite:
@@ -21,9 +21,10 @@ def _block(stack: str, index: int, config: T5Config) -> Block:
     return Block(path, tuple(sites), MLPSite(f"{path}.layer.{len(sites)}.DenseReluDense"))
 
 
-def anatomy(config: T5Config, *, span: int = 1, marks: int = 1) -> Anatomy:
+def anatomy(config: T5Config, readout: str, *, span: int = 1, marks: int = 1) -> Anatomy:
     """Anatomy relative to a module with T5 stacks `encoder` and `decoder`.
 
+    readout : path of the module that reads the decoder's output
     span, marks : of the encoder's positions (see `TimeAxis`); the decoder's start at its end
     """
     axes = {"encoder": TimeAxis(span, marks), "decoder": TimeAxis(1, from_end=False)}
@@ -32,4 +33,8 @@ def anatomy(config: T5Config, *, span: int = 1, marks: int = 1) -> Anatomy:
         Stack(name, tuple(_block(name, index, config) for index in range(depth)), name, axes[name])
         for name, depth in depths.items()
     )
-    return Anatomy(stacks, config.d_model)
+    tokens = readout == "lm_head"
+    # tied to the embedding, the head reads a smaller residual (transformers' T5ForConditionalGeneration)
+    scale = config.d_model**-0.5 if tokens and config.tie_word_embeddings else 1.0
+    norm = "decoder.final_layer_norm"
+    return Anatomy(stacks, config.d_model, Readout((readout,), norm, scale=scale, tokens=tokens))

@@ -18,7 +18,7 @@ from timesfm.timesfm_2p5.timesfm_2p5_base import TimesFM_2p5_200M_Definition
 from timesfm.timesfm_2p5.timesfm_2p5_torch import TimesFM_2p5_200M_torch_module
 from torch import Tensor
 
-from tsprune.anatomy import Anatomy, AttentionSite, Block, Factor, MLPSite, Projection, Stack, TimeAxis
+from tsprune.anatomy import Anatomy, AttentionSite, Block, Factor, MLPSite, Projection, Readout, Stack, TimeAxis
 from tsprune.errors import TspruneError
 from tsprune.models.checkpoints import Checkpoint, Shapes, load_weights, one_line
 from tsprune.models.forecaster import LEVELS, Forecast, Forecaster, checked_contexts
@@ -33,7 +33,8 @@ def _attention(path: str, heads: int, head_dim: int) -> AttentionSite:
         Factor(f"{path}.key_ln.scale"),
         Factor(f"{path}.per_dim_scale.per_dim_scale", "softplus"),
     )
-    return AttentionSite("self", path, f"{path}.out", heads, head_dim, query, key, value, factors)
+    norm = f"{path.removesuffix('.attn')}.post_attn_ln"
+    return AttentionSite("self", path, f"{path}.out", heads, head_dim, query, key, value, factors, norm=norm)
 
 
 def anatomy(definition: TimesFM_2p5_200M_Definition) -> Anatomy:
@@ -43,12 +44,13 @@ def anatomy(definition: TimesFM_2p5_200M_Definition) -> Anatomy:
         Block(
             f"stacked_xf.{index}",
             (_attention(f"stacked_xf.{index}.attn", size.num_heads, head_dim),),
-            MLPSite(f"stacked_xf.{index}.ff1"),
+            MLPSite(f"stacked_xf.{index}.ff1", f"stacked_xf.{index}.post_ff_ln"),
         )
         for index in range(definition.stacked_transformers.num_layers)
     )
     axis = TimeAxis(definition.input_patch_len)
-    return Anatomy((Stack("stack", tuple(blocks), time=axis),), size.model_dims)
+    readout = Readout(("output_projection_point",))
+    return Anatomy((Stack("stack", tuple(blocks), time=axis),), size.model_dims, readout)
 
 
 def definition_of(shapes: Shapes) -> TimesFM_2p5_200M_Definition:

@@ -21,7 +21,7 @@ from toto.model.toto import Toto as UpstreamToto
 from toto.model.transformer import XFORMERS_SWIGLU_AVAILABLE
 from toto.model.util import KVCache
 
-from tsprune.anatomy import Anatomy, AttentionSite, Block, MLPSite, Projection, Stack, TimeAxis
+from tsprune.anatomy import Anatomy, AttentionSite, Block, MLPSite, Projection, Readout, Stack, TimeAxis
 from tsprune.errors import TspruneError
 from tsprune.models import draws
 from tsprune.models.checkpoints import MAX_CONTEXT, Checkpoint, load_weights, one_line
@@ -48,7 +48,9 @@ def anatomy(backbone: TotoBackbone) -> Anatomy:
         site = AttentionSite(kind, attention, f"{attention}.wO", *size, query, key, value)
         blocks.append(Block(path, (site,), MLPSite(f"{path}.mlp")))
     axis = TimeAxis(backbone.patch_embed.patch_size)
-    return Anatomy((Stack("stack", tuple(blocks), "transformer", axis),), backbone.embed_dim)
+    # the locations of the mixture's components
+    readout = Readout(("unembed", "output_distribution.loc_proj"))
+    return Anatomy((Stack("stack", tuple(blocks), "transformer", axis),), backbone.embed_dim, readout)
 
 
 def mixture_of(distribution: Any, steps: int) -> tuple[Tensor, Tensor]:
