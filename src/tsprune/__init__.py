@@ -1,6 +1,6 @@
 """Find, explain and remove redundancy in pretrained time series foundation models."""
 
-from tsprune import data
+from tsprune import data, explain
 from tsprune.ablation import Ablation, ablate
 from tsprune.anatomy import Anatomy, Component
 from tsprune.capture import Reference, reference
@@ -23,6 +23,7 @@ __all__ = [
     "ablate",
     "data",
     "evaluate",
+    "explain",
     "heads_at",
     "load",
     "rank",

@@ -31,7 +31,7 @@ from tsprune.evaluation.seasonal_naive import naive_quantiles
 if TYPE_CHECKING:
     import pandas as pd
 
-    from tsprune.models.forecaster import Forecast, Forecaster
+    from tsprune.models.forecaster import Forecast, Predictor
 
 Rows = NDArray[np.int64]
 # (configuration, windows done so far, windows of the suite)
@@ -176,7 +176,7 @@ class ModelStatistics:
 
 
 def forecast_statistics(
-    model: Forecaster,
+    model: Predictor,
     prepared: Prepared,
     *,
     batch_size: int,
@@ -232,7 +232,7 @@ def _assembled(
 
 
 def evaluate(
-    model: Forecaster | Literal["seasonal-naive"],
+    model: Predictor | Literal["seasonal-naive"],
     suite: Suite,
     *,
     batch_size: int = 64,
@@ -241,7 +241,7 @@ def evaluate(
 ) -> pd.DataFrame:
     """Scores a model on every configuration of a suite.
 
-    model : a Forecaster, or "seasonal-naive"
+    model : a Forecaster, anything that forecasts like one (a Predictor), or "seasonal-naive"
     batch_size : windows forecast together
     progress : called after each batch with (configuration, windows done, windows of the suite)
     prepared : what `prepare` returned for each configuration of the suite, to save computing it again
@@ -295,7 +295,7 @@ def _belongs(prepared: Sequence[Prepared], suite: Suite) -> bool:
 
 
 def _evaluate_one(
-    model: Forecaster | Literal["seasonal-naive"],
+    model: Predictor | Literal["seasonal-naive"],
     configuration: Configuration,
     prepared: Prepared | None,
     batch_size: int,

@@ -6,6 +6,7 @@ import dataclasses
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Protocol
 
 import numpy as np
 import torch
@@ -35,6 +36,19 @@ class Forecast:
     def median(self) -> NDArray[np.float32]:
         """The 0.5 quantile, [B, H]."""
         return self.quantiles[:, self.levels.index(0.5)]
+
+
+class Predictor(Protocol):
+    """What can be evaluated: a Forecaster, or a baseline without a network."""
+
+    @property
+    def name(self) -> str: ...
+
+    @property
+    def context_length(self) -> int: ...
+
+    def forecast(self, contexts: Sequence[ArrayLike], horizon: int) -> Forecast:
+        """See `Forecaster.forecast`."""
 
 
 class Forecaster(ABC):
