@@ -65,7 +65,7 @@ ALLOWED: dict[str, set[str]] = {
     "errors": set(),
     "anatomy": {"errors"},
     "models": {"anatomy", "errors"},
-    "data": {"errors"},
+    "data": {"atomic", "errors"},
     "capture": {"anatomy", "models", "data", "errors"},
     "attention": {"anatomy", "models", "errors"},
     "replay": {"anatomy", "models", "errors"},

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from tsprune.explain import dominant_period, parroting, seasonal_share
+from tsprune.explain import dominant_period, mean_reversion, parroting, seasonal_share
 
 some = settings(max_examples=40, deadline=None)
 Floats = NDArray[np.float64]
@@ -159,3 +159,15 @@ def test_the_share_has_no_unit_and_lies_between_0_and_1(scale: float, level: flo
 )
 def test_no_share_where_there_is_nothing_to_measure(values: Floats, period: float) -> None:
     assert math.isnan(seasonal_share(values, period))
+
+
+def test_mean_reversion_by_hand() -> None:
+    """Half of the distance to the mean (0) is lost with each step; or all, or none, or it doubles."""
+    context = np.array([-1.0, 1.0, -4.0, 4.0, -8.0, 8.0])
+    assert mean_reversion(np.array([4.0, 2.0, 1.0]), context) == pytest.approx(0.5)
+    assert mean_reversion(np.zeros(3), context) == pytest.approx(1)
+    assert mean_reversion(np.full(3, 8.0), context) == pytest.approx(0)
+    assert mean_reversion(np.array([16.0, 32.0]), context) == pytest.approx(-1)
+    assert np.isnan(mean_reversion(np.zeros(3), np.zeros(5)))
+    shifted = mean_reversion(np.array([4.0, 2.0, 1.0]) * 3 + 100, context * 3 + 100)
+    assert shifted == pytest.approx(0.5)

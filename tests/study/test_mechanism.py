@@ -10,7 +10,8 @@ from tests.suites import tiny
 from tsprune.ablation import Ablation
 from tsprune.data import Configuration, Suite
 from tsprune.models import Forecast
-from tsprune.study.mechanism import measure, traits
+from tsprune.explain.traits import traits
+from tsprune.study.mechanism import measure
 from tsprune.sweep import CLEAN, SweepResult
 
 HORIZON, PERIOD, LENGTH = 24, 12, 96

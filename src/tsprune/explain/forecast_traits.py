@@ -1,4 +1,4 @@
-"""Properties of a single forecast: how much it copies its context, how seasonal it is."""
+"""Properties of a single forecast: how much it copies its context, how seasonal it is, how it decays."""
 
 from __future__ import annotations
 
@@ -94,3 +94,23 @@ def seasonal_share(values: Array, period: float) -> float:
     basis = basis - basis.mean(axis=0)
     fitted = basis @ np.linalg.lstsq(basis, y, rcond=None)[0]
     return float(fitted @ fitted / (y @ y))
+
+
+def mean_reversion(forecast: Array, context: Array) -> float:
+    """Share of its distance to the context's mean that a forecast loses with each step.
+
+    forecast : [H]; context : [T], NaN where missing
+
+    One minus the slope of d[h] on d[h - 1] through the origin (an AR(1) fit by least squares), d[0] the
+    last value of the context minus its mean, d[h] the forecast minus that mean. 1 for a forecast that
+    is at the mean at once, 0 for one that stays where it starts, below 0 for one that runs away. NaN
+    where the context ends at its mean and the forecast stays there.
+    """
+    x = filled(context)
+    mean = x.mean()
+    d = np.concatenate([[x[-1]], np.asarray(forecast, dtype=np.float64)]) - mean
+    size = FLAT * max(np.abs(x).max(), abs(mean))
+    before = d[:-1]
+    if not np.isfinite(d).all() or np.abs(before).max() <= size:
+        return float("nan")
+    return float(1 - before @ d[1:] / (before @ before))
