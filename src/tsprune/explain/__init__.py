@@ -3,8 +3,10 @@
 from tsprune.explain.attention_maps import AttentionStatistics, attention
 from tsprune.explain.baselines import NadarayaWatson, Parrot, nadaraya_watson, parrot
 from tsprune.explain.forecast_traits import dominant_period, mean_reversion, parroting, seasonal_share
+from tsprune.explain.induction import induction, induction_and_parroting
 from tsprune.explain.kernel import kernel_view
 from tsprune.explain.mechanism import HeadEffects, head_effects, verdicts
+from tsprune.explain.residual import Residual, lens, lens_guard, residual
 from tsprune.explain.traits import forecast_traits
 
 __all__ = [
@@ -12,15 +14,21 @@ __all__ = [
     "HeadEffects",
     "NadarayaWatson",
     "Parrot",
+    "Residual",
     "attention",
     "dominant_period",
     "forecast_traits",
     "head_effects",
+    "induction",
+    "induction_and_parroting",
     "kernel_view",
+    "lens",
+    "lens_guard",
     "mean_reversion",
     "nadaraya_watson",
     "parrot",
     "parroting",
+    "residual",
     "seasonal_share",
     "verdicts",
 ]
