@@ -1,0 +1,242 @@
+"""The residual stream, layer by layer: how it grows, which layers see alike, and what it would forecast.
+
+The lens is the model's own readout applied to every layer: all later layers of the last stack are
+switched off (they add nothing to the stream), so that what a layer leaves reaches the readout as it
+is. No readout is written per model, and the last layer's lens is the forecast itself.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+
+import numpy as np
+import pandas as pd
+import torch
+from numpy.typing import ArrayLike, NDArray
+from torch import Tensor
+
+from tsprune.ablation import Ablation, applied
+from tsprune.anatomy import Component, Stack
+from tsprune.data.suite import Suite
+from tsprune.evaluation import spearman_distance
+from tsprune.explain.intervals import LIMITS, column_intervals, series_means
+from tsprune.explain.stream import replaced, streams
+from tsprune.explain.windows import BATCH_SIZE, PER_CONFIGURATION, batched, sampled
+from tsprune.models.forecaster import Forecaster
+
+LENS_HORIZON = 8  # steps that are decoded of every layer
+PEAK = 0.1  # of the highest probability: what counts as a peak of a distribution over tokens
+DRAWS = 100
+
+Floats = NDArray[np.float64]
+
+
+@dataclasses.dataclass(frozen=True)
+class Residual:
+    """The residual stream at the position that is read (in earlier stacks: the context's last one).
+
+    layers : one row a stack and layer (-1: the embedding): stack, layer; norm : Euclidean norm; update :
+        norm of what the layer adds, relative to the norm before; cosine : between what this layer
+        and the one before it add (below 0: it takes back); each with `_low`, `_high` (95 % over series)
+    cka : one row a stack and pair of layers a < b: stack, a, b, cka (linear), low, high, and null: the
+        same with the windows of one layer shuffled (linear CKA is above 0 for few windows)
+    """
+
+    layers: pd.DataFrame
+    cka: pd.DataFrame
+
+
+def residual(
+    model: Forecaster,
+    suite: Suite,
+    *,
+    per_configuration: int = PER_CONFIGURATION,
+    batch_size: int = BATCH_SIZE,
+    seed: int = 0,
+) -> Residual:
+    """Norms, updates and similarity of layers on windows of a suite.
+
+    Linear CKA: ||Y'X||_F^2 / (||X'X||_F ||Y'Y||_F), X and Y [windows, d_model] centred (Kornblith et al.,
+    arXiv 1905.00414).
+    """
+    suite.require_windows()
+    chosen = sampled(suite, model, per_configuration)
+    layers, pairs = [], []
+    for stack in model.anatomy.stacks:
+        values, series = _positions(model, chosen, stack, batch_size)
+        layers.append(_layer_rows(stack.name, values, series, seed))
+        pairs.append(_cka_rows(stack.name, values, series, seed))
+    return Residual(pd.concat(layers, ignore_index=True), pd.concat(pairs, ignore_index=True))
+
+
+def read_position(model: Forecaster, stack: Stack) -> int:
+    """Where the stream of `stack` is looked at, from the end of its sequence."""
+    if stack is model.anatomy.stacks[-1]:
+        return model.anatomy.readout.position if model.anatomy.readout is not None else -1
+    return -1 - (stack.time.marks + stack.time.future if stack.time is not None else 0)
+
+
+def _positions(
+    model: Forecaster, suite: Suite, stack: Stack, batch_size: int
+) -> tuple[Floats, NDArray[np.int64]]:
+    """[layers + 1, windows, d_model] and each window's series."""
+    parts, series = [], []
+    position = read_position(model, stack)
+    for batch in batched(suite, model, batch_size):
+        with torch.no_grad(), streams(model, stack) as recorded:
+            model.teacher_forced(batch.contexts)
+        # a family may run several passes over a window: the first is the window as it is
+        rows = [torch.cat([x.flatten(0, -3)[:, position] for x in calls]) for calls in recorded]
+        parts.append(torch.stack(rows)[:, : len(batch.contexts)].double().numpy(force=True))
+        series.append(batch.series)
+    return np.concatenate(parts, axis=1), np.concatenate(series)
+
+
+def _layer_rows(name: str, values: Floats, series: NDArray[np.int64], seed: int) -> pd.DataFrame:
+    norms = np.linalg.norm(values, axis=-1)  # [L + 1, W]
+    updates = np.diff(values, axis=0)
+    sizes = np.linalg.norm(updates, axis=-1)
+    empty = np.full((1, values.shape[1]), np.nan)
+    with np.errstate(all="ignore"):
+        relative = sizes / norms[:-1]
+        cosines = (updates[1:] * updates[:-1]).sum(-1) / (sizes[1:] * sizes[:-1])
+    measures = {
+        "norm": norms,
+        "update": np.concatenate([empty, relative]),
+        "cosine": np.concatenate([empty, empty, cosines]),
+    }
+    columns: dict[str, object] = {"stack": name, "layer": range(-1, len(values) - 1)}
+    for what, table in measures.items():
+        mean, low, high = column_intervals(series_means(table.T, series), seed)
+        columns |= {what: mean, f"{what}_low": low, f"{what}_high": high}
+    return pd.DataFrame(columns)
+
+
+def linear_cka(a: Floats, b: Floats) -> float:
+    """Linear CKA of Gram matrices [W, W] of two layers, in [0, 1]; NaN if one is constant."""
+    first, second = (x - x.mean(0) - x.mean(1)[:, None] + x.mean() for x in (a, b))
+    size = np.linalg.norm(first) * np.linalg.norm(second)
+    return float((first * second).sum() / size) if size > 0 else float("nan")
+
+
+def _cka_rows(name: str, values: Floats, series: NDArray[np.int64], seed: int) -> pd.DataFrame:
+    grams = values @ values.transpose(0, 2, 1)
+    rng = np.random.default_rng(seed)
+    names = np.unique(series)
+    members = [np.flatnonzero(series == one) for one in names]
+    draws = [
+        np.concatenate([members[i] for i in rng.integers(0, len(names), len(names))]) for _ in range(DRAWS)
+    ]
+    shuffle = rng.permutation(len(series))
+    rows = []
+    for a in range(len(values)):
+        for b in range(a + 1, len(values)):
+            drawn = [linear_cka(grams[a][np.ix_(d, d)], grams[b][np.ix_(d, d)]) for d in draws]
+            low, high = np.nanpercentile(drawn, LIMITS) if np.isfinite(drawn).any() else (np.nan, np.nan)
+            null = linear_cka(grams[a], grams[b][np.ix_(shuffle, shuffle)])
+            row = {"stack": name, "a": a - 1, "b": b - 1, "cka": linear_cka(grams[a], grams[b])}
+            rows.append(row | {"low": low, "high": high, "null": null})
+    return pd.DataFrame(rows)
+
+
+# --- the lens ------------------------------------------------------------------------------------
+
+
+def later_layers(model: Forecaster, layer: int) -> Ablation:
+    """Switches off every layer of the last stack after `layer` (-1: all)."""
+    stack = model.anatomy.stacks[-1]
+    return Ablation(tuple(Component(stack.name, index) for index in range(layer + 1, len(stack.blocks))))
+
+
+def lens(
+    model: Forecaster,
+    suite: Suite,
+    *,
+    horizon: int = LENS_HORIZON,
+    per_configuration: int = PER_CONFIGURATION,
+    batch_size: int = BATCH_SIZE,
+    seed: int = 0,
+) -> pd.DataFrame:
+    """What every layer of the last stack would forecast, one row a layer (-1: the embedding alone).
+
+    Columns, each with a 95 % interval over series (`_low`, `_high`): distance (Spearman distance of the
+    layer's median forecast over `horizon` steps to the model's); for models of values, spread (of the
+    0.1 and 0.9 quantiles, in standard deviations of the context); for models of tokens, over the
+    steps that `teacher_forced` predicts, entropy (nats), vocabulary (its exponential, the effective
+    number of tokens) and peaks (local maxima of at least a tenth of the highest probability).
+
+    Use `lens_guard` to see that the lens shows anything at all.
+    """
+    suite.require_windows()
+    chosen = sampled(suite, model, per_configuration)
+    stack = model.anatomy.stacks[-1]
+    tokens = model.anatomy.readout is not None and model.anatomy.readout.tokens
+    parts: dict[str, list[list[Floats]]] = {}
+    series = []
+    for batch in batched(chosen, model, batch_size):
+        clean = None if tokens else model.forecast(batch.contexts, horizon).median
+        series.append(batch.series)
+        for layer in range(-1, len(stack.blocks)):
+            with applied(model, later_layers(model, layer)), torch.no_grad():
+                if tokens:
+                    found = token_measures(model.teacher_forced(batch.contexts))
+                else:
+                    assert clean is not None
+                    forecast = model.forecast(batch.contexts, horizon)
+                    found = {
+                        "distance": spearman_distance(forecast.median, clean),
+                        "spread": _spread(forecast.quantiles, batch.contexts),
+                    }
+            for name, values in found.items():
+                parts.setdefault(name, [[] for _ in range(len(stack.blocks) + 1)])[layer + 1].append(values)
+    columns: dict[str, object] = {"stack": stack.name, "layer": range(-1, len(stack.blocks))}
+    owners = np.concatenate(series)
+    for name, layers in parts.items():
+        table = np.stack([np.concatenate(values) for values in layers], axis=1)
+        mean, low, high = column_intervals(series_means(table, owners), seed)
+        columns |= {name: mean, f"{name}_low": low, f"{name}_high": high}
+    return pd.DataFrame(columns)
+
+
+def _spread(quantiles: NDArray[np.float32], contexts: Sequence[NDArray[np.float32]]) -> Floats:
+    """Mean over the horizon of the outermost quantiles' distance, in the context's deviations, [B]."""
+    width = (quantiles[:, -1] - quantiles[:, 0]).mean(-1, dtype=np.float64)
+    scale = np.array([np.nanstd(context.astype(np.float64)) for context in contexts])
+    return np.asarray(np.divide(width, scale, out=np.full_like(width, np.nan), where=scale > 0))
+
+
+def token_measures(logits: Tensor) -> dict[str, Floats]:
+    """Entropy, effective vocabulary and number of peaks of `logits` [B, steps, tokens], [B] each."""
+    probability = logits.double().softmax(-1)
+    entropy = torch.special.entr(probability).sum(-1)
+    outside = torch.zeros_like(probability[..., :1])
+    padded = torch.cat([outside, probability, outside], -1)
+    # of neighbours that are equal the last one is the peak
+    peak = (probability >= padded[..., :-2]) & (probability > padded[..., 2:])
+    high = probability >= PEAK * probability.amax(-1, keepdim=True)
+    measures = {"entropy": entropy, "vocabulary": entropy.exp(), "peaks": (peak & high).sum(-1).double()}
+    return {name: values.mean(-1).numpy(force=True) for name, values in measures.items()}
+
+
+def lens_guard(model: Forecaster, contexts: Sequence[ArrayLike]) -> pd.DataFrame:
+    """Whether what a layer leaves decides the forecast: it is replaced by itself, and by another window's.
+
+    contexts : two or more windows of one length
+
+    One row a layer of the last stack: layer, itself (largest change of the network's output, relative to
+    its largest value; 0 unless the tool is at fault) and other (the same with the next window's stream; 0
+    where the lens would show nothing).
+    """
+    stack = model.anatomy.stacks[-1]
+    rows = []
+    with torch.no_grad():
+        clean = model.teacher_forced(contexts)
+        for layer in range(len(stack.blocks)):
+            changes = []
+            for edit in (lambda x: x.clone(), lambda x: x.roll(1, 0)):
+                with replaced(model, stack, layer, edit):
+                    now = model.teacher_forced(contexts)
+                changes.append(float((now - clean).abs().max() / clean.abs().max()))
+            rows.append({"stack": stack.name, "layer": layer, "itself": changes[0], "other": changes[1]})
+    return pd.DataFrame(rows)

@@ -1,0 +1,83 @@
+"""The residual stream of a stack: what every block is given and returns, recorded or replaced.
+
+Blocks take and return the stream in containers of their own kind (a tuple with a cache, a dict); it is
+the first tensor of the model's width among what a block is given, and among what it returns.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from torch import Tensor
+
+from tsprune.anatomy import Stack
+from tsprune.models.forecaster import Forecaster
+
+Edit = Callable[[Tensor], Tensor]
+
+
+@contextmanager
+def streams(model: Forecaster, stack: Stack) -> Iterator[list[list[Tensor]]]:
+    """Records the stream of `stack` while the context lasts.
+
+    Yields a list by layer of tensors by call, [..., T, d_model]: first what the first block is given
+    (the embedding), then what each block returns; L + 1 in all.
+    """
+    recorded: list[list[Tensor]] = [[] for _ in range(len(stack.blocks) + 1)]
+    handles = []
+    try:
+        for layer, block in enumerate(stack.blocks):
+            module = model.module.get_submodule(block.module)
+
+            def hook(_: Any, args: Any, kwargs: Any, output: Any, layer: int = layer) -> None:
+                if layer == 0:
+                    recorded[0].append(_stream(model, (args, kwargs)).detach())
+                recorded[layer + 1].append(_stream(model, output).detach())
+
+            handles.append(module.register_forward_hook(hook, with_kwargs=True))
+        yield recorded
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+@contextmanager
+def replaced(model: Forecaster, stack: Stack, layer: int, edit: Edit) -> Iterator[None]:
+    """The stream that block `layer` of `stack` returns goes through `edit` while the context lasts."""
+    module = model.module.get_submodule(stack.blocks[layer].module)
+
+    def hook(_module: Any, _args: Any, output: Any) -> Any:
+        stream = _stream(model, output)
+        return _exchanged(output, stream, edit(stream))
+
+    handle = module.register_forward_hook(hook)
+    try:
+        yield
+    finally:
+        handle.remove()
+
+
+def _stream(model: Forecaster, value: Any) -> Tensor:
+    found = _first(value, model.anatomy.d_model)
+    assert found is not None, "a block without a residual stream"
+    return found
+
+
+def _first(value: Any, width: int) -> Tensor | None:
+    if isinstance(value, Tensor):
+        return value if value.is_floating_point() and value.shape[-1:] == (width,) else None
+    items = value.values() if isinstance(value, dict) else value if isinstance(value, tuple | list) else ()
+    return next((found for item in items if (found := _first(item, width)) is not None), None)
+
+
+def _exchanged(value: Any, old: Tensor, new: Tensor) -> Any:
+    """`value` with the tensor `old` (that very one) replaced by `new`; containers are made anew."""
+    if value is old:
+        return new
+    if isinstance(value, dict):
+        return type(value)(**{name: _exchanged(item, old, new) for name, item in value.items()})
+    if type(value) in (tuple, list):
+        return type(value)(_exchanged(item, old, new) for item in value)
+    return value
