@@ -227,6 +227,7 @@ class Readout:
     position : which position of the sequence is read (from the end)
     scale : factor on the output of the norm
     tokens : whether the output is the logits of a vocabulary, not values
+    patch : patch size that the last module takes beside its input, if it serves several
     """
 
     modules: tuple[str, ...]
@@ -234,6 +235,7 @@ class Readout:
     position: int = -1
     scale: float = 1.0
     tokens: bool = False
+    patch: int | None = None
 
 
 @dataclasses.dataclass(frozen=True)

@@ -1,6 +1,7 @@
 """Why a component matters: what it attends to, what it writes, and what forecasts lack without it."""
 
 from tsprune.explain.attention_maps import AttentionStatistics, attention
+from tsprune.explain.attribution import Attribution, attribution, contributions
 from tsprune.explain.baselines import NadarayaWatson, Parrot, nadaraya_watson, parrot
 from tsprune.explain.forecast_traits import dominant_period, mean_reversion, parroting, seasonal_share
 from tsprune.explain.induction import induction, induction_and_parroting
@@ -11,11 +12,14 @@ from tsprune.explain.traits import forecast_traits
 
 __all__ = [
     "AttentionStatistics",
+    "Attribution",
     "HeadEffects",
     "NadarayaWatson",
     "Parrot",
     "Residual",
     "attention",
+    "attribution",
+    "contributions",
     "dominant_period",
     "forecast_traits",
     "head_effects",

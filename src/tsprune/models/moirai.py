@@ -17,6 +17,7 @@ from uni2ts.distribution.negative_binomial import NegativeBinomial
 from uni2ts.model.moirai import MoiraiForecast, MoiraiModule
 from uni2ts.model.moirai.module import decode_distr_output
 
+from tsprune.anatomy import Readout
 from tsprune.models import draws, moirai_base
 from tsprune.models.checkpoints import Checkpoint
 from tsprune.models.forecaster import Forecast, SamplingForecaster, checked_contexts
@@ -52,7 +53,7 @@ class Moirai(SamplingForecaster):
         self.context_length = context
         self.samples = GIFT_EVAL_SAMPLES
         self.patch = min(module.patch_sizes, key=lambda size: abs(size - GIFT_EVAL_PATCH))
-        self.anatomy = moirai_base.anatomy(module, self.patch)
+        self.anatomy = moirai_base.anatomy(module, self.patch, _readout(module, self.patch))
         self.upstream = MoiraiForecast(
             prediction_length=1,
             target_dim=1,
@@ -114,6 +115,15 @@ class Moirai(SamplingForecaster):
 
     def save(self, directory: Path) -> None:
         moirai_base.save(self.module, self._config, self.context_length, directory)
+
+
+def _readout(module: MoiraiModule, patch: int) -> Readout | None:
+    """The location of the (first) distribution, if it has one."""
+    known = {name for name, _ in module.named_modules()}
+    for path in ("param_proj.proj.components.0.loc", "param_proj.proj.loc"):
+        if path in known:
+            return Readout((path,), "encoder.norm", patch=patch)
+    return None
 
 
 class Future:
