@@ -159,4 +159,4 @@ def hidden_values(shape: tuple[int, ...], rng: np.random.Generator) -> NDArray[n
     size = np.maximum(1, (share * length).astype(int))
     start = (rng.random((count, 1)) * (length - size)).astype(int)
     position = np.arange(length)[None]
-    return (position >= start) & (position < start + size)
+    return np.asarray((position >= start) & (position < start + size))
