@@ -8,6 +8,7 @@ import typer
 
 from tsprune.cli.options import (
     BatchOption,
+    ByOption,
     ConfigsOption,
     DataOption,
     DeviceOption,
@@ -23,7 +24,7 @@ from tsprune.cli.output import print_frame, print_json, print_skipped, progress_
 def heads_at(
     model: ModelArgument,
     percent: Annotated[float, typer.Option(min=0, help="Loss allowed, in percent.")] = 1.0,
-    by: Annotated[str, typer.Option(help="Score that orders the heads.")] = "stable_rank",
+    by: ByOption = "stable_rank",
     metric: Annotated[str, typer.Option(help="MASE or CRPS.")] = "MASE",
     data: DataOption = "pocket",
     configs: ConfigsOption = None,

@@ -38,6 +38,14 @@ ConfigsOption = Annotated[
 JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")]
 BatchOption = Annotated[int, typer.Option(min=1, help="Windows forecast together.")]
 SeedOption = Annotated[int, typer.Option(help="Seed of everything that is random.")]
+ByOption = Annotated[
+    str,
+    typer.Option(
+        help="Score that orders the heads: stable_rank, stable_rank_effective, entropic_rank, "
+        "query_key_spectral_norm, query_key_frobenius_norm, value_output_spectral_norm, "
+        "value_output_frobenius_norm or weight_magnitude."
+    ),
+]
 DeviceOption = Annotated[
     str | None, typer.Option(help="cpu, cuda, cuda:1, ...; by default CUDA if there is one.")
 ]

@@ -2,17 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Annotated
-
-import typer
-
-from tsprune.cli.options import JsonOption, ModelArgument, open_model
+from tsprune.cli.options import ByOption, JsonOption, ModelArgument, open_model
 from tsprune.cli.output import print_frame, print_json, records
 
 
 def rank(
     model: ModelArgument,
-    by: Annotated[str, typer.Option(help="stable_rank or stable_rank_effective.")] = "stable_rank",
+    by: ByOption = "stable_rank",
     as_json: JsonOption = False,
 ) -> None:
     """Rank the attention heads without data; rank 1 is the first of its sublayer to be pruned."""
@@ -22,6 +18,6 @@ def rank(
     if as_json:
         print_json(records(frame))
     else:
-        print_frame(
-            frame, f"{model}: heads by {by}", ["address", "stable_rank", "stable_rank_effective", "rank"]
-        )
+        scores = dict.fromkeys((by, "stable_rank", "stable_rank_effective"))
+        shown = frame.assign(**{by: frame["score"]})
+        print_frame(shown, f"{model}: heads by {by}", ["address", *scores, "rank"])
