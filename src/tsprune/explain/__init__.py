@@ -7,12 +7,14 @@ from tsprune.explain.forecast_traits import dominant_period, mean_reversion, par
 from tsprune.explain.induction import induction, induction_and_parroting
 from tsprune.explain.kernel import kernel_view
 from tsprune.explain.mechanism import HeadEffects, head_effects, verdicts
+from tsprune.explain.overview import Explanation, overview
 from tsprune.explain.residual import Residual, lens, lens_guard, residual
 from tsprune.explain.traits import forecast_traits
 
 __all__ = [
     "AttentionStatistics",
     "Attribution",
+    "Explanation",
     "HeadEffects",
     "NadarayaWatson",
     "Parrot",
@@ -30,6 +32,7 @@ __all__ = [
     "lens_guard",
     "mean_reversion",
     "nadaraya_watson",
+    "overview",
     "parrot",
     "parroting",
     "residual",

@@ -168,6 +168,8 @@ class _Sums:
         parts = []
         for site, masses in self._mass.items():
             lags = sorted(masses)
+            if not lags:  # positions without times
+                continue
             values = np.stack([masses[lag] for lag in lags], axis=1)  # [heads, lags, 2]
             for head, rows in enumerate(self._rows[site]):
                 if rows == 0:

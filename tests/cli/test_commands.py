@@ -13,12 +13,13 @@ from typing import Any
 import datasets
 import numpy as np
 import pytest
+import typer
 
 import tsprune
 from tests.tiny import TINY
 from tsprune import cli
 
-COMMANDS = ["study", "evaluate", "anatomy", "rank", "sweep", "heads-at", "models"]
+COMMANDS = ["study", "evaluate", "anatomy", "rank", "sweep", "explain", "heads-at", "models"]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -124,8 +125,8 @@ def test_help_lists_every_command(run: Runner) -> None:
     assert result.code == 0
     for command in COMMANDS:
         assert f" {command} " in result.out
-    registered = {c.name or c.callback.__name__ for c in cli.app.registered_commands if c.callback}
-    assert registered == set(COMMANDS)
+    registered = typer.main.get_command(cli.app).commands
+    assert set(registered) == set(COMMANDS)
 
 
 # --- results -------------------------------------------------------------------------------------
@@ -271,3 +272,38 @@ def test_the_module_as_a_process(model: Path) -> None:
     assert len(json.loads(good.stdout)) == 9
     bad = subprocess.run([*command, "rank", "nonsense"], capture_output=True, text=True)
     refused(Result(bad.returncode, bad.stdout, bad.stderr), "nonsense")
+
+
+# --- explain -------------------------------------------------------------------------------------
+
+EMPLOYMENT = ("--configs", "*employment*", "--windows", "2")
+
+
+def test_explain_as_json_and_in_files(run: Runner, model: Path, tmp_path: Path) -> None:
+    result = run("explain", model, *EMPLOYMENT, "--no-effects", "--json", "--out", tmp_path / "tables")
+    assert result.code == 0, result.err
+    assert len(result.json["heads"]) == 9
+    assert result.json["verdicts"] == []
+    assert 0 <= result.json["heads"][0]["sharpness"] <= 1
+    written = {path.name for path in (tmp_path / "tables").iterdir()}
+    assert {"heads.csv", "profile.csv", "lens.csv", "attribution.csv"} <= written
+
+
+def test_explain_prints_tables(run: Runner, model: Path) -> None:
+    result = run("explain", model, *EMPLOYMENT)
+    assert result.code == 0, result.err
+    for title in ("residual stream", "who wrote the forecast", "without the sharpest heads"):
+        assert title in result.out
+
+
+def test_explain_one_head(run: Runner, model: Path) -> None:
+    head = "stack.1.self.head.2"
+    result = run("explain", model, *EMPLOYMENT, "--no-effects", "--head", head)
+    assert result.code == 0, result.err
+    assert head in result.out
+    assert "effective_keys" in result.out
+    assert "where it looks" in result.out
+    for wrong in ("stack.1.mlp", "stack.1.self.head.*", "stack.9.self.head.0"):
+        failed = run("explain", model, "--head", wrong)
+        assert failed.code == 2
+        assert failed.err.startswith("error: ")

@@ -1,0 +1,146 @@
+"""`tsprune explain`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from tsprune.cli.options import (
+    ConfigsOption,
+    DataOption,
+    DeviceOption,
+    JsonOption,
+    ModelArgument,
+    SeedOption,
+    open_model,
+    open_suite,
+    output_folder,
+)
+from tsprune.cli.output import err, print_frame, print_json, print_skipped, progress_bar, records
+from tsprune.errors import TspruneError
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from tsprune.explain import Explanation
+    from tsprune.models.forecaster import Forecaster
+
+
+def explain(
+    model: ModelArgument,
+    head: Annotated[
+        str | None, typer.Option(help="Everything about this one head, e.g. decoder.3.cross.head.5.")
+    ] = None,
+    data: DataOption = "pocket",
+    configs: ConfigsOption = None,
+    windows: Annotated[int, typer.Option(min=1, help="Windows of each configuration that are used.")] = 16,
+    effects: Annotated[
+        bool, typer.Option("--effects/--no-effects", help="Also ablate heads (takes most of the time).")
+    ] = True,
+    out: Annotated[
+        Path | None, typer.Option("--out", help="Folder that every table is written to, as CSV.")
+    ] = None,
+    seed: SeedOption = 0,
+    device: DeviceOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """What heads attend to, copy, write and cost; how the residual stream grows into a forecast."""
+    from tsprune.explain import overview
+
+    suite = open_suite(data, configs)
+    folder = output_folder(out) if out is not None else None
+    loaded = open_model(model, device)
+    if head is not None:
+        _check_head(loaded, head)
+    with progress_bar("explain") as update:
+        found = overview(
+            loaded,
+            suite,
+            per_configuration=windows,
+            effects=effects,
+            seed=seed,
+            progress=lambda _step, done, total: update(done, total),
+        )
+    if folder is not None:
+        _write(found, folder)
+    if as_json:
+        tables = {"heads": found.heads} if head is not None else found.tables()
+        chosen = {name: _of_head(frame, head) for name, frame in tables.items()}
+        print_json({name: records(frame) for name, frame in chosen.items()})
+        return
+    if head is not None:
+        _print_head(found, head)
+    else:
+        _print_model(found, f"{model} on {suite.name}")
+    print_skipped(list(found.skipped))
+
+
+def _check_head(model: Forecaster, address: str) -> None:
+    if [c.kind for c in model.anatomy.select(address)] != ["head"]:
+        raise TspruneError(f"{address!r} is no head; one looks like {model.anatomy.components('head')[0]}")
+
+
+def _of_head(frame: pd.DataFrame, head: str | None) -> pd.DataFrame:
+    return frame if head is None else frame[frame["address"] == head]
+
+
+def _write(found: Explanation, folder: Path) -> None:
+    from tsprune.atomic import write_whole
+
+    tables = found.tables()
+    for name, frame in tables.items():
+        if len(frame):
+            write_whole(folder / f"{name}.csv", frame.to_csv(index=False).encode())
+    err.print(f"{len(tables)} tables in {folder}", markup=False, highlight=False)
+
+
+def _print_head(found: Explanation, head: str) -> None:
+    import pandas as pd
+
+    row = found.heads[found.heads["address"] == head].iloc[0]
+    names = [n for n in row.index if not n.endswith(("_low", "_high", "_uniform"))][5:]
+    table = pd.DataFrame(
+        [
+            {"measure": n, "value": row[n], **{c: row.get(f"{n}_{c}") for c in ("low", "high", "uniform")}}
+            for n in names
+        ]
+    )
+    print_frame(table, head)
+    profile = found.profile[found.profile["address"] == head].nlargest(8, "mass")
+    print_frame(profile, "where it looks: time steps back", ["lag", "mass", "uniform"])
+
+
+def _print_model(found: Explanation, title: str) -> None:
+    wanted = [
+        "address",
+        "stable_rank",
+        "sharpness",
+        "effective_keys",
+        "lag",
+        "period_share",
+        "period_share_uniform",
+        "followed_score",
+        "size",
+        "mase",
+        "parroting",
+    ]
+    print_frame(found.heads, title, [name for name in wanted if name in found.heads])
+    print_frame(
+        found.kernel[found.kernel["group"] == "all"],
+        "does stable rank tell the bandwidth? Spearman's rho over heads, 95 %",
+        ["bandwidth", "score", "rho", "low", "high", "p_value", "count"],
+    )
+    print_frame(found.residual, "residual stream", ["stack", "layer", "norm", "update", "cosine"])
+    print_frame(found.lens, "what every layer would forecast", _means(found.lens))
+    if len(found.attribution):
+        largest = found.attribution.nlargest(10, "size")
+        print_frame(largest, "who wrote the forecast", ["part", "share", "low", "high", "size"])
+    if len(found.verdicts):
+        columns = ["percent", "trait", "sharp", "diffuse", "excess", "low", "high", "verdict"]
+        print_frame(found.verdicts, "without the sharpest heads, against as many random ones", columns)
+
+
+def _means(frame: pd.DataFrame) -> list[str]:
+    return [name for name in frame if not name.endswith(("_low", "_high"))]
