@@ -26,7 +26,9 @@ def test_weights_by_hand() -> None:
 
 @settings(max_examples=25, deadline=None)
 @given(
-    st.integers(0, 1000), st.sampled_from(["none", "causal", "bool", "bias", "shut"]), st.sampled_from([None, 1.0, 0.3])
+    st.integers(0, 1000),
+    st.sampled_from(["none", "causal", "bool", "bias", "shut"]),
+    st.sampled_from([None, 1.0, 0.3]),
 )
 def test_weights_are_torchs(seed: int, kind: str, scale: float | None) -> None:
     generator = torch.Generator().manual_seed(seed)

@@ -124,7 +124,9 @@ class _Interception(TorchFunctionMode):
                 self._each(self._map(self._running, *args, **kwargs))
         return func(*args, **kwargs)
 
-    def _map(self, component: Component, query: Tensor, key: Tensor, value: Tensor, *args: Any, **kw: Any) -> Any:
+    def _map(
+        self, component: Component, query: Tensor, key: Tensor, value: Tensor, *args: Any, **kw: Any
+    ) -> Any:
         weights, allowed = attention_weights(query, key, *args, **kw)
         heads = self._anatomy.site(component).heads
         if value.shape[:-2] != weights.shape[:-2]:  # grouped queries

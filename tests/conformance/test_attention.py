@@ -19,7 +19,9 @@ def test_maps_times_values_are_the_heads_outputs(model: Forecaster, make: object
     """Rows sum to 1, and map @ v is the input of the output projection, for every head."""
     contexts = make(model, 3)  # type: ignore[operator]
     sites = model.anatomy.components("attention")
-    points = {site: point_of(model.anatomy, Component(site.stack, site.layer, site.attention, 0)) for site in sites}
+    points = {
+        site: point_of(model.anatomy, Component(site.stack, site.layer, site.attention, 0)) for site in sites
+    }
     mixed: dict[Component, list[Tensor]] = {site: [] for site in sites}
 
     def check(found: AttentionMap) -> None:
@@ -28,7 +30,9 @@ def test_maps_times_values_are_the_heads_outputs(model: Forecaster, make: object
         torch.testing.assert_close(sums[answered], torch.ones_like(sums[answered]), atol=1e-5, rtol=0)
         assert (found.weights[~found.allowed.expand_as(found.weights)] == 0).all()
         output = (found.weights @ found.value).transpose(1, 2).flatten(2)
-        mixed[found.component].append(torch.where(answered.all(1)[..., None], output, torch.nan).flatten(0, 1))
+        mixed[found.component].append(
+            torch.where(answered.all(1)[..., None], output, torch.nan).flatten(0, 1)
+        )
 
     with torch.no_grad(), recording(model.module, points.values()) as recorded, watching(model, check):
         model.teacher_forced(contexts)

@@ -21,7 +21,13 @@ def waves(period: int, count: int = 3) -> Suite:
     steps = np.arange(LENGTH + 2)
     series = [np.sin(2 * np.pi * steps / period + phase).astype(np.float32) for phase in range(count)]
     c = Configuration(
-        "w/D/short", "D", 2, period, [x[:LENGTH] for x in series], np.stack([x[LENGTH:] for x in series]), np.arange(count)
+        "w/D/short",
+        "D",
+        2,
+        period,
+        [x[:LENGTH] for x in series],
+        np.stack([x[LENGTH:] for x in series]),
+        np.arange(count),
     )
     return Suite("waves", (c,))
 
@@ -53,7 +59,9 @@ def test_another_period_is_not_looked_at() -> None:
     assert found["period_share_uniform"][0] > 0.05
 
 
-@pytest.mark.parametrize("name", ["tiny-chronos-bolt", "tiny-timesfm", "tiny-chronos-t5", "tiny-toto", "tiny-chronos2"])
+@pytest.mark.parametrize(
+    "name", ["tiny-chronos-bolt", "tiny-timesfm", "tiny-chronos-t5", "tiny-toto", "tiny-chronos2"]
+)
 def test_laws_of_every_model(name: str) -> None:
     model = tiny(name)
     found = attention(model, small_suite(), batch_size=2)
@@ -85,7 +93,9 @@ def test_rows_by_hand() -> None:
 
     times = torch.tensor([0.0]), torch.tensor([-8.0, -4.0, 0.0])
     weights = torch.tensor([[[[0.5, 0.25, 0.25]]]])
-    found = AttentionMap(Component("stack", 0, "cross"), weights, torch.ones(1, 3, dtype=bool), weights, times)
+    found = AttentionMap(
+        Component("stack", 0, "cross"), weights, torch.ones(1, 3, dtype=bool), weights, times
+    )
     values = {k: v.item() for k, v in statistics_of_rows(found, 4, torch.tensor([8.0])).items()}
     entropy = 1.5 * math.log(2)
     assert values["entropy"] == pytest.approx(entropy)

@@ -88,7 +88,13 @@ def test_correlation_with_effects() -> None:
     scores = np.arange(6.0)
     found = pd.concat(
         pd.DataFrame(
-            {"address": addresses, "block": b, "repeats": 2, "occurrence_score": scores, "followed_score": -scores}
+            {
+                "address": addresses,
+                "block": b,
+                "repeats": 2,
+                "occurrence_score": scores,
+                "followed_score": -scores,
+            }
         )
         for b in (3, 5)
     )

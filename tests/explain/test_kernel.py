@@ -33,6 +33,8 @@ def test_groups_of_an_encoder_decoder_model() -> None:
     assert set(found["group"]) == {"all", "encoder.self", "decoder.self", "decoder.cross"}
     row = found[(found["group"] == "encoder.self") & (found["bandwidth"] == "lag_spread")].iloc[0]
     encoder = statistics.heads["stack"] == "encoder"
-    expected = spearman(statistics.heads.loc[encoder, "lag_spread"], stable_ranks(model).loc[encoder, "stable_rank"])
+    expected = spearman(
+        statistics.heads.loc[encoder, "lag_spread"], stable_ranks(model).loc[encoder, "stable_rank"]
+    )
     assert row["rho"] == expected
     assert row["count"] == 9

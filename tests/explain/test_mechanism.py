@@ -24,7 +24,9 @@ SUITE = Suite("s", (configuration("a/D/short", [60, 90, 128, 75, 128], 12, owner
 
 def sharpness(layers: int = 4, heads: int = 8) -> dict[Component, float]:
     rng = np.random.default_rng(0)
-    return {Component("stack", x, "self", h): float(rng.random()) for x in range(layers) for h in range(heads)}
+    return {
+        Component("stack", x, "self", h): float(rng.random()) for x in range(layers) for h in range(heads)
+    }
 
 
 @pytest.mark.parametrize("percent", [5, 10, 20, 30, 50])

@@ -79,7 +79,9 @@ SYSTEMS: Mapping[str, System] = {
         0.937,
     ),
     # T. Shimizu and N. Morioka, On the bifurcation of a symmetric limit cycle, Phys. Lett. A 76 (1980)
-    "shimizu-morioka": System(lambda x, y, z: (y, x - 0.85 * y - x * z, x * x - 0.5 * z), (0.1, 0.2, 1), 14.0),
+    "shimizu-morioka": System(
+        lambda x, y, z: (y, x - 0.85 * y - x * z, x * x - 0.5 * z), (0.1, 0.2, 1), 14.0
+    ),
     # L. O. Chua's circuit, in the smooth cubic form of A. S. Huang et al. (1996)
     "chua": System(
         lambda x, y, z: (10 * (y - x**3 / 16 + x / 6), x - y + z, -100 / 7 * y), (0.1, 0.2, 0.1), 2.4
@@ -118,7 +120,13 @@ def trajectory(name: str, *, seed: int = 0, length: int = LENGTH) -> NDArray[np.
     start = start + 0.01 * rng.standard_normal(len(start))
     times = system.period * (TRANSIENT + np.arange(length) / PER_PERIOD)
     solved = solve_ivp(
-        lambda _, x: system.flow(*x), (0, times[-1]), start, method="DOP853", t_eval=times, rtol=1e-8, atol=1e-8
+        lambda _, x: system.flow(*x),
+        (0, times[-1]),
+        start,
+        method="DOP853",
+        t_eval=times,
+        rtol=1e-8,
+        atol=1e-8,
     )
     if not solved.success or np.abs(solved.y).max() > 1e6:
         raise TspruneError(f"the chaotic system {name} left its attractor (seed {seed})")

@@ -176,7 +176,9 @@ class _Sums:
                     continue
                 mass, uniform = values[head].T / rows
                 address = dataclasses.replace(site, head=head).address
-                parts.append(pd.DataFrame({"address": address, "lag": lags, "mass": mass, "uniform": uniform}))
+                parts.append(
+                    pd.DataFrame({"address": address, "lag": lags, "mass": mass, "uniform": uniform})
+                )
         empty = pd.DataFrame(columns=["address", "lag", "mass", "uniform"])
         return pd.concat(parts, ignore_index=True) if parts else empty
 

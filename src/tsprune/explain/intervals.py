@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -49,7 +49,9 @@ def resampled(values: ArrayLike, seed: int, resamples: int = RESAMPLES) -> Float
     NaN values do not count; NaN where a draw has none but these.
     """
     x = np.asarray(values, np.float64)
-    draws = np.random.default_rng(seed).multinomial(len(x), np.full(len(x), 1 / max(1, len(x))), size=resamples)
+    draws = np.random.default_rng(seed).multinomial(
+        len(x), np.full(len(x), 1 / max(1, len(x))), size=resamples
+    )
     sums, counts = draws @ np.nan_to_num(x), draws @ np.isfinite(x)
     return np.divide(sums, counts, out=np.full(sums.shape, np.nan), where=counts > 0)
 
@@ -98,6 +100,13 @@ class Correlation:
     count: int
 
 
+def _rows_correlation(a: Floats, b: Floats) -> Floats:
+    """Pearson's correlation of each row of a and b [R, n], [R]; NaN for a constant row."""
+    x, y = (v - v.mean(axis=1, keepdims=True) for v in (a, b))
+    size = np.sqrt((x**2).sum(1) * (y**2).sum(1))
+    return np.divide((x * y).sum(1), size, out=np.full(len(y), np.nan), where=size > 0)
+
+
 def correlation(a: Sequence[float] | Floats, b: Sequence[float] | Floats, seed: int = 0) -> Correlation:
     """Spearman's rho of a and b [heads] with a bootstrap interval and a permutation p value."""
     x, y = np.asarray(a, np.float64), np.asarray(b, np.float64)
@@ -107,15 +116,11 @@ def correlation(a: Sequence[float] | Floats, b: Sequence[float] | Floats, seed: 
     if np.isnan(rho):
         return Correlation(rho, rho, rho, float("nan"), len(x))
     rng = np.random.default_rng(seed)
-
-    def repeated(draw: Callable[[], tuple[Floats, Floats]]) -> Floats:
-        return np.array([spearman(*draw()) for _ in range(RESAMPLES)])
-
-    def again() -> tuple[Floats, Floats]:
-        rows = rng.integers(0, len(x), len(x))
-        return x[rows], y[rows]
-
-    low, high = np.nanpercentile(repeated(again), LIMITS)
-    null = repeated(lambda: (x, rng.permutation(y)))
+    rows = rng.integers(0, len(x), (RESAMPLES, len(x)))
+    low, high = np.nanpercentile(
+        _rows_correlation(rankdata(x[rows], axis=1), rankdata(y[rows], axis=1)), LIMITS
+    )
+    shuffled = rng.permuted(np.tile(rankdata(y), (RESAMPLES, 1)), axis=1)
+    null = _rows_correlation(rankdata(x)[None], shuffled)
     p_value = (1 + np.sum(np.abs(null) >= abs(rho) - 1e-12)) / (1 + RESAMPLES)
     return Correlation(rho, float(low), float(high), float(p_value), len(x))

@@ -45,7 +45,11 @@ class HeadSet:
 
 
 def head_sets(
-    sharpness: Mapping[Component, float], *, percents: Sequence[int] = PERCENTS, draws: int = DRAWS, seed: int = 0
+    sharpness: Mapping[Component, float],
+    *,
+    percents: Sequence[int] = PERCENTS,
+    draws: int = DRAWS,
+    seed: int = 0,
 ) -> list[HeadSet]:
     """The sets of heads to compare.
 
@@ -65,12 +69,17 @@ def head_sets(
             continue
 
         def chosen(
-            order: Callable[[Component, list[Component]], list[Component]], counts: dict[Component, int] = counts
+            order: Callable[[Component, list[Component]], list[Component]],
+            counts: dict[Component, int] = counts,
         ) -> tuple[Component, ...]:
             return tuple(h for site, heads in sublayers.items() for h in order(site, heads)[: counts[site]])
 
-        found.append(HeadSet(percent, "sharp", 0, chosen(lambda _, x: sorted(x, key=lambda h: -sharpness[h]))))
-        found.append(HeadSet(percent, "diffuse", 0, chosen(lambda _, x: sorted(x, key=lambda h: sharpness[h]))))
+        found.append(
+            HeadSet(percent, "sharp", 0, chosen(lambda _, x: sorted(x, key=lambda h: -sharpness[h])))
+        )
+        found.append(
+            HeadSet(percent, "diffuse", 0, chosen(lambda _, x: sorted(x, key=lambda h: sharpness[h])))
+        )
         for draw in range(draws):
             rng = np.random.default_rng([seed, percent, draw])
             random = chosen(lambda _, x, rng=rng: [x[i] for i in rng.permutation(len(x))])  # type: ignore[misc]

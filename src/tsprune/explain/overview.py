@@ -148,7 +148,9 @@ def _heads(
     table = seen.merge(ranks, on="address", how="left")
     if len(repeated):
         scores = ["occurrence_score", "followed_score"]
-        table = table.merge(repeated.groupby("address")[scores].mean().reset_index(), on="address", how="left")
+        table = table.merge(
+            repeated.groupby("address")[scores].mean().reset_index(), on="address", how="left"
+        )
     if len(written):
         shares = written.loc[written["kind"] == "head", ["part", "share", "size"]]
         table = table.merge(shares.rename(columns={"part": "address"}), on="address", how="left")

@@ -13,7 +13,17 @@ from numpy.typing import NDArray
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from tsprune.anatomy import Anatomy, AttentionSite, Block, Factor, MLPSite, Projection, Readout, Stack, TimeAxis
+from tsprune.anatomy import (
+    Anatomy,
+    AttentionSite,
+    Block,
+    Factor,
+    MLPSite,
+    Projection,
+    Readout,
+    Stack,
+    TimeAxis,
+)
 from tsprune.errors import TspruneError
 from tsprune.models.checkpoints import MAX_CONTEXT, Checkpoint, load_weights, one_line
 

@@ -18,7 +18,17 @@ from timesfm.timesfm_2p5.timesfm_2p5_base import TimesFM_2p5_200M_Definition
 from timesfm.timesfm_2p5.timesfm_2p5_torch import TimesFM_2p5_200M_torch_module
 from torch import Tensor
 
-from tsprune.anatomy import Anatomy, AttentionSite, Block, Factor, MLPSite, Projection, Readout, Stack, TimeAxis
+from tsprune.anatomy import (
+    Anatomy,
+    AttentionSite,
+    Block,
+    Factor,
+    MLPSite,
+    Projection,
+    Readout,
+    Stack,
+    TimeAxis,
+)
 from tsprune.errors import TspruneError
 from tsprune.models.checkpoints import Checkpoint, Shapes, load_weights, one_line
 from tsprune.models.forecaster import LEVELS, Forecast, Forecaster, checked_contexts
