@@ -8,6 +8,7 @@ MODEL: bundled:timesfm by default; WINDOWS: of each configuration, 16 by default
 
 from __future__ import annotations
 
+import itertools
 import sys
 import time
 
@@ -28,7 +29,7 @@ def main() -> None:
 
     overview(model, pocket(), per_configuration=windows, progress=progress)
     marks.append(("end", time.perf_counter(), time.process_time()))
-    for (step, wall, cpu), (_, wall_after, cpu_after) in zip(marks, marks[1:], strict=False):
+    for (step, wall, cpu), (_, wall_after, cpu_after) in itertools.pairwise(marks):
         print(f"{step:<12} {wall_after - wall:8.1f} s   {cpu_after - cpu:8.1f} s of CPU")
     total, cpu = marks[-1][1] - marks[0][1], marks[-1][2] - marks[0][2]
     print(f"{'all':<12} {total:8.1f} s   {cpu:8.1f} s of CPU; {360 / total:.2f} times the aim of 6 minutes")

@@ -84,8 +84,8 @@ def watching(model: Forecaster, each: Watcher) -> Iterator[None]:
             handle.remove()
     if mode.silent:
         raise TspruneError(
-            f"{model.name}: {mode.silent[0]} ran without torch's scaled_dot_product_attention; load the model "
-            'with attn_implementation="sdpa" to look at its attention'
+            f"{model.name}: {mode.silent[0]} ran without torch's scaled_dot_product_attention; set "
+            'attn_implementation to "sdpa" in its config.json to look at its attention'
         )
 
 

@@ -7,10 +7,10 @@ import pytest
 import torch
 
 import tsprune
+from tests.explain.test_attention_maps import waves
 from tests.planted import AVERAGE, BIAS, COPY, LAG, Planted
 from tests.suites import configuration, tiny
 from tests.tiny import TINY, full_length, pristine
-from tests.explain.test_attention_maps import waves
 from tsprune.data import Suite
 from tsprune.explain import lens, lens_guard, residual
 from tsprune.explain.residual import linear_cka, token_measures

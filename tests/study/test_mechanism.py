@@ -9,8 +9,8 @@ from numpy.typing import NDArray
 from tests.suites import tiny
 from tsprune.ablation import Ablation
 from tsprune.data import Configuration, Suite
-from tsprune.models import Forecast
 from tsprune.explain.traits import traits
+from tsprune.models import Forecast
 from tsprune.study.mechanism import measure
 from tsprune.sweep import CLEAN, SweepResult
 

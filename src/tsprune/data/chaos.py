@@ -1,7 +1,7 @@
-"""Chaotic systems: series without a season, whose motifs nearly return, so that copying them pays for a while.
+"""Chaotic systems: series without a season whose motifs nearly return, so copying pays for a while.
 
 The equations are written down here as data and integrated with scipy. (The package `dysts` has many
-more, but takes two minutes for one trajectory without numba, which it does not install.) Systems
+more, but is slow without numba, which it does not install, and brings scikit-learn and matplotlib.) Systems
 "sprott a" to "sprott s" are from J. C. Sprott, Some simple chaotic flows, Phys. Rev. E 50, R647 (1994);
 the others are cited beside them.
 """

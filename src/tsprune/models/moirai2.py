@@ -18,7 +18,6 @@ from tsprune.models import moirai_base
 from tsprune.models.checkpoints import Checkpoint
 from tsprune.models.forecaster import Forecast, Forecaster, checked_contexts
 
-
 # what follows the last position is the one that the forecast is asked for at; its own is not used
 READOUT = Readout(("out_proj",), "encoder.norm", position=-2)
 
