@@ -151,9 +151,10 @@ class _Sums:
         both = torch.stack(sums, -1).double().numpy()  # [heads, lags, (mass, uniform)]
         at = self._mass.setdefault(found.component, {})
         for index, lag in enumerate(values.tolist()):
-            at[lag] = at.get(lag, 0) + both[:, index]
+            at[lag] = at[lag] + both[:, index] if lag in at else both[:, index]
         total = counted.sum((0, 2)).double().numpy(force=True)
-        self._rows[found.component] = self._rows.get(found.component, 0) + total
+        before = self._rows.get(found.component, np.zeros_like(total))
+        self._rows[found.component] = before + total
 
     def means(self, site: Component, name: str) -> NDArray[np.float64]:
         """[windows, heads], NaN where a head had no row that counts."""

@@ -104,7 +104,9 @@ def attribution(
     """
     suite.require_windows()
     chosen = sampled(suite, model, per_configuration)
-    shares, series, names = [], [], ()
+    shares: list[Tensor] = []
+    series: list[Tensor] = []
+    names: tuple[str, ...] = ()
     for batch in batched(chosen, model, batch_size):
         found = contributions(model, batch.contexts)
         names = found.names
