@@ -18,7 +18,7 @@ from tsprune.atomic import write_whole
 from tsprune.report import figures
 from tsprune.report.digest import confirmed
 from tsprune.report.tables import Table, table
-from tsprune.report.words import about, headline
+from tsprune.report.words import about, drawn, headline
 from tsprune.study.result import ModelStudy, Study
 
 _ABLATE = "Ablating means replacing a component's output by zero."
@@ -84,6 +84,7 @@ def _summary(study: Study) -> Table:
                 "model": model.name,
                 "family": model.family,
                 "parameters": model.parameters,
+                "forecasts": drawn(model.samples),
                 "MASE_ratio": model.mase_ratio,
                 "CRPS_ratio": model.crps_ratio,
                 "claims confirmed": f"{good} of {decided}" if decided else "none decided",
