@@ -96,6 +96,7 @@ def study(
         "samples": {one.name: one.samples for one in studies if one.samples is not None},
     }
     record = manifest(suite, {one.name: one.sha256 for one in studies}, arguments)
+    record["seconds"] = {one.name: round(one.seconds, 1) for one in studies}
     return Study(suite.name, len(suite), percent, tuple(studies), tuple(claims), tuple(skipped), record)
 
 
