@@ -71,8 +71,9 @@ class SharedContext(draws.CategoricalDraws):
         """Attention of queries [windows * samples, heads, 1, head_dim]."""
         mask = how.pop("attn_mask", None)
         paths = query.unflatten(0, (-1, self._samples)).squeeze(-2).transpose(1, 2)
-        key, value, mask = (x if x is None else x[:: self._samples] for x in (key, value, mask))
-        output: Tensor = func(paths, key, value, attn_mask=mask, **how)
+        once = slice(None, None, self._samples)
+        mask = None if mask is None else mask[once]
+        output: Tensor = func(paths, key[once], value[once], attn_mask=mask, **how)
         return output.transpose(1, 2).flatten(0, 1)[..., None, :]
 
 

@@ -35,7 +35,8 @@ HEADINGS = {
     "removed": "can go",
 }
 NUMBERS_OF_THINGS = {
-    "layer", "head", "MLPs", "heads", "seed", "windows", "heads_removed", "heads_total", "heads_at", "removed",
+    "layer", "head", "MLPs", "heads", "seed", "windows", "heads_removed", "heads_total", "heads_at",
+    "removed",
 }  # fmt: skip
 
 

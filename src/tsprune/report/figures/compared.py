@@ -149,7 +149,7 @@ def _mlp_points(
             "color": palette.ARCHITECTURE[kind],
             "symbol": "circle" if kind == ENCODER_DECODER else "square",
             "size": 9,
-            "opacity": 0.75,
+            "opacity": 0.9,
         },
         meta={"view": metric},
     )
@@ -222,6 +222,5 @@ def heads_at_compared(study: Study, *, columns: int | None = None) -> go.Figure:
             "showscale": False,
         }
     )
-    views = {"calibration": "chosen on calibration windows", "test": "chosen on test windows"}
-    grid.buttons([View(selection, views[selection]) for selection in palette.SELECTION])
+    grid.buttons([View(selection, f"chosen on {selection}") for selection in palette.SELECTION])
     return grid.figure
