@@ -34,7 +34,7 @@ def study(
     samples: Annotated[
         int | None,
         typer.Option(
-            min=1, help="Paths drawn per window by models that sample; by default 20.", show_default=False
+            min=1, help="Paths drawn per window by models that sample; by default 8.", show_default=False
         ),
     ] = None,
     batch_size: BatchOption = 64,

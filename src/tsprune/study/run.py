@@ -37,9 +37,9 @@ from tsprune.study.result import Claim, Example, ModelStudy, Study
 from tsprune.sweep.engine import BATCH_SIZE, CLEAN, Masks, SweepResult, run
 
 DEFAULT_MODELS = ("bundled:timesfm", "bundled:chronos-bolt")
-# upstream draws up to 256 for a final score; a study forecasts every window hundreds of times, and
-# its comparisons are paired: the same draws with and without an ablation (`tsprune.models.draws`)
-STUDY_SAMPLES = 20
+# upstream draws 20 to 256 for a final score; a study forecasts every window hundreds of times, and its
+# comparisons are paired: the same draws with and without an ablation (`tsprune.models.draws`)
+STUDY_SAMPLES = 8
 EXAMPLES = 3
 EXAMPLE_CONTEXT = 192  # steps of history shown before an example's forecast
 
