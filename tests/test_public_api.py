@@ -72,6 +72,7 @@ ALLOWED: dict[str, set[str]] = {
     "scores": {"anatomy", "models", "errors", "capture", "ablation", "replay", "data"},
     "evaluation": {"anatomy", "atomic", "models", "data", "errors"},
 }
+ALLOWED["verification"] = {"anatomy", "models", "scores", "evaluation", "errors"}
 ALLOWED["sweep"] = {*ALLOWED["ablation"], "ablation", "data", "evaluation", "replay", "scores"}
 ALLOWED["explain"] = {*ALLOWED["sweep"], "sweep"}
 ALLOWED["pruning"] = {*ALLOWED["sweep"], "sweep"}

@@ -18,8 +18,9 @@ import typer
 import tsprune
 from tests.tiny import TINY
 from tsprune import cli
+from tsprune.study import STUDY_SAMPLES
 
-COMMANDS = ["study", "evaluate", "anatomy", "rank", "sweep", "heads-at", "models"]
+COMMANDS = ["study", "evaluate", "anatomy", "rank", "sweep", "heads-at", "verify", "models"]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -118,6 +119,10 @@ def test_help_of_every_command(run: Runner, command: str) -> None:
     assert "Usage:" in result.out
     assert "--json" in result.out
     assert result.err == ""
+
+
+def test_help_states_how_many_paths_a_study_draws(run: Runner) -> None:
+    assert f"by default {STUDY_SAMPLES}." in " ".join(run("study", "--help").out.split())
 
 
 def test_help_lists_every_command(run: Runner) -> None:

@@ -14,6 +14,7 @@ from tsprune.cli.output import err
 from tsprune.cli.rank import rank
 from tsprune.cli.study import study
 from tsprune.cli.sweep import sweep
+from tsprune.cli.verify import verify
 from tsprune.errors import TspruneError
 
 app = typer.Typer(
@@ -22,7 +23,7 @@ app = typer.Typer(
     rich_markup_mode="rich",
     help="Find, explain and remove redundancy in pretrained time series foundation models.",
 )
-for command in (study, evaluate, anatomy, rank, sweep, heads_at, models):  # the order of --help
+for command in (study, evaluate, anatomy, rank, sweep, heads_at, verify, models):  # the order of --help
     app.command()(command)
 
 

@@ -51,6 +51,16 @@ DeviceOption = Annotated[
 ]
 
 
+SamplesOption = Annotated[
+    int | None,
+    typer.Option(
+        min=1,
+        help="Paths drawn per window by models that sample; by default what upstream uses.",
+        show_default=False,
+    ),
+]
+
+
 def open_suite(data: str, configs: list[str] | None) -> Suite:
     from tsprune.data import gift_eval, pocket
 
@@ -59,12 +69,12 @@ def open_suite(data: str, configs: list[str] | None) -> Suite:
     return pocket().only(configs) if configs else pocket()
 
 
-def open_model(name: str, device: str | None) -> Forecaster:
+def open_model(name: str, device: str | None, samples: int | None = None) -> Forecaster:
     from tsprune.models import load
 
     if device is not None:
         _check_device(device)
-    return load(name, device=device)
+    return load(name, device=device, samples=samples)
 
 
 def _check_device(device: str) -> None:

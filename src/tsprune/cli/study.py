@@ -31,6 +31,12 @@ def study(
     output: Annotated[Path, typer.Option("--out", help="Folder for the report and results.")] = Path("study"),
     percent: Annotated[float, typer.Option(min=0, help="X of heads@Xpp.")] = 1.0,
     seed: SeedOption = 0,
+    samples: Annotated[
+        int | None,
+        typer.Option(
+            min=1, help="Paths drawn per window by models that sample; by default 8.", show_default=False
+        ),
+    ] = None,
     batch_size: BatchOption = 64,
     device: DeviceOption = None,
     picture: Annotated[
@@ -43,12 +49,12 @@ def study(
     Writes report.html (open it in a browser), results.parquet and manifest.json.
     """
     from tsprune.report import print_summary, write_picture, write_report
-    from tsprune.study import DEFAULT_MODELS
+    from tsprune.study import DEFAULT_MODELS, STUDY_SAMPLES
     from tsprune.study import study as run_study
     from tsprune.study.output import write_results
 
     suite = open_suite(data, configs)
-    loaded = [open_model(name, device) for name in models or DEFAULT_MODELS]
+    loaded = [open_model(name, device, samples or STUDY_SAMPLES) for name in models or DEFAULT_MODELS]
     output = output_folder(output)
     with progress_bar("study") as update:
         order = [model.name for model in loaded]

@@ -13,6 +13,7 @@ from tsprune.cli.options import (
     DeviceOption,
     JsonOption,
     ModelArgument,
+    SamplesOption,
     open_model,
     open_suite,
 )
@@ -28,6 +29,7 @@ def sweep(
     mode: Annotated[str, typer.Option(help="Replace outputs by: zero, mean or resample.")] = "zero",
     data: DataOption = "pocket",
     configs: ConfigsOption = None,
+    samples: SamplesOption = None,
     batch_size: BatchOption = 64,
     device: DeviceOption = None,
     as_json: JsonOption = False,
@@ -36,7 +38,7 @@ def sweep(
     from tsprune.sweep import sweep as run_sweep
 
     suite = open_suite(data, configs)
-    loaded = open_model(model, device)
+    loaded = open_model(model, device, samples)
     with progress_bar("sweep") as update:
         frame = run_sweep(
             loaded,

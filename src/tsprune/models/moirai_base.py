@@ -17,7 +17,9 @@ from tsprune.anatomy import Anatomy, AttentionSite, Block, Factor, MLPSite, Proj
 from tsprune.errors import TspruneError
 from tsprune.models.checkpoints import MAX_CONTEXT, Checkpoint, load_weights, one_line
 
-GIFT_EVAL_CONTEXT = 4000  # what upstream uses there; the weights' metadata may say less
+# stated for Moirai 1.1; upstream's package holds no GIFT-Eval script and says nothing of Moirai-2
+# there (its README's example has 1680), so for Moirai-2 this is an assumption
+GIFT_EVAL_CONTEXT = 4000  # the weights' metadata may say less
 
 Module = TypeVar("Module", bound=nn.Module)
 

@@ -27,7 +27,9 @@ from tsprune.models import draws
 from tsprune.models.checkpoints import MAX_CONTEXT, Checkpoint, load_weights, one_line
 from tsprune.models.forecaster import Forecast, SamplingForecaster, checked_contexts
 
-GIFT_EVAL_CONTEXT = 4096  # what upstream uses there; the weights' metadata may say less
+# upstream's GIFT-Eval script is not part of its package: 256 is what the evaluation that is
+# (toto.evaluation.fev) draws by default, 4096 is not stated anywhere in it
+GIFT_EVAL_CONTEXT = 4096  # the weights' metadata may say less
 GIFT_EVAL_SAMPLES = 256
 ROWS = 1024  # paths that are sampled together
 _DERIVED = "rotary_emb."  # buffers that follow from the sizes

@@ -25,7 +25,7 @@ from tsprune.data.pocket import pocket
 from tsprune.data.suite import Suite
 from tsprune.evaluation import Prepared, evaluate, geometric_mean_ratios, prepare
 from tsprune.models import load
-from tsprune.models.forecaster import Forecaster
+from tsprune.models.forecaster import Forecaster, SamplingForecaster
 from tsprune.pruning.heads_at import calibration_masks, heads_at_frame
 from tsprune.pruning.strategies import middle_heads, remove_ranked
 from tsprune.scores import rank
@@ -37,6 +37,9 @@ from tsprune.study.result import Claim, Example, ModelStudy, Study
 from tsprune.sweep.engine import BATCH_SIZE, CLEAN, Masks, SweepResult, run
 
 DEFAULT_MODELS = ("bundled:timesfm", "bundled:chronos-bolt")
+# upstream draws 20 to 256 for a final score; a study forecasts every window hundreds of times, and its
+# comparisons are paired: the same draws with and without an ablation (`tsprune.models.draws`)
+STUDY_SAMPLES = 8
 EXAMPLES = 3
 EXAMPLE_CONTEXT = 192  # steps of history shown before an example's forecast
 
@@ -58,6 +61,7 @@ def study(
     *,
     percent: float = 1.0,
     seed: int = 0,
+    samples: int = STUDY_SAMPLES,
     batch_size: int = BATCH_SIZE,
     progress: Progress | None = None,
 ) -> Study:
@@ -67,6 +71,7 @@ def study(
     suite : None takes the embedded pocket suite
     percent : X of heads@Xpp
     seed : of the random strategies, the calibration split and the bootstrap
+    samples : paths per window that models given by name draw, if they sample; loaded ones keep theirs
 
     Raises TspruneError for an unknown model or a suite without windows.
     """
@@ -77,7 +82,7 @@ def study(
     claims: list[Claim] = []
     skipped: dict[tuple[str, str], None] = {}
     for entry in models:
-        model = load(entry) if isinstance(entry, str) else entry
+        model = load(entry, samples=samples) if isinstance(entry, str) else entry
         one, found, left_out = _study_model(model, suite, prepared, settings, progress)
         studies.append(one)
         claims += found
@@ -88,8 +93,10 @@ def study(
         "percent": percent,
         "seed": seed,
         "batch_size": batch_size,
+        "samples": {one.name: one.samples for one in studies if one.samples is not None},
     }
     record = manifest(suite, {one.name: one.sha256 for one in studies}, arguments)
+    record["seconds"] = {one.name: round(one.seconds, 1) for one in studies}
     return Study(suite.name, len(suite), percent, tuple(studies), tuple(claims), tuple(skipped), record)
 
 
@@ -154,6 +161,7 @@ def _study_model(
         ),
         examples=_examples(result, suite, diffuse, model.context_length),
         seconds=time.monotonic() - started,
+        samples=model.samples if isinstance(model, SamplingForecaster) else None,
     )
     headline = _headline(model, suite, prepared, settings, ranking, wanted, result)
     skipped = list(dict.fromkeys([*baseline.attrs["skipped"], *result.skipped]))
