@@ -34,7 +34,8 @@ from tsprune.study.experiments import LayerUnit, Plan, PrunedHeads, plan
 from tsprune.study.manifest import checkpoint_sha256, manifest
 from tsprune.study.mechanism import Mechanism, measure
 from tsprune.study.result import Claim, Example, ModelStudy, Study
-from tsprune.sweep.engine import BATCH_SIZE, CLEAN, Masks, SweepResult, run
+from tsprune.sweep.engine import BATCH_SIZE, run
+from tsprune.sweep.result import CLEAN, Masks, SweepResult
 
 DEFAULT_MODELS = ("bundled:timesfm", "bundled:chronos-bolt")
 EXAMPLES = 3
