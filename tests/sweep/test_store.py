@@ -328,10 +328,15 @@ def test_a_damaged_store_is_one_line(tmp_path: Path) -> None:
     assert len(content) > 100_000
     content[8192:] = b"\xa5" * (len(content) - 8192)
     path.write_bytes(content)
-    with pytest.raises(TspruneError, match="damaged") as error, Store(path) as store:
-        store.frame()
-        for cell in cells:
-            store.finished(cell.key)
+
+    def read() -> None:
+        with Store(path) as store:
+            store.frame()
+            for cell in cells:
+                store.finished(cell.key)
+
+    with pytest.raises(TspruneError, match="damaged") as error:
+        read()
     one_line(error)
 
 

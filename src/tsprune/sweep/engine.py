@@ -17,8 +17,8 @@ from __future__ import annotations
 import dataclasses
 import logging
 import time
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
-from contextlib import ExitStack
+from collections.abc import Callable, Collection, Generator, Iterable, Mapping, Sequence
+from contextlib import ExitStack, closing
 from pathlib import Path
 
 import numpy as np
@@ -70,7 +70,7 @@ class Work:
     on_forecasts: Callable[[int], None]
 
 
-Executor = Callable[[Work], Iterable[tuple[Unit, Outcome]]]
+Executor = Callable[[Work], Generator[tuple[Unit, Outcome], None, None]]
 
 
 def run(
@@ -121,8 +121,10 @@ def run(
         work = Work(model, plan, reference, frozenset(keep), replay, store is not None, count.add)
         collector = _Collector(model.name, plan, store, work.keep)
         if units:
-            for unit, outcome in (executor or here)(work):
-                collector.take(unit, outcome)
+            # closed at once, also by an exception: an executor may have processes to stop
+            with closing((executor or here)(work)) as outcomes:
+                for unit, outcome in outcomes:
+                    collector.take(unit, outcome)
         return collector.result(model.context_length, suite)
 
 
@@ -142,7 +144,7 @@ class _Count:
 # --- working on units ----------------------------------------------------------------------------
 
 
-def here(work: Work) -> Iterator[tuple[Unit, Outcome]]:
+def here(work: Work) -> Generator[tuple[Unit, Outcome], None, None]:
     """The executor that works on one unit after the other in this process."""
     plan = work.plan
     units = plan.units()
