@@ -170,7 +170,9 @@ def test_a_killed_process_loses_one_batch_at_most(tmp_path: Path) -> None:
     assert left % per_batch == 0
     finished = BATCHES - left // per_batch
     assert 2 <= finished < BATCHES
-    assert (parts, cells) == ((2 * per_batch, 0) if finished == 2 else (per_batch * (finished - 3), per_batch))
+    assert (parts, cells) == (
+        (2 * per_batch, 0) if finished == 2 else (per_batch * (finished - 3), per_batch)
+    )
 
 
 # --- what fails ----------------------------------------------------------------------------------
@@ -288,7 +290,9 @@ def test_a_study_goes_on_where_it_was_stopped(tmp_path: Path) -> None:
     assert model.calls == calls - (30 - 2) // per_configuration * per_configuration
     timed = [c for c in table.columns if c.startswith("seconds")]
     a, b = (
-        json.loads(t.drop(columns=[c for c in timed if c in t]).to_json(orient="records", double_precision=15))
+        json.loads(
+            t.drop(columns=[c for c in timed if c in t]).to_json(orient="records", double_precision=15)
+        )
         for t in (expected, table)
     )
     assert a == b
