@@ -273,8 +273,8 @@ def test_failed_cells_are_named_and_make_the_exit_code_1(
         result = run(*sweep, "--json")
     assert result.code == 1
     assert [row["mase_change"] is None for row in result.json] == [False, False, True]
-    assert "saugeen/W/short, stack.2.mlp (zero): RuntimeError: nothing came out" in result.err
-    assert "1 cells failed" in result.err
+    assert "failed cells: 1" in result.err
+    assert "  stack.2.mlp on saugeen/W/short: RuntimeError: nothing came out\n" in result.err
     failed = run("results", store, "--where", "status=failed", "--json").json
     assert [(cell["ablation"], cell["error"]) for cell in failed] == [
         ("stack.2.mlp", "RuntimeError: nothing came out")

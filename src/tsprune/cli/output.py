@@ -67,3 +67,10 @@ def print_skipped(skipped: list[tuple[str, str]]) -> None:
         err.print(f"[yellow]{len(skipped)} left out:[/]")
         for what, reason in skipped:
             err.print(f"  {what}: {reason}", markup=False, highlight=False)
+
+
+def print_failed(failed: list[tuple[str, str]]) -> None:
+    """The cells of a sweep that raised."""
+    err.print(f"[red]failed cells: {len(failed)}[/] (the next run with this store tries them again)")
+    for what, error in failed:
+        err.print(f"  {what}: {error}", markup=False, highlight=False, soft_wrap=True)

@@ -21,7 +21,15 @@ from tsprune.cli.options import (
     open_model,
     open_suite,
 )
-from tsprune.cli.output import err, out, print_frame, print_json, print_skipped, progress_bar, records
+from tsprune.cli.output import (
+    out,
+    print_failed,
+    print_frame,
+    print_json,
+    print_skipped,
+    progress_bar,
+    records,
+)
 
 if TYPE_CHECKING:
     from tsprune.sweep import Estimate
@@ -105,7 +113,7 @@ def sweep(
         if not quiet:
             print_skipped(frame.attrs["skipped"])
     if frame.attrs["failed"]:
-        err.print(f"{len(frame.attrs['failed'])} cells failed; they are tried again by the next run")
+        print_failed(frame.attrs["failed"])
         raise typer.Exit(1)
 
 

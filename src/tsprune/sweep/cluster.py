@@ -161,6 +161,8 @@ def import_ray() -> Any:
 def split_units(plan: SweepPlan, workers: int) -> list[Unit]:
     """The plan's units, the largest first, split by ablation where that keeps more workers busy."""
     units = plan.units()
+    if workers == 1:
+        return units
     cap = sum(_size(plan, unit) for unit in units) / (UNITS_PER_WORKER * workers)
     parts = [part for unit in units for part in _parts(unit, math.ceil(_size(plan, unit) / cap))]
     return sorted(parts, key=lambda unit: -_size(plan, unit))
