@@ -7,7 +7,7 @@ the clean pass, or if the record was not kept, or was changed in place since.
 from __future__ import annotations
 
 import operator
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
@@ -112,12 +112,12 @@ def remembered(original: Forward, calls: list[Call]) -> Forward:
 
 
 @contextmanager
-def substituted_forwards(root: nn.Module, forwards: dict[str, Forward]) -> Iterator[None]:
-    """Submodules by path with another forward; hooks on them still run."""
+def substituted_forwards(modules: Mapping[str, nn.Module], forwards: Mapping[str, Forward]) -> Iterator[None]:
+    """Modules by path with another forward; hooks on them still run."""
     patched: list[tuple[nn.Module, Forward | None]] = []
     try:
         for path, forward in forwards.items():
-            module = root.get_submodule(path)
+            module = modules[path]
             patched.append((module, module.__dict__.get("forward")))
             module.__dict__["forward"] = forward
         yield

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from torch import Tensor, nn
@@ -21,8 +21,8 @@ class Recorder:
     `embeddings` are modules outside of all blocks that ran before any block did.
     """
 
-    def __init__(self, root: nn.Module, units: Units, ledger: Ledger) -> None:
-        self._root = root
+    def __init__(self, modules: Mapping[str, nn.Module], units: Units, ledger: Ledger) -> None:
+        self._modules = modules
         self._units = units
         self._ledger = ledger
         self._outputs = {  # of attention sublayers, which are resumed from their inputs
@@ -51,7 +51,7 @@ class Recorder:
         return made
 
     def _unit(self, path: str, turn: _Turn, worth: Worth, *, leads: bool) -> Forward:
-        original, calls = self._root.get_submodule(path).forward, self.calls.setdefault(path, [])
+        original, calls = self._modules[path].forward, self.calls.setdefault(path, [])
 
         def forward(*args: Any, **kwargs: Any) -> Any:
             self._in_blocks = self._in_blocks or worth is not Worth.STACK
@@ -75,7 +75,7 @@ class Recorder:
         return forward
 
     def _projection(self, path: str) -> Forward:
-        original, calls = self._root.get_submodule(path).forward, self.calls.setdefault(path, [])
+        original, calls = self._modules[path].forward, self.calls.setdefault(path, [])
 
         def forward(hidden: Tensor) -> Any:
             output = original(hidden)
@@ -87,7 +87,7 @@ class Recorder:
         return forward
 
     def _embedding(self, path: str) -> Forward:
-        original, calls = self._root.get_submodule(path).forward, self.calls.setdefault(path, [])
+        original, calls = self._modules[path].forward, self.calls.setdefault(path, [])
 
         def forward(*args: Any, **kwargs: Any) -> Any:
             if not calls and not self._in_blocks:

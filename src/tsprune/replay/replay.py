@@ -59,9 +59,9 @@ class Replay:
     def __init__(self, model: Forecaster, memory: int = MEMORY) -> None:
         if memory < 0:
             raise TspruneError(f"memory for replay must be 0 bytes or more, not {memory}")
-        self._module = model.module
         self._anatomy = model.anatomy
         self._units = units_of(model.anatomy, model.module)
+        self._modules = {path: model.module.get_submodule(path) for path in self._units.paths}
         self._memory = memory
         self._records: dict[Hashable, tuple[Calls, list[str]]] = {}
 
@@ -83,8 +83,8 @@ class Replay:
     def record(self, key: Hashable) -> Iterator[None]:
         """Records the calls made while the context lasts (a clean pass) under `key`."""
         self.forget(key)
-        recorder = Recorder(self._module, self._units, Ledger(max(0, self._memory - self.nbytes)))
-        with substituted_forwards(self._module, recorder.forwards()):
+        recorder = Recorder(self._modules, self._units, Ledger(max(0, self._memory - self.nbytes)))
+        with substituted_forwards(self._modules, recorder.forwards()):
             yield
         self._records[key] = recorder.calls, recorder.embeddings
 
@@ -105,11 +105,11 @@ class Replay:
         for name in names[lowest : lowest + 1]:
             forwards |= self._skip_into_stack(name, layer, sublayer, calls)
             forwards |= self._keep_cross(name, layer, calls)
-        with substituted_forwards(self._module, forwards):
+        with substituted_forwards(self._modules, forwards):
             yield
 
     def _original(self, path: str) -> Forward:
-        original: Forward = self._module.get_submodule(path).forward
+        original: Forward = self._modules[path].forward
         return original
 
     def _skip_stack(self, name: str, calls: Calls) -> dict[str, Forward]:
@@ -139,7 +139,7 @@ class Replay:
         for path in skipped:
             forwards[path] = replayed(self._original(path), calls[path], gate, leads=False)
         if lowest.module is not None:
-            output = self._module.get_submodule(lowest.output)
+            output = self._modules[lowest.output]
             original = self._original(lowest.module)
             forwards[lowest.module] = resumed(
                 original, calls[lowest.module], calls[lowest.output], output, gate

@@ -52,9 +52,11 @@ class Units:
         return tuple(dict.fromkeys((*self.blocks[stack], *deeper)))
 
     @property
-    def outputs(self) -> set[str]:
-        """Output modules of all sublayers."""
-        return {x.output for blocks in self.sublayers.values() for block in blocks for x in block}
+    def paths(self) -> tuple[str, ...]:
+        """Of all units."""
+        inside = (path for name in self.names for path in self.inside(name))
+        cross = (path for pairs in self.cross.values() for _, path in pairs)
+        return (*self.outside, *self.stacks.values(), *inside, *cross)
 
 
 def units_of(anatomy: Anatomy, root: nn.Module) -> Units:
