@@ -68,7 +68,14 @@ def test_halving_until_it_fits(error: Exception | None) -> None:
     plain = toy.forecast(WINDOWS, 1).quantiles
     with memory_for(toy, 3, error) as tried:
         parts = list(in_parts(lambda part: toy.forecast(part, 1).quantiles, WINDOWS))
-    assert [(part.start, part.stop) for part, _ in parts] == [(0, 2), (2, 4), (4, 6), (6, 8), (8, 10), (10, 11)]
+    assert [(part.start, part.stop) for part, _ in parts] == [
+        (0, 2),
+        (2, 4),
+        (4, 6),
+        (6, 8),
+        (8, 10),
+        (10, 11),
+    ]
     assert tried == [11, 5, 2, 2, 2, 2, 2, 1]  # the size that fits is remembered
     np.testing.assert_allclose(np.concatenate([found for _, found in parts]), plain, rtol=1e-5)
 
