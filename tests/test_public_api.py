@@ -69,7 +69,7 @@ ALLOWED: dict[str, set[str]] = {
     "capture": {"anatomy", "models", "data", "errors"},
     "replay": {"anatomy", "models", "errors"},
     "ablation": {"anatomy", "capture", "models", "errors"},
-    "scores": {"anatomy", "models", "errors", "capture", "ablation", "replay", "data"},
+    "scores": {"anatomy", "models", "errors", "capture", "ablation", "replay", "data", "evaluation"},
     "evaluation": {"anatomy", "atomic", "models", "data", "errors"},
 }
 ALLOWED["sweep"] = {*ALLOWED["ablation"], "ablation", "data", "evaluation", "replay", "scores"}
