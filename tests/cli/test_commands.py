@@ -18,7 +18,7 @@ import typer
 
 import tsprune
 from tests.tiny import TINY
-from tsprune import cli
+from tsprune import cli, scores
 
 COMMANDS = ["study", "evaluate", "anatomy", "rank", "sweep", "results", "heads-at", "models"]
 
@@ -283,6 +283,17 @@ def test_failed_cells_are_named_and_make_the_exit_code_1(
     assert again.code == 0
     assert again.json[:2] == result.json[:2]
     assert run("results", store, "--where", "status=failed", "--json").json == []
+
+
+def test_screening_estimates_what_a_sweep_measures(run: Runner, model: Path, gift: Path) -> None:
+    where = ("sweep", model, "--data", gift, "--units", "mlp", "--screen")
+    loaded, suite = tsprune.load(str(model)), tsprune.data.gift_eval(gift)
+    expected = scores.screen(loaded, suite, only="stack.*.mlp")
+    found = run(*where, "--json").json
+    assert [row["address"] for row in found] == expected["address"].tolist()
+    assert [row["crps_change"] for row in found] == expected["crps_change"].tolist()
+    assert "estimates" in run(*where).out
+    refused(run(*where, "--dry-run"), "--screen")
 
 
 def test_mistakes_about_stores(

@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from numpy.typing import ArrayLike
 from pandas.testing import assert_frame_equal
 
@@ -255,6 +256,52 @@ def test_the_table_lists_what_failed(tmp_path: Path) -> None:
         "stack.1.mlp on first/D/short",
     ]
     assert sweep(model, suite, "mlp").attrs["failed"] == []
+
+
+# --- memory --------------------------------------------------------------------------------------
+
+
+def test_a_batch_that_does_not_fit_is_halved(tmp_path: Path) -> None:
+    """As if it had been two batches, and every forecast counted once."""
+    model, suite = tiny("tiny-timesfm"), small_suite()
+    (mlp,) = unit_ablations(model, "mlp", only="stack.1.mlp").values()
+    resampled = dataclasses.replace(mlp, mode="resample")
+    recorded = reference(model, [np.arange(128.0)])
+    expected = run(model, suite, [mlp], batch_size=1, keep=[mlp])
+    first = model.module.get_submodule(model.anatomy.stacks[0].blocks[0].module)
+
+    def full(_module: object, args: tuple[Any, ...]) -> None:
+        if len(args[0]) > 1:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+
+    seen: list[tuple[int, int]] = []
+    hook = first.register_forward_pre_hook(full)
+    try:
+        result = run(
+            model,
+            suite,
+            [mlp],
+            batch_size=2,
+            keep=[mlp],
+            store=tmp_path / "s",
+            progress=lambda *x: seen.append(x),
+        )
+        with pytest.raises(TspruneError, match="resample needs a smaller batch size"):
+            run(model, suite, [resampled], batch_size=2, reference=recorded)
+        # the clean pass is in the store already, so only the new ablation fails
+        both = run(model, suite, [resampled], batch_size=2, reference=recorded, store=tmp_path / "s")
+    finally:
+        hook.remove()
+    assert_equal(result, expected)
+    assert_same_forecasts(result, expected)
+    assert seen == [(done, 2 * BATCHES) for done in range(1, 2 * BATCHES + 1)]
+    assert {cell for cell, _ in both.failed} == {resampled}
+
+
+def test_the_limit_of_memory_changes_no_number() -> None:
+    model, suite = tiny("tiny-chronos-bolt"), small_suite()
+    ablations = some_ablations(model)
+    assert_equal(run(model, suite, ablations, memory=0), run(model, suite, ablations))
 
 
 # --- plans and estimates -------------------------------------------------------------------------

@@ -30,8 +30,10 @@ from tsprune.cli.output import (
     progress_bar,
     records,
 )
+from tsprune.errors import TspruneError
 
 if TYPE_CHECKING:
+    from tsprune.data.suite import Suite
     from tsprune.sweep import Estimate
 
 
@@ -62,6 +64,17 @@ def sweep(
     worker_gpus: Annotated[
         float, typer.Option(min=0, help="With --ray: GPUs of one worker; 0.5 lets two share one.")
     ] = 0.0,
+    memory: Annotated[
+        float,
+        typer.Option(
+            min=0,
+            metavar="GB",
+            help="Most that records of clean passes may hold; with less, more is computed.",
+        ),
+    ] = 2.0,
+    screen: Annotated[
+        bool, typer.Option("--screen", help="Only estimate the damage, from gradients: much faster.")
+    ] = False,
     quiet: Annotated[bool, typer.Option("--quiet", help="No progress, no list of what is left out.")] = False,
     as_json: JsonOption = False,
 ) -> None:
@@ -72,6 +85,16 @@ def sweep(
     from tsprune.sweep import Store, estimate, make_plan, unit_ablations
     from tsprune.sweep import sweep as run_sweep
 
+    if screen:
+        if store is not None or ray is not None or dry_run or mode != "zero":
+            raise TspruneError(
+                "--screen estimates zero ablations here: no --store, --ray, --dry-run or --mode"
+            )
+        _screen(
+            model, open_suite(data, configs), units, only, batch_size, device, quiet=quiet, as_json=as_json
+        )
+        return
+    limit = round(memory * 1e9)
     executor, kind = None, None
     if ray is not None:
         from tsprune.sweep.cluster import RayExecutor
@@ -89,7 +112,7 @@ def sweep(
             plan = make_plan(
                 loaded, suite, list(ablations.values()), batch_size=batch_size, store=opened, device=kind
             )
-            _print_estimate(estimate(loaded, plan), as_json=as_json)
+            _print_estimate(estimate(loaded, plan, memory=limit), as_json=as_json)
             return
         with progress_bar("sweep", quiet=quiet) as update:
             frame = run_sweep(
@@ -104,6 +127,7 @@ def sweep(
                 store=opened,
                 executor=executor,
                 device=kind,
+                memory=limit,
             )
     if as_json:
         print_json(records(frame))
@@ -130,3 +154,28 @@ def _print_estimate(found: Estimate, *, as_json: bool) -> None:
             f"{found.probed} forecasts of the longest batches",
             highlight=False,
         )
+
+
+def _screen(
+    model: str,
+    suite: Suite,
+    units: str,
+    only: list[str] | None,
+    batch_size: int,
+    device: str | None,
+    *,
+    quiet: bool,
+    as_json: bool,
+) -> None:
+    from tsprune.scores import screen
+    from tsprune.sweep import unit_ablations
+
+    loaded = open_model(model, device)
+    components = list(unit_ablations(loaded, units, only=only))  # type: ignore[arg-type]
+    with progress_bar("screen", quiet=quiet) as update:
+        frame = screen(loaded, suite, only=components, batch_size=batch_size, progress=update)
+    if as_json:
+        print_json(records(frame))
+    else:
+        shown = ["address", "crps_change", "score", "rank"]
+        print_frame(frame, f"{model} on {suite.name}: {units} screened (estimates)", shown)

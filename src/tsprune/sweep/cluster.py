@@ -108,6 +108,7 @@ class RayExecutor:
             keep=work.keep,
             replay=work.replay,
             go_on=work.go_on,
+            memory=work.memory,
         )
 
     def _slots(self, ray: Any) -> int:
@@ -236,6 +237,7 @@ class _Job:
     keep: frozenset[Ablation]
     replay: bool
     go_on: bool
+    memory: int
 
 
 _workers: dict[str, Worker] = {}  # of this process, by run: the last one only
@@ -267,4 +269,4 @@ def _set_up(job: _Job, box: list[Any]) -> Worker:
     if model.context_length != job.context_length:
         raise TspruneError(f"a worker's context length is {model.context_length}, not {job.context_length}")
     reference: Reference | None = import_ray().get(box[0]) if box else recorded_reference(model, job.units)
-    return Worker(model, reference, job.keep, replay=job.replay, go_on=job.go_on)
+    return Worker(model, reference, job.keep, replay=job.replay, go_on=job.go_on, memory=job.memory)

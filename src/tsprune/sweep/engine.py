@@ -22,6 +22,7 @@ from contextlib import ExitStack, closing
 from pathlib import Path
 
 import numpy as np
+import torch
 
 from tsprune.ablation import Ablation, applied
 from tsprune.capture import Reference, default_reference
@@ -30,7 +31,7 @@ from tsprune.errors import TspruneError
 from tsprune.evaluation import Batch, Prepared, spearman_distance, unforecastable
 from tsprune.models.checkpoints import one_line
 from tsprune.models.forecaster import Forecast, Forecaster
-from tsprune.replay import Replay
+from tsprune.replay import MEMORY, Replay, in_parts
 from tsprune.sweep.plan import Cell, SweepPlan, Unit, make_plan
 from tsprune.sweep.result import CLEAN, CellScores, SweepResult, WindowScores
 from tsprune.sweep.store import Store
@@ -58,6 +59,7 @@ class Work:
     reference : for mean and resample ablations; None records the default
     keep : ablations whose forecasts are kept
     go_on : an ablation that raises is recorded, and does not end the sweep
+    memory : bytes that the records of a clean pass may hold
     on_forecasts : to be called with the number of forecasts made since the last call
     """
 
@@ -67,6 +69,7 @@ class Work:
     keep: frozenset[Ablation]
     replay: bool
     go_on: bool
+    memory: int
     on_forecasts: Callable[[int], None]
 
 
@@ -87,6 +90,7 @@ def run(
     store: Store | str | Path | None = None,
     executor: Executor | None = None,
     device: str | None = None,
+    memory: int = MEMORY,
 ) -> SweepResult:
     """Forecasts the suite once without ablation and once under each of `ablations`.
 
@@ -99,6 +103,9 @@ def run(
         ablation that raises is then in `SweepResult.failed` instead of ending the sweep
     executor : who does the work; None does it here, see `tsprune.sweep.cluster` for another
     device : kind of device ("cpu", "cuda") the executor forecasts on; None if it is the model's
+    memory : bytes that the records of a clean pass may hold; with less, more is computed again
+
+    Where a batch does not fit into memory it is halved (see `Worker.outcome`).
 
     Raises TspruneError for a suite of which no window can be forecast.
     """
@@ -118,7 +125,8 @@ def run(
         )
         units = plan.units()
         count = _Count(sum(unit.forecasts for unit in units), progress)
-        work = Work(model, plan, reference, frozenset(keep), replay, store is not None, count.add)
+        go_on = store is not None
+        work = Work(model, plan, reference, frozenset(keep), replay, go_on, memory, count.add)
         collector = _Collector(model.name, plan, store, work.keep)
         if units:
             # closed at once, also by an exception: an executor may have processes to stop
@@ -149,7 +157,9 @@ def here(work: Work) -> Generator[tuple[Unit, Outcome], None, None]:
     plan = work.plan
     units = plan.units()
     reference = work.reference or recorded_reference(work.model, units)
-    worker = Worker(work.model, reference, work.keep, replay=work.replay, go_on=work.go_on)
+    worker = Worker(
+        work.model, reference, work.keep, replay=work.replay, go_on=work.go_on, memory=work.memory
+    )
     for unit in units:
         batch = plan.batches[unit.configuration][unit.batch]
         yield (
@@ -171,6 +181,7 @@ class Worker:
     reference : for mean and resample ablations
     keep : ablations whose forecasts are kept
     go_on : whether an ablation that raises becomes part of the outcome
+    memory : bytes that the records of a clean pass may hold
     """
 
     def __init__(
@@ -181,11 +192,12 @@ class Worker:
         *,
         replay: bool = True,
         go_on: bool = False,
+        memory: int = MEMORY,
     ) -> None:
         self._model = model
         self._reference = reference
         self._keep = keep
-        self._replay = Replay(model) if replay else None
+        self._replay = Replay(model, memory) if replay else None
         self._go_on = go_on
 
     def outcome(
@@ -195,19 +207,47 @@ class Worker:
         ablations: Sequence[Ablation],
         on_forecasts: Callable[[int], None] = lambda count: None,
     ) -> Outcome:
-        """Scores of one batch under every one of `ablations`."""
+        """Scores of one batch under every one of `ablations`.
+
+        If memory runs out, the batch is done in halves, clean pass and ablations alike, which changes
+        numbers by rounding only. Where it would change more (`resample` draws by place in the batch),
+        TspruneError.
+        """
+        count = _Capped(len(ablations) + (CLEAN not in ablations), on_forecasts)
+
+        def of_windows(chosen: Sequence[int]) -> Outcome:
+            if len(chosen) < len(batch.rows) and any(one.mode == "resample" for one in ablations):
+                raise TspruneError("out of memory; resample needs a smaller batch size")
+            part = Batch(batch.rows[list(chosen)], tuple(batch.views[i] for i in chosen))
+            return self._outcome(prepared, part, ablations, count.add)
+
+        every = range(len(batch.rows))
+        try:
+            parts = [outcome for _, outcome in in_parts(of_windows, every)]
+        except TspruneError as error:  # what an ablation raises is in the outcome by now, if it is to be
+            self._raise_unless_recorded(error)
+            parts = [Outcome({}, dict.fromkeys(ablations, _described(error)))]
+        count.finish()
+        return _together(ablations, parts)
+
+    def _outcome(
+        self,
+        prepared: Prepared,
+        batch: Batch,
+        ablations: Sequence[Ablation],
+        on_forecasts: Callable[[int], None],
+    ) -> Outcome:
         horizon = prepared.configuration.horizon
         key = 0
         scores: dict[Ablation, CellScores] = {}
         failed: dict[Ablation, str] = {}
         start = time.perf_counter()
         try:
-            clean = self._clean(batch, horizon, key)
-        except Exception as error:  # whatever a model raises is recorded with the cells it costs
-            self._raise_unless_recorded(error)
-            on_forecasts(len(ablations) + (CLEAN not in ablations))
-            return Outcome({}, dict.fromkeys(ablations, _described(error)))
-        try:
+            try:
+                clean = self._clean(batch, horizon, key)
+            except Exception as error:  # whatever a model raises is recorded with the cells it costs
+                self._raise_unless_recorded(error)
+                return Outcome({}, dict.fromkeys(ablations, _described(error)))
             finite = np.asarray(np.isfinite(clean.quantiles).all(axis=(1, 2)))
             if CLEAN not in ablations:
                 on_forecasts(1)
@@ -235,7 +275,8 @@ class Worker:
         return Outcome(scores, failed)
 
     def _raise_unless_recorded(self, error: Exception) -> None:
-        if not self._go_on:
+        # for want of memory the batch is tried again in halves, see `in_parts`
+        if not self._go_on or _out_of_memory(error):
             raise error
 
     def _clean(self, batch: Batch, horizon: int, key: int) -> Forecast:
@@ -250,6 +291,42 @@ class Worker:
                 return self._model.forecast(batch.contexts, horizon)
             with self._replay.reuse(key, ablation.components):
                 return self._model.forecast(batch.contexts, horizon)
+
+
+@dataclasses.dataclass
+class _Capped:
+    """Counts the forecasts of a unit once, although some may be made again."""
+
+    left: int
+    on_forecasts: Callable[[int], None]
+
+    def add(self, forecasts: int) -> None:
+        counted = min(forecasts, self.left)
+        self.left -= counted
+        self.on_forecasts(counted)
+
+    def finish(self) -> None:
+        self.add(self.left)
+
+
+def _together(ablations: Sequence[Ablation], parts: Sequence[Outcome]) -> Outcome:
+    """The outcome of a batch from those of its parts: an ablation that failed on one has failed."""
+    if len(parts) == 1:
+        return parts[0]
+    failed = {ablation: error for part in parts for ablation, error in part.failed.items()}
+    scores = {
+        ablation: CellScores.joined([part.scores[ablation] for part in parts])
+        for ablation in ablations
+        if ablation not in failed
+    }
+    return Outcome(scores, failed)
+
+
+def _out_of_memory(error: Exception) -> bool:
+    # torch has no exception of its own for the CPU's memory
+    return isinstance(error, torch.OutOfMemoryError | MemoryError) or (
+        isinstance(error, RuntimeError) and "not enough memory" in str(error)
+    )
 
 
 def _described(error: Exception) -> str:

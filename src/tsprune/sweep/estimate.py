@@ -16,6 +16,7 @@ import torch
 from tsprune.ablation import Ablation
 from tsprune.capture import Reference
 from tsprune.models.forecaster import Forecaster
+from tsprune.replay import MEMORY
 from tsprune.sweep.engine import Worker, recorded_reference
 from tsprune.sweep.plan import SweepPlan, Unit
 from tsprune.sweep.result import CLEAN
@@ -44,13 +45,16 @@ class Estimate:
     probed: int
 
 
-def estimate(model: Forecaster, plan: SweepPlan, *, reference: Reference | None = None) -> Estimate:
+def estimate(
+    model: Forecaster, plan: SweepPlan, *, reference: Reference | None = None, memory: int = MEMORY
+) -> Estimate:
     """Forecasts a few batches of what `plan` has left, and extrapolates; nothing is stored."""
     units = plan.units()
     groups: dict[_Group, list[Unit]] = {}
     for unit in units:
         groups.setdefault(_group(plan, unit), []).append(unit)
-    worker = Worker(model, reference or recorded_reference(model, units), frozenset(), go_on=True)
+    reference = reference or recorded_reference(model, units)
+    worker = Worker(model, reference, frozenset(), go_on=True, memory=memory)
     seconds, probed = 0.0, 0
     for index, group in enumerate(groups.values()):
         probe = max(group, key=lambda unit: _values(plan, unit))

@@ -15,6 +15,7 @@ from tsprune.data.suite import Suite
 from tsprune.errors import TspruneError
 from tsprune.evaluation import Prepared
 from tsprune.models.forecaster import Forecaster
+from tsprune.replay import MEMORY
 from tsprune.sweep.engine import BATCH_SIZE, Executor, Progress, run
 from tsprune.sweep.result import SweepResult
 from tsprune.sweep.store import Store
@@ -57,6 +58,7 @@ def sweep(
     store: Store | str | Path | None = None,
     executor: Executor | None = None,
     device: str | None = None,
+    memory: int = MEMORY,
 ) -> pd.DataFrame:
     """Ablates every unit alone and measures the damage, one row a unit in order of execution.
 
@@ -65,7 +67,7 @@ def sweep(
     mode, reference, seed : see `tsprune.ablate`
     store : a results store, or the path of one: what it holds is not computed again, and what is
         computed is kept there batch by batch; units that raise are listed, and do not end the sweep
-    executor, device : see `tsprune.sweep.run`
+    executor, device, memory : see `tsprune.sweep.run`
 
     Columns: address, kind, stack, layer, attention, head, mase_change, crps_change (relative
     changes of the geometric mean over configurations: 0.06 is 6 % worse), spearman_distance (mean
@@ -86,6 +88,7 @@ def sweep(
         store=store,
         executor=executor,
         device=device,
+        memory=memory,
     )
     frame = effects_frame(result, ablations)
     frame.attrs["skipped"] = list(result.skipped)
