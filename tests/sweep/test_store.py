@@ -19,11 +19,20 @@ from tests.suites import small_suite, tiny
 from tsprune.ablation import Ablation
 from tsprune.anatomy import Component
 from tsprune.errors import TspruneError
-from tsprune.evaluation import WindowStatistics, evaluate, write_all_results
+from tsprune.evaluation import (
+    WindowStatistics,
+    evaluate,
+    leaderboard_metrics,
+    seasonal_errors,
+    spearman_distance,
+    window_statistics,
+    write_all_results,
+)
 from tsprune.evaluation.leaderboard import COLUMNS as LEADERBOARD
+from tsprune.evaluation.metrics import CRPS_LEVELS
 from tsprune.models import Forecast
 from tsprune.sweep import CLEAN, Store, run
-from tsprune.sweep.key import CellKey, checkpoint_digest, protocol, windows_fingerprint
+from tsprune.sweep.key import RESULTS_VERSION, CellKey, checkpoint_digest, protocol, windows_fingerprint
 from tsprune.sweep.result import CellScores, WindowScores
 from tsprune.sweep.store import Entry, from_bytes, to_bytes
 
@@ -164,6 +173,35 @@ def test_a_checkpoint_is_known_by_its_weights_not_its_name() -> None:
         assert checkpoint_digest(model) == before
     finally:
         model.name = name
+
+
+def test_other_numbers_from_a_forecast_are_another_version() -> None:
+    """Where this fails although the metrics are right, raise RESULTS_VERSION and renew the numbers."""
+    steps = np.arange(12.0)
+    history = 10 + 3 * np.sin(steps) + steps / 5
+    quantiles = (history[-4:] + 0.5 + np.linspace(-2, 2, 9)[:, None])[None]
+    found = window_statistics(
+        quantiles=quantiles,
+        levels=CRPS_LEVELS,
+        targets=history[None, :4],
+        season_errors=seasonal_errors([history], 3),
+    )
+    expected = {
+        "MSE[mean]": 8.30081,
+        "MSE[0.5]": 8.30081,
+        "MAE[0.5]": 2.36583,
+        "MASE[0.5]": 0.641023,
+        "MAPE[0.5]": 0.215704,
+        "sMAPE[0.5]": 0.195564,
+        "MSIS": 7.22918,
+        "RMSE[mean]": 2.88111,
+        "NRMSE[mean]": 0.245851,
+        "ND[0.5]": 0.201881,
+        "mean_weighted_sum_quantile_loss": 0.158824,
+    }
+    assert RESULTS_VERSION == 1
+    assert leaderboard_metrics(found) == pytest.approx(expected, rel=1e-5)
+    assert spearman_distance(quantiles[:, 4], history[None, :4]) == pytest.approx(1.4)
 
 
 def test_one_changed_value_is_another_fingerprint() -> None:
