@@ -19,10 +19,10 @@ from tsprune.scores import screen
 
 
 @pytest.fixture
-def differentiable(model: Forecaster) -> Iterator[Forecaster]:
+def differentiable(model: Forecaster) -> Forecaster:
     if isinstance(model, SamplingForecaster):
         pytest.skip("samples its forecasts")
-    yield model
+    return model
 
 
 def test_the_readout_is_the_forecast(differentiable: Forecaster) -> None:

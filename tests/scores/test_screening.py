@@ -83,7 +83,9 @@ class LinearForecaster(Forecaster):
         for index in range(LAYERS):
             path = f"layers.{index}"
             values = [Projection(f"{path}.attention.value", HEADS, HEAD_DIM)] * 3
-            site = AttentionSite("self", f"{path}.attention", f"{path}.attention.out", HEADS, HEAD_DIM, *values)
+            site = AttentionSite(
+                "self", f"{path}.attention", f"{path}.attention.out", HEADS, HEAD_DIM, *values
+            )
             blocks.append(Block(path, (site,), MLPSite(f"{path}.mlp")))
         self.anatomy = Anatomy((Stack("stack", tuple(blocks)),), WIDTH)
 
