@@ -98,8 +98,9 @@ class Forecaster(ABC):
     def readout(self, contexts: Sequence[ArrayLike], horizon: int) -> Tensor:
         """The forecast as a differentiable function of the network, float32 [B, Q, H].
 
-        Exactly `forecast(contexts, horizon).quantiles`, on the way to which upstream switches
-        gradients off. Parameters and, by hooks, activations are what one can differentiate by.
+        This is `forecast(contexts, horizon).quantiles`, on the way to which upstream switches
+        gradients off; equal up to rounding, as torch takes other attention kernels where gradients
+        are recorded. One can differentiate by parameters and, with hooks, by activations.
 
         Raises TspruneError for more than `readout_horizon` steps (upstream cuts the gradient between
         the passes of an autoregressive forecast), and for models that sample: a draw has no gradient.

@@ -223,13 +223,24 @@ def _terms(
 
 
 def _products(point: Point, calls: Sequence[tuple[Tensor, Tensor | None]], count: int) -> Tensor:
-    """Gradient x activation per window and feature, summed over calls and positions: [B, F]."""
-    total = torch.zeros(count, 1, dtype=torch.float64)
+    """Gradient x activation per window and feature, summed over calls and positions: [B, F].
+
+    A call is of all windows (several rows of a window follow each other), or calls share them out.
+    """
+    parts = []
     for activation, gradient in calls:
         if gradient is not None:
             product = point.windows_first((activation * gradient).detach()).double().cpu()
-            total = total + product.reshape(count, -1, product.shape[-1]).sum(1)
-    return total
+            parts.append(product.flatten(1, -2).sum(1))
+    if not parts:
+        return torch.zeros(count, 1, dtype=torch.float64)
+    if all(len(part) % count == 0 for part in parts):
+        return torch.stack([part.unflatten(0, (count, -1)).sum(1) for part in parts]).sum(0)
+    rows = torch.cat(parts)
+    if len(rows) == count:
+        return rows  # in whatever order: what follows are sums over windows, the same at all points
+    # windows cannot be told apart; the square of their sum has the right expectation, too
+    return torch.cat([rows.sum(0, keepdim=True), torch.zeros(count - 1, rows.shape[1], dtype=rows.dtype)])
 
 
 def _of(anatomy: Anatomy, component: Component, products: Tensor) -> Array:
