@@ -65,15 +65,6 @@ class CellKey:
         return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
 
 
-def cell_key(
-    ablation: Ablation, configuration: Configuration, *, checkpoint: str, protocol: str, reference: str
-) -> CellKey:
-    """The key of `ablation` on `configuration`."""
-    return CellKey(
-        checkpoint, ablation, configuration.name, windows_fingerprint(configuration), protocol, reference
-    )
-
-
 def windows_fingerprint(configuration: Configuration) -> str:
     """SHA-256 of one configuration's windows; see `Suite.fingerprint`."""
     return Suite("", (configuration,)).fingerprint
