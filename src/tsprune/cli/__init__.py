@@ -12,6 +12,7 @@ from tsprune.cli.heads_at import heads_at
 from tsprune.cli.models import models
 from tsprune.cli.output import err
 from tsprune.cli.rank import rank
+from tsprune.cli.results import results
 from tsprune.cli.study import study
 from tsprune.cli.sweep import sweep
 from tsprune.cli.verify import verify
@@ -23,7 +24,8 @@ app = typer.Typer(
     rich_markup_mode="rich",
     help="Find, explain and remove redundancy in pretrained time series foundation models.",
 )
-for command in (study, evaluate, anatomy, rank, sweep, heads_at, verify, models):  # the order of --help
+# the order of --help
+for command in (study, evaluate, anatomy, rank, sweep, results, heads_at, verify, models):
     app.command()(command)
 
 

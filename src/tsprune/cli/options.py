@@ -37,6 +37,13 @@ ConfigsOption = Annotated[
 ]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")]
 BatchOption = Annotated[int, typer.Option(min=1, help="Windows forecast together.")]
+StoreOption = Annotated[
+    Path | None,
+    typer.Option(
+        "--store",
+        help="File that keeps finished work, made if it is not there: a run that was stopped goes on.",
+    ),
+]
 SeedOption = Annotated[int, typer.Option(help="Seed of everything that is random.")]
 ByOption = Annotated[
     str,

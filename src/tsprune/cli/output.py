@@ -19,7 +19,7 @@ out, err = Console(), Console(stderr=True)
 
 
 @contextmanager
-def progress_bar(label: str) -> Iterator[Callable[[int, int], None]]:
+def progress_bar(label: str, *, quiet: bool = False) -> Iterator[Callable[[int, int], None]]:
     columns = (
         TextColumn("{task.description}"),
         BarColumn(),
@@ -29,7 +29,7 @@ def progress_bar(label: str) -> Iterator[Callable[[int, int], None]]:
         TimeRemainingColumn(),
     )
     # where nobody watches (a log, a pipe) there is no bar
-    with Progress(*columns, console=err, disable=not err.is_terminal) as progress:
+    with Progress(*columns, console=err, disable=quiet or not err.is_terminal) as progress:
         task = progress.add_task(label, total=None)
         yield lambda done, total: progress.update(task, completed=done, total=total)
 
@@ -69,3 +69,10 @@ def print_skipped(skipped: list[tuple[str, str]]) -> None:
         err.print(f"[yellow]{len(skipped)} left out:[/]")
         for what, reason in skipped:
             err.print(f"  {what}: {reason}", markup=False, highlight=False)
+
+
+def print_failed(failed: list[tuple[str, str]]) -> None:
+    """The cells of a sweep that raised."""
+    err.print(f"[red]failed cells: {len(failed)}[/] (the next run with this store tries them again)")
+    for what, error in failed:
+        err.print(f"  {what}: {error}", markup=False, highlight=False, soft_wrap=True)

@@ -14,6 +14,7 @@ from tsprune.cli.options import (
     DeviceOption,
     JsonOption,
     SeedOption,
+    StoreOption,
     open_model,
     open_suite,
     output_folder,
@@ -39,6 +40,7 @@ def study(
     ] = None,
     batch_size: BatchOption = 64,
     device: DeviceOption = None,
+    store: StoreOption = None,
     picture: Annotated[
         Path | None, typer.Option(help="Also draw the results as one static picture (.svg).")
     ] = None,
@@ -63,7 +65,15 @@ def study(
             # the models' sweeps differ in length; the bar treats them as equal shares
             update(order.index(name) * 1000 + round(1000 * done / total), 1000 * len(order))
 
-        result = run_study(loaded, suite, percent=percent, seed=seed, batch_size=batch_size, progress=report)
+        result = run_study(
+            loaded,
+            suite,
+            percent=percent,
+            seed=seed,
+            batch_size=batch_size,
+            progress=report,
+            store=store,
+        )
     write_results(result, output)
     write_report(result, output / "report.html")
     if picture is not None:

@@ -53,6 +53,8 @@ class Chronos2(Forecaster):
         self.upstream = Chronos2Pipeline(model)
         self.anatomy = anatomy(model.config)
         self.context_length = model.chronos_config.context_length
+        patch, most = model.chronos_config.output_patch_size, model.chronos_config.max_output_patches
+        self.readout_horizon = patch * most
 
     def forecast(self, contexts: Sequence[ArrayLike], horizon: int) -> Forecast:
         series = [torch.from_numpy(x[-self.context_length :]) for x in checked_contexts(contexts, horizon)]

@@ -30,6 +30,7 @@ class ChronosBolt(Forecaster):
         self.anatomy = t5.anatomy(model.config)
         self.context_length = model.chronos_config.context_length
         self.levels = tuple(model.chronos_config.quantiles)
+        self.readout_horizon = model.chronos_config.prediction_length
 
     def forecast(self, contexts: Sequence[ArrayLike], horizon: int) -> Forecast:
         series = [torch.from_numpy(context) for context in checked_contexts(contexts, horizon)]

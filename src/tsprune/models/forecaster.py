@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from tsprune.anatomy import Anatomy
 from tsprune.errors import TspruneError
+from tsprune.models.gradients import Gradients
 
 LEVELS: tuple[float, ...] = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9)
 
@@ -50,6 +51,7 @@ class Forecaster(ABC):
     upstream : the object users of the upstream package work with
     reference_horizon : steps that reference activations are recorded over; many where the horizon
         is part of the sequence that the network sees
+    readout_horizon : steps that one pass of the network forecasts, over which `readout` has gradients
     """
 
     name: str
@@ -59,6 +61,7 @@ class Forecaster(ABC):
     context_length: int
     upstream: object
     reference_horizon: int = 1
+    readout_horizon: int = 1
 
     @property
     def device(self) -> torch.device:
@@ -83,8 +86,39 @@ class Forecaster(ABC):
         """The network's own output on the contexts, without sampling, decoding or rescaling.
 
         Returns a tensor whose first dimension is B (a family may run several passes per series;
-        their outputs follow each other in later dimensions).
+        their outputs follow each other in later dimensions). Its gradient may be switched off; see
+        `differentiable_output`.
         """
+
+    def differentiable_output(self, contexts: Sequence[ArrayLike]) -> Tensor:
+        """`teacher_forced` with its gradient in every family, also where upstream switches it off."""
+        with torch.enable_grad(), Gradients():
+            return self.teacher_forced(contexts)
+
+    def readout(self, contexts: Sequence[ArrayLike], horizon: int) -> Tensor:
+        """The forecast as a differentiable function of the network, float32 [B, Q, H].
+
+        This is `forecast(contexts, horizon).quantiles`, on the way to which upstream switches
+        gradients off; equal up to rounding, as torch takes other attention kernels where gradients
+        are recorded. One can differentiate by parameters and, with hooks, by activations.
+
+        Raises TspruneError for more than `readout_horizon` steps (upstream cuts the gradient between
+        the passes of an autoregressive forecast), and for models that sample: a draw has no gradient.
+        """
+        if horizon > self.readout_horizon:
+            raise TspruneError(
+                f"{self.name} has gradients over one pass, {self.readout_horizon} steps, not over {horizon}"
+            )
+        with torch.enable_grad(), Gradients() as gradients:
+            forecast = self.forecast(contexts, horizon)
+        quantiles = self._readout_quantiles(gradients.left[-1], len(contexts), horizon)
+        if not np.array_equal(quantiles.detach().cpu().numpy(), forecast.quantiles, equal_nan=True):
+            raise TspruneError(f"{self.name}: no tensor with a gradient is equal to its forecast")
+        return quantiles
+
+    def _readout_quantiles(self, output: Tensor, count: int, horizon: int) -> Tensor:
+        """Quantiles [count, Q, horizon] from the tensor that upstream last takes out of torch."""
+        return output
 
     @abstractmethod
     def save(self, directory: Path) -> None:
@@ -102,6 +136,11 @@ class SamplingForecaster(Forecaster):
 
     samples: int
     seed: int = 0
+
+    def readout(self, contexts: Sequence[ArrayLike], horizon: int) -> Tensor:
+        raise TspruneError(
+            f"{self.name} samples its forecasts, which have no gradient; use differentiable_output"
+        )
 
     def from_samples(self, paths: NDArray[np.float32]) -> Forecast:
         """The forecast of sampled paths [B, S, H], quantiles as gluonts' SampleForecast has them."""

@@ -32,6 +32,7 @@ class Moirai2(Forecaster):
         self.anatomy = moirai_base.anatomy(module)
         self.context_length = context
         self.levels = tuple(module.quantile_levels)
+        self.readout_horizon = module.patch_size * module.num_predict_token
         self.upstream = Moirai2Forecast(
             prediction_length=1,
             target_dim=1,

@@ -92,6 +92,7 @@ class TimesFM(Forecaster):
         self.module = module.eval()
         self.context_length = context_length
         self.anatomy = anatomy(module.config)
+        self.readout_horizon = module.o
         # the wrapper builds a model of its own, of the class's fixed size: replace it, do not build it
         self.upstream = TimesFM_2p5_200M_torch.__new__(TimesFM_2p5_200M_torch)
         self.upstream.model = module
@@ -124,6 +125,9 @@ class TimesFM(Forecaster):
         with torch.no_grad():
             _, outputs = self.upstream.forecast(horizon, list(series))
         return Forecast(np.ascontiguousarray(outputs[..., 1:].transpose(0, 2, 1), dtype=np.float32), LEVELS)
+
+    def _readout_quantiles(self, output: Tensor, count: int, horizon: int) -> Tensor:
+        return output[:count, :horizon, 1:].transpose(1, 2)  # the mean comes first
 
     def teacher_forced(self, contexts: Sequence[ArrayLike]) -> Tensor:
         """Normalised outputs after every patch, for the series and its negative.

@@ -13,7 +13,7 @@ from tsprune.ablation import Ablation
 from tsprune.data.suite import Configuration, Suite
 from tsprune.explain.forecast_traits import dominant_period, parroting, seasonal_share
 from tsprune.models.forecaster import Forecast
-from tsprune.sweep.engine import CLEAN, SweepResult
+from tsprune.sweep.result import CLEAN, SweepResult
 
 TRAITS = ("parroting", "seasonality")
 

@@ -14,6 +14,7 @@ from __future__ import annotations
 import dataclasses
 import time
 from collections.abc import Callable, Sequence
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -23,6 +24,7 @@ from tsprune.ablation import Ablation
 from tsprune.anatomy import Component
 from tsprune.data.pocket import pocket
 from tsprune.data.suite import Suite
+from tsprune.errors import TspruneError
 from tsprune.evaluation import Prepared, evaluate, geometric_mean_ratios, prepare
 from tsprune.models import load
 from tsprune.models.forecaster import Forecaster, SamplingForecaster
@@ -34,7 +36,9 @@ from tsprune.study.experiments import LayerUnit, Plan, PrunedHeads, plan
 from tsprune.study.manifest import checkpoint_sha256, manifest
 from tsprune.study.mechanism import Mechanism, measure
 from tsprune.study.result import Claim, Example, ModelStudy, Study
-from tsprune.sweep.engine import BATCH_SIZE, CLEAN, Masks, SweepResult, run
+from tsprune.sweep.engine import BATCH_SIZE, run
+from tsprune.sweep.result import CLEAN, Masks, SweepResult
+from tsprune.sweep.store import Store
 
 DEFAULT_MODELS = ("bundled:timesfm", "bundled:chronos-bolt")
 # upstream draws 20 to 256 for a final score; a study forecasts every window hundreds of times, and its
@@ -53,6 +57,7 @@ class _Settings:
     seed: int
     batch_size: int
     calibration: Masks
+    store: Store | None
 
 
 def study(
@@ -64,6 +69,7 @@ def study(
     samples: int = STUDY_SAMPLES,
     batch_size: int = BATCH_SIZE,
     progress: Progress | None = None,
+    store: Store | str | Path | None = None,
 ) -> Study:
     """Runs the study of one or more checkpoints; see `Study` for what comes back.
 
@@ -72,12 +78,28 @@ def study(
     percent : X of heads@Xpp
     seed : of the random strategies, the calibration split and the bootstrap
     samples : paths per window that models given by name draw, if they sample; loaded ones keep theirs
+    store : a results store, or the path of one: its cells are not computed again, and what is
+        computed is kept there batch by batch, so that a study that was stopped goes on
 
-    Raises TspruneError for an unknown model or a suite without windows.
+    Raises TspruneError for an unknown model or a suite without windows, and for an ablation that
+    fails: the tables need them all.
     """
+    if isinstance(store, str | Path):
+        with Store(store) as opened:
+            return study(
+                models,
+                suite,
+                percent=percent,
+                seed=seed,
+                samples=samples,
+                batch_size=batch_size,
+                progress=progress,
+                store=opened,
+            )
     suite = pocket() if suite is None else suite
     prepared = [prepare(configuration) for configuration in suite.configurations]
-    settings = _Settings(percent, seed, batch_size, calibration_masks(suite, fraction=0.5, seed=seed))
+    masks = calibration_masks(suite, fraction=0.5, seed=seed)
+    settings = _Settings(percent, seed, batch_size, masks, store)
     studies: list[ModelStudy] = []
     claims: list[Claim] = []
     skipped: dict[tuple[str, str], None] = {}
@@ -127,7 +149,9 @@ def _study_model(
         keep=keep,
         prepared=prepared,
         progress=report,
+        store=settings.store,
     )
+    _require_all(result)
     ratios = geometric_mean_ratios(baseline)
     heads = _heads_table(result, wanted, ranking)
     mechanism: Mechanism | None = None
@@ -166,6 +190,15 @@ def _study_model(
     headline = _headline(model, suite, prepared, settings, ranking, wanted, result)
     skipped = list(dict.fromkeys([*baseline.attrs["skipped"], *result.skipped]))
     return one, model_claims(one, headline, mechanism), skipped
+
+
+def _require_all(result: SweepResult) -> None:
+    for (ablation, configuration), error in result.failed.items():
+        what = " ".join(component.address for component in ablation.components) or "no ablation"
+        raise TspruneError(
+            f"{len(result.failed)} cells of the study failed, the first on {configuration} ({what}): "
+            f"{error}; what is finished stays in the store"
+        )
 
 
 def _pruned(wanted: Plan, strategy: str, percent: int) -> Ablation | None:
@@ -307,6 +340,14 @@ def _headline(
     if len(pool) < count or len(mlps) < 2:
         return Headline(count, len(ranking), addresses, None)
     ablation = Ablation((*remove_ranked(pool, count, "high-to-low"), *mlps))
-    second = run(model, suite, [ablation], batch_size=settings.batch_size, prepared=prepared)
+    second = run(
+        model,
+        suite,
+        [ablation],
+        batch_size=settings.batch_size,
+        prepared=prepared,
+        store=settings.store,
+    )
+    _require_all(second)
     report = {name: ~mask for name, mask in settings.calibration.items()}
     return Headline(count, len(ranking), addresses, second.change(ablation, report))
