@@ -223,13 +223,13 @@ def _units(anatomy: Anatomy) -> _Units:
             (layer, projection.module)
             for layer, block in enumerate(stack.blocks)
             for site in block.attention
-            if site.kind == "cross"
+            if site.kind == "cross" and site.heads
             for projection in (site.key, site.value)
         )
 
     def sublayers(block: Block) -> tuple[_Sublayer, ...]:
         attention = (_Sublayer(site.module, site.output) for site in block.attention)
-        return (*attention, _Sublayer(None, block.mlp.output))
+        return (*attention, *([_Sublayer(None, block.mlp.output)] if block.mlp else []))
 
     stacks = anatomy.stacks
     return _Units(
@@ -326,14 +326,14 @@ class Replay:
             yield
 
     def _position(self, component: Component) -> tuple[int, int, int]:
-        """(stack, layer, sublayer) of where `component` first changes anything."""
+        """(stack, block, sublayer) positions of where `component` first changes anything."""
         block = self._anatomy.block(component)
         kinds = [site.kind for site in block.attention]
         sublayer = 0 if component.kind == "layer" else len(kinds)
         if component.attention is not None:
             sublayer = kinds.index(component.attention)
         stack = [stack.name for stack in self._anatomy.stacks].index(component.stack)
-        return stack, component.layer, sublayer
+        return stack, self._anatomy.block_position(component), sublayer
 
     def _patch(self, patches: ExitStack, path: str, forward: Callable[..., Any]) -> None:
         patches.enter_context(_forward(self._module, path, forward))

@@ -61,9 +61,8 @@ def query_key(model: Forecaster, site: AttentionSite, variant: Variant) -> tuple
 
     `paper` is the plain projections, `effective` has what acts on q . k per dimension folded in.
     """
-    heads = list(range(site.heads))
-    query = head_weights(model, site.query, heads).double()
-    key = head_weights(model, site.key, [site.key_head(head) for head in heads]).double()
+    query = head_weights(model, site.query, list(range(site.heads))).double()
+    key = head_weights(model, site.key, [site.key_head(head) for head in site.numbers]).double()
     if variant == "effective":
         query = query * query_key_factor(model, site)
     return query, key
@@ -76,14 +75,16 @@ def stable_ranks(model: Forecaster) -> pd.DataFrame:
     """
     rows = []
     for stack in model.anatomy.stacks:
-        for layer, block in enumerate(stack.blocks):
+        for layer, block in stack.numbered():
             for site in block.attention:
+                if not site.heads:  # of a pruned model: only its output bias is left
+                    continue
                 # nearly all the time goes into the two QRs, so both variants share them: W_Q D = Q (R D)
                 query, key = map(triangular, query_key(model, site, "paper"))
                 scaled = query * query_key_factor(model, site)
                 plain = stable_rank(torch.linalg.svdvals(query @ key.mT)).tolist()
                 effective = stable_rank(torch.linalg.svdvals(scaled @ key.mT)).tolist()
-                for head in range(site.heads):
+                for place, head in enumerate(site.numbers):
                     component = Component(stack.name, layer, site.kind, head)
                     rows.append(
                         {
@@ -92,8 +93,8 @@ def stable_ranks(model: Forecaster) -> pd.DataFrame:
                             "layer": layer,
                             "attention": site.kind,
                             "head": head,
-                            "stable_rank": plain[head],
-                            "stable_rank_effective": effective[head],
+                            "stable_rank": plain[place],
+                            "stable_rank_effective": effective[place],
                         }
                     )
     return pd.DataFrame(rows)

@@ -62,12 +62,16 @@ def layer_units(anatomy: Anatomy) -> dict[LayerUnit, Ablation]:
     """Heads, MLP and both, of every layer of every stack."""
     found: dict[LayerUnit, Ablation] = {}
     for stack in anatomy.stacks:
-        for layer in range(len(stack.blocks)):
-            heads = anatomy.select(f"{stack.name}.{layer}.*.head.*")
-            mlp = Component(stack.name, layer, mlp=True)
-            found[LayerUnit(stack.name, layer, "heads")] = Ablation(heads)
-            found[LayerUnit(stack.name, layer, "mlp")] = Ablation((mlp,))
-            found[LayerUnit(stack.name, layer, "both")] = Ablation((*heads, mlp))
+        for layer, block in stack.numbered():
+            heads = tuple(
+                Component(stack.name, layer, site.kind, head)
+                for site in block.attention
+                for head in site.numbers
+            )
+            mlp = () if block.mlp is None else (Component(stack.name, layer, mlp=True),)
+            for unit, components in (("heads", heads), ("mlp", mlp), ("both", (*heads, *mlp))):
+                if components:
+                    found[LayerUnit(stack.name, layer, unit)] = Ablation(components)
     return found
 
 
