@@ -245,7 +245,9 @@ class Toto(SamplingForecaster):
     def upstream_config(self, config: Mapping[str, Any]) -> dict[str, Any] | None:
         """Whole layers can go if those over time and over variates still alternate regularly."""
         kinds = [block.attention[0].kind for block in self.anatomy.stacks[0].blocks if block.attention]
-        pattern = toto_uneven.alternation(kinds) if self.anatomy.whole_layers else None
+        pattern = None
+        if self.anatomy.whole_layers and len(kinds) > 1:  # upstream looks at a second layer
+            pattern = toto_uneven.alternation(kinds)
         return {**config, "num_layers": len(kinds), **pattern} if pattern else None
 
 
