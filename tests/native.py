@@ -76,8 +76,13 @@ def _toto(pipeline: Any) -> NDArray[Any]:
 
 def _moirai(pipeline: Any) -> NDArray[Any]:
     values = torch.tensor(CONTEXTS[0])[None, :, None]
-    with pipeline.hparams_context(prediction_length=HORIZON, context_length=48, num_samples=4), torch.no_grad():
-        paths = pipeline(values, torch.ones_like(values, dtype=torch.bool), torch.zeros(1, 48, dtype=torch.bool))
+    with (
+        pipeline.hparams_context(prediction_length=HORIZON, context_length=48, num_samples=4),
+        torch.no_grad(),
+    ):
+        paths = pipeline(
+            values, torch.ones_like(values, dtype=torch.bool), torch.zeros(1, 48, dtype=torch.bool)
+        )
     return np.asarray(paths)
 
 
