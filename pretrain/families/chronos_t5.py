@@ -44,7 +44,7 @@ class Size:
     hidden: int = 512
     tokens: int = 1024
     horizon: int = 64
-    contexts: tuple[int, int, int] = (64, 128, 256)
+    contexts: tuple[int, int, int] = (64, 128, 192)
     buckets: int = 64
     distance: int = 256
     series_length: int = 2304
@@ -100,8 +100,11 @@ def config(size: Size) -> T5Config:
 
 
 class ChronosT5Objective:
-    def __init__(self, size: Size | None = None) -> None:
+    """compiled : whether to compile the forward, which saves a third of a step after some minutes"""
+
+    def __init__(self, size: Size | None = None, *, compiled: bool = True) -> None:
         self.size = size or Size()
+        self.compiled = compiled
         self.window_length = self.size.context + self.size.horizon
         self.series_length = self.size.series_length
         settings = config(self.size).chronos_config
@@ -119,6 +122,8 @@ class ChronosT5Objective:
             for name, parameter in model.named_parameters():
                 if name.endswith((".o.weight", ".wo.weight")):
                     parameter.mul_(0.3)
+        if self.compiled:
+            model.forward = torch.compile(model.forward)  # type: ignore[method-assign]
         return model
 
     def loss(self, model: nn.Module, windows: Windows, step: int, progress: float) -> Losses:
@@ -159,4 +164,4 @@ def hidden_values(shape: tuple[int, ...], rng: np.random.Generator) -> NDArray[n
     size = np.maximum(1, (share * length).astype(int))
     start = (rng.random((count, 1)) * (length - size)).astype(int)
     position = np.arange(length)[None]
-    return (position >= start) & (position < start + size)
+    return np.asarray((position >= start) & (position < start + size))

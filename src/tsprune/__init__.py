@@ -1,5 +1,12 @@
 """Find, explain and remove redundancy in pretrained time series foundation models."""
 
+import os
+
+# read when torch and the hub client load: waiting threads that spin make few cores slow (2 to 40
+# times on a busy machine), and nothing here may report to anyone
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
+
 from tsprune import data
 from tsprune.ablation import Ablation, ablate
 from tsprune.anatomy import Anatomy, Component

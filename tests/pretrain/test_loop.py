@@ -48,7 +48,7 @@ def tokens() -> Objective:
         contexts=(24, 32, 48),
         series_length=80,
     )
-    return chronos_t5.ChronosT5Objective(size)
+    return chronos_t5.ChronosT5Objective(size, compiled=False)
 
 
 def patches() -> Objective:

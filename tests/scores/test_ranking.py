@@ -13,6 +13,7 @@ from tests.toy import HEADS, LAYERS, Toy
 from tsprune.errors import TspruneError
 from tsprune.models import Forecaster
 from tsprune.scores import rank, stable_ranks
+from tsprune.scores.spectrum import SPECTRUM_SCORES, spectra
 
 SUBLAYER = ["stack", "layer", "attention"]
 
@@ -29,6 +30,14 @@ def test_ranks_order_the_heads_of_each_sublayer(model: Forecaster, by: str) -> N
     pd.testing.assert_series_equal(frame["score"], frame[by], check_names=False)
     for _, group in frame.groupby(SUBLAYER):
         assert sorted(group["rank"]) == list(range(1, len(group) + 1))
+        assert group.sort_values("rank")["score"].is_monotonic_decreasing
+
+
+@pytest.mark.parametrize("by", SPECTRUM_SCORES)
+def test_other_scores_of_the_weights_order_them_too(model: Forecaster, by: str) -> None:
+    frame = rank(model, by).set_index("address")
+    assert frame["score"].to_dict() == spectra(model).set_index("address")[by].to_dict()
+    for _, group in frame.groupby(SUBLAYER):
         assert group.sort_values("rank")["score"].is_monotonic_decreasing
 
 
@@ -71,6 +80,6 @@ def test_the_table_of_stable_ranks_is_not_changed() -> None:
 
 def test_an_unknown_score_is_an_error() -> None:
     with pytest.raises(
-        TspruneError, match="unknown score 'size'; one of: stable_rank, stable_rank_effective"
+        TspruneError, match="unknown score 'size'; one of: stable_rank, stable_rank_effective, entropic_rank"
     ):
         rank(Toy(), "size")

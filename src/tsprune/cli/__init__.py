@@ -1,0 +1,35 @@
+"""The command line: every command is a thin call into the API, one file each."""
+
+from __future__ import annotations
+
+import sys
+
+import typer
+
+from tsprune.cli.anatomy import anatomy
+from tsprune.cli.evaluate import evaluate
+from tsprune.cli.heads_at import heads_at
+from tsprune.cli.models import models
+from tsprune.cli.output import err
+from tsprune.cli.rank import rank
+from tsprune.cli.study import study
+from tsprune.cli.sweep import sweep
+from tsprune.errors import TspruneError
+
+app = typer.Typer(
+    add_completion=False,
+    no_args_is_help=True,
+    rich_markup_mode="rich",
+    help="Find, explain and remove redundancy in pretrained time series foundation models.",
+)
+for command in (study, evaluate, anatomy, rank, sweep, heads_at, models):  # the order of --help
+    app.command()(command)
+
+
+def main() -> None:
+    """Entry point: a user's mistake is one line on stderr and exit code 2."""
+    try:
+        app()
+    except TspruneError as error:
+        err.print(f"error: {error}", markup=False, highlight=False, soft_wrap=True)
+        sys.exit(2)

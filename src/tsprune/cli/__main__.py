@@ -1,0 +1,5 @@
+"""`python -m tsprune.cli`."""
+
+from tsprune.cli import main
+
+main()

@@ -1,0 +1,56 @@
+"""`tsprune heads-at`."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from tsprune.cli.options import (
+    BatchOption,
+    ByOption,
+    ConfigsOption,
+    DataOption,
+    DeviceOption,
+    JsonOption,
+    ModelArgument,
+    SeedOption,
+    open_model,
+    open_suite,
+)
+from tsprune.cli.output import print_frame, print_json, print_skipped, progress_bar, records
+
+
+def heads_at(
+    model: ModelArgument,
+    percent: Annotated[float, typer.Option(min=0, help="Loss allowed, in percent.")] = 1.0,
+    by: ByOption = "stable_rank",
+    metric: Annotated[str, typer.Option(help="MASE or CRPS.")] = "MASE",
+    data: DataOption = "pocket",
+    configs: ConfigsOption = None,
+    seed: SeedOption = 0,
+    batch_size: BatchOption = 64,
+    device: DeviceOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """How many heads of each layer must stay for a loss of at most X percent (heads@Xpp)."""
+    from tsprune.pruning import heads_at as run_heads_at
+
+    suite = open_suite(data, configs)
+    loaded = open_model(model, device)
+    with progress_bar("heads-at") as update:
+        frame = run_heads_at(
+            loaded,
+            suite,
+            percent,
+            by=by,
+            metric=metric,  # type: ignore[arg-type]
+            seed=seed,
+            batch_size=batch_size,
+            progress=update,
+        )
+    if as_json:
+        print_json(records(frame))
+        return
+    print_frame(frame, f"{model} on {suite.name}: heads@{percent:g}pp by {by}")
+    print_skipped(frame.attrs["skipped"])

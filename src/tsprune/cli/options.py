@@ -1,0 +1,89 @@
+"""What several commands take, and how it is opened: models, suites, folders."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from tsprune.errors import TspruneError
+
+if TYPE_CHECKING:
+    from tsprune.data.suite import Suite
+    from tsprune.models.forecaster import Forecaster
+
+ModelArgument = Annotated[
+    str,
+    typer.Argument(
+        metavar="MODEL",
+        help="bundled:NAME, a directory with a checkpoint in the upstream format, or a hub id such as "
+        "amazon/chronos-bolt-small.",
+    ),
+]
+DataOption = Annotated[
+    str,
+    typer.Option(
+        "--data",
+        help="[bold]pocket[/] (real series that come with tsprune), or the root folder of a GIFT-Eval copy.",
+    ),
+]
+ConfigsOption = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--configs", help="Only these configurations, e.g. ett1/H/short or 'ett1/*/short'; repeatable."
+    ),
+]
+JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")]
+BatchOption = Annotated[int, typer.Option(min=1, help="Windows forecast together.")]
+SeedOption = Annotated[int, typer.Option(help="Seed of everything that is random.")]
+ByOption = Annotated[
+    str,
+    typer.Option(
+        help="Score that orders the heads: stable_rank, stable_rank_effective, entropic_rank, "
+        "query_key_spectral_norm, query_key_frobenius_norm, value_output_spectral_norm, "
+        "value_output_frobenius_norm or weight_magnitude."
+    ),
+]
+DeviceOption = Annotated[
+    str | None, typer.Option(help="cpu, cuda, cuda:1, ...; by default CUDA if there is one.")
+]
+
+
+def open_suite(data: str, configs: list[str] | None) -> Suite:
+    from tsprune.data import gift_eval, pocket
+
+    if data != "pocket":
+        return gift_eval(data, configs)
+    return pocket().only(configs) if configs else pocket()
+
+
+def open_model(name: str, device: str | None) -> Forecaster:
+    from tsprune.models import load
+
+    if device is not None:
+        _check_device(device)
+    return load(name, device=device)
+
+
+def _check_device(device: str) -> None:
+    import torch
+
+    try:
+        torch.zeros(1, device=device)
+    except (RuntimeError, AssertionError, NotImplementedError):
+        raise TspruneError(f"no device {device!r} on this machine; leave --device out, or use cpu") from None
+
+
+def output_folder(path: Path) -> Path:
+    """`path` as a folder that can be written to, made if need be, before hours of work depend on it."""
+    if path.exists() and not path.is_dir():
+        raise TspruneError(f"{path} is a file; name a folder with --out")
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise TspruneError(f"cannot make the folder {path} ({error.strerror})") from None
+    if not os.access(path, os.W_OK):
+        raise TspruneError(f"cannot write to the folder {path}")
+    return path

@@ -1,0 +1,71 @@
+"""What commands print: tables, JSON, progress."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+import typer
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.table import Table
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+out, err = Console(), Console(stderr=True)
+
+
+@contextmanager
+def progress_bar(label: str) -> Iterator[Callable[[int, int], None]]:
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        TextColumn("{task.percentage:>3.0f} %"),
+        TimeElapsedColumn(),
+        TextColumn("left"),
+        TimeRemainingColumn(),
+    )
+    # where nobody watches (a log, a pipe) there is no bar
+    with Progress(*columns, console=err, disable=not err.is_terminal) as progress:
+        task = progress.add_task(label, total=None)
+        yield lambda done, total: progress.update(task, completed=done, total=total)
+
+
+def records(frame: pd.DataFrame) -> list[dict[str, Any]]:
+    """Rows for JSON, numbers to the last bit; what is missing or infinite is null."""
+    known = frame.notna() & ~frame.isin([float("inf"), float("-inf")])
+    rows: list[dict[str, Any]] = frame.astype(object).where(known, None).to_dict("records")
+    return rows
+
+
+def print_json(value: object) -> None:
+    typer.echo(json.dumps(value, indent=2))
+
+
+def _cell(value: object) -> str:
+    if value is None or value != value:
+        return "-"
+    return f"{value:.4f}" if isinstance(value, float) else str(value)
+
+
+def print_frame(frame: pd.DataFrame, title: str, columns: list[str] | None = None) -> None:
+    chosen = list(frame.columns) if columns is None else columns
+    table = Table(title=title, title_justify="left")
+    for column in chosen:
+        numeric = frame[column].dtype.kind in "fiu"
+        # what names a row stays whole in a narrow terminal
+        whole = column in ("address", "configuration")
+        table.add_column(column.replace("_", " "), justify="right" if numeric else "left", no_wrap=whole)
+    for row in frame[chosen].itertuples(index=False):
+        table.add_row(*(_cell(value) for value in row))
+    out.print(table)
+
+
+def print_skipped(skipped: list[tuple[str, str]]) -> None:
+    if skipped:
+        err.print(f"[yellow]{len(skipped)} left out:[/]")
+        for what, reason in skipped:
+            err.print(f"  {what}: {reason}", markup=False, highlight=False)

@@ -1,0 +1,76 @@
+"""Scores of attention heads from their weights alone: spectra and norms of W_Q W_K^T and W_V W_O.
+
+Both products are d_model x d_model of rank at most head_dim and never formed: their singular values
+are those of R_1 R_2^T with the QR factors of the two sides (see `stable_rank`).
+"""
+
+from __future__ import annotations
+
+import pandas as pd
+import torch
+from torch import Tensor
+
+from tsprune.anatomy import AttentionSite, Component
+from tsprune.models.forecaster import Forecaster
+from tsprune.scores.stable_rank import head_weights, query_key, singular_values
+
+SPECTRUM_SCORES = (
+    "entropic_rank",
+    "query_key_spectral_norm",
+    "query_key_frobenius_norm",
+    "value_output_spectral_norm",
+    "value_output_frobenius_norm",
+    "weight_magnitude",
+)
+
+
+def entropic_rank(values: Tensor) -> Tensor:
+    """Effective number of modes of singular values [..., n], between 1 and n; NaN where all are 0.
+
+    exp of the entropy of p = s^2 / sum s^2. Source: Roy & Vetterli (2007), The effective rank,
+    with squared singular values (energy) as in the stable rank.
+    """
+    share = values**2 / (values**2).sum(-1, keepdim=True)
+    return torch.exp(torch.special.entr(share).sum(-1))
+
+
+def value_output(model: Forecaster, site: AttentionSite) -> tuple[Tensor, Tensor]:
+    """(W_V, W_O^T) of every head of a site, each float64 [heads, d_model, head_dim].
+
+    W_V W_O is what a head writes to the residual stream for a unit of attention to a position.
+    """
+    heads = range(site.heads)
+    value = head_weights(model, site.value, [site.key_head(head) for head in heads]).double()
+    weight = model.module.get_submodule(site.output).get_parameter("weight").detach().double()
+    return value, torch.stack([weight[:, site.columns(head)] for head in heads])
+
+
+def spectra(model: Forecaster) -> pd.DataFrame:
+    """Weight scores of every head, one row a head in order of execution.
+
+    Columns: address, and `SPECTRUM_SCORES`: the entropic rank of W_Q W_K^T; largest singular value
+    and Frobenius norm of W_Q W_K^T and of W_V W_O; and weight_magnitude, the root mean square of the
+    head's own weights (query, key, value, output).
+    """
+    rows = []
+    for stack in model.anatomy.stacks:
+        for layer, block in enumerate(stack.blocks):
+            for site in block.attention:
+                addresses = [Component(stack.name, layer, site.kind, h).address for h in range(site.heads)]
+                rows.append(pd.DataFrame({"address": addresses, **_site_scores(model, site)}))
+    return pd.concat(rows, ignore_index=True)
+
+
+def _site_scores(model: Forecaster, site: AttentionSite) -> dict[str, list[float]]:
+    sides = (*query_key(model, site, "paper"), *value_output(model, site))
+    attention, writing = singular_values(*sides[:2]), singular_values(*sides[2:])
+    mean_square = torch.stack([(side**2).mean((-2, -1)) for side in sides]).mean(0)
+    columns = (
+        entropic_rank(attention),
+        attention.amax(-1),
+        attention.norm(dim=-1),
+        writing.amax(-1),
+        writing.norm(dim=-1),
+        mean_square.sqrt(),
+    )
+    return {name: column.tolist() for name, column in zip(SPECTRUM_SCORES, columns, strict=True)}
