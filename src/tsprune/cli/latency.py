@@ -36,16 +36,13 @@ def latency(
         where = machine()
     frame = frame.assign(model=[(model, other)[i % 2] for i in range(len(frame))])
     if as_json:
-        print_json(
-            {"machine": where, "context": context, "horizon": horizon, "dtype": dtype, "rows": records(frame)}
-        )
+        asked = {"context": context, "horizon": horizon, "rounds": rounds, "dtype": dtype}
+        print_json({"machine": where, **asked, "rows": records(frame)})
         return
     shown = ["model", "batch", "ms", "ms_low", "ms_high", "ratio", "ratio_low", "ratio_high"]
     print_frame(frame, f"context {context}, horizon {horizon}, {dtype}, {rounds} rounds", shown)
     print_frame(frame, "sizes", ["model", "batch", "parameters", "gflops", "weights_mb", "peak_mb"])
-    out.print(
-        f"{where}. Intervals: 95 %, of the median. Ratio: {other} / {model}; below 1 is faster.",
-        highlight=False,
-    )
+    note = f"{where}. Intervals: 95 %, of the median. Ratio: {other} / {model}; below 1 is faster."
+    out.print(note, highlight=False, soft_wrap=True)
     if any(frame["ratio_low"].lt(1) & frame["ratio_high"].gt(1)):
         err.print("The interval of a ratio holds 1: no difference was measured there.")

@@ -77,7 +77,8 @@ class _LiveTensors(TorchDispatchMode):
 
     def __init__(self) -> None:
         super().__init__()
-        self.now = self.peak = 0
+        self.now: int = 0
+        self.peak: int = 0
         self._seen: weakref.WeakSet[Any] = weakref.WeakSet()
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
@@ -101,7 +102,8 @@ class _LiveTensors(TorchDispatchMode):
 
 def peak_bytes(call: Callable[[], object]) -> int:
     """The most bytes that tensors made in `call` hold at once (weights and kernels' workspace excluded)."""
-    with _LiveTensors() as live:
+    live = _LiveTensors()
+    with live:
         call()
     return live.peak
 
@@ -143,7 +145,7 @@ def compare(
                     "peak_mb": peak_bytes(call) / 2**20,
                 }
             )
-        seconds = in_turns(*calls, rounds)
+        seconds = in_turns(calls[0], calls[1], rounds)
         ratio = dict(
             zip(("ratio", "ratio_low", "ratio_high"), median_interval(seconds[1] / seconds[0]), strict=True)
         )
