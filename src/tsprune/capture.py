@@ -41,7 +41,7 @@ def point_of(anatomy: Anatomy, component: Component) -> Point:
     A layer has no point of its own (its sublayers do): TspruneError.
     """
     if component.kind == "mlp":
-        return Point(anatomy.block(component).mlp.output, "output")
+        return Point(anatomy.mlp(component).output, "output")
     if component.kind == "layer":
         raise TspruneError(f"{component} is a layer; its sublayers are what can be recorded")
     site = anatomy.site(component)

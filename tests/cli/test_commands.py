@@ -21,7 +21,19 @@ from tests.tiny import TINY
 from tsprune import cli, scores
 from tsprune.study import STUDY_SAMPLES
 
-COMMANDS = ["study", "evaluate", "anatomy", "rank", "sweep", "results", "heads-at", "verify", "models"]
+COMMANDS = [
+    "study",
+    "evaluate",
+    "anatomy",
+    "rank",
+    "sweep",
+    "results",
+    "heads-at",
+    "prune",
+    "latency",
+    "verify",
+    "models",
+]
 
 
 @dataclasses.dataclass(frozen=True)

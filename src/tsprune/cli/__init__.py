@@ -9,8 +9,10 @@ import typer
 from tsprune.cli.anatomy import anatomy
 from tsprune.cli.evaluate import evaluate
 from tsprune.cli.heads_at import heads_at
+from tsprune.cli.latency import latency
 from tsprune.cli.models import models
 from tsprune.cli.output import err
+from tsprune.cli.prune import prune
 from tsprune.cli.rank import rank
 from tsprune.cli.results import results
 from tsprune.cli.study import study
@@ -25,7 +27,19 @@ app = typer.Typer(
     help="Find, explain and remove redundancy in pretrained time series foundation models.",
 )
 # the order of --help
-for command in (study, evaluate, anatomy, rank, sweep, results, heads_at, verify, models):
+for command in (
+    study,
+    evaluate,
+    anatomy,
+    rank,
+    sweep,
+    results,
+    heads_at,
+    prune,
+    latency,
+    verify,
+    models,
+):
     app.command()(command)
 
 

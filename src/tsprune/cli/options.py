@@ -11,6 +11,8 @@ import typer
 from tsprune.errors import TspruneError
 
 if TYPE_CHECKING:
+    import torch
+
     from tsprune.data.suite import Suite
     from tsprune.models.forecaster import Forecaster
 
@@ -76,12 +78,16 @@ def open_suite(data: str, configs: list[str] | None) -> Suite:
     return pocket().only(configs) if configs else pocket()
 
 
-def open_model(name: str, device: str | None, samples: int | None = None) -> Forecaster:
+def open_model(
+    name: str, device: str | None, samples: int | None = None, *, dtype: torch.dtype | None = None
+) -> Forecaster:
+    import torch
+
     from tsprune.models import load
 
     if device is not None:
         _check_device(device)
-    return load(name, device=device, samples=samples)
+    return load(name, device=device, dtype=dtype or torch.float32, samples=samples)
 
 
 def _check_device(device: str) -> None:

@@ -280,4 +280,4 @@ def _centred_ranks(values: Array) -> Array:
     ranks = np.empty_like(values)
     steps = np.arange(1, values.shape[1] + 1) - middle
     np.put_along_axis(ranks, order, np.broadcast_to(steps, values.shape), axis=1)
-    return ranks
+    return np.asarray(ranks)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,12 +11,13 @@ import torch
 from chronos import chronos as upstream_module
 from chronos.chronos import ChronosConfig, ChronosModel, ChronosPipeline, ChronosTokenizer
 from numpy.typing import ArrayLike
-from torch import Tensor
-from transformers import T5ForConditionalGeneration
+from torch import Tensor, nn
+from transformers import T5Config, T5ForConditionalGeneration
 
-from tsprune.models import draws, t5
+from tsprune.anatomy import AttentionSite
+from tsprune.models import draws, pruned, t5
 from tsprune.models.checkpoints import Checkpoint
-from tsprune.models.forecaster import Forecast, SamplingForecaster, checked_contexts
+from tsprune.models.forecaster import Evidence, Forecast, SamplingForecaster, checked_contexts
 from tsprune.models.pretrained import load_pretrained, quiet_horizon
 
 ROWS = 256  # paths that are sampled together: each holds the keys and values of its whole history
@@ -129,8 +130,18 @@ class Chronos(SamplingForecaster):
         ).logits
         return output
 
-    def save(self, directory: Path) -> None:
-        self.module.save_pretrained(directory)
+    def save(self, directory: Path, *, evidence: Evidence | None = None) -> None:
+        with pruned.written(self, directory, evidence) as aside:
+            self.module.save_pretrained(aside)
+
+    def absent_attention(self, site: AttentionSite, output: nn.Linear | None) -> nn.Module:
+        return t5.AbsentT5Attention()
+
+    def adapt(self) -> None:
+        t5.adapt(self.module, self.anatomy)
+
+    def upstream_config(self, config: Mapping[str, Any]) -> dict[str, Any] | None:
+        return t5.upstream_config(self.anatomy, config, cached=True)
 
 
 def _pipeline(model: T5ForConditionalGeneration) -> ChronosPipeline:
@@ -150,4 +161,10 @@ def open_checkpoint(checkpoint: Checkpoint, device: torch.device, dtype: torch.d
     """Loads through the upstream class; TspruneError if weights and config disagree."""
     model = load_pretrained(T5ForConditionalGeneration, checkpoint, dtype, "Chronos-T5", check=_pipeline)
     torch.nn.Module.to(model, device)
+    return Chronos(_pipeline(model), checkpoint.name)
+
+
+def blank(checkpoint: Checkpoint) -> Chronos:
+    """The model that config.json describes, with weights as upstream initialises them."""
+    model = T5ForConditionalGeneration(T5Config.from_dict(dict(checkpoint.config)))
     return Chronos(_pipeline(model), checkpoint.name)

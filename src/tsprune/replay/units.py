@@ -75,13 +75,13 @@ def units_of(anatomy: Anatomy, root: nn.Module) -> Units:
 
 def _sublayers(block: Block) -> tuple[Sublayer, ...]:
     attention = (Sublayer(site.module, site.output) for site in block.attention)
-    return (*attention, Sublayer(None, block.mlp.output))
+    return (*attention, *([Sublayer(None, block.mlp.output)] if block.mlp else []))
 
 
 def _cross(stack: Stack) -> Iterator[tuple[int, str]]:
     for layer, block in enumerate(stack.blocks):
         for site in block.attention:
-            if site.kind == "cross":
+            if site.kind == "cross" and site.heads:
                 yield from ((layer, projection.module) for projection in (site.key, site.value))
 
 
@@ -105,11 +105,11 @@ def _outside(root: nn.Module, blocks: list[str]) -> Iterator[str]:
 
 
 def position_of(anatomy: Anatomy, component: Component) -> tuple[int, int, int]:
-    """(stack, layer, sublayer) of where `component` first changes anything."""
+    """(stack, block, sublayer) positions of where `component` first changes anything."""
     block = anatomy.block(component)
     kinds = [site.kind for site in block.attention]
     sublayer = 0 if component.kind == "layer" else len(kinds)
     if component.attention is not None:
         sublayer = kinds.index(component.attention)
     stack = [stack.name for stack in anatomy.stacks].index(component.stack)
-    return stack, component.layer, sublayer
+    return stack, anatomy.block_position(component), sublayer

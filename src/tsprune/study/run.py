@@ -27,13 +27,14 @@ from tsprune.data.suite import Suite
 from tsprune.errors import TspruneError
 from tsprune.evaluation import Prepared, evaluate, geometric_mean_ratios, prepare
 from tsprune.models import load
+from tsprune.models.checkpoints import checkpoint_sha256
 from tsprune.models.forecaster import Forecaster, SamplingForecaster
 from tsprune.pruning.heads_at import calibration_masks, heads_at_frame
 from tsprune.pruning.strategies import middle_heads, remove_ranked
 from tsprune.scores import rank
 from tsprune.study.claims import HEADLINE_SHARE, PRUNED_PERCENT, Headline, mlp_claim, model_claims
 from tsprune.study.experiments import LayerUnit, Plan, PrunedHeads, plan
-from tsprune.study.manifest import checkpoint_sha256, manifest
+from tsprune.study.manifest import manifest
 from tsprune.study.mechanism import Mechanism, measure
 from tsprune.study.result import Claim, Example, ModelStudy, Study
 from tsprune.sweep.engine import BATCH_SIZE, run
