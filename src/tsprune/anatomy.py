@@ -297,6 +297,13 @@ class Anatomy:
             return TspruneError(f"{component} was already removed from this model")
         return TspruneError(f"{component} is not part of this model{detail}")
 
+    def sites(self) -> Iterator[tuple[Component, AttentionSite]]:
+        """Every attention sublayer, as a component and its description, in order of execution."""
+        for stack in self.stacks:
+            for layer, block in stack.numbered():
+                for site in block.attention:
+                    yield Component(stack.name, layer, site.kind), site
+
     @property
     def whole_layers(self) -> bool:
         """Whether nothing was removed but whole layers."""

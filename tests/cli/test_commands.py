@@ -19,7 +19,7 @@ import tsprune
 from tests.tiny import TINY
 from tsprune import cli
 
-COMMANDS = ["study", "evaluate", "anatomy", "rank", "sweep", "heads-at", "models"]
+COMMANDS = ["study", "evaluate", "anatomy", "rank", "sweep", "heads-at", "prune", "latency", "models"]
 
 
 @dataclasses.dataclass(frozen=True)

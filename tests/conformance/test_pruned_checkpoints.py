@@ -96,7 +96,8 @@ for family, directory, series in json.load(sys.stdin):
         model.samples = 6
     contexts = [np.array(x, dtype=np.float32) for x in series]
     np.save(directory + "-ours.npy", model.forecast(contexts, 11).quantiles)
-    np.save(directory + "-pipeline.npy", forecast_native(family, tsprune.load_pipeline(directory, device="cpu")))
+    pipeline = tsprune.load_pipeline(directory, device="cpu")
+    np.save(directory + "-pipeline.npy", forecast_native(family, pipeline))
 """
 
 NATIVE = """

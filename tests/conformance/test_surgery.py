@@ -256,12 +256,12 @@ def test_stable_ranks_of_what_is_left(pair: Pair) -> None:
 def test_what_cannot_be_removed_is_one_clear_line(pair: Pair) -> None:
     model, pruned, chosen = pair
     for address in chosen[:2]:
-        with pytest.raises(TspruneError, match=f"^{address} was already removed from this model$"):
+        with pytest.raises(TspruneError, match=rf"^{address} was already removed from this model$"):
             prune(pruned, address)
     for stack in model.anatomy.stacks:
-        with pytest.raises(TspruneError, match=f"^nothing would be left of the {stack.name}; keep"):
+        with pytest.raises(TspruneError, match=rf"^nothing would be left of the {stack.name}; keep"):
             prune(model, f"{stack.name}.*")
-    with pytest.raises(TspruneError, match="^nothing to remove"):
+    with pytest.raises(TspruneError, match=r"^nothing to remove"):
         prune(model, [])
     with pytest.raises(TspruneError, match="matches no component"):
         prune(model, "decoder.99.mlp")

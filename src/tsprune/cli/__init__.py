@@ -9,8 +9,10 @@ import typer
 from tsprune.cli.anatomy import anatomy
 from tsprune.cli.evaluate import evaluate
 from tsprune.cli.heads_at import heads_at
+from tsprune.cli.latency import latency
 from tsprune.cli.models import models
 from tsprune.cli.output import err
+from tsprune.cli.prune import prune
 from tsprune.cli.rank import rank
 from tsprune.cli.study import study
 from tsprune.cli.sweep import sweep
@@ -22,7 +24,17 @@ app = typer.Typer(
     rich_markup_mode="rich",
     help="Find, explain and remove redundancy in pretrained time series foundation models.",
 )
-for command in (study, evaluate, anatomy, rank, sweep, heads_at, models):  # the order of --help
+for command in (
+    study,
+    evaluate,
+    anatomy,
+    rank,
+    sweep,
+    heads_at,
+    prune,
+    latency,
+    models,
+):  # the order of --help
     app.command()(command)
 
 

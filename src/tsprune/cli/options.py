@@ -11,6 +11,8 @@ import typer
 from tsprune.errors import TspruneError
 
 if TYPE_CHECKING:
+    import torch
+
     from tsprune.data.suite import Suite
     from tsprune.models.forecaster import Forecaster
 
@@ -59,12 +61,12 @@ def open_suite(data: str, configs: list[str] | None) -> Suite:
     return pocket().only(configs) if configs else pocket()
 
 
-def open_model(name: str, device: str | None) -> Forecaster:
+def open_model(name: str, device: str | None, dtype: torch.dtype | None = None) -> Forecaster:
     from tsprune.models import load
 
     if device is not None:
         _check_device(device)
-    return load(name, device=device)
+    return load(name, device=device) if dtype is None else load(name, device=device, dtype=dtype)
 
 
 def _check_device(device: str) -> None:

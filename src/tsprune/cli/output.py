@@ -57,7 +57,7 @@ def print_frame(frame: pd.DataFrame, title: str, columns: list[str] | None = Non
     for column in chosen:
         numeric = frame[column].dtype.kind in "fiu"
         # what names a row stays whole in a narrow terminal
-        whole = column in ("address", "configuration")
+        whole = column in ("address", "configuration", "model")
         table.add_column(column.replace("_", " "), justify="right" if numeric else "left", no_wrap=whole)
     for row in frame[chosen].itertuples(index=False):
         table.add_row(*(_cell(value) for value in row))

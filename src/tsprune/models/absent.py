@@ -36,5 +36,5 @@ class AbsentAttention(nn.Module):
         output: Tensor = self.get_submodule(self._name)(x.new_zeros(*x.shape[:-1], 0))
         return output
 
-    def forward(self, x: Tensor, *_: Any, **__: Any) -> Any:
-        return self.contribution(x)
+    def forward(self, *args: Any, **kwargs: Any) -> Any:
+        return self.contribution(args[0])

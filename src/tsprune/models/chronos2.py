@@ -56,8 +56,8 @@ def anatomy(config: Chronos2CoreConfig) -> Anatomy:
 
 
 class AbsentChronos2Attention(AbsentAttention):
-    def forward(self, x: Tensor, *_: Any, **__: Any) -> Any:
-        return AttentionOutput(hidden_states=self.contribution(x))
+    def forward(self, *args: Any, **kwargs: Any) -> Any:
+        return AttentionOutput(hidden_states=self.contribution(args[0]))
 
 
 class Chronos2(Forecaster):

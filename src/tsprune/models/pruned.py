@@ -115,7 +115,7 @@ def read_record(directory: Path) -> Record | None:
         stated = json.loads(path.read_text())
         if stated["format"] != FORMAT:
             raise TspruneError(
-                f"{path} has format {stated['format']!r}; this version of tsprune reads {FORMAT}, install another"
+                f"{path} has format {stated['format']!r}; this version of tsprune reads format {FORMAT}"
             )
         shapes = {str(name): tuple(int(n) for n in shape) for name, shape in stated["shapes"].items()}
         components = tuple(Component.parse(address) for address in stated["components"])

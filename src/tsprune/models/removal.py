@@ -125,6 +125,7 @@ def _apply(model: Forecaster, block: Block, rest: Block) -> None:
             _cut_heads(model.module, site, left[site.kind])
             if not left[site.kind].heads:
                 output = model.module.get_submodule(site.output)
+                assert isinstance(output, nn.Linear)
                 _replace_attention(model, site, model.absent_attention(site, output))
     if block.mlp is not None and rest.mlp is None:
         model.module.set_submodule(block.mlp.output, Nothing())

@@ -74,14 +74,23 @@ def anatomy(config: T5Config) -> Anatomy:
 class AbsentT5Attention(AbsentAttention):
     """Passes on the position bias that later blocks share."""
 
-    def forward(self, x: Tensor, *_: Any, position_bias: Tensor | None = None, **__: Any) -> Any:
-        return self.contribution(x), position_bias, None
+    def forward(self, *args: Any, position_bias: Tensor | None = None, **kwargs: Any) -> Any:
+        return self.contribution(args[0]), position_bias, None
 
 
-def _selecting(module: nn.Module, *args: Any, position_bias: Tensor, **kwargs: Any) -> Any:
+def _selecting(
+    module: nn.Module,
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    attention_mask: Tensor | None,
+    *,
+    position_bias: Tensor,
+    **kwargs: Any,
+) -> Any:
     """Attention of a sublayer that has some heads of `position_bias` [1, heads, queries, keys]."""
-    chosen = module.get_buffer("selected_heads")
-    return sdpa_attention_forward(module, *args, position_bias=position_bias[:, chosen], **kwargs)
+    own = position_bias[:, module.get_buffer("selected_heads")]
+    return sdpa_attention_forward(module, query, key, value, attention_mask, position_bias=own, **kwargs)
 
 
 ALL_ATTENTION_FUNCTIONS.register(SELECTING, _selecting)

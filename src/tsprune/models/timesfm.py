@@ -100,10 +100,8 @@ def definition_of(shapes: Shapes) -> TimesFM_2p5_200M_Definition:
 
 
 class AbsentTimesFMAttention(AbsentAttention):
-    def forward(  # upstream passes everything by name
-        self, *_: Any, inputs_q: Tensor, decode_cache: DecodeCache | None = None, **__: Any
-    ) -> tuple[Tensor, DecodeCache | None]:
-        return self.contribution(inputs_q), decode_cache
+    def forward(self, *args: Any, inputs_q: Tensor, decode_cache: Any = None, **kwargs: Any) -> Any:
+        return self.contribution(inputs_q), decode_cache  # upstream passes everything by name
 
 
 class NarrowAttention(MultiHeadAttention):

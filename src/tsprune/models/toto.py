@@ -144,8 +144,8 @@ class SharedContext:
 
 
 class AbsentTotoAttention(AbsentAttention):
-    def forward(self, _: Any, x: Tensor, *__: Any) -> Tensor:
-        return self.contribution(x)
+    def forward(self, *args: Any, **kwargs: Any) -> Tensor:
+        return self.contribution(args[1])  # after the layer's index
 
 
 class Toto(SamplingForecaster):
@@ -232,7 +232,8 @@ class Toto(SamplingForecaster):
 
     @property
     def saved_module(self) -> nn.Module:
-        return self.upstream
+        whole: nn.Module = self.upstream
+        return whole
 
     def absent_attention(self, site: AttentionSite, output: nn.Linear | None) -> nn.Module:
         return AbsentTotoAttention(output, "wO" if output is not None else "")

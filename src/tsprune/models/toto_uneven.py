@@ -25,7 +25,7 @@ class UnevenCache(KVCache):
     """
 
     def seq_len(self, layer_idx: int) -> int:
-        return self.current_len(0)
+        return int(self.current_len(0))
 
     def append(self, layer_idx: int, kv: Any) -> None:
         keys, values = kv

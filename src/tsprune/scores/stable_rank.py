@@ -13,7 +13,7 @@ import pandas as pd
 import torch
 from torch import Tensor
 
-from tsprune.anatomy import AttentionSite, Component, Projection
+from tsprune.anatomy import AttentionSite, Projection
 from tsprune.models.forecaster import Forecaster
 
 Variant = Literal["paper", "effective"]
@@ -74,27 +74,24 @@ def stable_ranks(model: Forecaster) -> pd.DataFrame:
     Columns: address, stack, layer, attention, head, stable_rank, stable_rank_effective.
     """
     rows = []
-    for stack in model.anatomy.stacks:
-        for layer, block in stack.numbered():
-            for site in block.attention:
-                if not site.heads:  # of a pruned model: only its output bias is left
-                    continue
-                # nearly all the time goes into the two QRs, so both variants share them: W_Q D = Q (R D)
-                query, key = map(triangular, query_key(model, site, "paper"))
-                scaled = query * query_key_factor(model, site)
-                plain = stable_rank(torch.linalg.svdvals(query @ key.mT)).tolist()
-                effective = stable_rank(torch.linalg.svdvals(scaled @ key.mT)).tolist()
-                for place, head in enumerate(site.numbers):
-                    component = Component(stack.name, layer, site.kind, head)
-                    rows.append(
-                        {
-                            "address": component.address,
-                            "stack": stack.name,
-                            "layer": layer,
-                            "attention": site.kind,
-                            "head": head,
-                            "stable_rank": plain[place],
-                            "stable_rank_effective": effective[place],
-                        }
-                    )
+    for sublayer, site in model.anatomy.sites():
+        if not site.heads:  # of a pruned model: only the output bias is left
+            continue
+        # nearly all the time goes into the two QRs, so both variants share them: W_Q D = Q (R D)
+        query, key = map(triangular, query_key(model, site, "paper"))
+        scaled = query * query_key_factor(model, site)
+        plain = stable_rank(torch.linalg.svdvals(query @ key.mT)).tolist()
+        effective = stable_rank(torch.linalg.svdvals(scaled @ key.mT)).tolist()
+        for place, head in enumerate(site.numbers):
+            rows.append(
+                {
+                    "address": f"{sublayer}.head.{head}",
+                    "stack": sublayer.stack,
+                    "layer": sublayer.layer,
+                    "attention": site.kind,
+                    "head": head,
+                    "stable_rank": plain[place],
+                    "stable_rank_effective": effective[place],
+                }
+            )
     return pd.DataFrame(rows)

@@ -69,9 +69,12 @@ def layer_units(anatomy: Anatomy) -> dict[LayerUnit, Ablation]:
                 for head in site.numbers
             )
             mlp = () if block.mlp is None else (Component(stack.name, layer, mlp=True),)
-            for unit, components in (("heads", heads), ("mlp", mlp), ("both", (*heads, *mlp))):
-                if components:
-                    found[LayerUnit(stack.name, layer, unit)] = Ablation(components)
+            if heads:
+                found[LayerUnit(stack.name, layer, "heads")] = Ablation(heads)
+            if mlp:
+                found[LayerUnit(stack.name, layer, "mlp")] = Ablation(mlp)
+            if heads or mlp:
+                found[LayerUnit(stack.name, layer, "both")] = Ablation((*heads, *mlp))
     return found
 
 
