@@ -276,7 +276,7 @@ def _centred_ranks(values: Array) -> Array:
         # ties and NaN are rare and slow; scipy.stats takes more than half a second to import
         from scipy.stats import rankdata
 
-        return np.asarray(rankdata(values, axis=1), dtype=np.float64) - middle
+        return np.asarray(rankdata(values, axis=1) - middle, dtype=np.float64)
     ranks = np.empty_like(values)
     steps = np.arange(1, values.shape[1] + 1) - middle
     np.put_along_axis(ranks, order, np.broadcast_to(steps, values.shape), axis=1)
