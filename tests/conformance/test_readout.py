@@ -41,6 +41,15 @@ def test_its_horizon_is_one_pass(differentiable: Forecaster) -> None:
         differentiable.readout(ragged(differentiable, 2), differentiable.readout_horizon + 1)
 
 
+def test_frozen_parameters_leave_nothing_to_differentiate(differentiable: Forecaster) -> None:
+    differentiable.module.requires_grad_(False)
+    try:
+        with pytest.raises(TspruneError, match="frozen"):
+            differentiable.readout(ragged(differentiable, 2), 1)
+    finally:
+        differentiable.module.requires_grad_(True)
+
+
 @contextmanager
 def scaled(model: Forecaster, head: object, factor: torch.Tensor) -> Iterator[None]:
     """One head's share of the input of its output projection, times `factor`."""

@@ -132,7 +132,8 @@ class Forecaster(ABC):
         are recorded. One can differentiate by parameters and, with hooks, by activations.
 
         Raises TspruneError for more than `readout_horizon` steps (upstream cuts the gradient between
-        the passes of an autoregressive forecast), and for models that sample: a draw has no gradient.
+        the passes of an autoregressive forecast), if all parameters are frozen, and for models that
+        sample: a draw has no gradient.
         """
         if horizon > self.readout_horizon:
             raise TspruneError(
@@ -140,6 +141,8 @@ class Forecaster(ABC):
             )
         with torch.enable_grad(), Gradients() as gradients:
             forecast = self.forecast(contexts, horizon)
+        if not gradients.left:
+            raise TspruneError(f"{self.name}: its forecast has no gradient; its parameters are frozen")
         quantiles = self._readout_quantiles(gradients.left[-1], len(contexts), horizon)
         if not np.array_equal(quantiles.detach().cpu().numpy(), forecast.quantiles, equal_nan=True):
             raise TspruneError(f"{self.name}: no tensor with a gradient is equal to its forecast")
