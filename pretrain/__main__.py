@@ -15,7 +15,7 @@ RECIPES = {
     "timesfm": ("pretrain.families.timesfm", "TimesFMObjective", Schedule(3_000, 64, 2e-3)),
     "chronos-bolt": ("pretrain.families.chronos_bolt", "ChronosBoltObjective", Schedule(6_500, 256, 2e-3)),
     "toto": ("pretrain.families.toto", "TotoObjective", Schedule(2_000, 64, 2e-3)),
-    "moirai": ("pretrain.families.moirai", "MoiraiObjective", Schedule(3_000, 64, 2e-3)),
+    "moirai": ("pretrain.families.moirai", "MoiraiObjective", Schedule(2_000, 64, 2e-3)),
     "chronos-t5": ("pretrain.families.chronos_t5", "ChronosT5Objective", Schedule(4_000, 32, 2e-3)),
 }
 

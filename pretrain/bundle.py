@@ -20,6 +20,7 @@ from safetensors.torch import load_file, save_file
 import tsprune
 from tsprune.data import Suite, gift_eval, pocket
 from tsprune.evaluation import geometric_mean_ratios
+from tsprune.models import Forecaster, SamplingForecaster
 from tsprune.models.checkpoints import BUNDLED, WEIGHTS
 
 LOSS_POINTS = 12
@@ -42,7 +43,7 @@ of {batch_size} windows, seed {seed}.
 ## Scores
 
 Geometric means relative to Seasonal Naive (below 1 is better), printed by
-`tsprune evaluate bundled:{family} --data ...`:
+`tsprune evaluate bundled:{family} --data ...{sampled}`:
 
 | suite | configurations | MASE | CRPS |
 |---|---:|---:|---:|
@@ -69,8 +70,7 @@ def _loss_rows(run: Path) -> tuple[str, int]:
     return "\n".join(f"| {step:,} | {records[step]:.4f} |" for step in chosen), steps[-1]
 
 
-def _score_rows(directory: Path, root: Path | None) -> str:
-    model = tsprune.load(str(directory))
+def _score_rows(model: Forecaster, root: Path | None) -> str:
     suites: list[tuple[str, Suite]] = [("pocket", pocket())]
     if root is not None:
         full = gift_eval(root)
@@ -115,6 +115,7 @@ def main(
     data: Annotated[Path | None, typer.Option(help="Root of a GIFT-Eval copy, to score on as well.")] = None,
     batch_size: Annotated[int, typer.Option(help="Windows per step of the run.")] = 64,
     seed: Annotated[int, typer.Option(help="Seed of the run.")] = 0,
+    samples: Annotated[int | None, typer.Option(help="Paths a window, if the model samples.")] = None,
 ) -> None:
     """Put a trained checkpoint into the package."""
     torch.set_num_threads(2)
@@ -123,13 +124,15 @@ def main(
     shutil.copy(run / "checkpoint" / "config.json", target / "config.json")
     parameters = _half(run / "checkpoint" / WEIGHTS, target / WEIGHTS)
     losses, steps = _loss_rows(run)
+    model = tsprune.load(str(target), samples=samples)
     card = CARD.format(
         family=family,
         parameters=parameters,
         steps=steps,
         batch_size=batch_size,
         seed=seed,
-        scores=_score_rows(target, data),
+        sampled=f" --samples {model.samples}" if isinstance(model, SamplingForecaster) else "",
+        scores=_score_rows(model, data),
         losses=losses,
     )
     (target / "README.md").write_text(card)

@@ -94,7 +94,7 @@ class Planted(Forecaster):
         site = AttentionSite("self", path, f"{path}.o", 2, POSITIONS, query, key, value)
         block = Block("layers.0", (site,), MLPSite("layers.0.mlp"))
         stack = Stack("stack", (block,), time=TimeAxis(1, future=1))
-        self.anatomy = Anatomy((stack,), WIDTH, Readout(("readout",)))
+        self.anatomy = Anatomy((stack,), WIDTH, readout=Readout(("readout",)))
         self.upstream = self.module
 
     def _run(self, contexts: Sequence[ArrayLike], horizon: int) -> Tensor:

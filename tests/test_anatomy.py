@@ -315,3 +315,65 @@ def test_every_key_head_serves_equally_many(key_heads: int, group: int) -> None:
     assert served == sorted(served)
     assert all(served.count(head) == group for head in range(key_heads))
     assert math.prod([grouped.heads, grouped.head_dim]) == grouped.columns(grouped.heads - 1).stop
+
+
+def pruned_by_hand() -> Anatomy:
+    """Of six layers with two heads: 1 and 3 gone, no MLP in 2, no attention in 4, one head in 5."""
+
+    def block(position: int, number: int) -> Block:
+        path = f"blocks.{position}"
+        heads, kept = (1, (1,)) if number == 5 else (2, None)
+        projection = Projection(f"{path}.q", heads, 3)
+        site = AttentionSite(
+            "self", path, f"{path}.o", heads, 3, projection, projection, projection, kept=kept
+        )
+        mlp = None if number == 2 else MLPSite(f"{path}.mlp")
+        return Block(path, () if number == 4 else (site,), mlp, number)
+
+    blocks = tuple(block(position, number) for position, number in enumerate((0, 2, 4, 5)))
+    gone = ("stack.1", "stack.1.mlp", "stack.3", "stack.2.mlp", "stack.4.self", "stack.5.self.head.0")
+    return Anatomy((Stack("stack", blocks),), 4, tuple(Component.parse(address) for address in gone))
+
+
+def test_what_is_left_of_a_pruned_model_keeps_its_address() -> None:
+    anatomy = pruned_by_hand()
+    assert [c.address for c in anatomy.components()] == [
+        *("stack.0", "stack.0.self", "stack.0.self.head.0", "stack.0.self.head.1", "stack.0.mlp"),
+        *("stack.2", "stack.2.self", "stack.2.self.head.0", "stack.2.self.head.1"),
+        *("stack.4", "stack.4.mlp"),
+        *("stack.5", "stack.5.self", "stack.5.self.head.1", "stack.5.mlp"),
+    ]
+    head = Component.parse("stack.5.self.head.1")
+    assert anatomy.block(head).module == "blocks.3"
+    assert anatomy.site(head).columns(1) == slice(0, 3)
+    assert anatomy.mlp(Component.parse("stack.4")).output == "blocks.2.mlp"
+    assert list(anatomy.middle_layers("stack")) == [2, 4]
+    assert [str(sublayer) for sublayer, _ in anatomy.sites()] == [
+        "stack.0.self",
+        "stack.2.self",
+        "stack.5.self",
+    ]
+    assert (anatomy.whole_layers, anatomy.equal_heads) == (False, None)
+
+
+def test_what_is_gone_is_said_to_be_gone() -> None:
+    anatomy = pruned_by_hand()
+    for address in ("stack.1", "stack.2.mlp", "stack.4.self", "stack.5.self.head.0", "stack.[13]"):
+        with pytest.raises(TspruneError, match=r"was already removed from this model$"):
+            anatomy.select(address)
+    for find, address in (
+        (anatomy.site, "stack.4.self"),
+        (anatomy.mlp, "stack.2"),
+        (anatomy.block, "stack.3"),
+    ):
+        with pytest.raises(TspruneError, match=r"was already removed from this model$"):
+            find(Component.parse(address))
+    with pytest.raises(TspruneError, match="matches no component"):
+        anatomy.select("stack.6")
+    assert len(anatomy.select("stack.*.mlp")) == 3  # some are gone, some are there
+
+
+def test_expanding_a_layer_names_what_is_left_of_it() -> None:
+    anatomy = pruned_by_hand()
+    layers = [Component("stack", 2), Component("stack", 4)]
+    assert [str(c) for c in anatomy.expand(layers)] == ["stack.2.self", "stack.4.mlp"]

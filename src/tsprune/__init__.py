@@ -13,8 +13,8 @@ from tsprune.anatomy import Anatomy, Component
 from tsprune.capture import Reference, reference
 from tsprune.errors import TspruneError
 from tsprune.evaluation import evaluate
-from tsprune.models import Forecast, Forecaster, load
-from tsprune.pruning import heads_at
+from tsprune.models import Forecast, Forecaster, load, load_pipeline
+from tsprune.pruning import Plan, heads_at, prune
 from tsprune.scores import rank
 from tsprune.study import study
 from tsprune.sweep import sweep
@@ -25,6 +25,7 @@ __all__ = [
     "Component",
     "Forecast",
     "Forecaster",
+    "Plan",
     "Reference",
     "TspruneError",
     "ablate",
@@ -33,6 +34,8 @@ __all__ = [
     "explain",
     "heads_at",
     "load",
+    "load_pipeline",
+    "prune",
     "rank",
     "reference",
     "study",

@@ -2,6 +2,10 @@
 
 Everything else in the program (ablation, replay, scores, removal) is written once against these
 descriptions. Paths are dotted names below the model's torch module, as `get_submodule` takes them.
+
+What is left of a pruned model keeps its address: layer and head numbers are those of the original,
+wherever the weights are now. So a plan, a table or a sweep made on the original still applies, and
+plans can be carried out one after the other. `numbers` and `position` translate.
 """
 
 from __future__ import annotations
@@ -94,7 +98,7 @@ class Projection:
     interleaved: bool = False
 
     def rows(self, head: int) -> range:
-        """Rows of `head` in the weight (and of its entries in the bias), in order of d."""
+        """Rows of the weight's `head`-th head (and of its entries in the bias), in order of d."""
         start = self.part * self.heads * self.head_dim
         if self.interleaved:
             return range(start + head, start + self.heads * self.head_dim, self.heads)
@@ -110,6 +114,27 @@ class Factor:
 
 
 @dataclasses.dataclass(frozen=True)
+class Size:
+    """An attribute that upstream's code reads a size from.
+
+    module : path of the module that has it ("" is the model itself)
+    holds : width is heads * head_dim; layers is the depth of the stack
+    """
+
+    module: str
+    name: str
+    holds: Literal["heads", "key_heads", "heads_per_key_head", "width", "layers"]
+
+
+@dataclasses.dataclass(frozen=True)
+class PerHead:
+    """A parameter, beside the projections, with one entry per head along dimension `dim`."""
+
+    parameter: str
+    dim: int
+
+
+@dataclasses.dataclass(frozen=True)
 class AttentionSite:
     """One attention sublayer. The input of `output` is [..., heads * head_dim], head-major.
 
@@ -120,7 +145,11 @@ class AttentionSite:
         fewer heads than the site, each serving `heads // key.heads` neighbouring query heads
     factors : per-dimension factors on q . k
     swapped : the projections see [T, B, features] instead of [B, T, features]
-    norm : path of a norm between the output projection and the residual stream, if there is one
+    others : paths of modules beside `module` that serve this sublayer only (its norms); each returns
+        something of the shape of its input
+    norm : which of `others` stands between the output projection and the residual stream, if one does
+    sizes, per_head : what else depends on the number of heads
+    kept : numbers of the heads that are there, ascending; None: all of 0..heads-1
     """
 
     kind: str
@@ -133,7 +162,11 @@ class AttentionSite:
     value: Projection
     factors: tuple[Factor, ...] = ()
     swapped: bool = False
+    others: tuple[str, ...] = ()
     norm: str | None = None
+    sizes: tuple[Size, ...] = ()
+    per_head: tuple[PerHead, ...] = ()
+    kept: tuple[int, ...] | None = None
 
     @property
     def over_time(self) -> bool:
@@ -145,33 +178,66 @@ class AttentionSite:
         """Whether the keys are the positions that the queries are at (cross-attention: not)."""
         return self.kind != "cross"
 
+    @property
+    def numbers(self) -> tuple[int, ...]:
+        """Numbers, as in addresses, of the heads that are there, in the order of the weights."""
+        return tuple(range(self.heads)) if self.kept is None else self.kept
+
+    def position(self, head: int) -> int:
+        """Which of the heads in the weights has the number `head`; TspruneError if none has."""
+        if head not in self.numbers:
+            raise TspruneError(f"{self.module} has no head {head}")
+        return self.numbers.index(head)
+
     def columns(self, head: int) -> slice:
-        """Columns of the output projection's weight that belong to `head`."""
-        return slice(head * self.head_dim, (head + 1) * self.head_dim)
+        """Columns of the output projection's weight that belong to the head with number `head`."""
+        start = self.position(head) * self.head_dim
+        return slice(start, start + self.head_dim)
 
     def key_head(self, head: int) -> int:
-        """The key/value head that serves query head `head`."""
-        return head * self.key.heads // self.heads
+        """Position in the weights of the key/value head that serves the query head `head`."""
+        return self.position(head) * self.key.heads // self.heads
 
 
 @dataclasses.dataclass(frozen=True)
 class MLPSite:
     """One MLP; `output` is the module whose output is the MLP's (before any norm that follows).
 
-    norm : path of a norm between it and the residual stream, if there is one
+    others : paths of modules beside `output` that serve this MLP only; each takes and returns one tensor
+    norm : which of `others` stands between the MLP and the residual stream, if one does
     """
 
     output: str
+    others: tuple[str, ...] = ()
     norm: str | None = None
 
 
 @dataclasses.dataclass(frozen=True)
 class Block:
-    """One layer of a stack: its attention sublayers in order of execution, then its MLP."""
+    """One layer of a stack: its attention sublayers in order of execution, then its MLP.
+
+    mlp : None if it was removed
+    number : as in addresses, if it is not the block's position in its stack
+    """
 
     module: str
     attention: tuple[AttentionSite, ...]
-    mlp: MLPSite
+    mlp: MLPSite | None
+    number: int | None = None
+
+
+@dataclasses.dataclass(frozen=True)
+class SharedBias:
+    """A table of position biases [buckets, heads] that all sublayers of one kind of a stack use.
+
+    kind : of the sublayers; the first of them owns the table
+    module : path of the table, an embedding
+    numbers : of its heads, as in addresses
+    """
+
+    kind: str
+    module: str
+    numbers: tuple[int, ...]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -209,12 +275,24 @@ class Stack:
 
     name : encoder or decoder in encoder-decoder models, else stack
     time : where its positions lie in time; None if nobody has said
+    sizes : attributes that hold the number of blocks
     """
 
     name: str
     blocks: tuple[Block, ...]
     module: str | None = None
     time: TimeAxis | None = None
+    sizes: tuple[Size, ...] = ()
+    bias: SharedBias | None = None
+
+    @property
+    def numbers(self) -> tuple[int, ...]:
+        """Layer numbers, as in addresses, of the blocks that are there."""
+        return tuple(i if block.number is None else block.number for i, block in enumerate(self.blocks))
+
+    def numbered(self) -> tuple[tuple[int, Block], ...]:
+        """(layer number, block) in order of execution."""
+        return tuple(zip(self.numbers, self.blocks, strict=True))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -242,11 +320,13 @@ class Readout:
 class Anatomy:
     """Stacks in order of execution; a later stack may read the output of an earlier one.
 
+    removed : components of the original model that are no longer there
     readout : of the last stack; None if nobody has said
     """
 
     stacks: tuple[Stack, ...]
     d_model: int
+    removed: tuple[Component, ...] = ()
     readout: Readout | None = None
 
     def stack(self, name: str) -> Stack:
@@ -257,19 +337,55 @@ class Anatomy:
 
     def block(self, component: Component) -> Block:
         """The block that `component` belongs to."""
-        blocks = self.stack(component.stack).blocks
-        if not 0 <= component.layer < len(blocks):
-            raise TspruneError(
-                f"{component} is not part of this model; its {component.stack} has {len(blocks)} layers"
-            )
-        return blocks[component.layer]
+        return self.stack(component.stack).blocks[self.block_position(component)]
+
+    def block_position(self, component: Component) -> int:
+        """Where in its stack the block is that `component` belongs to."""
+        numbers = self.stack(component.stack).numbers
+        if component.layer in numbers:
+            return numbers.index(component.layer)
+        raise self._absent(component, f"; its {component.stack} has {len(numbers)} layers")
 
     def site(self, component: Component) -> AttentionSite:
         """The attention sublayer that a head or attention component belongs to."""
         for site in self.block(component).attention:
-            if site.kind == component.attention and (component.head or 0) < site.heads:
+            if site.kind == component.attention and component.head in (None, *site.numbers):
                 return site
-        raise TspruneError(f"{component} is not part of this model")
+        raise self._absent(component)
+
+    def mlp(self, component: Component) -> MLPSite:
+        """The MLP of the block that `component` belongs to."""
+        mlp = self.block(component).mlp
+        if mlp is None:
+            raise self._absent(dataclasses.replace(component, attention=None, head=None, mlp=True))
+        return mlp
+
+    def _absent(self, component: Component, detail: str = "") -> TspruneError:
+        if component in self.removed:
+            return TspruneError(f"{component} was already removed from this model")
+        return TspruneError(f"{component} is not part of this model{detail}")
+
+    def sites(self) -> Iterator[tuple[Component, AttentionSite]]:
+        """Every attention sublayer, as a component and its description, in order of execution."""
+        for stack in self.stacks:
+            for layer, block in stack.numbered():
+                for site in block.attention:
+                    yield Component(stack.name, layer, site.kind), site
+
+    @property
+    def whole_layers(self) -> bool:
+        """Whether nothing was removed but whole layers."""
+        return not any(c.layer in self.stack(c.stack).numbers for c in self.removed)
+
+    @property
+    def equal_heads(self) -> int | None:
+        """How many heads every attention sublayer has; None if they differ or a sublayer was removed."""
+        missing = any(
+            c.kind in ("attention", "mlp") and c.layer in self.stack(c.stack).numbers for c in self.removed
+        )
+        blocks = [block for stack in self.stacks for block in stack.blocks]
+        counts = {site.heads for block in blocks for site in block.attention}
+        return counts.pop() if len(counts) == 1 and not missing else None
 
     def key_stack(self, component: Component) -> Stack:
         """The stack whose positions are the keys of an attention sublayer (or of a head of it)."""
@@ -284,13 +400,14 @@ class Anatomy:
 
     def _walk(self) -> Iterator[Component]:
         for stack in self.stacks:
-            for index, block in enumerate(stack.blocks):
-                yield Component(stack.name, index)
+            for layer, block in stack.numbered():
+                yield Component(stack.name, layer)
                 for site in block.attention:
-                    yield Component(stack.name, index, site.kind)
-                    for head in range(site.heads):
-                        yield Component(stack.name, index, site.kind, head)
-                yield Component(stack.name, index, mlp=True)
+                    yield Component(stack.name, layer, site.kind)
+                    for head in site.numbers:
+                        yield Component(stack.name, layer, site.kind, head)
+                if block.mlp is not None:
+                    yield Component(stack.name, layer, mlp=True)
 
     def select(self, what: Selection) -> tuple[Component, ...]:
         """The components that addresses or glob patterns name, in order of execution.
@@ -298,12 +415,14 @@ class Anatomy:
         A pattern is matched part by part, so `*` never crosses a dot: `decoder.*` are the
         decoder's layers, `decoder.*.cross.head.*` the heads of its cross-attention.
 
-        Raises TspruneError if a pattern matches nothing.
+        Raises TspruneError if a pattern matches nothing, or only what was removed from the model.
         """
         every = self.components()
         chosen: set[Component] = set()
         for item in _as_patterns(what):
             found = [c for c in every if _matches(item, c.address)]
+            if not found and any(_matches(item, c.address) for c in self.removed):
+                raise TspruneError(f"{item} was already removed from this model")
             if not found:
                 raise TspruneError(_no_match(item, [c.address for c in every]))
             chosen.update(found)
@@ -314,9 +433,11 @@ class Anatomy:
         sublayers: dict[Component, None] = {}
         for component in components:
             if component.kind == "layer":
-                for site in self.block(component).attention:
+                block = self.block(component)
+                for site in block.attention:
                     sublayers[dataclasses.replace(component, attention=site.kind)] = None
-                sublayers[dataclasses.replace(component, mlp=True)] = None
+                if block.mlp is not None:
+                    sublayers[dataclasses.replace(component, mlp=True)] = None
             else:
                 sublayers[component] = None
 
@@ -325,10 +446,15 @@ class Anatomy:
 
         return tuple(c for c in sublayers if c.kind != "head" or not covered(c))
 
-    def middle_layers(self, stack: str) -> range:
-        """Indices in [L/4, 3L/4), the paper's middle layers; first and last are never among them."""
-        count = len(self.stack(stack).blocks)
-        return range(max(1, -(-count // 4)), min(count - 1, -(-3 * count // 4)))
+    def middle_layers(self, stack: str) -> Sequence[int]:
+        """Numbers of the layers at [L/4, 3L/4) of the L that are there, the paper's middle layers.
+
+        The first and the last are never among them.
+        """
+        numbers = self.stack(stack).numbers
+        count = len(numbers)
+        middle = range(max(1, -(-count // 4)), min(count - 1, -(-3 * count // 4)))
+        return middle if numbers == tuple(range(count)) else tuple(numbers[place] for place in middle)
 
 
 Selection = str | Component | Iterable[str | Component]

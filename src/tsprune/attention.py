@@ -28,7 +28,8 @@ class AttentionMap:
     """The maps of one attention sublayer in one call, N rows (windows, unless it attends over series).
 
     component : the attention sublayer, e.g. `decoder.3.cross`
-    weights : float [N, heads, Q, K]; rows sum to 1, or are 0 where no key is allowed
+    weights : float [N, heads, Q, K], heads in the order of the site's `numbers`; rows sum to 1, or
+        are 0 where no key is allowed
     allowed : bool, broadcasts to `weights`: keys that masks leave to a query
     value : [N, heads, K, head_dim], what the weights mix
     times : [Q] and [K], time steps of queries and keys (see `TimeAxis`), NaN where there are none
@@ -57,6 +58,12 @@ class AttentionMap:
 Watcher = Callable[[AttentionMap], None]
 
 
+def require_heads(model: Forecaster) -> None:
+    """TspruneError if no attention head is left to look at."""
+    if not model.anatomy.components("head"):
+        raise TspruneError(f"{model.name} has no attention heads left to look at")
+
+
 @contextmanager
 def watching(model: Forecaster, each: Watcher) -> Iterator[None]:
     """Calls `each` with every attention map that is applied while the context lasts.
@@ -70,13 +77,12 @@ def watching(model: Forecaster, each: Watcher) -> Iterator[None]:
     mode = _Interception(model, each)
     handles = []
     try:
-        for stack in model.anatomy.stacks:
-            for layer, block in enumerate(stack.blocks):
-                for site in block.attention:
-                    module = model.module.get_submodule(site.module)
-                    component = Component(stack.name, layer, site.kind)
-                    handles.append(module.register_forward_pre_hook(mode.enter(component)))
-                    handles.append(module.register_forward_hook(mode.leave()))
+        for component, site in model.anatomy.sites():
+            if not site.heads:  # a bias is all that is left of it
+                continue
+            module = model.module.get_submodule(site.module)
+            handles.append(module.register_forward_pre_hook(mode.enter(component)))
+            handles.append(module.register_forward_hook(mode.leave()))
         with mode:
             yield
     finally:

@@ -9,7 +9,7 @@ from typing import Literal, NamedTuple
 
 import numpy as np
 import torch
-from numpy.typing import ArrayLike
+from numpy.typing import ArrayLike, NDArray
 from torch import Tensor, nn
 
 from tsprune.anatomy import Anatomy, Component
@@ -41,7 +41,7 @@ def point_of(anatomy: Anatomy, component: Component) -> Point:
     A layer has no point of its own (its sublayers do): TspruneError.
     """
     if component.kind == "mlp":
-        return Point(anatomy.block(component).mlp.output, "output")
+        return Point(anatomy.mlp(component).output, "output")
     if component.kind == "layer":
         raise TspruneError(f"{component} is a layer; its sublayers are what can be recorded")
     site = anatomy.site(component)
@@ -139,9 +139,12 @@ def reference(
 
 def default_reference(model: Forecaster, components: Iterable[Component]) -> Reference:
     """Reference from synthetic series, so that no evaluation data leaks into an ablation."""
-    length = min(model.context_length, 2048)
-    contexts = series(REFERENCE_WINDOWS, length, np.random.default_rng(0))
-    return reference(model, list(contexts), components=components)
+    return reference(model, list(reference_contexts(model)), components=components)
+
+
+def reference_contexts(model: Forecaster) -> NDArray[np.float32]:
+    """The synthetic series of `default_reference`, [M, T]: always the same for a context length."""
+    return series(REFERENCE_WINDOWS, min(model.context_length, 2048), np.random.default_rng(0))
 
 
 def _by_length(tensors: Sequence[Tensor]) -> dict[int, Tensor]:

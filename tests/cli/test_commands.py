@@ -12,14 +12,29 @@ from typing import Any
 
 import datasets
 import numpy as np
+import pandas as pd
 import pytest
 import typer
 
 import tsprune
 from tests.tiny import TINY
-from tsprune import cli
+from tsprune import cli, scores
+from tsprune.study import STUDY_SAMPLES
 
-COMMANDS = ["study", "evaluate", "anatomy", "rank", "sweep", "explain", "heads-at", "models"]
+COMMANDS = [
+    "study",
+    "evaluate",
+    "anatomy",
+    "rank",
+    "sweep",
+    "results",
+    "explain",
+    "heads-at",
+    "prune",
+    "latency",
+    "verify",
+    "models",
+]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -120,6 +135,10 @@ def test_help_of_every_command(run: Runner, command: str) -> None:
     assert result.err == ""
 
 
+def test_help_states_how_many_paths_a_study_draws(run: Runner) -> None:
+    assert f"by default {STUDY_SAMPLES}." in " ".join(run("study", "--help").out.split())
+
+
 def test_help_lists_every_command(run: Runner) -> None:
     result = run("--help")
     assert result.code == 0
@@ -198,6 +217,122 @@ def test_a_study_leaves_report_results_and_manifest(
     again = run("study", model, "--data", gift, "--out", folder)
     assert again.code == 0
     assert "Report: " in again.out
+
+
+# --- stores --------------------------------------------------------------------------------------
+
+
+def test_a_sweep_is_kept_and_looked_at(run: Runner, model: Path, gift: Path, tmp_path: Path) -> None:
+    store = tmp_path / "s.sqlite"
+    sweep = ("sweep", model, "--units", "mlp", "--data", gift, "--store", store)
+    before = run(*sweep, "--dry-run", "--json").json
+    assert (before["cells"], before["finished"], before["forecasts"]) == (4, 0, 4)
+    assert not store.exists()
+    swept = run(*sweep, "--json")
+    assert swept.json == run("sweep", model, "--units", "mlp", "--data", gift, "--json").json
+    after = run(*sweep, "--dry-run")
+    assert "4 cells, 4 of them in the store" in after.out
+    assert "0 forecasts" in after.out
+    assert "estimates" in run("sweep", model, "--data", gift, "--dry-run").out
+    assert run(*sweep, "--json").json == swept.json
+    assert run(*sweep, "--quiet").err == ""
+
+    cells = run("results", store, "--json").json
+    assert [cell["ablation"] for cell in cells] == ["none", *(f"stack.{i}.mlp" for i in range(3))]
+    assert {cell["model"] for cell in cells} == {str(model)}
+    evaluated = run("evaluate", model, "--data", gift, "--json").json["configurations"]
+    assert [cells[0]["mase"], cells[0]["crps"]] == [evaluated[0]["MASE"], evaluated[0]["CRPS"]]
+    chosen = run("results", store, "--where", "ablation=stack.*", "--where", "status=done", "--json").json
+    assert chosen == cells[1:]
+    shown = run("results", store)
+    assert "4 cells, 0 failed" in shown.out
+    assert "stack.2.mlp" in shown.out
+
+    run("results", store, "--where", "ablation=stack.1.*", "--export", tmp_path / "new" / "cells.parquet")
+    table = pd.read_parquet(tmp_path / "new" / "cells.parquet")
+    assert table["crps"].tolist() == [cells[2]["crps"]]
+    assert run("results", store, "--export", tmp_path / "cells.csv").out == ""
+    exported = pd.read_csv(tmp_path / "cells.csv", float_precision="round_trip")
+    assert exported["crps"].tolist() == [cell["crps"] for cell in cells]
+    board, expected = tmp_path / "board.csv", tmp_path / "expected"
+    assert run("results", store, "--where", "ablation=none", "--leaderboard", board).code == 0
+    run("evaluate", model, "--data", gift, "--out", expected)
+    assert board.read_text() == (expected / "all_results.csv").read_text()
+
+
+def test_failed_cells_are_named_and_make_the_exit_code_1(
+    run: Runner, model: Path, gift: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A real model that does not take it when nothing comes out of its third MLP."""
+    store = tmp_path / "s.sqlite"
+    sweep = ("sweep", model, "--units", "mlp", "--data", gift, "--store", store)
+    path = tsprune.load(str(model), device="cpu").anatomy.stacks[0].blocks[2].mlp.output
+
+    def refuse(_module: object, _args: object, output: Any) -> None:
+        if not output.any():
+            raise RuntimeError("nothing\ncame out")
+
+    def open_model(name: str, device: str | None) -> Any:
+        opened = tsprune.load(name, device="cpu")
+        module = opened.module.get_submodule(path)
+        # hooks run in order: this one after that of the ablation
+        register = type(module).register_forward_hook
+
+        def and_refuse(hook: Any) -> Any:
+            handle = register(module, hook)
+            register(module, refuse)
+            return handle
+
+        module.register_forward_hook = and_refuse
+        return opened
+
+    with monkeypatch.context() as patched:
+        patched.setattr(sys.modules["tsprune.cli.sweep"], "open_model", open_model)
+        result = run(*sweep, "--json")
+    assert result.code == 1
+    assert [row["mase_change"] is None for row in result.json] == [False, False, True]
+    assert "failed cells: 1" in result.err
+    assert "  stack.2.mlp on saugeen/W/short: RuntimeError: nothing came out\n" in result.err
+    failed = run("results", store, "--where", "status=failed", "--json").json
+    assert [(cell["ablation"], cell["error"]) for cell in failed] == [
+        ("stack.2.mlp", "RuntimeError: nothing came out")
+    ]
+    again = run(*sweep, "--json")
+    assert again.code == 0
+    assert again.json[:2] == result.json[:2]
+    assert run("results", store, "--where", "status=failed", "--json").json == []
+
+
+def test_screening_estimates_what_a_sweep_measures(run: Runner, model: Path, gift: Path) -> None:
+    where = ("sweep", model, "--data", gift, "--units", "mlp", "--screen")
+    loaded, suite = tsprune.load(str(model)), tsprune.data.gift_eval(gift)
+    expected = scores.screen(loaded, suite, only="stack.*.mlp")
+    found = run(*where, "--json").json
+    assert [row["address"] for row in found] == expected["address"].tolist()
+    assert [row["crps_change"] for row in found] == expected["crps_change"].tolist()
+    assert "estimates" in run(*where).out
+    refused(run(*where, "--dry-run"), "--screen")
+
+
+def test_mistakes_about_stores(
+    run: Runner, model: Path, gift: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    text, store = tmp_path / "text", tmp_path / "s"
+    text.write_text("precious\n" * 100)
+    for command in (["sweep", model, "--data", gift, "--store"], ["study", model, "--data", gift, "--store"]):
+        refused(run(*command, text, *(["--out", tmp_path / "o"] if command[0] == "study" else [])), "damaged")
+    refused(run("results", text), "damaged or not a results store")
+    refused(run("results", tmp_path / "nothing"), "there is no results store")
+    assert text.read_text().startswith("precious")
+    assert not (tmp_path / "nothing").exists()
+    run("sweep", model, "--units", "mlp", "--data", gift, "--store", store)
+    refused(run("results", store, "--where", "colour=red"), "no column 'colour'")
+    refused(run("results", store, "--where", "ablation"), "COLUMN=GLOB")
+    refused(run("results", store, "--export", tmp_path / "x.xlsx"), ".parquet or .csv")
+    refused(run("results", store, "--export", text / "x.csv"), "cannot write")
+    refused(run("results", store, "--leaderboard", tmp_path / "x.csv"), "4 are selected", "--where")
+    monkeypatch.setitem(sys.modules, "ray", None)
+    refused(run("sweep", model, "--data", gift, "--ray", "local"), 'pip install "tsprune[ray]"')
 
 
 # --- mistakes ------------------------------------------------------------------------------------

@@ -208,6 +208,23 @@ def test_memory_is_counted_and_freed(model: Forecaster) -> None:
     assert replay.nbytes == 0
 
 
+@pytest.mark.parametrize("share", [0, 0.1, 0.35, 0.7, 0.99])
+@pytest.mark.parametrize("beyond", [False, True], ids=["one patch", "autoregressive"])
+def test_replaying_short_of_memory(model: Forecaster, share: float, beyond: bool) -> None:
+    """Whatever part of the record fits: the same numbers, within the limit."""
+    horizon = horizons(model)[beyond]
+    memory = int(share * recorded(model, horizon).nbytes)
+    replay = Replay(model, memory)
+    with replay.record("windows"):
+        forecast(model, horizon)
+    assert replay.nbytes <= memory
+    for component in spread(model.anatomy.components(), 4 if beyond else 9):
+        with ablate(model, component):
+            expected = forecast(model, horizon)
+        actual = replayed(model, replay, [component], horizon)
+        np.testing.assert_array_equal(actual, expected, err_msg=component.address)
+
+
 def test_the_networks_own_output_is_replayed_too(model: Forecaster) -> None:
     """Also where gradients are recorded, as they are in torch unless one asks otherwise."""
     contexts = full_length(model, 2)

@@ -9,6 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tsprune.report import figures
+from tsprune.report.digest import mlp_summary
 from tsprune.report.figures.forecasts import quantile
 from tsprune.report.figures.pruning import pruning_spread
 from tsprune.report.scale import Scale, scale_for
@@ -107,6 +108,85 @@ def test_heads_at_draws_what_must_stay(study: Study) -> None:
     drawn = [t for t in figures.heads_at(study).data if t.name.startswith("must stay")]
     total = sum(int(np.asarray(t.y).sum()) for t in drawn)
     assert total == sum(int(m.heads_at["heads_at"].sum()) for m in study.models)
+
+
+# --- models side by side -------------------------------------------------------------------------
+
+
+def five() -> Study:
+    """As the bundled checkpoints: unlike depths, encoder-decoders and single stacks."""
+    return make_study(
+        make_model("bolt", stacks=ENCODER_DECODER, layers=6, heads=8, seed=1),
+        make_model("t5", stacks=ENCODER_DECODER, layers=4, heads=4, seed=2),
+        make_model("timesfm", layers=8, heads=8, seed=3),
+        make_model("toto", stacks=(("stack", ("time", "variate")),), layers=7, heads=8, seed=4),
+        make_model("moirai", layers=6, heads=4, seed=5),
+    )
+
+
+@pytest.mark.parametrize("columns", [None, 1])
+def test_layers_compared_hold_every_change_at_its_depth(columns: int | None) -> None:
+    study = five()
+    figure = figures.layers_compared(study, columns=columns)
+    for metric in ("crps_change", "mase_change"):
+        lines = views(figure, metric)
+        assert len(lines) == 3 * 7  # units x stacks
+        drawn = np.concatenate([np.asarray(line.customdata)[:, 1] for line in lines])
+        wanted = np.concatenate([100 * m.layers[metric].to_numpy() for m in study.models])
+        np.testing.assert_allclose(np.sort(drawn), np.sort(wanted))
+        for line in lines:
+            assert (line.x[0], line.x[-1]) == (0, 1)
+            np.testing.assert_allclose(np.diff(line.x), 1 / (len(line.x) - 1))
+        named = [line for line in lines if line.showlegend]
+        assert len({line.name for line in named}) == len(named) == 7
+        # what one sees: no two lines have the same colour, dash and marker
+        assert len({(n.line.color, n.line.dash, n.marker.symbol) for n in named}) == 7
+    encoder = next(line for line in figure.data if line.name == "t5, encoder")
+    decoder = next(line for line in figure.data if line.name == "t5, decoder")
+    assert (encoder.line.color, encoder.line.dash) == (decoder.line.color, "dot")
+
+
+def test_a_single_layer_is_drawn_at_the_first_place() -> None:
+    figure = figures.layers_compared(make_study(make_model("one", layers=1), make_model("two", layers=2)))
+    assert list(next(line for line in figure.data if line.name == "one").x) == [0.0]
+
+
+def test_mlp_sensitivity_puts_encoder_decoders_first_and_names_medians() -> None:
+    study = five()
+    figure = figures.mlp_sensitivity(study)
+    points = [trace for trace in views(figure, "mase_change") if trace.mode == "markers"]
+    assert [trace.name for trace in points] == ["encoder-decoder"] * 4 + ["single stack"] * 3
+    assert list(figure.layout.yaxis.ticktext)[:2] == ["bolt<br>encoder", "bolt<br>decoder"]
+    table = mlp_summary(study)
+    assert table["architecture"].tolist() == [trace.name for trace in points]
+    words = [trace for trace in views(figure, "mase_change") if trace.mode == "markers+text"]
+    for row, (trace, label) in enumerate(zip(points, words, strict=True)):
+        assert set(trace.y) == {row}
+        changes = np.asarray(trace.customdata)[:, 1]
+        assert 100 * table["median_mase_change"][row] == pytest.approx(np.median(changes))
+        assert 100 * table["largest_mase_change"][row] == pytest.approx(changes.max())
+        assert label.text[1] == f"median {np.median(changes):+.3g} %"
+
+
+def test_heads_compared_are_in_their_cells() -> None:
+    study = five()
+    maps = {trace.meta["view"]: trace for trace in figures.heads_at_compared(study).data}
+    assert set(maps) == {"calibration", "test"}
+    labels = list(figures.heads_at_compared(study).layout.yaxis.ticktext)
+    assert len(labels) == 3 + 3 + 1 + 2 + 1
+    for selection, trace in maps.items():
+        for model in study.models:
+            for cell in model.heads_at[model.heads_at["selection"] == selection].to_dict("records"):
+                row = labels.index(f"{model.name}<br>{cell['stack']}, {cell['attention']}-attention")
+                assert trace.text[row][cell["layer"]] == f"{cell['heads_at']}/{cell['heads']}"
+                assert trace.z[row][cell["layer"]] == cell["heads_at"] / cell["heads"]
+        assert np.isnan(trace.z[labels.index("t5<br>encoder, self-attention")][4:]).all()
+
+
+def test_models_of_the_same_name_stay_apart() -> None:
+    twice = make_study(make_model("same", layers=3, seed=1), make_model("same", layers=3, seed=2))
+    assert len(figures.heads_at_compared(twice).layout.yaxis.ticktext) == 2
+    assert len(figures.mlp_sensitivity(twice).layout.yaxis.ticktext) == 2
 
 
 def test_a_quantile_between_levels_is_interpolated() -> None:

@@ -141,7 +141,7 @@ def test_a_row_reads_as_its_numbers(html: str, study: Study) -> None:
 
 
 def test_layouts_differ_but_traces_do_not(page: Page) -> None:
-    assert len(page.figures()) == 3 + 2 * 3
+    assert len(page.figures()) == 3 + 3 + 2 * 3
     for figure in page.figures():
         used = {trace.get("xaxis", "x").replace("x", "xaxis") for trace in figure["data"]}
         assert used <= figure["wide"].keys()
@@ -215,6 +215,17 @@ def test_writing_replaces_the_file_whole(study: Study, tmp_path: Path, html: str
     write_report(make_study(make_model("other", layers=3, heads=2)), path)
     assert path.read_text(encoding="utf-8").rstrip().endswith("</html>")
     assert [p.name for p in path.parent.iterdir()] == ["report.html"]
+
+
+def test_the_page_says_how_many_samples_were_drawn() -> None:
+    sampling = dataclasses.replace(make_model("sampler"), samples=12)
+    text = Page(render(make_study(sampling, make_model("other")))).text
+    assert "12 samples" in text
+    assert "quantiles" in text
+
+
+def test_one_model_is_not_compared_with_itself() -> None:
+    assert "side by side" not in render(make_study(make_model("only")))
 
 
 def test_one_layer_nothing_to_prune() -> None:

@@ -50,6 +50,21 @@ def found(counted: list[Counting]) -> Study:
         return study(counted, small_suite(), percent=2, seed=3)
 
 
+def test_how_many_paths_were_drawn_is_stated(tmp_path: Path) -> None:
+    TINY["tiny-moirai"](tmp_path)
+    suite = small_suite().only(["first/D/short"])
+    named = study([str(tmp_path)], suite, samples=3)
+    assert named.models[0].samples == 3
+    assert named.manifest["arguments"]["samples"] == {str(tmp_path): 3}  # type: ignore[index]
+    loaded = load(str(tmp_path), device="cpu", samples=2)
+    assert study([loaded], suite).models[0].samples == 2  # a loaded model keeps its own
+
+
+def test_models_that_state_quantiles_draw_nothing(found: Study) -> None:
+    assert [one.samples for one in found.models] == [None, None]
+    assert found.manifest["arguments"]["samples"] == {}  # type: ignore[index]
+
+
 def test_tables_are_complete(found: Study, models: list[Forecaster]) -> None:
     assert [one.name for one in found.models] == [model.name for model in models]
     for one, model in zip(found.models, models, strict=True):

@@ -10,11 +10,15 @@ from tsprune.cli.anatomy import anatomy
 from tsprune.cli.evaluate import evaluate
 from tsprune.cli.explain import explain
 from tsprune.cli.heads_at import heads_at
+from tsprune.cli.latency import latency
 from tsprune.cli.models import models
 from tsprune.cli.output import err
+from tsprune.cli.prune import prune
 from tsprune.cli.rank import rank
+from tsprune.cli.results import results
 from tsprune.cli.study import study
 from tsprune.cli.sweep import sweep
+from tsprune.cli.verify import verify
 from tsprune.errors import TspruneError
 
 app = typer.Typer(
@@ -23,7 +27,21 @@ app = typer.Typer(
     rich_markup_mode="rich",
     help="Find, explain and remove redundancy in pretrained time series foundation models.",
 )
-for command in (study, evaluate, anatomy, rank, sweep, explain, heads_at, models):  # the order of --help
+# the order of --help
+for command in (
+    study,
+    evaluate,
+    anatomy,
+    rank,
+    sweep,
+    results,
+    explain,
+    heads_at,
+    prune,
+    latency,
+    verify,
+    models,
+):
     app.command()(command)
 
 

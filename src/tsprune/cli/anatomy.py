@@ -7,6 +7,7 @@ from typing import Annotated
 import typer
 from rich.table import Table
 
+from tsprune.anatomy import KINDS
 from tsprune.cli.options import JsonOption, ModelArgument, open_model
 from tsprune.cli.output import out, print_json
 
@@ -33,20 +34,31 @@ def anatomy(
     for column in ("stack", "layers", "attention", "heads per sublayer", "head dim", "components"):
         table.add_column(column)
     for stack in loaded.anatomy.stacks:
-        sites = stack.blocks[0].attention
+        sites = [site for block in stack.blocks for site in block.attention]
+        kinds = dict.fromkeys(site.kind for site in sites)
         table.add_row(
             stack.name,
             str(len(stack.blocks)),
-            ", ".join(site.kind for site in sites),
-            ", ".join(str(site.heads) for site in sites),
-            str(sites[0].head_dim),
+            ", ".join(kinds),
+            ", ".join(_range([site.heads for site in sites if site.kind == kind]) for kind in kinds),
+            _range([site.head_dim for site in sites]),
             str(sum(c.stack == stack.name for c in components)),
         )
     out.print(table)
-    first = loaded.anatomy.stacks[-1]
+    if loaded.anatomy.removed:
+        out.print(f"Pruned: {len(loaded.anatomy.removed)} components of the original are gone.")
+    last = loaded.anatomy.stacks[-1].name
+    examples = {c.kind: c.address for c in reversed(components) if c.stack == last}
     out.print(
-        f"Addresses: {first.name}.0 (layer), {first.name}.0.{first.blocks[0].attention[0].kind}, "
-        f"{first.name}.0.{first.blocks[0].attention[0].kind}.head.0, {first.name}.0.mlp; "
-        f"patterns: '{first.name}.*.mlp'",
+        f"Addresses: {', '.join(examples[kind] for kind in KINDS if kind in examples)}; "
+        f"patterns: '{last}.*.mlp'",
         highlight=False,
     )
+
+
+def _range(numbers: list[int]) -> str:
+    """One number if all are equal, else the smallest and the largest."""
+    if not numbers:
+        return "-"
+    least, most = min(numbers), max(numbers)
+    return str(least) if least == most else f"{least}-{most}"

@@ -13,6 +13,7 @@ from tsprune.cli.options import (
     DataOption,
     DeviceOption,
     JsonOption,
+    SamplesOption,
     open_model,
     open_suite,
     output_folder,
@@ -29,6 +30,7 @@ def evaluate(
     output: Annotated[
         Path | None, typer.Option("--out", help="Folder for all_results.csv (GIFT-Eval's columns).")
     ] = None,
+    samples: SamplesOption = None,
     batch_size: BatchOption = 64,
     device: DeviceOption = None,
     as_json: JsonOption = False,
@@ -38,7 +40,7 @@ def evaluate(
     from tsprune.evaluation import geometric_mean_ratios, write_all_results
 
     suite = open_suite(data, configs)
-    loaded = model if model == "seasonal-naive" else open_model(model, device)
+    loaded = model if model == "seasonal-naive" else open_model(model, device, samples)
     if output is not None:
         output = output_folder(output)
     with progress_bar("evaluate") as update:

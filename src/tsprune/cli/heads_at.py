@@ -14,6 +14,7 @@ from tsprune.cli.options import (
     DeviceOption,
     JsonOption,
     ModelArgument,
+    SamplesOption,
     SeedOption,
     open_model,
     open_suite,
@@ -29,6 +30,7 @@ def heads_at(
     data: DataOption = "pocket",
     configs: ConfigsOption = None,
     seed: SeedOption = 0,
+    samples: SamplesOption = None,
     batch_size: BatchOption = 64,
     device: DeviceOption = None,
     as_json: JsonOption = False,
@@ -37,7 +39,7 @@ def heads_at(
     from tsprune.pruning import heads_at as run_heads_at
 
     suite = open_suite(data, configs)
-    loaded = open_model(model, device)
+    loaded = open_model(model, device, samples)
     with progress_bar("heads-at") as update:
         frame = run_heads_at(
             loaded,

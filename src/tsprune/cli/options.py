@@ -11,6 +11,8 @@ import typer
 from tsprune.errors import TspruneError
 
 if TYPE_CHECKING:
+    import torch
+
     from tsprune.data.suite import Suite
     from tsprune.models.forecaster import Forecaster
 
@@ -37,6 +39,13 @@ ConfigsOption = Annotated[
 ]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")]
 BatchOption = Annotated[int, typer.Option(min=1, help="Windows forecast together.")]
+StoreOption = Annotated[
+    Path | None,
+    typer.Option(
+        "--store",
+        help="File that keeps finished work, made if it is not there: a run that was stopped goes on.",
+    ),
+]
 SeedOption = Annotated[int, typer.Option(help="Seed of everything that is random.")]
 ByOption = Annotated[
     str,
@@ -51,6 +60,16 @@ DeviceOption = Annotated[
 ]
 
 
+SamplesOption = Annotated[
+    int | None,
+    typer.Option(
+        min=1,
+        help="Paths drawn per window by models that sample; by default what upstream uses.",
+        show_default=False,
+    ),
+]
+
+
 def open_suite(data: str, configs: list[str] | None) -> Suite:
     from tsprune.data import gift_eval, pocket
 
@@ -59,12 +78,16 @@ def open_suite(data: str, configs: list[str] | None) -> Suite:
     return pocket().only(configs) if configs else pocket()
 
 
-def open_model(name: str, device: str | None) -> Forecaster:
+def open_model(
+    name: str, device: str | None, samples: int | None = None, *, dtype: torch.dtype | None = None
+) -> Forecaster:
+    import torch
+
     from tsprune.models import load
 
     if device is not None:
         _check_device(device)
-    return load(name, device=device)
+    return load(name, device=device, dtype=dtype or torch.float32, samples=samples)
 
 
 def _check_device(device: str) -> None:

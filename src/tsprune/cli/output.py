@@ -19,7 +19,7 @@ out, err = Console(), Console(stderr=True)
 
 
 @contextmanager
-def progress_bar(label: str) -> Iterator[Callable[[int, int], None]]:
+def progress_bar(label: str, *, quiet: bool = False) -> Iterator[Callable[[int, int], None]]:
     columns = (
         TextColumn("{task.description}"),
         BarColumn(),
@@ -29,7 +29,7 @@ def progress_bar(label: str) -> Iterator[Callable[[int, int], None]]:
         TimeRemainingColumn(),
     )
     # where nobody watches (a log, a pipe) there is no bar
-    with Progress(*columns, console=err, disable=not err.is_terminal) as progress:
+    with Progress(*columns, console=err, disable=quiet or not err.is_terminal) as progress:
         task = progress.add_task(label, total=None)
         yield lambda done, total: progress.update(task, completed=done, total=total)
 
@@ -57,7 +57,7 @@ def print_frame(frame: pd.DataFrame, title: str, columns: list[str] | None = Non
     for column in chosen:
         numeric = frame[column].dtype.kind in "fiu"
         # what names a row stays whole in a narrow terminal
-        whole = column in ("address", "configuration")
+        whole = column in ("address", "configuration", "model")
         table.add_column(column.replace("_", " "), justify="right" if numeric else "left", no_wrap=whole)
     for row in frame[chosen].itertuples(index=False):
         table.add_row(*(_cell(value) for value in row))
@@ -69,3 +69,10 @@ def print_skipped(skipped: list[tuple[str, str]]) -> None:
         err.print(f"[yellow]{len(skipped)} left out:[/]")
         for what, reason in skipped:
             err.print(f"  {what}: {reason}", markup=False, highlight=False)
+
+
+def print_failed(failed: list[tuple[str, str]]) -> None:
+    """The cells of a sweep that raised."""
+    err.print(f"[red]failed cells: {len(failed)}[/] (the next run with this store tries them again)")
+    for what, error in failed:
+        err.print(f"  {what}: {error}", markup=False, highlight=False, soft_wrap=True)

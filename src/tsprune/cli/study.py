@@ -14,6 +14,7 @@ from tsprune.cli.options import (
     DeviceOption,
     JsonOption,
     SeedOption,
+    StoreOption,
     open_model,
     open_suite,
     output_folder,
@@ -31,8 +32,15 @@ def study(
     output: Annotated[Path, typer.Option("--out", help="Folder for the report and results.")] = Path("study"),
     percent: Annotated[float, typer.Option(min=0, help="X of heads@Xpp.")] = 1.0,
     seed: SeedOption = 0,
+    samples: Annotated[
+        int | None,
+        typer.Option(
+            min=1, help="Paths drawn per window by models that sample; by default 8.", show_default=False
+        ),
+    ] = None,
     batch_size: BatchOption = 64,
     device: DeviceOption = None,
+    store: StoreOption = None,
     picture: Annotated[
         Path | None, typer.Option(help="Also draw the results as one static picture (.svg).")
     ] = None,
@@ -43,12 +51,12 @@ def study(
     Writes report.html (open it in a browser), results.parquet and manifest.json.
     """
     from tsprune.report import print_summary, write_picture, write_report
-    from tsprune.study import DEFAULT_MODELS
+    from tsprune.study import DEFAULT_MODELS, STUDY_SAMPLES
     from tsprune.study import study as run_study
     from tsprune.study.output import write_results
 
     suite = open_suite(data, configs)
-    loaded = [open_model(name, device) for name in models or DEFAULT_MODELS]
+    loaded = [open_model(name, device, samples or STUDY_SAMPLES) for name in models or DEFAULT_MODELS]
     output = output_folder(output)
     with progress_bar("study") as update:
         order = [model.name for model in loaded]
@@ -57,7 +65,15 @@ def study(
             # the models' sweeps differ in length; the bar treats them as equal shares
             update(order.index(name) * 1000 + round(1000 * done / total), 1000 * len(order))
 
-        result = run_study(loaded, suite, percent=percent, seed=seed, batch_size=batch_size, progress=report)
+        result = run_study(
+            loaded,
+            suite,
+            percent=percent,
+            seed=seed,
+            batch_size=batch_size,
+            progress=report,
+            store=store,
+        )
     write_results(result, output)
     write_report(result, output / "report.html")
     if picture is not None:

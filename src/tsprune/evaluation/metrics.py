@@ -269,8 +269,15 @@ def spearman_distance(a: ArrayLike, b: ArrayLike) -> Array:
 
 
 def _centred_ranks(values: Array) -> Array:
-    # scipy.stats takes more than half a second to import
-    from scipy.stats import rankdata
+    order = np.argsort(values, axis=1)
+    ordered = np.take_along_axis(values, order, axis=1)
+    middle = (values.shape[1] + 1) / 2
+    if np.isnan(ordered[:, -1]).any() or (ordered[:, 1:] == ordered[:, :-1]).any():
+        # ties and NaN are rare and slow; scipy.stats takes more than half a second to import
+        from scipy.stats import rankdata
 
-    ranks = np.asarray(rankdata(values, axis=1), dtype=np.float64)
-    return np.asarray(ranks - (values.shape[1] + 1) / 2)
+        return np.asarray(rankdata(values, axis=1) - middle, dtype=np.float64)
+    ranks = np.empty_like(values)
+    steps = np.arange(1, values.shape[1] + 1) - middle
+    np.put_along_axis(ranks, order, np.broadcast_to(steps, values.shape), axis=1)
+    return np.asarray(ranks)

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from tsprune.anatomy import Component
-from tsprune.attention import AttentionMap, watching
+from tsprune.attention import AttentionMap, require_heads, watching
 from tsprune.data.suite import Suite
 from tsprune.explain.forecast_traits import dominant_period
 from tsprune.explain.intervals import column_intervals, series_means
@@ -78,9 +78,10 @@ def attention(
     Sharpness as in arXiv 2602.01605. Heads that attend over series, or whose queries have one key only
     (a one-token decoder's self-attention), have no statistics (NaN).
 
-    Raises TspruneError for a suite without windows.
+    Raises TspruneError for a suite without windows, or a model that was pruned of all its heads.
     """
     suite.require_windows()
+    require_heads(model)
     chosen = sampled(suite, model, per_configuration)
     sums = _Sums(model, len(chosen))
     series = np.zeros(len(chosen), dtype=np.int64)
@@ -172,10 +173,11 @@ class _Sums:
             if not lags:  # positions without times
                 continue
             values = np.stack([masses[lag] for lag in lags], axis=1)  # [heads, lags, 2]
-            for head, rows in enumerate(self._rows[site]):
+            numbers = self._anatomy.site(site).numbers
+            for head, rows, own in zip(numbers, self._rows[site], values, strict=True):
                 if rows == 0:
                     continue
-                mass, uniform = values[head].T / rows
+                mass, uniform = own.T / rows
                 address = dataclasses.replace(site, head=head).address
                 parts.append(
                     pd.DataFrame({"address": address, "lag": lags, "mass": mass, "uniform": uniform})
@@ -233,14 +235,15 @@ def _at_multiples(distance: Tensor, periods: Tensor, span: int) -> Tensor:
 
 def _heads(model: Forecaster, sums: _Sums, series: NDArray[np.int64], seed: int) -> pd.DataFrame:
     parts = []
-    for site in model.anatomy.components("attention"):
-        heads = model.anatomy.site(site).heads
+    for site, described in model.anatomy.sites():
+        if not described.heads:
+            continue
         columns: dict[str, object] = {
-            "address": [dataclasses.replace(site, head=head).address for head in range(heads)],
+            "address": [dataclasses.replace(site, head=head).address for head in described.numbers],
             "stack": site.stack,
             "layer": site.layer,
             "attention": site.attention,
-            "head": range(heads),
+            "head": described.numbers,
             "windows": np.isfinite(sums.means(site, "entropy")).sum(0),
         }
         for name in STATISTICS:

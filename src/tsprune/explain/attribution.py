@@ -140,7 +140,8 @@ def _points(block: Block) -> dict[str, Point]:
         if site.norm is not None:
             points[f"{site.kind} out"] = Point(site.output, "output", site.swapped)
             points[f"{site.kind} normed"] = Point(site.norm, "output", site.swapped)
-    points["mlp"] = Point(block.mlp.norm or block.mlp.output, "output")
+    if block.mlp is not None:
+        points["mlp"] = Point(block.mlp.norm or block.mlp.output, "output")
     return points
 
 
@@ -161,7 +162,7 @@ def _written(
         return rows[: len(contexts)]
 
     names, writes = ["embedding"], [at(stream[0])]
-    for layer, (block, of_block) in enumerate(zip(stack.blocks, points, strict=True)):
+    for (layer, block), of_block in zip(stack.numbered(), points, strict=True):
         seen = {name: at(recorded[point], point) for name, point in of_block.items()}
         for site in block.attention:
             gain = _gain(seen[f"{site.kind} out"], seen[f"{site.kind} normed"]) if site.norm else None
@@ -169,8 +170,9 @@ def _written(
             for name, write in _site_writes(model, site, seen[f"{site.kind} in"]):
                 names.append(f"{address}.{name}")
                 writes.append(write if gain is None else write * gain)
-        names.append(Component(stack.name, layer, mlp=True).address)
-        writes.append(seen["mlp"])
+        if block.mlp is not None:
+            names.append(Component(stack.name, layer, mlp=True).address)
+            writes.append(seen["mlp"])
     return tuple(names), torch.stack(writes, dim=1), at(stream[-1])
 
 
@@ -180,7 +182,7 @@ def _site_writes(model: Forecaster, site: AttentionSite, mixed: Tensor) -> list[
     weight = projection.get_parameter("weight").detach()
     found = [
         (f"head.{head}", mixed[:, site.columns(head)] @ weight[:, site.columns(head)].T)
-        for head in range(site.heads)
+        for head in site.numbers
     ]
     bias = getattr(projection, "bias", None)
     if bias is not None:

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from tsprune.anatomy import Component
-from tsprune.attention import AttentionMap, watching
+from tsprune.attention import AttentionMap, require_heads, watching
 from tsprune.errors import TspruneError
 from tsprune.explain.intervals import column_intervals, correlation
 from tsprune.models.forecaster import Forecaster
@@ -50,8 +50,10 @@ def induction(
     interval over sequences (`_score_low`, `_score_high`). NaN for a head none of whose queries can
     reach a target. With several repeats, all earlier occurrences count.
 
-    Raises TspruneError if the anatomy does not say where positions lie in time, or nothing fits.
+    Raises TspruneError if the anatomy does not say where positions lie in time, nothing fits, or the
+    model was pruned of all its heads.
     """
+    require_heads(model)
     axis = model.anatomy.stacks[0].time
     if axis is None:
         raise TspruneError(f"{model.name}: its anatomy does not say where positions lie in time")
@@ -131,15 +133,16 @@ def _table(
     model: Forecaster, repeated: _Shares, control: _Shares, block: int, steps: int, times: int, seed: int
 ) -> pd.DataFrame:
     parts = []
-    for site in model.anatomy.components("attention"):
-        heads = model.anatomy.site(site).heads
+    for site, described in model.anatomy.sites():
+        if not described.heads:
+            continue
         columns: dict[str, object] = {
-            "address": [dataclasses.replace(site, head=head).address for head in range(heads)],
+            "address": [dataclasses.replace(site, head=head).address for head in described.numbers],
             "block": block,
             "steps": steps,
             "repeats": times,
         }
-        nothing = np.full((1, heads), np.nan)
+        nothing = np.full((1, described.heads), np.nan)
         for name in TARGETS:
             now = repeated.get((site, name), nothing)
             before = control.get((site, name), nothing)

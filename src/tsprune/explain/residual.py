@@ -65,9 +65,14 @@ def residual(
     layers, pairs = [], []
     for stack in model.anatomy.stacks:
         values, series = _positions(model, chosen, stack, batch_size)
-        layers.append(_layer_rows(stack.name, values, series, seed))
-        pairs.append(_cka_rows(stack.name, values, series, seed))
+        layers.append(_layer_rows(stack, values, series, seed))
+        pairs.append(_cka_rows(stack, values, series, seed))
     return Residual(pd.concat(layers, ignore_index=True), pd.concat(pairs, ignore_index=True))
+
+
+def layers_of(stack: Stack) -> tuple[int, ...]:
+    """Numbers of what leaves a stream to look at: the embedding (-1) and the layers that are there."""
+    return (-1, *stack.numbers)
 
 
 def read_position(model: Forecaster, stack: Stack) -> int:
@@ -93,7 +98,7 @@ def _positions(
     return np.concatenate(parts, axis=1), np.concatenate(series)
 
 
-def _layer_rows(name: str, values: Floats, series: NDArray[np.int64], seed: int) -> pd.DataFrame:
+def _layer_rows(stack: Stack, values: Floats, series: NDArray[np.int64], seed: int) -> pd.DataFrame:
     norms = np.linalg.norm(values, axis=-1)  # [L + 1, W]
     updates = np.diff(values, axis=0)
     sizes = np.linalg.norm(updates, axis=-1)
@@ -106,7 +111,7 @@ def _layer_rows(name: str, values: Floats, series: NDArray[np.int64], seed: int)
         "update": np.concatenate([empty, relative]),
         "cosine": np.concatenate([empty, empty, cosines]),
     }
-    columns: dict[str, object] = {"stack": name, "layer": range(-1, len(values) - 1)}
+    columns: dict[str, object] = {"stack": stack.name, "layer": layers_of(stack)}
     for what, table in measures.items():
         mean, low, high = column_intervals(series_means(table.T, series), seed)
         columns |= {what: mean, f"{what}_low": low, f"{what}_high": high}
@@ -120,7 +125,7 @@ def linear_cka(a: Floats, b: Floats) -> float:
     return float((first * second).sum() / size) if size > 0 else float("nan")
 
 
-def _cka_rows(name: str, values: Floats, series: NDArray[np.int64], seed: int) -> pd.DataFrame:
+def _cka_rows(stack: Stack, values: Floats, series: NDArray[np.int64], seed: int) -> pd.DataFrame:
     grams = values @ values.transpose(0, 2, 1)
     rng = np.random.default_rng(seed)
     names = np.unique(series)
@@ -129,14 +134,16 @@ def _cka_rows(name: str, values: Floats, series: NDArray[np.int64], seed: int) -
         np.concatenate([members[i] for i in rng.integers(0, len(names), len(names))]) for _ in range(DRAWS)
     ]
     shuffle = rng.permutation(len(series))
+    layers = layers_of(stack)
     rows = []
     for a in range(len(values)):
         for b in range(a + 1, len(values)):
             drawn = [linear_cka(grams[a][np.ix_(d, d)], grams[b][np.ix_(d, d)]) for d in draws]
             low, high = np.nanpercentile(drawn, LIMITS) if np.isfinite(drawn).any() else (np.nan, np.nan)
             null = linear_cka(grams[a], grams[b][np.ix_(shuffle, shuffle)])
-            row = {"stack": name, "a": a - 1, "b": b - 1, "cka": linear_cka(grams[a], grams[b])}
-            rows.append(row | {"low": low, "high": high, "null": null})
+            row = {"stack": stack.name, "a": layers[a], "b": layers[b]}
+            row |= {"cka": linear_cka(grams[a], grams[b]), "low": low, "high": high, "null": null}
+            rows.append(row)
     return pd.DataFrame(rows)
 
 
@@ -146,7 +153,7 @@ def _cka_rows(name: str, values: Floats, series: NDArray[np.int64], seed: int) -
 def later_layers(model: Forecaster, layer: int) -> Ablation:
     """Switches off every layer of the last stack after `layer` (-1: all)."""
     stack = model.anatomy.stacks[-1]
-    return Ablation(tuple(Component(stack.name, index) for index in range(layer + 1, len(stack.blocks))))
+    return Ablation(tuple(Component(stack.name, number) for number in stack.numbers if number > layer))
 
 
 def lens(
@@ -171,13 +178,14 @@ def lens(
     suite.require_windows()
     chosen = sampled(suite, model, per_configuration)
     stack = model.anatomy.stacks[-1]
+    layers = layers_of(stack)
     tokens = model.anatomy.readout is not None and model.anatomy.readout.tokens
     parts: dict[str, list[list[Floats]]] = {}
     series = []
     for batch in batched(chosen, model, batch_size):
         clean = None if tokens else model.forecast(batch.contexts, horizon).median
         series.append(batch.series)
-        for layer in range(-1, len(stack.blocks)):
+        for place, layer in enumerate(layers):
             with applied(model, later_layers(model, layer)), torch.no_grad():
                 if tokens:
                     found = token_measures(model.teacher_forced(batch.contexts))
@@ -189,11 +197,11 @@ def lens(
                         "spread": _spread(forecast.quantiles, batch.contexts),
                     }
             for name, values in found.items():
-                parts.setdefault(name, [[] for _ in range(len(stack.blocks) + 1)])[layer + 1].append(values)
-    columns: dict[str, object] = {"stack": stack.name, "layer": range(-1, len(stack.blocks))}
+                parts.setdefault(name, [[] for _ in layers])[place].append(values)
+    columns: dict[str, object] = {"stack": stack.name, "layer": layers}
     owners = np.concatenate(series)
-    for name, layers in parts.items():
-        table = np.stack([np.concatenate(values) for values in layers], axis=1)
+    for name, by_layer in parts.items():
+        table = np.stack([np.concatenate(values) for values in by_layer], axis=1)
         mean, low, high = column_intervals(series_means(table, owners), seed)
         columns |= {name: mean, f"{name}_low": low, f"{name}_high": high}
     return pd.DataFrame(columns)
@@ -232,10 +240,10 @@ def lens_guard(model: Forecaster, contexts: Sequence[ArrayLike]) -> pd.DataFrame
     rows = []
     with torch.no_grad():
         clean = model.teacher_forced(contexts)
-        for layer in range(len(stack.blocks)):
+        for layer, block in stack.numbered():
             changes = []
             for edit in (lambda x: x.clone(), lambda x: x.roll(1, 0)):
-                with replaced(model, stack, layer, edit):
+                with replaced(model, block, edit):
                     now = model.teacher_forced(contexts)
                 changes.append(float((now - clean).abs().max() / clean.abs().max()))
             rows.append({"stack": stack.name, "layer": layer, "itself": changes[0], "other": changes[1]})

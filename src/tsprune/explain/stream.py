@@ -12,7 +12,7 @@ from typing import Any
 
 from torch import Tensor
 
-from tsprune.anatomy import Stack
+from tsprune.anatomy import Block, Stack
 from tsprune.models.forecaster import Forecaster
 
 Edit = Callable[[Tensor], Tensor]
@@ -23,18 +23,18 @@ def streams(model: Forecaster, stack: Stack) -> Iterator[list[list[Tensor]]]:
     """Records the stream of `stack` while the context lasts.
 
     Yields a list by layer of tensors by call, [..., T, d_model]: first what the first block is given
-    (the embedding), then what each block returns; L + 1 in all.
+    (the embedding), then what each of the L blocks that are there returns; L + 1 in all.
     """
     recorded: list[list[Tensor]] = [[] for _ in range(len(stack.blocks) + 1)]
     handles = []
     try:
-        for layer, block in enumerate(stack.blocks):
+        for place, block in enumerate(stack.blocks):
             module = model.module.get_submodule(block.module)
 
-            def hook(_: Any, args: Any, kwargs: Any, output: Any, layer: int = layer) -> None:
-                if layer == 0:
+            def hook(_: Any, args: Any, kwargs: Any, output: Any, place: int = place) -> None:
+                if place == 0:
                     recorded[0].append(_stream(model, (args, kwargs)).detach())
-                recorded[layer + 1].append(_stream(model, output).detach())
+                recorded[place + 1].append(_stream(model, output).detach())
 
             handles.append(module.register_forward_hook(hook, with_kwargs=True))
         yield recorded
@@ -44,9 +44,9 @@ def streams(model: Forecaster, stack: Stack) -> Iterator[list[list[Tensor]]]:
 
 
 @contextmanager
-def replaced(model: Forecaster, stack: Stack, layer: int, edit: Edit) -> Iterator[None]:
-    """The stream that block `layer` of `stack` returns goes through `edit` while the context lasts."""
-    module = model.module.get_submodule(stack.blocks[layer].module)
+def replaced(model: Forecaster, block: Block, edit: Edit) -> Iterator[None]:
+    """The stream that `block` returns goes through `edit` while the context lasts."""
+    module = model.module.get_submodule(block.module)
 
     def hook(_module: Any, _args: Any, output: Any) -> Any:
         stream = _stream(model, output)

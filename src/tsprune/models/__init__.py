@@ -5,12 +5,14 @@ from __future__ import annotations
 import dataclasses
 from importlib import import_module
 from importlib.util import find_spec
+from typing import Any
 
 import torch
 
 from tsprune.errors import TspruneError
 from tsprune.models.checkpoints import Checkpoint, bundled_names, find
 from tsprune.models.forecaster import Forecast, Forecaster, SamplingForecaster
+from tsprune.models.pruned import open_pruned, read_record
 
 __all__ = [
     "FAMILIES",
@@ -21,6 +23,7 @@ __all__ = [
     "bundled_names",
     "family_of",
     "load",
+    "load_pipeline",
 ]
 
 
@@ -119,17 +122,29 @@ def family_of(checkpoint: Checkpoint) -> Family:
     """The family of a checkpoint; TspruneError if none fits or its package is not installed."""
     for family in FAMILIES:
         if family.matches(checkpoint):
-            if not family.installed:
-                raise TspruneError(
-                    f"{checkpoint.name} is a {family.name} model; "
-                    f'install its package with: pip install "tsprune[{family.extra}]"'
-                )
-            return family
+            return _installed(checkpoint.name, family)
     known = ", ".join(family.name for family in FAMILIES)
     stated = checkpoint.config.get("architectures") or checkpoint.config.get("model_type")
     detail = f" (config.json says {stated})" if stated else ""
     missing = "" if checkpoint.config else "; it has no config.json"
     raise TspruneError(f"{checkpoint.name}: unknown architecture{detail}{missing}; known are: {known}")
+
+
+def _family(checkpoint: str, name: str) -> Family:
+    for family in FAMILIES:
+        if family.name == name:
+            return _installed(checkpoint, family)
+    known = ", ".join(family.name for family in FAMILIES)
+    raise TspruneError(f"{checkpoint}: tsprune.json names the unknown family {name!r}; known are: {known}")
+
+
+def _installed(checkpoint: str, family: Family) -> Family:
+    if not family.installed:
+        raise TspruneError(
+            f"{checkpoint} is a {family.name} model; "
+            f'install its package with: pip install "tsprune[{family.extra}]"'
+        )
+    return family
 
 
 def load(
@@ -140,7 +155,7 @@ def load(
     samples: int | None = None,
     seed: int = 0,
 ) -> Forecaster:
-    """Loads a model: `bundled:NAME`, a directory in the upstream format, or a hub id.
+    """Loads a model, pruned or not: `bundled:NAME`, a directory in the upstream format, or a hub id.
 
     device : where to put it; None takes CUDA if there is one, else the CPU
     samples : paths per window, for models that sample; None takes what upstream uses
@@ -154,10 +169,30 @@ def load(
     (1, 3)
     """
     checkpoint = find(name)
-    adapter = import_module(family_of(checkpoint).module)
-    if device is None:
-        device = "cuda" if torch.cuda.is_available() else "cpu"
-    opened: Forecaster = adapter.open_checkpoint(checkpoint, torch.device(device), dtype)
+    record = read_record(checkpoint.directory)
+    family = family_of(checkpoint) if record is None else _family(checkpoint.name, record.family)
+    adapter = import_module(family.module)
+    target = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
+    opened: Forecaster
+    if record is None:
+        opened = adapter.open_checkpoint(checkpoint, target, dtype)
+    else:
+        opened = open_pruned(adapter, checkpoint, record, target, dtype)
     if isinstance(opened, SamplingForecaster):
         opened.samples, opened.seed = samples or opened.samples, seed
     return opened
+
+
+def load_pipeline(
+    name: str, *, device: str | torch.device | None = None, dtype: torch.dtype = torch.float32
+) -> Any:
+    """The upstream package's own object for a model, pruned or not, for code that already uses it.
+
+    Chronos-T5: `ChronosPipeline`, Chronos-Bolt: `ChronosBoltPipeline`, Chronos-2: `Chronos2Pipeline`,
+    TimesFM: `TimesFM_2p5_200M_torch` (call its `compile` first, as always), Toto: `Toto`, Moirai:
+    `MoiraiForecast` and Moirai-2: `Moirai2Forecast` for univariate series (set their horizon and context
+    length with `hparams_context`; the network is `.module`).
+
+    name, device, dtype : as in `load`
+    """
+    return load(name, device=device, dtype=dtype).upstream

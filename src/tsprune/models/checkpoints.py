@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -15,6 +16,7 @@ from tsprune.errors import TspruneError
 
 BUNDLED = Path(__file__).parent / "bundled"
 WEIGHTS = "model.safetensors"
+REMOVAL = "tsprune.json"  # of a pruned checkpoint: see `pruned`
 MAX_CONTEXT = "max_context"
 _INDEX = "model.safetensors.index.json"
 _PICKLES = ("*.bin", "*.pt", "*.pth", "*.ckpt")
@@ -89,7 +91,9 @@ def _from_hub(repository: str) -> Path:
     from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
 
     try:
-        return Path(snapshot_download(repository, allow_patterns=["config.json", "*.safetensors", _INDEX]))
+        return Path(
+            snapshot_download(repository, allow_patterns=["config.json", REMOVAL, "*.safetensors", _INDEX])
+        )
     except LocalEntryNotFoundError:
         problem = "it is not in the local cache and the hub cannot be reached"
     except HFValidationError:
@@ -153,3 +157,15 @@ def load_weights(checkpoint: Checkpoint) -> dict[str, Tensor]:
 def one_line(error: Exception, most: int = 200) -> str:
     """What another library's exception says, fit for the one line of a TspruneError."""
     return " ".join(str(error).split())[:most] or type(error).__name__
+
+
+def checkpoint_sha256(name: str) -> str:
+    """SHA-256 over the weight files of the checkpoint `name`; "" if the model is not from a file."""
+    try:
+        directory = find(name).directory
+    except TspruneError:
+        return ""
+    digest = hashlib.sha256()
+    for path in weight_files(directory):
+        digest.update(path.read_bytes())
+    return digest.hexdigest()

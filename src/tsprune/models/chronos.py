@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,37 +11,71 @@ import torch
 from chronos import chronos as upstream_module
 from chronos.chronos import ChronosConfig, ChronosModel, ChronosPipeline, ChronosTokenizer
 from numpy.typing import ArrayLike
-from torch import Tensor
-from torch.overrides import TorchFunctionMode
-from transformers import T5ForConditionalGeneration
+from torch import Tensor, nn
+from transformers import T5Config, T5ForConditionalGeneration
 
-from tsprune.models import draws, t5
+from tsprune.anatomy import AttentionSite
+from tsprune.models import draws, pruned, t5
 from tsprune.models.checkpoints import Checkpoint
-from tsprune.models.forecaster import Forecast, SamplingForecaster, checked_contexts
+from tsprune.models.forecaster import Evidence, Forecast, SamplingForecaster, checked_contexts
 from tsprune.models.pretrained import load_pretrained, quiet_horizon
 
 ROWS = 256  # paths that are sampled together: each holds the keys and values of its whole history
 
 
-class SharedProjections(TorchFunctionMode):
-    """While it lasts, keys and values of the encoder's output are made once a window.
+class SharedContext(draws.CategoricalDraws):
+    """While it lasts, tokens are drawn from `noise`, and all paths of a window share its context.
 
-    `generate` repeats that output for each of the window's paths, one after the other.
+    `generate` repeats the encoder's output for each of the window's paths, one after the other. Here
+    keys and values are made of it once a window, and cross-attention takes the paths' queries for
+    positions of one sequence: a step then reads the keys once, not once a path, which is most of
+    what a step costs.
     """
 
-    def __init__(self, model: T5ForConditionalGeneration, samples: int) -> None:
-        super().__init__()
-        shared = (".EncDecAttention.k.weight", ".EncDecAttention.v.weight")
-        self._weights = {id(weight) for name, weight in model.named_parameters() if name.endswith(shared)}
-        self._samples = samples
+    def __init__(self, model: T5ForConditionalGeneration, noise: draws.Noise, samples: int) -> None:
+        super().__init__(noise, samples)
+        named = dict(model.named_modules())
+        self._sites = [module for name, module in named.items() if name.endswith(".EncDecAttention")]
+        self._weights = {id(part.weight) for site in self._sites for part in (site.k, site.v)}
+        self._crossing = False
+        self._hooks: list[torch.utils.hooks.RemovableHandle] = []
+
+    def __enter__(self) -> SharedContext:
+        for site in self._sites:
+            self._hooks.append(site.register_forward_pre_hook(lambda *_: self._set(True)))
+            self._hooks.append(site.register_forward_hook(lambda *_: self._set(False), always_call=True))
+        super().__enter__()
+        return self
+
+    def __exit__(self, *exception: Any) -> None:
+        super().__exit__(*exception)
+        for hook in self._hooks:
+            hook.remove()
+
+    def _set(self, crossing: bool) -> None:
+        self._crossing = crossing
 
     def __torch_function__(
         self, func: Callable[..., Any], types: Any, args: tuple[Any, ...] = (), kwargs: Any = None
     ) -> Any:
-        if func is torch.nn.functional.linear and id(args[1]) in self._weights:
-            once = func(args[0][:: self._samples], *args[1:], **(kwargs or {}))
-            return once.repeat_interleave(self._samples, dim=0)
-        return func(*args, **(kwargs or {}))
+        if self._crossing:
+            if func is torch.nn.functional.linear and id(args[1]) in self._weights:
+                once = func(args[0][:: self._samples], *args[1:], **(kwargs or {}))
+                return once.repeat_interleave(self._samples, dim=0)
+            if func is torch.nn.functional.scaled_dot_product_attention:
+                return self._attended(func, *args, **(kwargs or {}))
+        return super().__torch_function__(func, types, args, kwargs)
+
+    def _attended(
+        self, func: Callable[..., Any], query: Tensor, key: Tensor, value: Tensor, **how: Any
+    ) -> Tensor:
+        """Attention of queries [windows * samples, heads, 1, head_dim]."""
+        mask = how.pop("attn_mask", None)
+        paths = query.unflatten(0, (-1, self._samples)).squeeze(-2).transpose(1, 2)
+        once = slice(None, None, self._samples)
+        mask = None if mask is None else mask[once]
+        output: Tensor = func(paths, key[once], value[once], attn_mask=mask, **how)
+        return output.transpose(1, 2).flatten(0, 1)[..., None, :]
 
 
 class Chronos(SamplingForecaster):
@@ -66,10 +100,8 @@ class Chronos(SamplingForecaster):
         paths = []
         for start in range(0, len(series), most):
             chunk = series[start : start + most]
-            noise = draws.Noise(chunk, self.seed)
-            shared = SharedProjections(self.module, self.samples)
-            drawing = draws.CategoricalDraws(noise, self.samples)
-            with quiet_horizon(upstream_module.logger), shared, drawing:
+            shared = SharedContext(self.module, draws.Noise(chunk, self.seed), self.samples)
+            with quiet_horizon(upstream_module.logger), shared:
                 drawn = self.upstream.predict(
                     [torch.from_numpy(x) for x in chunk], horizon, num_samples=self.samples
                 )
@@ -99,8 +131,18 @@ class Chronos(SamplingForecaster):
         ).logits
         return output
 
-    def save(self, directory: Path) -> None:
-        self.module.save_pretrained(directory)
+    def save(self, directory: Path, *, evidence: Evidence | None = None) -> None:
+        with pruned.written(self, directory, evidence) as aside:
+            self.module.save_pretrained(aside)
+
+    def absent_attention(self, site: AttentionSite, output: nn.Linear | None) -> nn.Module:
+        return t5.AbsentT5Attention()
+
+    def adapt(self) -> None:
+        t5.adapt(self.module, self.anatomy)
+
+    def upstream_config(self, config: Mapping[str, Any]) -> dict[str, Any] | None:
+        return t5.upstream_config(self.anatomy, config, cached=True)
 
 
 def _pipeline(model: T5ForConditionalGeneration) -> ChronosPipeline:
@@ -120,4 +162,10 @@ def open_checkpoint(checkpoint: Checkpoint, device: torch.device, dtype: torch.d
     """Loads through the upstream class; TspruneError if weights and config disagree."""
     model = load_pretrained(T5ForConditionalGeneration, checkpoint, dtype, "Chronos-T5", check=_pipeline)
     torch.nn.Module.to(model, device)
+    return Chronos(_pipeline(model), checkpoint.name)
+
+
+def blank(checkpoint: Checkpoint) -> Chronos:
+    """The model that config.json describes, with weights as upstream initialises them."""
+    model = T5ForConditionalGeneration(T5Config.from_dict(dict(checkpoint.config)))
     return Chronos(_pipeline(model), checkpoint.name)

@@ -2,29 +2,55 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 from chronos.chronos2.config import Chronos2CoreConfig
+from chronos.chronos2.layers import AttentionOutput
 from chronos.chronos2.model import Chronos2Model
 from chronos.chronos2.pipeline import Chronos2Pipeline
 from numpy.typing import ArrayLike
-from torch import Tensor
+from torch import Tensor, nn
 
-from tsprune.anatomy import Anatomy, AttentionSite, Block, MLPSite, Projection, Readout, Stack, TimeAxis
+from tsprune.anatomy import (
+    Anatomy,
+    AttentionSite,
+    Block,
+    MLPSite,
+    Projection,
+    Readout,
+    Size,
+    Stack,
+    TimeAxis,
+)
+from tsprune.models import pruned
+from tsprune.models.absent import AbsentAttention
 from tsprune.models.checkpoints import Checkpoint
-from tsprune.models.forecaster import LEVELS, Forecast, Forecaster, checked_contexts
+from tsprune.models.forecaster import LEVELS, Evidence, Forecast, Forecaster, checked_contexts
 from tsprune.models.pretrained import load_pretrained, quiet_horizon
 
 
-def _attention(kind: str, module: str, config: Chronos2CoreConfig) -> AttentionSite:
+def _attention(kind: str, layer: str, config: Chronos2CoreConfig) -> AttentionSite:
+    module = f"{layer}.self_attention"
     size = config.num_heads, config.d_kv
     query, key, value = (Projection(f"{module}.{name}", *size) for name in "qkv")
     # group attention runs over the batch: its projections see [time, batch, features]
     swapped = kind == "group"
-    return AttentionSite(kind, module, f"{module}.o", *size, query, key, value, swapped=swapped)
+    return AttentionSite(
+        kind,
+        module,
+        f"{module}.o",
+        *size,
+        query,
+        key,
+        value,
+        swapped=swapped,
+        others=(f"{layer}.layer_norm",),
+        sizes=(Size(module, "n_heads", "heads"), Size(module, "inner_dim", "width")),
+    )
 
 
 def anatomy(config: Chronos2CoreConfig) -> Anatomy:
@@ -32,14 +58,20 @@ def anatomy(config: Chronos2CoreConfig) -> Anatomy:
     for index in range(config.num_layers):
         path = f"encoder.block.{index}"
         sites = tuple(
-            _attention(kind, f"{path}.layer.{place}.self_attention", config)
-            for place, kind in enumerate(("time", "group"))
+            _attention(kind, f"{path}.layer.{place}", config) for place, kind in enumerate(("time", "group"))
         )
-        blocks.append(Block(path, sites, MLPSite(f"{path}.layer.2.mlp")))
+        mlp = MLPSite(f"{path}.layer.2.mlp", (f"{path}.layer.2.layer_norm",))
+        blocks.append(Block(path, sites, mlp))
     settings = config.chronos_config
     axis = TimeAxis(settings["input_patch_size"], marks=int(settings["use_reg_token"]), future=1)
     readout = Readout(("output_patch_embedding",), "encoder.final_layer_norm")
-    return Anatomy((Stack("stack", tuple(blocks), "encoder", axis),), config.d_model, readout)
+    stack = Stack("stack", tuple(blocks), module="encoder", time=axis)
+    return Anatomy((stack,), config.d_model, readout=readout)
+
+
+class AbsentChronos2Attention(AbsentAttention):
+    def forward(self, *args: Any, **kwargs: Any) -> Any:
+        return AttentionOutput(hidden_states=self.contribution(args[0]))
 
 
 class Chronos2(Forecaster):
@@ -56,6 +88,8 @@ class Chronos2(Forecaster):
         self.upstream = Chronos2Pipeline(model)
         self.anatomy = anatomy(model.config)
         self.context_length = model.chronos_config.context_length
+        patch, most = model.chronos_config.output_patch_size, model.chronos_config.max_output_patches
+        self.readout_horizon = patch * most
 
     def forecast(self, contexts: Sequence[ArrayLike], horizon: int) -> Forecast:
         series = [torch.from_numpy(x[-self.context_length :]) for x in checked_contexts(contexts, horizon)]
@@ -81,11 +115,27 @@ class Chronos2(Forecaster):
         output: Tensor = self.module.output_patch_embedding(encoded[0][:, -1])
         return output
 
-    def save(self, directory: Path) -> None:
-        self.module.save_pretrained(directory)
+    def save(self, directory: Path, *, evidence: Evidence | None = None) -> None:
+        with pruned.written(self, directory, evidence) as aside:
+            self.module.save_pretrained(aside)
+
+    def absent_attention(self, site: AttentionSite, output: nn.Linear | None) -> nn.Module:
+        return AbsentChronos2Attention()
+
+    def upstream_config(self, config: Mapping[str, Any]) -> dict[str, Any] | None:
+        """Whole layers can go, and heads where all sublayers keep as many."""
+        heads = self.anatomy.equal_heads
+        if heads is None:
+            return None
+        return {**config, "num_layers": len(self.anatomy.stacks[0].blocks), "num_heads": heads}
 
 
 def open_checkpoint(checkpoint: Checkpoint, device: torch.device, dtype: torch.dtype) -> Chronos2:
     """Loads through the upstream class; TspruneError if weights and config disagree."""
     model = load_pretrained(Chronos2Model, checkpoint, dtype, "Chronos-2")
     return Chronos2(model.to(device), checkpoint.name)
+
+
+def blank(checkpoint: Checkpoint) -> Chronos2:
+    """The model that config.json describes, with weights as upstream initialises them."""
+    return Chronos2(Chronos2Model(Chronos2CoreConfig.from_dict(dict(checkpoint.config))), checkpoint.name)

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import torch
 from chronos.chronos_bolt import ChronosBoltModelForForecasting, ChronosBoltPipeline
 from numpy.typing import ArrayLike
-from torch import Tensor
+from torch import Tensor, nn
+from transformers import T5Config
 
-from tsprune.models import t5
+from tsprune.anatomy import AttentionSite
+from tsprune.models import pruned, t5
 from tsprune.models.checkpoints import Checkpoint
-from tsprune.models.forecaster import Forecast, Forecaster, checked_contexts
+from tsprune.models.forecaster import Evidence, Forecast, Forecaster, checked_contexts
 from tsprune.models.pretrained import load_pretrained, quiet_horizon
 
 
@@ -36,6 +39,7 @@ class ChronosBolt(Forecaster):
         )
         self.context_length = model.chronos_config.context_length
         self.levels = tuple(model.chronos_config.quantiles)
+        self.readout_horizon = model.chronos_config.prediction_length
 
     def forecast(self, contexts: Sequence[ArrayLike], horizon: int) -> Forecast:
         series = [torch.from_numpy(context) for context in checked_contexts(contexts, horizon)]
@@ -52,11 +56,28 @@ class ChronosBolt(Forecaster):
         output: Tensor = self.module.output_patch_embedding(decoded)
         return output.flatten(1)
 
-    def save(self, directory: Path) -> None:
-        self.module.save_pretrained(directory)
+    def save(self, directory: Path, *, evidence: Evidence | None = None) -> None:
+        with pruned.written(self, directory, evidence) as aside:
+            self.module.save_pretrained(aside)
+
+    def absent_attention(self, site: AttentionSite, output: nn.Linear | None) -> nn.Module:
+        return t5.AbsentT5Attention()
+
+    def adapt(self) -> None:
+        t5.adapt(self.module, self.anatomy)
+
+    def upstream_config(self, config: Mapping[str, Any]) -> dict[str, Any] | None:
+        return t5.upstream_config(self.anatomy, config)
 
 
 def open_checkpoint(checkpoint: Checkpoint, device: torch.device, dtype: torch.dtype) -> ChronosBolt:
     """Loads through the upstream class; TspruneError if weights and config disagree."""
     model = load_pretrained(ChronosBoltModelForForecasting, checkpoint, dtype, "Chronos-Bolt")
     return ChronosBolt(model.to(device), checkpoint.name)
+
+
+def blank(checkpoint: Checkpoint) -> ChronosBolt:
+    """The model that config.json describes, with weights as upstream initialises them."""
+    return ChronosBolt(
+        ChronosBoltModelForForecasting(T5Config.from_dict(dict(checkpoint.config))), checkpoint.name
+    )

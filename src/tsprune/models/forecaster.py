@@ -4,19 +4,44 @@ from __future__ import annotations
 
 import dataclasses
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 import torch
 from numpy.typing import ArrayLike, NDArray
 from torch import Tensor, nn
 
-from tsprune.anatomy import Anatomy
+from tsprune.anatomy import Anatomy, AttentionSite, Component
 from tsprune.errors import TspruneError
+from tsprune.models.absent import AbsentAttention
+from tsprune.models.gradients import Gradients
 
 LEVELS: tuple[float, ...] = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9)
+
+
+@dataclasses.dataclass(frozen=True)
+class Origin:
+    """What a pruned model was made from, and what was removed; enough to build it again.
+
+    name, sha256 : of the original checkpoint (sha256 of its weight files, "" if unknown)
+    parameters : of the original
+    shapes : of every tensor of the original's module
+    components : everything that was removed, by its address in the original
+    provenance : how it was chosen, as the caller says
+    """
+
+    name: str
+    sha256: str
+    parameters: int
+    shapes: Mapping[str, tuple[int, ...]]
+    components: tuple[Component, ...]
+    provenance: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+
+
+# what was measured, before and after: {"MASE": (0.81, 0.82), "ms per forecast": (10.3, 7.9)}
+Evidence = Mapping[str, tuple[float, float]]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -64,6 +89,9 @@ class Forecaster(ABC):
     upstream : the object users of the upstream package work with
     reference_horizon : steps that reference activations are recorded over; many where the horizon
         is part of the sequence that the network sees
+    readout_horizon : steps that one pass of the network forecasts, over which `readout` has gradients
+    origin : of a pruned model, what it was made from and what was removed
+    licence_note : for the card of a pruned model
     """
 
     name: str
@@ -73,6 +101,9 @@ class Forecaster(ABC):
     context_length: int
     upstream: object
     reference_horizon: int = 1
+    readout_horizon: int = 1
+    origin: Origin | None = None
+    licence_note: str = "The licence of the original checkpoint applies to this one, too."
 
     @property
     def device(self) -> torch.device:
@@ -97,12 +128,81 @@ class Forecaster(ABC):
         """The network's own output on the contexts, without sampling, decoding or rescaling.
 
         Returns a tensor whose first dimension is B (a family may run several passes per series;
-        their outputs follow each other in later dimensions).
+        their outputs follow each other in later dimensions). Its gradient may be switched off; see
+        `differentiable_output`.
         """
 
+    def differentiable_output(self, contexts: Sequence[ArrayLike]) -> Tensor:
+        """`teacher_forced` with its gradient in every family, also where upstream switches it off."""
+        with torch.enable_grad(), Gradients():
+            return self.teacher_forced(contexts)
+
+    def readout(self, contexts: Sequence[ArrayLike], horizon: int) -> Tensor:
+        """The forecast as a differentiable function of the network, float32 [B, Q, H].
+
+        This is `forecast(contexts, horizon).quantiles`, on the way to which upstream switches
+        gradients off; equal up to rounding, as torch takes other attention kernels where gradients
+        are recorded. One can differentiate by parameters and, with hooks, by activations.
+
+        Raises TspruneError for more than `readout_horizon` steps (upstream cuts the gradient between
+        the passes of an autoregressive forecast), if all parameters are frozen, and for models that
+        sample: a draw has no gradient.
+        """
+        if horizon > self.readout_horizon:
+            raise TspruneError(
+                f"{self.name} has gradients over one pass, {self.readout_horizon} steps, not over {horizon}"
+            )
+        with torch.enable_grad(), Gradients() as gradients:
+            forecast = self.forecast(contexts, horizon)
+        if not gradients.left:
+            raise TspruneError(f"{self.name}: its forecast has no gradient; its parameters are frozen")
+        quantiles = self._readout_quantiles(gradients.left[-1], len(contexts), horizon)
+        if not np.array_equal(quantiles.detach().cpu().numpy(), forecast.quantiles, equal_nan=True):
+            raise TspruneError(f"{self.name}: no tensor with a gradient is equal to its forecast")
+        return quantiles
+
+    def _readout_quantiles(self, output: Tensor, count: int, horizon: int) -> Tensor:
+        """Quantiles [count, Q, horizon] from the tensor that upstream last takes out of torch."""
+        return output
+
     @abstractmethod
-    def save(self, directory: Path) -> None:
-        """Writes the checkpoint in the upstream format (config.json, model.safetensors)."""
+    def save(self, directory: Path, *, evidence: Evidence | None = None) -> None:
+        """Writes the checkpoint in the upstream format (config.json, model.safetensors).
+
+        That of a pruned model has two more files: tsprune.json, which `tsprune.load` reads, and
+        README.md, a model card. Where upstream's config can say what is left, upstream reads it too.
+
+        evidence : of a pruned model, what was measured, for its card
+
+        Raises TspruneError if the directory is there and not empty; it is written whole or not at all.
+        """
+
+    @property
+    def saved_module(self) -> nn.Module:
+        """The module whose parameters' names are those in the checkpoint."""
+        return self.module
+
+    def to(self, device: torch.device, dtype: torch.dtype) -> None:
+        """Moves the weights, in place."""
+        nn.Module.to(self.saved_module, device=device, dtype=dtype)
+
+    def absent_attention(self, site: AttentionSite, output: nn.Linear | None) -> nn.Module:
+        """What takes the place of an attention module without heads, called as upstream calls it.
+
+        output : the output projection, without columns, if its bias is to stay
+        """
+        return AbsentAttention(output, site.output.rpartition(".")[2] if output is not None else "")
+
+    def adapt(self) -> None:  # noqa: B027  (most families have nothing to adapt)
+        """Makes upstream's code cope with what `anatomy` says is left after a removal.
+
+        For what upstream takes to be the same in all layers.
+        """
+
+    def upstream_config(self, config: Mapping[str, Any]) -> dict[str, Any] | None:
+        """`config` (of the original) changed so that upstream alone reads what is left; None if no
+        config of upstream's can describe it."""
+        return None
 
 
 class SamplingForecaster(Forecaster):
@@ -116,6 +216,11 @@ class SamplingForecaster(Forecaster):
 
     samples: int
     seed: int = 0
+
+    def readout(self, contexts: Sequence[ArrayLike], horizon: int) -> Tensor:
+        raise TspruneError(
+            f"{self.name} samples its forecasts, which have no gradient; use differentiable_output"
+        )
 
     def from_samples(self, paths: NDArray[np.float32]) -> Forecast:
         """The forecast of sampled paths [B, S, H], quantiles as gluonts' SampleForecast has them."""

@@ -18,9 +18,9 @@ from uni2ts.model.moirai import MoiraiForecast, MoiraiModule
 from uni2ts.model.moirai.module import decode_distr_output
 
 from tsprune.anatomy import Readout
-from tsprune.models import draws, moirai_base
+from tsprune.models import draws, moirai_base, pruned
 from tsprune.models.checkpoints import Checkpoint
-from tsprune.models.forecaster import Forecast, SamplingForecaster, checked_contexts
+from tsprune.models.forecaster import Evidence, Forecast, SamplingForecaster, checked_contexts
 
 GIFT_EVAL_PATCH = 32
 GIFT_EVAL_SAMPLES = 100
@@ -44,6 +44,7 @@ class Moirai(SamplingForecaster):
 
     family = "moirai"
     reference_horizon = 1024  # GIFT-Eval's longest is 900
+    licence_note = moirai_base.LICENCE_NOTE
     upstream: MoiraiForecast
     module: MoiraiModule
 
@@ -113,8 +114,12 @@ class Moirai(SamplingForecaster):
             parameters += [x.expand(component.batch_shape)[..., None] for x in own]
         return torch.cat(parameters, -1)[:, 0]
 
-    def save(self, directory: Path) -> None:
-        moirai_base.save(self.module, self._config, self.context_length, directory)
+    def save(self, directory: Path, *, evidence: Evidence | None = None) -> None:
+        with pruned.written(self, directory, evidence) as aside:
+            moirai_base.save(self.module, self._config, self.context_length, aside)
+
+    def upstream_config(self, config: Mapping[str, Any]) -> dict[str, Any] | None:
+        return moirai_base.upstream_config(self.anatomy, config)
 
 
 def _readout(module: MoiraiModule, patch: int) -> Readout | None:
@@ -197,6 +202,14 @@ def _make(config: dict[str, Any]) -> MoiraiModule:
 
 def open_checkpoint(checkpoint: Checkpoint, device: torch.device, dtype: torch.dtype) -> Moirai:
     """Builds the upstream module from config.json and loads the weights strictly."""
-    module = moirai_base.build(_make, checkpoint, device, dtype, "Moirai")
+    return _opened(moirai_base.build(_make, checkpoint, device, dtype, "Moirai"), checkpoint)
+
+
+def blank(checkpoint: Checkpoint) -> Moirai:
+    """The model that config.json describes, with weights as upstream initialises them."""
+    return _opened(moirai_base.described(_make, checkpoint, "Moirai"), checkpoint)
+
+
+def _opened(module: MoiraiModule, checkpoint: Checkpoint) -> Moirai:
     context = checkpoint.context_length(moirai_base.GIFT_EVAL_CONTEXT, min(module.patch_sizes))
     return Moirai(module, checkpoint.config, checkpoint.name, context)

@@ -14,9 +14,9 @@ from torch import Tensor
 from uni2ts.model.moirai2 import Moirai2Forecast, Moirai2Module
 
 from tsprune.anatomy import Readout
-from tsprune.models import moirai_base
+from tsprune.models import moirai_base, pruned
 from tsprune.models.checkpoints import Checkpoint
-from tsprune.models.forecaster import Forecast, Forecaster, checked_contexts
+from tsprune.models.forecaster import Evidence, Forecast, Forecaster, checked_contexts
 
 # what follows the last position is the one that the forecast is asked for at; its own is not used
 READOUT = Readout(("out_proj",), "encoder.norm", position=-2)
@@ -27,6 +27,7 @@ class Moirai2(Forecaster):
 
     family = "moirai2"
     reference_horizon = 1024  # GIFT-Eval's longest is 900
+    licence_note = moirai_base.LICENCE_NOTE
     upstream: Moirai2Forecast
     module: Moirai2Module
 
@@ -36,6 +37,7 @@ class Moirai2(Forecaster):
         self.anatomy = moirai_base.anatomy(module, module.patch_size, READOUT)
         self.context_length = context
         self.levels = tuple(module.quantile_levels)
+        self.readout_horizon = module.patch_size * module.num_predict_token
         self.upstream = Moirai2Forecast(
             prediction_length=1,
             target_dim=1,
@@ -70,8 +72,12 @@ class Moirai2(Forecaster):
             hook.remove()
         return recorded[0][:, -2]  # the last token of the context; after it comes the forecast one
 
-    def save(self, directory: Path) -> None:
-        moirai_base.save(self.module, self._config, self.context_length, directory)
+    def save(self, directory: Path, *, evidence: Evidence | None = None) -> None:
+        with pruned.written(self, directory, evidence) as aside:
+            moirai_base.save(self.module, self._config, self.context_length, aside)
+
+    def upstream_config(self, config: Mapping[str, Any]) -> dict[str, Any] | None:
+        return moirai_base.upstream_config(self.anatomy, config)
 
 
 def _make(config: dict[str, Any]) -> Moirai2Module:
@@ -80,7 +86,15 @@ def _make(config: dict[str, Any]) -> Moirai2Module:
 
 def open_checkpoint(checkpoint: Checkpoint, device: torch.device, dtype: torch.dtype) -> Moirai2:
     """Builds the upstream module from config.json and loads the weights strictly."""
-    module = moirai_base.build(_make, checkpoint, device, dtype, "Moirai-2")
+    return _opened(moirai_base.build(_make, checkpoint, device, dtype, "Moirai-2"), checkpoint)
+
+
+def blank(checkpoint: Checkpoint) -> Moirai2:
+    """The model that config.json describes, with weights as upstream initialises them."""
+    return _opened(moirai_base.described(_make, checkpoint, "Moirai-2"), checkpoint)
+
+
+def _opened(module: Moirai2Module, checkpoint: Checkpoint) -> Moirai2:
     context = checkpoint.context_length(moirai_base.GIFT_EVAL_CONTEXT, module.patch_size)
     context = context // module.patch_size * module.patch_size
     return Moirai2(module, checkpoint.config, checkpoint.name, context)

@@ -19,21 +19,38 @@ from tsprune.anatomy import (
     Block,
     Factor,
     MLPSite,
+    PerHead,
     Projection,
     Readout,
+    Size,
     Stack,
     TimeAxis,
 )
 from tsprune.errors import TspruneError
 from tsprune.models.checkpoints import MAX_CONTEXT, Checkpoint, load_weights, one_line
 
-GIFT_EVAL_CONTEXT = 4000  # what upstream uses there; the weights' metadata may say less
+# stated for Moirai 1.1; upstream's package holds no GIFT-Eval script and says nothing of Moirai-2
+# there (its README's example has 1680), so for Moirai-2 this is an assumption
+GIFT_EVAL_CONTEXT = 4000  # the weights' metadata may say less
+
+LICENCE_NOTE = (
+    "Moirai's weights on the hub are CC-BY-NC: a derivative of them is not redistributable, so do not "
+    "publish this checkpoint unless the weights it was made from are your own."
+)
 
 Module = TypeVar("Module", bound=nn.Module)
 
 
-def _attention(path: str, layer: Any) -> AttentionSite:
-    attention = layer.self_attn
+def _sizes(module: str) -> tuple[Size, ...]:
+    return (
+        Size(module, "num_heads", "heads"),
+        Size(module, "num_groups", "key_heads"),
+        Size(module, "heads_per_group", "heads_per_key_head"),
+    )
+
+
+def _attention(block: str, layer: Any) -> AttentionSite:
+    path, attention = f"{block}.self_attn", layer.self_attn
     heads, head_dim = attention.num_heads, attention.head_dim
     return AttentionSite(
         "self",
@@ -45,6 +62,9 @@ def _attention(path: str, layer: Any) -> AttentionSite:
         key=Projection(f"{path}.k_proj", attention.num_groups, head_dim),
         value=Projection(f"{path}.v_proj", attention.num_groups, head_dim),
         factors=(Factor(f"{path}.q_norm.weight"), Factor(f"{path}.k_norm.weight")),
+        others=(f"{block}.norm1",),
+        sizes=(*_sizes(path), *_sizes(f"{path}.var_attn_bias")),
+        per_head=(PerHead(f"{path}.var_attn_bias.emb.weight", 1),),
     )
 
 
@@ -53,9 +73,16 @@ def anatomy(module: Any, patch: int, readout: Readout | None = None) -> Anatomy:
     blocks = []
     for index, layer in enumerate(module.encoder.layers):
         path = f"encoder.layers.{index}"
-        blocks.append(Block(path, (_attention(f"{path}.self_attn", layer),), MLPSite(f"{path}.ffn")))
+        blocks.append(Block(path, (_attention(path, layer),), MLPSite(f"{path}.ffn", (f"{path}.norm2",))))
+    depth = (Size("", "num_layers", "layers"),)
     axis = TimeAxis(patch, future=1)
-    return Anatomy((Stack("stack", tuple(blocks), "encoder", axis),), module.d_model, readout)
+    stack = Stack("stack", tuple(blocks), module="encoder", time=axis, sizes=depth)
+    return Anatomy((stack,), module.d_model, readout=readout)
+
+
+def upstream_config(anatomy: Anatomy, config: Mapping[str, Any]) -> dict[str, Any] | None:
+    """Whole layers can go; upstream has as many heads as the width has multiples of 64."""
+    return {**config, "num_layers": len(anatomy.stacks[0].blocks)} if anatomy.whole_layers else None
 
 
 def inputs(series: Sequence[NDArray[np.float32]], device: torch.device) -> dict[str, Tensor]:
@@ -75,6 +102,16 @@ def inputs(series: Sequence[NDArray[np.float32]], device: torch.device) -> dict[
     return {name: torch.from_numpy(array).to(device) for name, array in given.items()}
 
 
+def described(make: Callable[[dict[str, Any]], Module], checkpoint: Checkpoint, what: str) -> Module:
+    """The module that `make` builds from config.json, with weights as upstream initialises them."""
+    try:
+        return make(dict(checkpoint.config)).eval()
+    except Exception as error:  # upstream raises whatever the value it stumbles over leads to
+        raise TspruneError(
+            f"{checkpoint.name}: config.json does not describe a {what} model ({one_line(error)})"
+        ) from error
+
+
 def build(
     make: Callable[[dict[str, Any]], Module],
     checkpoint: Checkpoint,
@@ -83,12 +120,7 @@ def build(
     what: str,
 ) -> Module:
     """The module that `make` builds from config.json, with the checkpoint's weights, strictly."""
-    try:
-        module = make(dict(checkpoint.config))
-    except Exception as error:  # upstream raises whatever the value it stumbles over leads to
-        raise TspruneError(
-            f"{checkpoint.name}: config.json does not describe a {what} model ({one_line(error)})"
-        ) from error
+    module = described(make, checkpoint, what)
     try:
         module.load_state_dict(load_weights(checkpoint), strict=True)
     except RuntimeError as error:

@@ -1,24 +1,66 @@
-"""Anatomy of T5 stacks, which Chronos and Chronos-Bolt share."""
+"""What Chronos-T5 and Chronos-Bolt share: the anatomy of T5 stacks, and pruned T5 attention.
+
+T5 has one table of relative position biases per stack, [buckets, heads], which the first block's
+self-attention owns and passes on to all others; cross-attention passes on zeros. Sublayers with
+unlike heads select theirs where the bias is used, in an implementation of transformers' attention
+registry. The table keeps the heads that any sublayer of its stack has, so if all have the same ones
+nothing is left to select, and the model is one that upstream's config describes.
+"""
 
 from __future__ import annotations
 
+import copy
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import Tensor, nn
 from transformers import T5Config
+from transformers.integrations.sdpa_attention import sdpa_attention_forward
+from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
-from tsprune.anatomy import Anatomy, AttentionSite, Block, MLPSite, Projection, Readout, Stack, TimeAxis
+from tsprune.anatomy import (
+    Anatomy,
+    AttentionSite,
+    Block,
+    MLPSite,
+    Projection,
+    Readout,
+    SharedBias,
+    Size,
+    Stack,
+    TimeAxis,
+)
+from tsprune.models.absent import AbsentAttention
+
+SELECTING = "tsprune_selected_heads"
 
 
-def _attention(kind: str, module: str, heads: int, head_dim: int) -> AttentionSite:
-    query, key, value = (Projection(f"{module}.{name}", heads, head_dim) for name in "qkv")
-    return AttentionSite(kind, module, f"{module}.o", heads, head_dim, query, key, value)
+def _attention(kind: str, layer: str, name: str, heads: int, head_dim: int) -> AttentionSite:
+    module = f"{layer}.{name}"
+    query, key, value = (Projection(f"{module}.{part}", heads, head_dim) for part in "qkv")
+    return AttentionSite(
+        kind,
+        module,
+        f"{module}.o",
+        heads,
+        head_dim,
+        query,
+        key,
+        value,
+        others=(f"{layer}.layer_norm",),
+        sizes=(Size(module, "inner_dim", "width"),),  # n_heads is that of the bias: see `adapt`
+    )
 
 
 def _block(stack: str, index: int, config: T5Config) -> Block:
     path = f"{stack}.block.{index}"
     size = config.num_heads, config.d_kv
-    sites = [_attention("self", f"{path}.layer.0.SelfAttention", *size)]
+    sites = [_attention("self", f"{path}.layer.0", "SelfAttention", *size)]
     if stack == "decoder":
-        sites.append(_attention("cross", f"{path}.layer.1.EncDecAttention", *size))
-    return Block(path, tuple(sites), MLPSite(f"{path}.layer.{len(sites)}.DenseReluDense"))
+        sites.append(_attention("cross", f"{path}.layer.1", "EncDecAttention", *size))
+    last = f"{path}.layer.{len(sites)}"
+    return Block(path, tuple(sites), MLPSite(f"{last}.DenseReluDense", (f"{last}.layer_norm",)))
 
 
 def anatomy(config: T5Config, readout: str, *, span: int = 1, marks: int = 1) -> Anatomy:
@@ -30,11 +72,98 @@ def anatomy(config: T5Config, readout: str, *, span: int = 1, marks: int = 1) ->
     axes = {"encoder": TimeAxis(span, marks), "decoder": TimeAxis(1, from_end=False)}
     depths = {"encoder": config.num_layers, "decoder": config.num_decoder_layers or config.num_layers}
     stacks = tuple(
-        Stack(name, tuple(_block(name, index, config) for index in range(depth)), name, axes[name])
+        Stack(
+            name,
+            tuple(_block(name, index, config) for index in range(depth)),
+            module=name,
+            time=axes[name],
+            bias=SharedBias(
+                "self",
+                f"{name}.block.0.layer.0.SelfAttention.relative_attention_bias",
+                tuple(range(config.num_heads)),
+            ),
+        )
         for name, depth in depths.items()
     )
     tokens = readout == "lm_head"
     # tied to the embedding, the head reads a smaller residual (transformers' T5ForConditionalGeneration)
     scale = config.d_model**-0.5 if tokens and config.tie_word_embeddings else 1.0
     norm = "decoder.final_layer_norm"
-    return Anatomy(stacks, config.d_model, Readout((readout,), norm, scale=scale, tokens=tokens))
+    read = Readout((readout,), norm, scale=scale, tokens=tokens)
+    return Anatomy(stacks, config.d_model, readout=read)
+
+
+class AbsentT5Attention(AbsentAttention):
+    """Passes on the position bias that later blocks share."""
+
+    def forward(self, *args: Any, position_bias: Tensor | None = None, **kwargs: Any) -> Any:
+        return self.contribution(args[0]), position_bias, None
+
+
+def _selecting(
+    module: nn.Module,
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    attention_mask: Tensor | None,
+    *,
+    position_bias: Tensor,
+    **kwargs: Any,
+) -> Any:
+    """Attention of a sublayer that has some heads of `position_bias` [1, heads, queries, keys]."""
+    own = position_bias[:, module.get_buffer("selected_heads")]
+    return sdpa_attention_forward(module, query, key, value, attention_mask, position_bias=own, **kwargs)
+
+
+ALL_ATTENTION_FUNCTIONS.register(SELECTING, _selecting)
+
+
+def adapt(module: nn.Module, anatomy: Anatomy) -> None:
+    """Tells every sublayer its heads of the bias that it gets, and its place in the key-value cache."""
+    for stack in anatomy.stacks:
+        for kind in ("self", "cross"):
+            sites = [site for block in stack.blocks for site in block.attention if site.kind == kind]
+            widest = max((site.heads for site in sites), default=0)
+            for index, site in enumerate(sites):
+                attention: Any = module.get_submodule(site.module)
+                attention.layer_idx = index  # the cache's first layer tells how long it is
+                if kind == "self" and stack.bias is not None:
+                    attention.has_relative_attention_bias = index == 0
+                    _select(
+                        attention,
+                        [stack.bias.numbers.index(h) for h in site.numbers],
+                        len(stack.bias.numbers),
+                    )
+                else:  # zeros, made by the first
+                    _select(attention, list(range(site.heads)), widest)
+
+
+def _select(attention: Any, chosen: list[int], heads: int) -> None:
+    """Makes an attention module use the heads `chosen` of a bias with `heads` heads."""
+    attention.n_heads = heads
+    device = attention.q.weight.device
+    attention.register_buffer("selected_heads", torch.tensor(chosen, device=device), persistent=False)
+    if chosen != list(range(heads)) and attention.config._attn_implementation != SELECTING:
+        attention.config = copy.copy(attention.config)  # others share it
+        attention.config._attn_implementation = SELECTING
+
+
+def upstream_config(
+    anatomy: Anatomy, config: Mapping[str, Any], *, cached: bool = False
+) -> dict[str, Any] | None:
+    """A T5 config of what is left: whole blocks, all of as many heads, the same ones in a stack.
+
+    cached : whether the decoder runs with upstream's key-value cache, which must not be deeper than the
+        encoder
+    """
+    heads = anatomy.equal_heads
+    depths = {stack.name: len(stack.blocks) for stack in anatomy.stacks}
+    same = all(stack.bias is not None and len(stack.bias.numbers) == heads for stack in anatomy.stacks)
+    if heads is None or not same or (cached and depths["decoder"] > depths["encoder"]):
+        return None
+    return {
+        **config,
+        "num_heads": heads,
+        "num_layers": depths["encoder"],
+        "num_decoder_layers": depths["decoder"],
+    }

@@ -7,6 +7,7 @@ import json
 import math
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -16,7 +17,9 @@ from timesfm import ForecastConfig, TimesFM_2p5_200M_torch
 from timesfm.configs import ResidualBlockConfig
 from timesfm.timesfm_2p5.timesfm_2p5_base import TimesFM_2p5_200M_Definition
 from timesfm.timesfm_2p5.timesfm_2p5_torch import TimesFM_2p5_200M_torch_module
-from torch import Tensor
+from timesfm.torch.transformer import MultiHeadAttention
+from timesfm.torch.util import DecodeCache
+from torch import Tensor, nn
 
 from tsprune.anatomy import (
     Anatomy,
@@ -26,41 +29,58 @@ from tsprune.anatomy import (
     MLPSite,
     Projection,
     Readout,
+    Size,
     Stack,
     TimeAxis,
 )
 from tsprune.errors import TspruneError
+from tsprune.models import pruned
+from tsprune.models.absent import AbsentAttention
 from tsprune.models.checkpoints import Checkpoint, Shapes, load_weights, one_line
-from tsprune.models.forecaster import LEVELS, Forecast, Forecaster, checked_contexts
+from tsprune.models.forecaster import LEVELS, Evidence, Forecast, Forecaster, checked_contexts
 
 GIFT_EVAL_CONTEXT = 2048  # what upstream uses there; config.json may say less ("max_context")
 
 
-def _attention(path: str, heads: int, head_dim: int) -> AttentionSite:
+def _attention(block: str, heads: int, head_dim: int) -> AttentionSite:
+    path = f"{block}.attn"
     query, key, value = (Projection(f"{path}.qkv_proj", heads, head_dim, part) for part in range(3))
     factors = (
         Factor(f"{path}.query_ln.scale"),
         Factor(f"{path}.key_ln.scale"),
         Factor(f"{path}.per_dim_scale.per_dim_scale", "softplus"),
     )
-    norm = f"{path.removesuffix('.attn')}.post_attn_ln"
-    return AttentionSite("self", path, f"{path}.out", heads, head_dim, query, key, value, factors, norm=norm)
+    return AttentionSite(
+        "self",
+        path,
+        f"{path}.out",
+        heads,
+        head_dim,
+        query,
+        key,
+        value,
+        factors,
+        others=(f"{block}.pre_attn_ln", f"{block}.post_attn_ln"),
+        norm=f"{block}.post_attn_ln",
+        sizes=(Size(path, "num_heads", "heads"), Size(path, "in_features", "width")),
+    )
+
+
+def _mlp(block: str) -> MLPSite:
+    others = tuple(f"{block}.{name}" for name in ("pre_ff_ln", "ff0", "activation", "post_ff_ln"))
+    return MLPSite(f"{block}.ff1", others, norm=f"{block}.post_ff_ln")
 
 
 def anatomy(definition: TimesFM_2p5_200M_Definition) -> Anatomy:
     size = definition.stacked_transformers.transformer
     head_dim = size.model_dims // size.num_heads
-    blocks = (
-        Block(
-            f"stacked_xf.{index}",
-            (_attention(f"stacked_xf.{index}.attn", size.num_heads, head_dim),),
-            MLPSite(f"stacked_xf.{index}.ff1", f"stacked_xf.{index}.post_ff_ln"),
-        )
-        for index in range(definition.stacked_transformers.num_layers)
-    )
+    paths = [f"stacked_xf.{index}" for index in range(definition.stacked_transformers.num_layers)]
+    blocks = (Block(path, (_attention(path, size.num_heads, head_dim),), _mlp(path)) for path in paths)
+    depth = (Size("", "x", "layers"),)
     axis = TimeAxis(definition.input_patch_len)
     readout = Readout(("output_projection_point",))
-    return Anatomy((Stack("stack", tuple(blocks), time=axis),), size.model_dims, readout)
+    stack = Stack("stack", tuple(blocks), time=axis, sizes=depth)
+    return Anatomy((stack,), size.model_dims, readout=readout)
 
 
 def definition_of(shapes: Shapes) -> TimesFM_2p5_200M_Definition:
@@ -93,6 +113,21 @@ def definition_of(shapes: Shapes) -> TimesFM_2p5_200M_Definition:
     )
 
 
+class AbsentTimesFMAttention(AbsentAttention):
+    def forward(self, *args: Any, inputs_q: Tensor, decode_cache: Any = None, **kwargs: Any) -> Any:
+        return self.contribution(inputs_q), decode_cache  # upstream passes everything by name
+
+
+class NarrowAttention(MultiHeadAttention):
+    """Attention with fewer heads than another layer's, whose cache is the size of the widest."""
+
+    def forward(self, *args: Any, decode_cache: DecodeCache | None = None, **kwargs: Any) -> Any:
+        if decode_cache is not None:
+            decode_cache.key = decode_cache.key[:, :, : self.num_heads]
+            decode_cache.value = decode_cache.value[:, :, : self.num_heads]
+        return super().forward(*args, decode_cache=decode_cache, **kwargs)
+
+
 class TimesFM(Forecaster):
     """`upstream` is the `TimesFM_2p5_200M_torch` wrapper, recompiled (cheaply) at each forecast."""
 
@@ -105,6 +140,7 @@ class TimesFM(Forecaster):
         self.module = module.eval()
         self.context_length = context_length
         self.anatomy = anatomy(module.config)
+        self.readout_horizon = module.o
         # the wrapper builds a model of its own, of the class's fixed size: replace it, do not build it
         self.upstream = TimesFM_2p5_200M_torch.__new__(TimesFM_2p5_200M_torch)
         self.upstream.model = module
@@ -138,6 +174,9 @@ class TimesFM(Forecaster):
             _, outputs = self.upstream.forecast(horizon, list(series))
         return Forecast(np.ascontiguousarray(outputs[..., 1:].transpose(0, 2, 1), dtype=np.float32), LEVELS)
 
+    def _readout_quantiles(self, output: Tensor, count: int, horizon: int) -> Tensor:
+        return output[:count, :horizon, 1:].transpose(1, 2)  # the mean comes first
+
     def teacher_forced(self, contexts: Sequence[ArrayLike]) -> Tensor:
         """Normalised outputs after every patch, for the series and its negative.
 
@@ -153,22 +192,47 @@ class TimesFM(Forecaster):
             hook.remove()
         return torch.stack(recorded, dim=1)
 
-    def save(self, directory: Path) -> None:
-        directory.mkdir(parents=True, exist_ok=True)
-        save_file(
-            {name: tensor.contiguous() for name, tensor in self.module.state_dict().items()},
-            directory / "model.safetensors",
-        )
+    def save(self, directory: Path, *, evidence: Evidence | None = None) -> None:
+        tensors = {name: tensor.contiguous() for name, tensor in self.module.state_dict().items()}
         config = {
             "architecture": "timesfm-2.5",
             "max_context": self.context_length,
             "definition": dataclasses.asdict(self.module.config),
         }
-        (directory / "config.json").write_text(json.dumps(config, indent=2) + "\n")
+        with pruned.written(self, directory, evidence) as aside:
+            save_file(tensors, aside / "model.safetensors")
+            (aside / "config.json").write_text(json.dumps(config, indent=2) + "\n")
+
+    def to(self, device: torch.device, dtype: torch.dtype) -> None:
+        super().to(device, dtype)
+        self.module.device, self.module.device_count = device, 1
+
+    def absent_attention(self, site: AttentionSite, output: nn.Linear | None) -> nn.Module:
+        return AbsentTimesFMAttention()
+
+    def adapt(self) -> None:
+        sites = [site for block in self.anatomy.stacks[0].blocks for site in block.attention]
+        self.module.h = max((site.heads for site in sites), default=1)  # of the caches of all layers
+        for site in sites:
+            if site.heads < self.module.h:
+                self.module.get_submodule(site.module).__class__ = NarrowAttention
 
 
 def open_checkpoint(checkpoint: Checkpoint, device: torch.device, dtype: torch.dtype) -> TimesFM:
     """Builds the upstream module at the size of the weights and loads them strictly."""
+    model = blank(checkpoint)
+    try:
+        model.module.load_state_dict(load_weights(checkpoint), strict=True)
+    except RuntimeError as error:
+        raise TspruneError(
+            f"{checkpoint.name}: weights do not fit TimesFM 2.5 ({one_line(error)})"
+        ) from error
+    model.to(device, dtype)
+    return model
+
+
+def blank(checkpoint: Checkpoint) -> TimesFM:
+    """A model of the size of the checkpoint's tensors, with weights as upstream initialises them."""
     try:
         size = definition_of(checkpoint.shapes)
 
@@ -180,14 +244,6 @@ def open_checkpoint(checkpoint: Checkpoint, device: torch.device, dtype: torch.d
         raise TspruneError(
             f"{checkpoint.name}: not a complete TimesFM 2.5 checkpoint ({one_line(error)})"
         ) from error
-    try:
-        module.load_state_dict(load_weights(checkpoint), strict=True)
-    except RuntimeError as error:
-        raise TspruneError(
-            f"{checkpoint.name}: weights do not fit TimesFM 2.5 ({one_line(error)})"
-        ) from error
-    module.to(device=device, dtype=dtype)
-    module.device, module.device_count = device, 1
     limit = checkpoint.config.get("max_context", GIFT_EVAL_CONTEXT)
     if not isinstance(limit, int) or limit < module.p:
         raise TspruneError(f"{checkpoint.name}: max_context in config.json must be at least {module.p}")

@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from numpy.typing import ArrayLike, NDArray
 from safetensors.torch import save_file
-from torch import Tensor
+from torch import Tensor, nn
 from torch.distributions import Categorical, MixtureSameFamily, StudentT
 from toto.data.util.dataset import MaskedTimeseries
 from toto.inference.forecaster import TotoForecaster
@@ -21,13 +21,26 @@ from toto.model.toto import Toto as UpstreamToto
 from toto.model.transformer import XFORMERS_SWIGLU_AVAILABLE
 from toto.model.util import KVCache
 
-from tsprune.anatomy import Anatomy, AttentionSite, Block, MLPSite, Projection, Readout, Stack, TimeAxis
+from tsprune.anatomy import (
+    Anatomy,
+    AttentionSite,
+    Block,
+    MLPSite,
+    Projection,
+    Readout,
+    Size,
+    Stack,
+    TimeAxis,
+)
 from tsprune.errors import TspruneError
-from tsprune.models import draws
+from tsprune.models import draws, pruned, toto_uneven
+from tsprune.models.absent import AbsentAttention
 from tsprune.models.checkpoints import MAX_CONTEXT, Checkpoint, load_weights, one_line
-from tsprune.models.forecaster import Forecast, SamplingForecaster, checked_contexts
+from tsprune.models.forecaster import Evidence, Forecast, SamplingForecaster, checked_contexts
 
-GIFT_EVAL_CONTEXT = 4096  # what upstream uses there; the weights' metadata may say less
+# upstream's GIFT-Eval script is not part of its package: 256 is what the evaluation that is
+# (toto.evaluation.fev) draws by default, 4096 is not stated anywhere in it
+GIFT_EVAL_CONTEXT = 4096  # the weights' metadata may say less
 GIFT_EVAL_SAMPLES = 256
 ROWS = 1024  # paths that are sampled together
 _DERIVED = "rotary_emb."  # buffers that follow from the sizes
@@ -45,12 +58,24 @@ def anatomy(backbone: TotoBackbone) -> Anatomy:
             Projection(f"{attention}.wQKV", *size, part, interleaved=True) for part in range(3)
         )
         kind = _KINDS[layer.attention_axis]
-        site = AttentionSite(kind, attention, f"{attention}.wO", *size, query, key, value)
-        blocks.append(Block(path, (site,), MLPSite(f"{path}.mlp")))
+        site = AttentionSite(
+            kind,
+            attention,
+            f"{attention}.wO",
+            *size,
+            query,
+            key,
+            value,
+            others=(f"{path}.norm1",),
+            sizes=(Size(attention, "num_heads", "heads"),),
+        )
+        blocks.append(Block(path, (site,), MLPSite(f"{path}.mlp", (f"{path}.norm2",))))
+    depth = (Size("", "num_layers", "layers"),)
     axis = TimeAxis(backbone.patch_embed.patch_size)
     # the locations of the mixture's components
     readout = Readout(("unembed", "output_distribution.loc_proj"))
-    return Anatomy((Stack("stack", tuple(blocks), "transformer", axis),), backbone.embed_dim, readout)
+    stack = Stack("stack", tuple(blocks), module="transformer", time=axis, sizes=depth)
+    return Anatomy((stack,), backbone.embed_dim, readout=readout)
 
 
 def mixture_of(distribution: Any, steps: int) -> tuple[Tensor, Tensor]:
@@ -134,6 +159,11 @@ class SharedContext:
         return output
 
 
+class AbsentTotoAttention(AbsentAttention):
+    def forward(self, *args: Any, **kwargs: Any) -> Tensor:
+        return self.contribution(args[1])  # after the layer's index
+
+
 class Toto(SamplingForecaster):
     """`upstream` is the `Toto` model that `TotoForecaster` takes the backbone of.
 
@@ -152,7 +182,7 @@ class Toto(SamplingForecaster):
         self.anatomy = anatomy(toto.model)
         self.context_length = context
         self.samples = GIFT_EVAL_SAMPLES
-        self._config = dict(config)
+        self._config: dict[str, Any] = dict(config)
 
     def forecast(self, contexts: Sequence[ArrayLike], horizon: int) -> Forecast:
         series = [x[-self.context_length :] for x in checked_contexts(contexts, horizon)]
@@ -208,24 +238,40 @@ class Toto(SamplingForecaster):
             outputs |= dict(zip(rows, torch.cat([weights[..., None], parameters], -1)[:, 0], strict=True))
         return torch.stack([outputs[row] for row in range(len(series))])
 
-    def save(self, directory: Path) -> None:
-        directory.mkdir(parents=True, exist_ok=True)
+    def save(self, directory: Path, *, evidence: Evidence | None = None) -> None:
         # the rotary embedding's buffers are shared by the layers; safetensors wants them apart
         tensors = {name: tensor.contiguous().clone() for name, tensor in self.upstream.state_dict().items()}
         metadata = {MAX_CONTEXT: str(self.context_length)}
-        save_file(tensors, directory / "model.safetensors", metadata=metadata)
-        (directory / "config.json").write_text(json.dumps(self._config, indent=2) + "\n")
+        with pruned.written(self, directory, evidence) as aside:
+            save_file(tensors, aside / "model.safetensors", metadata=metadata)
+            (aside / "config.json").write_text(json.dumps(self._config, indent=2) + "\n")
+
+    @property
+    def saved_module(self) -> nn.Module:
+        whole: nn.Module = self.upstream
+        return whole
+
+    def absent_attention(self, site: AttentionSite, output: nn.Linear | None) -> nn.Module:
+        return AbsentTotoAttention(output, "wO" if output is not None else "")
+
+    def adapt(self) -> None:
+        sites = [site for block in self.anatomy.stacks[0].blocks for site in block.attention]
+        size = self.module.embed_dim // self._config["num_heads"]
+        toto_uneven.adapt(self.module, [site.heads for site in sites], size)
+
+    def upstream_config(self, config: Mapping[str, Any]) -> dict[str, Any] | None:
+        """Whole layers can go if those over time and over variates still alternate regularly."""
+        kinds = [block.attention[0].kind for block in self.anatomy.stacks[0].blocks if block.attention]
+        pattern = None
+        if self.anatomy.whole_layers and len(kinds) > 1:  # upstream looks at a second layer
+            pattern = toto_uneven.alternation(kinds)
+        return {**config, "num_layers": len(kinds), **pattern} if pattern else None
 
 
 def open_checkpoint(checkpoint: Checkpoint, device: torch.device, dtype: torch.dtype) -> Toto:
     """Builds the upstream model from config.json and loads the weights strictly."""
-    config = {**checkpoint.config, "use_memory_efficient_attention": False}  # a dense kernel instead
-    try:
-        toto = UpstreamToto(**config)
-    except Exception as error:  # upstream raises whatever the value it stumbles over leads to
-        raise TspruneError(
-            f"{checkpoint.name}: config.json does not describe a Toto model ({one_line(error)})"
-        ) from error
+    model = blank(checkpoint)
+    toto = model.upstream
     given = UpstreamToto._map_state_dict_keys(load_weights(checkpoint), XFORMERS_SWIGLU_AVAILABLE)
     kept = {name: tensor for name, tensor in given.items() if _DERIVED not in name}
     derived = {name: tensor for name, tensor in toto.state_dict().items() if _DERIVED in name}
@@ -235,5 +281,18 @@ def open_checkpoint(checkpoint: Checkpoint, device: torch.device, dtype: torch.d
         raise TspruneError(
             f"{checkpoint.name}: config.json and weights disagree ({one_line(error)})"
         ) from error
+    toto.to(device=device, dtype=dtype)
+    return model
+
+
+def blank(checkpoint: Checkpoint) -> Toto:
+    """The model that config.json describes, with weights as upstream initialises them."""
+    config = {**checkpoint.config, "use_memory_efficient_attention": False}  # a dense kernel instead
+    try:
+        toto = UpstreamToto(**config)
+    except Exception as error:  # upstream raises whatever the value it stumbles over leads to
+        raise TspruneError(
+            f"{checkpoint.name}: config.json does not describe a Toto model ({one_line(error)})"
+        ) from error
     context = checkpoint.context_length(GIFT_EVAL_CONTEXT, toto.model.patch_embed.patch_size)
-    return Toto(toto.to(device=device, dtype=dtype), config, checkpoint.name, context)
+    return Toto(toto, config, checkpoint.name, context)

@@ -1,5 +1,7 @@
-"""From a score to what is removed."""
+"""From a score to what is removed, and to a model without it."""
 
 from tsprune.pruning.heads_at import heads_at
+from tsprune.pruning.plan import Plan
+from tsprune.pruning.surgery import prune
 
-__all__ = ["heads_at"]
+__all__ = ["Plan", "heads_at", "prune"]

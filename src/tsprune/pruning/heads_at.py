@@ -23,7 +23,8 @@ from tsprune.evaluation import Prepared
 from tsprune.models.forecaster import Forecaster
 from tsprune.pruning.strategies import ORDERS, SUBLAYER, Order, as_components, ordered
 from tsprune.scores import rank
-from tsprune.sweep.engine import BATCH_SIZE, CLEAN, Masks, Progress, SweepResult, run
+from tsprune.sweep.engine import BATCH_SIZE, Progress, run
+from tsprune.sweep.result import CLEAN, Masks, SweepResult
 
 Metric = Literal["MASE", "CRPS"]
 Selection = Literal["test", "calibration"]

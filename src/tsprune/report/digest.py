@@ -97,6 +97,36 @@ def _layer_effect(row: pd.Series[Any]) -> LayerEffect:
     )
 
 
+ENCODER_DECODER, SINGLE_STACK = "encoder-decoder", "single stack"
+
+
+def architecture(model: ModelStudy) -> str:
+    """`ENCODER_DECODER` or `SINGLE_STACK` (encoder-only and decoder-only models)."""
+    return ENCODER_DECODER if bool((model.layers["stack"] == "decoder").any()) else SINGLE_STACK
+
+
+def mlp_summary(study: Study) -> pd.DataFrame:
+    """What ablating one MLP costs, one row a stack of a model, encoder-decoder models first.
+
+    Columns model, architecture, stack, MLPs, and of the change of MASE and of CRPS (fractions):
+    median and largest, e.g. median_mase_change.
+    """
+    rows = []
+    for model in sorted(study.models, key=architecture):
+        mlps = model.layers[model.layers["unit"] == "mlp"]
+        for stack, part in mlps.groupby("stack", sort=False):
+            row = {
+                "model": model.name,
+                "architecture": architecture(model),
+                "stack": stack,
+                "MLPs": len(part),
+            }
+            for metric in ("mase_change", "crps_change"):
+                row |= {f"median_{metric}": part[metric].median(), f"largest_{metric}": part[metric].max()}
+            rows.append(row)
+    return pd.DataFrame(rows)
+
+
 def heads_at_totals(model: ModelStudy) -> pd.DataFrame:
     """Heads that must stay, summed over layers: one row an attention sublayer kind.
 

@@ -16,9 +16,9 @@ from plotly.offline import get_plotlyjs
 
 from tsprune.atomic import write_whole
 from tsprune.report import figures
-from tsprune.report.digest import confirmed
+from tsprune.report.digest import confirmed, mlp_summary
 from tsprune.report.tables import Table, table
-from tsprune.report.words import about, headline
+from tsprune.report.words import about, drawn, headline
 from tsprune.study.result import ModelStudy, Study
 
 _ABLATE = "Ablating means replacing a component's output by zero."
@@ -67,7 +67,11 @@ def render(study: Study) -> str:
         headline=headline(study),
         findings=[sentences for model in study.models if (sentences := about(model))],
         summary=_summary(study),
-        sections=[_common(study), *(_of_model(i, model) for i, model in enumerate(study.models))],
+        sections=[
+            *_compared(study),
+            _common(study),
+            *(_of_model(i, model) for i, model in enumerate(study.models)),
+        ],
         manifest=json.dumps(study.manifest, indent=2, default=str, ensure_ascii=False),
         css=Markup(resources.files("tsprune.report").joinpath("report.css").read_text(encoding="utf-8")),
         plotly=Markup(get_plotlyjs()),
@@ -84,12 +88,51 @@ def _summary(study: Study) -> Table:
                 "model": model.name,
                 "family": model.family,
                 "parameters": model.parameters,
+                "forecasts": drawn(model.samples),
                 "MASE_ratio": model.mase_ratio,
                 "CRPS_ratio": model.crps_ratio,
                 "claims confirmed": f"{good} of {decided}" if decided else "none decided",
             }
         )
     return table("Models", pd.DataFrame(rows))
+
+
+def _compared(study: Study) -> list[Section]:
+    """Pictures in which models meet; none for a single model."""
+    if len(study.models) < 2:
+        return []
+    at = f"heads@{study.percent:g}pp"
+    section = Section(
+        "Models side by side",
+        (
+            _picture(
+                "layers-compared",
+                "Layers of all models, by depth",
+                f"Every point ablates the attention heads, the MLP or both of one layer of one model. "
+                "Depth is relative, so that models of unequal depth compare; encoders are dotted with open "
+                f"markers, everything else is solid. {_ABLATE} {_CHANGE} {_AXIS}",
+                lambda columns: figures.layers_compared(study, columns=columns),
+            ),
+            _picture(
+                "mlps-compared",
+                "What one MLP is worth: encoder-decoder against single-stack models",
+                "A point is one MLP ablated alone; the bar is the median of its row. The paper says that "
+                "encoder-decoder models tolerate it and decoder-only models do not. "
+                f"{_CHANGE} {_AXIS}",
+                lambda columns: figures.mlp_sensitivity(study, columns=columns),
+            ),
+            _picture(
+                "heads-at-compared",
+                f"{at}: heads that must stay, layer by layer",
+                "Heads of the layer that must stay, of how many there are, for a loss of at most "
+                f"{study.percent:g} %; the paler a cell, the more redundant the layer's heads. Chosen on "
+                "calibration windows and true on others, or chosen on the test windows as in the paper.",
+                lambda columns: figures.heads_at_compared(study, columns=columns),
+            ),
+        ),
+        (table("MLP sensitivity by architecture", mlp_summary(study)),),
+    )
+    return [section]
 
 
 def _common(study: Study) -> Section:

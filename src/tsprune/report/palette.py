@@ -45,6 +45,20 @@ SELECTION_LABEL: Final = {
     "test": "chosen on the test windows (as in the paper)",
 }
 
+# models by their place in a study; with more of them than colours, symbols still differ
+MODEL: Final = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#8C8C8C")
+MODEL_SYMBOL: Final = (
+    "circle",
+    "square",
+    "diamond",
+    "triangle-up",
+    "star",
+    "triangle-down",
+    "pentagon",
+    "hexagon",
+)
+ARCHITECTURE: Final = {"encoder-decoder": "#0072B2", "single stack": "#D55E00"}
+
 BEFORE: Final = "#0072B2"
 AFTER: Final = "#D55E00"
 
@@ -57,6 +71,8 @@ CHANGE_SCALE: Final = (
     (0.75, "#F0A35E"),
     (1.0, "#B2400A"),
 )
+# from redundant (few heads must stay) to needed
+SHARE_SCALE: Final = ((0.0, "#E8EEF4"), (0.5, "#7FB0D6"), (1.0, "#08508A"))
 
 
 def translucent(colour: str, alpha: float) -> str:

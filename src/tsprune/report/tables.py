@@ -19,6 +19,10 @@ HEADINGS = {
     "CRPS_ratio": "CRPS / Seasonal Naive",
     "mase_change": "change of MASE",
     "crps_change": "change of CRPS",
+    "median_mase_change": "median change of MASE",
+    "largest_mase_change": "largest change of MASE",
+    "median_crps_change": "median change of CRPS",
+    "largest_crps_change": "largest change of CRPS",
     "score_change": "change of score",
     "spearman_distance": "Spearman distance",
     "stable_rank": "stable rank (paper)",
@@ -31,7 +35,8 @@ HEADINGS = {
     "removed": "can go",
 }
 NUMBERS_OF_THINGS = {
-    "layer", "head", "heads", "seed", "windows", "heads_removed", "heads_total", "heads_at", "removed",
+    "layer", "head", "MLPs", "heads", "seed", "windows", "heads_removed", "heads_total", "heads_at",
+    "removed",
 }  # fmt: skip
 
 

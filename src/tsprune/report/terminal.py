@@ -7,7 +7,7 @@ from rich.table import Table
 from rich.text import Text
 
 from tsprune.report.digest import confirmed, extreme_layers, heads_at_totals, pruning_at
-from tsprune.report.words import count, parameters, percent, ratio
+from tsprune.report.words import count, drawn, parameters, percent, ratio
 from tsprune.study.result import Claim, Study
 
 WIDTH = 100
@@ -48,8 +48,10 @@ def _row(table: Table, *cells: str, style: str = "") -> None:
 def _models(study: Study) -> Table:
     title = f"Study on {study.suite} ({count(study.windows, 'window')})"
     table = _table(
-        "", "model", "family", "parameters", "MASE / naive", "CRPS / naive", "claims confirmed", left=2
-    )
+        "",
+        "model", "family", "forecasts", "parameters", "MASE\n/ naive", "CRPS\n/ naive", "claims\nconfirmed",
+        left=3,
+    )  # fmt: skip
     table.title = Text(title)
     for model in study.models:
         good, decided = confirmed(study, model.name)
@@ -57,6 +59,7 @@ def _models(study: Study) -> Table:
             table,
             model.name,
             model.family,
+            drawn(model.samples),
             parameters(model.parameters),
             ratio(model.mase_ratio),
             ratio(model.crps_ratio),

@@ -39,6 +39,11 @@ def parameters(number: int) -> str:
     return f"{number}"
 
 
+def drawn(samples: int | None) -> str:
+    """What a model's quantiles come from: "20 samples", or its own "quantiles"."""
+    return "quantiles" if samples is None else count(samples, "sample")
+
+
 def headline(study: Study) -> str:
     """What was studied and how the claims fared, in one sentence."""
     windows = count(study.windows, "window")

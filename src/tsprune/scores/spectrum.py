@@ -10,7 +10,7 @@ import pandas as pd
 import torch
 from torch import Tensor
 
-from tsprune.anatomy import AttentionSite, Component
+from tsprune.anatomy import AttentionSite
 from tsprune.models.forecaster import Forecaster
 from tsprune.scores.stable_rank import head_weights, query_key, singular_values
 
@@ -39,7 +39,7 @@ def value_output(model: Forecaster, site: AttentionSite) -> tuple[Tensor, Tensor
 
     W_V W_O is what a head writes to the residual stream for a unit of attention to a position.
     """
-    heads = range(site.heads)
+    heads = site.numbers
     value = head_weights(model, site.value, [site.key_head(head) for head in heads]).double()
     weight = model.module.get_submodule(site.output).get_parameter("weight").detach().double()
     return value, torch.stack([weight[:, site.columns(head)] for head in heads])
@@ -53,11 +53,10 @@ def spectra(model: Forecaster) -> pd.DataFrame:
     head's own weights (query, key, value, output).
     """
     rows = []
-    for stack in model.anatomy.stacks:
-        for layer, block in enumerate(stack.blocks):
-            for site in block.attention:
-                addresses = [Component(stack.name, layer, site.kind, h).address for h in range(site.heads)]
-                rows.append(pd.DataFrame({"address": addresses, **_site_scores(model, site)}))
+    for sublayer, site in model.anatomy.sites():
+        if site.heads:  # of a pruned model, perhaps only the output bias is left
+            addresses = [f"{sublayer}.head.{head}" for head in site.numbers]
+            rows.append(pd.DataFrame({"address": addresses, **_site_scores(model, site)}))
     return pd.concat(rows, ignore_index=True)
 
 

@@ -13,7 +13,7 @@ import pandas as pd
 import torch
 from torch import Tensor
 
-from tsprune.anatomy import AttentionSite, Component, Projection
+from tsprune.anatomy import AttentionSite, Projection
 from tsprune.models.forecaster import Forecaster
 
 Variant = Literal["paper", "effective"]
@@ -61,9 +61,8 @@ def query_key(model: Forecaster, site: AttentionSite, variant: Variant) -> tuple
 
     `paper` is the plain projections, `effective` has what acts on q . k per dimension folded in.
     """
-    heads = list(range(site.heads))
-    query = head_weights(model, site.query, heads).double()
-    key = head_weights(model, site.key, [site.key_head(head) for head in heads]).double()
+    query = head_weights(model, site.query, list(range(site.heads))).double()
+    key = head_weights(model, site.key, [site.key_head(head) for head in site.numbers]).double()
     if variant == "effective":
         query = query * query_key_factor(model, site)
     return query, key
@@ -75,25 +74,24 @@ def stable_ranks(model: Forecaster) -> pd.DataFrame:
     Columns: address, stack, layer, attention, head, stable_rank, stable_rank_effective.
     """
     rows = []
-    for stack in model.anatomy.stacks:
-        for layer, block in enumerate(stack.blocks):
-            for site in block.attention:
-                # nearly all the time goes into the two QRs, so both variants share them: W_Q D = Q (R D)
-                query, key = map(triangular, query_key(model, site, "paper"))
-                scaled = query * query_key_factor(model, site)
-                plain = stable_rank(torch.linalg.svdvals(query @ key.mT)).tolist()
-                effective = stable_rank(torch.linalg.svdvals(scaled @ key.mT)).tolist()
-                for head in range(site.heads):
-                    component = Component(stack.name, layer, site.kind, head)
-                    rows.append(
-                        {
-                            "address": component.address,
-                            "stack": stack.name,
-                            "layer": layer,
-                            "attention": site.kind,
-                            "head": head,
-                            "stable_rank": plain[head],
-                            "stable_rank_effective": effective[head],
-                        }
-                    )
+    for sublayer, site in model.anatomy.sites():
+        if not site.heads:  # of a pruned model: only the output bias is left
+            continue
+        # nearly all the time goes into the two QRs, so both variants share them: W_Q D = Q (R D)
+        query, key = map(triangular, query_key(model, site, "paper"))
+        scaled = query * query_key_factor(model, site)
+        plain = stable_rank(torch.linalg.svdvals(query @ key.mT)).tolist()
+        effective = stable_rank(torch.linalg.svdvals(scaled @ key.mT)).tolist()
+        for place, head in enumerate(site.numbers):
+            rows.append(
+                {
+                    "address": f"{sublayer}.head.{head}",
+                    "stack": sublayer.stack,
+                    "layer": sublayer.layer,
+                    "attention": site.kind,
+                    "head": head,
+                    "stable_rank": plain[place],
+                    "stable_rank_effective": effective[place],
+                }
+            )
     return pd.DataFrame(rows)

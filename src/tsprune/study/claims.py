@@ -9,7 +9,7 @@ import pandas as pd
 
 from tsprune.study.mechanism import Mechanism
 from tsprune.study.result import Claim, ModelStudy, Verdict
-from tsprune.sweep.engine import Change
+from tsprune.sweep.result import Change
 
 HEADLINE_SHARE = 0.28  # of all heads, with two MLPs, for a loss of at most
 HEADLINE_LOSS = 0.06

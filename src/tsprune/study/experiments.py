@@ -62,12 +62,19 @@ def layer_units(anatomy: Anatomy) -> dict[LayerUnit, Ablation]:
     """Heads, MLP and both, of every layer of every stack."""
     found: dict[LayerUnit, Ablation] = {}
     for stack in anatomy.stacks:
-        for layer in range(len(stack.blocks)):
-            heads = anatomy.select(f"{stack.name}.{layer}.*.head.*")
-            mlp = Component(stack.name, layer, mlp=True)
-            found[LayerUnit(stack.name, layer, "heads")] = Ablation(heads)
-            found[LayerUnit(stack.name, layer, "mlp")] = Ablation((mlp,))
-            found[LayerUnit(stack.name, layer, "both")] = Ablation((*heads, mlp))
+        for layer, block in stack.numbered():
+            heads = tuple(
+                Component(stack.name, layer, site.kind, head)
+                for site in block.attention
+                for head in site.numbers
+            )
+            mlp = () if block.mlp is None else (Component(stack.name, layer, mlp=True),)
+            if heads:
+                found[LayerUnit(stack.name, layer, "heads")] = Ablation(heads)
+            if mlp:
+                found[LayerUnit(stack.name, layer, "mlp")] = Ablation(mlp)
+            if heads or mlp:
+                found[LayerUnit(stack.name, layer, "both")] = Ablation((*heads, *mlp))
     return found
 
 

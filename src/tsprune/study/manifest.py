@@ -2,17 +2,13 @@
 
 from __future__ import annotations
 
-import hashlib
 import platform
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
-from pathlib import Path
 
 import torch
 
 from tsprune.data.suite import Suite
-from tsprune.errors import TspruneError
-from tsprune.models.checkpoints import find, weight_files
 
 PACKAGES = (
     "tsprune",
@@ -26,18 +22,6 @@ PACKAGES = (
     "timecopilot-uni2ts",
     "gluonts",
 )
-
-
-def checkpoint_sha256(name: str) -> str:
-    """SHA-256 over the weight files of the checkpoint `name`; "" if the model is not from a file."""
-    try:
-        directory: Path = find(name).directory
-    except TspruneError:
-        return ""
-    digest = hashlib.sha256()
-    for path in weight_files(directory):
-        digest.update(path.read_bytes())
-    return digest.hexdigest()
 
 
 def manifest(suite: Suite, checkpoints: dict[str, str], arguments: dict[str, object]) -> dict[str, object]:

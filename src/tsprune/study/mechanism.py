@@ -13,7 +13,7 @@ from tsprune.data.suite import Configuration, Suite
 from tsprune.explain.intervals import Interval, mean_interval, series_means
 from tsprune.explain.traits import traits
 from tsprune.models.forecaster import Forecast
-from tsprune.sweep.engine import CLEAN, SweepResult
+from tsprune.sweep.result import CLEAN, SweepResult
 
 TRAITS = ("parroting", "seasonality")
 

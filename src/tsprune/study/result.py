@@ -67,6 +67,7 @@ class ModelStudy:
     heads_at : one row a layer, attention sublayer and selection; columns stack, layer, attention,
         heads, selection ("test", "calibration"), order ("high-to-low", "low-to-high"),
         removed (n), heads_at (heads that must stay), score_change (of the n on the report windows)
+    samples : paths drawn per window; None if the model does not sample
     """
 
     name: str
@@ -83,6 +84,7 @@ class ModelStudy:
     heads_at: pd.DataFrame
     examples: tuple[Example, ...]
     seconds: float
+    samples: int | None = None
 
 
 @dataclasses.dataclass(frozen=True)

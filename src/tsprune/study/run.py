@@ -14,6 +14,7 @@ from __future__ import annotations
 import dataclasses
 import time
 from collections.abc import Callable, Sequence
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -23,20 +24,27 @@ from tsprune.ablation import Ablation
 from tsprune.anatomy import Component
 from tsprune.data.pocket import pocket
 from tsprune.data.suite import Suite
+from tsprune.errors import TspruneError
 from tsprune.evaluation import Prepared, evaluate, geometric_mean_ratios, prepare
 from tsprune.models import load
-from tsprune.models.forecaster import Forecaster
+from tsprune.models.checkpoints import checkpoint_sha256
+from tsprune.models.forecaster import Forecaster, SamplingForecaster
 from tsprune.pruning.heads_at import calibration_masks, heads_at_frame
 from tsprune.pruning.strategies import middle_heads, remove_ranked
 from tsprune.scores import rank
 from tsprune.study.claims import HEADLINE_SHARE, PRUNED_PERCENT, Headline, mlp_claim, model_claims
 from tsprune.study.experiments import LayerUnit, Plan, PrunedHeads, plan
-from tsprune.study.manifest import checkpoint_sha256, manifest
+from tsprune.study.manifest import manifest
 from tsprune.study.mechanism import Mechanism, measure
 from tsprune.study.result import Claim, Example, ModelStudy, Study
-from tsprune.sweep.engine import BATCH_SIZE, CLEAN, Masks, SweepResult, run
+from tsprune.sweep.engine import BATCH_SIZE, run
+from tsprune.sweep.result import CLEAN, Masks, SweepResult
+from tsprune.sweep.store import Store
 
 DEFAULT_MODELS = ("bundled:timesfm", "bundled:chronos-bolt")
+# upstream draws 20 to 256 for a final score; a study forecasts every window hundreds of times, and its
+# comparisons are paired: the same draws with and without an ablation (`tsprune.models.draws`)
+STUDY_SAMPLES = 8
 EXAMPLES = 3
 EXAMPLE_CONTEXT = 192  # steps of history shown before an example's forecast
 
@@ -50,6 +58,7 @@ class _Settings:
     seed: int
     batch_size: int
     calibration: Masks
+    store: Store | None
 
 
 def study(
@@ -58,8 +67,10 @@ def study(
     *,
     percent: float = 1.0,
     seed: int = 0,
+    samples: int = STUDY_SAMPLES,
     batch_size: int = BATCH_SIZE,
     progress: Progress | None = None,
+    store: Store | str | Path | None = None,
 ) -> Study:
     """Runs the study of one or more checkpoints; see `Study` for what comes back.
 
@@ -67,17 +78,34 @@ def study(
     suite : None takes the embedded pocket suite
     percent : X of heads@Xpp
     seed : of the random strategies, the calibration split and the bootstrap
+    samples : paths per window that models given by name draw, if they sample; loaded ones keep theirs
+    store : a results store, or the path of one: its cells are not computed again, and what is
+        computed is kept there batch by batch, so that a study that was stopped goes on
 
-    Raises TspruneError for an unknown model or a suite without windows.
+    Raises TspruneError for an unknown model or a suite without windows, and for an ablation that
+    fails: the tables need them all.
     """
+    if isinstance(store, str | Path):
+        with Store(store) as opened:
+            return study(
+                models,
+                suite,
+                percent=percent,
+                seed=seed,
+                samples=samples,
+                batch_size=batch_size,
+                progress=progress,
+                store=opened,
+            )
     suite = pocket() if suite is None else suite
     prepared = [prepare(configuration) for configuration in suite.configurations]
-    settings = _Settings(percent, seed, batch_size, calibration_masks(suite, fraction=0.5, seed=seed))
+    masks = calibration_masks(suite, fraction=0.5, seed=seed)
+    settings = _Settings(percent, seed, batch_size, masks, store)
     studies: list[ModelStudy] = []
     claims: list[Claim] = []
     skipped: dict[tuple[str, str], None] = {}
     for entry in models:
-        model = load(entry) if isinstance(entry, str) else entry
+        model = load(entry, samples=samples) if isinstance(entry, str) else entry
         one, found, left_out = _study_model(model, suite, prepared, settings, progress)
         studies.append(one)
         claims += found
@@ -88,8 +116,10 @@ def study(
         "percent": percent,
         "seed": seed,
         "batch_size": batch_size,
+        "samples": {one.name: one.samples for one in studies if one.samples is not None},
     }
     record = manifest(suite, {one.name: one.sha256 for one in studies}, arguments)
+    record["seconds"] = {one.name: round(one.seconds, 1) for one in studies}
     return Study(suite.name, len(suite), percent, tuple(studies), tuple(claims), tuple(skipped), record)
 
 
@@ -120,7 +150,9 @@ def _study_model(
         keep=keep,
         prepared=prepared,
         progress=report,
+        store=settings.store,
     )
+    _require_all(result)
     ratios = geometric_mean_ratios(baseline)
     heads = _heads_table(result, wanted, ranking)
     mechanism: Mechanism | None = None
@@ -154,10 +186,20 @@ def _study_model(
         ),
         examples=_examples(result, suite, diffuse, model.context_length),
         seconds=time.monotonic() - started,
+        samples=model.samples if isinstance(model, SamplingForecaster) else None,
     )
     headline = _headline(model, suite, prepared, settings, ranking, wanted, result)
     skipped = list(dict.fromkeys([*baseline.attrs["skipped"], *result.skipped]))
     return one, model_claims(one, headline, mechanism), skipped
+
+
+def _require_all(result: SweepResult) -> None:
+    for (ablation, configuration), error in result.failed.items():
+        what = " ".join(component.address for component in ablation.components) or "no ablation"
+        raise TspruneError(
+            f"{len(result.failed)} cells of the study failed, the first on {configuration} ({what}): "
+            f"{error}; what is finished stays in the store"
+        )
 
 
 def _pruned(wanted: Plan, strategy: str, percent: int) -> Ablation | None:
@@ -299,6 +341,14 @@ def _headline(
     if len(pool) < count or len(mlps) < 2:
         return Headline(count, len(ranking), addresses, None)
     ablation = Ablation((*remove_ranked(pool, count, "high-to-low"), *mlps))
-    second = run(model, suite, [ablation], batch_size=settings.batch_size, prepared=prepared)
+    second = run(
+        model,
+        suite,
+        [ablation],
+        batch_size=settings.batch_size,
+        prepared=prepared,
+        store=settings.store,
+    )
+    _require_all(second)
     report = {name: ~mask for name, mask in settings.calibration.items()}
     return Headline(count, len(ranking), addresses, second.change(ablation, report))

@@ -5,9 +5,20 @@ Figures that differ only in `columns` have identical traces, so that a page can 
 data and two layouts. All changes are drawn in percent.
 """
 
+from tsprune.report.figures.compared import heads_at_compared, layers_compared, mlp_sensitivity
 from tsprune.report.figures.forecasts import forecasts
 from tsprune.report.figures.heads import head_maps, heads_at, rank_against_effect
 from tsprune.report.figures.layers import layer_curves
 from tsprune.report.figures.pruning import pruning_curves
 
-__all__ = ["forecasts", "head_maps", "heads_at", "layer_curves", "pruning_curves", "rank_against_effect"]
+__all__ = [
+    "forecasts",
+    "head_maps",
+    "heads_at",
+    "heads_at_compared",
+    "layer_curves",
+    "layers_compared",
+    "mlp_sensitivity",
+    "pruning_curves",
+    "rank_against_effect",
+]

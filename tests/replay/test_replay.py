@@ -1,4 +1,4 @@
-"""Replay of a toy that keeps state; the laws are in tests/conformance."""
+"""Replay of a toy, also with state and short of memory; the laws are in tests/conformance."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from tests.tiny import CountLinear
 from tests.toy import Toy
 from tsprune.ablation import ablate
 from tsprune.anatomy import Component
+from tsprune.errors import TspruneError
 from tsprune.replay import Replay
 
 CONTEXTS = np.random.default_rng(0).standard_normal((3, 8)).astype(np.float32)
@@ -148,3 +149,64 @@ def test_replay_under_replay_gives_the_outer_forwards_back() -> None:
         np.testing.assert_array_equal(clean, forecast(toy))
     assert all("forward" not in part.__dict__ for part in toy.module.modules())
     np.testing.assert_array_equal(clean, forecast(toy))
+
+
+def test_a_negative_limit() -> None:
+    with pytest.raises(TspruneError, match="0 bytes or more"):
+        Replay(Toy(), memory=-1)
+
+
+@pytest.mark.parametrize("memory", [0, 100, 700, 1500, 3000, 10**6])
+def test_state_under_any_limit_of_memory(stateful: Toy, memory: int) -> None:
+    replay = Replay(stateful, memory)
+    with replay.record("k"):
+        forecast(stateful)
+    assert replay.nbytes <= memory
+    for component in stateful.anatomy.components():
+        with ablate(stateful, component):
+            expected = forecast(stateful)
+            with replay.reuse("k", [component]):
+                np.testing.assert_array_equal(forecast(stateful), expected, err_msg=component.address)
+
+
+def test_records_of_several_keys_share_the_limit() -> None:
+    toy = Toy()
+    replay = Replay(toy)
+    with replay.record("a"):
+        forecast(toy)
+    limited = Replay(toy, memory=replay.nbytes)
+    for key in "ab":
+        with limited.record(key):
+            forecast(toy)
+        assert limited.nbytes == replay.nbytes
+    limited.forget("a")
+    assert limited.nbytes == 0  # there was no room for "b"
+    with limited.record("b"):
+        forecast(toy)
+    assert limited.nbytes == replay.nbytes
+
+
+def test_what_runs_before_any_block_is_not_computed_again() -> None:
+    toy = Toy()
+    replay = Replay(toy)
+    with replay.record("k"):
+        clean = forecast(toy)
+    for weight, computed in ((toy.module.embed.weight, 0), (toy.module.readout.weight, 1)):
+        with CountLinear(weight) as counter, replay.reuse("k", [Component("stack", 0)]):
+            np.testing.assert_array_equal(forecast(toy), clean)
+        assert counter.count == computed
+
+
+def test_a_record_that_the_caller_spoils_is_not_used() -> None:
+    """The network's own output, changed in place by whoever got it, as upstream code may do."""
+    toy = Toy()
+    replay = Replay(toy)
+    with torch.no_grad():
+        with replay.record("k"):
+            embedded = toy.module.embed(torch.ones(2, 3, 1))
+            expected = toy.module.layers[0](embedded).clone()
+            embedded += 1
+        with replay.reuse("k", [LAST]):
+            again = toy.module.embed(torch.ones(2, 3, 1))
+            np.testing.assert_array_equal(again, embedded - 1)
+            np.testing.assert_array_equal(toy.module.layers[0](again), expected)

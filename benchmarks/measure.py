@@ -1,0 +1,136 @@
+"""What the timed comparisons share: machine class, CPU time, and what replay cannot save."""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import os
+import platform
+import time
+from collections.abc import Callable, Sequence
+from typing import TypeVar
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import nn
+
+from tsprune.ablation import Ablation
+from tsprune.capture import Point, point_of
+from tsprune.data import Suite, pocket
+from tsprune.evaluation import WindowStatistics, batches
+from tsprune.models import Forecaster
+from tsprune.sweep import SweepResult
+
+Result = TypeVar("Result")
+
+
+def machine() -> str:
+    """Processor architecture, cores, and the one thread that everything is measured on."""
+    torch.set_num_threads(1)
+    return f"machine: {platform.machine()}, {os.cpu_count()} cores; 1 torch thread; CPU seconds"
+
+
+def arguments(what: str) -> argparse.Namespace:
+    """--windows: the most windows of each configuration (all by default)."""
+    parser = argparse.ArgumentParser(description=what)
+    parser.add_argument("--windows", type=int, default=None, help="at most so many of each configuration")
+    return parser.parse_args()
+
+
+def suite(windows: int | None) -> Suite:
+    """The embedded suite, or at most `windows` of each configuration."""
+    whole = pocket()
+    if windows is None:
+        return whole
+    cut = tuple(c.select(np.arange(len(c)) < windows) for c in whole.configurations)
+    return dataclasses.replace(whole, configurations=cut)
+
+
+def timed(work: Callable[[], Result]) -> tuple[float, Result]:
+    """CPU seconds of this process, and what `work` returned: others on the machine do not count."""
+    start = time.process_time()
+    result = work()
+    return time.process_time() - start, result
+
+
+def identical(a: SweepResult, b: SweepResult) -> bool:
+    """Whether every statistic of every ablation and window is the same to the last bit."""
+    fields = [field.name for field in dataclasses.fields(WindowStatistics)]
+    return a.scores.keys() == b.scores.keys() and all(
+        np.array_equal(one.spearman, b.scores[cell][name].spearman)
+        and all(
+            np.array_equal(getattr(one.statistics, field), getattr(b.scores[cell][name].statistics, field))
+            for field in fields
+        )
+        for cell, configurations in a.scores.items()
+        for name, one in configurations.items()
+    )
+
+
+def suffix_limit(model: Forecaster, windows: Suite, ablations: Sequence[Ablation], repeats: int = 7) -> float:
+    """Forwards by what is left of one when everything before an ablated component is free.
+
+    For a network that runs once a forecast (Chronos-Bolt up to its output patch). A clean forward of
+    every configuration's first batch is timed up to each component's `Point`; the rest of it, less the
+    keys and values that a decoder makes of an unchanged encoder output, cannot be saved.
+    """
+    whole = left = 0.0
+    for configuration in windows.configurations:
+        batch = batches(configuration, context_length=model.context_length, batch_size=64)[0]
+        runs = [_clocked(model, batch.contexts, configuration.horizon) for _ in range(repeats)]
+        seconds, reached, projections = min(runs, key=lambda run: run[0])
+        whole += seconds * len(ablations)
+        for ablation in ablations:
+            point = min(
+                (point_of(model.anatomy, c) for c in model.anatomy.expand(ablation.components)),
+                key=lambda p: reached[p],
+            )
+            left += seconds - reached[point]
+            if ablation.components[0].stack == model.anatomy.stacks[-1].name:
+                left -= sum(took for at, took in projections if at >= reached[point])
+    return whole / left
+
+
+def _clocked(
+    model: Forecaster, contexts: Sequence[NDArray[np.float32]], horizon: int
+) -> tuple[float, dict[Point, float], list[tuple[float, float]]]:
+    """CPU seconds of a forecast, when each point is reached, and (when, seconds) of cross projections."""
+    points = {
+        point_of(model.anatomy, c)
+        for c in model.anatomy.components()
+        if c.kind in ("head", "mlp", "attention")
+    }
+    sites = (s for stack in model.anatomy.stacks for b in stack.blocks for s in b.attention)
+    cross = [p.module for s in sites if s.kind == "cross" for p in (s.key, s.value)]
+    reached: dict[Point, float] = {}
+    projections: list[tuple[float, float]] = []
+    handles = []
+    start = time.process_time()
+
+    def reach(point: Point) -> None:
+        reached[point] = time.process_time() - start
+
+    def began(module: nn.Module, _args: object) -> None:
+        projections.append((time.process_time() - start, 0.0))
+
+    def ended(module: nn.Module, _args: object, _output: object) -> None:
+        at = projections[-1][0]
+        projections[-1] = at, time.process_time() - start - at
+
+    try:
+        for point in points:
+            module = model.module.get_submodule(point.path)
+            if point.side == "input":
+                handles.append(module.register_forward_pre_hook(lambda _m, _a, p=point: reach(p)))
+            else:
+                handles.append(module.register_forward_hook(lambda _m, _a, _o, p=point: reach(p)))
+        for path in cross:
+            module = model.module.get_submodule(path)
+            handles += [module.register_forward_pre_hook(began), module.register_forward_hook(ended)]
+        start = time.process_time()
+        model.forecast(contexts, horizon)
+        return time.process_time() - start, reached, projections
+    finally:
+        for handle in handles:
+            handle.remove()

@@ -1,0 +1,56 @@
+"""Milliseconds of a bundled model against pruned versions of it, at batch 1 and 64, taken in turns.
+
+Heads removed (width) and whole layers removed (depth), so that it can be seen which of the two is
+faster, and how far FLOPs are from milliseconds. Pass a number of rounds to try it out (default 100).
+"""
+
+from __future__ import annotations
+
+import sys
+
+import tsprune
+from tsprune.anatomy import Anatomy
+from tsprune.evaluation.latency import compare, machine
+from tsprune.study import DEFAULT_MODELS
+
+CONTEXT, HORIZON = 512, 64
+
+
+def removals(anatomy: Anatomy) -> dict[str, list[str]]:
+    """Of the middle layers: half of the heads; all MLPs; or the layers themselves."""
+    heads, mlps, layers = [], [], []
+    for stack in anatomy.stacks:
+        middle = anatomy.middle_layers(stack.name)
+        layers += [f"{stack.name}.{layer}" for layer in middle]
+        mlps += [f"{stack.name}.{layer}.mlp" for layer in middle]
+        heads += [
+            f"{sublayer}.head.{head}"
+            for sublayer, site in anatomy.sites()
+            if sublayer.stack == stack.name and sublayer.layer in middle
+            for head in site.numbers[: len(site.numbers) // 2]
+        ]
+    return {"half of the middle heads": heads, "middle MLPs": mlps, "middle layers": layers}
+
+
+def main() -> None:
+    rounds = int(sys.argv[1]) if len(sys.argv) > 1 else 100
+    print(f"{machine()}; context {CONTEXT}, horizon {HORIZON}, {rounds} rounds")
+    for name in DEFAULT_MODELS:
+        model = tsprune.load(name, device="cpu")
+        for what, patterns in removals(model.anatomy).items():
+            pruned = tsprune.prune(model, patterns)
+            frame = compare(model, pruned, context=CONTEXT, horizon=HORIZON, rounds=rounds)
+            rows = frame.to_dict("records")
+            for before, after in zip(rows[::2], rows[1::2], strict=True):
+                print(
+                    f"{name} without {what}, batch {after['batch']}: "
+                    f"{before['ms']:.2f} [{before['ms_low']:.2f}, {before['ms_high']:.2f}] ms -> "
+                    f"{after['ms']:.2f} [{after['ms_low']:.2f}, {after['ms_high']:.2f}] ms; "
+                    f"ratio {after['ratio']:.3f} [{after['ratio_low']:.3f}, {after['ratio_high']:.3f}], "
+                    f"parameters {after['parameters'] / before['parameters']:.3f}, "
+                    f"FLOPs {after['gflops'] / before['gflops']:.3f}"
+                )
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,46 @@
+"""A sweep on a local Ray cluster: two workers on two cores against one worker. Target: ratio 1.6.
+
+The times are of the whole sweep, setting the workers up (loading torch and the checkpoint) included.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+import time
+
+import tsprune
+from tsprune.data import pocket
+from tsprune.sweep import run, unit_ablations
+from tsprune.sweep.cluster import RayExecutor, import_ray
+
+MODEL = "bundled:timesfm"
+CONFIGURATIONS = ["mauna_loa_co2/W/short", "seattle_weather/D/short", "us_*/M/short"]
+TARGET = 1.6
+
+
+def seconds(configurations: list[str], workers: int) -> float:
+    ray = import_ray()
+    ray.init(num_cpus=workers, include_dashboard=False, log_to_driver=False, logging_level="ERROR")
+    try:
+        model, suite = tsprune.load(MODEL, device="cpu"), pocket().only(configurations)
+        singles = [*unit_ablations(model, "head").values(), *unit_ablations(model, "mlp").values()]
+        start = time.perf_counter()
+        run(model, suite, singles, executor=RayExecutor())
+        return time.perf_counter() - start
+    finally:
+        ray.shutdown()
+
+
+def main(configurations: list[str]) -> int:
+    one, two = (seconds(configurations, workers) for workers in (1, 2))
+    print(f"machine: {os.cpu_count()} cores")
+    print(
+        f"{MODEL}: {one:.1f} s with one worker, {two:.1f} s with two; "
+        f"ratio {one / two:.2f} (target {TARGET:g})"
+    )
+    return int(one / two < TARGET)
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:] or CONFIGURATIONS))

@@ -1,0 +1,48 @@
+"""`tsprune latency`."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from tsprune.cli.options import DeviceOption, JsonOption, ModelArgument, open_model
+from tsprune.cli.output import err, out, print_frame, print_json, records
+from tsprune.errors import TspruneError
+
+
+def latency(
+    model: ModelArgument,
+    other: Annotated[str, typer.Argument(metavar="OTHER", help="What to time it against, named alike.")],
+    batch: Annotated[list[int], typer.Option(min=1, help="Series forecast together; repeatable.")] = [1, 64],  # noqa: B006
+    context: Annotated[int, typer.Option(min=1, help="Steps of history.")] = 512,
+    horizon: Annotated[int, typer.Option(min=1, help="Steps to forecast.")] = 64,
+    rounds: Annotated[int, typer.Option(min=2, help="Timed forecasts of each, taken in turns.")] = 30,
+    threads: Annotated[
+        int | None, typer.Option(min=1, help="torch threads; by default as many as torch takes.")
+    ] = None,
+    dtype: Annotated[str, typer.Option(help="float32 or bfloat16.")] = "float32",
+    device: DeviceOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Time two models against each other, in turns: milliseconds with intervals, FLOPs, memory."""
+    from tsprune.evaluation.latency import DTYPES, compare, machine, thread_count
+
+    if dtype not in DTYPES:
+        raise TspruneError(f"unknown dtype {dtype!r}; one of: {', '.join(DTYPES)}")
+    loaded = [open_model(name, device, dtype=DTYPES[dtype]) for name in (model, other)]
+    with thread_count(threads):
+        frame = compare(*loaded, batches=batch, context=context, horizon=horizon, rounds=rounds)
+        where = machine()
+    frame = frame.assign(model=[(model, other)[i % 2] for i in range(len(frame))])
+    if as_json:
+        asked = {"context": context, "horizon": horizon, "rounds": rounds, "dtype": dtype}
+        print_json({"machine": where, **asked, "rows": records(frame)})
+        return
+    shown = ["model", "batch", "ms", "ms_low", "ms_high", "ratio", "ratio_low", "ratio_high"]
+    print_frame(frame, f"context {context}, horizon {horizon}, {dtype}, {rounds} rounds", shown)
+    print_frame(frame, "sizes", ["model", "batch", "parameters", "gflops", "weights_mb", "peak_mb"])
+    note = f"{where}. Intervals: 95 %, of the median. Ratio: {other} / {model}; below 1 is faster."
+    out.print(note, highlight=False, soft_wrap=True)
+    if any(frame["ratio_low"].lt(1) & frame["ratio_high"].gt(1)):
+        err.print("The interval of a ratio holds 1: no difference was measured there.")

@@ -1,0 +1,81 @@
+"""The model card of a pruned checkpoint."""
+
+from __future__ import annotations
+
+from collections import Counter
+
+from tsprune.models.forecaster import Evidence, Forecaster, Origin
+
+
+def model_card(
+    model: Forecaster, origin: Origin, *, upstream_reads_it: bool, evidence: Evidence | None
+) -> str:
+    """README.md: what was removed, what that cost, how to load it, and under which licence.
+
+    evidence : name -> (before, after), as the caller measured it
+    """
+    share = 1 - model.parameter_count / origin.parameters
+    lines = [
+        f"# {origin.name}, pruned",
+        "",
+        f"A {model.family} checkpoint with {share:.1%} of its parameters removed by tsprune: "
+        f"{origin.parameters:,} before, {model.parameter_count:,} after.",
+        "",
+        f"Made from `{origin.name}`"
+        + (f" (SHA-256 of its weights {origin.sha256})." if origin.sha256 else "."),
+        "",
+        "## What was removed",
+        "",
+        *(f"- {count} {kind}: {addresses}" for kind, count, addresses in _removed(origin)),
+        *_provenance(origin),
+        "",
+        "## What it costs and gains",
+        "",
+        *_table(evidence),
+        "",
+        "## Loading it",
+        "",
+        "```python",
+        "import tsprune",
+        "",
+        'model = tsprune.load("path/to/this/folder")',
+        'pipeline = tsprune.load_pipeline("path/to/this/folder")  # the upstream object',
+        "```",
+        "",
+        "The upstream package alone reads it too."
+        if upstream_reads_it
+        else "The upstream package alone does not read it: its layers are of unlike sizes.",
+        "",
+        "## Licence",
+        "",
+        model.licence_note,
+    ]
+    return "\n".join(lines) + "\n"
+
+
+def _removed(origin: Origin) -> list[tuple[str, int, str]]:
+    names = {
+        "layer": "layers",
+        "attention": "attention sublayers",
+        "mlp": "MLPs",
+        "head": "attention heads",
+    }
+    counts = Counter(component.kind for component in origin.components)
+    return [
+        (names[kind], count, ", ".join(f"`{c}`" for c in origin.components if c.kind == kind))
+        for kind in names
+        if (count := counts[kind])  # type: ignore[index]
+    ]
+
+
+def _provenance(origin: Origin) -> list[str]:
+    if not origin.provenance:
+        return []
+    return ["", "Chosen by:", "", *(f"- {key}: {value}" for key, value in origin.provenance.items())]
+
+
+def _table(evidence: Evidence | None) -> list[str]:
+    if not evidence:
+        return ["Not measured. Measure before you rely on it."]
+    rows = [f"| {name} | {before:.4g} | {after:.4g} |" for name, (before, after) in evidence.items()]
+    return ["| | before | after |", "|---|---|---|", *rows]

@@ -1,0 +1,241 @@
+"""Physical removal: one pass over the Anatomy that takes components out of a model.
+
+1. What is left is described first: sublayers without the heads that go, blocks without the sublayers
+   that go, stacks without the blocks that have nothing left.
+2. Heads are cut out: rows of their query, key and value projections, columns of the output
+   projection, entries of per-head parameters; the attributes that upstream reads sizes from follow.
+3. A sublayer that goes is replaced by a module that computes nothing, the norms that serve it only by
+   identities. Where all heads go but the output projection has a bias, that bias stays.
+4. Empty blocks leave their list, so the paths of later ones move up (their addresses stay).
+5. A position bias shared by a stack goes to its first sublayer that is left, with the heads in use.
+6. The family adapts upstream's code to sublayers of unlike sizes (`Forecaster.adapt`).
+
+The result computes what the model computes under a zero ablation of the same components.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterable
+from typing import Any
+
+import torch
+from torch import nn
+
+from tsprune.anatomy import Anatomy, AttentionSite, Block, Component, SharedBias, Stack
+from tsprune.errors import TspruneError
+from tsprune.models.absent import Nothing
+from tsprune.models.forecaster import Forecaster
+
+
+def remove(model: Forecaster, components: Iterable[Component]) -> None:
+    """Takes `components` out of `model`, in place; `model.anatomy` then describes what is left.
+
+    Raises TspruneError, before anything is changed, for a component that is not there, a stack that
+    would lose its last layer, or key/value heads that would serve unlike numbers of query heads.
+    """
+    before = model.anatomy
+    gone = frozenset(before.expand(components))
+    _check_present(before, gone)
+    rests = {
+        stack.name: [_rest(model, stack.name, *at, gone) for at in stack.numbered()]
+        for stack in before.stacks
+    }
+    for name, blocks in rests.items():
+        if not any(blocks):
+            raise TspruneError(f"nothing would be left of the {name}; keep at least one layer of it")
+    tables = {
+        stack.name: model.module.get_submodule(stack.bias.module) for stack in before.stacks if stack.bias
+    }
+    for stack in before.stacks:
+        for block, rest in zip(stack.blocks, rests[stack.name], strict=True):
+            if rest is not None:
+                _apply(model, block, rest)
+    stacks = tuple(_closed_up(model.module, stack, rests[stack.name]) for stack in before.stacks)
+    stacks = tuple(_with_bias(model.module, stack, tables.get(stack.name)) for stack in stacks)
+    left = dataclasses.replace(before, stacks=stacks)
+    there = frozenset(left.components())
+    lost = tuple(c for c in before.components() if c not in there)
+    model.anatomy = dataclasses.replace(left, removed=(*before.removed, *lost))
+    model.adapt()
+
+
+def _check_present(anatomy: Anatomy, components: Iterable[Component]) -> None:
+    for component in components:
+        if component.kind == "mlp":
+            anatomy.mlp(component)
+        else:
+            anatomy.site(component)
+
+
+# --- what is left, as a description -------------------------------------------------------------
+
+
+def _rest(
+    model: Forecaster, stack: str, layer: int, block: Block, gone: frozenset[Component]
+) -> Block | None:
+    """What is left of `block`, its paths still the old ones; None: nothing."""
+    sites = []
+    for site in block.attention:
+        if Component(stack, layer, site.kind) in gone:
+            continue
+        kept = tuple(h for h in site.numbers if Component(stack, layer, site.kind, h) not in gone)
+        if kept or _bias(model, site):
+            sites.append(_with_heads(site, kept))
+    mlp = None if Component(stack, layer, mlp=True) in gone else block.mlp
+    if not sites and mlp is None:
+        return None
+    return dataclasses.replace(block, attention=tuple(sites), mlp=mlp, number=layer)
+
+
+def _bias(model: Forecaster, site: AttentionSite) -> bool:
+    return model.module.get_submodule(site.output).bias is not None
+
+
+def _with_heads(site: AttentionSite, kept: tuple[int, ...]) -> AttentionSite:
+    """`site` with the heads of these numbers only."""
+    if kept == site.numbers:
+        return site
+    key_heads = len({site.key_head(head) for head in kept})
+    served = [sum(site.key_head(head) == key for head in kept) for key in range(site.key.heads)]
+    if len({count for count in served if count}) > 1:
+        raise TspruneError(
+            f"heads of {site.module} share keys and values: remove as many heads from each group, "
+            f"or whole groups (of {site.heads // site.key.heads} neighbouring heads)"
+        )
+    return dataclasses.replace(
+        site,
+        heads=len(kept),
+        kept=kept,
+        query=dataclasses.replace(site.query, heads=len(kept)),
+        key=dataclasses.replace(site.key, heads=key_heads),
+        value=dataclasses.replace(site.value, heads=key_heads),
+    )
+
+
+# --- the module made to fit it ------------------------------------------------------------------
+
+
+def _apply(model: Forecaster, block: Block, rest: Block) -> None:
+    left = {site.kind: site for site in rest.attention}
+    for site in block.attention:
+        if site.kind not in left:
+            _replace_attention(model, site, model.absent_attention(site, None))
+        elif left[site.kind].heads != site.heads:
+            _cut_heads(model.module, site, left[site.kind])
+            if not left[site.kind].heads:
+                output = model.module.get_submodule(site.output)
+                assert isinstance(output, nn.Linear)
+                _replace_attention(model, site, model.absent_attention(site, output))
+    if block.mlp is not None and rest.mlp is None:
+        model.module.set_submodule(block.mlp.output, Nothing())
+        _bypass(model.module, block.mlp.others)
+
+
+def _replace_attention(model: Forecaster, site: AttentionSite, absent: nn.Module) -> None:
+    model.module.set_submodule(site.module, absent)
+    _bypass(model.module, site.others)
+
+
+def _bypass(module: nn.Module, paths: Iterable[str]) -> None:
+    for path in paths:
+        module.set_submodule(path, nn.Identity())
+
+
+def _cut_heads(module: nn.Module, before: AttentionSite, after: AttentionSite) -> None:
+    """Makes the weights of one sublayer those of `after`, a subset of the heads of `before`."""
+    places = [before.position(head) for head in after.numbers]
+    key_places = sorted({before.key_head(head) for head in after.numbers})
+    rows: dict[str, set[int]] = {}
+    for projection, heads in (
+        (before.query, places),
+        (before.key, key_places),
+        (before.value, key_places),
+    ):
+        rows.setdefault(projection.module, set()).update(
+            row for head in heads for row in projection.rows(head)
+        )
+    for path, chosen in rows.items():  # ascending rows keep either order of heads and dimensions
+        _keep(module.get_submodule(path), 0, sorted(chosen))
+    size = before.head_dim
+    columns = [column for place in places for column in range(place * size, (place + 1) * size)]
+    _keep(module.get_submodule(before.output), 1, columns)
+    for per_head in before.per_head:
+        owner, _, name = per_head.parameter.rpartition(".")
+        _shrink(module.get_submodule(owner), name, per_head.dim, places)
+    if after.heads:
+        _set_sizes(module, after)
+
+
+def _keep(linear: nn.Module, dim: int, indices: list[int]) -> None:
+    """Rows (dim 0) or columns (dim 1) of a linear layer."""
+    _shrink(linear, "weight", dim, indices)
+    if dim == 0 and linear.bias is not None:
+        _shrink(linear, "bias", 0, indices)
+    setattr(linear, ("out_features", "in_features")[dim], len(indices))
+
+
+def _shrink(owner: nn.Module, name: str, dim: int, indices: list[int]) -> None:
+    old = owner.get_parameter(name)
+    chosen = old.detach().index_select(dim, torch.tensor(indices, dtype=torch.long, device=old.device))
+    setattr(owner, name, nn.Parameter(chosen, requires_grad=old.requires_grad))
+
+
+def _set_sizes(module: nn.Module, site: AttentionSite) -> None:
+    values = {
+        "heads": site.heads,
+        "key_heads": site.key.heads,
+        "heads_per_key_head": site.heads // site.key.heads,
+        "width": site.heads * site.head_dim,
+    }
+    for size in site.sizes:
+        setattr(module.get_submodule(size.module), size.name, values[size.holds])
+
+
+# --- blocks that leave their list ---------------------------------------------------------------
+
+
+def _closed_up(module: nn.Module, stack: Stack, rests: list[Block | None]) -> Stack:
+    """`stack` without its empty blocks, in the module and as a description."""
+    paths = [block.module for block in stack.blocks]
+    parent = paths[0].rpartition(".")[0]
+    kept = [rest for rest in rests if rest is not None]
+    blocks = [module.get_submodule(rest.module) for rest in kept]
+    module.set_submodule(parent, nn.ModuleList(blocks))
+    for size in stack.sizes:
+        setattr(module.get_submodule(size.module), size.name, len(blocks))
+    moved = tuple(_moved(rest, rest.module, path) for rest, path in zip(kept, paths, strict=False))
+    in_place = [block.number for block in moved] == list(range(len(moved)))
+    if in_place:  # say no more than is needed, so that an intact stack equals upstream's
+        moved = tuple(dataclasses.replace(block, number=None) for block in moved)
+    return dataclasses.replace(stack, blocks=moved)
+
+
+def _with_bias(module: nn.Module, stack: Stack, table: nn.Module | None) -> Stack:
+    """`stack` with its shared position bias in the first sublayer that uses it."""
+    if stack.bias is None or table is None:
+        return stack
+    bias = stack.bias
+    sites = [site for block in stack.blocks for site in block.attention if site.kind == bias.kind]
+    if not sites:
+        return dataclasses.replace(stack, bias=None)
+    used = sorted({head for site in sites for head in site.numbers})
+    if used != list(bias.numbers):
+        _shrink(table, "weight", 1, [bias.numbers.index(head) for head in used])
+    name = bias.module.rpartition(".")[2]
+    module.get_submodule(sites[0].module).add_module(name, table)
+    shared = SharedBias(bias.kind, f"{sites[0].module}.{name}", tuple(used))
+    return dataclasses.replace(stack, bias=shared)
+
+
+def _moved(value: Any, old: str, new: str) -> Any:
+    """A description with every path at or below `old` moved to `new`."""
+    if isinstance(value, str):
+        return new + value[len(old) :] if value == old or value.startswith(f"{old}.") else value
+    if isinstance(value, tuple):
+        return tuple(_moved(item, old, new) for item in value)
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        fields = dataclasses.fields(value)
+        changes = {field.name: _moved(getattr(value, field.name), old, new) for field in fields}
+        return dataclasses.replace(value, **changes)
+    return value

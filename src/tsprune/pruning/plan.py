@@ -1,0 +1,123 @@
+"""A plan: which components are to be removed from which model, and how they were chosen."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from tsprune.anatomy import Anatomy, Component, Selection
+from tsprune.atomic import write_whole
+from tsprune.errors import TspruneError
+from tsprune.models.checkpoints import checkpoint_sha256
+from tsprune.models.forecaster import Forecaster
+
+VERSION = 1
+
+
+@dataclasses.dataclass(frozen=True)
+class Plan:
+    """Components to remove, by their addresses in the original model.
+
+    model : name of the model it was made for, as `tsprune.load` takes it
+    family : e.g. "chronos-bolt"
+    components : what is to go, in order of execution
+    checkpoint : SHA-256 of that model's weight files; "" if it is for any checkpoint of these sizes
+    provenance : how it was chosen, anything that JSON can hold
+    """
+
+    model: str
+    family: str
+    components: tuple[Component, ...]
+    checkpoint: str = ""
+    provenance: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+
+    @classmethod
+    def of(cls, model: Forecaster, what: Selection, **provenance: Any) -> Plan:
+        """A plan to remove `what` (addresses, glob patterns or components) from `model`.
+
+        >>> import tsprune
+        >>> plan = tsprune.Plan.of(tsprune.load("bundled:timesfm"), "stack.2.mlp", chosen="by hand")
+        >>> [component.address for component in plan.components]
+        ['stack.2.mlp']
+        """
+        name, checkpoint = identity(model)
+        return cls(name, model.family, model.anatomy.select(what), checkpoint, provenance)
+
+    def check(self, model: Forecaster) -> None:
+        """TspruneError unless this plan is for `model` and all its components are there."""
+        name, checkpoint = identity(model)
+        if self.family != model.family:
+            raise TspruneError(f"the plan is for a {self.family} model ({self.model}), not for {name}")
+        if self.checkpoint and checkpoint and self.checkpoint != checkpoint:
+            raise TspruneError(
+                f"the plan is for the weights of {self.model}, which are not those of {name}; "
+                'set its "checkpoint" to "" to use it all the same'
+            )
+        self.fit(model.anatomy)
+
+    def fit(self, anatomy: Anatomy) -> tuple[Component, ...]:
+        """The components, if `anatomy` has them all; else TspruneError names the first it has not."""
+        return anatomy.select(self.components)
+
+    def to_json(self) -> str:
+        """Readable JSON, with a line for each component."""
+        return json.dumps(
+            {
+                "version": VERSION,
+                "model": self.model,
+                "family": self.family,
+                "checkpoint": self.checkpoint,
+                "components": [component.address for component in self.components],
+                "provenance": dict(self.provenance),
+            },
+            indent=2,
+        )
+
+    @classmethod
+    def from_json(cls, text: str) -> Plan:
+        """The plan that `to_json` wrote; TspruneError if this is none."""
+        try:
+            stated = json.loads(text)
+            if not isinstance(stated, dict):
+                raise TypeError("not a JSON object")
+            if stated["version"] != VERSION:
+                raise TspruneError(
+                    f"the plan has version {stated['version']!r}; this tsprune reads {VERSION}"
+                )
+            if not isinstance(stated["components"], list):
+                raise TypeError("components is not a list")
+            return cls(
+                model=str(stated["model"]),
+                family=str(stated["family"]),
+                components=tuple(Component.parse(str(address)) for address in stated["components"]),
+                checkpoint=str(stated.get("checkpoint", "")),
+                provenance=dict(stated.get("provenance", {})),
+            )
+        except (ValueError, TypeError, KeyError) as error:
+            detail = f"no {error}" if isinstance(error, KeyError) else " ".join(str(error).split())
+            raise TspruneError(f"not a plan ({detail})") from None
+
+    def save(self, path: str | Path) -> None:
+        """Writes the plan to a file, whole or not at all."""
+        write_whole(Path(path), (self.to_json() + "\n").encode())
+
+    @classmethod
+    def load(cls, path: str | Path) -> Plan:
+        """Reads a plan from a file; TspruneError if it cannot be read or is none."""
+        try:
+            return cls.from_json(Path(path).read_text())
+        except (OSError, UnicodeDecodeError) as error:
+            detail = error.strerror if isinstance(error, OSError) else "not a text file"
+            raise TspruneError(f"cannot read the plan {path} ({detail})") from None
+        except TspruneError as error:
+            raise TspruneError(f"{path}: {error}") from None
+
+
+def identity(model: Forecaster) -> tuple[str, str]:
+    """(name, SHA-256 of the weight files) of the original that `model` is, or was made from."""
+    if model.origin is not None:
+        return model.origin.name, model.origin.sha256
+    return model.name, checkpoint_sha256(model.name)

@@ -1,0 +1,140 @@
+"""What removing a component saves: parameters, floating-point operations, or milliseconds.
+
+Components of one class (say, the heads of the decoder's cross-attention) are the same size in every
+layer, so each class is measured once, on a model it is physically removed from.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Iterable, Mapping
+from typing import Literal, NamedTuple
+
+import numpy as np
+
+from tsprune.anatomy import Component
+from tsprune.errors import TspruneError
+from tsprune.evaluation.latency import flops, in_turns
+from tsprune.models.forecaster import Forecaster
+from tsprune.pruning.surgery import prune
+
+Objective = Literal["latency", "flops", "parameters"]
+OBJECTIVES: tuple[Objective, ...] = ("latency", "flops", "parameters")
+BATCH, CONTEXT, HORIZON = 64, 512, 24  # of the forecasts that are counted or timed
+ROUNDS = 15
+
+
+class Class(NamedTuple):
+    """Components that are alike: of one kind, in sublayers of one kind of one stack."""
+
+    stack: str
+    attention: str | None
+    kind: str
+
+
+def class_of(component: Component) -> Class:
+    return Class(component.stack, component.attention, component.kind)
+
+
+@dataclasses.dataclass(frozen=True)
+class Savings:
+    """Shares of the whole model's cost, by class of component.
+
+    objective : what the cost is
+    share : 0.02 is 2 % of the model's parameters, operations or milliseconds
+    """
+
+    objective: Objective
+    share: Mapping[Class, float]
+
+    def of(self, component: Component, gone: Iterable[Component] = ()) -> float:
+        """What removing `component` saves when `gone` are removed already: parts are saved once."""
+        already = [c for c in gone if is_inside(c, component)]
+        outermost = (c for c in already if not any(is_inside(c, other) for other in already))
+        return max(0.0, self.share[class_of(component)] - sum(self.share[class_of(c)] for c in outermost))
+
+
+def is_inside(inner: Component, outer: Component) -> bool:
+    """Whether `inner` is a part of `outer`: of a layer, or a head of an attention sublayer."""
+    if (inner.stack, inner.layer) != (outer.stack, outer.layer) or inner == outer:
+        return False
+    if outer.kind == "layer":
+        return True
+    return outer.kind == "attention" and inner.kind == "head" and inner.attention == outer.attention
+
+
+def measure(model: Forecaster, objective: Objective) -> Savings:
+    """What each class of component of `model` saves.
+
+    Raises TspruneError for an unknown objective.
+    """
+    if objective not in OBJECTIVES:
+        raise TspruneError(f"unknown objective {objective!r}; one of: {', '.join(OBJECTIVES)}")
+    classes: dict[Class, list[Component]] = {}
+    for component in model.anatomy.components():
+        classes.setdefault(class_of(component), []).append(component)
+    share = _COUNTS[objective](model)
+    return Savings(objective, {kind: max(0.0, share(members)) for kind, members in classes.items()})
+
+
+def _sample(members: list[Component]) -> list[Component]:
+    """Half of a class: enough to be told from noise, and no stack is left without layers."""
+    return members[: max(1, len(members) // 2)]
+
+
+Share = Callable[[list[Component]], float]
+
+
+def _without(model: Forecaster, members: list[Component]) -> tuple[Forecaster, int] | None:
+    sample = _sample(members)
+    if sample == members and members[0].kind == "layer":
+        return None  # a stack of a single layer
+    return prune(model, sample), len(sample)
+
+
+def _parameters(model: Forecaster) -> Share:
+    def share(members: list[Component]) -> float:
+        smaller = _without(model, members)
+        if smaller is None:
+            return 0.0
+        return (1 - smaller[0].parameter_count / model.parameter_count) / smaller[1]
+
+    return share
+
+
+def _forecast(model: Forecaster) -> Callable[[], object]:
+    length = min(CONTEXT, model.context_length)
+    series = np.random.default_rng(0).standard_normal((BATCH, length)).cumsum(1).astype(np.float32)
+    return lambda: model.forecast(list(series.copy()), HORIZON)
+
+
+def _flops(model: Forecaster) -> Share:
+    whole = flops(_forecast(model))
+
+    def share(members: list[Component]) -> float:
+        smaller = _without(model, members)
+        return 0.0 if smaller is None else (1 - flops(_forecast(smaller[0])) / whole) / smaller[1]
+
+    return share
+
+
+def _latency(model: Forecaster) -> Share:
+    before = _forecast(model)
+
+    def share(members: list[Component]) -> float:
+        smaller = _without(model, members)
+        if smaller is None:
+            return 0.0
+        after = _forecast(smaller[0])
+        before(), after()  # the first calls are slower
+        seconds = in_turns(before, after, ROUNDS)
+        return (1 - float(np.median(seconds[1] / seconds[0]))) / smaller[1]
+
+    return share
+
+
+_COUNTS: dict[Objective, Callable[[Forecaster], Share]] = {
+    "parameters": _parameters,
+    "flops": _flops,
+    "latency": _latency,
+}

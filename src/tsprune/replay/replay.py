@@ -1,0 +1,154 @@
+"""Replay: what lies upstream of an ablation is returned from a clean pass, not computed again.
+
+1. `record` runs the clean pass once and keeps, call by call, what every unit returned. Units are
+   whole stacks, blocks, attention sublayers, MLPs, the key and value projections of cross-attention,
+   and the modules that run before any block (patching, embedding, scaling).
+2. `reuse` makes every unit upstream of the lowest ablated component return its record: stacks
+   before its stack, blocks before its block, sublayers before its sublayer, and, if its stack is not
+   the one that is read from, the keys and values made from that one. The lowest component's own
+   attention is resumed at its output projection: heads of one sublayer share all that comes before.
+3. A record is used only if the stack is called with exactly the inputs it had in the clean pass
+   (compared, not assumed), and only if no tensor of it was changed in place since.
+
+Results are bit-identical to the plain run on the same batch. (To another batch they may differ by
+rounding, with or without replay: how windows are put into batches is part of a protocol.) Objects
+that a block changes in place (a key-value cache) are recorded as copies and put back as copies;
+gradients do not flow through these.
+
+What cannot be reused: in an autoregressive forecast every step after the first reads what was
+forecast (or sampled) so far, so under an ablation that changes the forecast at all, its inputs are
+others than in the clean pass, and it is computed. Replayed are the encoder and the first step; of
+calls that share a key-value cache, only the first is recorded.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Hashable, Iterable, Iterator
+from contextlib import contextmanager
+
+from tsprune.anatomy import Component
+from tsprune.errors import TspruneError
+from tsprune.models.forecaster import Forecaster
+from tsprune.replay.calls import Ledger
+from tsprune.replay.forwards import (
+    Forward,
+    Gate,
+    leading,
+    projected,
+    remembered,
+    replayed,
+    resumed,
+    substituted_forwards,
+)
+from tsprune.replay.recorder import Calls, Recorder
+from tsprune.replay.units import position_of, units_of
+from tsprune.replay.values import storages
+
+MEMORY = 2 * 2**30
+
+
+class Replay:
+    """Clean-pass records of one model, by a key of the caller's (one per batch of windows).
+
+    memory : bytes that all records together may hold; what does not fit is computed, with the same
+        numbers. 0 records nothing.
+
+    Raises TspruneError for a negative `memory`.
+    """
+
+    def __init__(self, model: Forecaster, memory: int = MEMORY) -> None:
+        if memory < 0:
+            raise TspruneError(f"memory for replay must be 0 bytes or more, not {memory}")
+        self._anatomy = model.anatomy
+        self._units = units_of(model.anatomy, model.module)
+        self._modules = {path: model.module.get_submodule(path) for path in self._units.paths}
+        self._memory = memory
+        self._records: dict[Hashable, tuple[Calls, list[str]]] = {}
+
+    @property
+    def nbytes(self) -> int:
+        """Memory held by the records, in bytes (shared storage counted once)."""
+        held: dict[int, int] = {}
+        for calls, _ in self._records.values():
+            for call in (call for path_calls in calls.values() for call in path_calls):
+                if call.record is not None:
+                    held |= storages((call.record.output, call.record.inputs, call.record.states))
+        return sum(held.values())
+
+    def forget(self, key: Hashable) -> None:
+        """Drops the record of `key`."""
+        self._records.pop(key, None)
+
+    @contextmanager
+    def record(self, key: Hashable) -> Iterator[None]:
+        """Records the calls made while the context lasts (a clean pass) under `key`."""
+        self.forget(key)
+        recorder = Recorder(self._modules, self._units, Ledger(max(0, self._memory - self.nbytes)))
+        with substituted_forwards(self._modules, recorder.forwards()):
+            yield
+        self._records[key] = recorder.calls, recorder.embeddings
+
+    @contextmanager
+    def reuse(self, key: Hashable, components: Iterable[Component]) -> Iterator[None]:
+        """Everything upstream of `components` returns what was recorded under `key`.
+
+        Without components (an empty ablation) everything is upstream. Raises KeyError for a key
+        that was not recorded.
+        """
+        calls, embeddings = self._records[key]
+        names = self._units.names
+        positions = (position_of(self._anatomy, c) for c in components)
+        lowest, layer, sublayer = min(positions, default=(len(names), 0, 0))
+        forwards = {path: remembered(self._original(path), calls[path]) for path in embeddings}
+        for name in names[:lowest]:
+            forwards |= self._skip_stack(name, calls)
+        for name in names[lowest : lowest + 1]:
+            forwards |= self._skip_into_stack(name, layer, sublayer, calls)
+            forwards |= self._keep_cross(name, layer, calls)
+        with substituted_forwards(self._modules, forwards):
+            yield
+
+    def _original(self, path: str) -> Forward:
+        original: Forward = self._modules[path].forward
+        return original
+
+    def _skip_stack(self, name: str, calls: Calls) -> dict[str, Forward]:
+        path = self._units.stacks.get(name)
+        if path is None:
+            return self._skip_blocks(name, len(self._units.blocks[name]), calls)[0]
+        gate = Gate(calls[path])
+        return {path: replayed(self._original(path), calls[path], gate, leads=True)}
+
+    def _skip_blocks(self, name: str, count: int, calls: Calls) -> tuple[dict[str, Forward], Gate]:
+        entry = self._units.entry(name)
+        gate = Gate(calls[entry])
+        forwards = {
+            path: replayed(self._original(path), calls[path], gate, leads=path == entry)
+            for path in self._units.blocks[name][:count]
+        }
+        return forwards or {entry: leading(self._original(entry), gate)}, gate
+
+    def _skip_into_stack(self, name: str, layer: int, sublayer: int, calls: Calls) -> dict[str, Forward]:
+        forwards, gate = self._skip_blocks(name, layer, calls)
+        sublayers = self._units.sublayers[name][layer][: sublayer + 1]
+        once_a_call = len(calls[self._units.entry(name)])
+        if any(len(calls[path]) != once_a_call for x in sublayers for path in x.paths):
+            return forwards  # records could not be told apart
+        *before, lowest = sublayers
+        skipped = [x.module or x.output for x in before] + ([lowest.output] if lowest.module is None else [])
+        for path in skipped:
+            forwards[path] = replayed(self._original(path), calls[path], gate, leads=False)
+        if lowest.module is not None:
+            output = self._modules[lowest.output]
+            original = self._original(lowest.module)
+            forwards[lowest.module] = resumed(
+                original, calls[lowest.module], calls[lowest.output], output, gate
+            )
+        return forwards
+
+    def _keep_cross(self, name: str, first: int, calls: Calls) -> dict[str, Forward]:
+        return {
+            path: projected(self._original(path), calls[path])
+            for layer, path in self._units.cross[name]
+            if layer >= first
+        }

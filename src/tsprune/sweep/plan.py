@@ -1,0 +1,151 @@
+"""The plan of a sweep: every cell is known before the first forecast, and so is what is left to do.
+
+A cell is one ablation (with its seed) of one checkpoint on one configuration. Work is handed out in
+units: one batch of windows with all cells that still need it, so that its clean pass is made once.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Collection, Iterator, Mapping, Sequence
+
+from tsprune.ablation import Ablation
+from tsprune.capture import Reference
+from tsprune.data.suite import Suite
+from tsprune.evaluation import Batch, Prepared, batches, prepare
+from tsprune.models.forecaster import Forecaster
+from tsprune.sweep.key import CellKey, checkpoint_digest, protocol, reference_digest, windows_fingerprint
+from tsprune.sweep.result import CLEAN, CellScores
+from tsprune.sweep.store import Entry, Store
+
+Cell = tuple[Ablation, int]  # an ablation on the configuration of that number
+
+
+@dataclasses.dataclass(frozen=True)
+class Unit:
+    """Work that belongs together: one batch of one configuration under some ablations.
+
+    configuration, batch : their numbers in the plan
+    """
+
+    configuration: int
+    batch: int
+    ablations: tuple[Ablation, ...]
+
+    @property
+    def forecasts(self) -> int:
+        """Forecasts it takes; the clean one is always made, as the others are compared to it."""
+        return len(self.ablations) + (CLEAN not in self.ablations)
+
+
+@dataclasses.dataclass(frozen=True)
+class SweepPlan:
+    """What a sweep consists of, and what of it a store already holds.
+
+    ablations : every different one, `CLEAN` first
+    prepared, batches : of every configuration
+    checkpoint : digest of the model, "" without a store
+    entries : how the store names each cell; empty without a store
+    finished : cells that the store holds
+    parts : batches that it holds of other cells
+    """
+
+    ablations: tuple[Ablation, ...]
+    prepared: tuple[Prepared, ...]
+    batches: tuple[tuple[Batch, ...], ...]
+    checkpoint: str
+    entries: Mapping[Cell, Entry]
+    finished: Mapping[Cell, CellScores]
+    parts: Mapping[Cell, Mapping[int, CellScores]]
+
+    def cells(self) -> Iterator[Cell]:
+        """Every cell; a configuration of which no window can be forecast has none."""
+        for number, parts in enumerate(self.batches):
+            if parts:
+                for ablation in self.ablations:
+                    yield ablation, number
+
+    @property
+    def missing(self) -> list[Cell]:
+        """The cells that are not finished."""
+        return [cell for cell in self.cells() if cell not in self.finished]
+
+    def units(self) -> list[Unit]:
+        """What is left to do, configuration by configuration."""
+        missing = set(self.missing)
+        units = []
+        for number, parts in enumerate(self.batches):
+            for batch in range(len(parts)):
+                wanted = tuple(
+                    ablation
+                    for ablation in self.ablations
+                    if (ablation, number) in missing and batch not in self.parts.get((ablation, number), {})
+                )
+                if wanted:
+                    units.append(Unit(number, batch, wanted))
+        return units
+
+
+def make_plan(
+    model: Forecaster,
+    suite: Suite,
+    ablations: Sequence[Ablation],
+    *,
+    batch_size: int,
+    keep: Collection[Ablation] = (),
+    prepared: Sequence[Prepared] | None = None,
+    reference: Reference | None = None,
+    store: Store | None = None,
+    device: str | None = None,
+) -> SweepPlan:
+    """The plan of `tsprune.sweep.run` with these arguments.
+
+    device : kind of device the forecasts will be made on; None if it is the model's
+
+    Raises TspruneError for a suite without windows or a store that cannot be read.
+    """
+    suite.require_windows()
+    cells = tuple(dict.fromkeys((CLEAN, *ablations)))
+    ready = tuple(prepared or [prepare(configuration) for configuration in suite.configurations])
+    work = tuple(
+        tuple(batches(p.configuration, context_length=model.context_length, batch_size=batch_size))
+        for p in ready
+    )
+    plan = SweepPlan(cells, ready, work, "", {}, {}, {})
+    if store is None:
+        return plan
+    checkpoint = checkpoint_digest(model)
+    kind = device or model.device.type
+    entries = _entries(plan, model, checkpoint, batch_size=batch_size, device=kind, reference=reference)
+    finished: dict[Cell, CellScores] = {}
+    parts: dict[Cell, dict[int, CellScores]] = {}
+    for cell, entry in entries.items():
+        found = store.finished(entry.key, kept=cell[0] in keep)
+        if found is not None:
+            finished[cell] = found
+        elif done := store.parts(entry.key, kept=cell[0] in keep):
+            parts[cell] = done
+    return dataclasses.replace(plan, checkpoint=checkpoint, entries=entries, finished=finished, parts=parts)
+
+
+def _entries(
+    plan: SweepPlan,
+    model: Forecaster,
+    checkpoint: str,
+    *,
+    batch_size: int,
+    device: str,
+    reference: Reference | None,
+) -> dict[Cell, Entry]:
+    zero = all(ablation.mode == "zero" for ablation in plan.ablations)
+    values = "" if zero else reference_digest(model, reference)
+    configurations = [p.configuration for p in plan.prepared]
+    windows = [windows_fingerprint(c) for c in configurations]
+    how = [protocol(model, c, batch_size=batch_size, device=device) for c in configurations]
+
+    def entry(ablation: Ablation, number: int) -> Entry:
+        c = configurations[number]
+        key = CellKey(checkpoint, ablation, c.name, windows[number], how[number], values)
+        return Entry(key, model.name, c.domain, c.num_variates)
+
+    return {(ablation, number): entry(ablation, number) for ablation, number in plan.cells()}

@@ -1,0 +1,355 @@
+"""The results store: finished work is in one SQLite file, and stays there whatever happens.
+
+One row of `cells` is one finished (or failed) cell, under the digest of all that its numbers depend
+on (`tsprune.sweep.key`). A cell of several batches is kept batch by batch in `parts` until it is
+complete. Every batch is one transaction, in WAL mode: a process killed at any instant loses the
+batch it was working on and nothing else, and several processes may write to one store.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import io
+import sqlite3
+import time
+import zipfile
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from tsprune.errors import TspruneError
+from tsprune.evaluation import WindowStatistics, crps, leaderboard_metrics, mase
+from tsprune.models.forecaster import Forecast
+from tsprune.sweep.key import CellKey
+from tsprune.sweep.result import CellScores, WindowScores
+
+BUSY_SECONDS = 60.0  # how long a process waits for another one's transaction
+NO_ABLATION = "none"
+
+_APPLICATION = 0x74737072  # "tspr", in the file's header
+_FORMAT = 1
+_COLUMNS = {
+    "key": "TEXT PRIMARY KEY",
+    "model": "TEXT NOT NULL",
+    "checkpoint": "TEXT NOT NULL",
+    "ablation": "TEXT NOT NULL",
+    "mode": "TEXT NOT NULL",
+    "seed": "INTEGER NOT NULL",
+    "configuration": "TEXT NOT NULL",
+    "domain": "TEXT NOT NULL",
+    "num_variates": "INTEGER NOT NULL",
+    "windows": "TEXT NOT NULL",
+    "protocol": "TEXT NOT NULL",
+    "version": "INTEGER NOT NULL",
+    "status": "TEXT NOT NULL",
+    "error": "TEXT",
+    "count": "INTEGER",
+    "mase": "REAL",
+    "crps": "REAL",
+    "spearman_distance": "REAL",
+    "seconds": "REAL",
+    "finished": "TEXT NOT NULL DEFAULT CURRENT_TIMESTAMP",
+}
+COLUMNS = tuple(_COLUMNS)
+_SCHEMA = (
+    f"CREATE TABLE IF NOT EXISTS cells ({', '.join(f'{n} {t}' for n, t in _COLUMNS.items())}, "
+    "kept INTEGER NOT NULL, scores BLOB)",
+    "CREATE TABLE IF NOT EXISTS parts (key TEXT, batch INTEGER, kept INTEGER NOT NULL, "
+    "scores BLOB NOT NULL, PRIMARY KEY (key, batch))",
+)
+_FIELDS = tuple(field.name for field in dataclasses.fields(WindowStatistics))
+
+
+@dataclasses.dataclass(frozen=True)
+class Entry:
+    """A cell as the store names it.
+
+    key : its digest is the row's name
+    model : as the user named it; not part of the key
+    domain, num_variates : of the configuration, for the leaderboard's columns
+    """
+
+    key: CellKey
+    model: str
+    domain: str
+    num_variates: int
+
+
+class Store:
+    """The results store in the file `path`, made if it is not there; also a context manager.
+
+    create : False to insist on a store that is there
+
+    Raises TspruneError if the file is damaged, is something else, or cannot be written.
+    """
+
+    def __init__(self, path: str | Path, *, create: bool = True) -> None:
+        self.path = Path(path)
+        if self.path.is_dir():
+            raise TspruneError(f"{path} is a folder; name a file for the results store")
+        if not create and not self.path.exists():
+            raise TspruneError(f"there is no results store {path}; `tsprune sweep --store {path}` makes one")
+        try:
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise TspruneError(f"cannot make the folder of {path} ({error.strerror})") from None
+        with self._errors():
+            # autocommit: transactions begin and end where this file says so
+            self._database = sqlite3.connect(self.path, timeout=BUSY_SECONDS, isolation_level=None)
+        try:
+            with self._errors():
+                self._open()
+        except BaseException:
+            self._database.close()
+            raise
+
+    def __enter__(self) -> Store:
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        self._database.close()
+
+    # --- writing ---------------------------------------------------------------------------------
+
+    def add(
+        self,
+        *,
+        done: Iterable[tuple[Entry, CellScores]] = (),
+        failed: Iterable[tuple[Entry, str]] = (),
+        parts: Iterable[tuple[Entry, int, CellScores]] = (),
+    ) -> None:
+        """Keeps finished cells, failed cells and finished batches of others, all of them or none.
+
+        done : replace what there was under the same key, their batches included
+        failed : (cell, error); a finished cell is not replaced by a failure
+        parts : (cell, number of the batch, its scores)
+        """
+        finished = [_row(entry, scores=scores) for entry, scores in done]
+        errors = [_row(entry, error=error) for entry, error in failed]
+        batches = [
+            (entry.key.digest, batch, scores.forecast is not None, to_bytes(scores))
+            for entry, batch, scores in parts
+        ]
+        names = tuple(n for n in (*COLUMNS, "kept", "scores") if n != "finished")
+        marks = ", ".join(f":{name}" for name in names)
+        insert = f"INTO cells ({', '.join(names)}) VALUES ({marks})"
+        keep_done = "ON CONFLICT (key) DO UPDATE SET status = excluded.status, error = excluded.error, "
+        keep_done += "finished = CURRENT_TIMESTAMP WHERE status = 'failed'"
+        with self._errors(), self._transaction() as database:
+            database.executemany(f"INSERT OR REPLACE {insert}", finished)
+            database.executemany(f"INSERT {insert} {keep_done}", errors)
+            database.executemany("INSERT OR REPLACE INTO parts VALUES (?, ?, ?, ?)", batches)
+            database.executemany("DELETE FROM parts WHERE key = :key", finished)
+
+    # --- reading ---------------------------------------------------------------------------------
+
+    def finished(self, key: CellKey, *, kept: bool = False) -> CellScores | None:
+        """The scores of a finished cell, None if it is not there.
+
+        kept : only with its forecasts
+        """
+        with self._errors():
+            row = self._database.execute(
+                "SELECT scores FROM cells WHERE key = ? AND status = 'done' AND kept >= ?", (key.digest, kept)
+            ).fetchone()
+            return None if row is None else from_bytes(row[0])
+
+    def parts(self, key: CellKey, *, kept: bool = False) -> dict[int, CellScores]:
+        """Number of the batch -> its scores, of a cell that is not finished yet."""
+        with self._errors():
+            rows = self._database.execute(
+                "SELECT batch, scores FROM parts WHERE key = ? AND kept >= ?", (key.digest, kept)
+            ).fetchall()
+            return {batch: from_bytes(scores) for batch, scores in rows}
+
+    def frame(self, where: Mapping[str, str] | None = None) -> pd.DataFrame:
+        """One row a cell, without the windows' scores; `where` filters columns by glob pattern.
+
+        Columns: `COLUMNS`; `ablation` holds the addresses, "none" without ablation; `status` is done
+        or failed; `count` the windows scored; `finished` is in UTC.
+
+        Raises TspruneError for a column that does not exist.
+        """
+        condition, patterns = _condition(where or {})
+        query = f"SELECT {', '.join(COLUMNS)} FROM cells WHERE {condition} ORDER BY rowid"
+        with self._errors():
+            rows = self._database.execute(query, patterns).fetchall()
+        frame = pd.DataFrame(rows, columns=list(COLUMNS))
+        numbers = ["mase", "crps", "spearman_distance", "seconds"]
+        return frame.astype(dict.fromkeys(numbers, "float64") | {"count": "Int64"})
+
+    def leaderboard(self, where: Mapping[str, str] | None = None) -> pd.DataFrame:
+        """One row a configuration with what `tsprune.evaluation.write_all_results` writes, and the model.
+
+        Raises TspruneError unless the finished cells that `where` selects are of one checkpoint
+        under one ablation and one protocol.
+        """
+        condition, patterns = _condition(where or {})
+        query = (
+            "SELECT model, configuration, domain, num_variates, scores, checkpoint, ablation, mode, seed, "
+            f"json_remove(protocol, '$.horizon'), version FROM cells WHERE status = 'done' AND count > 0 "
+            f"AND {condition} ORDER BY rowid"
+        )
+        with self._errors():
+            rows = self._database.execute(query, patterns).fetchall()
+            statistics = [from_bytes(row[4]).scores.statistics for row in rows]
+        names = [row[1] for row in rows]
+        if not rows:
+            raise TspruneError(f"no finished cell of {self.path} is selected")
+        if len({row[5:] for row in rows}) > 1 or len(set(names)) < len(names):
+            raise TspruneError(
+                "a leaderboard file is of one checkpoint, ablation and protocol, and "
+                f"{len({row[5:] for row in rows})} are selected; "
+                "narrow it down, for example with --where ablation=none --where model=NAME"
+            )
+        records = [
+            {"model": row[0], "configuration": row[1], "domain": row[2], "num_variates": row[3]}
+            | leaderboard_metrics(one)
+            for row, one in zip(rows, statistics, strict=True)
+        ]
+        return pd.DataFrame.from_records(records)
+
+    # --- the file --------------------------------------------------------------------------------
+
+    def _open(self) -> None:
+        database = self._database
+        identity = database.execute("PRAGMA application_id").fetchone()[0]
+        tables = database.execute("SELECT count(*) FROM sqlite_schema").fetchone()[0]
+        if tables and identity != _APPLICATION:
+            raise TspruneError(f"{self.path} is a database, but not a results store of tsprune")
+        if tables and (found := database.execute("PRAGMA user_version").fetchone()[0]) != _FORMAT:
+            raise TspruneError(
+                f"{self.path} is a results store of format {found}, and this tsprune reads {_FORMAT}; "
+                "name a new one"
+            )
+        self._use_wal()
+        database.execute("PRAGMA synchronous=FULL")
+        if tables == 0:
+            with self._transaction():
+                for statement in _SCHEMA:
+                    database.execute(statement)
+                database.execute(f"PRAGMA application_id={_APPLICATION}")
+                database.execute(f"PRAGMA user_version={_FORMAT}")
+
+    def _use_wal(self) -> None:
+        """Switching a new file to WAL does not wait for another process that does the same: repeat."""
+        deadline = time.monotonic() + BUSY_SECONDS
+        while True:
+            try:
+                self._database.execute("PRAGMA journal_mode=WAL")
+                return
+            except sqlite3.OperationalError as error:
+                if "locked" not in str(error) or time.monotonic() > deadline:
+                    raise
+                time.sleep(0.05)
+
+    @contextmanager
+    def _transaction(self) -> Iterator[sqlite3.Connection]:
+        # the write lock at once: a lock taken later could fail without waiting
+        self._database.execute("BEGIN IMMEDIATE")
+        try:
+            yield self._database
+            self._database.execute("COMMIT")
+        except BaseException:
+            if self._database.in_transaction:
+                self._database.execute("ROLLBACK")
+            raise
+
+    @contextmanager
+    def _errors(self) -> Iterator[None]:
+        """What SQLite and damaged rows raise, as one line."""
+        try:
+            yield
+        except sqlite3.OperationalError as error:
+            raise TspruneError(f"cannot use the results store {self.path} ({error})") from None
+        except (sqlite3.DatabaseError, _DamagedRowError) as error:
+            raise TspruneError(
+                f"{self.path} is damaged or not a results store ({error}); move it away to start a new one"
+            ) from None
+
+
+def _condition(where: Mapping[str, str]) -> tuple[str, list[str]]:
+    for name in where:
+        if name not in COLUMNS:
+            raise TspruneError(f"no column {name!r} in a results store; there are: {', '.join(COLUMNS)}")
+    return " AND ".join(f"{name} GLOB ?" for name in where) or "1", list(where.values())
+
+
+def _row(entry: Entry, *, scores: CellScores | None = None, error: str | None = None) -> dict[str, object]:
+    key = entry.key
+    row: dict[str, object] = {
+        "key": key.digest,
+        "model": entry.model,
+        "checkpoint": key.checkpoint,
+        "ablation": " ".join(c.address for c in key.ablation.components) or NO_ABLATION,
+        "mode": key.ablation.mode,
+        "seed": key.ablation.seed,
+        "configuration": key.configuration,
+        "domain": entry.domain,
+        "num_variates": entry.num_variates,
+        "windows": key.windows,
+        "protocol": key.protocol,
+        "version": key.version,
+        "status": "failed",
+        "error": error,
+        "kept": False,
+    }
+    row |= dict.fromkeys(("count", "mase", "crps", "spearman_distance", "seconds", "scores"))
+    if scores is not None:
+        found = scores.scores
+        row |= {
+            "status": "done",
+            "count": len(scores.rows),
+            "mase": mase(found.statistics),
+            "crps": crps(found.statistics),
+            "spearman_distance": float(found.spearman.mean()) if len(scores.rows) else None,
+            "seconds": scores.seconds,
+            "kept": scores.forecast is not None,
+            "scores": to_bytes(scores),
+        }
+    return row
+
+
+# --- scores as bytes -----------------------------------------------------------------------------
+
+
+class _DamagedRowError(Exception):
+    pass
+
+
+def to_bytes(scores: CellScores) -> bytes:
+    """The arrays as .npz; nothing in it is a pickle."""
+    arrays: dict[str, NDArray[np.generic]] = {
+        "rows": scores.rows,
+        "spearman": scores.scores.spearman,
+        "statistics": np.stack([getattr(scores.scores.statistics, name) for name in _FIELDS]),
+        "fields": np.array(_FIELDS),
+        "seconds": np.array(scores.seconds),
+    }
+    if scores.forecast is not None:
+        arrays |= {"quantiles": scores.forecast.quantiles, "levels": np.array(scores.forecast.levels)}
+    buffer = io.BytesIO()
+    # numpy's stub takes the keyword arguments for allow_pickle
+    np.savez(buffer, **arrays)  # type: ignore[arg-type]
+    return buffer.getvalue()
+
+
+def from_bytes(data: bytes) -> CellScores:
+    """What `to_bytes` wrote, to the last bit."""
+    try:
+        with np.load(io.BytesIO(data), allow_pickle=False) as arrays:
+            columns = dict(zip(arrays["fields"].tolist(), arrays["statistics"], strict=True))
+            forecast = None
+            if "quantiles" in arrays:
+                forecast = Forecast(arrays["quantiles"], tuple(arrays["levels"].tolist()))
+            scores = WindowScores(WindowStatistics(**columns), arrays["spearman"])
+            return CellScores(arrays["rows"], scores, forecast, float(arrays["seconds"]))
+    except (ValueError, KeyError, TypeError, EOFError, OSError, zipfile.BadZipFile) as error:
+        raise _DamagedRowError(f"unreadable scores: {error}") from None
