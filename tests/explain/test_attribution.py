@@ -98,3 +98,13 @@ def test_the_table_sums_to_one(name: str) -> None:
 def test_a_model_that_nobody_described_is_refused() -> None:
     with pytest.raises(TspruneError, match="residual stream is read"):
         contributions(Toy(), [range(8)])
+
+
+@pytest.mark.parametrize("name", TINY)
+def test_a_norm_on_the_way_to_the_stream_serves_its_sublayer_only(name: str) -> None:
+    """So it goes when the sublayer is removed."""
+    blocks = [block for stack in tiny(name).anatomy.stacks for block in stack.blocks]
+    sublayers = [*(site for block in blocks for site in block.attention), *(block.mlp for block in blocks)]
+    for sublayer in sublayers:
+        assert sublayer is not None
+        assert sublayer.norm is None or sublayer.norm in sublayer.others

@@ -79,7 +79,7 @@ def explain(
 
 def _check_head(model: Forecaster, address: str) -> None:
     if [c.kind for c in model.anatomy.select(address)] != ["head"]:
-        raise TspruneError(f"{address!r} is no head; one looks like {model.anatomy.components('head')[0]}")
+        raise TspruneError(f"{address!r} is no head; one looks like decoder.3.cross.head.5")
 
 
 def _of_head(frame: pd.DataFrame, head: str | None) -> pd.DataFrame:

@@ -15,6 +15,7 @@ import os
 import zipfile
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -149,7 +150,7 @@ def _trajectories(names: Sequence[str], seed: int, directory: Path) -> dict[str,
             return found
     except (OSError, KeyError, ValueError, zipfile.BadZipFile):
         pass  # nothing there, or nothing that can be used: it is made again
-    made = {
+    made: dict[str, Any] = {  # numpy's other keyword arguments are no arrays
         name: np.stack([trajectory(name, seed=seed * TRAJECTORIES + i) for i in range(TRAJECTORIES)])
         for name in names
     }

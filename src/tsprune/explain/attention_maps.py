@@ -121,7 +121,7 @@ class _Sums:
         rows = (done + np.arange(len(found.weights))) % len(self._periods)
         axis = self._anatomy.key_stack(site).time
         span = axis.span if axis is not None else 1
-        periods = torch.tensor([self._periods[row] for row in rows])
+        periods = torch.tensor(self._periods)[torch.from_numpy(rows)]
         counted = found.counted
         for name, values in statistics_of_rows(found, span, periods).items():
             known = counted & values.isfinite()

@@ -120,7 +120,8 @@ class NadarayaWatson(_Motifs):
         scale = 2 * self.bandwidth**2 * variance
         if scale == 0:
             return np.ones(len(squares))
-        return np.exp(-(squares - squares.min()) / scale)
+        weights: Floats = np.exp(-(squares - squares.min()) / scale)
+        return weights
 
 
 def parrot(motif: int = MOTIF, *, context_length: int = CONTEXT) -> Parrot:

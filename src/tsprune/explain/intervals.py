@@ -53,7 +53,9 @@ def resampled(values: ArrayLike, seed: int, resamples: int = RESAMPLES) -> Float
         len(x), np.full(len(x), 1 / max(1, len(x))), size=resamples
     )
     sums, counts = draws @ np.nan_to_num(x), draws @ np.isfinite(x)
-    return np.divide(sums, counts, out=np.full(sums.shape, np.nan), where=counts > 0)
+    means = np.full(sums.shape, np.nan)
+    np.divide(sums, counts, out=means, where=counts > 0)
+    return means
 
 
 def mean_interval(values: ArrayLike, seed: int = 0) -> Interval:
@@ -104,7 +106,9 @@ def _rows_correlation(a: Floats, b: Floats) -> Floats:
     """Pearson's correlation of each row of a and b [R, n], [R]; NaN for a constant row."""
     x, y = (v - v.mean(axis=1, keepdims=True) for v in (a, b))
     size = np.sqrt((x**2).sum(1) * (y**2).sum(1))
-    return np.divide((x * y).sum(1), size, out=np.full(len(y), np.nan), where=size > 0)
+    found = np.full(len(y), np.nan)
+    np.divide((x * y).sum(1), size, out=found, where=size > 0)
+    return found
 
 
 def correlation(a: Sequence[float] | Floats, b: Sequence[float] | Floats, seed: int = 0) -> Correlation:

@@ -24,7 +24,8 @@ from tsprune.explain.intervals import Interval, mean_interval, series_means
 from tsprune.explain.traits import TRAITS, traits_of
 from tsprune.explain.windows import PER_CONFIGURATION, sampled
 from tsprune.models.forecaster import Forecaster
-from tsprune.sweep.engine import CLEAN, SweepResult, run
+from tsprune.sweep.engine import run
+from tsprune.sweep.result import CLEAN, SweepResult
 
 PERCENTS = (5, 10, 20, 30, 50)
 DRAWS = 5
