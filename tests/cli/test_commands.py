@@ -429,6 +429,7 @@ def test_explain_prints_tables(run: Runner, model: Path) -> None:
     assert result.code == 0, result.err
     for title in ("residual stream", "who wrote the forecast", "without the sharpest heads"):
         assert title in result.out
+    assert "…" not in result.out  # nothing is cut, although this terminal has 80 columns
 
 
 def test_explain_one_head(run: Runner, model: Path) -> None:

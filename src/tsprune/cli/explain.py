@@ -89,10 +89,9 @@ def _of_head(frame: pd.DataFrame, head: str | None) -> pd.DataFrame:
 def _write(found: Explanation, folder: Path) -> None:
     from tsprune.atomic import write_whole
 
-    tables = found.tables()
+    tables = {name: frame for name, frame in found.tables().items() if len(frame)}
     for name, frame in tables.items():
-        if len(frame):
-            write_whole(folder / f"{name}.csv", frame.to_csv(index=False).encode())
+        write_whole(folder / f"{name}.csv", frame.to_csv(index=False).encode())
     err.print(f"{len(tables)} tables in {folder}", markup=False, highlight=False)
 
 
@@ -113,33 +112,24 @@ def _print_head(found: Explanation, head: str) -> None:
 
 
 def _print_model(found: Explanation, title: str) -> None:
-    wanted = [
-        "address",
-        "stable_rank",
-        "sharpness",
-        "effective_keys",
-        "lag",
-        "period_share",
-        "period_share_uniform",
-        "followed_score",
-        "size",
-        "mase",
-        "parroting",
-    ]
-    print_frame(found.heads, title, [name for name in wanted if name in found.heads])
-    print_frame(
-        found.kernel[found.kernel["group"] == "all"],
-        "does stable rank tell the bandwidth? Spearman's rho over heads, 95 %",
-        ["bandwidth", "score", "rho", "low", "high", "p_value", "count"],
-    )
+    # two tables, as one is wider than a terminal
+    attended = ["sharpness", "effective_keys", "lag", "period_share", "period_share_uniform"]
+    print_frame(found.heads, f"{title}: what heads attend to", ["address", *attended])
+    written = ["stable_rank", "followed_score", "size", "mase", "parroting"]
+    present = [name for name in written if name in found.heads]
+    print_frame(found.heads, "what heads are, copy, write and cost", ["address", *present])
+    for score, part in found.kernel[found.kernel["group"] == "all"].groupby("score", sort=False):
+        columns = ["bandwidth", "rho", "low", "high", "p_value", "count"]
+        print_frame(part, f"does {score} tell the bandwidth? Spearman's rho over heads, 95 %", columns)
     print_frame(found.residual, "residual stream", ["stack", "layer", "norm", "update", "cosine"])
     print_frame(found.lens, "what every layer would forecast", _means(found.lens))
     if len(found.attribution):
         largest = found.attribution.nlargest(10, "size")
         print_frame(largest, "who wrote the forecast", ["part", "share", "low", "high", "size"])
     if len(found.verdicts):
-        columns = ["percent", "trait", "sharp", "diffuse", "excess", "low", "high", "verdict"]
-        print_frame(found.verdicts, "without the sharpest heads, against as many random ones", columns)
+        for trait, part in found.verdicts.groupby("trait", sort=False):
+            columns = ["percent", "sharp", "diffuse", "excess", "low", "high", "verdict"]
+            print_frame(part, f"{trait} without the sharpest heads, against as many random ones", columns)
 
 
 def _means(frame: pd.DataFrame) -> list[str]:

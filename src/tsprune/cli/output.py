@@ -53,14 +53,21 @@ def _cell(value: object) -> str:
 
 def print_frame(frame: pd.DataFrame, title: str, columns: list[str] | None = None) -> None:
     chosen = list(frame.columns) if columns is None else columns
+    rows = [[_cell(value) for value in row] for row in frame[chosen].itertuples(index=False)]
     table = Table(title=title, title_justify="left")
-    for column in chosen:
+    for index, column in enumerate(chosen):
+        name = column.replace("_", " ")
         numeric = frame[column].dtype.kind in "fiu"
-        # what names a row stays whole in a narrow terminal
-        whole = column in ("address", "configuration", "model")
-        table.add_column(column.replace("_", " "), justify="right" if numeric else "left", no_wrap=whole)
-    for row in frame[chosen].itertuples(index=False):
-        table.add_row(*(_cell(value) for value in row))
+        # in a narrow terminal numbers and what names a row stay whole; other words are folded
+        table.add_column(
+            name,
+            justify="right" if numeric else "left",
+            min_width=max(map(len, [*name.split(), *(row[index] for row in rows)])) if numeric else None,
+            no_wrap=column in ("address", "configuration", "model"),
+            overflow="ellipsis" if numeric else "fold",
+        )
+    for row in rows:
+        table.add_row(*row)
     out.print(table)
 
 
