@@ -272,8 +272,8 @@ def test_failed_cells_are_named_and_make_the_exit_code_1(
         if not output.any():
             raise RuntimeError("nothing\ncame out")
 
-    def open_model(name: str, device: str | None) -> Any:
-        opened = tsprune.load(name, device="cpu")
+    def open_model(name: str, device: str | None, samples: int | None) -> Any:
+        opened = tsprune.load(name, device="cpu", samples=samples)
         module = opened.module.get_submodule(path)
         # hooks run in order: this one after that of the ablation
         register = type(module).register_forward_hook

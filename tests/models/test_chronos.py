@@ -22,9 +22,8 @@ def sampled(
     model: SamplingForecaster, windows: list[np.ndarray], horizon: int, *, shared: bool
 ) -> np.ndarray:
     noise = draws.Noise(windows, 0)
-    drawing = (
-        SharedContext(model.module, noise, SAMPLES) if shared else draws.CategoricalDraws(noise, SAMPLES)
-    )
+    crossing = [model.module.get_submodule(s.module) for _, s in model.anatomy.sites() if s.kind == "cross"]
+    drawing = SharedContext(crossing, noise, SAMPLES) if shared else draws.CategoricalDraws(noise, SAMPLES)
     with drawing:
         contexts = [torch.from_numpy(x) for x in windows]
         return model.upstream.predict(contexts, horizon, num_samples=SAMPLES).numpy()  # type: ignore[attr-defined]

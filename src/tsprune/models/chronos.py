@@ -32,10 +32,10 @@ class SharedContext(draws.CategoricalDraws):
     what a step costs.
     """
 
-    def __init__(self, model: T5ForConditionalGeneration, noise: draws.Noise, samples: int) -> None:
+    def __init__(self, crossing: Sequence[Any], noise: draws.Noise, samples: int) -> None:
+        """crossing : the modules of cross-attention"""
         super().__init__(noise, samples)
-        named = dict(model.named_modules())
-        self._sites = [module for name, module in named.items() if name.endswith(".EncDecAttention")]
+        self._sites = crossing
         self._weights = {id(part.weight) for site in self._sites for part in (site.k, site.v)}
         self._crossing = False
         self._hooks: list[torch.utils.hooks.RemovableHandle] = []
@@ -97,10 +97,12 @@ class Chronos(SamplingForecaster):
     def forecast(self, contexts: Sequence[ArrayLike], horizon: int) -> Forecast:
         series = [x[-self.context_length :] for x in checked_contexts(contexts, horizon)]
         most = max(1, ROWS // self.samples)
+        sites = [site for _, site in self.anatomy.sites() if site.kind == "cross" and site.heads]
+        crossing = [self.module.get_submodule(site.module) for site in sites]
         paths = []
         for start in range(0, len(series), most):
             chunk = series[start : start + most]
-            shared = SharedContext(self.module, draws.Noise(chunk, self.seed), self.samples)
+            shared = SharedContext(crossing, draws.Noise(chunk, self.seed), self.samples)
             with quiet_horizon(upstream_module.logger), shared:
                 drawn = self.upstream.predict(
                     [torch.from_numpy(x) for x in chunk], horizon, num_samples=self.samples
