@@ -13,6 +13,7 @@ from tsprune.cli.options import (
     DeviceOption,
     JsonOption,
     ModelArgument,
+    SamplesOption,
     SeedOption,
     open_model,
     open_suite,
@@ -42,6 +43,7 @@ def explain(
     out: Annotated[
         Path | None, typer.Option("--out", help="Folder that every table is written to, as CSV.")
     ] = None,
+    samples: SamplesOption = None,
     seed: SeedOption = 0,
     device: DeviceOption = None,
     as_json: JsonOption = False,
@@ -51,7 +53,7 @@ def explain(
 
     suite = open_suite(data, configs)
     folder = output_folder(out) if out is not None else None
-    loaded = open_model(model, device)
+    loaded = open_model(model, device, samples)
     if head is not None:
         _check_head(loaded, head)
     with progress_bar("explain") as update:
