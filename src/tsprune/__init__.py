@@ -15,6 +15,7 @@ from tsprune.errors import TspruneError
 from tsprune.evaluation import evaluate
 from tsprune.models import Forecast, Forecaster, load, load_pipeline
 from tsprune.pruning import Plan, heads_at, prune
+from tsprune.pruning.search import plan
 from tsprune.scores import rank
 from tsprune.study import study
 from tsprune.sweep import sweep
@@ -35,6 +36,7 @@ __all__ = [
     "heads_at",
     "load",
     "load_pipeline",
+    "plan",
     "prune",
     "rank",
     "reference",

@@ -11,6 +11,8 @@ import pytest
 import tsprune
 from tests.cli.test_commands import Runner, run  # noqa: F401  (a fixture)
 from tests.tiny import TINY
+from tsprune.cli.prune import share
+from tsprune.pruning import compare
 
 
 @pytest.fixture
@@ -51,6 +53,28 @@ def test_prune_by_a_plan(run: Runner, model: Path, tmp_path: Path) -> None:  # n
     assert not (tmp_path / "smaller").exists()
 
 
+def test_a_search_reports_on_the_other_series(run: Runner, tmp_path: Path, model: Path) -> None:  # noqa: F811
+    where = ["--configs", "us_*/M/short", "--objective", "parameters", "--kind", "mlp"]
+    result = run("prune", model, "--max-loss", "50%", "--out", tmp_path / "small", *where, "--json")
+    assert result.code == 0, result.err
+    smaller = tsprune.load(str(tmp_path / "small"), device="cpu")
+    assert smaller.origin is not None
+    assert [c.address for c in smaller.origin.components] == result.json["removed"] != []
+    assert smaller.origin.provenance["max_loss"] == 0.5
+    before = tsprune.load(str(model), device="cpu")
+    _, report = tsprune.data.split(tsprune.data.pocket().only(["us_*/M/short"]))
+    scores = compare(before, smaller, report)
+    for name, (was, now, change) in scores.evidence().items():
+        assert result.json["measured"][name] == {"before": was, "after": now}
+        assert f"| {name} | {was:.4g} | {now:.4g} | {change} |" in (tmp_path / "small/README.md").read_text()
+    assert sum("ms a forecast" in name for name in result.json["measured"]) == 2
+
+
+@pytest.mark.parametrize(("text", "value"), [("1%", 0.01), ("0.01", 0.01), ("2.5%", 0.025), ("0", 0.0)])
+def test_a_share(text: str, value: float) -> None:
+    assert share(text) == pytest.approx(value)
+
+
 def test_mistakes_are_one_line(run: Runner, model: Path, tmp_path: Path) -> None:  # noqa: F811
     plan = tmp_path / "plan.json"
     tsprune.Plan.of(tsprune.load("bundled:chronos-bolt", device="cpu"), "decoder.0.mlp").save(plan)
@@ -62,6 +86,9 @@ def test_mistakes_are_one_line(run: Runner, model: Path, tmp_path: Path) -> None
         ([*new, "--remove", "decoder.0"], "matches no component"),
         ([*new, "--plan", plan], "the plan is for a chronos-bolt model (bundled:chronos-bolt)"),
         ([*new, "--plan", tmp_path / "none.json"], "cannot read the plan"),
+        ([*new, "--max-loss", "little"], "is no share; write 1% or 0.01"),
+        ([*new, "--max-loss", "-1%"], "at least 0"),
+        ([*new, "--max-loss", "1%", "--remove", "stack.0"], "say what to remove"),
         (["--out", model, "--remove", "stack.0"], "is not empty; name a new folder"),
     ):
         result = run("prune", model, *arguments)

@@ -13,9 +13,9 @@ from tests.upstream import TOLERANCE, UPSTREAM
 from tsprune.models import Forecaster, bundled_names
 
 
-def test_both_bundled_checkpoints_are_there() -> None:
+def test_the_bundled_checkpoints_are_there() -> None:
     """Without them the laws below would hold for random weights only."""
-    assert {"timesfm", "chronos-bolt"} <= set(bundled_names())
+    assert {"timesfm", "chronos-bolt", "toto", "moirai"} <= set(bundled_names())
 
 
 @pytest.mark.parametrize("beyond", [False, True], ids=["one patch", "autoregressive"])

@@ -3,13 +3,26 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from tsprune.cli.options import JsonOption, ModelArgument, open_model
-from tsprune.cli.output import out, print_json
+from tsprune.cli.options import (
+    BatchOption,
+    ConfigsOption,
+    DataOption,
+    JsonOption,
+    ModelArgument,
+    SeedOption,
+    open_model,
+    open_suite,
+)
+from tsprune.cli.output import out, print_json, progress_bar
 from tsprune.errors import TspruneError
+
+if TYPE_CHECKING:
+    from tsprune.data.suite import Suite
+    from tsprune.models.forecaster import Evidence, Forecaster
 
 
 def prune(
@@ -22,25 +35,75 @@ def prune(
     plan: Annotated[
         Path | None, typer.Option(help="File with a plan (JSON, see tsprune.Plan) in place of --remove.")
     ] = None,
+    max_loss: Annotated[
+        str | None,
+        typer.Option(
+            help="Search for what can go for this loss of MASE, e.g. 1%: chosen on one half of the series, "
+            "reported on the other."
+        ),
+    ] = None,
+    objective: Annotated[
+        str, typer.Option(help="With --max-loss, what to save: latency, flops or parameters.")
+    ] = "latency",
+    kinds: Annotated[
+        list[str] | None,
+        typer.Option("--kind", help="With --max-loss, only head, mlp, attention or layer; repeatable."),
+    ] = None,
+    measure: Annotated[
+        bool,
+        typer.Option(
+            "--measure", help="With --remove or --plan, measure scores and speed for the card, too."
+        ),
+    ] = False,
+    data: DataOption = "pocket",
+    configs: ConfigsOption = None,
+    seed: SeedOption = 0,
+    batch_size: BatchOption = 64,
     as_json: JsonOption = False,
 ) -> None:
     """Remove components for good: a smaller checkpoint that tsprune.load and load_pipeline read."""
     from tsprune.atomic import check_free
+    from tsprune.data import split
     from tsprune.pruning import Plan
     from tsprune.pruning import prune as run_prune
+    from tsprune.pruning.search import KINDS
+    from tsprune.pruning.search import plan as search
 
-    if (plan is None) == (not remove):
-        raise TspruneError("say what to remove: either --remove PATTERN (repeatable) or --plan FILE")
+    if sum((plan is not None, bool(remove), max_loss is not None)) != 1:
+        raise TspruneError(
+            "say what to remove: one of --remove PATTERN (repeatable), --plan FILE, --max-loss 1%"
+        )
     check_free(output)
     chosen = Plan.load(plan) if plan is not None else None
+    loss = None if max_loss is None else share(max_loss)
+    suite = open_suite(data, configs) if measure or loss is not None else None
     loaded = open_model(model, "cpu")
+    if loss is not None:
+        assert suite is not None
+        with progress_bar("search") as update:
+            chosen = search(
+                loaded,
+                suite,
+                loss,
+                objective=objective,  # type: ignore[arg-type]
+                kinds=kinds or KINDS,  # type: ignore[arg-type]
+                seed=seed,
+                batch_size=batch_size,
+                progress=update,
+            )
+        if not chosen.components:
+            raise TspruneError(f"nothing can go for a loss of {max_loss}; allow more")
+        suite = split(suite, seed=seed)[1]
     pruned = run_prune(loaded, chosen or remove or [])
-    pruned.save(output)
+    evidence = None if suite is None else _evidence(loaded, pruned, suite, batch_size, seed)
+    pruned.save(output, evidence=evidence)
     before, after = loaded.parameter_count, pruned.parameter_count
     assert pruned.origin is not None
     gone = [component.address for component in pruned.origin.components]
     if as_json:
-        print_json({"out": str(output), "removed": gone, "parameters": {"before": before, "after": after}})
+        found = {name: {"before": x[0], "after": x[1]} for name, x in (evidence or {}).items()}
+        sizes = {"before": before, "after": after}
+        print_json({"out": str(output), "removed": gone, "parameters": sizes, "measured": found})
         return
     out.print(
         f"{model}: {before:,} parameters, {after:,} after removing {len(gone)} components "
@@ -48,3 +111,25 @@ def prune(
         highlight=False,
         soft_wrap=True,
     )
+    for name, (was, now, *change) in (evidence or {}).items():
+        out.print(
+            f"{name}: {was:.4g} -> {now:.4g}, {''.join(change)}",
+            highlight=False,
+            soft_wrap=True,
+            markup=False,
+        )
+
+
+def share(text: str) -> float:
+    """A share that is written as 1% or 0.01; TspruneError if it is neither."""
+    try:
+        return float(text.removesuffix("%")) / 100 if text.endswith("%") else float(text)
+    except ValueError:
+        raise TspruneError(f"{text!r} is no share; write 1% or 0.01") from None
+
+
+def _evidence(before: Forecaster, after: Forecaster, suite: Suite, batch_size: int, seed: int) -> Evidence:
+    from tsprune.pruning import compare, latency_evidence
+
+    scores = compare(before, after, suite, batch_size=batch_size, seed=seed)
+    return {**scores.evidence(), **latency_evidence(before, after)}

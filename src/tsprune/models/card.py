@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 
-from tsprune.models.forecaster import Evidence, Forecaster, Origin
+from tsprune.models.forecaster import Evidence, Forecaster, Measured, Origin
 
 
 def model_card(
@@ -12,7 +12,7 @@ def model_card(
 ) -> str:
     """README.md: what was removed, what that cost, how to load it, and under which licence.
 
-    evidence : name -> (before, after), as the caller measured it
+    evidence : name -> before, after and change, as the caller measured them
     """
     share = 1 - model.parameter_count / origin.parameters
     lines = [
@@ -77,5 +77,6 @@ def _provenance(origin: Origin) -> list[str]:
 def _table(evidence: Evidence | None) -> list[str]:
     if not evidence:
         return ["Not measured. Measure before you rely on it."]
-    rows = [f"| {name} | {before:.4g} | {after:.4g} |" for name, (before, after) in evidence.items()]
-    return ["| | before | after |", "|---|---|---|", *rows]
+    measured = ((name, Measured(*row)) for name, row in evidence.items())
+    rows = [f"| {name} | {row.before:.4g} | {row.after:.4g} | {row.change} |" for name, row in measured]
+    return ["| | before | after | change |", "|---|---:|---:|---:|", *rows]

@@ -1,7 +1,8 @@
 """From a score to what is removed, and to a model without it."""
 
+from tsprune.pruning.evidence import Comparison, compare, latency_evidence
 from tsprune.pruning.heads_at import heads_at
 from tsprune.pruning.plan import Plan
 from tsprune.pruning.surgery import prune
 
-__all__ = ["Plan", "heads_at", "prune"]
+__all__ = ["Comparison", "Plan", "compare", "heads_at", "latency_evidence", "prune"]

@@ -1,0 +1,105 @@
+"""What a pruned model costs: the same windows forecast by both, with intervals of the differences."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+
+from tsprune.data.suite import Suite
+from tsprune.errors import TspruneError
+from tsprune.evaluation import WindowStatistics, crps, forecast_statistics, mase, prepare
+from tsprune.evaluation.intervals import Change, Metric, Paired, change_interval
+from tsprune.evaluation.latency import compare as compare_latency
+from tsprune.evaluation.latency import machine
+from tsprune.models.forecaster import Evidence, Forecaster, Measured
+from tsprune.sweep.engine import BATCH_SIZE
+
+METRICS: tuple[Metric, ...] = ("MASE", "CRPS")
+_COMPUTE = {"MASE": mase, "CRPS": crps}
+LATENCY_BATCHES = (1, 64)
+
+
+@dataclasses.dataclass(frozen=True)
+class Comparison:
+    """Two models on the same windows of a suite.
+
+    before, after : metric -> geometric mean over configurations, relative to Seasonal Naive
+    change : metric -> relative change with its interval
+    windows : how many both could forecast
+    """
+
+    suite: str
+    windows: int
+    before: Mapping[Metric, float]
+    after: Mapping[Metric, float]
+    change: Mapping[Metric, Change]
+
+    def evidence(self) -> Evidence:
+        """Rows for a model card."""
+        return {
+            f"{metric} relative to Seasonal Naive ({self.suite}, {self.windows} windows)": Measured(
+                self.before[metric], self.after[metric], str(self.change[metric])
+            )
+            for metric in METRICS
+        }
+
+
+def compare(
+    model: Forecaster, other: Forecaster, suite: Suite, *, batch_size: int = BATCH_SIZE, seed: int = 0
+) -> Comparison:
+    """How `other` forecasts what `model` does; for a plan, on the series it was not chosen on.
+
+    seed : of the bootstrap
+
+    Raises TspruneError if there is no window that both can forecast.
+    """
+    pairs: list[Paired] = []
+    ratios: dict[Metric, list[tuple[float, float]]] = {metric: [] for metric in METRICS}
+    for configuration in suite.configurations:
+        prepared = prepare(configuration)
+        results = [forecast_statistics(each, prepared, batch_size=batch_size) for each in (model, other)]
+        rows = np.intersect1d(results[0].rows, results[1].rows)
+        if not len(rows):
+            continue
+        scores: list[WindowStatistics] = []
+        for result in results:
+            assert result.statistics is not None
+            scores.append(result.statistics.select(np.isin(result.rows, rows)))
+        pairs.append(Paired(scores[0], scores[1], configuration.series[rows]))
+        naive = prepared.baseline.select(rows)
+        for metric in METRICS:
+            score = _COMPUTE[metric]
+            if score(naive) > 0:
+                ratios[metric].append((score(scores[0]) / score(naive), score(scores[1]) / score(naive)))
+    if not pairs:
+        raise TspruneError(f"no window of {suite.name} could be forecast by both models")
+    means = {metric: np.exp(np.log(ratios[metric]).mean(axis=0)).tolist() for metric in METRICS}
+    return Comparison(
+        suite.name,
+        sum(len(pair.before) for pair in pairs),
+        {metric: means[metric][0] for metric in METRICS},
+        {metric: means[metric][1] for metric in METRICS},
+        {metric: change_interval(pairs, metric, seed=seed) for metric in METRICS},
+    )
+
+
+def latency_evidence(
+    model: Forecaster,
+    other: Forecaster,
+    *,
+    batches: Sequence[int] = LATENCY_BATCHES,
+    context: int = 512,
+    horizon: int = 24,
+    rounds: int = 20,
+) -> Evidence:
+    """Milliseconds a forecast, measured in turns on this machine, as rows for a model card."""
+    table = compare_latency(model, other, batches=batches, context=context, horizon=horizon, rounds=rounds)
+    found = {}
+    for batch, pair in table.groupby("batch", sort=False):
+        before, after = pair.itertuples()
+        name = f"ms a forecast, batch {batch}, context {context}, horizon {horizon} ({machine()})"
+        ratio = f"x {after.ratio:.3f} [{after.ratio_low:.3f}, {after.ratio_high:.3f}]"
+        found[name] = Measured(float(before.ms), float(after.ms), ratio)
+    return found
