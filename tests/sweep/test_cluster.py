@@ -31,7 +31,7 @@ def ablations(model: Forecaster) -> list[Any]:
 # --- two nodes, one of them lost -----------------------------------------------------------------
 
 DRIVER = """
-import json, sys
+import json, sys, time
 from tests.suites import small_suite
 from tests.sweep.test_cluster import ablations
 from tsprune.errors import TspruneError
@@ -68,7 +68,13 @@ def sweep(path, progress):
 
 result = sweep(lost, kill_a_node)
 found["seen"], found["failed"] = seen, len(result.failed)
-found["alive"] = sum(node["Alive"] for node in ray.nodes())
+def alive():
+    return sum(node["Alive"] for node in ray.nodes())
+
+patience = time.monotonic() + 60  # the sweep may be done before the cluster calls the node dead
+while alive() > 1 and time.monotonic() < patience:
+    time.sleep(0.5)
+found["alive"] = alive()
 try:
     sweep(stopped, stop)
 except KeyboardInterrupt:

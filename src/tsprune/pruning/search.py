@@ -7,27 +7,36 @@
    loss of all of it, measured, is within the budget; else a shorter head of it.
 4. The search ends when nothing fits any more. The other series are never looked at: they are for
    `compare`, which says what the plan costs, with intervals.
+
+Choosing the cheapest of many on few series favours what is cheap on these by chance. So losses are
+upper limits of their bootstrap intervals, and gains are not spent: neither does a component count as
+less than free, nor does the budget grow beyond `max_loss` above the best score on the way.
 """
 
 from __future__ import annotations
 
+import dataclasses
 import math
-from collections.abc import Iterable, Sequence
-from typing import Literal
+from collections.abc import Iterable, Mapping, Sequence
+
+import numpy as np
+from numpy.typing import NDArray
 
 from tsprune.ablation import Ablation
 from tsprune.anatomy import Anatomy, Component, Kind
 from tsprune.data.split import split
 from tsprune.data.suite import Suite
 from tsprune.errors import TspruneError
+from tsprune.evaluation.intervals import Change, Metric, Paired, change_interval
 from tsprune.models.forecaster import Forecaster
 from tsprune.pruning.plan import Plan
 from tsprune.pruning.savings import Objective, Savings, is_inside, measure
 from tsprune.pruning.surgery import prune
 from tsprune.sweep.engine import BATCH_SIZE, Progress, run
+from tsprune.sweep.result import CLEAN, SweepResult, WindowScores
 
-Metric = Literal["MASE", "CRPS"]
 ROUNDS = 8
+CONFIDENCE = 0.8
 KINDS: tuple[Kind, ...] = ("head", "mlp", "attention", "layer")
 
 
@@ -43,6 +52,7 @@ def plan(
     seed: int = 0,
     batch_size: int = BATCH_SIZE,
     rounds: int = ROUNDS,
+    confidence: float = CONFIDENCE,
     progress: Progress | None = None,
 ) -> Plan:
     """What to remove from `model` for a loss of at most `max_loss` on the calibration series.
@@ -51,6 +61,8 @@ def plan(
     objective : what to save: "latency" (measured here), "flops" or "parameters"
     kinds : of the components that may go
     calibration_fraction, seed : which series it may look at (`tsprune.data.split`)
+    confidence : that the loss on series like these is within the budget, from a bootstrap over the
+        calibration series; 0.5 takes their mean as it is
     rounds : at most so many times everything that is left is measured again
 
     The plan may be empty, if nothing can go. Its provenance says how it was found and what it
@@ -58,9 +70,11 @@ def plan(
 
     Raises TspruneError for a negative loss, unknown names, or a suite without calibration windows.
     """
-    _check(max_loss, metric, kinds)
+    _check(max_loss, metric, kinds, confidence)
     calibration, _ = split(suite, fraction=calibration_fraction, seed=seed)
-    search = _Search(model, calibration, metric, batch_size, measure(model, objective), progress)
+    series = {c.name: c.series for c in calibration.configurations}
+    scoring = _Scoring(metric, confidence, series, seed)
+    search = _Search(model, calibration, scoring, batch_size, measure(model, objective), progress)
     history = []
     for index in range(rounds):
         if not search.round(max_loss, kinds, last=index == rounds - 1):
@@ -73,6 +87,7 @@ def plan(
         objective=objective,
         metric=metric,
         max_loss=max_loss,
+        confidence=confidence,
         calibration={
             "suite": suite.name,
             "fraction": calibration_fraction,
@@ -81,14 +96,17 @@ def plan(
             "windows": len(calibration),
         },
         loss_on_calibration=search.loss,
+        limit_of_loss=search.limit,
         expected_saving=search.saved,
         rounds=history,
     )
 
 
-def _check(max_loss: float, metric: str, kinds: Sequence[str]) -> None:
+def _check(max_loss: float, metric: str, kinds: Sequence[str], confidence: float) -> None:
     if not max_loss >= 0 or math.isinf(max_loss):
         raise TspruneError(f"the loss allowed must be a number of at least 0, not {max_loss}")
+    if not 0.5 <= confidence < 1:
+        raise TspruneError(f"the confidence must be at least 0.5 and below 1, not {confidence}")
     if metric not in ("MASE", "CRPS"):
         raise TspruneError(f"unknown metric {metric!r}; one of: MASE, CRPS")
     unknown = [kind for kind in kinds if kind not in KINDS]
@@ -101,6 +119,7 @@ class _Search:
 
     gone : components removed, none inside another
     loss : relative to the original, on the calibration series
+    limit : upper limit of that loss
     saved : expected share of the original's cost
     """
 
@@ -108,93 +127,130 @@ class _Search:
         self,
         model: Forecaster,
         calibration: Suite,
-        metric: Metric,
+        scoring: _Scoring,
         batch_size: int,
         savings: Savings,
         progress: Progress | None,
     ) -> None:
         self._original = self._current = model
         self._suite = calibration
-        self._metric = metric
+        self._scoring = scoring
         self._batch_size = batch_size
         self._savings = savings
         self._progress = progress
+        self._clean: _Scored | None = None  # of the original
+        self._best = 0.0  # the lowest loss on the way, or 0
         self.gone: tuple[Component, ...] = ()
-        self.loss = 0.0
+        self.loss = self.limit = 0.0
         self.saved = 0.0
 
     def round(self, max_loss: float, kinds: Sequence[Kind], *, last: bool) -> bool:
         """Removes some more; False if nothing fits. The last round may spend the whole budget."""
         candidates = [c for c in self._current.anatomy.components() if c.kind in kinds]
-        candidates = [c for c in candidates if self._saving(c) > 0 and _may_go((c,), self._current.anatomy)]
+        candidates = [c for c in candidates if self._saving(c) > 0 and self._may_go((c,))]
         if not candidates:
             return False
-        alone = self._losses([(c,) for c in candidates])
-        effects = dict(zip(candidates, alone, strict=True))
-        budget = (1 + max_loss) / (1 + self.loss) - 1  # of what is left
-        fitting = [c for c in candidates if effects[c] <= budget]
-        ordered = sorted(fitting, key=lambda c: (_price(effects[c], self._saving(c)), c.address))
-        chosen = self._head(ordered, effects, budget if last else budget / 2)
-        for group, loss in self._tried(chosen, budget):
-            self._remove(group, loss)
-            return True
+        result = self._ablated([(c,) for c in candidates])
+        now = _Scored.of(result, CLEAN)
+        self._clean = self._clean or now
+        alone = {c: _Scored.of(result, Ablation((c,))) for c in candidates}
+        costs = {c: max(0.0, self._scoring.change(now, scored).high) for c, scored in alone.items()}
+        budget = max_loss - max(0.0, self.loss)
+        # of components that cost nothing the largest go first
+        ordered = sorted(
+            (c for c in candidates if costs[c] <= budget),
+            key=lambda c: (costs[c] / self._saving(c), -self._saving(c), c.address),
+        )
+        for group in self._heads(self._fitting(ordered, costs, budget if last else budget / 2)):
+            if self._remove_within(group, max_loss):
+                return True
         return False
 
     def _saving(self, component: Component) -> float:
         return self._savings.of(component, self.gone)
 
-    def _losses(self, groups: Iterable[tuple[Component, ...]]) -> list[float]:
-        """Relative change of the metric when each group is ablated in the model as it is by now."""
+    def _may_go(self, components: Sequence[Component]) -> bool:
+        return _may_go((*self.gone, *components), self._original.anatomy)
+
+    def _ablated(self, groups: Iterable[tuple[Component, ...]]) -> SweepResult:
+        """Each group ablated in the model as it is by now."""
         ablations = [Ablation(group) for group in groups]
-        result = run(
+        return run(
             self._current, self._suite, ablations, batch_size=self._batch_size, progress=self._progress
         )
-        changes = [result.change(ablation) for ablation in ablations]
-        found = [change.mase if self._metric == "MASE" else change.crps for change in changes]
-        return [value if math.isfinite(value) else math.inf for value in found]
 
-    def _head(
-        self, ordered: Sequence[Component], effects: dict[Component, float], budget: float
+    def _fitting(
+        self, ordered: Sequence[Component], costs: dict[Component, float], budget: float
     ) -> tuple[Component, ...]:
-        """The first of `ordered` whose losses, gains not counted, add up to at most `budget`."""
-        chosen: list[Component] = []
+        """The first of `ordered` whose costs add up to at most `budget`, one at least."""
+        chosen: tuple[Component, ...] = ()
         spent = 0.0
         for component in ordered:
-            if any(is_inside(component, c) for c in chosen):
-                continue
-            cost = max(0.0, effects[component])
             together = _with(chosen, component)
-            if (spent + cost > budget and chosen) or not _may_go(together, self._current.anatomy):
+            covered = any(is_inside(component, c) for c in chosen)
+            if covered or (chosen and spent + costs[component] > budget) or not self._may_go(together):
                 continue
-            chosen = list(together)
-            spent += cost
-        return tuple(chosen)
+            chosen = together
+            spent += costs[component]
+        return chosen
 
-    def _tried(
-        self, chosen: tuple[Component, ...], budget: float
-    ) -> Iterable[tuple[tuple[Component, ...], float]]:
-        """Heads of `chosen`, longest first, that measure within the budget when ablated together."""
-        lengths = []
-        length = len(chosen)
-        while length:
-            lengths.append(length)
-            length //= 2
-        groups = [chosen[:n] for n in lengths]
-        for group, loss in zip(groups, self._losses(groups), strict=True):
-            if loss <= budget:
-                yield group, loss
+    def _heads(self, chosen: tuple[Component, ...]) -> Iterable[tuple[Component, ...]]:
+        """`chosen`, its first half, the first half of that, ..."""
+        while chosen:
+            yield chosen
+            chosen = chosen[: len(chosen) // 2]
 
-    def _remove(self, group: tuple[Component, ...], loss: float) -> None:
+    def _remove_within(self, group: tuple[Component, ...], max_loss: float) -> bool:
+        """Removes `group`, if what that costs together with all before is within the budget."""
+        ablation = Ablation(group)
+        assert self._clean is not None
+        change = self._scoring.change(self._clean, _Scored.of(self._ablated([group]), ablation))
+        if not (change.high <= max_loss and (1 + change.value) / (1 + self._best) - 1 <= max_loss):
+            return False
         for component in group:
             self.saved += self._saving(component)
             self.gone = _with(self.gone, component)
-        self.loss = (1 + self.loss) * (1 + loss) - 1
+        self.loss, self.limit = change.value, change.high
+        self._best = min(self._best, change.value)
         self._current = prune(self._original, self.gone)
+        return True
 
 
-def _price(effect: float, saving: float) -> float:
-    """Loss per saving; what gains accuracy comes first, the most per saving before the rest."""
-    return effect / saving
+@dataclasses.dataclass(frozen=True)
+class _Scored:
+    """What one ablation scored: configuration -> its windows, and their statistics."""
+
+    rows: Mapping[str, NDArray[np.int64]]
+    scores: Mapping[str, WindowScores]
+
+    @classmethod
+    def of(cls, result: SweepResult, ablation: Ablation) -> _Scored:
+        return cls(result.rows, result.scores[ablation])
+
+
+@dataclasses.dataclass(frozen=True)
+class _Scoring:
+    """How a loss is measured on the calibration series, and how sure one wants to be of it."""
+
+    metric: Metric
+    confidence: float
+    series: Mapping[str, NDArray[np.int64]]  # configuration -> which series a window is from
+    seed: int
+
+    def change(self, before: _Scored, after: _Scored) -> Change:
+        """The loss on the same windows; `high` is its upper limit. What is not finite cannot go."""
+        pairs = []
+        for name, rows in before.rows.items():
+            if not np.array_equal(rows, after.rows.get(name, ())):
+                return _UNKNOWN  # some windows cannot be forecast any more
+            scores = before.scores[name].statistics, after.scores[name].statistics
+            pairs.append(Paired(*scores, self.series[name][rows]))
+        level = 2 * self.confidence - 1  # of the interval whose upper end this is
+        found = change_interval(pairs, self.metric, level=level, seed=self.seed)
+        return found if math.isfinite(found.value) and math.isfinite(found.high) else _UNKNOWN
+
+
+_UNKNOWN = Change(math.inf, math.inf, math.inf, 0.0, 0)
 
 
 def _with(components: Sequence[Component], more: Component) -> tuple[Component, ...]:
@@ -203,8 +259,11 @@ def _with(components: Sequence[Component], more: Component) -> tuple[Component, 
 
 
 def _may_go(components: Sequence[Component], anatomy: Anatomy) -> bool:
-    """Whether every stack keeps a layer."""
-    layers = {(c.stack, c.layer) for c in components if c.kind == "layer"}
-    return all(
-        any((stack.name, number) not in layers for number in stack.numbers) for stack in anatomy.stacks
-    )
+    """Whether every stack keeps a layer that has an MLP or a head."""
+    gone = frozenset(anatomy.expand(components))
+    kept = {stack.name: False for stack in anatomy.stacks}
+    for component in anatomy.components():
+        inside = component.kind in ("head", "mlp")
+        whole = component if component.mlp else dataclasses.replace(component, head=None)
+        kept[component.stack] |= inside and component not in gone and whole not in gone
+    return all(kept.values())
