@@ -20,6 +20,7 @@ from typing import Literal
 from tsprune.errors import TspruneError
 
 Kind = Literal["head", "mlp", "attention", "layer"]
+Architecture = Literal["encoder-decoder", "decoder-only", "encoder-only"]
 KINDS: tuple[Kind, ...] = ("head", "mlp", "attention", "layer")
 
 _ADDRESS = re.compile(
@@ -275,6 +276,7 @@ class Stack:
 
     name : encoder or decoder in encoder-decoder models, else stack
     time : where its positions lie in time; None if nobody has said
+    causal : whether attention over time sees no later position
     sizes : attributes that hold the number of blocks
     """
 
@@ -282,6 +284,7 @@ class Stack:
     blocks: tuple[Block, ...]
     module: str | None = None
     time: TimeAxis | None = None
+    causal: bool = False
     sizes: tuple[Size, ...] = ()
     bias: SharedBias | None = None
 
@@ -328,6 +331,13 @@ class Anatomy:
     d_model: int
     removed: tuple[Component, ...] = ()
     readout: Readout | None = None
+
+    @property
+    def architecture(self) -> Architecture:
+        """What kind of transformer it is."""
+        if len(self.stacks) > 1:
+            return "encoder-decoder"
+        return "decoder-only" if self.stacks[0].causal else "encoder-only"
 
     def stack(self, name: str) -> Stack:
         for stack in self.stacks:

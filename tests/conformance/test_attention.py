@@ -47,6 +47,21 @@ def test_maps_times_values_are_the_heads_outputs(model: Forecaster, make: object
         assert (ours[known] - captured[known]).abs().max() <= 1e-5 * max(1, scale)
 
 
+def test_causal_stacks_and_no_others_see_only_the_past(model: Forecaster) -> None:
+    later: dict[str, bool] = {}
+
+    def look(found: AttentionMap) -> None:
+        site = model.anatomy.site(found.component)
+        if site.over_time and site.reads_own_stack and found.allowed.shape[-1] > 1:
+            ahead = bool(found.allowed.triu(1).any())
+            later[found.component.stack] = later.get(found.component.stack, False) or ahead
+
+    with torch.no_grad(), watching(model, look):
+        model.teacher_forced(full_length(model, 2))
+    assert later  # Bolt's decoder has a single position
+    assert later == {stack: not model.anatomy.stack(stack).causal for stack in later}
+
+
 def test_watching_changes_nothing(model: Forecaster) -> None:
     contexts = ragged(model, 2)
     before = model.forecast(contexts, 5).quantiles

@@ -140,6 +140,7 @@ def make_model(
     return ModelStudy(
         name=name,
         family="chronos_bolt" if len(stacks) > 1 else "timesfm",
+        architecture="encoder-decoder" if len(stacks) > 1 else "decoder-only",
         parameters=int(rng.integers(1_000_000, 3_000_000)),
         sha256=rng.bytes(32).hex(),
         baseline=_baseline(rng),

@@ -155,7 +155,7 @@ def test_mlp_sensitivity_puts_encoder_decoders_first_and_names_medians() -> None
     study = five()
     figure = figures.mlp_sensitivity(study)
     points = [trace for trace in views(figure, "mase_change") if trace.mode == "markers"]
-    assert [trace.name for trace in points] == ["encoder-decoder"] * 4 + ["single stack"] * 3
+    assert [trace.name for trace in points] == ["encoder-decoder"] * 4 + ["decoder-only"] * 3
     assert list(figure.layout.yaxis.ticktext)[:2] == ["bolt<br>encoder", "bolt<br>decoder"]
     table = mlp_summary(study)
     assert table["architecture"].tolist() == [trace.name for trace in points]

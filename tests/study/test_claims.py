@@ -155,7 +155,8 @@ def of_kind(name: str, stacks: list[str], changes: list[float]) -> ModelStudy:
     tables = [layers({str(i): change for i, change in enumerate(changes)}, stack, "mlp") for stack in stacks]
     # the whole layers say the contrary: only the MLPs count
     tables.append(layers({str(i): 1 - change for i, change in enumerate(changes)}, stacks[0]))
-    return model_study(name=name, layers=pd.concat(tables))
+    kind = "encoder-decoder" if "decoder" in stacks else "encoder-only" if name == "m" else "decoder-only"
+    return model_study(name=name, layers=pd.concat(tables), architecture=kind)
 
 
 @pytest.mark.parametrize(
@@ -177,6 +178,15 @@ def test_mlps_need_a_model_of_each_kind() -> None:
     bolt, timesfm = of_kind("b", ["encoder", "decoder"], [0.1]), of_kind("t", ["stack"], [0.1])
     for studies in ([bolt], [timesfm], [bolt, bolt], []):
         assert mlp_claim(studies).verdict == "not applicable"
+
+
+def test_an_encoder_only_model_is_shown_but_does_not_count() -> None:
+    tolerant, needy = of_kind("b", ["encoder", "decoder"], [0.1]), of_kind("t", ["stack"], [0.5])
+    other = of_kind("m", ["stack"], [0.01])
+    claim = mlp_claim([tolerant, other, needy])
+    assert claim.verdict == "confirmed"
+    assert "m +1.0 % (encoder-only)" in claim.evidence
+    assert mlp_claim([tolerant, other]).verdict == "not applicable"
 
 
 def test_every_model_of_a_kind_counts() -> None:

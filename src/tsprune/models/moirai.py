@@ -54,7 +54,7 @@ class Moirai(SamplingForecaster):
         self.context_length = context
         self.samples = GIFT_EVAL_SAMPLES
         self.patch = min(module.patch_sizes, key=lambda size: abs(size - GIFT_EVAL_PATCH))
-        self.anatomy = moirai_base.anatomy(module, self.patch, _readout(module, self.patch))
+        self.anatomy = moirai_base.anatomy(module, self.patch, _readout(module, self.patch), causal=False)
         self.upstream = MoiraiForecast(
             prediction_length=1,
             target_dim=1,

@@ -34,7 +34,7 @@ class Moirai2(Forecaster):
     def __init__(self, module: Moirai2Module, config: Mapping[str, object], name: str, context: int) -> None:
         self.name = name
         self.module = module
-        self.anatomy = moirai_base.anatomy(module, module.patch_size, READOUT)
+        self.anatomy = moirai_base.anatomy(module, module.patch_size, READOUT, causal=True)
         self.context_length = context
         self.levels = tuple(module.quantile_levels)
         self.readout_horizon = module.patch_size * module.num_predict_token

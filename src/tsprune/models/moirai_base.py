@@ -68,7 +68,7 @@ def _attention(block: str, layer: Any) -> AttentionSite:
     )
 
 
-def anatomy(module: Any, patch: int, readout: Readout | None = None) -> Anatomy:
+def anatomy(module: Any, patch: int, readout: Readout | None, *, causal: bool) -> Anatomy:
     """Anatomy of a module with a TransformerEncoder `encoder` over patches of `patch` steps."""
     blocks = []
     for index, layer in enumerate(module.encoder.layers):
@@ -76,7 +76,7 @@ def anatomy(module: Any, patch: int, readout: Readout | None = None) -> Anatomy:
         blocks.append(Block(path, (_attention(path, layer),), MLPSite(f"{path}.ffn", (f"{path}.norm2",))))
     depth = (Size("", "num_layers", "layers"),)
     axis = TimeAxis(patch, future=1)
-    stack = Stack("stack", tuple(blocks), module="encoder", time=axis, sizes=depth)
+    stack = Stack("stack", tuple(blocks), module="encoder", time=axis, causal=causal, sizes=depth)
     return Anatomy((stack,), module.d_model, readout=readout)
 
 

@@ -77,6 +77,7 @@ def anatomy(config: T5Config, readout: str, *, span: int = 1, marks: int = 1) ->
             tuple(_block(name, index, config) for index in range(depth)),
             module=name,
             time=axes[name],
+            causal=name == "decoder",
             bias=SharedBias(
                 "self",
                 f"{name}.block.0.layer.0.SelfAttention.relative_attention_bias",

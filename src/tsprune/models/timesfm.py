@@ -79,7 +79,7 @@ def anatomy(definition: TimesFM_2p5_200M_Definition) -> Anatomy:
     depth = (Size("", "x", "layers"),)
     axis = TimeAxis(definition.input_patch_len)
     readout = Readout(("output_projection_point",))
-    stack = Stack("stack", tuple(blocks), time=axis, sizes=depth)
+    stack = Stack("stack", tuple(blocks), time=axis, causal=True, sizes=depth)
     return Anatomy((stack,), size.model_dims, readout=readout)
 
 

@@ -74,7 +74,7 @@ def anatomy(backbone: TotoBackbone) -> Anatomy:
     axis = TimeAxis(backbone.patch_embed.patch_size)
     # the locations of the mixture's components
     readout = Readout(("unembed", "output_distribution.loc_proj"))
-    stack = Stack("stack", tuple(blocks), module="transformer", time=axis, sizes=depth)
+    stack = Stack("stack", tuple(blocks), module="transformer", time=axis, causal=True, sizes=depth)
     return Anatomy((stack,), backbone.embed_dim, readout=readout)
 
 

@@ -9,6 +9,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from tsprune.report import palette
 from tsprune.study.result import ModelStudy, Study
 
 
@@ -97,14 +98,6 @@ def _layer_effect(row: pd.Series[Any]) -> LayerEffect:
     )
 
 
-ENCODER_DECODER, SINGLE_STACK = "encoder-decoder", "single stack"
-
-
-def architecture(model: ModelStudy) -> str:
-    """`ENCODER_DECODER` or `SINGLE_STACK` (encoder-only and decoder-only models)."""
-    return ENCODER_DECODER if bool((model.layers["stack"] == "decoder").any()) else SINGLE_STACK
-
-
 def mlp_summary(study: Study) -> pd.DataFrame:
     """What ablating one MLP costs, one row a stack of a model, encoder-decoder models first.
 
@@ -112,12 +105,13 @@ def mlp_summary(study: Study) -> pd.DataFrame:
     median and largest, e.g. median_mase_change.
     """
     rows = []
-    for model in sorted(study.models, key=architecture):
+    kinds = list(palette.ARCHITECTURE)
+    for model in sorted(study.models, key=lambda model: kinds.index(model.architecture)):
         mlps = model.layers[model.layers["unit"] == "mlp"]
         for stack, part in mlps.groupby("stack", sort=False):
             row = {
                 "model": model.name,
-                "architecture": architecture(model),
+                "architecture": model.architecture,
                 "stack": stack,
                 "MLPs": len(part),
             }

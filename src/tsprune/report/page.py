@@ -115,7 +115,7 @@ def _compared(study: Study) -> list[Section]:
             ),
             _picture(
                 "mlps-compared",
-                "What one MLP is worth: encoder-decoder against single-stack models",
+                "What one MLP is worth, by architecture",
                 "A point is one MLP ablated alone; the bar is the median of its row. The paper says that "
                 "encoder-decoder models tolerate it and decoder-only models do not. "
                 f"{_CHANGE} {_AXIS}",

@@ -57,7 +57,16 @@ MODEL_SYMBOL: Final = (
     "pentagon",
     "hexagon",
 )
-ARCHITECTURE: Final = {"encoder-decoder": "#0072B2", "single stack": "#D55E00"}
+ARCHITECTURE: Final = {
+    "encoder-decoder": "#0072B2",
+    "decoder-only": "#D55E00",
+    "encoder-only": "#009E73",
+}
+ARCHITECTURE_SYMBOL: Final = {
+    "encoder-decoder": "circle",
+    "decoder-only": "square",
+    "encoder-only": "diamond",
+}
 
 BEFORE: Final = "#0072B2"
 AFTER: Final = "#D55E00"

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 
 import pandas as pd
 
+from tsprune.anatomy import Architecture
 from tsprune.study.mechanism import Mechanism
 from tsprune.study.result import Claim, ModelStudy, Verdict
 from tsprune.sweep.result import Change
@@ -138,20 +139,24 @@ def _mechanism(study: ModelStudy, mechanism: Mechanism | None) -> list[Claim]:
 
 
 def mlp_claim(studies: Sequence[ModelStudy]) -> Claim:
-    """Encoder-decoder models tolerate the ablation of an MLP, decoder-only models need theirs."""
+    """Encoder-decoder models tolerate the ablation of an MLP, decoder-only models need theirs.
+
+    Of encoder-only models the paper says nothing here: they are shown, and do not count.
+    """
     statement = "Encoder-decoder models tolerate MLP ablation, decoder-only models need their MLPs."
-    medians: dict[bool, list[tuple[str, float]]] = {True: [], False: []}
+    medians: dict[Architecture, list[tuple[str, float]]] = {
+        "encoder-decoder": [],
+        "decoder-only": [],
+        "encoder-only": [],
+    }
     for study in studies:
         mlps = study.layers[study.layers["unit"] == "mlp"]
-        is_encoder_decoder = bool((mlps["stack"] == "decoder").any())
-        medians[is_encoder_decoder].append((study.name, float(mlps["mase_change"].median())))
-    if not medians[True] or not medians[False]:
+        medians[study.architecture].append((study.name, float(mlps["mase_change"].median())))
+    if not medians["encoder-decoder"] or not medians["decoder-only"]:
         return Claim("all", statement, "not applicable", "needs a model of each kind in one study")
     evidence = "median MASE change without one MLP: " + ", ".join(
-        f"{name} {_percent(value)} ({'encoder-decoder' if kind else 'decoder-only'})"
-        for kind in (True, False)
-        for name, value in medians[kind]
+        f"{name} {_percent(value)} ({kind})" for kind, found in medians.items() for name, value in found
     )
-    tolerant = max(value for _, value in medians[True])
-    needy = min(value for _, value in medians[False])
+    tolerant = max(value for _, value in medians["encoder-decoder"])
+    needy = min(value for _, value in medians["decoder-only"])
     return Claim("all", statement, _verdict(tolerant < needy), evidence)

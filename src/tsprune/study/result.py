@@ -9,6 +9,8 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from tsprune.anatomy import Architecture
+
 Verdict = Literal["confirmed", "refuted", "inconclusive", "not applicable"]
 
 
@@ -72,6 +74,7 @@ class ModelStudy:
 
     name: str
     family: str
+    architecture: Architecture
     parameters: int
     sha256: str
     baseline: pd.DataFrame

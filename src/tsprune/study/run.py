@@ -168,6 +168,7 @@ def _study_model(
     one = ModelStudy(
         name=model.name,
         family=model.family,
+        architecture=model.anatomy.architecture,
         parameters=model.parameter_count,
         sha256=checkpoint_sha256(model.name),
         baseline=baseline,

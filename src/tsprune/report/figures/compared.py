@@ -7,7 +7,6 @@ import pandas as pd
 import plotly.graph_objects as go
 
 from tsprune.report import palette
-from tsprune.report.digest import ENCODER_DECODER, architecture
 from tsprune.report.figures.shared import (
     METRICS,
     at_site,
@@ -94,7 +93,7 @@ def mlp_sensitivity(study: Study, *, columns: int | None = None) -> go.Figure:
         (model, str(stack), mlps)
         for kind in palette.ARCHITECTURE
         for model in study.models
-        if architecture(model) == kind
+        if model.architecture == kind
         for stack, mlps in model.layers[model.layers["unit"] == "mlp"].groupby("stack", sort=False)
     ]
     if not rows:
@@ -104,7 +103,7 @@ def mlp_sensitivity(study: Study, *, columns: int | None = None) -> go.Figure:
     named: set[tuple[str, str]] = set()
     for row, (model, stack, mlps) in enumerate(rows):
         for metric in METRICS:
-            kind = architecture(model)
+            kind = model.architecture
             points, median = _mlp_points(mlps, row, kind, metric, scale)
             points.showlegend = (metric, kind) not in named
             named.add((metric, kind))
@@ -147,7 +146,7 @@ def _mlp_points(
         mode="markers",
         marker={
             "color": palette.ARCHITECTURE[kind],
-            "symbol": "circle" if kind == ENCODER_DECODER else "square",
+            "symbol": palette.ARCHITECTURE_SYMBOL[kind],
             "size": 9,
             "opacity": 0.9,
         },
