@@ -35,6 +35,7 @@ from tsprune.errors import TspruneError
 
 if TYPE_CHECKING:
     from tsprune.data.suite import Suite
+    from tsprune.models.forecaster import Forecaster
     from tsprune.sweep import Estimate
 
 
@@ -93,7 +94,13 @@ def sweep(
                 "--screen estimates zero ablations here: no --store, --ray, --dry-run or --mode"
             )
         _screen(
-            model, open_suite(data, configs), units, only, batch_size, device, quiet=quiet, as_json=as_json
+            open_model(model, device, samples),
+            open_suite(data, configs),
+            units,
+            only,
+            batch_size,
+            quiet=quiet,
+            as_json=as_json,
         )
         return
     limit = round(memory * 1e9)
@@ -159,12 +166,11 @@ def _print_estimate(found: Estimate, *, as_json: bool) -> None:
 
 
 def _screen(
-    model: str,
+    model: Forecaster,
     suite: Suite,
     units: str,
     only: list[str] | None,
     batch_size: int,
-    device: str | None,
     *,
     quiet: bool,
     as_json: bool,
@@ -172,12 +178,11 @@ def _screen(
     from tsprune.scores import screen
     from tsprune.sweep import unit_ablations
 
-    loaded = open_model(model, device)
-    components = list(unit_ablations(loaded, units, only=only))  # type: ignore[arg-type]
+    components = list(unit_ablations(model, units, only=only))  # type: ignore[arg-type]
     with progress_bar("screen", quiet=quiet) as update:
-        frame = screen(loaded, suite, only=components, batch_size=batch_size, progress=update)
+        frame = screen(model, suite, only=components, batch_size=batch_size, progress=update)
     if as_json:
         print_json(records(frame))
     else:
         shown = ["address", "crps_change", "score", "rank"]
-        print_frame(frame, f"{model} on {suite.name}: {units} screened (estimates)", shown)
+        print_frame(frame, f"{model.name} on {suite.name}: {units} screened (estimates)", shown)
