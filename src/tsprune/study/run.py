@@ -14,6 +14,7 @@ from __future__ import annotations
 import dataclasses
 import time
 from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from pathlib import Path
 
 import numpy as np
@@ -85,31 +86,20 @@ def study(
     Raises TspruneError for an unknown model or a suite without windows, and for an ablation that
     fails: the tables need them all.
     """
-    if isinstance(store, str | Path):
-        with Store(store) as opened:
-            return study(
-                models,
-                suite,
-                percent=percent,
-                seed=seed,
-                samples=samples,
-                batch_size=batch_size,
-                progress=progress,
-                store=opened,
-            )
     suite = pocket() if suite is None else suite
     prepared = [prepare(configuration) for configuration in suite.configurations]
     masks = calibration_masks(suite, fraction=0.5, seed=seed)
-    settings = _Settings(percent, seed, batch_size, masks, store)
     studies: list[ModelStudy] = []
     claims: list[Claim] = []
     skipped: dict[tuple[str, str], None] = {}
-    for entry in models:
-        model = load(entry, samples=samples) if isinstance(entry, str) else entry
-        one, found, left_out = _study_model(model, suite, prepared, settings, progress)
-        studies.append(one)
-        claims += found
-        skipped |= dict.fromkeys(left_out)
+    with Store(store) if isinstance(store, str | Path) else nullcontext(store) as opened:
+        settings = _Settings(percent, seed, batch_size, masks, opened)
+        for entry in models:
+            model = load(entry, samples=samples) if isinstance(entry, str) else entry
+            one, found, left_out = _study_model(model, suite, prepared, settings, progress)
+            studies.append(one)
+            claims += found
+            skipped |= dict.fromkeys(left_out)
     claims.append(mlp_claim(studies))
     arguments: dict[str, object] = {
         "models": [one.name for one in studies],
