@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from pathlib import Path
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -11,14 +10,14 @@ import torch
 from chronos import chronos as upstream_module
 from chronos.chronos import ChronosConfig, ChronosModel, ChronosPipeline, ChronosTokenizer
 from numpy.typing import ArrayLike
-from torch import Tensor, nn
+from torch import Tensor
 from transformers import T5Config, T5ForConditionalGeneration
 
-from tsprune.anatomy import AttentionSite
-from tsprune.models import draws, pruned, t5
+from tsprune.models import draws, t5
 from tsprune.models.checkpoints import Checkpoint
-from tsprune.models.forecaster import Evidence, Forecast, SamplingForecaster, checked_contexts
+from tsprune.models.forecaster import Forecast, SamplingForecaster, checked_contexts
 from tsprune.models.pretrained import load_pretrained, quiet_horizon
+from tsprune.models.t5 import T5Forecaster
 
 ROWS = 256  # paths that are sampled together: each holds the keys and values of its whole history
 
@@ -78,10 +77,11 @@ class SharedContext(draws.CategoricalDraws):
         return output.transpose(1, 2).flatten(0, 1)[..., None, :]
 
 
-class Chronos(SamplingForecaster):
+class Chronos(T5Forecaster, SamplingForecaster):
     """`upstream` is the `ChronosPipeline`."""
 
     family = "chronos-t5"
+    cached = True
     upstream: ChronosPipeline
     module: T5ForConditionalGeneration
 
@@ -132,19 +132,6 @@ class Chronos(SamplingForecaster):
             use_cache=False,
         ).logits
         return output
-
-    def save(self, directory: Path, *, evidence: Evidence | None = None) -> None:
-        with pruned.written(self, directory, evidence) as aside:
-            self.module.save_pretrained(aside)
-
-    def absent_attention(self, site: AttentionSite, output: nn.Linear | None) -> nn.Module:
-        return t5.AbsentT5Attention()
-
-    def adapt(self) -> None:
-        t5.adapt(self.module, self.anatomy)
-
-    def upstream_config(self, config: Mapping[str, Any]) -> dict[str, Any] | None:
-        return t5.upstream_config(self.anatomy, config, cached=True)
 
 
 def _pipeline(model: T5ForConditionalGeneration) -> ChronosPipeline:

@@ -2,24 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from pathlib import Path
-from typing import Any
+from collections.abc import Sequence
 
 import torch
 from chronos.chronos_bolt import ChronosBoltModelForForecasting, ChronosBoltPipeline
 from numpy.typing import ArrayLike
-from torch import Tensor, nn
+from torch import Tensor
 from transformers import T5Config
 
-from tsprune.anatomy import AttentionSite
-from tsprune.models import pruned, t5
+from tsprune.models import t5
 from tsprune.models.checkpoints import Checkpoint
-from tsprune.models.forecaster import Evidence, Forecast, Forecaster, checked_contexts
+from tsprune.models.forecaster import Forecast, checked_contexts
 from tsprune.models.pretrained import load_pretrained, quiet_horizon
+from tsprune.models.t5 import T5Forecaster
 
 
-class ChronosBolt(Forecaster):
+class ChronosBolt(T5Forecaster):
     """`upstream` is the `ChronosBoltPipeline`."""
 
     family = "chronos-bolt"
@@ -55,19 +53,6 @@ class ChronosBolt(Forecaster):
         decoded = self.module.decode(embedded, mask, encoded)
         output: Tensor = self.module.output_patch_embedding(decoded)
         return output.flatten(1)
-
-    def save(self, directory: Path, *, evidence: Evidence | None = None) -> None:
-        with pruned.written(self, directory, evidence) as aside:
-            self.module.save_pretrained(aside)
-
-    def absent_attention(self, site: AttentionSite, output: nn.Linear | None) -> nn.Module:
-        return t5.AbsentT5Attention()
-
-    def adapt(self) -> None:
-        t5.adapt(self.module, self.anatomy)
-
-    def upstream_config(self, config: Mapping[str, Any]) -> dict[str, Any] | None:
-        return t5.upstream_config(self.anatomy, config)
 
 
 def open_checkpoint(checkpoint: Checkpoint, device: torch.device, dtype: torch.dtype) -> ChronosBolt:

@@ -11,11 +11,12 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
-from transformers import T5Config
+from transformers import PreTrainedModel, T5Config
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
@@ -31,7 +32,9 @@ from tsprune.anatomy import (
     Stack,
     TimeAxis,
 )
+from tsprune.models import pruned
 from tsprune.models.absent import AbsentAttention
+from tsprune.models.forecaster import Evidence, Forecaster
 
 SELECTING = "tsprune_selected_heads"
 
@@ -168,3 +171,26 @@ def upstream_config(
         "num_layers": depths["encoder"],
         "num_decoder_layers": depths["decoder"],
     }
+
+
+class T5Forecaster(Forecaster):
+    """What both families do alike: saving, and what is left after a removal.
+
+    cached : whether upstream's decoder runs with a key-value cache
+    """
+
+    module: PreTrainedModel
+    cached = False
+
+    def save(self, directory: Path, *, evidence: Evidence | None = None) -> None:
+        with pruned.written(self, directory, evidence) as aside:
+            self.module.save_pretrained(aside)
+
+    def absent_attention(self, site: AttentionSite, output: nn.Linear | None) -> nn.Module:
+        return AbsentT5Attention()
+
+    def adapt(self) -> None:
+        adapt(self.module, self.anatomy)
+
+    def upstream_config(self, config: Mapping[str, Any]) -> dict[str, Any] | None:
+        return upstream_config(self.anatomy, config, cached=self.cached)
