@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -18,9 +17,9 @@ from uni2ts.model.moirai import MoiraiForecast, MoiraiModule
 from uni2ts.model.moirai.module import decode_distr_output
 
 from tsprune.anatomy import Readout
-from tsprune.models import draws, moirai_base, pruned
+from tsprune.models import draws, moirai_base
 from tsprune.models.checkpoints import Checkpoint
-from tsprune.models.forecaster import Evidence, Forecast, SamplingForecaster, checked_contexts
+from tsprune.models.forecaster import Forecast, SamplingForecaster, checked_contexts
 
 GIFT_EVAL_PATCH = 32
 GIFT_EVAL_SAMPLES = 100
@@ -39,12 +38,10 @@ _DISTRIBUTIONS = {
 }
 
 
-class Moirai(SamplingForecaster):
+class Moirai(moirai_base.MoiraiForecaster, SamplingForecaster):
     """`upstream` is a `MoiraiForecast` for univariate series, set up anew at each forecast."""
 
     family = "moirai"
-    reference_horizon = 1024  # GIFT-Eval's longest is 900
-    licence_note = moirai_base.LICENCE_NOTE
     upstream: MoiraiForecast
     module: MoiraiModule
 
@@ -65,7 +62,7 @@ class Moirai(SamplingForecaster):
             patch_size=self.patch,
             num_samples=self.samples,
         )
-        self._config = dict(config)
+        self.config = config
 
     def forecast(self, contexts: Sequence[ArrayLike], horizon: int) -> Forecast:
         series = [x[-self.context_length :] for x in checked_contexts(contexts, horizon)]
@@ -113,13 +110,6 @@ class Moirai(SamplingForecaster):
             own = [getattr(component, name) for name in component.arg_constraints if name != "probs"]
             parameters += [x.expand(component.batch_shape)[..., None] for x in own]
         return torch.cat(parameters, -1)[:, 0]
-
-    def save(self, directory: Path, *, evidence: Evidence | None = None) -> None:
-        with pruned.written(self, directory, evidence) as aside:
-            moirai_base.save(self.module, self._config, self.context_length, aside)
-
-    def upstream_config(self, config: Mapping[str, Any]) -> dict[str, Any] | None:
-        return moirai_base.upstream_config(self.anatomy, config)
 
 
 def _readout(module: MoiraiModule, patch: int) -> Readout | None:

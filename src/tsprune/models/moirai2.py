@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -14,20 +13,18 @@ from torch import Tensor
 from uni2ts.model.moirai2 import Moirai2Forecast, Moirai2Module
 
 from tsprune.anatomy import Readout
-from tsprune.models import moirai_base, pruned
+from tsprune.models import moirai_base
 from tsprune.models.checkpoints import Checkpoint
-from tsprune.models.forecaster import Evidence, Forecast, Forecaster, checked_contexts
+from tsprune.models.forecaster import Forecast, checked_contexts
 
 # what follows the last position is the one that the forecast is asked for at; its own is not used
 READOUT = Readout(("out_proj",), "encoder.norm", position=-2)
 
 
-class Moirai2(Forecaster):
+class Moirai2(moirai_base.MoiraiForecaster):
     """`upstream` is a `Moirai2Forecast` for univariate series, set up anew at each forecast."""
 
     family = "moirai2"
-    reference_horizon = 1024  # GIFT-Eval's longest is 900
-    licence_note = moirai_base.LICENCE_NOTE
     upstream: Moirai2Forecast
     module: Moirai2Module
 
@@ -46,7 +43,7 @@ class Moirai2(Forecaster):
             context_length=context,
             module=module,
         )
-        self._config = dict(config)
+        self.config = config
 
     def forecast(self, contexts: Sequence[ArrayLike], horizon: int) -> Forecast:
         series = [x[-self.context_length :] for x in checked_contexts(contexts, horizon)]
@@ -71,13 +68,6 @@ class Moirai2(Forecaster):
         finally:
             hook.remove()
         return recorded[0][:, -2]  # the last token of the context; after it comes the forecast one
-
-    def save(self, directory: Path, *, evidence: Evidence | None = None) -> None:
-        with pruned.written(self, directory, evidence) as aside:
-            moirai_base.save(self.module, self._config, self.context_length, aside)
-
-    def upstream_config(self, config: Mapping[str, Any]) -> dict[str, Any] | None:
-        return moirai_base.upstream_config(self.anatomy, config)
 
 
 def _make(config: dict[str, Any]) -> Moirai2Module:

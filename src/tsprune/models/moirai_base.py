@@ -27,7 +27,9 @@ from tsprune.anatomy import (
     TimeAxis,
 )
 from tsprune.errors import TspruneError
+from tsprune.models import pruned
 from tsprune.models.checkpoints import MAX_CONTEXT, Checkpoint, load_weights, one_line
+from tsprune.models.forecaster import Evidence, Forecaster
 
 # stated for Moirai 1.1; upstream's package holds no GIFT-Eval script and says nothing of Moirai-2
 # there (its README's example has 1680), so for Moirai-2 this is an assumption
@@ -80,11 +82,6 @@ def anatomy(module: Any, patch: int, readout: Readout | None, *, causal: bool) -
     return Anatomy((stack,), module.d_model, readout=readout)
 
 
-def upstream_config(anatomy: Anatomy, config: Mapping[str, Any]) -> dict[str, Any] | None:
-    """Whole layers can go; upstream has as many heads as the width has multiples of 64."""
-    return {**config, "num_layers": len(anatomy.stacks[0].blocks)} if anatomy.whole_layers else None
-
-
 def inputs(series: Sequence[NDArray[np.float32]], device: torch.device) -> dict[str, Tensor]:
     """What upstream's forecast modules take, for univariate series; right-aligned, [B, T, 1]."""
     length = max(map(len, series))
@@ -130,10 +127,27 @@ def build(
     return module.to(device=device, dtype=dtype).eval()
 
 
-def save(module: nn.Module, config: Mapping[str, object], context: int, directory: Path) -> None:
-    """Writes what upstream's `from_pretrained` reads."""
-    directory.mkdir(parents=True, exist_ok=True)
-    tensors = {name: tensor.contiguous() for name, tensor in module.state_dict().items()}
-    metadata = {MAX_CONTEXT: str(context)}
-    save_file(tensors, directory / "model.safetensors", metadata=metadata)
-    (directory / "config.json").write_text(json.dumps(dict(config), indent=2) + "\n")
+class MoiraiForecaster(Forecaster):
+    """What both versions do alike: saving, and what upstream reads of it.
+
+    config : config.json of the checkpoint
+    """
+
+    reference_horizon = 1024  # GIFT-Eval's longest is 900
+    licence_note = LICENCE_NOTE
+    config: Mapping[str, object]
+
+    def save(self, directory: Path, *, evidence: Evidence | None = None) -> None:
+        with pruned.written(self, directory, evidence) as aside:
+            tensors = {name: tensor.contiguous() for name, tensor in self.module.state_dict().items()}
+            metadata = {MAX_CONTEXT: str(self.context_length)}
+            save_file(tensors, aside / "model.safetensors", metadata=metadata)
+            (aside / "config.json").write_text(json.dumps(dict(self.config), indent=2) + "\n")
+
+    def upstream_config(self, config: Mapping[str, Any]) -> dict[str, Any] | None:
+        """Whole layers can go; upstream has as many heads as the width has multiples of 64."""
+        return (
+            {**config, "num_layers": len(self.anatomy.stacks[0].blocks)}
+            if self.anatomy.whole_layers
+            else None
+        )
