@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import dataclasses
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -18,6 +17,7 @@ from chronos.chronos_bolt import ChronosBoltModelForForecasting
 from torch import Tensor, nn
 from transformers import T5Config
 
+from pretrain.families.t5 import narrow_outputs, t5_config
 from pretrain.loop import Losses
 from pretrain.windows import CLIP, Windows
 
@@ -57,28 +57,12 @@ def config(size: Size) -> T5Config:
         "quantiles": [round(float(q), 1) for q in LEVELS],
         "use_reg_token": True,
     }
-    # what upstream adds to transformers' T5Config
-    added: dict[str, Any] = {
-        "decoder_start_token_id": 0,
-        "chronos_pipeline_class": "ChronosBoltPipeline",
-        "chronos_config": chronos,
-    }
-    return T5Config(
-        architectures=["ChronosBoltModelForForecasting"],
-        d_model=size.width,
-        d_kv=size.width // size.heads,
-        d_ff=size.hidden,
-        num_layers=size.layers,
-        num_decoder_layers=size.layers,
-        num_heads=size.heads,
-        dropout_rate=0.0,
-        feed_forward_proj="relu",
-        initializer_factor=1.0,
-        is_encoder_decoder=True,
+    return t5_config(
+        size,
+        "ChronosBoltModelForForecasting",
         use_cache=False,
-        pad_token_id=0,
-        eos_token_id=1,
-        **added,
+        chronos_pipeline_class="ChronosBoltPipeline",
+        chronos_config=chronos,
     )
 
 
@@ -111,10 +95,9 @@ class ChronosBoltObjective:
 
     def build(self) -> nn.Module:
         bolt = ChronosBoltModelForForecasting(config(self.size))
+        narrow_outputs(bolt)
         with torch.no_grad():
             for name, parameter in bolt.named_parameters():
-                if name.endswith((".o.weight", ".wo.weight")):
-                    parameter *= 0.3
                 if name.startswith("output_patch_embedding") and parameter.ndim == 2:
                     parameter *= 0.05
         return WithReconstruction(bolt, self.size)

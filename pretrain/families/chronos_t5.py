@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import dataclasses
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -20,6 +19,7 @@ from numpy.typing import NDArray
 from torch import nn
 from transformers import T5Config, T5ForConditionalGeneration
 
+from pretrain.families.t5 import narrow_outputs, t5_config
 from pretrain.loop import Losses
 from pretrain.windows import Windows
 
@@ -72,30 +72,14 @@ def config(size: Size) -> T5Config:
         "top_k": 50,
         "top_p": 1.0,
     }
-    # what T5Config takes besides its fields
-    added: dict[str, Any] = {
-        "tie_word_embeddings": True,
-        "decoder_start_token_id": 0,
-        "chronos_config": chronos,
-    }
-    return T5Config(
-        architectures=["T5ForConditionalGeneration"],
+    return t5_config(
+        size,
+        "T5ForConditionalGeneration",
         vocab_size=size.tokens,
-        d_model=size.width,
-        d_kv=size.width // size.heads,
-        d_ff=size.hidden,
-        num_layers=size.layers,
-        num_decoder_layers=size.layers,
-        num_heads=size.heads,
         relative_attention_num_buckets=size.buckets,
         relative_attention_max_distance=size.distance,
-        dropout_rate=0.0,
-        feed_forward_proj="relu",
-        initializer_factor=1.0,
-        is_encoder_decoder=True,
-        pad_token_id=0,
-        eos_token_id=1,
-        **added,
+        tie_word_embeddings=True,
+        chronos_config=chronos,
     )
 
 
@@ -118,10 +102,7 @@ class ChronosT5Objective:
     def build(self) -> nn.Module:
         model = T5ForConditionalGeneration(config(self.size))
         model.set_attn_implementation("eager")  # half the time of SDPA while the bias is trained
-        with torch.no_grad():
-            for name, parameter in model.named_parameters():
-                if name.endswith((".o.weight", ".wo.weight")):
-                    parameter.mul_(0.3)
+        narrow_outputs(model)
         if self.compiled:
             model.forward = torch.compile(model.forward)  # type: ignore[method-assign]
         return model
