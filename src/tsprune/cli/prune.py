@@ -23,6 +23,7 @@ from tsprune.errors import TspruneError
 if TYPE_CHECKING:
     from tsprune.data.suite import Suite
     from tsprune.models.forecaster import Evidence, Forecaster
+    from tsprune.pruning import Plan
 
 
 def prune(
@@ -66,8 +67,6 @@ def prune(
     from tsprune.data import split
     from tsprune.pruning import Plan
     from tsprune.pruning import prune as run_prune
-    from tsprune.pruning.search import KINDS
-    from tsprune.pruning.search import plan as search
 
     if sum((plan is not None, bool(remove), max_loss is not None)) != 1:
         raise TspruneError(
@@ -78,46 +77,56 @@ def prune(
     loss = None if max_loss is None else share(max_loss)
     suite = open_suite(data, configs) if measure or loss is not None else None
     loaded = open_model(model, "cpu")
-    if loss is not None:
-        assert suite is not None
-        with progress_bar("search") as update:
-            chosen = search(
-                loaded,
-                suite,
-                loss,
-                objective=objective,  # type: ignore[arg-type]
-                kinds=kinds or KINDS,  # type: ignore[arg-type]
-                seed=seed,
-                batch_size=batch_size,
-                progress=update,
-            )
-        if not chosen.components:
-            raise TspruneError(f"nothing can go for a loss of {max_loss}; allow more")
-        suite = split(suite, seed=seed)[1]
+    if loss is not None and suite is not None:
+        chosen = _searched(loaded, suite, loss, objective, kinds, seed, batch_size)
+        suite = split(suite, seed=seed)[1]  # what the search has not looked at
     pruned = run_prune(loaded, chosen or remove or [])
-    evidence = None if suite is None else _evidence(loaded, pruned, suite, batch_size, seed)
+    evidence = {} if suite is None else _evidence(loaded, pruned, suite, batch_size, seed)
     pruned.save(output, evidence=evidence)
-    before, after = loaded.parameter_count, pruned.parameter_count
     assert pruned.origin is not None
     gone = [component.address for component in pruned.origin.components]
+    before, after = loaded.parameter_count, pruned.parameter_count
     if as_json:
-        found = {name: {"before": x[0], "after": x[1]} for name, x in (evidence or {}).items()}
+        found = {name: {"before": row[0], "after": row[1]} for name, row in evidence.items()}
         sizes = {"before": before, "after": after}
         print_json({"out": str(output), "removed": gone, "parameters": sizes, "measured": found})
         return
-    out.print(
+    lines = [
         f"{model}: {before:,} parameters, {after:,} after removing {len(gone)} components "
-        f"({1 - after / before:.1%} fewer). Written to {output}; its README.md is the model card.",
-        highlight=False,
-        soft_wrap=True,
-    )
-    for name, (was, now, *change) in (evidence or {}).items():
-        out.print(
-            f"{name}: {was:.4g} -> {now:.4g}, {''.join(change)}",
-            highlight=False,
-            soft_wrap=True,
-            markup=False,
+        f"({1 - after / before:.1%} fewer). Written to {output}; its README.md is the model card."
+    ]
+    for name, (was, now, *change) in evidence.items():
+        lines.append(f"{name}: {was:.4g} -> {now:.4g}, {''.join(change)}")
+    for line in lines:
+        out.print(line, highlight=False, soft_wrap=True, markup=False)
+
+
+def _searched(
+    model: Forecaster,
+    suite: Suite,
+    loss: float,
+    objective: str,
+    kinds: list[str] | None,
+    seed: int,
+    batch_size: int,
+) -> Plan:
+    from tsprune.pruning.search import KINDS
+    from tsprune.pruning.search import plan as search
+
+    with progress_bar("search") as update:
+        found = search(
+            model,
+            suite,
+            loss,
+            objective=objective,  # type: ignore[arg-type]
+            kinds=kinds or KINDS,  # type: ignore[arg-type]
+            seed=seed,
+            batch_size=batch_size,
+            progress=update,
         )
+    if not found.components:
+        raise TspruneError(f"nothing can go for a loss of {loss:.3g}; allow more")
+    return found
 
 
 def share(text: str) -> float:

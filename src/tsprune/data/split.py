@@ -11,6 +11,8 @@ from numpy.typing import NDArray
 from tsprune.data.suite import Configuration, Suite
 from tsprune.errors import TspruneError
 
+CALIBRATION_FRACTION = 0.5  # of the series
+
 
 def calibration_mask(configuration: Configuration, fraction: float, seed: int) -> NDArray[np.bool_]:
     """Which windows calibrate, bool [N]; the others report. No series is on both sides.
@@ -40,7 +42,7 @@ def _share(count: int, fraction: float) -> int:
     return min(max(1, round(fraction * count)), count - 1) if count > 1 else 0
 
 
-def split(suite: Suite, *, fraction: float = 0.5, seed: int = 0) -> tuple[Suite, Suite]:
+def split(suite: Suite, *, fraction: float = CALIBRATION_FRACTION, seed: int = 0) -> tuple[Suite, Suite]:
     """(calibration, report): two suites that share no series (by time where there is only one).
 
     fraction : share of the series that calibrate, per configuration

@@ -16,7 +16,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from tsprune.ablation import Ablation
-from tsprune.data.split import calibration_mask
+from tsprune.data.split import CALIBRATION_FRACTION, calibration_mask
 from tsprune.data.suite import Suite
 from tsprune.errors import TspruneError
 from tsprune.evaluation import Prepared
@@ -142,7 +142,7 @@ def heads_at(
     *,
     by: str = "stable_rank",
     metric: Metric = "MASE",
-    calibration_fraction: float = 0.5,
+    calibration_fraction: float = CALIBRATION_FRACTION,
     seed: int = 0,
     batch_size: int = BATCH_SIZE,
     prepared: Sequence[Prepared] | None = None,

@@ -3,8 +3,8 @@
 1. What each class of component saves is measured (`savings`).
 2. In rounds: every remaining component is ablated alone in the model as it is by now, on the
    calibration series; components are ordered by loss per saving.
-3. The head of that order that fits half of what is left of the budget is removed together, if the
-   loss of all of it, measured, is within the budget; else a shorter head of it.
+3. As many of the first as fit half of what is left of the budget are removed together, if the loss of
+   all of them, measured, is within the budget; else the first half of these, and so on.
 4. The search ends when nothing fits any more. The other series are never looked at: they are for
    `compare`, which says what the plan costs, with intervals.
 
@@ -24,7 +24,7 @@ from numpy.typing import NDArray
 
 from tsprune.ablation import Ablation
 from tsprune.anatomy import Anatomy, Component, Kind
-from tsprune.data.split import split
+from tsprune.data.split import CALIBRATION_FRACTION, split
 from tsprune.data.suite import Suite
 from tsprune.errors import TspruneError
 from tsprune.evaluation.intervals import Change, Metric, Paired, change_interval
@@ -48,7 +48,7 @@ def plan(
     objective: Objective = "latency",
     metric: Metric = "MASE",
     kinds: Sequence[Kind] = KINDS,
-    calibration_fraction: float = 0.5,
+    calibration_fraction: float = CALIBRATION_FRACTION,
     seed: int = 0,
     batch_size: int = BATCH_SIZE,
     rounds: int = ROUNDS,
@@ -161,7 +161,7 @@ class _Search:
             (c for c in candidates if costs[c] <= budget),
             key=lambda c: (costs[c] / self._saving(c), -self._saving(c), c.address),
         )
-        for group in self._heads(self._fitting(ordered, costs, budget if last else budget / 2)):
+        for group in self._halved(self._fitting(ordered, costs, budget if last else budget / 2)):
             if self._remove_within(group, max_loss):
                 return True
         return False
@@ -194,7 +194,7 @@ class _Search:
             spent += costs[component]
         return chosen
 
-    def _heads(self, chosen: tuple[Component, ...]) -> Iterable[tuple[Component, ...]]:
+    def _halved(self, chosen: tuple[Component, ...]) -> Iterable[tuple[Component, ...]]:
         """`chosen`, its first half, the first half of that, ..."""
         while chosen:
             yield chosen

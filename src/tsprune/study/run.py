@@ -24,6 +24,7 @@ from scipy.stats import spearmanr
 from tsprune.ablation import Ablation
 from tsprune.anatomy import Component
 from tsprune.data.pocket import pocket
+from tsprune.data.split import CALIBRATION_FRACTION
 from tsprune.data.suite import Suite
 from tsprune.errors import TspruneError
 from tsprune.evaluation import Prepared, evaluate, geometric_mean_ratios, prepare
@@ -88,7 +89,7 @@ def study(
     """
     suite = pocket() if suite is None else suite
     prepared = [prepare(configuration) for configuration in suite.configurations]
-    masks = calibration_masks(suite, fraction=0.5, seed=seed)
+    masks = calibration_masks(suite, fraction=CALIBRATION_FRACTION, seed=seed)
     studies: list[ModelStudy] = []
     claims: list[Claim] = []
     skipped: dict[tuple[str, str], None] = {}
