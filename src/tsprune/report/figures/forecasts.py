@@ -10,14 +10,13 @@ import plotly.graph_objects as go
 from numpy.typing import NDArray
 
 from tsprune.report import palette
-from tsprune.report.figures.shared import (
-    Floats,
-)
+from tsprune.report.figures.shared import Floats
 from tsprune.report.panels import Grid, message, wrapped
 from tsprune.study.result import Example, ModelStudy
 
 # how much history is drawn before a forecast: in horizons, and at least so many steps
 _HISTORY_HORIZONS, _HISTORY_STEPS = 2, 24
+_TITLE_WIDTH = 46  # characters over a panel: three panels side by side, or one on a narrow screen
 
 
 def forecasts(model: ModelStudy, *, columns: int | None = None) -> go.Figure:
@@ -25,10 +24,9 @@ def forecasts(model: ModelStudy, *, columns: int | None = None) -> go.Figure:
     if not model.examples:
         return message("No forecast was kept as an example.")
     narrow = columns == 1
-    width = 46 if narrow else 62
     titles = [
-        f"<b>{wrapped(example.configuration, width)}</b><br>"
-        f"<span style='font-size:11px'>after: {wrapped(example.ablation, width)}</span>"
+        f"<b>{wrapped(example.configuration, _TITLE_WIDTH)}</b><br>"
+        f"<span style='font-size:11px'>{wrapped('after: ' + example.ablation, _TITLE_WIDTH)}</span>"
         for example in model.examples
     ]
     grid = Grid(titles, columns=columns, height=220, legend_rows=3 if narrow else 1)
