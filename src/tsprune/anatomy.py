@@ -340,6 +340,7 @@ class Anatomy:
         return "decoder-only" if self.stacks[0].causal else "encoder-only"
 
     def stack(self, name: str) -> Stack:
+        """The stack of this name; TspruneError if there is none."""
         for stack in self.stacks:
             if stack.name == name:
                 return stack
@@ -350,21 +351,21 @@ class Anatomy:
         return self.stack(component.stack).blocks[self.block_position(component)]
 
     def block_position(self, component: Component) -> int:
-        """Where in its stack the block is that `component` belongs to."""
+        """Where in its stack the block is that `component` belongs to; TspruneError if it is not there."""
         numbers = self.stack(component.stack).numbers
         if component.layer in numbers:
             return numbers.index(component.layer)
         raise self._absent(component, f"; its {component.stack} has {len(numbers)} layers")
 
     def site(self, component: Component) -> AttentionSite:
-        """The attention sublayer that a head or attention component belongs to."""
+        """The attention sublayer of a head or attention component; TspruneError if it is not there."""
         for site in self.block(component).attention:
             if site.kind == component.attention and component.head in (None, *site.numbers):
                 return site
         raise self._absent(component)
 
     def mlp(self, component: Component) -> MLPSite:
-        """The MLP of the block that `component` belongs to."""
+        """The MLP of the block that `component` belongs to; TspruneError if it is not there."""
         mlp = self.block(component).mlp
         if mlp is None:
             raise self._absent(dataclasses.replace(component, attention=None, head=None, mlp=True))

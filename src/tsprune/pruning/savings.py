@@ -33,6 +33,7 @@ class Class(NamedTuple):
 
 
 def class_of(component: Component) -> Class:
+    """The class that `component` saves as much as."""
     return Class(component.stack, component.attention, component.kind)
 
 

@@ -38,6 +38,11 @@ class Gate:
 
 
 def replayed(original: Forward, calls: list[Call], gate: Gate, *, leads: bool) -> Forward:
+    """A forward that returns what was recorded, while `gate` is open; else `original`'s.
+
+    leads : this is the unit whose inputs open or close the gate
+    """
+
     def forward(*args: Any, **kwargs: Any) -> Any:
         if leads:
             gate.lead(args, kwargs)

@@ -26,6 +26,7 @@ def is_state(value: object) -> bool:
 
 
 def states_among(args: tuple[Any, ...], kwargs: dict[str, Any]) -> list[Any]:
+    """Those arguments of a call that it may change in place."""
     return [value for value in (*args, *kwargs.values()) if is_state(value)]
 
 

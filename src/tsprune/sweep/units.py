@@ -31,7 +31,7 @@ def unit_ablations(
     mode: Mode = "zero",
     seed: int = 0,
 ) -> dict[Component, Ablation]:
-    """Every unit of one kind, in order of execution, and its ablation; arguments as for `sweep`."""
+    """Every unit of one kind, in order of execution, and its ablation; arguments and errors of `sweep`."""
     if units not in KINDS:
         raise TspruneError(f"unknown unit {units!r}; one of: {', '.join(KINDS)}")
     components = model.anatomy.components(units)
