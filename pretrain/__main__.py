@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from importlib import import_module
 from pathlib import Path
 from typing import Annotated
@@ -11,12 +12,16 @@ import typer
 
 from pretrain.loop import Schedule, train
 
+# a position bias must move by several units to matter, which takes a common rate thousands of steps
+T5_SCHEDULE = Schedule(
+    8_000, 32, 2e-3, warmup=40, faster=(("relative_attention_bias", 20.0), ("shared", 2.0))
+)
 RECIPES = {
     "timesfm": ("pretrain.families.timesfm", "TimesFMObjective", Schedule(3_000, 64, 2e-3)),
     "chronos-bolt": ("pretrain.families.chronos_bolt", "ChronosBoltObjective", Schedule(6_500, 256, 2e-3)),
     "toto": ("pretrain.families.toto", "TotoObjective", Schedule(2_000, 64, 2e-3)),
     "moirai": ("pretrain.families.moirai", "MoiraiObjective", Schedule(2_000, 64, 2e-3)),
-    "chronos-t5": ("pretrain.families.chronos_t5", "ChronosT5Objective", Schedule(4_000, 32, 2e-3)),
+    "chronos-t5": ("pretrain.families.chronos_t5", "ChronosT5Objective", T5_SCHEDULE),
 }
 
 
@@ -34,7 +39,9 @@ def main(
     module, name, schedule = RECIPES[family]
     torch.set_num_threads(threads)
     objective = getattr(import_module(module), name)()
-    schedule = Schedule(steps or schedule.steps, batch_size or schedule.batch_size, schedule.learning_rate)
+    schedule = dataclasses.replace(
+        schedule, steps=steps or schedule.steps, batch_size=batch_size or schedule.batch_size
+    )
     train(objective, schedule, out, seed=seed, say=lambda line: print(line, flush=True))
 
 

@@ -58,6 +58,8 @@ class Schedule:
     learning_rate: float  # of AdamW; Muon's update is matched to its root mean square
     warmup: int = 300
     decay: float = 0.25  # the last fraction of the steps
+    # parameters outside of the blocks' matrices that learn faster: (part of the name, factor)
+    faster: tuple[tuple[str, float], ...] = ()
 
     @property
     def decay_start(self) -> int:
@@ -69,25 +71,45 @@ class Schedule:
         return rise * fall
 
 
-def _split(parameters: Iterable[tuple[str, Tensor]]) -> tuple[list[Tensor], list[Tensor]]:
-    """(matrices inside the transformer blocks, everything else)."""
+def _split(
+    parameters: Iterable[tuple[str, Tensor]],
+) -> tuple[list[Tensor], list[tuple[str, Tensor]]]:
+    """(matrices inside the transformer blocks, everything else by name)."""
     matrices: list[Tensor] = []
-    rest: list[Tensor] = []
+    rest: list[tuple[str, Tensor]] = []
     for name, parameter in parameters:
         inside = any(part in name for part in ("block.", "stacked_xf.", "layers."))
         is_matrix = parameter.ndim == 2 and not any(part in name for part in ("attention_bias", "attn_bias"))
-        (matrices if inside and is_matrix else rest).append(parameter)
+        if inside and is_matrix:
+            matrices.append(parameter)
+        else:
+            rest.append((name, parameter))
     return matrices, rest
 
 
 def optimizers(model: nn.Module, schedule: Schedule) -> list[torch.optim.Optimizer]:
     matrices, rest = _split(model.named_parameters())
+    groups = [{"params": list(group), "factor": factor} for factor, group in _by_rate(rest, schedule)]
     return [
         torch.optim.Muon(
-            matrices, lr=schedule.learning_rate, weight_decay=0.01, adjust_lr_fn="match_rms_adamw"
+            [{"params": matrices, "factor": 1.0}],
+            lr=schedule.learning_rate,
+            weight_decay=0.01,
+            adjust_lr_fn="match_rms_adamw",
         ),
-        torch.optim.AdamW(rest, lr=schedule.learning_rate, betas=(0.9, 0.98), weight_decay=0.01),
+        torch.optim.AdamW(groups, lr=schedule.learning_rate, betas=(0.9, 0.98), weight_decay=0.01),
     ]
+
+
+def _by_rate(
+    parameters: Iterable[tuple[str, Tensor]], schedule: Schedule
+) -> list[tuple[float, list[Tensor]]]:
+    """Parameters by the factor of their learning rate."""
+    groups: dict[float, list[Tensor]] = {}
+    for name, parameter in parameters:
+        factor = next((factor for part, factor in schedule.faster if part in name), 1.0)
+        groups.setdefault(factor, []).append(parameter)
+    return list(groups.items())
 
 
 def _save(path: Path, state: object) -> None:
@@ -136,7 +158,7 @@ def train(
             save(stable_file)
         for optimizer in optims:
             for group in optimizer.param_groups:
-                group["lr"] = schedule.learning_rate * schedule.factor(step)
+                group["lr"] = schedule.learning_rate * schedule.factor(step) * group["factor"]
         with torch.autocast("cpu", torch.bfloat16):
             losses = objective.loss(model, next(stream), step, step / schedule.steps)
         for optimizer in optims:

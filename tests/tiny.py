@@ -35,7 +35,7 @@ BOLT = chronos_bolt.Size(
 )
 BOLT_HEAD_DIM, BOLT_DECODER_LAYERS = 6, 3
 TIMESFM = timesfm.Size(width=24, layers=3, heads=3, hidden=40, context=128)
-T5 = chronos_t5.Size(width=24, layers=3, heads=3, hidden=40, tokens=64, horizon=8, contexts=(16, 24, 32, 48))
+T5 = chronos_t5.Size(width=24, layers=3, heads=3, hidden=40, tokens=64, horizon=8, context=48)
 T5_HEAD_DIM, T5_DECODER_LAYERS = 6, 2  # a deeper decoder than encoder breaks upstream's cache
 TOTO = toto.Size(width=24, layers=3, heads=3, hidden=40, patch=8, components=3, context=64)
 MOIRAI = moirai.Size(width=128, layers=2, patch=8, context=64, future=16)

@@ -1,29 +1,48 @@
 """Chronos-T5: cross-entropy of quantised values, all tokens of the horizon at once.
 
 Upstream's scaling only divides by the mean absolute value, so windows are shifted at random: a
-level far from zero is met as well. A window of fixed length is cut at random into a context and a
-horizon: a long horizon is a language model over values, supervised at every one of them, which is
-what lets few windows teach periodicity; short horizons come more often later. For the same reason
-the encoder rebuilds hidden values, with a weight that falls to zero.
+level far from zero is met as well. What lets few windows teach a model of single values:
+
+1. Windows are cut into pieces, short ones first, each with a short horizon. In a long horizon nearly
+   every value is best predicted by the one before it, and cross-attention learns nothing: such a
+   model does not even know where its context ended.
+2. It starts from the order that upstream's vocabulary has and a random embedding hides: embeddings
+   are random Fourier features of a bin's centre (Rahimi and Recht 2007), so near values look alike.
+3. Attention starts as a mixture of looking at neighbours, at what is near and at what looks alike,
+   and copies what it finds ("mimetic initialisation", Trockman and Kolter 2023, arXiv 2305.09828).
+4. The encoder rebuilds hidden values, with a weight that falls to zero.
 """
 
 from __future__ import annotations
 
 import dataclasses
+import math
 from pathlib import Path
 
 import numpy as np
 import torch
-from chronos.chronos import ChronosConfig
+from chronos.chronos import ChronosConfig, MeanScaleUniformBins
 from numpy.typing import NDArray
-from torch import nn
+from torch import Tensor, nn
 from transformers import T5Config, T5ForConditionalGeneration
+from transformers.models.t5.modeling_t5 import T5Attention
 
-from pretrain.families.t5 import narrow_outputs, t5_config
+from pretrain.families.t5 import OUTPUT_SCALE, narrow_outputs, t5_config
 from pretrain.loop import Losses
 from pretrain.windows import Windows
 
-EARLY, LATE = np.array([0.3, 0.4, 0.3]), np.array([0.05, 0.2, 0.75])  # how often each of `Size.contexts`
+# pieces a window is cut into, and the share of a piece that is its horizon
+CUTS = ((5, 1 / 16), (3, 3 / 16), (2, 1 / 4), (1, 1 / 4))
+# (progress until which it holds, how often each of `CUTS`)
+STAGES = ((0.1, (1.0, 0.0, 0.0, 0.0)), (0.35, (0.2, 0.5, 0.3, 0.0)), (1.0, (0.1, 0.25, 0.3, 0.35)))
+
+PERIODS = 0.15, 20.0  # of the Fourier features, in units of the scaled values
+SPECIAL_SCALE = 0.02  # of the embeddings of padding and end: what attention writes there is not drowned
+COPY, MATCH = 0.5, 0.1  # how much output projections start as values' transposes, queries as keys
+NEIGHBOUR, DECAY = (
+    8.0,
+    1.5,
+)  # logit of the neighbour that a head starts by looking at; of another, per log distance
 
 
 @dataclasses.dataclass(frozen=True)
@@ -31,8 +50,7 @@ class Size:
     """How large the model is and how long its training windows are; the defaults are bundled.
 
     tokens : size of the vocabulary (upstream: 4096)
-    contexts : the three lengths of history that batches are drawn with, ascending, the rest of the
-        window being the horizon; the last is the model's context length
+    context, horizon : of the model, together the length of a window
     buckets, distance : of the relative position bias (upstream: 32, 128), enough to tell the
         neighbours of a day or a week ago apart
     series_length : of the synthetic series that windows are cut from
@@ -43,15 +61,11 @@ class Size:
     heads: int = 4
     hidden: int = 512
     tokens: int = 1024
+    context: int = 192
     horizon: int = 64
-    contexts: tuple[int, int, int] = (64, 128, 192)
-    buckets: int = 64
-    distance: int = 256
+    buckets: int = 512
+    distance: int = 512
     series_length: int = 2304
-
-    @property
-    def context(self) -> int:
-        return self.contexts[-1]
 
 
 def config(size: Size) -> T5Config:
@@ -84,42 +98,46 @@ def config(size: Size) -> T5Config:
 
 
 class ChronosT5Objective:
-    """compiled : whether to compile the forward, which saves a third of a step after some minutes"""
-
-    def __init__(self, size: Size | None = None, *, compiled: bool = True) -> None:
+    def __init__(self, size: Size | None = None) -> None:
         self.size = size or Size()
-        self.compiled = compiled
         self.window_length = self.size.context + self.size.horizon
         self.series_length = self.size.series_length
-        settings = config(self.size).chronos_config
-        self.tokenizers = {
-            context: ChronosConfig(
-                **{**settings, "prediction_length": self.window_length - context}
-            ).create_tokenizer()
-            for context in self.size.contexts
-        }
+        self.tokenizers = {horizon: self._tokenizer(horizon) for _, horizon in map(self._cut, CUTS)}
 
     def build(self) -> nn.Module:
         model = T5ForConditionalGeneration(config(self.size))
         model.set_attn_implementation("eager")  # half the time of SDPA while the bias is trained
         narrow_outputs(model)
-        if self.compiled:
-            model.forward = torch.compile(model.forward)  # type: ignore[method-assign]
+        embed_values(model, self._tokenizer(self.size.horizon).centers)
+        start_as_mixture(model)
         return model
+
+    def _tokenizer(self, horizon: int) -> MeanScaleUniformBins:
+        """Upstream's, which insists on labels of its own horizon."""
+        settings = {**config(self.size).chronos_config, "prediction_length": horizon}
+        return ChronosConfig(**settings).create_tokenizer()
+
+    def _cut(self, cut: tuple[int, float]) -> tuple[int, int]:
+        """(length, horizon) of a piece"""
+        count, share = cut
+        length = self.window_length // count
+        return length, max(1, round(share * length))
 
     def loss(self, model: nn.Module, windows: Windows, step: int, progress: float) -> Losses:
         assert isinstance(model, T5ForConditionalGeneration)
         rng = np.random.default_rng([step, 17])
-        early = max(0.0, 1 - progress / 0.6)
-        length = int(rng.choice(self.size.contexts, p=early * EARLY + (1 - early) * LATE))
-        level = rng.choice([0.0, 1.0], (len(windows), 1), p=[0.4, 0.6]) * rng.normal(0, 3, (len(windows), 1))
-        x = windows + level.astype(np.float32)
-        context, future = torch.from_numpy(x[:, :length]), torch.from_numpy(x[:, length:])
+        often = next(often for until, often in STAGES if progress <= until)
+        length, horizon = self._cut(CUTS[rng.choice(len(CUTS), p=often)])
+        x = pieces(windows, length)
+        level = rng.choice([0.0, 1.0], (len(x), 1), p=[0.4, 0.6]) * rng.normal(0, 3, (len(x), 1))
+        values = torch.from_numpy(x + level.astype(np.float32))
+        context, future = values[:, :-horizon], values[:, -horizon:]
+        length -= horizon
         short = rng.random(len(x)) < 0.35
-        cut = np.where(short, rng.integers(0, length - 16, len(x)), 0)
+        cut = np.where(short, rng.integers(0, length * 3 // 4, len(x)), 0)
         context = context.masked_fill(torch.from_numpy(np.arange(length)[None] < cut[:, None]), torch.nan)
 
-        tokenizer = self.tokenizers[length]
+        tokenizer = self.tokenizers[horizon]
         tokens, mask, scale = tokenizer.context_input_transform(context)
         labels, _ = tokenizer.label_input_transform(future, scale)
         hidden = torch.from_numpy(hidden_values(tuple(tokens.shape), rng)) & mask
@@ -146,3 +164,57 @@ def hidden_values(shape: tuple[int, ...], rng: np.random.Generator) -> NDArray[n
     start = (rng.random((count, 1)) * (length - size)).astype(int)
     position = np.arange(length)[None]
     return np.asarray((position >= start) & (position < start + size))
+
+
+def pieces(windows: Windows, length: int) -> Windows:
+    """Windows [B, T] cut from their end into pieces [B * (T // length), length]."""
+    count = windows.shape[1] // length
+    return windows[:, windows.shape[1] - length * count :].reshape(-1, length)
+
+
+@torch.no_grad()
+def embed_values(model: T5ForConditionalGeneration, centers: Tensor) -> None:
+    """Embeddings start as random Fourier features of the bins' centres [values], in place."""
+    width = model.config.d_model
+    shortest, longest = PERIODS
+    periods = torch.exp(torch.empty(width).uniform_(math.log(shortest), math.log(longest)))
+    phases = torch.empty(width).uniform_(0, 2 * math.pi)
+    embedding = model.shared.weight
+    first = len(embedding) - len(centers)  # upstream leaves one token unused before the first bin
+    embedding[first:] = math.sqrt(2) * torch.cos(2 * math.pi * centers[:, None] / periods + phases)
+    embedding[:first] *= SPECIAL_SCALE
+
+
+@torch.no_grad()
+def start_as_mixture(model: T5ForConditionalGeneration) -> None:
+    """Attention starts by looking at neighbours, near by and at what is alike, and by copying; in place."""
+    for module in model.modules():
+        if isinstance(module, T5Attention):
+            module.o.weight.mul_(OUTPUT_SCALE).add_(module.v.weight.T, alpha=COPY)
+            module.q.weight.add_(module.k.weight, alpha=MATCH)
+            if module.has_relative_attention_bias:
+                _look_around(module)
+
+
+def _look_around(attention: T5Attention) -> None:
+    """Position biases [buckets, heads] of one stack: a neighbour on each visible side, a decay, nothing."""
+    reach = attention.relative_attention_max_distance
+    distance = torch.arange(reach, -1, -1)  # so that the nearest of a bucket is written last
+
+    def buckets(offset: Tensor) -> Tensor:
+        return attention._relative_position_bucket(
+            offset,
+            bidirectional=not attention.is_decoder,
+            num_buckets=attention.relative_attention_num_buckets,
+            max_distance=reach,
+        )
+
+    bias = attention.relative_attention_bias.weight
+    bias.zero_()
+    sides = (-1,) if attention.is_decoder else (1, -1)
+    decaying = min(len(sides), bias.shape[1] - 1)
+    for side in sides:
+        for bucket, steps in zip(buckets(side * distance).tolist(), distance.tolist(), strict=True):
+            bias[bucket, decaying] = -DECAY * math.log1p(steps)
+    for head, side in enumerate(sides[:decaying]):
+        bias[buckets(torch.tensor([side])), head] = NEIGHBOUR

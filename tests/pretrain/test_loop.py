@@ -44,11 +44,11 @@ def tokens() -> Objective:
         heads=2,
         hidden=24,
         tokens=64,
+        context=48,
         horizon=8,
-        contexts=(24, 32, 48),
         series_length=80,
     )
-    return chronos_t5.ChronosT5Objective(size, compiled=False)
+    return chronos_t5.ChronosT5Objective(size)
 
 
 def patches() -> Objective:
