@@ -8,7 +8,7 @@ import pandas as pd
 from tests.suites import small_suite, tiny
 from tsprune.explain import attention, kernel_view
 from tsprune.explain.attention_maps import AttentionStatistics
-from tsprune.explain.intervals import spearman
+from tsprune.evaluation.correlation import spearman
 from tsprune.scores.stable_rank import stable_ranks
 
 

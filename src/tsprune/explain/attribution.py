@@ -25,8 +25,8 @@ from tsprune.capture import Point, recording
 from tsprune.data.suite import Suite
 from tsprune.errors import TspruneError
 from tsprune.explain.intervals import column_intervals, series_means
-from tsprune.explain.stream import streams
-from tsprune.explain.windows import BATCH_SIZE, PER_CONFIGURATION, batched, sampled
+from tsprune.stream import streams
+from tsprune.evaluation.sampling import BATCH_SIZE, PER_CONFIGURATION, batched, sampled
 from tsprune.models.forecaster import Forecaster
 
 COMPLETE = 1e-3

@@ -21,8 +21,8 @@ from tsprune.anatomy import Component, Stack
 from tsprune.data.suite import Suite
 from tsprune.evaluation import spearman_distance
 from tsprune.explain.intervals import LIMITS, column_intervals, series_means
-from tsprune.explain.stream import replaced, streams
-from tsprune.explain.windows import BATCH_SIZE, PER_CONFIGURATION, batched, sampled
+from tsprune.stream import replaced, streams
+from tsprune.evaluation.sampling import BATCH_SIZE, PER_CONFIGURATION, batched, sampled
 from tsprune.models.forecaster import Forecaster
 
 LENS_HORIZON = 8  # steps that are decoded of every layer

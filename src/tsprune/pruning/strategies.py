@@ -9,9 +9,7 @@ import numpy as np
 import pandas as pd
 
 from tsprune.anatomy import Anatomy, Component
-
-Order = Literal["high-to-low", "low-to-high"]
-ORDERS: tuple[Order, ...] = ("high-to-low", "low-to-high")
+from tsprune.scores import ORDERS, Order
 
 SUBLAYER = ["stack", "layer", "attention"]
 
