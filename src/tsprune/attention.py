@@ -50,7 +50,8 @@ class AttentionMap:
         """
         allowed = self.allowed.expand_as(self.weights)
         if self.component.attention != "cross" and allowed.shape[-2] == allowed.shape[-1]:
-            return allowed.diagonal(dim1=-2, dim2=-1)
+            itself: Tensor = allowed.diagonal(dim1=-2, dim2=-1)
+            return itself
         return torch.ones(allowed.shape[:-1], dtype=torch.bool, device=allowed.device)
 
     @property

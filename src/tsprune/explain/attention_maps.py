@@ -21,9 +21,9 @@ from torch import Tensor
 from tsprune.anatomy import Component
 from tsprune.attention import AttentionMap, require_heads, watching
 from tsprune.data.suite import Suite
+from tsprune.evaluation.sampling import BATCH_SIZE, PER_CONFIGURATION, batched, sampled
 from tsprune.explain.forecast_traits import dominant_period
 from tsprune.explain.intervals import column_intervals, series_means
-from tsprune.evaluation.sampling import BATCH_SIZE, PER_CONFIGURATION, batched, sampled
 from tsprune.models.forecaster import Forecaster
 
 STATISTICS = (

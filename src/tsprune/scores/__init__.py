@@ -4,8 +4,8 @@
 """
 
 from tsprune.scores.agreement import agreement, agreement_table
-from tsprune.scores.catalogue import SCORES, redundant_first
-from tsprune.scores.ranking import rank, score_table
+from tsprune.scores.catalogue import SCORES, redundant_first, score_named
+from tsprune.scores.ranking import peer_columns, rank, score_table
 from tsprune.scores.registry import ORDERS, Order, Score
 from tsprune.scores.screening import screen
 from tsprune.scores.stable_rank import stable_ranks
@@ -17,8 +17,10 @@ __all__ = [
     "Score",
     "agreement",
     "agreement_table",
+    "peer_columns",
     "rank",
     "redundant_first",
+    "score_named",
     "score_table",
     "screen",
     "stable_ranks",

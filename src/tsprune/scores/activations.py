@@ -20,7 +20,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from tsprune.anatomy import AttentionSite, Block, Component, MLPSite
+from tsprune.anatomy import KINDS, AttentionSite, Block, Component, MLPSite
 from tsprune.attention import AttentionMap, watching
 from tsprune.capture import Point
 from tsprune.evaluation.sampling import batched, sampled
@@ -74,7 +74,7 @@ class Sums:
         known = np.isfinite(x)
         of_score = self._found.setdefault((name, component), {})
         before = of_score.get(self._configuration, np.zeros(2))
-        of_score[self._configuration] = before + (x[known].sum(), known.sum())
+        of_score[self._configuration] = before + np.array([x[known].sum(), known.sum()])
 
     def mean(self, name: str, component: Component) -> float:
         """Mean over configurations of the mean over their windows; NaN if nothing was added."""
@@ -283,7 +283,7 @@ FAMILY = (
     ),
     Score(
         OUTPUT_NORM,
-        ("head", "mlp", "attention", "layer"),
+        KINDS,
         "low-to-high",
         "windows",
         "mean norm of what the component adds to the residual stream (of a head: before a norm that "

@@ -7,8 +7,7 @@ from tsprune.scores import activations, effects, gradients, weights
 from tsprune.scores.registry import Order, Score
 
 SCORES: dict[str, Score] = {
-    score.name: score
-    for score in (*weights.FAMILY, *activations.FAMILY, *gradients.FAMILY, *effects.FAMILY)
+    score.name: score for score in (*weights.FAMILY, *activations.FAMILY, *gradients.FAMILY, *effects.FAMILY)
 }
 
 

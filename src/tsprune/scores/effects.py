@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from tsprune.ablation import Ablation
+from tsprune.anatomy import KINDS
 from tsprune.scores.registry import Score, Task, Values
 from tsprune.sweep import effects_frame, run
 
@@ -29,8 +30,7 @@ def effect_scores(task: Task) -> Mapping[str, Values]:
 
 
 def _effect(name: str, about: str) -> Score:
-    kinds = ("head", "mlp", "attention", "layer")
-    return Score(name, kinds, "low-to-high", "windows", about, effect_scores)
+    return Score(name, KINDS, "low-to-high", "windows", about, effect_scores)
 
 
 FAMILY = (

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from tsprune.anatomy import Component
+from tsprune.anatomy import KINDS, Component
 from tsprune.scores.registry import Score, Task, Values
 from tsprune.scores.screening import screen
 
@@ -30,7 +30,7 @@ def gradient_scores(task: Task) -> Mapping[str, Values]:
 FAMILY = (
     Score(
         FIRST_ORDER,
-        ("head", "mlp", "attention", "layer"),
+        KINDS,
         "low-to-high",
         "gradient",
         "|gradient x activation|: first-order change of CRPS without the component (Molchanov et al., "
@@ -39,7 +39,7 @@ FAMILY = (
     ),
     Score(
         SCREENING,
-        ("head", "mlp", "attention", "layer"),
+        KINDS,
         "low-to-high",
         "windows",
         "|first order + Gauss-Newton curvature| of CRPS; of models that sample, the squared change of the "

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import get_args
 
 import numpy as np
 import pandas as pd
 
-from tsprune.anatomy import Component, Kind
+from tsprune.anatomy import KINDS, Component, Kind
 from tsprune.data.suite import Suite
 from tsprune.errors import TspruneError
 from tsprune.evaluation import Prepared
@@ -19,8 +18,6 @@ from tsprune.scores.catalogue import SCORES, score_named
 from tsprune.scores.registry import Measure, Progress, Score, Settings, Task, Values
 from tsprune.scores.stable_rank import stable_ranks
 from tsprune.sweep import BATCH_SIZE, Store
-
-KINDS: tuple[Kind, ...] = get_args(Kind)
 
 
 def rank(
@@ -70,12 +67,15 @@ def rank(
 
 
 def ranks(frame: pd.DataFrame, score: Score) -> pd.Series:
-    """Rank of every row by its column `score`, 1 the first to go: heads in their sublayer, others in
-    their stack."""
-    heads = frame["head"].notna().all()
-    groups = frame.groupby(["stack", "layer", "attention"] if heads else ["stack"])["score"]
+    """Rank of every row by its column `score` among its peers, 1 the first to go, int [rows]."""
+    groups = frame.groupby(peer_columns(frame))["score"]
     ascending = score.redundant == "low-to-high"
     return groups.rank(ascending=ascending, method="min", na_option="bottom").astype(int)
+
+
+def peer_columns(ranking: pd.DataFrame) -> list[str]:
+    """Columns that say among which components one is ranked: a head's sublayer, or the stack."""
+    return ["stack", "layer", "attention"] if ranking["head"].notna().all() else ["stack"]
 
 
 def score_table(
@@ -127,7 +127,7 @@ def _measured(
     for score in scores:
         _require(model, suite, score)
         families.setdefault(score.measure, []).append(score)
-    if suite is not None:
+    if suite is not None and any(score.needs != "weights" for score in scores):
         suite.require_windows()
     found: dict[str, Values] = {}
     for measure, members in families.items():

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-import torch
+
 from torch import Tensor
 
-from tsprune.anatomy import Component
+from tsprune.anatomy import KINDS, Component
 from tsprune.models.forecaster import Forecaster
 from tsprune.scores.registry import Order, Score, Task, Values
 from tsprune.scores.spectrum import SPECTRUM_SCORES, head_matrices, spectra
@@ -86,7 +86,7 @@ FAMILY = (
     _of_heads("value_output_frobenius_norm", "low-to-high", "Frobenius norm of W_V W_O"),
     Score(
         MAGNITUDE,
-        ("head", "mlp", "attention", "layer"),
+        KINDS,
         "low-to-high",
         "weights",
         "root mean square of the component's weight matrices (magnitude pruning: Han et al., "
