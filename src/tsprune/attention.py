@@ -51,7 +51,8 @@ class AttentionMap:
         """
         allowed = self.allowed.expand_as(self.weights)
         if self.component.attention in ("self", "time") and allowed.shape[-2] == allowed.shape[-1]:
-            return allowed[..., -1, :]
+            seen: Tensor = allowed[..., -1, :]
+            return seen
         return torch.ones(allowed.shape[:-1], dtype=torch.bool, device=allowed.device)
 
     @property
