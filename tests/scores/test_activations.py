@@ -17,6 +17,7 @@ from tests.tiny import TINY, full_length, pristine, zeroed
 from tsprune import ablate
 from tsprune.capture import Point, recording
 from tsprune.data import Configuration, Suite
+from tsprune.errors import TspruneError
 from tsprune.models import Forecaster
 from tsprune.scores import SCORES, score_table
 from tsprune.scores.activations import MAP_SCORES, STREAM_SCORES, Sums, influence
@@ -207,6 +208,12 @@ def test_one_pass_serves_all(monkeypatch: pytest.MonkeyPatch) -> None:
         kinds = [kind for kind in KINDS if kind in SCORES[name].kinds]
         one = score_table(model, suite, [name], kinds=kinds).set_index("address")[name]
         np.testing.assert_array_equal(one, table.loc[one.index, name])
+
+
+def test_windows_without_history_say_nothing() -> None:
+    suite = Suite("bare", (configuration("a/D/short", [0, 0], 5),))
+    with pytest.raises(TspruneError, match="no window of bare can be forecast from"):
+        scores(tiny("tiny-timesfm"), suite)
 
 
 def test_only_some_windows_are_looked_at() -> None:
