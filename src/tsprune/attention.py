@@ -51,8 +51,7 @@ class AttentionMap:
         """
         allowed = self.allowed.expand_as(self.weights)
         if self.component.attention in ("self", "time") and allowed.shape[-2] == allowed.shape[-1]:
-            seen: Tensor = allowed[..., -1, :]
-            return seen
+            return allowed[..., -1, :]
         return torch.ones(allowed.shape[:-1], dtype=torch.bool, device=allowed.device)
 
     @property
@@ -71,7 +70,8 @@ class AttentionMap:
     @property
     def entropy(self) -> Tensor:
         """Entropy of every row in nats, between 0 and the logarithm of its `choices`, [N, heads, Q]."""
-        return torch.special.entr(self.weights).sum(-1)
+        entropy: Tensor = torch.special.entr(self.weights).sum(-1)
+        return entropy
 
     @property
     def sharpness(self) -> Tensor:
