@@ -21,7 +21,7 @@ from transformers import T5Config, T5ForConditionalGeneration
 
 from pretrain.families.t5 import narrow_outputs, t5_config
 from pretrain.loop import Losses
-from pretrain.windows import Windows
+from tsprune.data.training import Windows
 
 EARLY, LATE = np.array([0.3, 0.4, 0.3]), np.array([0.05, 0.2, 0.75])  # how often each of `Size.contexts`
 

@@ -31,6 +31,7 @@ COMMANDS = [
     "explain",
     "heads-at",
     "prune",
+    "recover",
     "latency",
     "verify",
     "models",
