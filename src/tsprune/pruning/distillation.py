@@ -118,8 +118,9 @@ def deviation(student: Tensor, teacher: Tensor) -> Tensor:
     flat, target = flat[finite], target[finite]
     spread = target.std(0, correction=0)
     unit = torch.maximum(spread, _CLOSEST * target.abs().mean(0))
-    weight = torch.where(spread > 0, 1 / unit, 0.0)
-    return torch.nn.functional.huber_loss(flat * weight, target * weight, delta=_DELTA) / _DELTA
+    differences = ((flat - target) / unit)[:, spread > 0]
+    nothing = torch.zeros_like(differences)
+    return torch.nn.functional.huber_loss(differences, nothing, delta=_DELTA) / _DELTA
 
 
 def _said(model: Forecaster, contexts: Sequence[Array], *, gradients: bool) -> list[Tensor]:

@@ -101,12 +101,15 @@ class Trained:
 
     best : weights with the best score so far
     scores : (step, score on the calibration series), from step 0 on; lower is better
+    windows : of these series that could be forecast in the beginning
+    finished : whether there is nothing left to do
     """
 
     best: Weights
     step: int = 0
     seconds: float = 0.0
     scores: list[tuple[int, float]] = dataclasses.field(default_factory=list)
+    windows: int = 0
     finished: bool = False
 
     @property
@@ -290,11 +293,23 @@ class _Training:
     def _check(self) -> None:
         """Scores the student as it is, and keeps its weights if none was better."""
         trained = self._trained
-        frame = evaluate(self._student, self._calibration, prepared=self._prepared)
-        score = geometric_mean_ratios(frame)[self._recipe.metric]
-        trained.scores.append((trained.step, score if math.isfinite(score) else math.inf))
+        trained.scores.append((trained.step, self._score()))
         if trained.best_step == trained.step:
             trained.best = _weights(self._student)
+
+    def _score(self) -> float:
+        """On the calibration series; infinite if it cannot forecast all that it could before."""
+        trained = self._trained
+        try:
+            frame = evaluate(self._student, self._calibration, prepared=self._prepared)
+            score = geometric_mean_ratios(frame)[self._recipe.metric]
+        except TspruneError:
+            if not trained.scores:
+                raise
+            return math.inf
+        windows = int(frame["windows"].sum())
+        trained.windows = trained.windows or windows
+        return score if windows == trained.windows else math.inf
 
     def _save(self) -> None:
         if self._path is not None:

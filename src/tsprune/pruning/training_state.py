@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import pickle
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -36,7 +35,9 @@ def read_state(path: Path, key: Mapping[str, Any]) -> dict[str, Any]:
         if stored["format"] != FORMAT:
             raise TspruneError(f"{path} has format {stored['format']!r}; this tsprune reads format {FORMAT}")
         found, content = dict(stored["key"]), dict(stored["content"])
-    except (OSError, RuntimeError, pickle.UnpicklingError, EOFError, KeyError, TypeError, ValueError):
+    except TspruneError:
+        raise
+    except Exception:  # torch raises whatever the bytes it stumbles over lead to
         raise TspruneError(f"{path} is not the state of a recovery, or is damaged; name another") from None
     others = [name.replace("_", " ") for name in key if found.get(name) != key[name]]
     if others:
