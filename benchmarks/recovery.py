@@ -24,6 +24,8 @@ from tsprune.pruning import Comparison, compare
 from tsprune.scores import screen
 
 SHARE = 0.3
+ROUNDS = 6
+DEFAULTS = {"steps": 800, "patience": 20}  # the whole of a short training
 OVERSHOOT = 0.005  # an MLP that would go further stays, for some heads that do not
 
 
@@ -35,21 +37,25 @@ def block_parameters(model: Forecaster) -> int:
 
 
 def cheapest(model: Forecaster, calibration: Suite, share: float) -> list[Component]:
-    """Heads and MLPs of least damage for what they save, `share` of the blocks' parameters or a bit more."""
-    frame = screen(model, calibration)
-    frame = frame[frame["kind"].isin(["head", "mlp"])]
-    # first-order terms are noise where recovery follows: they cancel over windows or are relearnt
-    damage = dict(zip(frame["address"], frame["curvature"], strict=True))
+    """Heads and MLPs of least damage for what they save, `share` of the blocks' parameters or a bit more.
+
+    In rounds: what others cost depends on what is gone already.
+    """
     components = [c for c in model.anatomy.components() if c.kind in ("head", "mlp")]
     whole = block_parameters(model)
-    saved = {c: whole - block_parameters(tsprune.prune(model, c)) for c in components}
+    saved = {c: 1 - block_parameters(tsprune.prune(model, c)) / whole for c in components}
     gone: list[Component] = []
-    for component in sorted(components, key=lambda c: damage[c.address] / saved[c]):
-        together = sum(saved[c] for c in gone) / whole
-        if together >= share:
-            break
-        if together + saved[component] / whole < share + OVERSHOOT:
-            gone.append(component)
+    for part in range(1, ROUNDS + 1):
+        frame = screen(tsprune.prune(model, gone) if gone else model, calibration)
+        # the curvature is what remains where first-order terms cancel over windows
+        damage = dict(zip(frame["address"], frame[["curvature", "crps_change"]].max(axis=1), strict=True))
+        left = [c for c in components if c not in gone and c.address in damage]
+        for component in sorted(left, key=lambda c: damage[c.address] / saved[c]):
+            together = sum(saved[c] for c in gone)
+            if together >= share * part / ROUNDS:
+                break
+            if together + saved[component] < share + OVERSHOOT:
+                gone.append(component)
     return gone
 
 
@@ -107,7 +113,11 @@ def main() -> int:
     for field in dataclasses.fields(tsprune.pruning.recovery.Recipe):
         if field.name in ("steps", "batch_size", "learning_rate", "patience"):
             kind = type(field.default)
-            parser.add_argument(f"--{field.name.replace('_', '-')}", type=kind, default=field.default)
+            parser.add_argument(
+                f"--{field.name.replace('_', '-')}",
+                type=kind,
+                default=DEFAULTS.get(field.name, field.default),
+            )
     parser.add_argument("--minutes", type=float, default=None, help="most that training takes")
     parser.add_argument("--precision", default="bfloat16")
     parser.add_argument("--state", type=Path, default=None, help="folder that keeps the states")
