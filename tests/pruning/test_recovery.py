@@ -132,26 +132,16 @@ def test_a_resumed_recovery_is_an_uninterrupted_one(
     """Before the first state, at a check whose state is lost, between checks; saved at checks or always."""
     teacher = tiny("tiny-chronos-bolt")
     small = prune(teacher, ["encoder.0.mlp", "decoder.1.cross.head.0"])
-    monkeypatch.setattr(recovery, "CHECKS", 3)
+    monkeypatch.setattr(recovery, "CHECKS", 4)
     monkeypatch.setattr(recovery, "SAVE_SECONDS", 0.0 if often else 1e9)
-    whole = recovered(small, teacher, steps=8)
+    how: dict[str, Any] = {"steps": 8, "patience": 99}
+    whole = recovered(small, teacher, **how)
+    how["state"] = tmp_path / "state"
     for step in (1, 2, 5):
         with pytest.raises(KeyboardInterrupt):
-            recovered(
-                small,
-                teacher,
-                steps=8,
-                state=tmp_path / "state",
-                progress=stop_at(step),
-            )
+            recovered(small, teacher, **how, progress=stop_at(step))
     seen: list[int] = []
-    parts = recovered(
-        small,
-        teacher,
-        steps=8,
-        state=tmp_path / "state",
-        progress=lambda done, _: seen.append(done),
-    )
+    parts = recovered(small, teacher, **how, progress=lambda done, _: seen.append(done))
     assert seen == list(range(5, 9))  # what was done by the last interruption, but for its last step
     assert_same_weights(parts, whole)
     assert account(parts) == account(whole)

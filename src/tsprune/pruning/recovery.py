@@ -53,7 +53,7 @@ Weights = dict[str, Tensor]
 class Recipe:
     """How a model is recovered; what its numbers depend on, beside the models and the suite.
 
-    minutes : of training, after which it ends before `steps` do; None: no limit
+    minutes : on the clock, scores included, after which training ends before `steps` do; None: no limit
     precision : of the products in the networks; weights and sums are float32
     """
 
@@ -79,10 +79,9 @@ class Recipe:
             if getattr(self, name) not in known:
                 raise TspruneError(f"unknown {name} {getattr(self, name)!r}; one of: {', '.join(known)}")
 
-    @property
-    def check_every(self) -> int:
-        """Steps between two scores on the calibration series."""
-        return max(1, self.steps // CHECKS)
+    def checks(self, step: int, seconds: float) -> int:
+        """How many scores on the calibration series are due by then, beside the first."""
+        return int(self.done(step, seconds) * CHECKS + 1e-9)
 
     def done(self, step: int, seconds: float) -> float:
         """Share of the training that is over, 0 to 1."""
@@ -250,19 +249,21 @@ class _Training:
         if self._path is not None and self._path.exists():
             self._restore(self._path)
         trained, recipe = self._trained, self._recipe
+        start = time.monotonic() - trained.seconds
         if not trained.scores:
             self._check()
         stream = histories(recipe.seed, trained.step, recipe.batch_size, self._student.context_length)
+        due = recipe.checks(trained.step, trained.seconds)
         while not trained.finished:
-            start = time.monotonic()
             self._step(next(stream))
             trained.step += 1
-            trained.seconds += time.monotonic() - start
-            over = recipe.done(trained.step, trained.seconds) >= 1
-            progress(round(recipe.done(trained.step, trained.seconds) * recipe.steps), recipe.steps)
-            if over or trained.step % recipe.check_every == 0:
+            trained.seconds = time.monotonic() - start
+            done = recipe.done(trained.step, trained.seconds)
+            progress(round(done * recipe.steps), recipe.steps)
+            before, due = due, recipe.checks(trained.step, trained.seconds)
+            if due > before:
                 self._check()
-                trained.finished = over or trained.checks_since_best() >= recipe.patience
+                trained.finished = done >= 1 or trained.checks_since_best() >= recipe.patience
                 self._save()
             elif time.monotonic() - self._saved > SAVE_SECONDS:
                 self._save()
