@@ -25,7 +25,7 @@ from tsprune.scores import screen
 
 SHARE = 0.3
 ROUNDS = 6
-DEFAULTS = {"steps": 800, "patience": 20}  # the whole of a short training
+DEFAULTS = {"steps": 250, "patience": 20}  # the whole of a short training
 OVERSHOOT = 0.005  # an MLP that would go further stays, for some heads that do not
 
 

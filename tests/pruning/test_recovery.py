@@ -47,7 +47,7 @@ def suite() -> Suite:
 def recovered(
     small: Forecaster, teacher: Forecaster, windows: Suite | None = None, **options: Any
 ) -> Forecaster:
-    chosen = {"steps": STEPS, "batch_size": 8, "patience": 3, **options}
+    chosen = {"steps": STEPS, "batch_size": 8, "learning_rate": 1e-3, "patience": 3, **options}
     return recover(small, teacher, suite() if windows is None else windows, **chosen)
 
 

@@ -36,7 +36,7 @@ def recover(
         float | None, typer.Option(help="End training after so many minutes, if the steps take longer.")
     ] = None,
     batch_size: Annotated[int, typer.Option(help="Synthetic histories in a step.")] = 64,
-    learning_rate: Annotated[float, typer.Option(help="The highest; it falls to zero.")] = 1e-3,
+    learning_rate: Annotated[float, typer.Option(help="The highest; it falls to zero.")] = 3e-4,
     metric: Annotated[str, typer.Option(help="MASE or CRPS: what the best weights are chosen by.")] = "MASE",
     patience: Annotated[int, typer.Option(help="Stop after so many checks (of 20) without improvement.")] = 6,
     precision: Annotated[
