@@ -1,6 +1,6 @@
 """The training loop every bundled checkpoint goes through.
 
-1. Batches come from `windows.batches`, a pure function of the seed and the step.
+1. Batches come from `tsprune.data.training.batches`, a pure function of the seed and the step.
 2. Hidden weight matrices are trained by Muon, everything else by AdamW.
 3. The learning rate warms up, stays, and decays to zero over the last part ("trapezoid"), so a run
    can be extended from the state saved just before its decay.
@@ -20,7 +20,7 @@ from typing import Protocol
 import torch
 from torch import Tensor, nn
 
-from pretrain.windows import Windows, batches
+from tsprune.data.training import Windows, batches
 
 SAVE_EVERY = 500
 LOG_EVERY = 100

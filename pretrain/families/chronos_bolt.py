@@ -19,7 +19,7 @@ from transformers import T5Config
 
 from pretrain.families.t5 import narrow_outputs, t5_config
 from pretrain.loop import Losses
-from pretrain.windows import CLIP, Windows
+from tsprune.data.training import CLIP, Windows
 
 EARLY, LATE = np.array([0.35, 0.35, 0.2, 0.1]), np.array([0.1, 0.15, 0.2, 0.55])
 LEVELS = torch.arange(1, 10) / 10

@@ -29,7 +29,7 @@ from transformers.models.t5.modeling_t5 import T5Attention
 
 from pretrain.families.t5 import OUTPUT_SCALE, narrow_outputs, t5_config
 from pretrain.loop import Losses
-from pretrain.windows import Windows
+from tsprune.data.training import Windows
 
 # pieces a window is cut into, and the share of a piece that is its horizon
 CUTS = ((5, 1 / 16), (3, 3 / 16), (2, 1 / 4), (1, 1 / 4))

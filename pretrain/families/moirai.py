@@ -21,7 +21,7 @@ from uni2ts.model.moirai import MoiraiModule
 from uni2ts.model.moirai.module import decode_distr_output
 
 from pretrain.loop import Losses
-from pretrain.windows import CLIP, Windows
+from tsprune.data.training import CLIP, Windows
 from tsprune.models.checkpoints import MAX_CONTEXT
 
 _DISTRIBUTIONS = "uni2ts.distribution"

@@ -15,7 +15,7 @@ from timesfm.timesfm_2p5.timesfm_2p5_base import TimesFM_2p5_200M_Definition
 from torch import Tensor, nn
 
 from pretrain.loop import Losses
-from pretrain.windows import CLIP, Windows
+from tsprune.data.training import CLIP, Windows
 
 PATCH, OUTPUT = 32, 128  # TimesFM 2.5's own, which its decoding relies on
 LEVELS = torch.arange(1, 10) / 10

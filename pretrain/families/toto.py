@@ -19,7 +19,7 @@ from toto.model.losses import CombinedLoss
 from toto.model.toto import Toto
 
 from pretrain.loop import Losses
-from pretrain.windows import CLIP, Windows
+from tsprune.data.training import CLIP, Windows
 from tsprune.models.checkpoints import MAX_CONTEXT
 
 

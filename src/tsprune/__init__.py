@@ -14,7 +14,7 @@ from tsprune.capture import Reference, reference
 from tsprune.errors import TspruneError
 from tsprune.evaluation import evaluate
 from tsprune.models import Forecast, Forecaster, load, load_pipeline
-from tsprune.pruning import Plan, heads_at, prune
+from tsprune.pruning import Plan, heads_at, prune, recover
 from tsprune.pruning.search import plan
 from tsprune.scores import rank
 from tsprune.study import study
@@ -39,6 +39,7 @@ __all__ = [
     "plan",
     "prune",
     "rank",
+    "recover",
     "reference",
     "study",
     "sweep",

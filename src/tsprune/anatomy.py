@@ -309,6 +309,8 @@ class Readout:
     scale : factor on the output of the norm
     tokens : whether the output is the logits of a vocabulary, not values
     patch : patch size that the last module takes beside its input, if it serves several
+    others : paths of modules that read the same stream beside `modules`, at the same positions, for
+        parts of the forecast that are not in `teacher_forced`
     """
 
     modules: tuple[str, ...]
@@ -317,6 +319,7 @@ class Readout:
     scale: float = 1.0
     tokens: bool = False
     patch: int | None = None
+    others: tuple[str, ...] = ()
 
 
 @dataclasses.dataclass(frozen=True)

@@ -32,6 +32,7 @@ COMMANDS = [
     "explain",
     "heads-at",
     "prune",
+    "recover",
     "latency",
     "verify",
     "models",

@@ -61,6 +61,8 @@ Change = Callable[[dict[str, Any]], object]
         (lambda x: x.update(config=None), "is damaged"),
         (lambda x: x.update(config={"max_context": -1}), "max_context in config.json must be at least"),
         (lambda x: x.update(parameters={}), "is damaged (no 'before')"),
+        (lambda x: x.update(recovery={"teacher": "me"}), "is damaged (no 'components')"),
+        (lambda x: x.update(recovery=[1]), "is damaged"),
     ],
 )
 def test_contradictions_are_one_clear_line(directory: Path, change: Change, message: str) -> None:

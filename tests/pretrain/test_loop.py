@@ -9,9 +9,10 @@ import numpy as np
 import pytest
 import torch
 
-from pretrain import loop, windows
+from pretrain import loop
 from pretrain.families import chronos_bolt, chronos_t5, moirai, timesfm, toto
 from pretrain.loop import Objective, Schedule, train
+from tsprune.data import training
 from tsprune.models import load
 
 SCHEDULE = Schedule(steps=7, batch_size=4, learning_rate=2e-3, warmup=3)
@@ -77,8 +78,8 @@ PREFIXES = {"chronos-bolt": "bolt.", "toto": "model."}  # of the trained module'
 
 @pytest.fixture(autouse=True)
 def _small(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(windows, "SERIES_PER_SHARD", 6)
-    monkeypatch.setattr(windows, "WINDOWS_PER_SERIES", 2)
+    monkeypatch.setattr(training, "SERIES_PER_SHARD", 6)
+    monkeypatch.setattr(training, "WINDOWS_PER_SERIES", 2)
     monkeypatch.setattr(loop, "SAVE_EVERY", 2)
     monkeypatch.setattr(loop, "LOG_EVERY", 1)
 

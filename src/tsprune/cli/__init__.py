@@ -15,6 +15,7 @@ from tsprune.cli.models import models
 from tsprune.cli.output import err
 from tsprune.cli.prune import prune
 from tsprune.cli.rank import rank
+from tsprune.cli.recover import recover
 from tsprune.cli.results import results
 from tsprune.cli.study import study
 from tsprune.cli.sweep import sweep
@@ -38,6 +39,7 @@ for command in (
     explain,
     heads_at,
     prune,
+    recover,
     latency,
     verify,
     models,

@@ -1,4 +1,4 @@
-"""The model card of a pruned checkpoint."""
+"""The model card of a pruned, perhaps recovered checkpoint."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ def model_card(
     """
     share = 1 - model.parameter_count / origin.parameters
     lines = [
-        f"# {origin.name}, pruned",
+        f"# {origin.name}, pruned" + (" and recovered" if origin.recovery else ""),
         "",
         f"A {model.family} checkpoint with {share:.1%} of its parameters removed by tsprune: "
         f"{origin.parameters:,} before, {model.parameter_count:,} after.",
@@ -28,6 +28,7 @@ def model_card(
         "",
         *(f"- {count} {kind}: {addresses}" for kind, count, addresses in _removed(origin)),
         *_provenance(origin),
+        *_recovery(origin),
         "",
         "## What it costs and gains",
         "",
@@ -72,6 +73,23 @@ def _provenance(origin: Origin) -> list[str]:
     if not origin.provenance:
         return []
     return ["", "Chosen by:", "", *(f"- {key}: {value}" for key, value in origin.provenance.items())]
+
+
+def _recovery(origin: Origin) -> list[str]:
+    how = origin.recovery
+    if how is None:
+        return []
+    later = len(origin.components) - how.components
+    return [
+        "",
+        "## Recovered",
+        "",
+        f"Trained after the removal to forecast as `{how.teacher}` does: {how.steps:,} steps, "
+        f"{how.histories:,} synthetic histories (`tsprune recover`). The weights are those of step "
+        f"{how.best_step:,}, the best on calibration series of {how.suite} ({how.windows} windows): "
+        f"{how.metric} relative to Seasonal Naive {how.score_before:.4g} before, "
+        f"{how.score_after:.4g} after." + (f" The last {later} components went later." if later else ""),
+    ]
 
 
 def _table(evidence: Evidence | None) -> list[str]:

@@ -22,6 +22,33 @@ LEVELS: tuple[float, ...] = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9)
 
 
 @dataclasses.dataclass(frozen=True)
+class Recovery:
+    """How a pruned model was trained to forecast as its teacher does.
+
+    teacher : name of the teacher
+    components : how many were removed by then
+    steps, histories : of training, and the synthetic histories that were seen
+    best_step : after which the weights are taken
+    metric : that they were chosen by, on the calibration series of a suite
+    suite, windows : whose calibration series, and how many windows these have
+    score_before, score_after : the metric there, relative to Seasonal Naive
+    recipe : everything else that training depends on
+    """
+
+    teacher: str
+    components: int
+    steps: int
+    histories: int
+    best_step: int
+    metric: str
+    suite: str
+    windows: int
+    score_before: float
+    score_after: float
+    recipe: Mapping[str, Any]
+
+
+@dataclasses.dataclass(frozen=True)
 class Origin:
     """What a pruned model was made from, and what was removed; enough to build it again.
 
@@ -30,6 +57,7 @@ class Origin:
     shapes : of every tensor of the original's module
     components : everything that was removed, by its address in the original
     provenance : how it was chosen, as the caller says
+    recovery : how it was trained after that (`tsprune.recover`), if it was
     """
 
     name: str
@@ -38,6 +66,7 @@ class Origin:
     shapes: Mapping[str, tuple[int, ...]]
     components: tuple[Component, ...]
     provenance: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+    recovery: Recovery | None = None
 
 
 class Measured(NamedTuple):

@@ -27,7 +27,7 @@ from tsprune.atomic import whole_directory
 from tsprune.errors import TspruneError
 from tsprune.models.card import model_card
 from tsprune.models.checkpoints import REMOVAL, Checkpoint, load_weights, one_line
-from tsprune.models.forecaster import Evidence, Forecaster, Origin
+from tsprune.models.forecaster import Evidence, Forecaster, Origin, Recovery
 from tsprune.models.removal import remove
 
 FORMAT = 1
@@ -72,6 +72,7 @@ def _complete(model: Forecaster, origin: Origin, directory: Path, evidence: Evid
         "parameters": {"before": origin.parameters, "after": model.parameter_count},
         "components": [component.address for component in origin.components],
         "provenance": dict(origin.provenance),
+        "recovery": None if origin.recovery is None else dataclasses.asdict(origin.recovery),
         "config": original,
         "shapes": {name: list(shape) for name, shape in origin.shapes.items()},
     }
@@ -126,6 +127,7 @@ def read_record(directory: Path) -> Record | None:
             shapes=shapes,
             components=components,
             provenance=dict(stated["provenance"]),
+            recovery=_recovery(stated.get("recovery")),
         )
         return Record(str(stated["family"]), dict(stated["config"]), origin)
     except TspruneError as error:
@@ -133,6 +135,24 @@ def read_record(directory: Path) -> Record | None:
     except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
         detail = f"no {error}" if isinstance(error, KeyError) else one_line(error)
         raise TspruneError(f"{path} is damaged ({detail})") from None
+
+
+def _recovery(stated: Mapping[str, Any] | None) -> Recovery | None:
+    if stated is None:
+        return None
+    return Recovery(
+        teacher=str(stated["teacher"]),
+        components=int(stated["components"]),
+        steps=int(stated["steps"]),
+        histories=int(stated["histories"]),
+        best_step=int(stated["best_step"]),
+        metric=str(stated["metric"]),
+        suite=str(stated["suite"]),
+        windows=int(stated["windows"]),
+        score_before=float(stated["score_before"]),
+        score_after=float(stated["score_after"]),
+        recipe=dict(stated["recipe"]),
+    )
 
 
 def open_pruned(

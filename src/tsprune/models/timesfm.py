@@ -78,7 +78,8 @@ def anatomy(definition: TimesFM_2p5_200M_Definition) -> Anatomy:
     blocks = (Block(path, (_attention(path, size.num_heads, head_dim),), _mlp(path)) for path in paths)
     depth = (Size("", "x", "layers"),)
     axis = TimeAxis(definition.input_patch_len)
-    readout = Readout(("output_projection_point",))
+    # the spread around the median, up to the horizon that it covers
+    readout = Readout(("output_projection_point",), others=("output_projection_quantiles",))
     stack = Stack("stack", tuple(blocks), time=axis, causal=True, sizes=depth)
     return Anatomy((stack,), size.model_dims, readout=readout)
 

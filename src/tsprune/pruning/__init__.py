@@ -3,6 +3,7 @@
 from tsprune.pruning.evidence import Comparison, compare, latency_evidence
 from tsprune.pruning.heads_at import heads_at
 from tsprune.pruning.plan import Plan
+from tsprune.pruning.recovery import recover
 from tsprune.pruning.surgery import prune
 
-__all__ = ["Comparison", "Plan", "compare", "heads_at", "latency_evidence", "prune"]
+__all__ = ["Comparison", "Plan", "compare", "heads_at", "latency_evidence", "prune", "recover"]

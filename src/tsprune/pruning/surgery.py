@@ -35,14 +35,15 @@ def prune(model: Forecaster, what: Plan | Selection) -> Forecaster:
     components = plan.fit(model.anatomy)
     if not components:
         raise TspruneError("nothing to remove: the plan names no component")
-    pruned = _copied(model)
+    pruned = copied(model)
     remove(pruned, components)
     pruned.origin = _origin(model, plan)
     pruned.name = f"{pruned.origin.name} (pruned)"
     return pruned
 
 
-def _copied(model: Forecaster) -> Forecaster:
+def copied(model: Forecaster) -> Forecaster:
+    """A copy of `model` that shares nothing with it."""
     # functions that a module keeps as staticmethod objects (Toto's rotary embedding) cannot be copied
     kept = [x for part in model.module.modules() for x in vars(part).values() if isinstance(x, staticmethod)]
     return copy.deepcopy(model, {id(function): function for function in kept})
@@ -58,6 +59,7 @@ def _origin(model: Forecaster, plan: Plan) -> Origin:
             before.shapes,
             (*before.components, *plan.components),
             {**before.provenance, **plan.provenance},
+            before.recovery,
         )
     name, sha256 = identity(model)
     shapes = {name: tuple(tensor.shape) for name, tensor in model.module.state_dict().items()}

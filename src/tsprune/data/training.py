@@ -1,4 +1,7 @@
-"""Training windows cut from synthetic series, a pure function of (seed, shard)."""
+"""Training windows cut from synthetic series, a pure function of (seed, step).
+
+What the bundled checkpoints are trained on (`pretrain/`), and what pruned ones recover on.
+"""
 
 from __future__ import annotations
 

@@ -7,14 +7,14 @@ from itertools import islice
 import numpy as np
 import pytest
 
-from pretrain import windows
-from pretrain.windows import CLIP, batches, draw
+from tsprune.data import training
+from tsprune.data.training import CLIP, batches, draw
 
 
 @pytest.fixture(autouse=True)
 def _small_shards(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(windows, "SERIES_PER_SHARD", 8)
-    monkeypatch.setattr(windows, "WINDOWS_PER_SERIES", 3)
+    monkeypatch.setattr(training, "SERIES_PER_SHARD", 8)
+    monkeypatch.setattr(training, "WINDOWS_PER_SERIES", 3)
 
 
 def stream(first: int, count: int, *, seed: int = 5, batch: int = 6) -> list[np.ndarray]:

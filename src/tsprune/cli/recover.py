@@ -1,0 +1,127 @@
+"""`tsprune recover`."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from tsprune.cli.options import (
+    ConfigsOption,
+    DataOption,
+    DeviceOption,
+    JsonOption,
+    SamplesOption,
+    SeedOption,
+    open_model,
+    open_suite,
+)
+from tsprune.cli.output import out, print_json, progress_bar
+
+if TYPE_CHECKING:
+    from tsprune.data.suite import Suite
+    from tsprune.models.forecaster import Evidence, Forecaster
+
+
+def recover(
+    small: Annotated[str, typer.Argument(metavar="SMALL", help="Directory with a pruned checkpoint.")],
+    teacher: Annotated[
+        str, typer.Option(help="The model that it was made from: bundled:NAME, a directory or a hub id.")
+    ],
+    output: Annotated[Path, typer.Option("--out", help="New folder for the recovered checkpoint.")],
+    steps: Annotated[int, typer.Option(help="Training steps.")] = 2000,
+    minutes: Annotated[
+        float | None, typer.Option(help="End training after so many minutes, if the steps take longer.")
+    ] = None,
+    batch_size: Annotated[int, typer.Option(help="Synthetic histories in a step.")] = 64,
+    learning_rate: Annotated[float, typer.Option(help="The highest; it falls to zero.")] = 3e-4,
+    metric: Annotated[str, typer.Option(help="MASE or CRPS: what the best weights are chosen by.")] = "MASE",
+    patience: Annotated[int, typer.Option(help="Stop after so many checks (of 20) without improvement.")] = 6,
+    precision: Annotated[
+        str, typer.Option(help="float32, or bfloat16 where the processor is fast at it.")
+    ] = "float32",
+    resume: Annotated[
+        Path | None,
+        typer.Option(
+            help="File that keeps the state, made if it is not there: a run that was stopped goes on."
+        ),
+    ] = None,
+    data: DataOption = "pocket",
+    configs: ConfigsOption = None,
+    seed: SeedOption = 0,
+    samples: SamplesOption = None,
+    device: DeviceOption = None,
+    quiet: Annotated[bool, typer.Option("--quiet", help="No progress.")] = False,
+    as_json: JsonOption = False,
+) -> None:
+    """Train a pruned checkpoint to forecast as its teacher does, on synthetic series.
+
+    The best weights are chosen on one half of the series; the card reports on the other.
+    """
+    from tsprune.atomic import check_free
+    from tsprune.data import split
+    from tsprune.pruning.recovery import recover as run_recover
+
+    check_free(output)
+    suite = open_suite(data, configs)
+    pruned, original = (open_model(name, device, samples) for name in (small, teacher))
+    with progress_bar("recover", quiet=quiet) as update:
+        recovered = run_recover(
+            pruned,
+            original,
+            suite,
+            steps=steps,
+            minutes=minutes,
+            batch_size=batch_size,
+            learning_rate=learning_rate,
+            metric=metric,  # type: ignore[arg-type]
+            patience=patience,
+            precision=precision,  # type: ignore[arg-type]
+            seed=seed,
+            state=resume,
+            progress=update,
+        )
+    evidence = _evidence(original, pruned, recovered, split(suite, seed=seed)[1], seed)
+    recovered.save(output, evidence=evidence)
+    assert recovered.origin is not None
+    account = recovered.origin.recovery
+    assert account is not None
+    if as_json:
+        found = {
+            name: {"before": row[0], "after": row[1], "change": "".join(row[2:])}
+            for name, row in evidence.items()
+        }
+        sizes = {"before": original.parameter_count, "after": recovered.parameter_count}
+        print_json(
+            {
+                "out": str(output),
+                "parameters": sizes,
+                "recovery": dataclasses.asdict(account),
+                "measured": found,
+            }
+        )
+        return
+    lines = [
+        f"{small}: {account.steps} steps, the best weights are those of step {account.best_step}. "
+        f"Written to {output}; its README.md is the model card. Against {teacher}:"
+    ]
+    for name, (was, now, *change) in evidence.items():
+        lines.append(f"{name}: {was:.4g} -> {now:.4g}, {''.join(change)}")
+    for line in lines:
+        out.print(line, highlight=False, soft_wrap=True, markup=False)
+
+
+def _evidence(
+    teacher: Forecaster, pruned: Forecaster, recovered: Forecaster, report: Suite, seed: int
+) -> Evidence:
+    """What the original, the pruned and the recovered model score on windows nothing was chosen on."""
+    from tsprune.pruning import compare, latency_evidence
+
+    before, after = (compare(teacher, model, report, seed=seed) for model in (pruned, recovered))
+    return {
+        **after.evidence(),
+        **{f"before recovery: {name}": row for name, row in before.evidence().items()},
+        **latency_evidence(teacher, recovered),
+    }

@@ -1,0 +1,151 @@
+"""Distillation: how far the network of a pruned model is from that of its teacher, on synthetic series.
+
+Both are given the same histories, and what their networks say is compared before it is decoded or
+sampled (`Forecaster.teacher_forced`), so that one loss serves every family:
+
+- Logits of a vocabulary: the Kullback-Leibler divergence of the student's distribution from the
+  teacher's (Hinton et al., Distilling the Knowledge in a Neural Network, 2015, arXiv 1503.02531).
+- Values (normalised quantiles, parameters of a mixture): Huber's loss of the differences, each in
+  units of the teacher's deviation over the windows, so that parameters of unlike size count alike.
+
+The student starts from the teacher's weights, so what is left of it has kept its meaning: entry by
+entry, and of a mixture component by component.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from tsprune.data.training import batches
+from tsprune.errors import TspruneError
+from tsprune.models.forecaster import Forecaster
+from tsprune.pruning.plan import identity
+
+LONGEST = 2048  # steps of history to train on, whatever longer ones the model takes
+# shares of the longest history that batches have, and how often: real histories are often short
+LENGTHS, CHANCES = (1, 5 / 8, 3 / 8, 3 / 16), (0.55, 0.2, 0.15, 0.1)
+_LEAST = 0.02  # deviation of a history below which it says nothing, of 1 for its whole window
+_DELTA = 0.1  # where Huber's loss turns from square to linear: most differences are beyond
+_CLOSEST = 1e-3  # deviations below this share of an entry's size count as that large
+
+Array = NDArray[np.float32]
+
+
+def check_pair(student: Forecaster, teacher: Forecaster) -> None:
+    """TspruneError unless `student` is a pruned version of `teacher`."""
+    origin = student.origin
+    if origin is None:
+        raise TspruneError(f"{student.name} is not pruned: there is nothing to recover; see tsprune prune")
+    if student.family != teacher.family:
+        raise TspruneError(
+            f"{student.name} is a {student.family} model, {teacher.name} a {teacher.family} model; "
+            f"the teacher of {student.name} is {origin.name}"
+        )
+    name, sha256 = identity(teacher)
+    if origin.sha256 and sha256 and origin.sha256 != sha256:
+        raise TspruneError(
+            f"{student.name} was not made from the weights of {name}; its teacher is {origin.name}"
+        )
+    shapes = {name: tuple(tensor.shape) for name, tensor in teacher.module.state_dict().items()}
+    if teacher.origin is None and shapes != dict(origin.shapes):
+        raise TspruneError(
+            f"{student.name} was not made from a model of the size of {name}; its teacher is {origin.name}"
+        )
+    if not set(teacher.anatomy.removed) <= set(student.anatomy.removed):
+        raise TspruneError(f"{teacher.name} lacks components that {student.name} has; take {origin.name}")
+    if student.context_length != teacher.context_length:
+        raise TspruneError(
+            f"{student.name} takes {student.context_length} steps of history, {teacher.name} "
+            f"{teacher.context_length}; load both with the same context"
+        )
+
+
+# --- what both are given -------------------------------------------------------------------------
+
+
+def histories(seed: int, first_step: int, batch_size: int, context_length: int) -> Iterator[list[Array]]:
+    """Endless batches of at most `batch_size` synthetic histories of one length, by step.
+
+    A pure function of the seed and the step, so a run that goes on at `first_step` sees what it
+    would have seen without the interruption. Sizes and levels are those of real series: not standardised.
+    """
+    longest = min(context_length, LONGEST)
+    windows = batches(seed, first_step, batch_size, longest, max(2304, 2 * longest))
+    for step, batch in enumerate(windows, start=first_step):
+        rng = np.random.default_rng([seed, 2, step])
+        length = max(2, round(longest * rng.choice(LENGTHS, p=CHANCES)))
+        visible = batch[:, -length:]
+        visible = visible[visible.std(axis=1) > _LEAST]
+        count = len(visible), 1
+        level = np.where(rng.random(count) < 0.6, rng.normal(0, 3, count), 0.0)
+        size = 10 ** rng.uniform(-0.5, 2, count)
+        yield list(np.asarray((visible + level) * size, dtype=np.float32))
+
+
+# --- what they say -------------------------------------------------------------------------------
+
+
+def distance(student: Forecaster, teacher: Forecaster, contexts: Sequence[Array]) -> Tensor:
+    """How far the student's network is from the teacher's, a scalar with gradients of the student's."""
+    targets = [x.float() for x in _said(teacher, contexts, gradients=False)]
+    outputs = [x.float() for x in _said(student, contexts, gradients=True)]
+    tokens = teacher.anatomy.readout is not None and teacher.anatomy.readout.tokens
+    measure = divergence if tokens else deviation
+    pairs = zip(outputs, targets, strict=True)
+    return torch.stack([measure(output, target.to(output)) for output, target in pairs]).mean()
+
+
+def divergence(student: Tensor, teacher: Tensor) -> Tensor:
+    """Mean Kullback-Leibler divergence over the tokens of logits [..., vocabulary]; a scalar."""
+    logs = student.log_softmax(-1), teacher.log_softmax(-1)
+    per_token = (logs[1].exp() * (logs[1] - logs[0])).sum(-1)
+    return per_token[torch.isfinite(per_token.detach())].mean()
+
+
+def deviation(student: Tensor, teacher: Tensor) -> Tensor:
+    """Mean Huber loss of the values [B, ...] in units of the teacher's deviation over B; a scalar.
+
+    Entries that the teacher has alike in all windows, and windows that are not finite, do not count.
+    """
+    flat, target = student.flatten(1), teacher.flatten(1)
+    finite = torch.isfinite(flat.detach()).all(1) & torch.isfinite(target).all(1)
+    flat, target = flat[finite], target[finite]
+    spread = target.std(0, correction=0)
+    unit = torch.maximum(spread, _CLOSEST * target.abs().mean(0))
+    differences = ((flat - target) / unit)[:, spread > 0]
+    nothing = torch.zeros_like(differences)
+    return torch.nn.functional.huber_loss(differences, nothing, delta=_DELTA) / _DELTA
+
+
+def _said(model: Forecaster, contexts: Sequence[Array], *, gradients: bool) -> list[Tensor]:
+    """Output of the network, and of what else reads its residual stream, [B, ...] each."""
+    readout = model.anatomy.readout
+    with _recorded(model, readout.others if readout is not None else ()) as others:
+        fresh = [context.copy() for context in contexts]
+        if gradients:
+            output = model.differentiable_output(fresh)
+        else:
+            with torch.no_grad():
+                output = model.teacher_forced(fresh)
+    return [output, *(torch.stack(calls, 1) for calls in others)]
+
+
+@contextmanager
+def _recorded(model: Forecaster, paths: Sequence[str]) -> Iterator[list[list[Tensor]]]:
+    """What the modules at `paths` return while the context lasts: of each, a list by call."""
+    calls: list[list[Tensor]] = [[] for _ in paths]
+    handles = []
+    try:
+        for path, seen in zip(paths, calls, strict=True):
+            module = model.module.get_submodule(path)
+            handles.append(module.register_forward_hook(lambda _m, _args, out, s=seen: s.append(out)))
+        yield calls
+    finally:
+        for handle in handles:
+            handle.remove()
