@@ -14,7 +14,7 @@ from pretrain.loop import Schedule, train
 
 # a position bias must move by several units to matter, which takes a common rate thousands of steps
 T5_SCHEDULE = Schedule(
-    8_000, 32, 2e-3, warmup=40, faster=(("relative_attention_bias", 20.0), ("shared", 2.0))
+    4_800, 32, 2e-3, warmup=40, faster=(("relative_attention_bias", 20.0), ("shared", 2.0))
 )
 RECIPES = {
     "timesfm": ("pretrain.families.timesfm", "TimesFMObjective", Schedule(3_000, 64, 2e-3)),

@@ -12,13 +12,14 @@ import shutil
 from pathlib import Path
 from typing import Annotated
 
+import pandas as pd
 import torch
 import typer
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
 import tsprune
-from tsprune.data import Suite, gift_eval, pocket
+from tsprune.data import gift_eval, pocket
 from tsprune.evaluation import geometric_mean_ratios
 from tsprune.models import Forecaster, SamplingForecaster
 from tsprune.models.checkpoints import BUNDLED, WEIGHTS
@@ -70,19 +71,23 @@ def _loss_rows(run: Path) -> tuple[str, int]:
     return "\n".join(f"| {step:,} | {records[step]:.4f} |" for step in chosen), steps[-1]
 
 
-def _score_rows(model: Forecaster, root: Path | None) -> str:
-    suites: list[tuple[str, Suite]] = [("pocket", pocket())]
+def _score_rows(model: Forecaster, root: Path | None, short_only: bool) -> str:
+    rows = [("pocket", tsprune.evaluate(model, pocket()))]
     if root is not None:
-        full = gift_eval(root)
-        suites.append((f"GIFT-Eval, {len(full.configurations)} of its 97 configurations", full))
-        short = full.filter(lambda c: c.name.endswith("/short"))
-        suites.append((f"GIFT-Eval, the {len(short.configurations)} short ones of these", short))
-    rows = []
-    for name, suite in suites:
-        means = geometric_mean_ratios(tsprune.evaluate(model, suite))
-        count = len(suite.configurations)
-        rows.append(f"| {name} | {count} | {means['MASE']:.4f} | {means['CRPS']:.4f} |")
-    return "\n".join(rows)
+        suite = gift_eval(root)
+        if short_only:
+            suite = suite.filter(lambda c: c.name.endswith("/short"))
+        scores = tsprune.evaluate(model, suite)
+        if not short_only:
+            rows.append((f"GIFT-Eval, {len(scores)} of its 97 configurations", scores))
+        short = scores[scores["configuration"].str.endswith("/short")]
+        rows.append((f"GIFT-Eval, {len(short)} of its short configurations", short))
+    return "\n".join(_score_row(name, scores) for name, scores in rows)
+
+
+def _score_row(name: str, scores: pd.DataFrame) -> str:
+    means = geometric_mean_ratios(scores)
+    return f"| {name} | {len(scores)} | {means['MASE']:.4f} | {means['CRPS']:.4f} |"
 
 
 def _half(source: Path, target: Path) -> int:
@@ -116,6 +121,7 @@ def main(
     batch_size: Annotated[int, typer.Option(help="Windows per step of the run.")] = 64,
     seed: Annotated[int, typer.Option(help="Seed of the run.")] = 0,
     samples: Annotated[int | None, typer.Option(help="Paths a window, if the model samples.")] = None,
+    short_only: Annotated[bool, typer.Option(help="Score on the short configurations only.")] = False,
 ) -> None:
     """Put a trained checkpoint into the package."""
     torch.set_num_threads(2)
@@ -132,7 +138,7 @@ def main(
         batch_size=batch_size,
         seed=seed,
         sampled=f" --samples {model.samples}" if isinstance(model, SamplingForecaster) else "",
-        scores=_score_rows(model, data),
+        scores=_score_rows(model, data, short_only),
         losses=losses,
     )
     (target / "README.md").write_text(card)
