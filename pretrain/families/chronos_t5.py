@@ -202,12 +202,13 @@ def _look_around(attention: T5Attention) -> None:
     distance = torch.arange(reach, -1, -1)  # so that the nearest of a bucket is written last
 
     def buckets(offset: Tensor) -> Tensor:
-        return attention._relative_position_bucket(
+        found: Tensor = attention._relative_position_bucket(
             offset,
             bidirectional=not attention.is_decoder,
             num_buckets=attention.relative_attention_num_buckets,
             max_distance=reach,
         )
+        return found
 
     bias = attention.relative_attention_bias.weight
     bias.zero_()
