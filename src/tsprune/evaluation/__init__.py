@@ -1,15 +1,15 @@
 """Windows to forecasts to metrics to aggregates."""
 
+from tsprune.evaluation.batching import Batch, batches, shared_batches, unforecastable
 from tsprune.evaluation.evaluate import (
-    Batch,
     ModelStatistics,
     Prepared,
-    batches,
+    Truth,
     evaluate,
     forecast_statistics,
     geometric_mean_ratios,
     prepare,
-    unforecastable,
+    truth_of,
 )
 from tsprune.evaluation.leaderboard import write_all_results
 from tsprune.evaluation.metrics import (
@@ -27,6 +27,7 @@ __all__ = [
     "Batch",
     "ModelStatistics",
     "Prepared",
+    "Truth",
     "WindowStatistics",
     "batches",
     "crps",
@@ -38,7 +39,9 @@ __all__ = [
     "prepare",
     "seasonal_errors",
     "seasonal_naive",
+    "shared_batches",
     "spearman_distance",
+    "truth_of",
     "unforecastable",
     "window_statistics",
     "write_all_results",
