@@ -15,7 +15,7 @@ import tsprune
 from tsprune.ablation import Ablation
 from tsprune.data import Suite
 from tsprune.evaluation import prepare
-from tsprune.models import Forecaster, SamplingForecaster, bundled_names
+from tsprune.models import Forecaster, SamplingForecaster
 from tsprune.sweep import run
 
 BOLT, DECODER_ONLY = 3.5, 1.6
@@ -68,10 +68,10 @@ def main() -> int:
     options = arguments(__doc__ or "")
     print(machine())
     windows, same = suite(options.windows), True
-    for name in bundled_names():
+    for name in options.models:
         model = tsprune.load(f"bundled:{name}", device="cpu")
         singles = [Ablation((c,)) for c in model.anatomy.components() if c.kind in ("head", "mlp")]
-        same &= compare(model, windows, singles)
+        same &= compare(model, windows, singles[:: options.every])
     return int(not same)
 
 

@@ -67,11 +67,8 @@ def test_batches_partition_the_windows(
 
 def test_batches_by_hand() -> None:
     """Two configurations of horizon 5 in turns with one of horizon 3; 300 is less than half of 700."""
-    suite = [
-        configuration([400, 700], 5),
-        configuration([200], 3, 1e4),
-        configuration([300, 700, 20], 5, 1e5),
-    ]
+    last = configuration([300, 700, 20], 5, 1e5)
+    suite = [configuration([400, 700], 5), configuration([200], 3, 1e4), last]
     found = shared_batches(suite, context_length=1000, batch_size=64)
     assert [lengths_of(batch) for batch in found] == [[700, 700, 400], [300], [20], [200]]
     assert [batch.horizon for batch in found] == [5, 5, 5, 3]

@@ -105,7 +105,7 @@ def test_configurations_of_one_horizon_share_batches_and_nothing_else() -> None:
     ]
     model = LastValue(refuses=13)
     frame = evaluate(model, Suite("s", tuple(configurations)), batch_size=64)
-    assert model.seen[:2] == [30, 9]  # "a" and "c" together
+    assert model.seen[:5] == [10, 9, 5, 3, 2]  # "a" and "c" together
     assert frame["configuration"].tolist() == ["a", "b", "c"]
     assert frame["windows"].tolist() == [3, 2, 1]
     untimed = [column for column in frame.columns if not column.startswith("seconds")]
