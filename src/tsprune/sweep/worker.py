@@ -158,7 +158,7 @@ def _scored(
     """Scores by number of the configuration; windows whose clean forecast is not finite are left out."""
     statistics = truth.statistics(forecast)
     distances = spearman_distance(forecast.median, clean.median)
-    finite = np.isfinite(clean.quantiles).all(axis=(1, 2))
+    finite = np.asarray(np.isfinite(clean.quantiles).all(axis=(1, 2)))
     scores = {}
     for number, places in batch.members.items():
         chosen = places[finite[places]]
