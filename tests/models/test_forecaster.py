@@ -6,12 +6,16 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
+from chronos.utils import left_pad_and_stack_1D
+from hypothesis import given
+from hypothesis import strategies as st
 from numpy.typing import ArrayLike
 
 from tests.tiny import TINY
 from tsprune.errors import TspruneError
 from tsprune.models import Forecaster, load
-from tsprune.models.forecaster import Forecast, checked_contexts
+from tsprune.models.forecaster import Forecast, checked_contexts, padded
 
 
 @pytest.fixture(scope="module", params=["tiny-chronos-bolt", "tiny-timesfm"])
@@ -74,3 +78,10 @@ def test_checked_contexts_are_float32_and_as_given() -> None:
 def test_the_median_is_where_the_levels_say() -> None:
     quantiles = np.arange(12, dtype=np.float32).reshape(2, 3, 2)
     np.testing.assert_array_equal(Forecast(quantiles, (0.2, 0.5, 0.7)).median, [[2, 3], [8, 9]])
+
+
+@given(st.lists(st.lists(st.floats(-9, 9, width=32), min_size=1, max_size=9), min_size=1, max_size=5))
+def test_padding_is_upstreams(lists: list[list[float]]) -> None:
+    series = [np.array(values, dtype=np.float32) for values in lists]
+    expected = left_pad_and_stack_1D([torch.from_numpy(values) for values in series])
+    np.testing.assert_array_equal(padded(series), expected.numpy())

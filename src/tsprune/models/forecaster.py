@@ -254,7 +254,21 @@ def checked_contexts(contexts: Sequence[ArrayLike], horizon: int) -> list[NDArra
             raise TspruneError(f"series {index} has {array.ndim} dimensions; pass one series per context")
         if array.size == 0:
             raise TspruneError(f"series {index} is empty; a forecast needs at least one observed value")
-        if not np.isfinite(array).any():
+        # the last value first: almost always that is all there is to look at
+        if not (np.isfinite(array[-1]) or np.isfinite(array).any()):
             raise TspruneError(f"series {index} has no observed value (all NaN); leave it out")
         arrays.append(array)
     return arrays
+
+
+def padded(series: Sequence[NDArray[np.float32]]) -> NDArray[np.float32]:
+    """Series of unlike lengths as one array [B, longest], with NaN in front of the shorter ones.
+
+    Upstream's Chronos pipelines do the same to a list, one series at a time, which takes longer than a
+    small model's decoder.
+    """
+    longest = max(map(len, series))
+    array = np.full((len(series), longest), np.nan, dtype=np.float32)
+    for row, values in zip(array, series, strict=True):
+        row[longest - len(values) :] = values
+    return array
