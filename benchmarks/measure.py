@@ -82,7 +82,10 @@ def suffix_limit(model: Forecaster, windows: Suite, ablations: Sequence[Ablation
     """
     whole = left = 0.0
     for batch in shared_batches(
-        windows.configurations, context_length=model.context_length, batch_size=BATCH_SIZE
+        windows.configurations,
+        context_length=model.context_length,
+        batch_size=BATCH_SIZE,
+        prefix_steps=model.prefix_steps,
     ):
         runs = [_clocked(model, batch.contexts, batch.horizon) for _ in range(repeats)]
         seconds, reached, projections = min(runs, key=lambda run: run[0])

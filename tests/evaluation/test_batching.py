@@ -42,12 +42,14 @@ def lengths_of(batch: Batch) -> list[int]:
     ),
     st.integers(1, 500),
     st.integers(1, 9),
+    st.sampled_from([1, 4, 5]),
 )
 def test_batches_partition_the_windows(
-    suite: list[tuple[list[int], int]], context_length: int, batch_size: int
+    suite: list[tuple[list[int], int]], context_length: int, batch_size: int, prefix_steps: int
 ) -> None:
     configurations = [configuration(lengths, horizon, 1e5 * i) for i, (lengths, horizon) in enumerate(suite)]
-    found = shared_batches(configurations, context_length=context_length, batch_size=batch_size)
+    sizes = {"context_length": context_length, "batch_size": batch_size, "prefix_steps": prefix_steps}
+    found = shared_batches(configurations, **sizes)
     windows = [window for b in found for window in zip(b.configurations, b.rows, strict=True)]
     expected = [(n, row) for n, (lengths, _) in enumerate(suite) for row, m in enumerate(lengths) if m]
     assert sorted(windows) == expected
@@ -57,10 +59,13 @@ def test_batches_partition_the_windows(
         assert lengths_of(batch) == sorted(lengths_of(batch), reverse=True)
         assert max(shortest, 128) >= longest / 2
         for number, row, view in zip(batch.configurations, batch.rows, batch.views, strict=True):
-            assert configurations[number].horizon == batch.horizon
             np.testing.assert_array_equal(view, configurations[number].contexts[row][-context_length:])
-    for before, after in itertools.pairwise(found):
-        if before.horizon == after.horizon:  # the next one starts only where it must
+        own = [configurations[number].horizon for number in batch.configurations]
+        assert batch.horizons.tolist() == own
+        assert max(own) == batch.horizon
+        assert prefix_steps == 5 or len(set(own)) == 1
+    for before, after in itertools.pairwise(found):  # the next one starts only where it must
+        if max(before.horizon, prefix_steps) == max(after.horizon, prefix_steps):
             too_long = max(lengths_of(after)[0], 128) < lengths_of(before)[0] / 2
             assert len(before) == batch_size or too_long
 
@@ -78,6 +83,13 @@ def test_batches_by_hand() -> None:
     # cut to 200 steps, all but the last are of one length; 20 steps cost as much as 128
     cut = shared_batches(suite, context_length=200, batch_size=64)
     assert [lengths_of(batch) for batch in cut] == [[200, 200, 200, 200, 20], [200]]
+    # one pass gives five steps: the configuration of horizon 3 needs no batch of its own
+    together = shared_batches(suite, context_length=1000, batch_size=64, prefix_steps=5)
+    assert [lengths_of(batch) for batch in together] == [[700, 700, 400], [300, 200], [20]]
+    assert together[1].horizons.tolist() == [5, 3]
+    assert {h: places.tolist() for h, places in together[1].members_by_horizon.items()} == {3: [1], 5: [0]}
+    wanted = together[1].wanted(np.zeros((2, 9, 5)))
+    assert wanted[:, 0].tolist() == [[True] * 5, [True, True, True, False, False]]
     alone = batches(last, context_length=1000, batch_size=64)
     assert [batch.rows.tolist() for batch in alone] == [[1], [0], [2]]
     assert {int(number) for batch in alone for number in batch.configurations} == {0}

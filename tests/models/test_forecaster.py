@@ -85,3 +85,13 @@ def test_padding_is_upstreams(lists: list[list[float]]) -> None:
     series = [np.array(values, dtype=np.float32) for values in lists]
     expected = left_pad_and_stack_1D([torch.from_numpy(values) for values in series])
     np.testing.assert_array_equal(padded(series), expected.numpy())
+
+
+def test_short_horizons_are_the_beginning_of_the_longest(model: Forecaster) -> None:
+    """What lets windows of unlike horizons be forecast together."""
+    contexts = [np.sin(np.arange(n)) + n for n in (50, 33, 9)]
+    longest = model.forecast(contexts, model.prefix_steps)
+    assert model.prefix_steps > 1
+    for horizon in (1, model.prefix_steps // 2, model.prefix_steps - 1):
+        quantiles = model.forecast(contexts, horizon).quantiles
+        np.testing.assert_array_equal(quantiles, longest.quantiles[:, :, :horizon])

@@ -148,7 +148,7 @@ def test_a_lost_node_and_an_interrupt_lose_nothing(tmp_path: Path) -> None:
 def test_split_units_are_the_same_work(workers: int) -> None:
     model = tiny("tiny-timesfm")
     cells = ablations(model) + list(unit_ablations(model, "attention").values())
-    plan = make_plan(model, small_suite(), cells, batch_size=2)
+    plan = make_plan(Counting(model), small_suite(), cells, batch_size=2)
     parts = split_units(plan, workers)
     for unit in plan.units():
         of_unit = [part for part in parts if part.batch == unit.batch]

@@ -146,6 +146,23 @@ def test_configurations_of_one_horizon_share_forecasts() -> None:
     }
 
 
+def test_horizons_of_one_pass_share_forecasts_and_are_scored_apart() -> None:
+    model = tiny("tiny-timesfm")
+    same_lengths = [configuration(f"{h}/D/short", [40, 40, 40], horizon=h) for h in (5, 11)]
+    suite = Suite("two", tuple(same_lengths))
+    head = Ablation(model.anatomy.select("stack.0.self.head.0"))
+    counting = Counting(model)
+    counting.prefix_steps = model.prefix_steps
+    together = run(counting, suite, [head], keep=[head], batch_size=6)
+    assert counting.calls == 2
+    apart = run(Counting(model), suite, [head], keep=[head], batch_size=6)
+    assert_equal(together, apart, exactly=False)
+    for (_, name), forecast in together.forecasts.items():
+        horizon = int(name.split("/")[0])
+        assert forecast.quantiles.shape == (3, 9, horizon)
+        np.testing.assert_allclose(forecast.quantiles, apart.forecasts[head, name].quantiles, rtol=1e-4)
+
+
 def test_the_clean_scores_are_those_of_evaluate(model: Forecaster) -> None:
     suite = shared_suite()
     frame = evaluate(model, suite, batch_size=3).set_index("configuration")
@@ -164,10 +181,10 @@ def test_shared_preparation_changes_nothing(model: Forecaster) -> None:
 
 
 def test_kept_forecasts_are_the_models_own(model: Forecaster) -> None:
-    suite = small_suite()
+    (first, _) = small_suite().configurations
+    suite = Suite("one", (first,))
     result = run(model, suite, some_ablations(model)[:1], keep=[CLEAN], batch_size=64)
-    assert [key[0] for key in result.forecasts] == [CLEAN, CLEAN]
-    (first, _) = suite.configurations
+    assert [key[0] for key in result.forecasts] == [CLEAN]
     order = np.argsort([-min(len(x), model.context_length) for x in first.contexts], kind="stable")
     direct = model.forecast([first.contexts[row][-model.context_length :] for row in order], first.horizon)
     kept = result.forecasts[CLEAN, first.name].quantiles

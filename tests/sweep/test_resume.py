@@ -299,7 +299,7 @@ def test_the_table_lists_what_failed(tmp_path: Path) -> None:
 
 def test_a_batch_that_does_not_fit_is_halved(tmp_path: Path) -> None:
     """As if it had been two batches, and every forecast counted once."""
-    model, suite = tiny("tiny-timesfm"), small_suite()
+    model, suite = Counting(tiny("tiny-timesfm")), small_suite()
     (mlp,) = unit_ablations(model, "mlp", only="stack.1.mlp").values()
     resampled = dataclasses.replace(mlp, mode="resample")
     recorded = reference(model, [np.arange(128.0)])

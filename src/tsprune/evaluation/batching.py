@@ -1,4 +1,4 @@
-"""Which windows are forecast together: windows of one horizon and similar length, whatever they are of.
+"""Which windows are forecast together: those of similar length and horizon, whatever they are of.
 
 A forecast of a few windows costs little less than one of many, so windows of several configurations
 share batches. What a model answers depends on its batch: to rounding in every family (sums of another
@@ -33,17 +33,22 @@ class Batch:
 
     configurations : int64 [B], the number of the configuration that each window is of
     rows : int64 [B], which window of that configuration it is
-    horizon : of all of them
+    horizons : int64 [B], steps to forecast of each
     views : their histories, cut to the context length; not to be written to
     """
 
     configurations: Rows
     rows: Rows
-    horizon: int
+    horizons: Rows
     views: tuple[NDArray[np.float32], ...]
 
     def __len__(self) -> int:
         return len(self.rows)
+
+    @property
+    def horizon(self) -> int:
+        """Steps that all of them are forecast for: the most."""
+        return int(self.horizons.max())
 
     @property
     def contexts(self) -> list[NDArray[np.float32]]:
@@ -59,6 +64,16 @@ class Batch:
         }
 
     @cached_property
+    def members_by_horizon(self) -> dict[int, Rows]:
+        """Each horizon -> places of its windows in the batch, ascending."""
+        return {int(h): np.flatnonzero(self.horizons == h) for h in np.unique(self.horizons)}
+
+    def wanted(self, forecasts: NDArray[np.floating]) -> NDArray[np.bool_]:
+        """[B, 1, H], which steps of forecasts [B, Q, H] are within the windows' own horizons."""
+        steps: NDArray[np.bool_] = np.arange(forecasts.shape[-1]) < self.horizons[:, None, None]
+        return steps
+
+    @cached_property
     def fingerprint(self) -> str:
         """SHA-256 of what a model is given: the horizon, and the histories in their order."""
         digest = hashlib.sha256(f"{self.horizon}".encode())
@@ -71,7 +86,7 @@ class Batch:
         """The windows at some places, in that order."""
         chosen = [int(place) for place in places]
         views = tuple(self.views[place] for place in chosen)
-        return Batch(self.configurations[chosen], self.rows[chosen], self.horizon, views)
+        return Batch(self.configurations[chosen], self.rows[chosen], self.horizons[chosen], views)
 
 
 def batches(configuration: Configuration, *, context_length: int, batch_size: int) -> list[Batch]:
@@ -80,9 +95,11 @@ def batches(configuration: Configuration, *, context_length: int, batch_size: in
 
 
 def shared_batches(
-    configurations: Sequence[Configuration], *, context_length: int, batch_size: int
+    configurations: Sequence[Configuration], *, context_length: int, batch_size: int, prefix_steps: int = 1
 ) -> list[Batch]:
-    """The windows that can be forecast, in batches of one horizon and similar length.
+    """The windows that can be forecast, in batches of like horizon and similar length.
+
+    prefix_steps : horizons up to this many steps count as one, see `Forecaster.prefix_steps`
 
     Horizons are in the order of the configurations, the windows of a horizon longest first. Every
     window is in exactly one batch but for those that `unforecastable` lists. In a batch, the shortest
@@ -97,7 +114,7 @@ def shared_batches(
         )
     by_horizon: dict[int, list[tuple[int, int]]] = {}
     for number, configuration in enumerate(configurations):
-        windows = by_horizon.setdefault(configuration.horizon, [])
+        windows = by_horizon.setdefault(max(configuration.horizon, prefix_steps), [])
         left_out = {row for row, _ in unforecastable(configuration, context_length)}
         windows += [(number, row) for row in range(len(configuration)) if row not in left_out]
 
@@ -106,14 +123,15 @@ def shared_batches(
         return min(len(configurations[number].contexts[row]), context_length)
 
     found = []
-    for horizon, windows in by_horizon.items():
+    for windows in by_horizon.values():
         # longest first: what does not fit into memory fails at once, and estimates of the rest are safe
         windows.sort(key=lambda window: -length(window))
         for part in _parts([length(window) for window in windows], batch_size):
             chosen = windows[part]
             numbers, rows = np.array(chosen, dtype=np.int64).T
             views = tuple(configurations[n].contexts[row][-context_length:] for n, row in chosen)
-            found.append(Batch(numbers, rows, horizon, views))
+            horizons = np.array([configurations[n].horizon for n in numbers], dtype=np.int64)
+            found.append(Batch(numbers, rows, horizons, views))
     return found
 
 

@@ -93,12 +93,17 @@ class Prepared:
 
 
 def truth_of(prepared: Sequence[Prepared], batch: Batch) -> Truth:
-    """What forecasts of a batch are measured by; the numbers in `batch` are those of `prepared`."""
-    windows = list(zip(batch.configurations, batch.rows, strict=True))
-    return Truth(
-        np.stack([prepared[number].configuration.targets[row] for number, row in windows]),
-        np.array([prepared[number].season_errors[row] for number, row in windows]),
-    )
+    """What forecasts of a batch are measured by; the numbers in `batch` are those of `prepared`.
+
+    Steps after a window's own horizon are unknown: they do not count.
+    """
+    targets = np.full((len(batch), batch.horizon), np.nan, dtype=np.float32)
+    season_errors = np.empty(len(batch))
+    for number, places in batch.members.items():
+        of, rows = prepared[number], batch.rows[places]
+        targets[places, : of.configuration.horizon] = of.configuration.targets[rows]
+        season_errors[places] = of.season_errors[rows]
+    return Truth(targets, season_errors)
 
 
 def _from_samples(
@@ -152,6 +157,12 @@ class ModelStatistics:
     seconds_scoring: float
 
 
+def finite_windows(forecast: Forecast, batch: Batch) -> NDArray[np.bool_]:
+    """Which windows of a batch have a finite forecast over their own horizon, [B]."""
+    quantiles = forecast.quantiles
+    return np.asarray((np.isfinite(quantiles) | ~batch.wanted(quantiles)).all(axis=(1, 2)))
+
+
 def forecast_statistics(
     model: Predictor,
     prepared: Sequence[Prepared],
@@ -167,7 +178,12 @@ def forecast_statistics(
     """
     configurations = [p.configuration for p in prepared]
     gathered = [_Gathered(unforecastable(c, model.context_length)) for c in configurations]
-    pending = shared_batches(configurations, context_length=model.context_length, batch_size=batch_size)
+    pending = shared_batches(
+        configurations,
+        context_length=model.context_length,
+        batch_size=batch_size,
+        prefix_steps=getattr(model, "prefix_steps", 1),  # baselines need not say
+    )
     while pending:
         batch = pending.pop(0)
         contexts = batch.contexts
@@ -185,7 +201,7 @@ def forecast_statistics(
             for number, places in batch.members.items():
                 gathered[number].seconds_forward += forecasting * len(places) / len(batch)
         start = time.perf_counter()
-        finite = np.asarray(np.isfinite(forecast.quantiles).all(axis=(1, 2)))
+        finite = finite_windows(forecast, batch)
         statistics = truth_of(prepared, batch).statistics(forecast)
         scoring = time.perf_counter() - start
         for number, places in batch.members.items():
@@ -232,7 +248,7 @@ def evaluate(
 ) -> pd.DataFrame:
     """Scores a model on every configuration of a suite.
 
-    Windows of one horizon are forecast together, whichever configuration they are of; so scores of a
+    Windows of like horizons are forecast together, whichever configuration they are of; so scores of a
     part of a suite may differ in their last bits (see `tsprune.evaluation.batching`).
 
     model : a Forecaster, anything that forecasts like one (a Predictor), or "seasonal-naive"

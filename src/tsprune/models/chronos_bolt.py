@@ -37,7 +37,7 @@ class ChronosBolt(T5Forecaster):
         )
         self.context_length = model.chronos_config.context_length
         self.levels = tuple(model.chronos_config.quantiles)
-        self.readout_horizon = model.chronos_config.prediction_length
+        self.readout_horizon = self.prefix_steps = model.chronos_config.prediction_length
 
     def forecast(self, contexts: Sequence[ArrayLike], horizon: int) -> Forecast:
         series = torch.from_numpy(padded(checked_contexts(contexts, horizon)))

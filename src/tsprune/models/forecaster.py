@@ -98,6 +98,8 @@ class Forecaster(ABC):
     reference_horizon : steps that reference activations are recorded over; many where the horizon
         is part of the sequence that the network sees
     readout_horizon : steps that one pass of the network forecasts, over which `readout` has gradients
+    prefix_steps : a forecast of up to this many steps is the beginning of one of this many steps, to the
+        last bit, so that windows of unlike horizons can be forecast together
     origin : of a pruned model, what it was made from and what was removed
     licence_note : for the card of a pruned model
     """
@@ -110,6 +112,7 @@ class Forecaster(ABC):
     upstream: object
     reference_horizon: int = 1
     readout_horizon: int = 1
+    prefix_steps: int = 1
     origin: Origin | None = None
     licence_note: str = "The licence of the original checkpoint applies to this one, too."
 

@@ -87,8 +87,8 @@ def run(
     device : kind of device ("cpu", "cuda") the executor forecasts on; None if it is the model's
     memory : bytes that the records of a clean pass may hold; with less, more is computed again
 
-    Where a batch does not fit into memory it is halved (see `Worker.outcome`). Windows of one
-    horizon share batches, whichever configuration they are of (`tsprune.evaluation.batching`).
+    Where a batch does not fit into memory it is halved (see `Worker.outcome`). Windows of like
+    horizons share batches, whichever configuration they are of (`tsprune.evaluation.batching`).
 
     Raises TspruneError for a suite of which no window can be forecast.
     """

@@ -141,7 +141,12 @@ def make_plan(
     cells = tuple(dict.fromkeys((CLEAN, *ablations)))
     ready = tuple(prepared or [prepare(configuration) for configuration in suite.configurations])
     configurations = [p.configuration for p in ready]
-    work = shared_batches(configurations, context_length=model.context_length, batch_size=batch_size)
+    work = shared_batches(
+        configurations,
+        context_length=model.context_length,
+        batch_size=batch_size,
+        prefix_steps=model.prefix_steps,
+    )
     plan = SweepPlan(cells, ready, tuple(work), "", {}, {}, {})
     if store is None:
         return plan

@@ -18,7 +18,7 @@ import torch
 from tsprune.ablation import Ablation, applied
 from tsprune.capture import Reference
 from tsprune.errors import TspruneError
-from tsprune.evaluation import Batch, Truth, spearman_distance
+from tsprune.evaluation import Batch, Truth, finite_windows, spearman_distance
 from tsprune.models.checkpoints import one_line
 from tsprune.models.forecaster import Forecast, Forecaster
 from tsprune.replay import MEMORY, Replay, in_parts
@@ -157,13 +157,19 @@ def _scored(
 ) -> dict[int, CellScores]:
     """Scores by number of the configuration; windows whose clean forecast is not finite are left out."""
     statistics = truth.statistics(forecast)
-    distances = spearman_distance(forecast.median, clean.median)
-    finite = np.asarray(np.isfinite(clean.quantiles).all(axis=(1, 2)))
+    distances = np.empty(len(batch))
+    for horizon, places in batch.members_by_horizon.items():
+        medians = (one.median[places, :horizon] for one in (forecast, clean))
+        distances[places] = spearman_distance(*medians)
+    finite = finite_windows(clean, batch)
     scores = {}
     for number, places in batch.members.items():
         chosen = places[finite[places]]
         found = WindowScores(statistics.select(chosen), distances[chosen])
-        kept = Forecast(forecast.quantiles[chosen], forecast.levels) if keep else None
+        kept = None
+        if keep:
+            horizon = int(batch.horizons[places[0]])
+            kept = Forecast(forecast.quantiles[chosen, :, :horizon], forecast.levels)
         scores[number] = CellScores(batch.rows[chosen], found, kept, 0.0)
     return scores
 
