@@ -50,9 +50,10 @@ def compare(model: Forecaster, windows: Suite, singles: list[Ablation]) -> bool:
         print(f"  suffix limit {limit:.2f}: {limit / (slow / fast):.2f} times what was reached (limit 1.25)")
     else:
         outside = share_outside(model, windows)
+        limits = [by_layers(model, singles, share) for share in (0.0, outside)]
         print(
-            f"  by layers alone, all equally long: {by_layers(model, singles, 0):.2f}; but {outside:.0%} of a "
-            f"forward is outside of all blocks, which leaves {by_layers(model, singles, outside):.2f}"
+            f"  limit by layers alone, all equally long: {limits[0]:.2f}; but {outside:.0%} of a forward is "
+            f"outside of all blocks, which leaves {limits[1]:.2f}"
         )
     return same
 
