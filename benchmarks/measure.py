@@ -18,9 +18,9 @@ from torch import nn
 from tsprune.ablation import Ablation
 from tsprune.capture import Point, point_of
 from tsprune.data import Suite, pocket
-from tsprune.evaluation import WindowStatistics, batches
-from tsprune.models import Forecaster
-from tsprune.sweep import SweepResult
+from tsprune.evaluation import WindowStatistics, shared_batches
+from tsprune.models import Forecaster, bundled_names
+from tsprune.sweep import BATCH_SIZE, SweepResult
 
 Result = TypeVar("Result")
 
@@ -32,9 +32,14 @@ def machine() -> str:
 
 
 def arguments(what: str) -> argparse.Namespace:
-    """--windows: the most windows of each configuration (all by default)."""
+    """--windows: the most windows of each configuration; --every: ablations; --models: of the bundled ones.
+
+    Everything is measured by default.
+    """
     parser = argparse.ArgumentParser(description=what)
     parser.add_argument("--windows", type=int, default=None, help="at most so many of each configuration")
+    parser.add_argument("--every", type=int, default=1, help="only every so many-th ablation")
+    parser.add_argument("--models", nargs="*", default=bundled_names(), help="names of bundled checkpoints")
     return parser.parse_args()
 
 
@@ -72,13 +77,17 @@ def suffix_limit(model: Forecaster, windows: Suite, ablations: Sequence[Ablation
     """Forwards by what is left of one when everything before an ablated component is free.
 
     For a network that runs once a forecast (Chronos-Bolt up to its output patch). A clean forward of
-    every configuration's first batch is timed up to each component's `Point`; the rest of it, less the
-    keys and values that a decoder makes of an unchanged encoder output, cannot be saved.
+    every batch is timed up to each component's `Point`; the rest of it, less the keys and values that a
+    decoder makes of an unchanged encoder output, cannot be saved.
     """
     whole = left = 0.0
-    for configuration in windows.configurations:
-        batch = batches(configuration, context_length=model.context_length, batch_size=64)[0]
-        runs = [_clocked(model, batch.contexts, configuration.horizon) for _ in range(repeats)]
+    for batch in shared_batches(
+        windows.configurations,
+        context_length=model.context_length,
+        batch_size=BATCH_SIZE,
+        prefix_steps=model.prefix_steps,
+    ):
+        runs = [_clocked(model, batch.contexts, batch.horizon) for _ in range(repeats)]
         seconds, reached, projections = min(runs, key=lambda run: run[0])
         whole += seconds * len(ablations)
         for ablation in ablations:

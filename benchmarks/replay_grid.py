@@ -55,7 +55,7 @@ def main() -> int:
     options = arguments(__doc__ or "")
     print(machine())
     model, windows = tsprune.load("bundled:chronos-bolt", device="cpu"), suite(options.windows)
-    cells = grid(model)
+    cells = grid(model)[:: options.every]
     prepared = [prepare(configuration) for configuration in windows.configurations]
     run(model, windows, cells[:1], prepared=prepared)  # imports and allocators
     fast, replayed = timed(lambda: run(model, windows, cells, prepared=prepared))
@@ -65,7 +65,7 @@ def main() -> int:
         f"grid of {len(cells)} cells x {len(windows)} windows: plain loop {slow:.1f} s, replay {fast:.1f} s, "
         f"ratio {slow / fast:.1f} (to reach: 12); results {'identical' if same else 'DIFFER'}"
     )
-    each = process_seconds(cells[:: len(cells) // PROCESSES][:PROCESSES], options.windows)
+    each = process_seconds(cells[:: max(1, len(cells) // PROCESSES)][:PROCESSES], options.windows)
     print(
         f"one process per cell: {each:.1f} s each (mean of {PROCESSES}), extrapolated to "
         f"{each * len(cells):.0f} s; ratio {each * len(cells) / fast:.0f} (to reach: 40)"

@@ -11,7 +11,7 @@ from scipy.stats import spearmanr
 import tsprune
 from tsprune.ablation import Ablation
 from tsprune.data import Suite
-from tsprune.models import Forecaster, bundled_names
+from tsprune.models import Forecaster
 from tsprune.scores import screen
 from tsprune.sweep import run
 
@@ -38,7 +38,7 @@ def compare(model: Forecaster, windows: Suite) -> None:
 def main() -> int:
     options = arguments(__doc__ or "")
     print(machine())
-    for name in bundled_names():
+    for name in options.models:
         compare(tsprune.load(f"bundled:{name}", device="cpu"), suite(options.windows))
     return 0
 

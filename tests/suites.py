@@ -50,3 +50,10 @@ def small_suite() -> Suite:
     # longer than the output of the tiny Bolt: an autoregressive forecast
     second = configuration("second/D/short", [40, 0, 52, 64], horizon=11, season=7, owners=[0, 0, 1, 1])
     return Suite("small", (first, second), (("third/D/short", "no series is long enough"),))
+
+
+def shared_suite() -> Suite:
+    """The small suite, and a configuration whose windows share batches with those of its first one."""
+    small = small_suite()
+    third = configuration("third/D/short", [33, 58, 41], horizon=5, season=3)
+    return Suite("shared", (*small.configurations, third))

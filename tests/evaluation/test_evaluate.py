@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -11,20 +12,19 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import ArrayLike, NDArray
+from pandas.testing import assert_frame_equal
 from torch import Tensor, nn
 
 from tsprune.anatomy import Anatomy
 from tsprune.data import Configuration, Suite
 from tsprune.errors import TspruneError
 from tsprune.evaluation import (
-    batches,
     evaluate,
     forecast_statistics,
     geometric_mean_ratios,
     mase,
     prepare,
     seasonal_naive,
-    unforecastable,
 )
 from tsprune.evaluation.evaluate import Prepared
 from tsprune.models.forecaster import Forecast, Forecaster, checked_contexts
@@ -85,30 +85,35 @@ def random_configuration(lengths: Sequence[int], name: str = "x/D/short") -> Con
     return configuration_of([rng.standard_normal(n).astype(np.float32) for n in lengths], name=name)
 
 
-@given(st.lists(st.integers(1, 30), min_size=1, max_size=40), st.integers(1, 20), st.integers(1, 9))
-def test_batches_partition_the_windows(lengths: list[int], context_length: int, batch_size: int) -> None:
-    configuration = random_configuration(lengths)
-    result = batches(configuration, context_length=context_length, batch_size=batch_size)
-    rows = np.concatenate([batch.rows for batch in result])
-    assert sorted(rows) == list(range(len(lengths)))
-    assert all(1 <= len(batch.rows) <= batch_size for batch in result)
-    clipped = [len(context) for batch in result for context in batch.contexts]
-    assert clipped == sorted(clipped, reverse=True)
-    assert clipped == [min(lengths[row], context_length) for row in rows]
-    for batch in result:
-        for row, context in zip(batch.rows, batch.contexts, strict=True):
-            np.testing.assert_array_equal(context, configuration.contexts[row][-context_length:])
-
-
 @given(st.lists(st.integers(1, 30), min_size=1, max_size=12), st.integers(1, 13))
 def test_batching_changes_nothing(lengths: list[int], batch_size: int) -> None:
     prepared = prepare(random_configuration(lengths))
     at_once = prepared.statistics(LastValue(context_length=100).forecast(copies(prepared), 3))
-    batched = forecast_statistics(LastValue(context_length=5), prepared, batch_size=batch_size)
+    (batched,) = forecast_statistics(LastValue(context_length=5), [prepared], batch_size=batch_size)
     assert batched.statistics is not None
     np.testing.assert_array_equal(batched.rows, np.arange(len(lengths)))
     np.testing.assert_array_equal(batched.statistics.scaled_error_sum, at_once.scaled_error_sum)
     np.testing.assert_array_equal(batched.statistics.quantile_loss_sum, at_once.quantile_loss_sum)
+
+
+def test_configurations_of_one_horizon_share_batches_and_nothing_else() -> None:
+    """Every row is what the configuration alone would have, also next to one that is refused."""
+    configurations = [
+        random_configuration([5, 9, 30], "a"),
+        dataclasses.replace(random_configuration([4, 8], "b"), horizon=2, targets=np.ones((2, 2), "f4")),
+        configuration_of([np.array([3, 13], np.float32), np.array([1, 2, 4], np.float32)], name="c"),
+    ]
+    model = LastValue(refuses=13)
+    frame = evaluate(model, Suite("s", tuple(configurations)), batch_size=64)
+    assert model.seen[:5] == [10, 9, 5, 3, 2]  # "a" and "c" together
+    assert frame["configuration"].tolist() == ["a", "b", "c"]
+    assert frame["windows"].tolist() == [3, 2, 1]
+    untimed = [column for column in frame.columns if not column.startswith("seconds")]
+    for index, configuration in enumerate(configurations):
+        alone = evaluate(LastValue(refuses=13), Suite("s", (configuration,)))
+        assert_frame_equal(frame.iloc[[index]].reset_index(drop=True)[untimed], alone[untimed])
+    assert frame.attrs["skipped"] == [("c, window 0", "cannot forecast a thirteen")]
+    assert (frame["seconds_forward"] > 0).all()
 
 
 def copies(prepared: Prepared) -> list[NDArray[np.float32]]:
@@ -155,12 +160,6 @@ def test_what_cannot_be_forecast_is_listed_and_left_out_of_both_sides() -> None:
     ]
     kept = configuration.select(np.array([True, False, False, False, True]))
     assert frame["seasonal_naive_MASE"][0] == mase(prepare(kept).baseline)
-
-
-def test_history_that_is_only_known_before_the_context_is_listed() -> None:
-    configuration = configuration_of([np.array([1, 2, np.nan, np.nan], np.float32)])
-    assert unforecastable(configuration, 2) == [(0, "no observed value in the last 2 steps of its history")]
-    assert unforecastable(configuration, 3) == []
 
 
 def test_a_suite_that_cannot_be_forecast_at_all_is_an_error() -> None:

@@ -6,12 +6,16 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
+from chronos.utils import left_pad_and_stack_1D
+from hypothesis import given
+from hypothesis import strategies as st
 from numpy.typing import ArrayLike
 
 from tests.tiny import TINY
 from tsprune.errors import TspruneError
 from tsprune.models import Forecaster, load
-from tsprune.models.forecaster import Forecast, checked_contexts
+from tsprune.models.forecaster import Forecast, checked_contexts, padded
 
 
 @pytest.fixture(scope="module", params=["tiny-chronos-bolt", "tiny-timesfm"])
@@ -74,3 +78,20 @@ def test_checked_contexts_are_float32_and_as_given() -> None:
 def test_the_median_is_where_the_levels_say() -> None:
     quantiles = np.arange(12, dtype=np.float32).reshape(2, 3, 2)
     np.testing.assert_array_equal(Forecast(quantiles, (0.2, 0.5, 0.7)).median, [[2, 3], [8, 9]])
+
+
+@given(st.lists(st.lists(st.floats(-9, 9, width=32), min_size=1, max_size=9), min_size=1, max_size=5))
+def test_padding_is_upstreams(lists: list[list[float]]) -> None:
+    series = [np.array(values, dtype=np.float32) for values in lists]
+    expected = left_pad_and_stack_1D([torch.from_numpy(values) for values in series])
+    np.testing.assert_array_equal(padded(series), expected.numpy())
+
+
+def test_short_horizons_are_the_beginning_of_the_longest(model: Forecaster) -> None:
+    """What lets windows of unlike horizons be forecast together."""
+    contexts = [np.sin(np.arange(n)) + n for n in (50, 33, 9)]
+    longest = model.forecast(contexts, model.prefix_steps)
+    assert model.prefix_steps > 1
+    for horizon in (1, model.prefix_steps // 2, model.prefix_steps - 1):
+        quantiles = model.forecast(contexts, horizon).quantiles
+        np.testing.assert_array_equal(quantiles, longest.quantiles[:, :, :horizon])

@@ -29,7 +29,7 @@ from tsprune.pruning.heads_at import (
 from tsprune.pruning.strategies import ordered
 from tsprune.scores import rank
 from tsprune.sweep import CLEAN, SweepResult, run
-from tsprune.sweep.engine import WindowScores
+from tsprune.sweep.result import WindowScores
 
 some = settings(max_examples=40, deadline=None)
 MODELS = ["tiny-chronos-bolt", "tiny-timesfm"]

@@ -11,15 +11,15 @@ import numpy as np
 import pytest
 from numpy.typing import ArrayLike
 
-from tests.suites import configuration, small_suite, tiny
+from tests.suites import configuration, shared_suite, small_suite, tiny
 from tests.tiny import pristine, spread
 from tsprune.ablation import Ablation
 from tsprune.data import Suite
 from tsprune.errors import TspruneError
-from tsprune.evaluation import WindowStatistics, prepare
+from tsprune.evaluation import WindowStatistics, crps, evaluate, mase, prepare
 from tsprune.models import Forecast, Forecaster
 from tsprune.sweep import CLEAN, SweepResult, run
-from tsprune.sweep.engine import WindowScores
+from tsprune.sweep.result import WindowScores
 
 MODELS = ["tiny-chronos-bolt", "tiny-timesfm"]
 
@@ -65,7 +65,7 @@ def assert_equal(a: SweepResult, b: SweepResult, *, exactly: bool = True) -> Non
 def test_replay_changes_nothing(model: Forecaster) -> None:
     ablations = some_ablations(model)
     results = [
-        run(model, small_suite(), ablations, batch_size=3, replay=replay, keep=[CLEAN, ablations[0]])
+        run(model, shared_suite(), ablations, batch_size=3, replay=replay, keep=[CLEAN, ablations[0]])
         for replay in (True, False)
     ]
     assert_equal(*results)
@@ -75,7 +75,7 @@ def test_replay_changes_nothing(model: Forecaster) -> None:
 
 def test_batches_keep_every_score_with_its_window(model: Forecaster) -> None:
     ablations = some_ablations(model)[:2]
-    one, many = (run(model, small_suite(), ablations, batch_size=size) for size in (1, 64))
+    one, many = (run(model, shared_suite(), ablations, batch_size=size) for size in (1, 64))
     assert_equal(one, many, exactly=False)
 
 
@@ -134,6 +134,45 @@ def test_equal_ablations_are_forecast_once() -> None:
     assert seen == [(1, 4), (2, 4), (3, 4), (4, 4)]
 
 
+def test_configurations_of_one_horizon_share_forecasts() -> None:
+    counting, suite = Counting(tiny("tiny-timesfm")), shared_suite()
+    head = Ablation(counting.anatomy.select("stack.0.self.head.0"))
+    result = run(counting, suite, [head], batch_size=4)
+    assert counting.calls == 2 * (2 + 1)  # 5 + 3 windows of horizon 5, and 3 of horizon 11
+    assert {name: rows.tolist() for name, rows in result.rows.items()} == {
+        "first/D/short": [0, 1, 2, 3, 4],
+        "second/D/short": [0, 2, 3],
+        "third/D/short": [0, 1, 2],
+    }
+
+
+def test_horizons_of_one_pass_share_forecasts_and_are_scored_apart() -> None:
+    model = tiny("tiny-timesfm")
+    same_lengths = [configuration(f"{h}/D/short", [40, 40, 40], horizon=h) for h in (5, 11)]
+    suite = Suite("two", tuple(same_lengths))
+    head = Ablation(model.anatomy.select("stack.0.self.head.0"))
+    counting = Counting(model)
+    counting.prefix_steps = model.prefix_steps
+    together = run(counting, suite, [head], keep=[head], batch_size=6)
+    assert counting.calls == 2
+    apart = run(Counting(model), suite, [head], keep=[head], batch_size=6)
+    assert_equal(together, apart, exactly=False)
+    for (_, name), forecast in together.forecasts.items():
+        horizon = int(name.split("/")[0])
+        assert forecast.quantiles.shape == (3, 9, horizon)
+        np.testing.assert_allclose(forecast.quantiles, apart.forecasts[head, name].quantiles, rtol=1e-4)
+
+
+def test_the_clean_scores_are_those_of_evaluate(model: Forecaster) -> None:
+    suite = shared_suite()
+    frame = evaluate(model, suite, batch_size=3).set_index("configuration")
+    scores = run(model, suite, [], batch_size=3).scores[CLEAN]
+    assert set(frame.index) == set(scores)
+    for name, one in scores.items():
+        assert mase(one.statistics) == frame.loc[name, "MASE"]
+        assert crps(one.statistics) == frame.loc[name, "CRPS"]
+
+
 def test_shared_preparation_changes_nothing(model: Forecaster) -> None:
     suite = small_suite()
     prepared = [prepare(c) for c in suite.configurations]
@@ -142,10 +181,10 @@ def test_shared_preparation_changes_nothing(model: Forecaster) -> None:
 
 
 def test_kept_forecasts_are_the_models_own(model: Forecaster) -> None:
-    suite = small_suite()
+    (first, _) = small_suite().configurations
+    suite = Suite("one", (first,))
     result = run(model, suite, some_ablations(model)[:1], keep=[CLEAN], batch_size=64)
-    assert [key[0] for key in result.forecasts] == [CLEAN, CLEAN]
-    (first, _) = suite.configurations
+    assert [key[0] for key in result.forecasts] == [CLEAN]
     order = np.argsort([-min(len(x), model.context_length) for x in first.contexts], kind="stable")
     direct = model.forecast([first.contexts[row][-model.context_length :] for row in order], first.horizon)
     kept = result.forecasts[CLEAN, first.name].quantiles

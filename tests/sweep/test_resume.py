@@ -18,7 +18,7 @@ import torch
 from numpy.typing import ArrayLike
 from pandas.testing import assert_frame_equal
 
-from tests.suites import small_suite, tiny
+from tests.suites import shared_suite, small_suite, tiny
 from tests.sweep.test_engine import Counting, assert_equal, some_ablations
 from tests.tiny import TINY
 from tsprune import reference, study
@@ -79,6 +79,42 @@ def test_only_what_is_missing_is_computed(tmp_path: Path) -> None:
         run(model, suite, heads[:3], batch_size=2, store=store)
         assert model.calls == before + 2 * (1 + 3)
         assert len(store.frame()) == 2 * 6 + 2 * 4 + 4
+
+
+def test_a_configuration_in_other_company_is_another_cell(tmp_path: Path) -> None:
+    """Its forecasts may differ in their last bits; one that shares no batch is not computed again."""
+    model, whole = Counting(tiny("tiny-timesfm")), shared_suite()
+    heads = list(unit_ablations(model, "head").values())[:2]
+    part = Suite("part", whole.configurations[1:])
+    with Store(tmp_path / "s") as store:
+        run(model, part, heads, batch_size=4, store=store)
+        assert model.calls == (1 + 1) * 3
+        run(model, whole, heads, batch_size=4, store=store)
+        assert model.calls == (1 + 1) * 3 + 2 * 3  # the two batches of horizon 5
+        assert len(store.frame()) == (2 + 3 - 1) * 3
+        # the same windows in other company are the same row of a leaderboard
+        names = store.leaderboard({"ablation": "none"})["configuration"].tolist()
+        assert sorted(names) == ["first/D/short", "second/D/short", "third/D/short"]
+        assert_equal(
+            run(model, part, heads, batch_size=4, store=store), run(model, part, heads, batch_size=4)
+        )
+
+
+def test_of_a_shared_batch_only_missing_cells_are_added(tmp_path: Path) -> None:
+    model, suite = Counting(tiny("tiny-timesfm")), shared_suite()
+    heads = list(unit_ablations(model, "head").values())[:2]
+    expected = run(model, suite, heads, batch_size=4, store=tmp_path / "s")
+    database = sqlite3.connect(tmp_path / "s")
+    lost = "configuration = 'third/D/short' AND ablation = 'stack.0.self.head.1'"
+    with database:
+        database.execute(f"DELETE FROM cells WHERE {lost}")
+        database.execute("UPDATE cells SET finished = 'before'")
+    model.calls = 0
+    assert_equal(run(model, suite, heads, batch_size=4, store=tmp_path / "s"), expected)
+    assert model.calls == 2 * 2  # two batches, each clean and ablated
+    new = database.execute("SELECT configuration, ablation FROM cells WHERE finished != 'before'").fetchall()
+    database.close()
+    assert new == [("third/D/short", "stack.0.self.head.1")]
 
 
 def test_kept_forecasts_are_made_up_for(tmp_path: Path) -> None:
@@ -251,10 +287,10 @@ def test_the_table_lists_what_failed(tmp_path: Path) -> None:
         model, suite, "mlp", mode="resample", reference=short_reference(model), store=tmp_path / "s"
     )
     assert frame["mase_change"].isna().all()
-    assert [what for what, _ in frame.attrs["failed"]][:2] == [
-        "stack.0.mlp on first/D/short",
-        "stack.1.mlp on first/D/short",
-    ]
+    names = [c.name for c in suite.configurations]
+    expected = {f"{address} on {name}" for address in frame["address"] for name in names}
+    assert {what for what, _ in frame.attrs["failed"]} == expected
+    assert len(frame.attrs["failed"]) == len(expected)
     assert sweep(model, suite, "mlp").attrs["failed"] == []
 
 
@@ -263,7 +299,7 @@ def test_the_table_lists_what_failed(tmp_path: Path) -> None:
 
 def test_a_batch_that_does_not_fit_is_halved(tmp_path: Path) -> None:
     """As if it had been two batches, and every forecast counted once."""
-    model, suite = tiny("tiny-timesfm"), small_suite()
+    model, suite = Counting(tiny("tiny-timesfm")), small_suite()
     (mlp,) = unit_ablations(model, "mlp", only="stack.1.mlp").values()
     resampled = dataclasses.replace(mlp, mode="resample")
     recorded = reference(model, [np.arange(128.0)])

@@ -43,6 +43,7 @@ KEY = CellKey(
     ablation=Ablation((HEAD,), "resample", 3),
     configuration="first/D/short",
     windows="b" * 64,
+    batches="e" * 64,
     protocol=json.dumps({"batch_size": 64, "dtype": "float32"}),
     reference="c" * 64,
 )
@@ -91,6 +92,7 @@ keys = st.builds(
     ),
     configuration=st.text(max_size=3),
     windows=st.text(max_size=3),
+    batches=st.text(max_size=3),
     protocol=st.text(max_size=3),
     reference=st.text(max_size=3),
     version=st.integers(1, 3),
@@ -102,7 +104,7 @@ def meaning(key: CellKey) -> tuple[object, ...]:
     mode = key.ablation.mode
     seed = key.ablation.seed if mode == "resample" else None
     reference = key.reference if mode != "zero" else None
-    rest = (key.checkpoint, key.configuration, key.windows, key.protocol, key.version)
+    rest = (key.checkpoint, key.configuration, key.windows, key.batches, key.protocol, key.version)
     return (key.ablation.components, mode, seed, reference, *rest)
 
 
@@ -117,9 +119,10 @@ def test_digests_are_equal_exactly_if_everything_that_matters_is(a: CellKey, b: 
         {"checkpoint": "d" * 64},
         {"configuration": "second/D/short"},
         {"windows": "d" * 64},
+        {"batches": "d" * 64},
         {"protocol": json.dumps({"batch_size": 63, "dtype": "float32"})},
         {"reference": "d" * 64},
-        {"version": 2},
+        {"version": KEY.version + 1},
         {"ablation": Ablation((HEAD,), "resample", 4)},
         {"ablation": Ablation((HEAD,), "mean", 3)},
         {"ablation": Ablation((MLP,), "resample", 3)},

@@ -1,15 +1,16 @@
 """Windows to forecasts to metrics to aggregates."""
 
+from tsprune.evaluation.batching import Batch, batches, shared_batches, unforecastable
 from tsprune.evaluation.evaluate import (
-    Batch,
     ModelStatistics,
     Prepared,
-    batches,
+    Truth,
     evaluate,
+    finite_windows,
     forecast_statistics,
     geometric_mean_ratios,
     prepare,
-    unforecastable,
+    truth_of,
 )
 from tsprune.evaluation.leaderboard import write_all_results
 from tsprune.evaluation.metrics import (
@@ -27,10 +28,12 @@ __all__ = [
     "Batch",
     "ModelStatistics",
     "Prepared",
+    "Truth",
     "WindowStatistics",
     "batches",
     "crps",
     "evaluate",
+    "finite_windows",
     "forecast_statistics",
     "geometric_mean_ratios",
     "leaderboard_metrics",
@@ -38,7 +41,9 @@ __all__ = [
     "prepare",
     "seasonal_errors",
     "seasonal_naive",
+    "shared_batches",
     "spearman_distance",
+    "truth_of",
     "unforecastable",
     "window_statistics",
     "write_all_results",

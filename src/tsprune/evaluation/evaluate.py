@@ -1,9 +1,9 @@
 """From a model and a suite to one row of scores per configuration.
 
 1. `prepare` computes once what no model changes: seasonal errors, and Seasonal Naive's statistics.
-2. `batches` puts windows of similar length together, cut to the model's context length.
-3. `forecast_statistics` runs the model over the batches and keeps sums per window, not forecasts.
-4. `evaluate` turns them into metrics and ratios to Seasonal Naive over the same windows.
+2. `forecast_statistics` runs the model over batches of windows (`tsprune.evaluation.batching`) and
+   keeps sums per window, not forecasts.
+3. `evaluate` turns them into metrics and ratios to Seasonal Naive over the same windows.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 
 from tsprune.data.suite import Configuration, Suite
 from tsprune.errors import TspruneError
+from tsprune.evaluation.batching import Batch, Rows, shared_batches, unforecastable
 from tsprune.evaluation.metrics import (
     CRPS_LEVELS,
     INTERVAL_ALPHA,
@@ -33,7 +34,6 @@ if TYPE_CHECKING:
 
     from tsprune.models.forecaster import Forecast, Predictor
 
-Rows = NDArray[np.int64]
 # (configuration, windows done so far, windows of the suite)
 Progress = Callable[[str, int, int], None]
 
@@ -43,6 +43,35 @@ _BASELINE_CHUNK = 512
 
 
 # --- 1. what no model changes --------------------------------------------------------------------
+
+
+@dataclasses.dataclass(frozen=True)
+class Truth:
+    """What forecasts of B windows are measured by.
+
+    targets : float32 [B, H], NaN where unknown
+    season_errors : float64 [B], see `metrics.seasonal_errors`
+    """
+
+    targets: NDArray[np.float32]
+    season_errors: NDArray[np.float64]
+
+    def select(self, places: Sequence[int]) -> Truth:
+        """Of the windows at some places, in that order."""
+        chosen = list(places)
+        return Truth(self.targets[chosen], self.season_errors[chosen])
+
+    def statistics(self, forecast: Forecast) -> WindowStatistics:
+        """Statistics of a forecast of these windows."""
+        mean, interval = _from_samples(forecast)
+        return window_statistics(
+            quantiles=forecast.quantiles,
+            levels=forecast.levels,
+            targets=self.targets,
+            season_errors=self.season_errors,
+            mean=mean,
+            interval=interval,
+        )
 
 
 @dataclasses.dataclass(frozen=True)
@@ -60,15 +89,21 @@ class Prepared:
     def statistics(self, forecast: Forecast, rows: Rows | None = None) -> WindowStatistics:
         """Statistics of a forecast of the windows `rows` (all N by default), in that order."""
         chosen = np.arange(len(self.configuration)) if rows is None else rows
-        mean, interval = _from_samples(forecast)
-        return window_statistics(
-            quantiles=forecast.quantiles,
-            levels=forecast.levels,
-            targets=self.configuration.targets[chosen],
-            season_errors=self.season_errors[chosen],
-            mean=mean,
-            interval=interval,
-        )
+        return Truth(self.configuration.targets[chosen], self.season_errors[chosen]).statistics(forecast)
+
+
+def truth_of(prepared: Sequence[Prepared], batch: Batch) -> Truth:
+    """What forecasts of a batch are measured by; the numbers in `batch` are those of `prepared`.
+
+    Steps after a window's own horizon are unknown: they do not count.
+    """
+    targets = np.full((len(batch), batch.horizon), np.nan, dtype=np.float32)
+    season_errors = np.empty(len(batch))
+    for number, places in batch.members.items():
+        of, rows = prepared[number], batch.rows[places]
+        targets[places, : of.configuration.horizon] = of.configuration.targets[rows]
+        season_errors[places] = of.season_errors[rows]
+    return Truth(targets, season_errors)
 
 
 def _from_samples(
@@ -101,62 +136,7 @@ def prepare(configuration: Configuration) -> Prepared:
     return Prepared(c, season_errors, WindowStatistics.concatenate(parts))
 
 
-# --- 2. batches ----------------------------------------------------------------------------------
-
-
-@dataclasses.dataclass(frozen=True)
-class Batch:
-    """Windows to forecast together.
-
-    rows : int64 [B], which windows of the configuration
-    views : their histories, cut to the context length; not to be written to
-    """
-
-    rows: Rows
-    views: tuple[NDArray[np.float32], ...]
-
-    @property
-    def contexts(self) -> list[NDArray[np.float32]]:
-        """Fresh copies of the histories: upstream code may write to what it is given."""
-        return [np.array(view, dtype=np.float32) for view in self.views]
-
-
-def batches(configuration: Configuration, *, context_length: int, batch_size: int) -> list[Batch]:
-    """The windows that can be forecast in batches of similar length, longest first.
-
-    Every window is in exactly one batch but for those that `unforecastable` lists. Ties keep the
-    configuration's order, so the same arguments give the same batches.
-
-    Raises TspruneError if `context_length` or `batch_size` is below 1.
-    """
-    if context_length < 1 or batch_size < 1:
-        raise TspruneError(
-            f"context length and batch size must be at least 1, not {context_length} and {batch_size}"
-        )
-    left_out = {row for row, _ in unforecastable(configuration, context_length)}
-    rows = np.array([row for row in range(len(configuration)) if row not in left_out], dtype=np.int64)
-    lengths = np.array([min(len(configuration.contexts[row]), context_length) for row in rows])
-    # longest first: what does not fit into memory fails at once, and estimates of the rest are safe
-    ordered = rows[np.argsort(-lengths, kind="stable")] if len(rows) else rows
-    return [
-        Batch(chunk, tuple(configuration.contexts[int(row)][-context_length:] for row in chunk))
-        for chunk in (ordered[start : start + batch_size] for start in range(0, len(ordered), batch_size))
-    ]
-
-
-def unforecastable(configuration: Configuration, context_length: int) -> list[tuple[int, str]]:
-    """(row, reason) of the windows no model can forecast from their last `context_length` steps."""
-    reasons = []
-    for row, context in enumerate(configuration.contexts):
-        visible = context[-context_length:]
-        if len(visible) == 0:
-            reasons.append((row, "no history before the window"))
-        elif not (np.isfinite(visible[-1]) or np.isfinite(visible).any()):
-            reasons.append((row, f"no observed value in the last {len(visible)} steps of its history"))
-    return reasons
-
-
-# --- 3. forecasts to statistics ------------------------------------------------------------------
+# --- 2. forecasts to statistics ------------------------------------------------------------------
 
 
 @dataclasses.dataclass(frozen=True)
@@ -166,69 +146,96 @@ class ModelStatistics:
     rows : int64 [M], ascending, the windows it forecast
     statistics : of those windows, in that order
     skipped : (row, reason) of the others
-    seconds_forward : wall-clock seconds inside `Forecaster.forecast`
+    seconds_forward : wall-clock seconds inside `Forecaster.forecast`, of batches that are shared its part
+    seconds_scoring : likewise, what it took to score them
     """
 
     rows: Rows
     statistics: WindowStatistics | None
     skipped: tuple[tuple[int, str], ...]
     seconds_forward: float
+    seconds_scoring: float
+
+
+def finite_windows(forecast: Forecast, batch: Batch) -> NDArray[np.bool_]:
+    """Which windows of a batch have a finite forecast over their own horizon, [B]."""
+    quantiles = forecast.quantiles
+    return np.asarray((np.isfinite(quantiles) | ~batch.wanted(quantiles)).all(axis=(1, 2)))
 
 
 def forecast_statistics(
     model: Predictor,
-    prepared: Prepared,
+    prepared: Sequence[Prepared],
     *,
     batch_size: int,
-    on_batch: Callable[[int], None] | None = None,
-) -> ModelStatistics:
-    """Runs `model` over a configuration, keeping sums per window only.
+    on_batch: Callable[[Batch], None] | None = None,
+) -> list[ModelStatistics]:
+    """Runs `model` over configurations, keeping sums per window only; one result a configuration.
 
-    on_batch : called after each batch with the number of windows done so far
+    on_batch : called with each batch when it is done
 
     A window the model refuses (TspruneError) or answers with NaN or infinity is listed in `skipped`.
     """
-    configuration = prepared.configuration
-    skipped = unforecastable(configuration, model.context_length)
-    done: list[Rows] = []
-    parts: list[WindowStatistics] = []
-    seconds = 0.0
-    pending = batches(configuration, context_length=model.context_length, batch_size=batch_size)
+    configurations = [p.configuration for p in prepared]
+    gathered = [_Gathered(unforecastable(c, model.context_length)) for c in configurations]
+    pending = shared_batches(
+        configurations,
+        context_length=model.context_length,
+        batch_size=batch_size,
+        prefix_steps=getattr(model, "prefix_steps", 1),  # baselines need not say
+    )
     while pending:
         batch = pending.pop(0)
         contexts = batch.contexts
         start = time.perf_counter()
         try:
-            forecast = model.forecast(contexts, configuration.horizon)
+            forecast = model.forecast(contexts, batch.horizon)
         except TspruneError as error:
-            if len(batch.rows) == 1:
-                skipped.append((int(batch.rows[0]), str(error)))
+            if len(batch) == 1:
+                gathered[int(batch.configurations[0])].skipped.append((int(batch.rows[0]), str(error)))
             else:  # find out which of them it was
-                pending[:0] = [
-                    Batch(batch.rows[i : i + 1], batch.views[i : i + 1]) for i in range(len(batch.rows))
-                ]
+                pending[:0] = [batch.select([place]) for place in range(len(batch))]
             continue
         finally:
-            seconds += time.perf_counter() - start
-        finite = np.asarray(np.isfinite(forecast.quantiles).all(axis=(1, 2)))
-        skipped += [(int(row), "the forecast is not finite") for row in batch.rows[~finite]]
-        done.append(batch.rows[finite])
-        parts.append(prepared.statistics(forecast, batch.rows).select(finite))
+            forecasting = time.perf_counter() - start
+            for number, places in batch.members.items():
+                gathered[number].seconds_forward += forecasting * len(places) / len(batch)
+        start = time.perf_counter()
+        finite = finite_windows(forecast, batch)
+        statistics = truth_of(prepared, batch).statistics(forecast)
+        scoring = time.perf_counter() - start
+        for number, places in batch.members.items():
+            gathered[number].add(batch.rows[places], statistics.select(places), finite[places])
+            gathered[number].seconds_scoring += scoring * len(places) / len(batch)
         if on_batch is not None:
-            on_batch(sum(len(rows) for rows in done))
-    return _assembled(done, parts, skipped, seconds)
+            on_batch(batch)
+    return [one.result() for one in gathered]
 
 
-def _assembled(
-    done: list[Rows], parts: list[WindowStatistics], skipped: list[tuple[int, str]], seconds: float
-) -> ModelStatistics:
-    rows = np.concatenate(done) if done else np.zeros(0, dtype=np.int64)
-    order = np.argsort(rows)
-    statistics = WindowStatistics.concatenate(parts).select(order) if len(rows) else None
-    return ModelStatistics(rows[order], statistics, tuple(sorted(skipped)), seconds)
+@dataclasses.dataclass
+class _Gathered:
+    """What is known of one configuration so far."""
+
+    skipped: list[tuple[int, str]]
+    rows: list[Rows] = dataclasses.field(default_factory=list)
+    parts: list[WindowStatistics] = dataclasses.field(default_factory=list)
+    seconds_forward: float = 0.0
+    seconds_scoring: float = 0.0
+
+    def add(self, rows: Rows, statistics: WindowStatistics, finite: NDArray[np.bool_]) -> None:
+        self.skipped += [(int(row), "the forecast is not finite") for row in rows[~finite]]
+        self.rows.append(rows[finite])
+        self.parts.append(statistics.select(finite))
+
+    def result(self) -> ModelStatistics:
+        rows = np.concatenate(self.rows) if self.rows else np.zeros(0, dtype=np.int64)
+        order = np.argsort(rows)
+        statistics = WindowStatistics.concatenate(self.parts).select(order) if len(rows) else None
+        skipped = tuple(sorted(self.skipped))
+        return ModelStatistics(rows[order], statistics, skipped, self.seconds_forward, self.seconds_scoring)
 
 
-# --- 4. scores -----------------------------------------------------------------------------------
+# --- 3. scores -----------------------------------------------------------------------------------
 
 
 def evaluate(
@@ -241,15 +248,19 @@ def evaluate(
 ) -> pd.DataFrame:
     """Scores a model on every configuration of a suite.
 
+    Windows of like horizons are forecast together, whichever configuration they are of; so scores of a
+    part of a suite may differ in their last bits (see `tsprune.evaluation.batching`).
+
     model : a Forecaster, anything that forecasts like one (a Predictor), or "seasonal-naive"
     batch_size : windows forecast together
-    progress : called after each batch with (configuration, windows done, windows of the suite)
+    progress : called after each batch with (a configuration in it, windows done, windows of the suite)
     prepared : what `prepare` returned for each configuration of the suite, to save computing it again
 
     Returns one row per configuration: configuration, domain, num_variates, windows, MASE, CRPS,
     seasonal_naive_MASE, seasonal_naive_CRPS (over the same windows), MASE_ratio, CRPS_ratio, the
     leaderboard's metrics by their names there, and wall-clock seconds: seconds_forward (inside the
-    model), seconds_prepare (seasonal errors and baseline), seconds_total (everything).
+    model; of shared batches the windows' part), seconds_prepare (seasonal errors and baseline),
+    seconds_total (everything).
     `frame.attrs["skipped"]` lists (configuration or window, reason) of all that was left out.
 
     Raises TspruneError for an unknown model name or a suite without windows.
@@ -261,19 +272,12 @@ def evaluate(
     suite.require_windows()
     if prepared is not None and not _belongs(prepared, suite):
         raise TspruneError("`prepared` must hold the configurations of the suite, in its order")
-    records: list[dict[str, Any]] = []
+    ready = [(p, 0.0) for p in prepared] if prepared else [_timed(c) for c in suite.configurations]
     skipped: list[tuple[str, str]] = list(suite.skipped)
-    total, before = len(suite), 0
-    for index, configuration in enumerate(suite.configurations):
-
-        def report(windows: int, before: int = before, name: str = configuration.name) -> None:
-            if progress is not None:
-                progress(name, before + windows, total)
-
-        record, left_out = _evaluate_one(
-            model, configuration, prepared[index] if prepared else None, batch_size, report
-        )
-        before += len(configuration)
+    records: list[dict[str, Any]] = []
+    results = _results(model, [one for one, _ in ready], batch_size, progress)
+    for (one, seconds), result in zip(ready, results, strict=True):
+        record, left_out = _scored(one, result, seconds)
         skipped += left_out
         if record is not None:
             records.append(record)
@@ -294,33 +298,60 @@ def _belongs(prepared: Sequence[Prepared], suite: Suite) -> bool:
     )
 
 
-def _evaluate_one(
-    model: Predictor | Literal["seasonal-naive"],
-    configuration: Configuration,
-    prepared: Prepared | None,
-    batch_size: int,
-    report: Callable[[int], None],
-) -> tuple[dict[str, Any] | None, list[tuple[str, str]]]:
+def _timed(configuration: Configuration) -> tuple[Prepared, float]:
     start = time.perf_counter()
-    ready = prepare(configuration) if prepared is None else prepared
-    seconds_prepare = time.perf_counter() - start
+    return prepare(configuration), time.perf_counter() - start
+
+
+def _results(
+    model: Predictor | Literal["seasonal-naive"],
+    prepared: Sequence[Prepared],
+    batch_size: int,
+    progress: Progress | None,
+) -> list[ModelStatistics]:
+    names = [p.configuration.name for p in prepared]
+    total, done = sum(len(p.configuration) for p in prepared), 0
+
+    def report(name: str, windows: int) -> None:
+        nonlocal done
+        done += windows
+        if progress is not None and windows:
+            progress(name, done, total)
+
     if isinstance(model, str):
-        result = ModelStatistics(np.arange(len(configuration)), ready.baseline, (), 0.0)
+        results = [
+            ModelStatistics(np.arange(len(p.configuration)), p.baseline, (), 0.0, 0.0) for p in prepared
+        ]
     else:
-        result = forecast_statistics(model, ready, batch_size=batch_size, on_batch=report)
-    report(len(configuration))  # the skipped ones are done, too
-    skipped = [(f"{configuration.name}, window {row}", reason) for row, reason in result.skipped]
+        results = forecast_statistics(
+            model,
+            prepared,
+            batch_size=batch_size,
+            on_batch=lambda batch: report(names[int(batch.configurations[0])], len(batch)),
+        )
+    report(names[-1], total - done)  # what could not be forecast is done, too
+    return results
+
+
+def _scored(
+    prepared: Prepared, result: ModelStatistics, seconds_prepare: float
+) -> tuple[dict[str, Any] | None, list[tuple[str, str]]]:
+    """The row of one configuration (None if no window was forecast), and what was left out of it."""
+    start = time.perf_counter()
+    name = prepared.configuration.name
+    skipped = [(f"{name}, window {row}", reason) for row, reason in result.skipped]
     if result.statistics is None:
-        return None, [(configuration.name, "no window could be forecast"), *skipped]
-    record = _record(configuration, result.statistics, ready.baseline.select(result.rows))
+        return None, [(name, "no window could be forecast"), *skipped]
+    record = _record(prepared.configuration, result.statistics, prepared.baseline.select(result.rows))
     skipped += [
-        (configuration.name, f"no {name} ratio: Seasonal Naive's is {record[f'seasonal_naive_{name}']}")
-        for name in ("MASE", "CRPS")
-        if not np.isfinite(record[f"{name}_ratio"])
+        (name, f"no {metric} ratio: Seasonal Naive's is {record[f'seasonal_naive_{metric}']}")
+        for metric in ("MASE", "CRPS")
+        if not np.isfinite(record[f"{metric}_ratio"])
     ]
+    scoring = result.seconds_scoring + time.perf_counter() - start
     record["seconds_forward"] = result.seconds_forward
     record["seconds_prepare"] = seconds_prepare
-    record["seconds_total"] = time.perf_counter() - start
+    record["seconds_total"] = seconds_prepare + result.seconds_forward + scoring
     return record, skipped
 
 

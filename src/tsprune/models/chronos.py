@@ -10,12 +10,12 @@ import torch
 from chronos import chronos as upstream_module
 from chronos.chronos import ChronosConfig, ChronosModel, ChronosPipeline, ChronosTokenizer
 from numpy.typing import ArrayLike
-from torch import Tensor
+from torch import Tensor, nn
 from transformers import T5Config, T5ForConditionalGeneration
 
 from tsprune.models import draws, t5
 from tsprune.models.checkpoints import Checkpoint
-from tsprune.models.forecaster import Forecast, SamplingForecaster, checked_contexts
+from tsprune.models.forecaster import Forecast, SamplingForecaster, checked_contexts, padded
 from tsprune.models.pretrained import load_pretrained, quiet_horizon
 from tsprune.models.t5 import T5Forecaster
 
@@ -26,23 +26,22 @@ class SharedContext(draws.CategoricalDraws):
     """While it lasts, tokens are drawn from `noise`, and all paths of a window share its context.
 
     `generate` repeats the encoder's output for each of the window's paths, one after the other. Here
-    keys and values are made of it once a window, and cross-attention takes the paths' queries for
-    positions of one sequence: a step then reads the keys once, not once a path, which is most of
-    what a step costs.
+    cross-attention sees it once a window: it makes and caches keys and values of that, and takes the
+    paths' queries for positions of one sequence. A step then reads the keys once, not once a path,
+    which is most of what a step costs.
     """
 
-    def __init__(self, crossing: Sequence[Any], noise: draws.Noise, samples: int) -> None:
+    def __init__(self, crossing: Sequence[nn.Module], noise: draws.Noise, samples: int) -> None:
         """crossing : the modules of cross-attention"""
         super().__init__(noise, samples)
         self._sites = crossing
-        self._weights = {id(part.weight) for site in self._sites for part in (site.k, site.v)}
         self._crossing = False
         self._hooks: list[torch.utils.hooks.RemovableHandle] = []
 
     def __enter__(self) -> SharedContext:
         for site in self._sites:
-            self._hooks.append(site.register_forward_pre_hook(lambda *_: self._set(True)))
-            self._hooks.append(site.register_forward_hook(lambda *_: self._set(False), always_call=True))
+            self._hooks.append(site.register_forward_pre_hook(self._begin, with_kwargs=True))
+            self._hooks.append(site.register_forward_hook(self._end, always_call=True))
         super().__enter__()
         return self
 
@@ -51,29 +50,30 @@ class SharedContext(draws.CategoricalDraws):
         for hook in self._hooks:
             hook.remove()
 
-    def _set(self, crossing: bool) -> None:
-        self._crossing = crossing
+    def _begin(
+        self, site: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]
+    ) -> tuple[tuple[Any, ...], dict[str, Any]]:
+        self._crossing = True
+        return args, {**kwargs, "key_value_states": kwargs["key_value_states"][:: self._samples]}
+
+    def _end(self, *_: Any) -> None:
+        self._crossing = False
 
     def __torch_function__(
         self, func: Callable[..., Any], types: Any, args: tuple[Any, ...] = (), kwargs: Any = None
     ) -> Any:
-        if self._crossing:
-            if func is torch.nn.functional.linear and id(args[1]) in self._weights:
-                once = func(args[0][:: self._samples], *args[1:], **(kwargs or {}))
-                return once.repeat_interleave(self._samples, dim=0)
-            if func is torch.nn.functional.scaled_dot_product_attention:
-                return self._attended(func, *args, **(kwargs or {}))
+        if self._crossing and func is torch.nn.functional.scaled_dot_product_attention:
+            return self._attended(func, *args, **(kwargs or {}))
         return super().__torch_function__(func, types, args, kwargs)
 
     def _attended(
         self, func: Callable[..., Any], query: Tensor, key: Tensor, value: Tensor, **how: Any
     ) -> Tensor:
-        """Attention of queries [windows * samples, heads, 1, head_dim]."""
+        """Attention of queries [windows * samples, heads, 1, head_dim] over [windows, heads, T, head_dim]."""
         mask = how.pop("attn_mask", None)
         paths = query.unflatten(0, (-1, self._samples)).squeeze(-2).transpose(1, 2)
-        once = slice(None, None, self._samples)
-        mask = None if mask is None else mask[once]
-        output: Tensor = func(paths, key[once], value[once], attn_mask=mask, **how)
+        mask = None if mask is None else mask[:: self._samples]
+        output: Tensor = func(paths, key, value, attn_mask=mask, **how)
         return output.transpose(1, 2).flatten(0, 1)[..., None, :]
 
 
@@ -105,7 +105,7 @@ class Chronos(T5Forecaster, SamplingForecaster):
             shared = SharedContext(crossing, draws.Noise(chunk, self.seed), self.samples)
             with quiet_horizon(upstream_module.logger), shared:
                 drawn = self.upstream.predict(
-                    [torch.from_numpy(x) for x in chunk], horizon, num_samples=self.samples
+                    torch.from_numpy(padded(chunk)), horizon, num_samples=self.samples
                 )
             paths.append(drawn.numpy())
         return self.from_samples(np.concatenate(paths))
@@ -118,13 +118,12 @@ class Chronos(T5Forecaster, SamplingForecaster):
         """
         limit = self.context_length
         steps = min(self.upstream.model.config.prediction_length, limit // 2)
-        series = [torch.from_numpy(x[-limit:]) for x in checked_contexts(contexts, 1)]
-        padded = self.upstream._prepare_and_validate_context(series)
-        if padded.shape[-1] <= steps:
-            padded = torch.nn.functional.pad(padded, (steps + 1 - padded.shape[-1], 0), value=torch.nan)
+        series = torch.from_numpy(padded([x[-limit:] for x in checked_contexts(contexts, 1)]))
+        if series.shape[-1] <= steps:
+            series = torch.nn.functional.pad(series, (steps + 1 - series.shape[-1], 0), value=torch.nan)
         tokenizer = self.upstream.tokenizer
-        tokens, mask, scale = tokenizer.context_input_transform(padded[:, :-steps])
-        labels, _, _ = tokenizer._input_transform(padded[:, -steps:], scale)
+        tokens, mask, scale = tokenizer.context_input_transform(series[:, :-steps])
+        labels, _, _ = tokenizer._input_transform(series[:, -steps:], scale)
         output: Tensor = self.module(
             input_ids=tokens.to(self.device),
             attention_mask=mask.to(self.device),

@@ -12,7 +12,7 @@ from transformers import T5Config
 
 from tsprune.models import t5
 from tsprune.models.checkpoints import Checkpoint
-from tsprune.models.forecaster import Forecast, checked_contexts
+from tsprune.models.forecaster import Forecast, checked_contexts, padded
 from tsprune.models.pretrained import load_pretrained, quiet_horizon
 from tsprune.models.t5 import T5Forecaster
 
@@ -37,19 +37,18 @@ class ChronosBolt(T5Forecaster):
         )
         self.context_length = model.chronos_config.context_length
         self.levels = tuple(model.chronos_config.quantiles)
-        self.readout_horizon = model.chronos_config.prediction_length
+        self.readout_horizon = self.prefix_steps = model.chronos_config.prediction_length
 
     def forecast(self, contexts: Sequence[ArrayLike], horizon: int) -> Forecast:
-        series = [torch.from_numpy(context) for context in checked_contexts(contexts, horizon)]
+        series = torch.from_numpy(padded(checked_contexts(contexts, horizon)))
         with quiet_horizon():
             quantiles = self.upstream.predict(series, prediction_length=horizon)
         return Forecast(quantiles.numpy(), self.levels)
 
     def teacher_forced(self, contexts: Sequence[ArrayLike]) -> Tensor:
         """Normalised quantiles of the first output patch, [B, Q * prediction_length]."""
-        series = [torch.from_numpy(context) for context in checked_contexts(contexts, 1)]
-        padded = self.upstream._prepare_and_validate_context(series).to(self.device)
-        encoded, _, embedded, mask = self.module.encode(padded)
+        series = torch.from_numpy(padded(checked_contexts(contexts, 1)))
+        encoded, _, embedded, mask = self.module.encode(series.to(self.device))
         decoded = self.module.decode(embedded, mask, encoded)
         output: Tensor = self.module.output_patch_embedding(decoded)
         return output.flatten(1)

@@ -127,6 +127,8 @@ class Forecaster(ABC):
     reference_horizon : steps that reference activations are recorded over; many where the horizon
         is part of the sequence that the network sees
     readout_horizon : steps that one pass of the network forecasts, over which `readout` has gradients
+    prefix_steps : a forecast of up to this many steps is the beginning of one of this many steps, to the
+        last bit, so that windows of unlike horizons can be forecast together
     origin : of a pruned model, what it was made from and what was removed
     licence_note : for the card of a pruned model
     """
@@ -139,6 +141,7 @@ class Forecaster(ABC):
     upstream: object
     reference_horizon: int = 1
     readout_horizon: int = 1
+    prefix_steps: int = 1
     origin: Origin | None = None
     licence_note: str = "The licence of the original checkpoint applies to this one, too."
 
@@ -283,7 +286,21 @@ def checked_contexts(contexts: Sequence[ArrayLike], horizon: int) -> list[NDArra
             raise TspruneError(f"series {index} has {array.ndim} dimensions; pass one series per context")
         if array.size == 0:
             raise TspruneError(f"series {index} is empty; a forecast needs at least one observed value")
-        if not np.isfinite(array).any():
+        # the last value first: almost always that is all there is to look at
+        if not (np.isfinite(array[-1]) or np.isfinite(array).any()):
             raise TspruneError(f"series {index} has no observed value (all NaN); leave it out")
         arrays.append(array)
     return arrays
+
+
+def padded(series: Sequence[NDArray[np.float32]]) -> NDArray[np.float32]:
+    """Series of unlike lengths as one array [B, longest], with NaN in front of the shorter ones.
+
+    Upstream's Chronos pipelines do the same to a list, one series at a time, which takes longer than a
+    small model's decoder.
+    """
+    longest = max(map(len, series))
+    array = np.full((len(series), longest), np.nan, dtype=np.float32)
+    for row, values in zip(array, series, strict=True):
+        row[longest - len(values) :] = values
+    return array

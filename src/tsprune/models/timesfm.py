@@ -142,6 +142,7 @@ class TimesFM(Forecaster):
         self.context_length = context_length
         self.anatomy = anatomy(module.config)
         self.readout_horizon = module.o
+        self.prefix_steps = min(module.o, module.os)  # see `settings`
         # the wrapper builds a model of its own, of the class's fixed size: replace it, do not build it
         self.upstream = TimesFM_2p5_200M_torch.__new__(TimesFM_2p5_200M_torch)
         self.upstream.model = module

@@ -57,9 +57,9 @@ def compare(
     """
     pairs: list[Paired] = []
     ratios: dict[Metric, list[tuple[float, float]]] = {metric: [] for metric in METRICS}
-    for configuration in suite.configurations:
-        prepared = prepare(configuration)
-        results = [forecast_statistics(each, prepared, batch_size=batch_size) for each in (model, other)]
+    ready = [prepare(configuration) for configuration in suite.configurations]
+    both = [forecast_statistics(each, ready, batch_size=batch_size) for each in (model, other)]
+    for prepared, *results in zip(ready, *both, strict=True):
         rows = np.intersect1d(results[0].rows, results[1].rows)
         if not len(rows):
             continue
@@ -67,7 +67,7 @@ def compare(
         for result in results:
             assert result.statistics is not None
             scores.append(result.statistics.select(np.isin(result.rows, rows)))
-        pairs.append(Paired(scores[0], scores[1], configuration.series[rows]))
+        pairs.append(Paired(scores[0], scores[1], prepared.configuration.series[rows]))
         naive = prepared.baseline.select(rows)
         for metric in METRICS:
             score = _COMPUTE[metric]

@@ -42,7 +42,7 @@ from tsprune.anatomy import Anatomy, Component, Selection
 from tsprune.capture import Point, point_of
 from tsprune.data.suite import Configuration, Suite
 from tsprune.errors import TspruneError
-from tsprune.evaluation.evaluate import Batch, batches
+from tsprune.evaluation.batching import Batch, batches
 from tsprune.evaluation.metrics import CRPS_LEVELS, level_index
 from tsprune.models.forecaster import Forecaster, SamplingForecaster
 

@@ -2,7 +2,7 @@
 
 1. The driver has the plan and the store; workers only forecast. Large units are split by ablation
    until there are a few for every worker.
-2. Windows are put into Ray's object store once. A worker process loads the checkpoint (by its name,
+2. Batches are put into Ray's object store once. A worker process loads the checkpoint (by its name,
    from a path that every machine sees, or the hub) with its first unit, and keeps it.
 3. Outcomes stream back and are stored as they come. A unit whose worker or machine is lost is
    given to another; the driver takes each unit's outcome once, so nothing is doubled.
@@ -18,20 +18,19 @@ from collections.abc import Generator, Iterator
 from contextlib import contextmanager
 from typing import Any
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
 
 from tsprune.ablation import Ablation
 from tsprune.capture import Reference
 from tsprune.errors import TspruneError
-from tsprune.evaluation import Batch, Prepared
+from tsprune.evaluation import Batch, Truth
 from tsprune.models import load
 from tsprune.models.forecaster import SamplingForecaster
-from tsprune.sweep.engine import Outcome, Work, Worker, recorded_reference
+from tsprune.sweep.engine import Work, recorded_reference
 from tsprune.sweep.key import checkpoint_digest
 from tsprune.sweep.plan import SweepPlan, Unit
 from tsprune.sweep.result import CLEAN
+from tsprune.sweep.worker import Outcome, Worker
 
 LOCAL = "local"
 UNITS_PER_WORKER = 4  # at least, where there is enough to do: none waits long for the last one
@@ -67,7 +66,8 @@ class RayExecutor:
             units = split_units(work.plan, self._slots(ray))
             task = ray.remote(num_cpus=self.cpus, num_gpus=self.gpus, max_retries=RETRIES)(_work_on)
             windows = {
-                number: ray.put(work.plan.prepared[number]) for number in {u.configuration for u in units}
+                unit.batch: ray.put((work.plan.batches[unit.batch], work.plan.truth(unit)))
+                for unit in work.plan.units()
             }
             # in a list it is sent as it is, and fetched only by a worker that sets itself up
             reference = [ray.put(work.reference)] if work.reference is not None else []
@@ -76,8 +76,7 @@ class RayExecutor:
             pending = {}
             try:
                 for unit in units:
-                    rows = work.plan.batches[unit.configuration][unit.batch].rows
-                    ref = task.remote(job, reference, windows[unit.configuration], rows, unit.ablations)
+                    ref = task.remote(job, reference, windows[unit.batch], unit.ablations)
                     pending[ref] = unit
                 while pending:
                     (ready,), _ = ray.wait(list(pending), num_returns=1)
@@ -104,7 +103,7 @@ class RayExecutor:
             context_length=model.context_length,
             samples=samples,
             seed=seed,
-            units=tuple(dataclasses.replace(u, batch=0) for u in work.plan.units() if _needs_reference(u)),
+            replaced=tuple(a for a in work.plan.ablations_of(work.plan.units()) if a.mode != "zero"),
             keep=work.keep,
             replay=work.replay,
             go_on=work.go_on,
@@ -177,24 +176,18 @@ def _parts(unit: Unit, count: int) -> list[Unit]:
 
 def _size(plan: SweepPlan, unit: Unit) -> int:
     """Something like its running time."""
-    horizon = plan.prepared[unit.configuration].configuration.horizon
-    values = sum(len(view) + horizon for view in plan.batches[unit.configuration][unit.batch].views)
-    return values * unit.forecasts
+    batch = plan.batches[unit.batch]
+    return sum(len(view) + batch.horizon for view in batch.views) * unit.forecasts
 
 
 def _counted(units: list[Unit]) -> dict[Unit, int]:
     """Forecasts that each of the (split) units counts: one clean pass a batch, whoever repeats it."""
-    seen = {(unit.configuration, unit.batch) for unit in units if CLEAN in unit.ablations}
+    seen = {unit.batch for unit in units if CLEAN in unit.ablations}
     counted = {}
     for unit in units:
-        batch = unit.configuration, unit.batch
-        counted[unit] = len(unit.ablations) + (batch not in seen)
-        seen.add(batch)
+        counted[unit] = len(unit.ablations) + (unit.batch not in seen)
+        seen.add(unit.batch)
     return counted
-
-
-def _needs_reference(unit: Unit) -> bool:
-    return any(ablation.mode != "zero" for ablation in unit.ablations)
 
 
 def _outcome(ray: Any, ready: Any, unit: Unit, *, go_on: bool) -> Outcome:
@@ -222,7 +215,7 @@ class _Job:
     """What a worker process sets itself up with.
 
     run : a name of its own for every sweep
-    units : those that need reference activations
+    replaced : ablations that need reference activations
     """
 
     run: str
@@ -233,7 +226,7 @@ class _Job:
     context_length: int
     samples: int | None
     seed: int
-    units: tuple[Unit, ...]
+    replaced: tuple[Ablation, ...]
     keep: frozenset[Ablation]
     replay: bool
     go_on: bool
@@ -246,17 +239,14 @@ _workers: dict[str, Worker] = {}  # of this process, by run: the last one only
 def _work_on(
     job: _Job,
     reference: list[Any],
-    prepared: Prepared,
-    rows: NDArray[np.int64],
+    windows: tuple[Batch, Truth],
     ablations: tuple[Ablation, ...],
 ) -> Outcome:
     """The task: one unit, in a worker process."""
     if job.run not in _workers:
         _workers.clear()
         _workers[job.run] = _set_up(job, reference)
-    contexts = prepared.configuration.contexts
-    batch = Batch(rows, tuple(contexts[int(row)][-job.context_length :] for row in rows))
-    return _workers[job.run].outcome(prepared, batch, ablations)
+    return _workers[job.run].outcome(*windows, ablations)
 
 
 def _set_up(job: _Job, box: list[Any]) -> Worker:
@@ -268,5 +258,5 @@ def _set_up(job: _Job, box: list[Any]) -> Worker:
         )
     if model.context_length != job.context_length:
         raise TspruneError(f"a worker's context length is {model.context_length}, not {job.context_length}")
-    reference: Reference | None = import_ray().get(box[0]) if box else recorded_reference(model, job.units)
+    reference: Reference | None = import_ray().get(box[0]) if box else recorded_reference(model, job.replaced)
     return Worker(model, reference, job.keep, replay=job.replay, go_on=job.go_on, memory=job.memory)

@@ -17,9 +17,10 @@ from tsprune.ablation import Ablation
 from tsprune.capture import Reference
 from tsprune.models.forecaster import Forecaster
 from tsprune.replay import MEMORY
-from tsprune.sweep.engine import Worker, recorded_reference
+from tsprune.sweep.engine import recorded_reference
 from tsprune.sweep.plan import SweepPlan, Unit
 from tsprune.sweep.result import CLEAN
+from tsprune.sweep.worker import Worker
 
 PROBES = 3  # ablations that are timed per group
 
@@ -53,7 +54,7 @@ def estimate(
     groups: dict[_Group, list[Unit]] = {}
     for unit in units:
         groups.setdefault(_group(plan, unit), []).append(unit)
-    reference = reference or recorded_reference(model, units)
+    reference = reference or recorded_reference(model, plan.ablations_of(units))
     worker = Worker(model, reference, frozenset(), go_on=True, memory=memory)
     seconds, probed = 0.0, 0
     for index, group in enumerate(groups.values()):
@@ -79,11 +80,11 @@ def estimate(
 
 
 def _windows(plan: SweepPlan, unit: Unit) -> int:
-    return len(plan.batches[unit.configuration][unit.batch].rows)
+    return len(plan.batches[unit.batch])
 
 
 def _longest(plan: SweepPlan, unit: Unit) -> int:
-    return max(len(view) for view in plan.batches[unit.configuration][unit.batch].views)
+    return max(len(view) for view in plan.batches[unit.batch].views)
 
 
 def _values(plan: SweepPlan, unit: Unit) -> int:
@@ -91,8 +92,7 @@ def _values(plan: SweepPlan, unit: Unit) -> int:
 
 
 def _group(plan: SweepPlan, unit: Unit) -> _Group:
-    horizon = plan.prepared[unit.configuration].configuration.horizon
-    return horizon, math.ceil(math.log2(_longest(plan, unit)))
+    return plan.batches[unit.batch].horizon, math.ceil(math.log2(_longest(plan, unit)))
 
 
 def _spread(ablations: list[Ablation]) -> list[Ablation]:
@@ -105,11 +105,12 @@ def _timed(
     worker: Worker, plan: SweepPlan, unit: Unit, ablations: list[Ablation] | tuple[()]
 ) -> tuple[float, float]:
     """Seconds of the clean forecast of a unit, and of an ablated one on average."""
-    batch = plan.batches[unit.configuration][unit.batch]
-    scores = worker.outcome(plan.prepared[unit.configuration], batch, (CLEAN, *ablations)).scores
-    times = [scores[ablation].seconds for ablation in ablations if ablation in scores]
-    clean = scores[CLEAN].seconds if CLEAN in scores else 0.0
-    return clean, sum(times) / len(times) if times else 0.0
+    found = worker.outcome(plan.batches[unit.batch], plan.truth(unit), (CLEAN, *ablations)).scores
+    seconds: dict[Ablation, float] = {}
+    for (ablation, _), scores in found.items():  # of every configuration in the batch its share
+        seconds[ablation] = seconds.get(ablation, 0.0) + scores.seconds
+    clean = seconds.pop(CLEAN, 0.0)
+    return clean, sum(seconds.values()) / len(seconds) if seconds else 0.0
 
 
 def _peak_bytes(device: torch.device) -> int:

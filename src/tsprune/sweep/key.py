@@ -7,6 +7,7 @@ import functools
 import hashlib
 import importlib.metadata
 import json
+from collections.abc import Sequence
 from contextlib import suppress
 
 import numpy as np
@@ -16,6 +17,7 @@ from tsprune.ablation import Ablation
 from tsprune.capture import Reference, reference_contexts
 from tsprune.data.suite import Configuration, Suite
 from tsprune.errors import TspruneError
+from tsprune.evaluation import Batch
 from tsprune.models.checkpoints import find
 from tsprune.models.forecaster import Forecaster, SamplingForecaster
 
@@ -30,6 +32,7 @@ class CellKey:
 
     checkpoint : see `checkpoint_digest`
     configuration, windows : its name, and the fingerprint of its windows
+    batches : of which other windows they are forecast with; see `batches_digest`
     protocol : how it is forecast, as JSON; see `protocol`
     reference : what mean and resample ablations take their values from; see `reference_digest`
     version : of the code that makes numbers out of forecasts
@@ -39,6 +42,7 @@ class CellKey:
     ablation: Ablation
     configuration: str
     windows: str
+    batches: str
     protocol: str
     reference: str
     version: int = RESULTS_VERSION
@@ -59,6 +63,7 @@ class CellKey:
             "reference": None if ablation.mode == "zero" else self.reference,
             "configuration": self.configuration,
             "windows": self.windows,
+            "batches": self.batches,
             "protocol": self.protocol,
             "version": self.version,
         }
@@ -68,6 +73,23 @@ class CellKey:
 def windows_fingerprint(configuration: Configuration) -> str:
     """SHA-256 of one configuration's windows; see `Suite.fingerprint`."""
     return Suite("", (configuration,)).fingerprint
+
+
+def batches_digest(number: int, batches: Sequence[Batch]) -> str:
+    """SHA-256 of the batches that configuration `number` has windows in, and of the windows' places there.
+
+    A forecast depends on its batch: sums of another shape differ in their last bits, padding may enter
+    the normalisation, and `resample` draws by place. So a configuration swept alone is another cell
+    than in a suite whose windows share its batches.
+    """
+    digest = hashlib.sha256()
+    for batch in batches:
+        if number in batch.members:
+            digest.update(batch.fingerprint.encode())
+            places = batch.members[number]
+            digest.update(places.data)
+            digest.update(np.ascontiguousarray(batch.rows[places]).data)
+    return digest.hexdigest()
 
 
 def checkpoint_digest(model: Forecaster) -> str:
@@ -91,8 +113,8 @@ def checkpoint_digest(model: Forecaster) -> str:
 def protocol(model: Forecaster, configuration: Configuration, *, batch_size: int, device: str) -> str:
     """How `configuration` is forecast, as JSON with sorted keys.
 
-    The batch size is part of it: `resample` draws by place in the batch, and floating point sums
-    differ in their last bits. So are the versions of torch and of the upstream package.
+    The versions of torch and of the upstream package are part of it. The batch size says how batches were
+    made; which windows are in them is not part of it (see `batches_digest`).
 
     device : kind of device ("cpu", "cuda") the forecasts are made on
     """

@@ -13,9 +13,10 @@ import io
 import sqlite3
 import time
 import zipfile
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -193,20 +194,20 @@ class Store:
         """
         condition, patterns = _condition(where or {})
         query = (
-            "SELECT model, configuration, domain, num_variates, scores, checkpoint, ablation, mode, seed, "
-            f"json_remove(protocol, '$.horizon'), version FROM cells WHERE status = 'done' AND count > 0 "
-            f"AND {condition} ORDER BY rowid"
+            "SELECT model, configuration, domain, num_variates, scores, windows, checkpoint, ablation, mode, "
+            "seed, json_remove(protocol, '$.horizon'), version FROM cells "
+            f"WHERE status = 'done' AND count > 0 AND {condition} ORDER BY rowid"
         )
         with self._errors():
-            rows = self._database.execute(query, patterns).fetchall()
+            rows = _latest(self._database.execute(query, patterns).fetchall())
             statistics = [from_bytes(row[4]).scores.statistics for row in rows]
         names = [row[1] for row in rows]
         if not rows:
             raise TspruneError(f"no finished cell of {self.path} is selected")
-        if len({row[5:] for row in rows}) > 1 or len(set(names)) < len(names):
+        if len({row[6:] for row in rows}) > 1 or len(set(names)) < len(names):
             raise TspruneError(
                 "a leaderboard file is of one checkpoint, ablation and protocol, and "
-                f"{len({row[5:] for row in rows})} are selected; "
+                f"{len({row[6:] for row in rows})} are selected; "
                 "narrow it down, for example with --where ablation=none --where model=NAME"
             )
         records = [
@@ -273,6 +274,12 @@ class Store:
             raise TspruneError(
                 f"{self.path} is damaged or not a results store ({error}); move it away to start a new one"
             ) from None
+
+
+def _latest(rows: Sequence[tuple[Any, ...]]) -> list[tuple[Any, ...]]:
+    """Of rows that differ in their scores alone (column 4) the last one: the same windows may have been
+    forecast in the company of others."""
+    return list({(*row[:4], *row[5:]): row for row in rows}.values())
 
 
 def _condition(where: Mapping[str, str]) -> tuple[str, list[str]]:

@@ -1,0 +1,215 @@
+"""Working on units: one batch of windows, forecast and scored under many ablations.
+
+1. The clean pass of a batch is recorded, and every ablation replays what lies upstream of it
+   (`tsprune.replay`).
+2. Of each forecast only sums per window are kept, so scores of any subset of windows (calibration
+   and report, bootstrap draws) follow without another forecast.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import time
+from collections.abc import Callable, Mapping, Sequence
+
+import numpy as np
+import torch
+
+from tsprune.ablation import Ablation, applied
+from tsprune.capture import Reference
+from tsprune.errors import TspruneError
+from tsprune.evaluation import Batch, Truth, finite_windows, spearman_distance
+from tsprune.models.checkpoints import one_line
+from tsprune.models.forecaster import Forecast, Forecaster
+from tsprune.replay import MEMORY, Replay, in_parts
+from tsprune.sweep.plan import Cell
+from tsprune.sweep.result import CLEAN, CellScores, WindowScores
+
+
+@dataclasses.dataclass(frozen=True)
+class Outcome:
+    """What one unit gave: scores of its windows by cell, or the error of the ablations that raised."""
+
+    scores: Mapping[Cell, CellScores]
+    failed: Mapping[Ablation, str]
+
+
+class Worker:
+    """Forecasts and scores batches with one model.
+
+    reference : for mean and resample ablations
+    keep : ablations whose forecasts are kept
+    go_on : whether an ablation that raises becomes part of the outcome
+    memory : bytes that the records of a clean pass may hold
+    """
+
+    def __init__(
+        self,
+        model: Forecaster,
+        reference: Reference | None,
+        keep: frozenset[Ablation],
+        *,
+        replay: bool = True,
+        go_on: bool = False,
+        memory: int = MEMORY,
+    ) -> None:
+        self._model = model
+        self._reference = reference
+        self._keep = keep
+        self._replay = Replay(model, memory) if replay else None
+        self._go_on = go_on
+
+    def outcome(
+        self,
+        batch: Batch,
+        truth: Truth,
+        ablations: Sequence[Ablation],
+        on_forecasts: Callable[[int], None] = lambda count: None,
+    ) -> Outcome:
+        """Scores of one batch under every one of `ablations`.
+
+        If memory runs out, the batch is done in halves, clean pass and ablations alike, which changes
+        numbers by rounding only. Where it would change more (`resample` draws by place in the batch),
+        TspruneError.
+        """
+        count = _Capped(len(ablations) + (CLEAN not in ablations), on_forecasts)
+
+        def of_windows(chosen: Sequence[int]) -> Outcome:
+            if len(chosen) == len(batch):
+                return self._outcome(batch, truth, ablations, count.add)
+            if any(one.mode == "resample" for one in ablations):
+                raise TspruneError("out of memory; resample needs a smaller batch size")
+            return self._outcome(batch.select(chosen), truth.select(chosen), ablations, count.add)
+
+        try:
+            parts = [outcome for _, outcome in in_parts(of_windows, range(len(batch)))]
+        except TspruneError as error:  # what an ablation raises is in the outcome by now, if it is to be
+            self._raise_unless_recorded(error)
+            parts = [Outcome({}, dict.fromkeys(ablations, _described(error)))]
+        count.finish()
+        return _together(parts)
+
+    def _outcome(
+        self,
+        batch: Batch,
+        truth: Truth,
+        ablations: Sequence[Ablation],
+        on_forecasts: Callable[[int], None],
+    ) -> Outcome:
+        scores: dict[Cell, CellScores] = {}
+        failed: dict[Ablation, str] = {}
+        start = time.perf_counter()
+        try:
+            clean = self._clean(batch)
+        except Exception as error:  # whatever a model raises is recorded with the cells it costs
+            self._forget()
+            self._raise_unless_recorded(error)
+            return Outcome({}, dict.fromkeys(ablations, _described(error)))
+        try:
+            if CLEAN not in ablations:
+                on_forecasts(1)
+            for ablation in ablations:
+                try:
+                    forecast = clean if ablation == CLEAN else self._ablated(batch, ablation)
+                    found = _scored(batch, truth, clean, forecast, keep=ablation in self._keep)
+                except Exception as error:
+                    self._raise_unless_recorded(error)
+                    failed[ablation] = _described(error)
+                else:
+                    seconds = (time.perf_counter() - start) / len(batch)
+                    for number, one in found.items():
+                        took = seconds * len(batch.members[number])
+                        scores[ablation, number] = dataclasses.replace(one, seconds=took)
+                on_forecasts(1)
+                start = time.perf_counter()
+        finally:
+            self._forget()
+        return Outcome(scores, failed)
+
+    def _raise_unless_recorded(self, error: Exception) -> None:
+        # for want of memory the batch is tried again in halves, see `in_parts`
+        if not self._go_on or _out_of_memory(error):
+            raise error
+
+    def _clean(self, batch: Batch) -> Forecast:
+        if self._replay is None:
+            return self._model.forecast(batch.contexts, batch.horizon)
+        with self._replay.record(_KEY):
+            return self._model.forecast(batch.contexts, batch.horizon)
+
+    def _ablated(self, batch: Batch, ablation: Ablation) -> Forecast:
+        with applied(self._model, ablation, reference=self._reference):
+            if self._replay is None:
+                return self._model.forecast(batch.contexts, batch.horizon)
+            with self._replay.reuse(_KEY, ablation.components):
+                return self._model.forecast(batch.contexts, batch.horizon)
+
+    def _forget(self) -> None:
+        if self._replay is not None:
+            self._replay.forget(_KEY)
+
+
+_KEY = "clean pass"  # one batch is recorded at a time
+
+
+def _scored(
+    batch: Batch, truth: Truth, clean: Forecast, forecast: Forecast, *, keep: bool
+) -> dict[int, CellScores]:
+    """Scores by number of the configuration; windows whose clean forecast is not finite are left out."""
+    statistics = truth.statistics(forecast)
+    distances = np.empty(len(batch))
+    for horizon, places in batch.members_by_horizon.items():
+        medians = (one.median[places, :horizon] for one in (forecast, clean))
+        distances[places] = spearman_distance(*medians)
+    finite = finite_windows(clean, batch)
+    scores = {}
+    for number, places in batch.members.items():
+        chosen = places[finite[places]]
+        found = WindowScores(statistics.select(chosen), distances[chosen])
+        kept = None
+        if keep:
+            horizon = int(batch.horizons[places[0]])
+            kept = Forecast(forecast.quantiles[chosen, :, :horizon], forecast.levels)
+        scores[number] = CellScores(batch.rows[chosen], found, kept, 0.0)
+    return scores
+
+
+@dataclasses.dataclass
+class _Capped:
+    """Counts the forecasts of a unit once, although some may be made again."""
+
+    left: int
+    on_forecasts: Callable[[int], None]
+
+    def add(self, forecasts: int) -> None:
+        counted = min(forecasts, self.left)
+        self.left -= counted
+        self.on_forecasts(counted)
+
+    def finish(self) -> None:
+        self.add(self.left)
+
+
+def _together(parts: Sequence[Outcome]) -> Outcome:
+    """The outcome of a batch from those of its parts: an ablation that failed on one has failed."""
+    if len(parts) == 1:
+        return parts[0]
+    failed = {ablation: error for part in parts for ablation, error in part.failed.items()}
+    scores: dict[Cell, list[CellScores]] = {}
+    for part in parts:
+        for cell, found in part.scores.items():
+            if cell[0] not in failed:
+                scores.setdefault(cell, []).append(found)
+    return Outcome({cell: CellScores.joined(found) for cell, found in scores.items()}, failed)
+
+
+def _out_of_memory(error: Exception) -> bool:
+    # torch has no exception of its own for the CPU's memory
+    return isinstance(error, torch.OutOfMemoryError | MemoryError) or (
+        isinstance(error, RuntimeError) and "not enough memory" in str(error)
+    )
+
+
+def _described(error: Exception) -> str:
+    message = one_line(error)
+    return message if isinstance(error, TspruneError) else f"{type(error).__name__}: {message}"
