@@ -8,6 +8,7 @@ is. No readout is written per model, and the last layer's lens is the forecast i
 from __future__ import annotations
 
 import dataclasses
+import warnings
 from collections.abc import Sequence
 
 import numpy as np
@@ -120,9 +121,17 @@ def _layer_rows(stack: Stack, values: Floats, series: NDArray[np.int64], seed: i
 
 def linear_cka(a: Floats, b: Floats) -> float:
     """Linear CKA of Gram matrices [W, W] of two layers, in [0, 1]; NaN if one is constant."""
-    first, second = (x - x.mean(0) - x.mean(1)[:, None] + x.mean() for x in (a, b))
-    size = np.linalg.norm(first) * np.linalg.norm(second)
-    return float((first * second).sum() / size) if size > 0 else float("nan")
+    return float(_pairwise_cka(np.stack([a, b]))[0, 1])
+
+
+def _pairwise_cka(grams: Floats) -> Floats:
+    """Linear CKA of every pair of Gram matrices [L, W, W], [L, L]; NaN where a layer is constant."""
+    means = grams.mean(axis=1, keepdims=True)
+    centred = grams - means - grams.mean(axis=2, keepdims=True) + means.mean(axis=2, keepdims=True)
+    flat = centred.reshape(len(grams), -1)
+    sizes = np.linalg.norm(flat, axis=1)
+    with np.errstate(all="ignore"):
+        return np.asarray(np.where(sizes > 0, 1, np.nan) * (flat @ flat.T) / np.outer(sizes, sizes))
 
 
 def _cka_rows(stack: Stack, values: Floats, series: NDArray[np.int64], seed: int) -> pd.DataFrame:
@@ -130,21 +139,23 @@ def _cka_rows(stack: Stack, values: Floats, series: NDArray[np.int64], seed: int
     rng = np.random.default_rng(seed)
     names = np.unique(series)
     members = [np.flatnonzero(series == one) for one in names]
-    draws = [
-        np.concatenate([members[i] for i in rng.integers(0, len(names), len(names))]) for _ in range(DRAWS)
-    ]
+    drawn = []
+    for _ in range(DRAWS):
+        windows = np.concatenate([members[i] for i in rng.integers(0, len(names), len(names))])
+        drawn.append(_pairwise_cka(grams[:, windows[:, None], windows]))
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", RuntimeWarning)  # of a layer that is constant in every draw
+        low, high = np.nanpercentile(drawn, LIMITS, axis=0)
     shuffle = rng.permutation(len(series))
+    found, shuffled = _pairwise_cka(grams), grams[:, shuffle[:, None], shuffle]
+    null = _pairwise_cka(np.concatenate([grams, shuffled]))[: len(grams), len(grams) :]
     layers = layers_of(stack)
-    rows = []
-    for a in range(len(values)):
-        for b in range(a + 1, len(values)):
-            drawn = [linear_cka(grams[a][np.ix_(d, d)], grams[b][np.ix_(d, d)]) for d in draws]
-            low, high = np.nanpercentile(drawn, LIMITS) if np.isfinite(drawn).any() else (np.nan, np.nan)
-            null = linear_cka(grams[a], grams[b][np.ix_(shuffle, shuffle)])
-            row = {"stack": stack.name, "a": layers[a], "b": layers[b]}
-            row |= {"cka": linear_cka(grams[a], grams[b]), "low": low, "high": high, "null": null}
-            rows.append(row)
-    return pd.DataFrame(rows)
+    return pd.DataFrame(
+        {"stack": stack.name, "a": layers[a], "b": layers[b], "cka": found[a, b]}
+        | {"low": low[a, b], "high": high[a, b], "null": null[a, b]}
+        for a in range(len(layers))
+        for b in range(a + 1, len(layers))
+    )
 
 
 # --- the lens ------------------------------------------------------------------------------------
