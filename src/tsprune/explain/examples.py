@@ -15,7 +15,7 @@ from tsprune.sweep.result import CLEAN, SweepResult
 
 CONTEXT = 192  # steps of history kept of an example
 # which of all windows, ordered by how far the ablation moves their forecast
-RANKS: Mapping[str, float] = {"the typical window": 0.5, "one in ten moves more": 0.9, "moved most": 1.0}
+RANKS: Mapping[str, float] = {"typical": 0.5, "1 in 10 moves more": 0.9, "moved most": 1.0}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -73,7 +73,7 @@ def ranked_examples(
     found = []
     for number, words in chosen.items():
         distance, configuration, place = ordered[number]
-        text = f"{words}: median moved by {distance:.3g} seasonal errors"
+        text = f"{words}: by {distance:.3g} seasonal errors"
         c = suite.configurations[configuration]
         found.append(example(result, c, place, ablation, described=text, context_length=context_length))
     return tuple(found)

@@ -28,6 +28,9 @@ from tsprune.explain.windows import PER_CONFIGURATION, sampled
 from tsprune.models.forecaster import Forecaster, SamplingForecaster
 from tsprune.scores.stable_rank import stable_ranks
 
+# an explanation forecasts every window hundreds of times; comparisons are paired (`tsprune.models.draws`)
+EXPLAIN_SAMPLES = 16
+
 # (what is measured, steps done, steps of it)
 Progress = Callable[[str, int, int], None]
 STEPS = ("attention", "induction", "residual", "attribution", "effects", "portraits")
