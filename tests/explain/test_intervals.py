@@ -6,7 +6,14 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from tsprune.explain.intervals import column_intervals, correlation, mean_interval, series_means, spearman
+from tsprune.explain.intervals import (
+    column_intervals,
+    correlation,
+    crossed_interval,
+    mean_interval,
+    series_means,
+    spearman,
+)
 
 
 def test_series_count_once() -> None:
@@ -42,3 +49,23 @@ def test_correlation_and_its_null() -> None:
     assert related.p_value < 0.01 < unrelated.p_value
     assert spearman([1, 2, 3, np.nan], [5, 6, 7, 0]) == pytest.approx(1)
     assert np.isnan(correlation([1, 1, 1], [1, 2, 3]).rho)
+
+
+def test_a_crossed_interval_holds_the_luck_of_draws_and_series() -> None:
+    rng = np.random.default_rng(0)
+    series, draws = rng.standard_normal(200), np.array([-1.0, 0.0, 1.0, 0.5, -0.5])
+    both = crossed_interval(series + draws[:, None])
+    alone = crossed_interval(np.tile(series, (5, 1)))
+    assert both.mean == pytest.approx(alone.mean) == pytest.approx(series.mean())
+    assert both.high - both.low > 2 * (alone.high - alone.low)
+    one_draw, plain = crossed_interval(series[None]), mean_interval(series)
+    assert (one_draw.low, one_draw.high) == pytest.approx((plain.low, plain.high), abs=0.02)
+
+
+def test_series_without_a_value_in_some_draw_do_not_count() -> None:
+    values = np.array([[1.0, 2.0, np.nan], [3.0, 4.0, 5.0]])
+    found = crossed_interval(values)
+    assert (found.mean, found.count) == (2.5, 2)
+    nothing = crossed_interval(np.full((2, 3), np.nan))
+    assert np.isnan(nothing.mean)
+    assert nothing.count == 0
