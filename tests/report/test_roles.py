@@ -62,9 +62,9 @@ def test_facts_speak_of_what_was_measured_only() -> None:
         "12 % of its attention lies within one position of its own time (an even head's: 5 %)",
         "40 % at multiples",
         "41 steps away",
-        "+2 points",
+        "+2 percentage points",
         "50 % of the lengths",
         "scaled error +0.1 [+0.05, +0.2], parroting n/a",
-        "1.23 % of the forecast",
+        "1.2 % of the forecast",
     ):
         assert part in text

@@ -27,6 +27,7 @@ from tsprune.sweep.engine import run
 from tsprune.sweep.result import CLEAN
 
 POSITIONS = 64  # of the map that is shown, at most
+CLEAR = 0.3  # share of a window's variance at its period from which its season is called clear
 
 # reason -> (column of `Explanation.heads`, whether its highest value is meant)
 TELLING = {
@@ -147,9 +148,9 @@ def glances_at(model: Forecaster, suite: Suite, heads: Sequence[Component]) -> d
 def telling_window(model: Forecaster, suite: Suite) -> tuple[str, NDArray[np.float32]]:
     """The window with the clearest season that positions can tell: (configuration, end of its context).
 
-    It is as long as the context allows and `POSITIONS` show. First come contexts without gaps of
-    that length, of them those with a period of two positions or more that is there four times, of them
-    the one with the largest share of variance at its period.
+    It is as long as the context allows and `POSITIONS` show. First come contexts without gaps of that
+    length, of them those with a clear season (`CLEAR`) of two positions or more that is there four times,
+    of them the one with the largest share of variance at its period.
     """
     axis = model.anatomy.stacks[0].time
     span = axis.span if axis is not None else 1
@@ -164,7 +165,8 @@ def telling_window(model: Forecaster, suite: Suite) -> tuple[str, NDArray[np.flo
             period = dominant_period(series)
             share = seasonal_share(filled(series), period)
             whole = len(series) == steps and bool(np.isfinite(series).all())
-            order = whole, 2 * span <= period <= steps / 4, float(np.nan_to_num(share))
+            told = 2 * span <= period <= steps / 4 and share >= CLEAR
+            order = whole, bool(told), float(np.nan_to_num(share))
             if best is None or order > best[0]:
                 best = order, c.name, series
     assert best is not None, "a suite without windows"

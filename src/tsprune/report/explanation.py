@@ -137,8 +137,8 @@ def _gallery(key: str, found: Explanation) -> list[Picture]:
         picture(
             f"head-{key}-{number}",
             f"{one.address}: {' and '.join(one.reasons)}",
-            "Attention in one real window (the one with the clearest season that this model's positions can "
-            "tell), what the last position of it looks at, and how far back the head looks on average over all "
+            "Attention in one real window (the one with the clearest season, if there is one of a season that "
+            "this model's positions can tell), what the last position of it looks at, and how far back the head looks on average over all "
             "windows, against a head that attends evenly (dotted). Then forecasts with the head and without "
             "it, chosen by how far the ablation moves their median: the typical window of those looked at, one "
             "that only one in ten exceeds, and the one moved most.",

@@ -55,8 +55,8 @@ def facts(row: Row) -> tuple[str, ...]:
         found.append("Its queries have no choice of keys over time, so its attention says nothing.")
     if np.isfinite(get("followed_score")):
         found.append(
-            "In random sequences that repeat, attention to what followed the same values before is "
-            f"{100 * get('followed_score'):+.2g} points of that in sequences that do not (clear of 0 in "
+            f"Attention to what followed the same values before: {100 * get('followed_score'):+.2g} percentage "
+            "points in random sequences that repeat, over ones that do not (above 0, interval and all, in "
             f"{100 * get('followed_sure'):.0f} % of the lengths and counts tried)."
         )
     if np.isfinite(get("mase")):
@@ -89,7 +89,7 @@ def _shares(row: Row) -> str:
 
 
 def _share(value: float) -> str:
-    return f"{100 * value:.3g} %" if 0.001 <= value < 0.1 else f"{100 * value:.0f} %"
+    return f"{100 * value:.2g} %" if 0.001 <= value < 0.1 else f"{100 * value:.0f} %"
 
 
 def _getter(row: Row) -> Any:

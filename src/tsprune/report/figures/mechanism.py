@@ -27,7 +27,7 @@ def mechanism_curves(explained: Sequence[Explanation], *, columns: int | None = 
         [_title(one, effect) for one, effect in panels],
         columns=columns or 3,
         height=230,
-        legend_rows=4 if columns == 1 else 2,
+        legend_rows=3 if columns == 1 else 2,
     )
     for panel, (one, effect) in enumerate(panels):
         rows = one.effects[one.effects["effect"] == effect]

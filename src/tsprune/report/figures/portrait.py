@@ -28,7 +28,7 @@ def head_portrait(one: Portrait, profile: pd.DataFrame, *, columns: int | None =
     ]
     if not titles:
         return message("Nothing is known of this head.")
-    grid = Grid(titles, columns=columns or 3, height=200, legend_rows=5 if columns == 1 else 2)
+    grid = Grid(titles, columns=columns or 3, height=200, legend_rows=4 if columns == 1 else 2)
     if one.glance is not None:
         _draw_map(grid, one.glance)
         _draw_view(grid, one.glance)
@@ -131,7 +131,9 @@ def _draw_view(grid: Grid, glance: Glance) -> None:
 
 
 def _draw_lags(grid: Grid, glance: Glance, profile: pd.DataFrame) -> None:
-    rows = profile.sort_values("lag") if len(profile) else pd.DataFrame(columns=["lag", "mass", "uniform"])
+    columns = ["lag", "mass", "uniform"]
+    rows = profile.sort_values("lag") if len(profile) else pd.DataFrame(columns=columns)
+    rows = rows[rows[columns[1:]].max(axis=1) > 0]  # what nobody may attend to: the future, mostly
     lags = rows["lag"].to_numpy(float)
     grid.add(
         2,

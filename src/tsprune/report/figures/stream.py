@@ -45,7 +45,7 @@ def residual_stream(one: Explanation, *, columns: int | None = None) -> go.Figur
             dtick=integer_step(float(table["layer"].max()) + 1),
         )
         if name == "norm":  # of stacks that differ by orders of magnitude
-            grid.y(panel, type="log", dtick=1)
+            grid.y(panel, type="log", dtick="D2")
         if level is not None:
             grid.line(panel, level, words)
     grid.legend()
