@@ -56,7 +56,8 @@ def measure(name: str, windows: int, *, of_study: bool) -> int:
     limit, took = (STUDY_SECONDS, cpu) if of_study else (60 * MINUTES, total)
     print(
         f"  {'all':<12} {total:8.1f} s   {cpu:8.1f} s of CPU; ratio to the limit of {limit:.0f} s "
-        f"{took / limit:.2f}; {gigabytes:.2f} GB, ratio to the limit of {GIGABYTES:g} GB {gigabytes / GIGABYTES:.2f}"
+        f"{took / limit:.2f}; {gigabytes:.2f} GB, ratio to the limit of {GIGABYTES:g} GB "
+        f"{gigabytes / GIGABYTES:.2f}"
     )
     return int(took > limit or gigabytes > GIGABYTES)
 

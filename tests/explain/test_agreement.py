@@ -10,7 +10,9 @@ from tsprune.explain import agreement
 
 
 def test_order_is_what_counts() -> None:
-    heads = pd.DataFrame({"sharpness": np.arange(20.0), "mase": np.arange(20.0) ** 3, "parroting": -np.arange(20.0)})
+    heads = pd.DataFrame(
+        {"sharpness": np.arange(20.0), "mase": np.arange(20.0) ** 3, "parroting": -np.arange(20.0)}
+    )
     table = agreement(heads).set_index(["measure", "outcome"])
     assert set(table.index) == {("sharpness", "mase"), ("sharpness", "parroting")}
     assert table.loc[("sharpness", "mase"), "rho"] == pytest.approx(1)

@@ -148,15 +148,29 @@ def test_overall_is_the_mean_over_percentages_with_the_luck_of_the_draws() -> No
 def test_the_mechanism_holds_if_every_claim_does(
     parroting: tuple, seasonality: tuple, diffuse: tuple, whole: str
 ) -> None:
-    limits = {("sharp", "parroting"): parroting, ("sharp", "seasonality"): seasonality, ("diffuse", "mase"): diffuse}
+    limits = {
+        ("sharp", "parroting"): parroting,
+        ("sharp", "seasonality"): seasonality,
+        ("diffuse", "mase"): diffuse,
+    }
     rows = [
-        {"which": which, "effect": effect, "excess": sum(limit) / 2, "low": limit[0], "high": limit[1], "series": 9}
+        {
+            "which": which,
+            "effect": effect,
+            "excess": sum(limit) / 2,
+            "low": limit[0],
+            "high": limit[1],
+            "series": 9,
+        }
         for (which, effect), limit in limits.items()
     ]
     table = mechanism_table({"m": HeadEffects(pd.DataFrame(), pd.DataFrame(), {}, pd.DataFrame(rows))})
     assert table["verdict"].tolist()[-1] == whole
     assert table["claim"].tolist() == [*CLAIMS, WHOLE]
-    expected = ["open" if low != low or low < 0 < high else "holds" if high < 0 else "refuted" for low, high in limits.values()]
+    expected = [
+        "open" if low != low or low < 0 < high else "holds" if high < 0 else "refuted"
+        for low, high in limits.values()
+    ]
     assert table["verdict"].tolist()[:-1] == expected
 
 

@@ -16,7 +16,14 @@ def test_tables_agree_with_what_makes_them() -> None:
     model = tiny("tiny-timesfm")
     steps: list[str] = []
     found = overview(model, SUITE, progress=lambda step, done, total: steps.append(step))
-    assert list(dict.fromkeys(steps)) == ["attention", "induction", "residual", "attribution", "effects", "portraits"]
+    assert list(dict.fromkeys(steps)) == [
+        "attention",
+        "induction",
+        "residual",
+        "attribution",
+        "effects",
+        "portraits",
+    ]
     assert found.skipped[0][0] == "induction"  # a context of four patches
     heads = found.heads
     assert heads["address"].tolist() == [c.address for c in model.anatomy.components("head")]

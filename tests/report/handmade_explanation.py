@@ -17,14 +17,25 @@ def _with_interval(name: str, values: np.ndarray, half: float) -> dict[str, np.n
 
 
 def _heads(rng: np.random.Generator, stacks: tuple, layers: int, heads: int) -> pd.DataFrame:
-    places = [(s, la, k, h) for s, kinds in stacks for la in range(layers) for k in kinds for h in range(heads)]
+    places = [
+        (s, la, k, h) for s, kinds in stacks for la in range(layers) for k in kinds for h in range(heads)
+    ]
     table = pd.DataFrame(places, columns=["stack", "layer", "attention", "head"])
     table.insert(0, "address", [f"{s}.{la}.{k}.head.{h}" for s, la, k, h in places])
-    for name in ("sharpness", "diagonal", "diagonal_uniform", "period_share", "period_share_uniform", "untimed"):
+    for name in (
+        "sharpness",
+        "diagonal",
+        "diagonal_uniform",
+        "period_share",
+        "period_share_uniform",
+        "untimed",
+    ):
         table = table.assign(**_with_interval(name, rng.uniform(0, 1, len(table)), 0.02))
     table = table.assign(effective_keys=rng.uniform(1, 12, len(table)), lag=rng.uniform(0, 90, len(table)))
     table = table.assign(stable_rank=rng.uniform(1, 8, len(table)), stable_rank_effective=2.0, size=0.01)
-    table = table.assign(followed_score=rng.normal(0, 0.1, len(table)), followed_sure=rng.uniform(0, 1, len(table)))
+    table = table.assign(
+        followed_score=rng.normal(0, 0.1, len(table)), followed_sure=rng.uniform(0, 1, len(table))
+    )
     for name in EFFECTS:
         table = table.assign(**_with_interval(name, rng.normal(0, 0.1, len(table)), 0.05))
     return table
@@ -84,7 +95,12 @@ def _portrait(rng: np.random.Generator, address: str, reason: str) -> Portrait:
 
 
 def make_explanation(
-    model: str = "bolt-pocket", *, stacks: tuple = ENCODER_DECODER, layers: int = 3, heads: int = 4, seed: int = 0
+    model: str = "bolt-pocket",
+    *,
+    stacks: tuple = ENCODER_DECODER,
+    layers: int = 3,
+    heads: int = 4,
+    seed: int = 0,
 ) -> Explanation:
     rng = np.random.default_rng(seed)
     table = _heads(rng, stacks, layers, heads)
@@ -97,7 +113,18 @@ def make_explanation(
     )
     claims = ("sharp heads carry parroting", "sharp heads carry seasonality", "diffuse heads can go")
     mechanism = pd.DataFrame(
-        [{"model": model, "claim": c, "excess": -0.1, "low": -0.2, "high": -0.05, "series": 30, "verdict": "holds"} for c in claims]
+        [
+            {
+                "model": model,
+                "claim": c,
+                "excess": -0.1,
+                "low": -0.2,
+                "high": -0.05,
+                "series": 30,
+                "verdict": "holds",
+            }
+            for c in claims
+        ]
         + [{"model": model, "claim": "all three", "verdict": "holds"}]
     )
     rho = {"rho": 0.3, "low": 0.1, "high": 0.5, "p_value": 0.01, "count": len(table)}
@@ -120,7 +147,9 @@ def make_explanation(
         ),
         mechanism=mechanism,
         agreement=pd.DataFrame([{"measure": "size", "outcome": "mase"} | rho]),
-        portraits=tuple(_portrait(rng, a, r) for a, r in zip(chosen, ("the sharpest", "the most diffuse"), strict=True)),
+        portraits=tuple(
+            _portrait(rng, a, r) for a, r in zip(chosen, ("the sharpest", "the most diffuse"), strict=True)
+        ),
         model=model,
         suite="pocket",
         windows=60,

@@ -1,4 +1,4 @@
-"""The explanation, as a page and in a study's report: its numbers, its nulls, and nothing where there is nothing."""
+"""The explanation, as a page and in a study's report: its numbers, its nulls, nothing it does not know."""
 
 from __future__ import annotations
 
@@ -28,11 +28,13 @@ def found() -> Explanation:
 def bare(found: Explanation) -> Explanation:
     """What is left without effects, induction, attribution and portraits."""
     nothing = pd.DataFrame()
-    empty = {
-        name: nothing
-        for name in ("attribution", "effects", "verdicts", "induction_effects", "clean", "mechanism", "agreement")
-    }
-    heads = found.heads.drop(columns=[n for n in found.heads if n.startswith(("mase", "parroting", "followed", "size"))])
+    empty = dict.fromkeys(
+        ("attribution", "effects", "verdicts", "induction_effects", "clean", "mechanism", "agreement"),
+        nothing,
+    )
+    heads = found.heads.drop(
+        columns=[n for n in found.heads if n.startswith(("mase", "parroting", "followed", "size"))]
+    )
     return dataclasses.replace(found, heads=heads, **empty)
 
 
@@ -57,7 +59,12 @@ def test_a_page_of_its_own_fetches_nothing_and_holds_everything(found: Explanati
 def test_the_verdict_table_holds_each_claim_of_each_model(found: Explanation) -> None:
     (section,) = compared([found, make_single_stack()])
     (table,) = section.shown
-    assert table.columns[1:] == ("sharp heads carry parroting", "sharp heads carry seasonality", "diffuse heads can go", "all three")
+    assert table.columns[1:] == (
+        "sharp heads carry parroting",
+        "sharp heads carry seasonality",
+        "diffuse heads can go",
+        "all three",
+    )
     assert [row[0].text for row in table.rows] == ["bolt-pocket", "timesfm-pocket"]
     assert table.rows[0][1].text == "holds: -0.100 [-0.200, -0.050], 30 series"
     assert table.rows[0][4].text == "holds"
@@ -65,7 +72,10 @@ def test_the_verdict_table_holds_each_claim_of_each_model(found: Explanation) ->
 
 def test_a_study_shows_both_models_in_one_picture_and_each_by_itself() -> None:
     models = [
-        dataclasses.replace(make_model("bolt-pocket", stacks=ENCODER_DECODER, layers=3, heads=4), explanation=make_explanation()),
+        dataclasses.replace(
+            make_model("bolt-pocket", stacks=ENCODER_DECODER, layers=3, heads=4),
+            explanation=make_explanation(),
+        ),
         dataclasses.replace(make_model("timesfm-pocket", layers=4, heads=2), explanation=make_single_stack()),
     ]
     page = Page(render(make_study(*models)))
@@ -96,7 +106,9 @@ def test_curves_hold_the_means_intervals_and_the_band_of_the_draws(found: Explan
         np.testing.assert_allclose(line.x, [0, 10, 30, 50])
         np.testing.assert_allclose(np.asarray(line.customdata)[1:], part[["mean", "low", "high"]])
         np.testing.assert_allclose(np.asarray(line.y)[1:] + np.asarray(line.error_y.array)[1:], part["high"])
-        np.testing.assert_allclose(np.asarray(line.y)[1:] - np.asarray(line.error_y.arrayminus)[1:], part["low"])
+        np.testing.assert_allclose(
+            np.asarray(line.y)[1:] - np.asarray(line.error_y.arrayminus)[1:], part["low"]
+        )
     titles = [a.text for a in figure.layout.annotations]
     assert any("+0.123 [+0.100, +0.150]" in title for title in titles)
 
@@ -109,7 +121,10 @@ def test_parts_are_drawn_at_their_layer_with_both_nulls(found: Explanation) -> N
         x, y = drawn[row.part]
         assert round(x) == row.layer
         assert y == pytest.approx(100 * row.share)
-    assert sorted(shape.y0 for shape in figure.layout.shapes) == [0, pytest.approx(100 / len(found.attribution))]
+    assert sorted(shape.y0 for shape in figure.layout.shapes) == [
+        0,
+        pytest.approx(100 / len(found.attribution)),
+    ]
 
 
 def test_every_layer_of_every_stack_is_in_the_stream(found: Explanation) -> None:

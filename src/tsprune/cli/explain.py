@@ -42,7 +42,8 @@ def explain(
     out: Annotated[
         Path | None,
         typer.Option(
-            "--out", help="A page with pictures (NAME.html), or a folder that every table is written to, as CSV."
+            "--out",
+            help="A page with pictures (NAME.html), or a folder that every table is written to, as CSV.",
         ),
     ] = None,
     samples: Annotated[

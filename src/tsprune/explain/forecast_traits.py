@@ -91,7 +91,8 @@ def _all_constant(values: NDArray[np.float64]) -> NDArray[np.bool_]:
     """`_constant` of each row of `values` [M, T], [M]."""
     size = np.abs(values).max(axis=1)
     with np.errstate(invalid="ignore"):
-        return ~(np.isfinite(size) & (np.ptp(values, axis=1) > FLAT * size))
+        varied: NDArray[np.bool_] = np.isfinite(size) & (np.ptp(values, axis=1) > FLAT * size)
+    return ~varied
 
 
 def seasonal_share(values: Array, period: float) -> float:

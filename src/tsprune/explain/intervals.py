@@ -81,9 +81,7 @@ def crossed_interval(values: ArrayLike, seed: int = 0) -> Interval:
         mean = float(x.mean()) if x.size else float("nan")
         return Interval(mean, mean, mean, x.shape[1])
     rng = np.random.default_rng(seed)
-    draws, series = (
-        rng.multinomial(n, np.full(n, 1 / n), size=RESAMPLES) / n for n in x.shape
-    )
+    draws, series = (rng.multinomial(n, np.full(n, 1 / n), size=RESAMPLES) / n for n in x.shape)
     low, high = np.percentile(np.einsum("rd,ds,rs->r", draws, x, series, optimize=True), LIMITS)
     return Interval(float(x.mean()), float(low), float(high), x.shape[1])
 

@@ -18,6 +18,32 @@ from tsprune.report.tables import Table, table
 from tsprune.report.words import count, drawn
 
 _INTERVALS = "Bars and brackets are 95 % intervals, bootstrapped over series."
+_PORTRAIT = (
+    "Attention in one real window (the one with the clearest season, if there is one of a season that this "
+    "model's positions can tell), what the last position of it looks at, and how far back the head looks on "
+    "average over all windows, against a head that attends evenly (dotted). Then forecasts with the head and "
+    "without it, chosen by how far the ablation moves their median: the typical window of those looked at, "
+    "one that only one in ten exceeds, and the one moved most."
+)
+_STREAM = (
+    "At the position that is read (in an encoder: the context's last). Early layers propose, middle layers "
+    "repeat and late layers select, says the paper: a cosine above 0 repeats the layer before, below 0 takes "
+    f"back. The lens is the model's own readout with all later layers switched off. {_INTERVALS}"
+)
+_SIMILARITY = (
+    "Linear CKA of what two layers leave, over windows: 1 if windows lie alike in both, up to rotation and "
+    "scale. Few windows raise it; what it is by chance is in the titles. Blank: a layer that is the same for "
+    "all windows."
+)
+_PARTS = (
+    "What the network says next, divided among what wrote to the stream that is read: integrated gradients "
+    "of the readout, which add up to the whole forecast. A share below 0 was written against the rest. "
+)
+_ENCODER = (
+    "Only the decoder writes to that stream. What the encoder found reaches it through the decoder's "
+    "cross-attention and counts as written by the heads that fetched it, so the encoder has no points here; "
+    "its worth is in the ablations. "
+)
 
 
 def write_explanation(found: Explanation, path: Path) -> None:
@@ -137,11 +163,7 @@ def _gallery(key: str, found: Explanation) -> list[Picture]:
         picture(
             f"head-{key}-{number}",
             f"{one.address}: {' and '.join(one.reasons)}",
-            "Attention in one real window (the one with the clearest season, if there is one of a season that "
-            "this model's positions can tell), what the last position of it looks at, and how far back the head looks on average over all "
-            "windows, against a head that attends evenly (dotted). Then forecasts with the head and without "
-            "it, chosen by how far the ablation moves their median: the typical window of those looked at, one "
-            "that only one in ten exceeds, and the one moved most.",
+            _PORTRAIT,
             _portrait(one, profiles.get(one.address, empty)),
             facts(rows.loc[one.address].to_dict()),
         )
@@ -155,39 +177,24 @@ def _portrait(one: Portrait, profile: pd.DataFrame) -> Callable[[int | None], go
 
 def _stream(key: str, found: Explanation) -> list[Picture]:
     stacks = found.residual["stack"].nunique() if len(found.residual) else 0
-    share = (
-        "What the network says next, divided among what wrote to the stream that is read: integrated "
-        "gradients of the readout, which add up to the whole forecast. A share below 0 was written against the "
-        "rest. "
-    )
-    if stacks > 1:
-        share += (
-            "Only the decoder writes to that stream. What the encoder found reaches it through the decoder's "
-            "cross-attention and counts as written by the heads that fetched it, so the encoder has no points "
-            "here; its worth is in the ablations. "
-        )
+    parts = _PARTS + (_ENCODER if stacks > 1 else "")
     return [
         picture(
             f"stream-{key}",
             "The residual stream",
-            "At the position that is read (in an encoder: the context's last). Early layers propose, middle "
-            "layers repeat and late layers select, says the paper: a cosine above 0 repeats the layer before, "
-            "below 0 takes back. The lens is the model's own readout with all later layers switched off. "
-            f"{_INTERVALS}",
+            _STREAM,
             lambda columns: figures.residual_stream(found, columns=columns),
         ),
         picture(
             f"similarity-{key}",
             "Which layers see alike",
-            "Linear CKA of what two layers leave, over windows: 1 if windows lie alike in both, up to "
-            "rotation and scale. Few windows raise it; what it is by chance is in the titles. Blank: a layer that "
-            "is the same for all windows.",
+            _SIMILARITY,
             lambda columns: figures.layer_similarity(found, columns=columns),
         ),
         picture(
             f"parts-{key}",
             "Who wrote the forecast",
-            f"{share}{_INTERVALS}",
+            f"{parts}{_INTERVALS}",
             lambda columns: figures.forecast_parts(found, columns=columns),
         ),
     ]

@@ -85,7 +85,11 @@ PART_LABEL: Final = {"head": "one head", "mlp": "MLP", "bias": "bias", "embeddin
 PART_SYMBOL: Final = {"head": "circle", "mlp": "square", "bias": "cross", "embedding": "diamond"}
 
 # lies over whatever the page's ground is
-ATTENTION_SCALE: Final = ((0.0, "rgba(0,114,178,0)"), (0.3, "rgba(0,114,178,0.4)"), (1.0, "rgba(0,114,178,1)"))
+ATTENTION_SCALE: Final = (
+    (0.0, "rgba(0,114,178,0)"),
+    (0.3, "rgba(0,114,178,0.4)"),
+    (1.0, "rgba(0,114,178,1)"),
+)
 
 BEFORE: Final = "#0072B2"
 AFTER: Final = "#D55E00"

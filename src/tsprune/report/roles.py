@@ -55,9 +55,9 @@ def facts(row: Row) -> tuple[str, ...]:
         found.append("Its queries have no choice of keys over time, so its attention says nothing.")
     if np.isfinite(get("followed_score")):
         found.append(
-            f"Attention to what followed the same values before: {100 * get('followed_score'):+.2g} percentage "
-            "points in random sequences that repeat, over ones that do not (above 0, interval and all, in "
-            f"{100 * get('followed_sure'):.0f} % of the lengths and counts tried)."
+            f"Attention to what followed the same values before: {100 * get('followed_score'):+.2g} "
+            "percentage points in random sequences that repeat, over ones that do not (above 0, interval "
+            f"and all, in {100 * get('followed_sure'):.0f} % of the lengths and counts tried)."
         )
     if np.isfinite(get("mase")):
         found.append(

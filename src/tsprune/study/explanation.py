@@ -17,14 +17,10 @@ PERCENTS = (10, 30, 50)
 DRAWS = 3
 
 
-def explained(
-    model: Forecaster, suite: Suite, seed: int
-) -> tuple[Explanation | None, list[tuple[str, str]]]:
+def explained(model: Forecaster, suite: Suite, seed: int) -> tuple[Explanation | None, list[tuple[str, str]]]:
     """The explanation, and (what, reason) of the parts that could not be had; None if nothing could."""
     try:
-        found = overview(
-            model, suite, per_configuration=WINDOWS, percents=PERCENTS, draws=DRAWS, seed=seed
-        )
+        found = overview(model, suite, per_configuration=WINDOWS, percents=PERCENTS, draws=DRAWS, seed=seed)
     except TspruneError as error:
         return None, [(f"{model.name}: explanation", str(error))]
     return found, [(f"{model.name}: {part}", reason) for part, reason in found.skipped]

@@ -37,8 +37,8 @@ from tsprune.pruning.heads_at import calibration_masks, heads_at_frame
 from tsprune.pruning.strategies import middle_heads, remove_ranked
 from tsprune.scores import rank
 from tsprune.study.claims import HEADLINE_SHARE, PRUNED_PERCENT, Headline, mlp_claim, model_claims
-from tsprune.study.explanation import explained
 from tsprune.study.experiments import LayerUnit, Plan, PrunedHeads, plan
+from tsprune.study.explanation import explained
 from tsprune.study.manifest import manifest
 from tsprune.study.mechanism import Mechanism, measure
 from tsprune.study.result import Claim, Example, ModelStudy, Study

@@ -27,6 +27,6 @@ __all__ = [
     "mechanism_curves",
     "mlp_sensitivity",
     "pruning_curves",
-    "residual_stream",
     "rank_against_effect",
+    "residual_stream",
 ]

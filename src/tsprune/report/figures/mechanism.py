@@ -50,9 +50,8 @@ def _title(one: Explanation, effect: str) -> str:
     known = one.clean[one.clean["trait"] == effect] if len(one.clean) else one.clean
     if len(known):
         row = known.iloc[0]
-        small = (
-            f"unablated, minus the true future's: {row['excess']:+.3f} [{row['low']:+.3f}, {row['high']:+.3f}]"
-        )
+        interval = f"[{row['low']:+.3f}, {row['high']:+.3f}]"
+        small = f"unablated, minus the true future's: {row['excess']:+.3f} {interval}"
     return (
         f"{wrapped(one.model, 44)}<br><b>{plain(EFFECTS[effect])}</b>"
         f"<br><span style='font-size:10px'>{plain(small)}</span>"

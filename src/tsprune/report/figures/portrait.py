@@ -23,8 +23,8 @@ def head_portrait(one: Portrait, profile: pd.DataFrame, *, columns: int | None =
     looks = one.glance is not None
     titles = [_window_title(one.glance), _view_title(one.glance), _lag_title()] if one.glance else []
     titles += [
-        f"<b>{wrapped(example.configuration, _WIDTH)}</b><br>{_SMALL.format(wrapped(example.ablation, _WIDTH))}"
-        for example in one.examples
+        f"<b>{wrapped(x.configuration, _WIDTH)}</b><br>{_SMALL.format(wrapped(x.ablation, _WIDTH))}"
+        for x in one.examples
     ]
     if not titles:
         return message("Nothing is known of this head.")
