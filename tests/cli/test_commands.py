@@ -19,6 +19,7 @@ import typer
 import tsprune
 from tests.tiny import TINY
 from tsprune import cli, scores
+from tsprune.explain import EXPLAIN_SAMPLES
 from tsprune.study import STUDY_SAMPLES
 
 COMMANDS = [
@@ -136,6 +137,7 @@ def test_help_of_every_command(run: Runner, command: str) -> None:
 
 
 def test_help_states_how_many_paths_a_study_draws(run: Runner) -> None:
+    assert f"by default {EXPLAIN_SAMPLES}." in " ".join(run("explain", "--help").out.split())
     assert f"by default {STUDY_SAMPLES}." in " ".join(run("study", "--help").out.split())
 
 

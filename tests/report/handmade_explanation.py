@@ -138,6 +138,9 @@ def make_explanation(
         residual=_layers(rng, stacks, layers, ("norm", "update", "cosine")),
         cka=_cka(rng, stacks, layers),
         lens=_layers(rng, stacks[-1:], layers, ("distance", "spread")),
+        guard=pd.DataFrame(
+            {"stack": stack, "layer": range(layers), "itself": 0.0, "other": rng.uniform(0.1, 0.9, layers)}
+        ),
         attribution=_attribution(rng, stack, kinds, layers, heads),
         effects=_effects(rng),
         verdicts=pd.DataFrame([{"model": model, "percent": 10, "trait": "parroting", "verdict": "holds"}]),

@@ -13,7 +13,9 @@ from handmade_explanation import SPAN, make_explanation, make_single_stack
 from handmade_study import ENCODER_DECODER, make_model, make_study
 from test_page import MARKUP, Page
 
-from tsprune.explain import Explanation
+from tests.suites import configuration, tiny
+from tsprune.data import Suite
+from tsprune.explain import Explanation, overview
 from tsprune.report import figures, write_explanation
 from tsprune.report.explanation import about, compared, of_model, render_explanation
 from tsprune.report.figures.portrait import last_view
@@ -29,7 +31,16 @@ def bare(found: Explanation) -> Explanation:
     """What is left without effects, induction, attribution and portraits."""
     nothing = pd.DataFrame()
     empty = dict.fromkeys(
-        ("attribution", "effects", "verdicts", "induction_effects", "clean", "mechanism", "agreement"),
+        (
+            "guard",
+            "attribution",
+            "effects",
+            "verdicts",
+            "induction_effects",
+            "clean",
+            "mechanism",
+            "agreement",
+        ),
         nothing,
     )
     heads = found.heads.drop(
@@ -136,6 +147,13 @@ def test_every_layer_of_every_stack_is_in_the_stream(found: Explanation) -> None
     assert len({t.xaxis for t in figure.data}) == 5
 
 
+def test_the_guard_of_the_lens_is_told(found: Explanation) -> None:
+    text = " ".join(Page(render_explanation(found)).text)
+    other = 100 * found.guard["other"]
+    assert f"changes by {other.min():.1f} % to {other.max():.1f} % of its largest value" in text
+    assert "with its own, by 0.00 %" in text
+
+
 def test_similarity_is_symmetric_and_says_what_chance_gives(found: Explanation) -> None:
     figure = figures.layer_similarity(found)
     for trace, (_, rows) in zip(figure.data, found.cka.groupby("stack", sort=False), strict=True):
@@ -176,6 +194,7 @@ def test_what_was_not_measured_is_not_claimed(found: Explanation) -> None:
     text = " ".join(Page(render_explanation(nothing)).text)
     assert "No head was ablated" in about(nothing)
     assert "Without it" not in text
+    assert "Does the lens" not in text
     assert "could not be divided" in render_explanation(nothing)
 
 
@@ -186,6 +205,22 @@ def test_the_encoders_share_is_explained_where_there_is_an_encoder() -> None:
 
     assert "decoder's cross-attention" in caption(make_explanation())
     assert "encoder" not in caption(make_single_stack())
+
+
+@pytest.mark.parametrize("name", ["tiny-chronos-t5", "tiny-chronos2", "tiny-moirai"])
+def test_every_kind_of_model_is_drawn(name: str) -> None:
+    """Tokens and a lens of their own; heads over series; patches that stand for the future."""
+    suite = Suite("s", (configuration("a/D/short", [64, 128, 128], 4),))
+    found = overview(tiny(name), suite, effects=False)
+    page = Page(render_explanation(found))
+    text = " ".join(page.text)
+    assert found.portraits
+    for one in found.portraits:
+        assert one.address in text
+        assert one.glance is not None
+        sums = one.glance.weights.sum(1)
+        np.testing.assert_allclose(sums[sums > 0], 1, atol=1e-5)
+    assert "Does the lens see anything?" in text
 
 
 def test_text_from_outside_stays_text(found: Explanation) -> None:

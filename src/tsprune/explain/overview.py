@@ -23,7 +23,7 @@ from tsprune.explain.mechanism import (
     verdicts,
 )
 from tsprune.explain.portraits import Portrait, portraits
-from tsprune.explain.residual import lens, residual
+from tsprune.explain.residual import guard_contexts, lens, lens_guard, residual
 from tsprune.explain.windows import PER_CONFIGURATION, sampled
 from tsprune.models.forecaster import Forecaster, SamplingForecaster
 from tsprune.scores.stable_rank import stable_ranks
@@ -33,7 +33,7 @@ EXPLAIN_SAMPLES = 16
 
 # (what is measured, steps done, steps of it)
 Progress = Callable[[str, int, int], None]
-STEPS = ("attention", "induction", "residual", "attribution", "effects", "portraits")
+STEPS = ("attention", "induction", "residual", "guard", "attribution", "effects", "portraits")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -49,7 +49,7 @@ class Explanation:
     kernel : `kernel_view`
     induction : `induction`
     residual, cka : `residual`
-    lens : `lens`
+    lens, guard : `lens`, `lens_guard`
     attribution : `attribution`
     effects, verdicts, induction_effects : `head_effects(...).sets`, `verdicts`, `induction_and_parroting`;
         empty without effects
@@ -70,6 +70,7 @@ class Explanation:
     residual: pd.DataFrame
     cka: pd.DataFrame
     lens: pd.DataFrame
+    guard: pd.DataFrame
     attribution: pd.DataFrame
     effects: pd.DataFrame
     verdicts: pd.DataFrame
@@ -132,6 +133,7 @@ def overview(
     started("residual")
     stream = residual(model, suite, per_configuration=per_configuration, seed=seed)
     decoded = lens(model, suite, per_configuration=per_configuration, seed=seed)
+    guarded = tried("guard", lambda: lens_guard(model, guard_contexts(model, suite)))
     written = tried(
         "attribution", lambda: attribution(model, suite, per_configuration=per_configuration, seed=seed)
     )
@@ -166,6 +168,7 @@ def overview(
         residual=stream.layers,
         cka=stream.cka,
         lens=decoded,
+        guard=guarded,
         attribution=written,
         effects=found.sets,
         verdicts=judged,

@@ -20,6 +20,7 @@ from torch import Tensor
 from tsprune.ablation import Ablation, applied
 from tsprune.anatomy import Component, Stack
 from tsprune.data.suite import Suite
+from tsprune.errors import TspruneError
 from tsprune.evaluation import spearman_distance
 from tsprune.explain.intervals import LIMITS, column_intervals, series_means
 from tsprune.explain.stream import replaced, streams
@@ -236,6 +237,26 @@ def token_measures(logits: Tensor) -> dict[str, Floats]:
     high = probability >= PEAK * probability.amax(-1, keepdim=True)
     measures = {"entropy": entropy, "vocabulary": entropy.exp(), "peaks": (peak & high).sum(-1).double()}
     return {name: values.mean(-1).numpy(force=True) for name, values in measures.items()}
+
+
+GUARDED = 4  # windows that the guard exchanges
+
+
+def guard_contexts(model: Forecaster, suite: Suite) -> list[NDArray[np.float32]]:
+    """Windows for `lens_guard`: at most `GUARDED`, of the greatest length that two or more share.
+
+    Raises TspruneError where no two windows are of one length.
+    """
+    by_length: dict[int, list[NDArray[np.float32]]] = {}
+    for batch in batched(sampled(suite, model, GUARDED), model):
+        for context in batch.contexts:
+            by_length.setdefault(len(context), []).append(context)
+    shared = [length for length, contexts in by_length.items() if len(contexts) > 1]
+    if not shared:
+        raise TspruneError("no two windows are of one length, so none can be exchanged for another")
+    contexts = by_length[max(shared)]
+    # of different configurations, where there are some
+    return contexts[:: max(1, len(contexts) // GUARDED)][:GUARDED]
 
 
 def lens_guard(model: Forecaster, contexts: Sequence[ArrayLike]) -> pd.DataFrame:

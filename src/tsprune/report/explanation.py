@@ -15,7 +15,7 @@ from tsprune.report import figures
 from tsprune.report.roles import facts
 from tsprune.report.section import Picture, Section, page, picture
 from tsprune.report.tables import Table, table
-from tsprune.report.words import count, drawn
+from tsprune.report.words import count, drawn, percent
 
 _INTERVALS = "Bars and brackets are 95 % intervals, bootstrapped over series."
 _PORTRAIT = (
@@ -89,7 +89,8 @@ def compared(explained: Sequence[Explanation]) -> list[Section]:
         "Of each attention sublayer the sharpest, the most diffuse, or random heads are ablated together, as "
         f"many of each. The grey band spans the means of {draws} random draws: a line inside it does what "
         f"any heads would. {_INTERVALS} Parroting: the correlation of the forecast with the most similar "
-        "piece of its context. Seasonality: the share of its power at the context's dominant period and "
+        "piece of its context (a forecast that is merely worse copies less, too: read the error beside it). "
+        "Seasonality: the share of its power at the context's dominant period and "
         f"harmonics, where the horizon holds a period. Evenly spread windows ({windows}).",
         lambda columns: figures.mechanism_curves(explained, columns=columns),
     )
@@ -175,6 +176,18 @@ def _portrait(one: Portrait, profile: pd.DataFrame) -> Callable[[int | None], go
     return lambda columns: figures.head_portrait(one, profile, columns=columns)
 
 
+def _guarded(found: Explanation) -> tuple[str, ...]:
+    """Whether the lens shows anything at all."""
+    if not len(found.guard):
+        return ()
+    values = found.guard["other"].min(), found.guard["other"].max(), found.guard["itself"].max()
+    least, most, itself = (percent(float(value), signed=False) for value in values)
+    return (
+        "Does the lens see anything? With another window's stream in place of a layer's the network's output "
+        f"changes by {least} to {most} of its largest value, layer by layer; with its own, by {itself}.",
+    )
+
+
 def _stream(key: str, found: Explanation) -> list[Picture]:
     stacks = found.residual["stack"].nunique() if len(found.residual) else 0
     parts = _PARTS + (_ENCODER if stacks > 1 else "")
@@ -184,6 +197,7 @@ def _stream(key: str, found: Explanation) -> list[Picture]:
             "The residual stream",
             _STREAM,
             lambda columns: figures.residual_stream(found, columns=columns),
+            _guarded(found),
         ),
         picture(
             f"similarity-{key}",
