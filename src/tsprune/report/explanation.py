@@ -91,7 +91,8 @@ def compared(explained: Sequence[Explanation]) -> list[Section]:
         f"any heads would. {_INTERVALS} Parroting: the correlation of the forecast with the most similar "
         "piece of its context (a forecast that is merely worse copies less, too: read the error beside it). "
         "Seasonality: the share of its power at the context's dominant period and "
-        f"harmonics, where the horizon holds a period. Evenly spread windows ({windows}).",
+        "harmonics, where the horizon holds a period. Axes with a wide range are linear close to zero and "
+        f"logarithmic beyond. Evenly spread windows ({windows}).",
         lambda columns: figures.mechanism_curves(explained, columns=columns),
     )
     lead = (

@@ -45,11 +45,20 @@ def residual_stream(one: Explanation, *, columns: int | None = None) -> go.Figur
             dtick=integer_step(float(table["layer"].max()) + 1),
         )
         if name == "norm":  # of stacks that differ by orders of magnitude
-            grid.y(panel, type="log", dtick="D2")
+            grid.y(panel, type="log", tickmode="array", tickvals=_log_ticks(table[name]))
         if level is not None:
             grid.line(panel, level, words)
     grid.legend()
     return grid.figure
+
+
+def _log_ticks(values: pd.Series[float]) -> list[float]:
+    """1, 2 and 5 times the powers of ten that `values` lie among."""
+    known = np.log10(values[values > 0].to_numpy(float))
+    if not len(known):
+        return []
+    powers = range(int(np.floor(known.min())), int(np.ceil(known.max())) + 1)
+    return [digit * 10.0**power for power in powers for digit in (1, 2, 5)]
 
 
 def _layer_line(rows: pd.DataFrame, name: str, stack: str) -> go.Scatter:
