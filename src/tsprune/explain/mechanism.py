@@ -30,6 +30,10 @@ from tsprune.sweep.result import CLEAN, SweepResult
 
 PERCENTS = (5, 10, 20, 30, 50)
 DRAWS = 5
+# a window of a model that samples is as many rows as it has paths, and the records of a clean pass hold them
+# all: within these bounds an explanation stays well below 3 GB
+BATCH_SIZE = 32
+MEMORY = 2**29
 SETS = ("sharp", "diffuse", "random")
 EFFECTS = ("mase", *TRAITS)
 
@@ -151,7 +155,16 @@ def head_effects(
     chosen, prepared = by_horizon(sampled(suite, model, per_configuration))
     alone = {head: Ablation((head,)) for head in ranked} if single else {}
     cells = list(dict.fromkeys([*(Ablation(x.heads) for x in sets), *alone.values()]))
-    result = run(model, chosen, cells, keep={CLEAN, *cells}, prepared=prepared, progress=progress)
+    result = run(
+        model,
+        chosen,
+        cells,
+        batch_size=BATCH_SIZE,
+        keep={CLEAN, *cells},
+        prepared=prepared,
+        progress=progress,
+        memory=MEMORY,
+    )
     measured = _Measured(result, prepared, cells, model.context_length)
     clean = {name: mean_interval(measured.excess[name], seed) for name in TRAITS}
     return HeadEffects(
