@@ -1,39 +1,83 @@
-"""How long it takes to explain a bundled checkpoint on the pocket suite, part by part.
+"""How long it takes to explain the bundled checkpoints, and how much memory. Limits: 6 minutes, 3 GB each.
 
-    python -m benchmarks.explain_time [MODEL] [WINDOWS]
+    python -m benchmarks.explain_time [MODEL]... [--windows N] [--study]
 
-MODEL: bundled:timesfm by default; WINDOWS: of each configuration, 16 by default. The aim is 6 minutes on
-2 cores. Prints wall-clock and CPU seconds of each part; of a busy machine only the latter mean anything.
+MODEL: all bundled ones by default, each in a process of its own; N: of each configuration of the embedded
+suite, 16 by default, as in `tsprune explain`. --study measures what `tsprune study` does of it instead
+(limit: 60 seconds of CPU). Prints wall-clock and CPU seconds of each part; of a busy machine only the latter
+mean anything.
 """
 
 from __future__ import annotations
 
+import argparse
 import itertools
+import os
+import resource
+import subprocess
 import sys
 import time
 
+import torch
+
 import tsprune
 from tsprune.data import pocket
-from tsprune.explain import overview
+from tsprune.evaluation.sampling import PER_CONFIGURATION
+from tsprune.explain import EXPLAIN_SAMPLES, overview
+from tsprune.models import bundled_names
+from tsprune.study import STUDY_SAMPLES
+from tsprune.study.explanation import DRAWS, PERCENTS, WINDOWS
+
+MINUTES, GIGABYTES, STUDY_SECONDS = 6.0, 3.0, 60.0
 
 
-def main() -> None:
-    name = sys.argv[1] if len(sys.argv) > 1 else "bundled:timesfm"
-    windows = int(sys.argv[2]) if len(sys.argv) > 2 else 16
-    model = tsprune.load(name)
+def measure(name: str, windows: int, *, of_study: bool) -> int:
+    """Explains one model in this process; 1 if that took more than it may."""
+    model = tsprune.load(name, samples=STUDY_SAMPLES if of_study else EXPLAIN_SAMPLES)
     marks: list[tuple[str, float, float]] = []
 
     def progress(step: str, done: int, total: int) -> None:
         if not marks or marks[-1][0] != step:
             marks.append((step, time.perf_counter(), time.process_time()))
 
-    overview(model, pocket(), per_configuration=windows, progress=progress)
+    if of_study:
+        found = overview(
+            model, pocket(), per_configuration=WINDOWS, percents=PERCENTS, draws=DRAWS, progress=progress
+        )
+    else:
+        found = overview(model, pocket(), per_configuration=windows, progress=progress)
     marks.append(("end", time.perf_counter(), time.process_time()))
+    print(f"{name}, {found.windows} windows, {len(found.heads)} heads")
     for (step, wall, cpu), (_, wall_after, cpu_after) in itertools.pairwise(marks):
-        print(f"{step:<12} {wall_after - wall:8.1f} s   {cpu_after - cpu:8.1f} s of CPU")
+        print(f"  {step:<12} {wall_after - wall:8.1f} s   {cpu_after - cpu:8.1f} s of CPU")
     total, cpu = marks[-1][1] - marks[0][1], marks[-1][2] - marks[0][2]
-    print(f"{'all':<12} {total:8.1f} s   {cpu:8.1f} s of CPU; {360 / total:.2f} times the aim of 6 minutes")
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    gigabytes = peak / (1e9 if sys.platform == "darwin" else 1e9 / 1024)  # bytes there, KiB elsewhere
+    limit, took = (STUDY_SECONDS, cpu) if of_study else (60 * MINUTES, total)
+    print(
+        f"  {'all':<12} {total:8.1f} s   {cpu:8.1f} s of CPU; ratio to the limit of {limit:.0f} s "
+        f"{took / limit:.2f}; {gigabytes:.2f} GB, ratio to the limit of {GIGABYTES:g} GB "
+        f"{gigabytes / GIGABYTES:.2f}"
+    )
+    return int(took > limit or gigabytes > GIGABYTES)
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("models", nargs="*")
+    parser.add_argument("--windows", type=int, default=PER_CONFIGURATION)
+    parser.add_argument("--study", action="store_true")
+    options = parser.parse_args()
+    if len(options.models) == 1:
+        return measure(options.models[0], options.windows, of_study=options.study)
+    print(f"machine: {os.cpu_count()} cores, {torch.get_num_threads()} torch threads", flush=True)
+    rest = ["--windows", str(options.windows), *(["--study"] if options.study else [])]
+    failed = 0
+    for name in options.models or [f"bundled:{name}" for name in bundled_names()]:
+        command = [sys.executable, "-m", "benchmarks.explain_time", name, *rest]
+        failed |= subprocess.run(command, check=False).returncode
+    return failed
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

@@ -3,7 +3,8 @@
 One position a time step, the context's and then those of the horizon, whose value is unknown (0); every
 query may see every key. With T positions and x the values (0 in the horizon):
 head 0 reads x[t - LAG] (its own x[t] where t < LAG), head 1 the mean of all x.
-The forecast at t is COPY * head 0 + AVERAGE * head 1 + BIAS: half a copy of the past, say.
+The forecast at t is COPY * head 0 + AVERAGE * head 1 + BIAS: half a copy of the past, say. With a `trend`
+the MLP adds as much more at every position, so that something is left to be seen without the heads.
 """
 
 from __future__ import annotations
@@ -66,7 +67,7 @@ class Network(nn.Module):
         return self.readout(x[:, -horizon:])[..., 0]
 
 
-def _plant(network: Network) -> None:
+def _plant(network: Network, trend: float) -> None:
     attention = network.layers[0].attention
     for parameter in network.parameters():
         parameter.data.zero_()
@@ -79,6 +80,7 @@ def _plant(network: Network) -> None:
         attention.v.weight.data[head * POSITIONS, VALUE] = 1
         attention.o.weight.data[OUTPUT, head * POSITIONS] = share
     attention.o.bias.data[OUTPUT] = BIAS
+    network.layers[0].mlp.weight.data[OUTPUT, 2:] = trend * torch.arange(POSITIONS)
     network.readout.weight.data[0, OUTPUT] = 1
 
 
@@ -86,9 +88,9 @@ class Planted(Forecaster):
     name = family = "planted"
     context_length = 48
 
-    def __init__(self) -> None:
+    def __init__(self, trend: float = 0.0) -> None:
         self.module = Network().eval()
-        _plant(self.module)
+        _plant(self.module, trend)
         path = "layers.0.attention"
         query, key, value = (Projection(f"{path}.{name}", 2, POSITIONS) for name in "qkv")
         site = AttentionSite("self", path, f"{path}.o", 2, POSITIONS, query, key, value)

@@ -19,6 +19,7 @@ import typer
 import tsprune
 from tests.tiny import TINY
 from tsprune import cli, scores
+from tsprune.explain import EXPLAIN_SAMPLES
 from tsprune.study import STUDY_SAMPLES
 from tsprune.sweep import Store
 
@@ -138,6 +139,7 @@ def test_help_of_every_command(run: Runner, command: str) -> None:
 
 
 def test_help_states_how_many_paths_a_study_draws(run: Runner) -> None:
+    assert f"by default {EXPLAIN_SAMPLES}." in " ".join(run("explain", "--help").out.split())
     assert f"by default {STUDY_SAMPLES}." in " ".join(run("study", "--help").out.split())
 
 
@@ -244,7 +246,7 @@ def test_a_study_leaves_report_results_and_manifest(
     run: Runner, model: Path, gift: Path, tmp_path: Path
 ) -> None:
     folder = tmp_path / "study"
-    result = run("study", model, "--data", gift, "--out", folder, "--percent", 2, "--json")
+    result = run("study", model, "--data", gift, "--out", folder, "--percent", 2, "--json", "--no-explain")
     assert result.code == 0
     assert sorted(p.name for p in folder.iterdir()) == ["manifest.json", "report.html", "results.parquet"]
     assert result.json["manifest"] == json.loads((folder / "manifest.json").read_text())
@@ -467,6 +469,20 @@ def test_explain_prints_tables(run: Runner, model: Path) -> None:
     for title in ("residual stream", "who wrote the forecast", "without the sharpest heads"):
         assert title in result.out
     assert "…" not in result.out  # nothing is cut, although this terminal has 80 columns
+
+
+def test_explain_as_a_page(run: Runner, model: Path, tmp_path: Path) -> None:
+    path = tmp_path / "new" / "page.html"
+    result = run("explain", model, *EMPLOYMENT, "--no-effects", "--out", path)
+    assert result.code == 0, result.err
+    assert [p.name for p in path.parent.iterdir()] == ["page.html"]
+    text = path.read_text(encoding="utf-8")
+    assert text.rstrip().endswith("</html>")
+    assert "the sharpest" in text
+    (tmp_path / "file").write_text("")
+    failed = run("explain", model, *EMPLOYMENT, "--out", tmp_path / "file" / "page.html")
+    assert failed.code == 2
+    assert failed.err.startswith("error: ")
 
 
 def test_explain_one_head(run: Runner, model: Path) -> None:

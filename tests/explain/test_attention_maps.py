@@ -17,13 +17,15 @@ from tsprune.explain.attention_maps import STATISTICS, attention, statistics_of_
 LENGTH = 48
 
 
-def waves(period: int, count: int = 3) -> Suite:
-    steps = np.arange(LENGTH + 2)
-    series = [np.sin(2 * np.pi * steps / period + phase).astype(np.float32) for phase in range(count)]
+def waves(period: int, count: int = 3, *, horizon: int = 2, phase: float | None = None) -> Suite:
+    """`count` series of 48 steps, `phase` apart from a sine's start (by default 0, 1, 2, ... radians)."""
+    steps = np.arange(LENGTH + horizon)
+    phases = range(count) if phase is None else [phase] * count
+    series = [np.sin(2 * np.pi * steps / period + start).astype(np.float32) for start in phases]
     c = Configuration(
         "w/D/short",
         "D",
-        2,
+        horizon,
         period,
         [x[:LENGTH] for x in series],
         np.stack([x[LENGTH:] for x in series]),

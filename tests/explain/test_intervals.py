@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from tsprune.explain.intervals import column_intervals, mean_interval, series_means
+from tsprune.explain.intervals import column_intervals, crossed_interval, mean_interval, series_means
 
 
 def test_series_count_once() -> None:
@@ -29,3 +29,23 @@ def test_interval_is_that_of_a_normal_mean() -> None:
 def test_nothing_has_no_interval() -> None:
     assert np.isnan(mean_interval([np.nan]).mean)
     assert mean_interval([2.0]) == mean_interval([2.0, np.nan])
+
+
+def test_a_crossed_interval_holds_the_luck_of_draws_and_series() -> None:
+    rng = np.random.default_rng(0)
+    series, draws = rng.standard_normal(200), np.array([-1.0, 0.0, 1.0, 0.5, -0.5])
+    both = crossed_interval(series + draws[:, None])
+    alone = crossed_interval(np.tile(series, (5, 1)))
+    assert both.mean == pytest.approx(alone.mean) == pytest.approx(series.mean())
+    assert both.high - both.low > 2 * (alone.high - alone.low)
+    one_draw, plain = crossed_interval(series[None]), mean_interval(series)
+    assert (one_draw.low, one_draw.high) == pytest.approx((plain.low, plain.high), abs=0.02)
+
+
+def test_series_without_a_value_in_some_draw_do_not_count() -> None:
+    values = np.array([[1.0, 2.0, np.nan], [3.0, 4.0, 5.0]])
+    found = crossed_interval(values)
+    assert (found.mean, found.count) == (2.5, 2)
+    nothing = crossed_interval(np.full((2, 3), np.nan))
+    assert np.isnan(nothing.mean)
+    assert nothing.count == 0

@@ -11,13 +11,21 @@ import pytest
 
 import tsprune
 from tests.explain.test_attention_maps import waves
-from tests.planted import LAG, Planted
+from tests.planted import COPY, LAG, Planted
 from tests.suites import configuration, tiny
 from tsprune.anatomy import Component
 from tsprune.data import Suite
 from tsprune.errors import TspruneError
-from tsprune.explain import HeadEffects, attention, forecast_traits, head_effects, parrot, verdicts
-from tsprune.explain.mechanism import head_sets
+from tsprune.explain import (
+    HeadEffects,
+    attention,
+    forecast_traits,
+    head_effects,
+    mechanism_table,
+    parrot,
+    verdicts,
+)
+from tsprune.explain.mechanism import CLAIMS, WHOLE, head_sets
 
 SUITE = Suite("s", (configuration("a/D/short", [60, 90, 128, 75, 128], 12, owners=[0, 0, 1, 2, 3]),))
 
@@ -81,6 +89,94 @@ def test_the_planted_copy_is_what_forecasts() -> None:
     assert table["sharp", "mase"] > table["random", "mase"] > table["diffuse", "mase"]
     excess = found.sets.set_index(["which", "effect"])["excess"]["sharp", "mase"]
     assert excess == pytest.approx(table["sharp", "mase"] - table["random", "mase"])
+
+
+TREND = 0.05
+
+
+def test_the_planted_copy_is_what_parrots() -> None:
+    """Parroting with and without the copying head, computed by hand.
+
+    The forecast of six steps is COPY times the last period of a wave (phase 30 degrees), plus TREND
+    times a ramp r = -2.5, ..., 2.5, plus a constant. On a segment of phase p, a wave of sum of squares 3:
+    wave . segment = 3 cos(p - 30), r . segment = 6 sin(p - 120), r . r = 17.5. Segments have the
+    phases 30, 90, ..., 330. Without the copy the ramp alone is left, most like phase 210: 6 / sqrt(3 * 17.5).
+    """
+    model, suite = Planted(TREND), waves(LAG, horizon=LAG, phase=np.pi / 6)
+    sharp = attention(model, suite).heads.set_index("address")["sharpness"]
+    found = head_effects(model, suite, sharp, percents=[50], draws=2)
+    phases = np.radians([30, 90, 150, 210, 270, 330])
+    copied = COPY * 3 * np.cos(phases - np.radians(30)) + TREND * 6 * np.sin(phases - np.radians(120))
+    size = COPY**2 * 3 + TREND**2 * 17.5 + 2 * COPY * TREND * 6 * np.sin(np.radians(30 - 120))
+    before, after = (copied / np.sqrt(3 * size)).max(), 6 / np.sqrt(3 * 17.5)
+    effect = found.heads.set_index("address")["parroting"]
+    assert before > 0.98
+    assert effect["stack.0.self.head.0"] == pytest.approx(after - before, abs=1e-4)
+    assert effect["stack.0.self.head.1"] == pytest.approx(0, abs=1e-4)  # its average is a constant
+    sets = found.sets.set_index(["which", "effect"])
+    assert sets.loc[("sharp", "parroting"), "mean"] == pytest.approx(after - before, abs=1e-4)
+    assert sets.loc[("diffuse", "parroting"), "mean"] == pytest.approx(0, abs=1e-4)
+    assert found.heads["address"].tolist() == ["stack.0.self.head.0", "stack.0.self.head.1"]
+
+
+def test_overall_is_the_mean_over_percentages_with_the_luck_of_the_draws() -> None:
+    model = tiny("tiny-timesfm")
+    sharp = {c.address: float(i) for i, c in enumerate(model.anatomy.components("head"))}
+    found = head_effects(model, SUITE, sharp, percents=[30, 60], draws=3, single=False)
+    sets = found.sets[found.sets["which"] != "random"]
+    means = sets.groupby(["which", "effect"])["excess"].mean()
+    for row in found.overall.itertuples():
+        if row.effect != "seasonality":  # not all series have one under every draw
+            assert row.excess == pytest.approx(means[row.which, row.effect], abs=1e-9)
+        assert not row.low > row.excess
+        assert not row.high < row.excess
+    random = found.sets[found.sets["which"] == "random"].dropna(subset="mean")
+    assert (random["draw_low"] <= random["mean"] + 1e-12).all()
+    assert (random["draw_high"] >= random["mean"] - 1e-12).all()
+    assert (random["draw_high"] > random["draw_low"]).any()
+
+
+@pytest.mark.parametrize(
+    ("parroting", "seasonality", "diffuse", "whole"),
+    [
+        ((-2, -1), (-2, -1), (-2, -1), "holds"),
+        ((-2, -1), (-2, 1), (-2, -1), "open"),
+        ((-2, 1), (-2, -1), (1, 2), "refuted"),
+        ((np.nan, np.nan), (-2, -1), (-2, -1), "open"),
+    ],
+)
+def test_the_mechanism_holds_if_every_claim_does(
+    parroting: tuple, seasonality: tuple, diffuse: tuple, whole: str
+) -> None:
+    limits = {
+        ("sharp", "parroting"): parroting,
+        ("sharp", "seasonality"): seasonality,
+        ("diffuse", "mase"): diffuse,
+    }
+    rows = [
+        {
+            "which": which,
+            "effect": effect,
+            "excess": sum(limit) / 2,
+            "low": limit[0],
+            "high": limit[1],
+            "series": 9,
+        }
+        for (which, effect), limit in limits.items()
+    ]
+    table = mechanism_table({"m": HeadEffects(pd.DataFrame(), pd.DataFrame(), {}, pd.DataFrame(rows))})
+    assert table["verdict"].tolist()[-1] == whole
+    assert table["claim"].tolist() == [*CLAIMS, WHOLE]
+    expected = [
+        "open" if low != low or low < 0 < high else "holds" if high < 0 else "refuted"
+        for low, high in limits.values()
+    ]
+    assert table["verdict"].tolist()[:-1] == expected
+
+
+def test_without_random_sets_the_mechanism_is_open() -> None:
+    table = mechanism_table({"m": HeadEffects(pd.DataFrame(), pd.DataFrame(), {})})
+    assert set(table["verdict"]) == {"open"}
 
 
 def test_verdicts() -> None:

@@ -12,8 +12,9 @@ from tests.planted import AVERAGE, BIAS, COPY, LAG, Planted
 from tests.suites import configuration, tiny
 from tests.tiny import TINY, full_length, pristine
 from tsprune.data import Suite
+from tsprune.errors import TspruneError
 from tsprune.explain import lens, lens_guard, residual
-from tsprune.explain.residual import linear_cka, token_measures
+from tsprune.explain.residual import GUARDED, guard_contexts, linear_cka, token_measures
 from tsprune.stream import streams
 
 SUITE = Suite("s", (configuration("a/D/short", [60, 90, 128, 75], 12),))
@@ -63,6 +64,16 @@ def test_the_lens_of_a_token_model() -> None:
     with torch.no_grad():
         expected = token_measures(model.teacher_forced(contexts))
     assert found["entropy"].iloc[-1] == pytest.approx(expected["entropy"].mean(), rel=1e-4)
+
+
+def test_the_guard_exchanges_windows_of_one_length() -> None:
+    model = tiny("tiny-timesfm")
+    lengths = [60, 128, 60, 40, 128, 128, 60]
+    found = guard_contexts(model, Suite("s", (configuration("a/D/short", lengths, 4),)))
+    assert 2 <= len(found) <= GUARDED
+    assert len({len(context) for context in found}) == 1
+    with pytest.raises(TspruneError, match="one length"):
+        guard_contexts(model, Suite("s", (configuration("a/D/short", [60, 50], 4),)))
 
 
 def test_token_measures_by_hand() -> None:

@@ -47,17 +47,17 @@ def counted(models: list[Forecaster]) -> list[Counting]:
 @pytest.fixture(scope="module")
 def found(counted: list[Counting]) -> Study:
     with pristine(counted[0]), pristine(counted[1]):
-        return study(counted, small_suite(), percent=2, seed=3)
+        return study(counted, small_suite(), percent=2, seed=3, explain=False)
 
 
 def test_how_many_paths_were_drawn_is_stated(tmp_path: Path) -> None:
     TINY["tiny-moirai"](tmp_path)
     suite = small_suite().only(["first/D/short"])
-    named = study([str(tmp_path)], suite, samples=3)
+    named = study([str(tmp_path)], suite, samples=3, explain=False)
     assert named.models[0].samples == 3
     assert named.manifest["arguments"]["samples"] == {str(tmp_path): 3}  # type: ignore[index]
     loaded = load(str(tmp_path), device="cpu", samples=2)
-    assert study([loaded], suite).models[0].samples == 2  # a loaded model keeps its own
+    assert study([loaded], suite, explain=False).models[0].samples == 2  # a loaded model keeps its own
 
 
 def test_models_that_state_quantiles_draw_nothing(found: Study) -> None:
@@ -176,7 +176,7 @@ def test_a_study_of_a_trained_model_answers_the_headline_claim() -> None:
     small = small_suite()
     suite = Suite("one", (small.configurations[0].select(np.array([True, False, True, False, False])),))
     seen: list[tuple[str, int, int]] = []
-    one = study([model], suite, progress=lambda *step: seen.append(step))
+    one = study([model], suite, explain=False, progress=lambda *step: seen.append(step))
     headline = next(c for c in one.claims if c.statement.startswith("Middle layers"))
     assert headline.verdict in ("confirmed", "refuted")
     total = len(model.anatomy.components("head"))

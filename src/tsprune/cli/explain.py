@@ -13,7 +13,6 @@ from tsprune.cli.options import (
     DeviceOption,
     JsonOption,
     ModelArgument,
-    SamplesOption,
     SeedOption,
     open_model,
     open_suite,
@@ -41,19 +40,30 @@ def explain(
         bool, typer.Option("--effects/--no-effects", help="Also ablate heads (takes most of the time).")
     ] = True,
     out: Annotated[
-        Path | None, typer.Option("--out", help="Folder that every table is written to, as CSV.")
+        Path | None,
+        typer.Option(
+            "--out",
+            help="A page with pictures (NAME.html), or a folder that every table is written to, as CSV.",
+        ),
     ] = None,
-    samples: SamplesOption = None,
+    samples: Annotated[
+        int | None,
+        typer.Option(
+            min=1, help="Paths drawn per window by models that sample; by default 16.", show_default=False
+        ),
+    ] = None,
     seed: SeedOption = 0,
     device: DeviceOption = None,
     as_json: JsonOption = False,
 ) -> None:
     """What heads attend to, copy, write and cost; how the residual stream grows into a forecast."""
-    from tsprune.explain import overview
+    from tsprune.explain import EXPLAIN_SAMPLES, overview
 
     suite = open_suite(data, configs)
-    folder = output_folder(out) if out is not None else None
-    loaded = open_model(model, device, samples)
+    as_page = out is not None and out.suffix.lower() == ".html"
+    if out is not None:
+        output_folder(out.parent if as_page else out)
+    loaded = open_model(model, device, samples or EXPLAIN_SAMPLES)
     if head is not None:
         _check_head(loaded, head)
     with progress_bar("explain") as update:
@@ -65,8 +75,8 @@ def explain(
             seed=seed,
             progress=lambda _step, done, total: update(done, total),
         )
-    if folder is not None:
-        _write(found, folder)
+    if out is not None:
+        _write_page(found, out) if as_page else _write(found, out)
     if as_json:
         tables = {"heads": found.heads} if head is not None else found.tables()
         chosen = {name: _of_head(frame, head) for name, frame in tables.items()}
@@ -95,6 +105,13 @@ def _write(found: Explanation, folder: Path) -> None:
     for name, frame in tables.items():
         write_whole(folder / f"{name}.csv", frame.to_csv(index=False).encode())
     err.print(f"{len(tables)} tables in {folder}", markup=False, highlight=False)
+
+
+def _write_page(found: Explanation, path: Path) -> None:
+    from tsprune.report import write_explanation
+
+    write_explanation(found, path)
+    err.print(f"page: {path}", markup=False, highlight=False)
 
 
 def _print_head(found: Explanation, head: str) -> None:
@@ -128,6 +145,9 @@ def _print_model(found: Explanation, title: str) -> None:
     if len(found.attribution):
         largest = found.attribution.nlargest(10, "size")
         print_frame(largest, "who wrote the forecast", ["part", "share", "low", "high", "size"])
+    if len(found.mechanism):
+        columns = ["claim", "excess", "low", "high", "verdict"]
+        print_frame(found.mechanism, "does the paper's third mechanism hold?", columns)
     if len(found.verdicts):
         for trait, part in found.verdicts.groupby("trait", sort=False):
             columns = ["percent", "sharp", "diffuse", "excess", "low", "high", "verdict"]

@@ -39,6 +39,12 @@ def study(
         ),
     ] = None,
     batch_size: BatchOption = 64,
+    explain: Annotated[
+        bool,
+        typer.Option(
+            "--explain/--no-explain", help="Also look at why: attention, copying, the residual stream."
+        ),
+    ] = True,
     device: DeviceOption = None,
     store: StoreOption = None,
     picture: Annotated[
@@ -71,6 +77,7 @@ def study(
             percent=percent,
             seed=seed,
             batch_size=batch_size,
+            explain=explain,
             progress=report,
             store=store,
         )

@@ -1,24 +1,32 @@
 """Why a component matters: what it attends to, what it writes, and what forecasts lack without it."""
 
+from tsprune.explain.agreement import agreement
 from tsprune.explain.attention_maps import AttentionStatistics, attention
 from tsprune.explain.attribution import Attribution, attribution, contributions
 from tsprune.explain.baselines import NadarayaWatson, Parrot, nadaraya_watson, parrot
+from tsprune.explain.examples import Example
 from tsprune.explain.forecast_traits import dominant_period, mean_reversion, parroting, seasonal_share
 from tsprune.explain.induction import induction, induction_and_parroting
 from tsprune.explain.kernel import kernel_view
-from tsprune.explain.mechanism import HeadEffects, head_effects, verdicts
-from tsprune.explain.overview import Explanation, overview
+from tsprune.explain.mechanism import HeadEffects, head_effects, mechanism_table, verdicts
+from tsprune.explain.overview import EXPLAIN_SAMPLES, Explanation, overview
+from tsprune.explain.portraits import Glance, Portrait, portraits
 from tsprune.explain.residual import Residual, lens, lens_guard, residual
 from tsprune.explain.traits import forecast_traits
 
 __all__ = [
+    "EXPLAIN_SAMPLES",
     "AttentionStatistics",
     "Attribution",
+    "Example",
     "Explanation",
+    "Glance",
     "HeadEffects",
     "NadarayaWatson",
     "Parrot",
+    "Portrait",
     "Residual",
+    "agreement",
     "attention",
     "attribution",
     "contributions",
@@ -31,10 +39,12 @@ __all__ = [
     "lens",
     "lens_guard",
     "mean_reversion",
+    "mechanism_table",
     "nadaraya_watson",
     "overview",
     "parrot",
     "parroting",
+    "portraits",
     "residual",
     "seasonal_share",
     "verdicts",

@@ -8,6 +8,11 @@
    gradients, Sundararajan et al., arXiv 1703.01365). What a component wrote times this average is its
    contribution, and contributions add up to readout(stream) - readout(0): completeness, which is
    checked. For token models the readout is linear, and this is direct logit attribution.
+
+Only the last stack writes to the stream that is read. In an encoder-decoder model that is the decoder: what
+the encoder found reaches the forecast through the decoder's cross-attention, and counts as written by
+the cross-attention heads that fetched it. Parts of the encoder have no share of their own, which does
+not mean that the forecast could do without them.
 """
 
 from __future__ import annotations
@@ -93,7 +98,9 @@ def attribution(
     batch_size: int = BATCH_SIZE,
     seed: int = 0,
 ) -> pd.DataFrame:
-    """Share of the forecast that each part wrote, over windows of a suite; see `contributions`.
+    """Share of the forecast that each part of the last stack wrote, over windows of a suite.
+
+    See `contributions`. An encoder's work is part of what the decoder's cross-attention heads wrote.
 
     One row a part: part, kind (embedding, head, bias, mlp), layer (-1: the embedding), share (of the
     total; over all parts they sum to 1), low, high (95 % over series), and size: mean absolute share,

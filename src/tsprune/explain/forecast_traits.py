@@ -27,18 +27,28 @@ def parroting(forecast: Array, context: Array) -> float:
     Pearson correlation, in [-1, 1] (arXiv 2505.11349). NaN if the forecast or every segment of the
     context is constant, or the context is shorter than the forecast.
     """
-    x, f = filled(context), np.asarray(forecast, dtype=np.float64)
-    if len(x) < len(f) or len(f) < 2 or _constant(f) or _constant(x):
-        return float("nan")
-    segments = np.lib.stride_tricks.sliding_window_view(x, len(f))
+    return float(parrotings(np.asarray(forecast)[None], context)[0])
+
+
+def parrotings(forecasts: Array, context: Array) -> NDArray[np.float64]:
+    """`parroting` of M forecasts [M, H] of one context [T], [M]: its segments are prepared once."""
+    x, f = filled(context), np.asarray(forecasts, dtype=np.float64)
+    horizon = f.shape[1]
+    found = np.full(len(f), np.nan)
+    varied = ~_all_constant(f)
+    if len(x) < horizon or horizon < 2 or not varied.any() or _constant(x):
+        return found
+    segments = np.lib.stride_tricks.sliding_window_view(x, horizon)
     deviations = segments - segments.mean(axis=1, keepdims=True)
-    f = f - f.mean()
     norms = np.linalg.norm(deviations, axis=1)
-    usable = norms > FLAT * np.abs(x).max() * np.sqrt(len(f))
+    usable = norms > FLAT * np.abs(x).max() * np.sqrt(horizon)
     if not usable.any():
-        return float("nan")
-    correlations = deviations[usable] @ f / norms[usable] / np.linalg.norm(f)
-    return float(np.clip(correlations.max(), -1, 1))
+        return found
+    own = f[varied] - f[varied].mean(axis=1, keepdims=True)
+    own /= np.linalg.norm(own, axis=1, keepdims=True)
+    correlations = (deviations[usable] / norms[usable, None]) @ own.T
+    found[varied] = np.clip(correlations.max(axis=0), -1, 1)
+    return found
 
 
 def dominant_period(context: Array) -> float:
@@ -74,8 +84,15 @@ def _parabola_top(power: NDArray[np.float64], peak: int) -> float:
 
 def _constant(values: NDArray[np.float64]) -> bool:
     """Whether nothing varies, or nothing is known; rounding of a constant is no variation."""
-    size = np.abs(values).max()
-    return not (np.isfinite(size) and np.ptp(values) > FLAT * size)
+    return bool(_all_constant(values[None])[0])
+
+
+def _all_constant(values: NDArray[np.float64]) -> NDArray[np.bool_]:
+    """`_constant` of each row of `values` [M, T], [M]."""
+    size = np.abs(values).max(axis=1)
+    with np.errstate(invalid="ignore"):
+        varied: NDArray[np.bool_] = np.isfinite(size) & (np.ptp(values, axis=1) > FLAT * size)
+    return ~varied
 
 
 def seasonal_share(values: Array, period: float) -> float:
@@ -84,16 +101,25 @@ def seasonal_share(values: Array, period: float) -> float:
     Sines and cosines at the period and up to `HARMONICS` - 1 of its harmonics are fitted by least
     squares. NaN if the horizon does not hold a whole period, or the values are constant.
     """
+    return float(seasonal_shares(np.asarray(values)[None], period)[0])
+
+
+def seasonal_shares(values: Array, period: float) -> NDArray[np.float64]:
+    """`seasonal_share` of each row of `values` [M, H], [M]."""
     y = np.asarray(values, dtype=np.float64)
+    horizon = y.shape[1]
+    found = np.full(len(y), np.nan)
     count = min(HARMONICS, int(period // 2)) if np.isfinite(period) else 0
-    if count < 1 or len(y) < max(period, 4 * count) or _constant(y):
-        return float("nan")
-    y = y - y.mean()
-    phase = 2 * np.pi * np.outer(np.arange(len(y)), np.arange(1, count + 1)) / period
+    varied = ~_all_constant(y)
+    if count < 1 or horizon < max(period, 4 * count) or not varied.any():
+        return found
+    y = y[varied] - y[varied].mean(axis=1, keepdims=True)
+    phase = 2 * np.pi * np.outer(np.arange(horizon), np.arange(1, count + 1)) / period
     basis = np.hstack([np.cos(phase), np.sin(phase)])
     basis = basis - basis.mean(axis=0)
-    fitted = basis @ np.linalg.lstsq(basis, y, rcond=None)[0]
-    return float(fitted @ fitted / (y @ y))
+    fitted = (basis @ np.linalg.lstsq(basis, y.T, rcond=None)[0]).T
+    found[varied] = (fitted**2).sum(axis=1) / (y**2).sum(axis=1)
+    return found
 
 
 def mean_reversion(forecast: Array, context: Array) -> float:
@@ -106,11 +132,18 @@ def mean_reversion(forecast: Array, context: Array) -> float:
     is at the mean at once, 0 for one that stays where it starts, below 0 for one that runs away. NaN
     where the context ends at its mean and the forecast stays there.
     """
-    x = filled(context)
+    return float(mean_reversions(np.asarray(forecast)[None], context)[0])
+
+
+def mean_reversions(forecasts: Array, context: Array) -> NDArray[np.float64]:
+    """`mean_reversion` of M forecasts [M, H] of one context [T], [M]."""
+    x, f = filled(context), np.asarray(forecasts, dtype=np.float64)
     mean = x.mean()
-    d = np.concatenate([[x[-1]], np.asarray(forecast, dtype=np.float64)]) - mean
+    d = np.column_stack([np.full(len(f), x[-1]), f]) - mean
     size = FLAT * max(np.abs(x).max(), abs(mean))
-    before = d[:-1]
-    if not np.isfinite(d).all() or np.abs(before).max() <= size:
-        return float("nan")
-    return float(1 - before @ d[1:] / (before @ before))
+    before = d[:, :-1]
+    known = np.isfinite(d).all(axis=1)
+    known[known] &= np.abs(before[known]).max(axis=1) > size
+    found = np.full(len(f), np.nan)
+    found[known] = 1 - (before * d[:, 1:])[known].sum(axis=1) / (before[known] ** 2).sum(axis=1)
+    return found

@@ -67,6 +67,23 @@ def mean_interval(values: ArrayLike, seed: int = 0) -> Interval:
     return Interval(float(x.mean()), float(low), float(high), len(x))
 
 
+def crossed_interval(values: ArrayLike, seed: int = 0) -> Interval:
+    """Mean of `values` [D, S], of D draws and S series, with an interval over both.
+
+    Each bootstrap sample draws series and, independently, draws (of what is random about the null), so
+    the interval holds the luck of either. NaN: that series has no value; `count` is of series.
+    """
+    x = np.asarray(values, np.float64)
+    x = x[:, np.isfinite(x).all(axis=0)]
+    if x.shape[1] < 2 or np.ptp(x) == 0:
+        mean = float(x.mean()) if x.size else float("nan")
+        return Interval(mean, mean, mean, x.shape[1])
+    rng = np.random.default_rng(seed)
+    draws, series = (rng.multinomial(n, np.full(n, 1 / n), size=RESAMPLES) / n for n in x.shape)
+    low, high = np.percentile(np.einsum("rd,ds,rs->r", draws, x, series, optimize=True), LIMITS)
+    return Interval(float(x.mean()), float(low), float(high), x.shape[1])
+
+
 def column_intervals(values: ArrayLike, seed: int = 0) -> tuple[Floats, Floats, Floats]:
     """(mean, low, high), each [M], of every column of `values` [S, M]; see `mean_interval`."""
     x = np.asarray(values, np.float64)

@@ -2,7 +2,8 @@
 
 The claim (arXiv 2602.01605, its third mechanism): sharp heads carry parroting and seasonality, diffuse
 ones can go. It is a claim about a difference, so it is judged by one: the effect without the sharpest
-heads minus that without as many random ones of the same sublayers, paired by series.
+heads minus that without as many random ones of the same sublayers, paired by series. What is random about
+it, the series and the draws of heads, is resampled together, so its interval holds the luck of both.
 """
 
 from __future__ import annotations
@@ -18,17 +19,21 @@ from tsprune.ablation import Ablation
 from tsprune.anatomy import Component
 from tsprune.data.suite import Suite
 from tsprune.errors import TspruneError
-from tsprune.evaluation import prepare
-from tsprune.evaluation.sampling import PER_CONFIGURATION, sampled
+from tsprune.evaluation import Prepared
+from tsprune.evaluation.sampling import PER_CONFIGURATION, by_horizon, sampled
 from tsprune.explain.forecast_traits import dominant_period
-from tsprune.explain.intervals import Interval, mean_interval, series_means
-from tsprune.explain.traits import TRAITS, traits_of
+from tsprune.explain.intervals import Interval, crossed_interval, mean_interval, series_means
+from tsprune.explain.traits import TRAITS, traits_on
 from tsprune.models.forecaster import Forecaster
 from tsprune.sweep.engine import run
 from tsprune.sweep.result import CLEAN, SweepResult
 
 PERCENTS = (5, 10, 20, 30, 50)
 DRAWS = 5
+# a window of a model that samples is as many rows as it has paths, and the records of a clean pass hold them
+# all: within these bounds an explanation stays well below 3 GB
+BATCH_SIZE = 32
+MEMORY = 2**29
 SETS = ("sharp", "diffuse", "random")
 EFFECTS = ("mase", *TRAITS)
 
@@ -107,17 +112,21 @@ class HeadEffects:
     """What forecasts lose without heads, with 95 % intervals over series.
 
     sets : one row a percentage, set (`SETS`; random: mean of the draws) and effect (`EFFECTS`):
-        percent, which, heads, effect, mean, low, high, series, and, for sharp and diffuse ones, excess,
-        excess_low, excess_high: minus the random sets' (paired; the claim expects it below 0 for
-        parroting and seasonality of sharp heads). `mase` is the change of the window's scaled error,
-        the traits' the change of the trait itself
+        percent, which, heads, effect, mean, low, high, series; for random ones draw_low and draw_high, the
+        lowest and highest mean of a draw; for sharp and diffuse ones excess, excess_low, excess_high:
+        minus the random sets' (paired; the claim expects it below 0 for parroting and seasonality of
+        sharp heads). `mase` is the change of the window's scaled error, the traits' the change of the
+        trait itself
     heads : one row a head, its effect on each of `EFFECTS` alone (`_low`, `_high`), lowest parroting first
     clean : of the unablated forecast: the excess of each trait over the true future's
+    overall : the excess of `sets` averaged over the percentages, one row a set (sharp, diffuse) and effect:
+        which, effect, excess, low, high, series
     """
 
     sets: pd.DataFrame
     heads: pd.DataFrame
     clean: Mapping[str, Interval]
+    overall: pd.DataFrame = dataclasses.field(default_factory=pd.DataFrame)
 
 
 def head_effects(
@@ -143,61 +152,73 @@ def head_effects(
     sets = head_sets(ranked, percents=percents, draws=draws, seed=seed)
     if not sets:
         raise TspruneError(f"{model.name}: no head has a sharpness to be ranked by")
-    chosen = sampled(suite, model, per_configuration)
+    chosen, prepared = by_horizon(sampled(suite, model, per_configuration))
     alone = {head: Ablation((head,)) for head in ranked} if single else {}
     cells = list(dict.fromkeys([*(Ablation(x.heads) for x in sets), *alone.values()]))
-    result = run(model, chosen, cells, keep={CLEAN, *cells}, progress=progress)
-    measured = _Measured(result, chosen, model.context_length)
+    result = run(
+        model,
+        chosen,
+        cells,
+        batch_size=BATCH_SIZE,
+        keep={CLEAN, *cells},
+        prepared=prepared,
+        progress=progress,
+        memory=MEMORY,
+    )
+    measured = _Measured(result, prepared, cells, model.context_length)
     clean = {name: mean_interval(measured.excess[name], seed) for name in TRAITS}
-    return HeadEffects(_set_rows(sets, measured, seed), _head_rows(alone, measured, seed), clean)
+    return HeadEffects(
+        _set_rows(sets, measured, seed),
+        _head_rows(alone, measured, seed),
+        clean,
+        _overall_rows(sets, measured, seed),
+    )
 
 
 class _Measured:
-    """Effects per series of the ablations of a sweep.
+    """Effects per series of the ablations `cells` of a sweep.
 
     excess : trait -> [S], the unablated forecast's minus the true future's
     """
 
-    def __init__(self, result: SweepResult, suite: Suite, cut: int) -> None:
-        self._result = result
-        self._rows = [(c, result.rows[c.name]) for c in suite.configurations if c.name in result.rows]
-        owners, before = [], 0
-        for c, rows in self._rows:
+    def __init__(
+        self, result: SweepResult, prepared: Sequence[Prepared], cells: Sequence[Ablation], cut: int
+    ) -> None:
+        self._place = {cell: place for place, cell in enumerate(cells)}
+        tables, owners, before = [], [], 0
+        for p in prepared:
+            c = p.configuration
+            if c.name not in result.rows:
+                continue
+            rows = result.rows[c.name]
+            medians = np.stack([result.forecasts[cell, c.name].median for cell in (CLEAN, *cells)], axis=1)
+            windows = zip(rows, medians, strict=True)
+            tables += [_of_window(p, int(row), median, cut) for row, median in windows]
             owners.append(c.series[rows] + before)
             before += int(c.series.max()) + 1
-        self._series = np.concatenate(owners)
-        self._errors = [prepare(c).season_errors[rows] for c, rows in self._rows]
-        self._contexts = [[c.contexts[row][-cut:] for row in rows] for c, rows in self._rows]
-        self._periods = [[dominant_period(x) for x in contexts] for contexts in self._contexts]
-        self._clean = self._values(CLEAN)
-        targets = [c.targets[rows] for c, rows in self._rows]
-        future = self._stacked(list(map(traits_of, targets, self._contexts, self._periods)))
-        self.excess = {name: self._per_series(self._clean[name] - future[name]) for name in TRAITS}
-        self._known: dict[Ablation, Effects] = {}
+        table = np.stack(tables)  # [windows, effects, future and unablated and cells]
+        series = np.concatenate(owners)
+        excess = series_means(table[:, :, 1] - table[:, :, 0], series)
+        self.excess = {name: excess[:, EFFECTS.index(name)] for name in TRAITS}
+        changes = table[:, :, 2:] - table[:, :, 1:2]
+        self._changes = series_means(changes, series)  # [S, effects, cells]
 
     def effects(self, ablation: Ablation) -> Effects:
         """Effect -> change per series [S]."""
-        if ablation not in self._known:
-            values = self._values(ablation)
-            self._known[ablation] = {n: self._per_series(values[n] - self._clean[n]) for n in EFFECTS}
-        return self._known[ablation]
+        of = self._changes[:, :, self._place[ablation]]
+        return {name: of[:, number] for number, name in enumerate(EFFECTS)}
 
-    def _values(self, ablation: Ablation) -> Effects:
-        parts = []
-        for index, ((c, rows), errors) in enumerate(zip(self._rows, self._errors, strict=True)):
-            median = self._result.forecasts[ablation, c.name].median
-            with np.errstate(all="ignore"):
-                scaled = np.nanmean(np.abs(c.targets[rows] - median) / errors[:, None], axis=1)
-            scaled[~np.isfinite(scaled)] = np.nan
-            own = traits_of(median, self._contexts[index], self._periods[index])
-            parts.append({"mase": scaled} | own)
-        return self._stacked(parts)
 
-    def _stacked(self, parts: Sequence[Effects]) -> Effects:
-        return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
-
-    def _per_series(self, values: NDArray[np.float64]) -> NDArray[np.float64]:
-        return series_means(values, self._series)
+def _of_window(prepared: Prepared, row: int, medians: NDArray[np.float32], cut: int) -> NDArray[np.float64]:
+    """`EFFECTS` of one window's future and forecasts [M, H], [effects, 1 + M]."""
+    c = prepared.configuration
+    context, target = c.contexts[row][-cut:], c.targets[row]
+    values = np.concatenate([target[None], medians])
+    with np.errstate(all="ignore"):
+        errors = np.abs(values - target) / prepared.season_errors[row]
+        known = np.isfinite(errors)
+        scaled = np.where(known, errors, 0).sum(axis=1) / known.sum(axis=1)
+    return np.vstack([scaled, traits_on(values, context, dominant_period(context))])
 
 
 def _set_rows(sets: Sequence[HeadSet], measured: _Measured, seed: int) -> pd.DataFrame:
@@ -205,19 +226,52 @@ def _set_rows(sets: Sequence[HeadSet], measured: _Measured, seed: int) -> pd.Dat
     for percent in dict.fromkeys(x.percent for x in sets):
         of = {which: [x for x in sets if (x.percent, x.which) == (percent, which)] for which in SETS}
         for name in EFFECTS:
-            changes = {
-                which: np.mean([measured.effects(Ablation(x.heads))[name] for x in members], axis=0)
-                for which, members in of.items()
-                if members
-            }
+            changes = _changes(of, measured, name)
             for which, values in changes.items():
-                found = mean_interval(values, seed)
+                found = mean_interval(values.mean(axis=0), seed)
                 row = {"percent": percent, "which": which, "heads": len(of[which][0].heads), "effect": name}
                 row |= {"mean": found.mean, "low": found.low, "high": found.high, "series": found.count}
-                if which != "random" and "random" in changes:
-                    paired = mean_interval(values - changes["random"], seed)
+                if which == "random":
+                    row |= _lowest_to_highest(values)
+                elif "random" in changes:
+                    paired = crossed_interval(values - changes["random"], seed)
                     row |= {"excess": paired.mean, "excess_low": paired.low, "excess_high": paired.high}
                 rows.append(row)
+    return pd.DataFrame(rows)
+
+
+def _changes(
+    of: Mapping[str, Sequence[HeadSet]], measured: _Measured, name: str
+) -> dict[str, NDArray[np.float64]]:
+    """Set -> change of an effect, [draws, S] (one draw but for random ones)."""
+    return {
+        which: np.stack([measured.effects(Ablation(x.heads))[name] for x in members])
+        for which, members in of.items()
+        if members
+    }
+
+
+def _lowest_to_highest(values: NDArray[np.float64]) -> dict[str, float]:
+    means = [mean_interval(draw).mean for draw in values]
+    return {"draw_low": min(means), "draw_high": max(means)}
+
+
+def _overall_rows(sets: Sequence[HeadSet], measured: _Measured, seed: int) -> pd.DataFrame:
+    """The excess over random sets, averaged over percentages: draw i of each is one draw of all."""
+    percents = list(dict.fromkeys(x.percent for x in sets))
+    rows = []
+    for name in EFFECTS:
+        by_percent = []
+        for percent in percents:
+            of = {which: [x for x in sets if (x.percent, x.which) == (percent, which)] for which in SETS}
+            by_percent.append(_changes(of, measured, name))
+        for which in ("sharp", "diffuse"):
+            if not all("random" in changes for changes in by_percent):
+                continue
+            excess = np.mean([changes[which] - changes["random"] for changes in by_percent], axis=0)
+            found = crossed_interval(excess, seed)
+            row = {"which": which, "effect": name, "excess": found.mean}
+            rows.append(row | {"low": found.low, "high": found.high, "series": found.count})
     return pd.DataFrame(rows)
 
 
@@ -261,7 +315,48 @@ def verdicts(effects: Mapping[str, HeadEffects]) -> pd.DataFrame:
                     "excess": sharp.get("excess", np.nan),
                     "low": low,
                     "high": high,
-                    "verdict": "holds" if high < 0 else "refuted" if low > 0 else "open",
+                    "verdict": _verdict(low, high),
                 }
             )
     return pd.DataFrame(rows)
+
+
+# claim -> (ablated heads, effect): each says that the excess over random heads is below 0
+CLAIMS = {
+    "sharp heads carry parroting": ("sharp", "parroting"),
+    "sharp heads carry seasonality": ("sharp", "seasonality"),
+    "diffuse heads can go": ("diffuse", "mase"),
+}
+WHOLE = "all three"
+
+
+def mechanism_table(effects: Mapping[str, HeadEffects]) -> pd.DataFrame:
+    """The paper's third mechanism, claim by claim: one row a model and claim, and one for all of them.
+
+    effects : model -> `head_effects` of it
+
+    Columns: model, claim (`CLAIMS`, `WHOLE`), excess, low, high (over random heads, averaged over all
+    percentages, 95 % over series and draws), series, verdict: `holds` if the excess is below 0, interval
+    and all, `refuted` if above, else `open`. The whole holds if every claim does, and is refuted if any is.
+    """
+    rows = []
+    for model, found in effects.items():
+        verdicts_of = []
+        for claim, (which, effect) in CLAIMS.items():
+            part = found.overall
+            if len(part):
+                part = part[(part["which"] == which) & (part["effect"] == effect)]
+            values = part.iloc[0].to_dict() if len(part) else {}
+            low, high = float(values.get("low", np.nan)), float(values.get("high", np.nan))
+            verdicts_of.append(_verdict(low, high))
+            row = {"model": model, "claim": claim, "excess": float(values.get("excess", np.nan))}
+            row |= {"low": low, "high": high, "series": int(values.get("series", 0))}
+            rows.append(row | {"verdict": verdicts_of[-1]})
+        whole = "refuted" if "refuted" in verdicts_of else "open" if "open" in verdicts_of else "holds"
+        rows.append({"model": model, "claim": WHOLE, "verdict": whole})
+    return pd.DataFrame(rows)
+
+
+def _verdict(low: float, high: float) -> str:
+    """Of a claim that something is below 0, by its interval; without one it is open."""
+    return "holds" if high < 0 else "refuted" if low > 0 else "open"

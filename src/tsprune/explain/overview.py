@@ -3,25 +3,37 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import pandas as pd
 
 from tsprune.data.suite import Suite
 from tsprune.errors import TspruneError
-from tsprune.evaluation.sampling import PER_CONFIGURATION
+from tsprune.evaluation.sampling import PER_CONFIGURATION, sampled
+from tsprune.explain.agreement import agreement
 from tsprune.explain.attention_maps import attention
 from tsprune.explain.attribution import attribution
 from tsprune.explain.induction import induction, induction_and_parroting
 from tsprune.explain.kernel import kernel_view
-from tsprune.explain.mechanism import HeadEffects, head_effects, verdicts
-from tsprune.explain.residual import lens, residual
-from tsprune.models.forecaster import Forecaster
+from tsprune.explain.mechanism import (
+    DRAWS,
+    PERCENTS,
+    HeadEffects,
+    head_effects,
+    mechanism_table,
+    verdicts,
+)
+from tsprune.explain.portraits import Portrait, portraits
+from tsprune.explain.residual import guard_contexts, lens, lens_guard, residual
+from tsprune.models.forecaster import Forecaster, SamplingForecaster
 from tsprune.scores.stable_rank import stable_ranks
+
+# an explanation forecasts every window hundreds of times; comparisons are paired (`tsprune.models.draws`)
+EXPLAIN_SAMPLES = 16
 
 # (what is measured, steps done, steps of it)
 Progress = Callable[[str, int, int], None]
-STEPS = ("attention", "induction", "residual", "attribution", "effects")
+STEPS = ("attention", "induction", "residual", "guard", "attribution", "effects", "portraits")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -30,16 +42,23 @@ class Explanation:
 
     heads : one row a head, of what each table says of it: stable ranks, sharpness, effective_keys, lag,
         lag_spread, diagonal and period_share with their `_uniform` null and intervals, occurrence_score and
-        followed_score (mean over blocks and repeats), share and size (of the forecast it wrote), and
+        followed_score (mean over blocks and repeats), followed_sure (share of these whose interval is
+        above 0), share and size (of the forecast it wrote), and
         mase, parroting, seasonality, mean_reversion (effects of its ablation)
     attention, profile : `attention`
     kernel : `kernel_view`
     induction : `induction`
     residual, cka : `residual`
-    lens : `lens`
+    lens, guard : `lens`, `lens_guard`
     attribution : `attribution`
     effects, verdicts, induction_effects : `head_effects(...).sets`, `verdicts`, `induction_and_parroting`;
         empty without effects
+    clean : of the unablated forecast, one row a trait: trait, excess over the true future's, low, high,
+        series; empty without effects
+    mechanism, agreement : `mechanism_table`, `agreement`; empty without effects
+    portraits : of a few telling heads
+    model, suite, windows, draws, samples : what was explained, on how many windows, with how many random
+        sets of heads, and paths drawn per window (None if the model does not sample)
     skipped : (part, reason) of what could not be measured
     """
 
@@ -51,10 +70,20 @@ class Explanation:
     residual: pd.DataFrame
     cka: pd.DataFrame
     lens: pd.DataFrame
+    guard: pd.DataFrame
     attribution: pd.DataFrame
     effects: pd.DataFrame
     verdicts: pd.DataFrame
     induction_effects: pd.DataFrame
+    clean: pd.DataFrame
+    mechanism: pd.DataFrame
+    agreement: pd.DataFrame
+    portraits: tuple[Portrait, ...]
+    model: str
+    suite: str
+    windows: int
+    draws: int
+    samples: int | None
     skipped: tuple[tuple[str, str], ...]
 
     def tables(self) -> dict[str, pd.DataFrame]:
@@ -69,6 +98,8 @@ def overview(
     *,
     per_configuration: int = PER_CONFIGURATION,
     effects: bool = True,
+    percents: Sequence[int] = PERCENTS,
+    draws: int = DRAWS,
     seed: int = 0,
     progress: Progress | None = None,
 ) -> Explanation:
@@ -76,6 +107,7 @@ def overview(
 
     per_configuration : at most so many windows of each configuration, evenly spread
     effects : whether heads are also ablated, alone and in sets, which takes most of the time
+    percents, draws : of the sets of heads (see `head_effects`)
 
     What a model's anatomy does not support is left out and listed in `skipped`.
 
@@ -101,11 +133,12 @@ def overview(
     started("residual")
     stream = residual(model, suite, per_configuration=per_configuration, seed=seed)
     decoded = lens(model, suite, per_configuration=per_configuration, seed=seed)
+    guarded = tried("guard", lambda: lens_guard(model, guard_contexts(model, suite)))
     written = tried(
         "attribution", lambda: attribution(model, suite, per_configuration=per_configuration, seed=seed)
     )
     found = HeadEffects(pd.DataFrame(), pd.DataFrame(), {})
-    judged, linked = pd.DataFrame(), pd.DataFrame()
+    judged, linked, mechanism, agreed = (pd.DataFrame() for _ in range(4))
     if effects:
         sharpness = seen.heads.set_index("address")["sharpness"].to_dict()
         found = head_effects(
@@ -113,14 +146,21 @@ def overview(
             suite,
             sharpness,
             per_configuration=per_configuration,
+            percents=percents,
+            draws=draws,
             seed=seed,
             progress=lambda done, total: started("effects", done, total),
         )
         judged = verdicts({model.name: found})
+        mechanism = mechanism_table({model.name: found})
         if len(repeated):
             linked = induction_and_parroting(repeated, found.heads, seed=seed)
+    heads = _heads(model, seen.heads, repeated, written, found.heads)
+    if effects:
+        agreed = agreement(heads, seed=seed)
+    started("portraits")
     return Explanation(
-        heads=_heads(model, seen.heads, repeated, written, found.heads),
+        heads=heads,
         attention=seen.heads,
         profile=seen.profile,
         kernel=kernel_view(model, seen, seed=seed),
@@ -128,11 +168,28 @@ def overview(
         residual=stream.layers,
         cka=stream.cka,
         lens=decoded,
+        guard=guarded,
         attribution=written,
         effects=found.sets,
         verdicts=judged,
         induction_effects=linked,
+        clean=_clean(found),
+        mechanism=mechanism,
+        agreement=agreed,
+        portraits=portraits(model, suite, heads, per_configuration=per_configuration),
+        model=model.name,
+        suite=suite.name,
+        windows=len(sampled(suite, model, per_configuration)),
+        draws=draws,
+        samples=model.samples if isinstance(model, SamplingForecaster) else None,
         skipped=tuple(skipped),
+    )
+
+
+def _clean(found: HeadEffects) -> pd.DataFrame:
+    return pd.DataFrame(
+        {"trait": trait, "excess": x.mean, "low": x.low, "high": x.high, "series": x.count}
+        for trait, x in found.clean.items()
     )
 
 
@@ -148,9 +205,10 @@ def _heads(
     table = seen.merge(ranks, on="address", how="left")
     if len(repeated):
         scores = ["occurrence_score", "followed_score"]
-        table = table.merge(
-            repeated.groupby("address")[scores].mean().reset_index(), on="address", how="left"
-        )
+        known = repeated[repeated["followed_score_low"].notna()]
+        sure = (known["followed_score_low"] > 0).groupby(known["address"]).mean().rename("followed_sure")
+        means = repeated.groupby("address")[scores].mean().join(sure).reset_index()
+        table = table.merge(means, on="address", how="left")
     if len(written):
         shares = written.loc[written["kind"] == "head", ["part", "share", "size"]]
         table = table.merge(shares.rename(columns={"part": "address"}), on="address", how="left")

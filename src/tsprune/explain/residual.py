@@ -8,6 +8,7 @@ is. No readout is written per model, and the last layer's lens is the forecast i
 from __future__ import annotations
 
 import dataclasses
+import warnings
 from collections.abc import Sequence
 
 import numpy as np
@@ -19,6 +20,7 @@ from torch import Tensor
 from tsprune.ablation import Ablation, applied
 from tsprune.anatomy import Component, Stack
 from tsprune.data.suite import Suite
+from tsprune.errors import TspruneError
 from tsprune.evaluation import spearman_distance
 from tsprune.evaluation.sampling import BATCH_SIZE, PER_CONFIGURATION, batched, sampled
 from tsprune.explain.intervals import LIMITS, column_intervals, series_means
@@ -120,9 +122,17 @@ def _layer_rows(stack: Stack, values: Floats, series: NDArray[np.int64], seed: i
 
 def linear_cka(a: Floats, b: Floats) -> float:
     """Linear CKA of Gram matrices [W, W] of two layers, in [0, 1]; NaN if one is constant."""
-    first, second = (x - x.mean(0) - x.mean(1)[:, None] + x.mean() for x in (a, b))
-    size = np.linalg.norm(first) * np.linalg.norm(second)
-    return float((first * second).sum() / size) if size > 0 else float("nan")
+    return float(_pairwise_cka(np.stack([a, b]))[0, 1])
+
+
+def _pairwise_cka(grams: Floats) -> Floats:
+    """Linear CKA of every pair of Gram matrices [L, W, W], [L, L]; NaN where a layer is constant."""
+    means = grams.mean(axis=1, keepdims=True)
+    centred = grams - means - grams.mean(axis=2, keepdims=True) + means.mean(axis=2, keepdims=True)
+    flat = centred.reshape(len(grams), -1)
+    sizes = np.linalg.norm(flat, axis=1)
+    with np.errstate(all="ignore"):
+        return np.asarray(np.where(sizes > 0, 1, np.nan) * (flat @ flat.T) / np.outer(sizes, sizes))
 
 
 def _cka_rows(stack: Stack, values: Floats, series: NDArray[np.int64], seed: int) -> pd.DataFrame:
@@ -130,21 +140,23 @@ def _cka_rows(stack: Stack, values: Floats, series: NDArray[np.int64], seed: int
     rng = np.random.default_rng(seed)
     names = np.unique(series)
     members = [np.flatnonzero(series == one) for one in names]
-    draws = [
-        np.concatenate([members[i] for i in rng.integers(0, len(names), len(names))]) for _ in range(DRAWS)
-    ]
+    drawn = []
+    for _ in range(DRAWS):
+        windows = np.concatenate([members[i] for i in rng.integers(0, len(names), len(names))])
+        drawn.append(_pairwise_cka(grams[:, windows[:, None], windows]))
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", RuntimeWarning)  # of a layer that is constant in every draw
+        low, high = np.nanpercentile(drawn, LIMITS, axis=0)
     shuffle = rng.permutation(len(series))
+    found, shuffled = _pairwise_cka(grams), grams[:, shuffle[:, None], shuffle]
+    null = _pairwise_cka(np.concatenate([grams, shuffled]))[: len(grams), len(grams) :]
     layers = layers_of(stack)
-    rows = []
-    for a in range(len(values)):
-        for b in range(a + 1, len(values)):
-            drawn = [linear_cka(grams[a][np.ix_(d, d)], grams[b][np.ix_(d, d)]) for d in draws]
-            low, high = np.nanpercentile(drawn, LIMITS) if np.isfinite(drawn).any() else (np.nan, np.nan)
-            null = linear_cka(grams[a], grams[b][np.ix_(shuffle, shuffle)])
-            row = {"stack": stack.name, "a": layers[a], "b": layers[b]}
-            row |= {"cka": linear_cka(grams[a], grams[b]), "low": low, "high": high, "null": null}
-            rows.append(row)
-    return pd.DataFrame(rows)
+    return pd.DataFrame(
+        {"stack": stack.name, "a": layers[a], "b": layers[b], "cka": found[a, b]}
+        | {"low": low[a, b], "high": high[a, b], "null": null[a, b]}
+        for a in range(len(layers))
+        for b in range(a + 1, len(layers))
+    )
 
 
 # --- the lens ------------------------------------------------------------------------------------
@@ -225,6 +237,26 @@ def token_measures(logits: Tensor) -> dict[str, Floats]:
     high = probability >= PEAK * probability.amax(-1, keepdim=True)
     measures = {"entropy": entropy, "vocabulary": entropy.exp(), "peaks": (peak & high).sum(-1).double()}
     return {name: values.mean(-1).numpy(force=True) for name, values in measures.items()}
+
+
+GUARDED = 4  # windows that the guard exchanges
+
+
+def guard_contexts(model: Forecaster, suite: Suite) -> list[NDArray[np.float32]]:
+    """Windows for `lens_guard`: at most `GUARDED`, of the greatest length that two or more share.
+
+    Raises TspruneError where no two windows are of one length.
+    """
+    by_length: dict[int, list[NDArray[np.float32]]] = {}
+    for batch in batched(sampled(suite, model, GUARDED), model):
+        for context in batch.contexts:
+            by_length.setdefault(len(context), []).append(context)
+    shared = [length for length, contexts in by_length.items() if len(contexts) > 1]
+    if not shared:
+        raise TspruneError("no two windows are of one length, so none can be exchanged for another")
+    contexts = by_length[max(shared)]
+    # of different configurations, where there are some
+    return contexts[:: max(1, len(contexts) // GUARDED)][:GUARDED]
 
 
 def lens_guard(model: Forecaster, contexts: Sequence[ArrayLike]) -> pd.DataFrame:

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from tsprune.data.suite import Configuration, Suite
 from tsprune.evaluation import batches
-from tsprune.explain.forecast_traits import dominant_period, mean_reversion, parroting, seasonal_share
+from tsprune.explain.forecast_traits import dominant_period, mean_reversions, parrotings, seasonal_shares
 from tsprune.models.forecaster import Predictor
 
 TRAITS = ("parroting", "seasonality", "mean_reversion")
@@ -37,15 +37,27 @@ def traits_of(
 
     NaN where a value is.
     """
+    one_by_one = zip(values, contexts, periods, strict=True)
+    found = [traits_on(value[None], context, period)[:, 0] for value, context, period in one_by_one]
+    table = np.stack(found, axis=1) if found else np.empty((len(TRAITS), 0))
+    return dict(zip(TRAITS, table, strict=True))
+
+
+def traits_on(
+    values: NDArray[np.floating], context: NDArray[np.float32], period: float
+) -> NDArray[np.float64]:
+    """`TRAITS` of `values` [M, H], all of them on one context [T] of this period: [traits, M].
+
+    NaN where a value is.
+    """
     found = np.full((len(TRAITS), len(values)), np.nan)
-    for row, (value, context, period) in enumerate(zip(values, contexts, periods, strict=True)):
-        if np.isfinite(value).all():
-            found[:, row] = (
-                parroting(value, context),
-                seasonal_share(value, period),
-                mean_reversion(value, context),
-            )
-    return dict(zip(TRAITS, found, strict=True))
+    known = np.isfinite(values).all(axis=1)
+    if known.any():
+        own = values[known]
+        found[0, known] = parrotings(own, context)
+        found[1, known] = seasonal_shares(own, period)
+        found[2, known] = mean_reversions(own, context)
+    return found
 
 
 def forecast_traits(model: Predictor, suite: Suite, *, batch_size: int = BATCH_SIZE) -> pd.DataFrame:

@@ -2,21 +2,15 @@
 
 from __future__ import annotations
 
-import dataclasses
 import json
-from collections.abc import Callable
-from importlib import resources
 from pathlib import Path
 
-import jinja2
 import pandas as pd
-import plotly.graph_objects as go
-from markupsafe import Markup
-from plotly.offline import get_plotlyjs
 
 from tsprune.atomic import write_whole
-from tsprune.report import figures
+from tsprune.report import explanation, figures
 from tsprune.report.digest import confirmed, mlp_summary
+from tsprune.report.section import Section, page, picture
 from tsprune.report.tables import Table, table
 from tsprune.report.words import about, drawn, headline
 from tsprune.study.result import ModelStudy, Study
@@ -29,25 +23,6 @@ _CHANGE = (
 _AXIS = "The axis is linear close to zero and logarithmic beyond."
 
 
-@dataclasses.dataclass(frozen=True)
-class Picture:
-    """A figure in the two layouts the page chooses from by its width, and its caption."""
-
-    key: str
-    heading: str
-    caption: str
-    json: Markup
-
-
-@dataclasses.dataclass(frozen=True)
-class Section:
-    """A heading with pictures and tables below it."""
-
-    heading: str
-    pictures: tuple[Picture, ...]
-    tables: tuple[Table, ...] = ()
-
-
 def write_report(study: Study, path: Path) -> None:
     """Write the page of `study` to `path`; complete, or not at all."""
     write_whole(Path(path), render(study).encode("utf-8"))
@@ -55,14 +30,8 @@ def write_report(study: Study, path: Path) -> None:
 
 def render(study: Study) -> str:
     """The page of `study` as HTML."""
-    environment = jinja2.Environment(
-        loader=jinja2.PackageLoader("tsprune", "report"),
-        autoescape=True,
-        undefined=jinja2.StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    return environment.get_template("report.html.jinja").render(
+    return page(
+        "report.html.jinja",
         study=study,
         headline=headline(study),
         findings=[sentences for model in study.models if (sentences := about(model))],
@@ -70,11 +39,10 @@ def render(study: Study) -> str:
         sections=[
             *_compared(study),
             _common(study),
-            *(_of_model(i, model) for i, model in enumerate(study.models)),
+            *explanation.compared([m.explanation for m in study.models if m.explanation is not None]),
+            *(section for i, model in enumerate(study.models) for section in _of_model(i, model)),
         ],
         manifest=json.dumps(study.manifest, indent=2, default=str, ensure_ascii=False),
-        css=Markup(resources.files("tsprune.report").joinpath("report.css").read_text(encoding="utf-8")),
-        plotly=Markup(get_plotlyjs()),
     )
 
 
@@ -105,7 +73,7 @@ def _compared(study: Study) -> list[Section]:
     section = Section(
         "Models side by side",
         (
-            _picture(
+            picture(
                 "layers-compared",
                 "Layers of all models, by depth",
                 f"Every point ablates the attention heads, the MLP or both of one layer of one model. "
@@ -113,7 +81,7 @@ def _compared(study: Study) -> list[Section]:
                 f"markers, everything else is solid. {_ABLATE} {_CHANGE} {_AXIS}",
                 lambda columns: figures.layers_compared(study, columns=columns),
             ),
-            _picture(
+            picture(
                 "mlps-compared",
                 "What one MLP is worth, by architecture",
                 "A point is one MLP ablated alone; the bar is the median of its row. The paper says that "
@@ -121,7 +89,7 @@ def _compared(study: Study) -> list[Section]:
                 f"{_CHANGE} {_AXIS}",
                 lambda columns: figures.mlp_sensitivity(study, columns=columns),
             ),
-            _picture(
+            picture(
                 "heads-at-compared",
                 f"{at}: heads that must stay, layer by layer",
                 "Heads of the layer that must stay, of how many there are, for a loss of at most "
@@ -141,14 +109,14 @@ def _common(study: Study) -> Section:
     return Section(
         "All models",
         (
-            _picture(
+            picture(
                 "layers",
                 "What each layer is worth",
                 f"Each point ablates the attention heads, the MLP or both of one layer. {_ABLATE} {_CHANGE} "
                 f"{_AXIS} The dotted line marks +{study.percent:g} %.",
                 lambda columns: figures.layer_curves(study, columns=columns),
             ),
-            _picture(
+            picture(
                 "pruning",
                 "Removing heads from the middle layers",
                 "Heads of the middle layers are ablated in order of their stable rank, from either end, or "
@@ -157,7 +125,7 @@ def _common(study: Study) -> Section:
                 "If stable rank tells which heads are redundant, its line lies below the random band.",
                 lambda columns: figures.pruning_curves(study, columns=columns),
             ),
-            _picture(
+            picture(
                 "heads-at",
                 f"Heads that must stay ({at})",
                 f"{at} of an attention sublayer: heads left after removing, in stable-rank order, as many as "
@@ -170,19 +138,25 @@ def _common(study: Study) -> Section:
     )
 
 
-def _of_model(index: int, model: ModelStudy) -> Section:
-    """Pictures and tables of one model."""
+def _of_model(index: int, model: ModelStudy) -> list[Section]:
+    """Pictures and tables of one model, and why they look as they do."""
+    why = [] if model.explanation is None else explanation.of_model(str(index), model.explanation)
+    return [_measured(index, model), *why]
+
+
+def _measured(index: int, model: ModelStudy) -> Section:
+    """Pictures and tables of what was measured on one model."""
     return Section(
         model.name,
         (
-            _picture(
+            picture(
                 f"forecasts-{index}",
                 "Forecasts before and after",
                 "Windows of real series: the end of the history, what followed (strongest line), and the "
                 "median and 10-90 % band of the forecast of the intact and of the ablated model.",
                 lambda columns: figures.forecasts(model, columns=columns),
             ),
-            _picture(
+            picture(
                 f"heads-{index}",
                 "Every head: stable rank and effect",
                 "Stable rank: the squared Frobenius norm of W_Q W_K^T over its squared spectral norm; low "
@@ -191,7 +165,7 @@ def _of_model(index: int, model: ModelStudy) -> Section:
                 "worse).",
                 lambda columns: figures.head_maps(model, columns=columns),
             ),
-            _picture(
+            picture(
                 f"rank-{index}",
                 "Does stable rank tell which heads matter?",
                 "A point is a head: its stable rank against the change of CRPS when it alone is ablated. If "
@@ -208,12 +182,3 @@ def _of_model(index: int, model: ModelStudy) -> Section:
             table("All heads", model.heads),
         ),
     )
-
-
-def _picture(key: str, heading: str, caption: str, draw: Callable[[int | None], go.Figure]) -> Picture:
-    """Draw for a wide and for a narrow page; the traces are the same and are stored once."""
-    wide, narrow = json.loads(draw(None).to_json()), json.loads(draw(1).to_json())
-    parts = {"data": wide["data"], "wide": wide["layout"], "narrow": narrow["layout"]}
-    text = json.dumps(parts, separators=(",", ":"), allow_nan=False)
-    # inside a script element only "<" could end it (</script) or open a comment (<!--)
-    return Picture(key, heading, caption, Markup(text.replace("<", "\\u003c")))

@@ -68,6 +68,29 @@ ARCHITECTURE_SYMBOL: Final = {
     "encoder-only": "diamond",
 }
 
+# heads by what they attend to, and what is drawn against them
+HEAD_SET: Final = {"sharp": "#D55E00", "diffuse": "#0072B2", "random": "#8C8C8C"}
+HEAD_SET_LABEL: Final = {
+    "sharp": "without the sharpest heads",
+    "diffuse": "without the most diffuse heads",
+    "random": "without random heads (mean of the draws)",
+}
+HEAD_SET_SYMBOL: Final = {"sharp": "square", "diffuse": "circle", "random": "diamond"}
+
+STACK: Final = {"encoder": "#0072B2", "decoder": "#D55E00", "stack": "#009E73"}
+STACK_SYMBOL: Final = {"encoder": "circle", "decoder": "square", "stack": "diamond"}
+
+PART: Final = {"head": "#0072B2", "mlp": "#D55E00", "bias": "#8C8C8C", "embedding": "#009E73"}
+PART_LABEL: Final = {"head": "one head", "mlp": "MLP", "bias": "bias", "embedding": "embedding"}
+PART_SYMBOL: Final = {"head": "circle", "mlp": "square", "bias": "cross", "embedding": "diamond"}
+
+# lies over whatever the page's ground is
+ATTENTION_SCALE: Final = (
+    (0.0, "rgba(0,114,178,0)"),
+    (0.3, "rgba(0,114,178,0.4)"),
+    (1.0, "rgba(0,114,178,1)"),
+)
+
 BEFORE: Final = "#0072B2"
 AFTER: Final = "#D55E00"
 

@@ -9,14 +9,25 @@ from pathlib import Path
 import pandas as pd
 
 from tsprune.atomic import write_whole
-from tsprune.study.result import ModelStudy, Study
+from tsprune.study.result import Study
 
 TABLES = ("baseline", "layers", "heads", "rank_correlation", "pruning", "heads_at")
+# of the explanation; the others repeat these, or have a row for every lag of every head
+EXPLAINED = ("heads", "residual", "cka", "lens", "attribution", "effects", "mechanism", "agreement", "kernel")
 
 
 def results_table(study: Study) -> pd.DataFrame:
-    """Every table of every model below each other; `model` and `experiment` say which is which."""
-    parts = [_labelled(one, name) for one in study.models for name in TABLES]
+    """Every table of every model below each other; `model` and `experiment` say which is which.
+
+    Those of the explanation are called `explain_heads` and so on (`EXPLAINED`).
+    """
+    parts = [_labelled(one.name, name, getattr(one, name)) for one in study.models for name in TABLES]
+    parts += [
+        _labelled(one.name, f"explain_{name}", getattr(one.explanation, name))
+        for one in study.models
+        if one.explanation is not None
+        for name in EXPLAINED
+    ]
     claims = pd.DataFrame(
         {
             "model": claim.model,
@@ -30,11 +41,11 @@ def results_table(study: Study) -> pd.DataFrame:
     return pd.concat([part for part in (*parts, claims) if len(part)], ignore_index=True)
 
 
-def _labelled(one: ModelStudy, name: str) -> pd.DataFrame:
-    table: pd.DataFrame = getattr(one, name).copy()
+def _labelled(model: str, experiment: str, frame: pd.DataFrame) -> pd.DataFrame:
+    table = frame.drop(columns="model", errors="ignore")
     table.attrs = {}  # lists of skipped windows would be compared by concat
-    table.insert(0, "model", one.name)
-    table.insert(1, "experiment", name)
+    table.insert(0, "model", model)
+    table.insert(1, "experiment", experiment)
     return table
 
 

@@ -5,11 +5,11 @@ from __future__ import annotations
 import dataclasses
 from typing import Literal
 
-import numpy as np
 import pandas as pd
-from numpy.typing import NDArray
 
 from tsprune.anatomy import Architecture
+from tsprune.explain.examples import Example as Example
+from tsprune.explain.overview import Explanation
 
 Verdict = Literal["confirmed", "refuted", "inconclusive", "not applicable"]
 
@@ -26,25 +26,6 @@ class Claim:
     statement: str
     verdict: Verdict
     evidence: str
-
-
-@dataclasses.dataclass(frozen=True)
-class Example:
-    """One real window forecast by the model before and after an ablation.
-
-    context : the last steps of the history [T]
-    target : what followed [H]
-    before, after : quantile forecasts [Q, H] at `levels`
-    ablation : what was ablated, for people ("50 % of the middle layers' heads, ...")
-    """
-
-    configuration: str
-    context: NDArray[np.float32]
-    target: NDArray[np.float32]
-    before: NDArray[np.float32]
-    after: NDArray[np.float32]
-    levels: tuple[float, ...]
-    ablation: str
 
 
 @dataclasses.dataclass(frozen=True)
@@ -70,6 +51,7 @@ class ModelStudy:
         heads, selection ("test", "calibration"), order ("high-to-low", "low-to-high"),
         removed (n), heads_at (heads that must stay), score_change (of the n on the report windows)
     samples : paths drawn per window; None if the model does not sample
+    explanation : why heads and layers matter, on a part of the windows; None if it was not asked for
     """
 
     name: str
@@ -88,6 +70,7 @@ class ModelStudy:
     examples: tuple[Example, ...]
     seconds: float
     samples: int | None = None
+    explanation: Explanation | None = None
 
 
 @dataclasses.dataclass(frozen=True)

@@ -7,6 +7,7 @@ For each checkpoint:
 4. A second, short sweep for the headline claim, whose MLPs are chosen by what the first one found
    on the calibration series.
 5. The paper's claims, confirmed or refuted.
+6. Why: attention, residual stream and traits of forecasts, on a part of the windows (`explanation`).
 """
 
 from __future__ import annotations
@@ -28,6 +29,7 @@ from tsprune.data.split import CALIBRATION_FRACTION
 from tsprune.data.suite import Suite
 from tsprune.errors import TspruneError
 from tsprune.evaluation import Prepared, evaluate, geometric_mean_ratios, prepare
+from tsprune.explain.examples import example
 from tsprune.models import load
 from tsprune.models.checkpoints import checkpoint_sha256
 from tsprune.models.forecaster import Forecaster, SamplingForecaster
@@ -36,6 +38,7 @@ from tsprune.pruning.strategies import middle_heads, remove_ranked
 from tsprune.scores import rank
 from tsprune.study.claims import HEADLINE_SHARE, PRUNED_PERCENT, Headline, mlp_claim, model_claims
 from tsprune.study.experiments import LayerUnit, Plan, PrunedHeads, plan
+from tsprune.study.explanation import explained
 from tsprune.study.manifest import manifest
 from tsprune.study.mechanism import Mechanism, measure
 from tsprune.study.result import Claim, Example, ModelStudy, Study
@@ -48,7 +51,6 @@ DEFAULT_MODELS = ("bundled:timesfm", "bundled:chronos-bolt")
 # comparisons are paired: the same draws with and without an ablation (`tsprune.models.draws`)
 STUDY_SAMPLES = 8
 EXAMPLES = 3
-EXAMPLE_CONTEXT = 192  # steps of history shown before an example's forecast
 
 # (model, forecasts of a batch done, of all)
 Progress = Callable[[str, int, int], None]
@@ -61,6 +63,7 @@ class _Settings:
     batch_size: int
     calibration: Masks
     store: Store | None
+    explain: bool
 
 
 def study(
@@ -71,6 +74,7 @@ def study(
     seed: int = 0,
     samples: int = STUDY_SAMPLES,
     batch_size: int = BATCH_SIZE,
+    explain: bool = True,
     progress: Progress | None = None,
     store: Store | str | Path | None = None,
 ) -> Study:
@@ -81,6 +85,7 @@ def study(
     percent : X of heads@Xpp
     seed : of the random strategies, the calibration split and the bootstrap
     samples : paths per window that models given by name draw, if they sample; loaded ones keep theirs
+    explain : whether heads and layers are also explained, on a part of the windows (about a minute a model)
     store : a results store, or the path of one: its cells are not computed again, and what is
         computed is kept there batch by batch, so that a study that was stopped goes on
 
@@ -94,7 +99,7 @@ def study(
     claims: list[Claim] = []
     skipped: dict[tuple[str, str], None] = {}
     with Store(store) if isinstance(store, str | Path) else nullcontext(store) as opened:
-        settings = _Settings(percent, seed, batch_size, masks, opened)
+        settings = _Settings(percent, seed, batch_size, masks, opened, explain)
         for entry in models:
             model = load(entry, samples=samples) if isinstance(entry, str) else entry
             one, found, left_out = _study_model(model, suite, prepared, settings, progress)
@@ -107,6 +112,7 @@ def study(
         "percent": percent,
         "seed": seed,
         "batch_size": batch_size,
+        "explain": explain,
         "samples": {one.name: one.samples for one in studies if one.samples is not None},
     }
     record = manifest(suite, {one.name: one.sha256 for one in studies}, arguments)
@@ -156,6 +162,7 @@ def _study_model(
             context_length=model.context_length,
             seed=settings.seed,
         )
+    explanation, unexplained = explained(model, suite, settings.seed) if settings.explain else (None, [])
     one = ModelStudy(
         name=model.name,
         family=model.family,
@@ -179,9 +186,10 @@ def _study_model(
         examples=_examples(result, suite, diffuse, model.context_length),
         seconds=time.monotonic() - started,
         samples=model.samples if isinstance(model, SamplingForecaster) else None,
+        explanation=explanation,
     )
     headline = _headline(model, suite, prepared, settings, ranking, wanted, result)
-    skipped = list(dict.fromkeys([*baseline.attrs["skipped"], *result.skipped]))
+    skipped = list(dict.fromkeys([*baseline.attrs["skipped"], *result.skipped, *unexplained]))
     return one, model_claims(one, headline, mechanism), skipped
 
 
@@ -293,19 +301,14 @@ def _examples(
     found = []
     for configuration in configurations:
         distances = result.scores[ablation][configuration.name].spearman
-        position = int(np.argsort(distances, kind="stable")[len(distances) // 2])
-        row = int(result.rows[configuration.name][position])
-        before = result.forecasts[CLEAN, configuration.name]
+        place = int(np.argsort(distances, kind="stable")[len(distances) // 2])
+        described = (
+            f"{len(ablation.components)} heads ({PRUNED_PERCENT} % of the middle layers', "
+            "highest stable rank first)"
+        )
         found.append(
-            Example(
-                configuration=configuration.name,
-                context=configuration.contexts[row][-min(EXAMPLE_CONTEXT, context_length) :],
-                target=configuration.targets[row],
-                before=before.quantiles[position],
-                after=result.forecasts[ablation, configuration.name].quantiles[position],
-                levels=before.levels,
-                ablation=f"{len(ablation.components)} heads ({PRUNED_PERCENT} % of the middle layers', "
-                "highest stable rank first)",
+            example(
+                result, configuration, place, ablation, described=described, context_length=context_length
             )
         )
     return tuple(found)

@@ -9,16 +9,24 @@ from tsprune.report.figures.compared import heads_at_compared, layers_compared, 
 from tsprune.report.figures.forecasts import forecasts
 from tsprune.report.figures.heads import head_maps, heads_at, rank_against_effect
 from tsprune.report.figures.layers import layer_curves
+from tsprune.report.figures.mechanism import mechanism_curves
+from tsprune.report.figures.portrait import head_portrait
 from tsprune.report.figures.pruning import pruning_curves
+from tsprune.report.figures.stream import forecast_parts, layer_similarity, residual_stream
 
 __all__ = [
+    "forecast_parts",
     "forecasts",
     "head_maps",
+    "head_portrait",
     "heads_at",
     "heads_at_compared",
     "layer_curves",
+    "layer_similarity",
     "layers_compared",
+    "mechanism_curves",
     "mlp_sensitivity",
     "pruning_curves",
     "rank_against_effect",
+    "residual_stream",
 ]

@@ -31,7 +31,7 @@ def forecasts(model: ModelStudy, *, columns: int | None = None) -> go.Figure:
     ]
     grid = Grid(titles, columns=columns, height=220, legend_rows=3 if narrow else 1)
     for panel, example in enumerate(model.examples):
-        for trace in _forecast_traces(example):
+        for trace in forecast_traces(example):
             trace.update(showlegend=panel == 0)
             grid.add(panel, trace)
         grid.x(panel, title_text="steps from the start of the forecast")
@@ -55,7 +55,7 @@ def history_of(example: Example) -> Floats:
     return np.asarray(example.context, dtype=np.float64)[-steps:]
 
 
-def _forecast_traces(example: Example) -> list[go.Scatter]:
+def forecast_traces(example: Example) -> list[go.Scatter]:
     """Bands at the bottom, then the truth, then the medians."""
     history = history_of(example)
     ahead = np.arange(len(example.target))

@@ -1,0 +1,215 @@
+"""Why heads and layers matter: sections of a study's report, or a page of their own."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import pandas as pd
+import plotly.graph_objects as go
+
+from tsprune.atomic import write_whole
+from tsprune.explain.overview import Explanation
+from tsprune.explain.portraits import Portrait
+from tsprune.report import figures
+from tsprune.report.roles import facts
+from tsprune.report.section import Picture, Section, page, picture
+from tsprune.report.tables import Table, table
+from tsprune.report.words import count, drawn, percent
+
+_INTERVALS = "Bars and brackets are 95 % intervals, bootstrapped over series."
+_PORTRAIT = (
+    "Attention in one real window (the one with the clearest season, if there is one of a season that this "
+    "model's positions can tell), what the last position of it looks at, and how far back the head looks on "
+    "average over all windows, against a head that attends evenly (dotted). Then forecasts with the head and "
+    "without it, chosen by how far the ablation moves their median: the typical window of those looked at, "
+    "one that only one in ten exceeds, and the one moved most."
+)
+_STREAM = (
+    "At the position that is read (in an encoder: the context's last). Early layers propose, middle layers "
+    "repeat and late layers select, says the paper: a cosine above 0 repeats the layer before, below 0 takes "
+    f"back. The lens is the model's own readout with all later layers switched off. {_INTERVALS}"
+)
+_SIMILARITY = (
+    "Linear CKA of what two layers leave, over windows: 1 if windows lie alike in both, up to rotation and "
+    "scale. Few windows raise it; what it is by chance is in the titles. Blank: a layer that is the same for "
+    "all windows."
+)
+_PARTS = (
+    "What the network says next, divided among what wrote to the stream that is read: integrated gradients "
+    "of the readout, which add up to the whole forecast. A share below 0 was written against the rest. "
+)
+_ENCODER = (
+    "Only the decoder writes to that stream. What the encoder found reaches it through the decoder's "
+    "cross-attention and counts as written by the heads that fetched it, so the encoder has no points here; "
+    "its worth is in the ablations. "
+)
+
+
+def write_explanation(found: Explanation, path: Path) -> None:
+    """Write the page of `found` to `path`; complete, or not at all."""
+    write_whole(Path(path), render_explanation(found).encode("utf-8"))
+
+
+def render_explanation(found: Explanation) -> str:
+    """What is known of one model's heads and layers, as a page of HTML."""
+    return page(
+        "explain.html.jinja",
+        model=found.model,
+        headline=f"{about(found)} {_INTERVALS}",
+        sections=[*compared([found]), *of_model("0", found)],
+        skipped=found.skipped,
+    )
+
+
+def about(found: Explanation) -> str:
+    """On what a model was explained, and whether the third mechanism was found, in sentences."""
+    if not len(found.mechanism):
+        return f"{_looked_at(found)} No head was ablated."
+    rows = found.mechanism.iloc[:-1]
+    claims = ", ".join(f"{row.claim}: {row.verdict}" for row in rows.itertuples())
+    return f"{_looked_at(found)} The paper's third mechanism: {claims}."
+
+
+def _looked_at(found: Explanation) -> str:
+    text = f"Looked at on {count(found.windows, 'window')} of the suite {found.suite}, evenly spread"
+    return text + (f" ({drawn(found.samples)} a window)." if found.samples is not None else ".")
+
+
+def compared(explained: Sequence[Explanation]) -> list[Section]:
+    """Whether sharp heads copy and diffuse ones can go, model by model."""
+    explained = [one for one in explained if len(one.effects)]
+    if not explained:
+        return []
+    draws = " or ".join(f"{n}" for n in sorted({one.draws for one in explained}))
+    windows = ", ".join(f"{one.model}: {count(one.windows, 'window')}" for one in explained)
+    curves = picture(
+        "mechanism",
+        "Without sharp, diffuse and random heads",
+        "Of each attention sublayer the sharpest, the most diffuse, or random heads are ablated together, as "
+        f"many of each. The grey band spans the means of {draws} random draws: a line inside it does what "
+        f"any heads would. {_INTERVALS} Parroting: the correlation of the forecast with the most similar "
+        "piece of its context (a forecast that is merely worse copies less, too: read the error beside it). "
+        "Seasonality: the share of its power at the context's dominant period and "
+        "harmonics, where the horizon holds a period. Axes with a wide range are linear close to zero and "
+        f"logarithmic beyond. Evenly spread windows ({windows}).",
+        lambda columns: figures.mechanism_curves(explained, columns=columns),
+    )
+    lead = (
+        "The paper's third mechanism says that sharp heads drive context parroting and seasonality, while "
+        "diffuse heads smooth and can go. Each claim is about a difference: the change without those heads "
+        "minus the change without as many random heads of the same sublayers, averaged over all shares "
+        "ablated. It holds if the whole interval (over series and random draws) is below 0, is refuted if it "
+        "is above, and else stays open."
+    )
+    folded = (
+        table("The same by share of heads ablated", pd.concat([one.verdicts for one in explained])),
+        table("What every set of heads costs", pd.concat([_named(one, one.effects) for one in explained])),
+    )
+    return [
+        Section("Do sharp heads copy?", (curves,), folded, lead=lead, shown=(mechanism_summary(explained),))
+    ]
+
+
+def mechanism_summary(explained: Sequence[Explanation]) -> Table:
+    """One row a model: each claim's verdict with its excess over random heads, and the verdict on all."""
+    rows = []
+    for one in explained:
+        row = {"model": one.model}
+        for claim in one.mechanism.to_dict("records"):
+            excess = claim["excess"]
+            numbers = ""
+            if excess == excess:
+                interval = f"[{claim['low']:+.3f}, {claim['high']:+.3f}]"
+                numbers = f": {excess:+.3f} {interval}, {int(claim['series'])} series"
+            row[str(claim["claim"])] = f"{claim['verdict']}{numbers}"
+        rows.append(row)
+    return table("Does mechanism 3 hold?", pd.DataFrame(rows))
+
+
+def _named(one: Explanation, frame: pd.DataFrame) -> pd.DataFrame:
+    return frame.assign(model=one.model)[["model", *frame.columns]]
+
+
+def of_model(key: str, found: Explanation) -> list[Section]:
+    """Telling heads, the residual stream and the parts of the forecast of one model."""
+    pictures = [*_gallery(key, found), *_stream(key, found)]
+    lead = (
+        f"{_looked_at(found)} The heads below are extremes of {count(len(found.heads), 'head')}, and an "
+        "extreme of many is partly luck, which its own interval does not hold: read each against its null."
+    )
+    tables = (
+        table("What tells beforehand what a head does (Spearman's rho over heads)", found.agreement),
+        table("Does stable rank tell the bandwidth? (Spearman's rho over heads)", found.kernel),
+        table("Induction and parroting (Spearman's rho over heads)", found.induction_effects),
+        table("All heads, explained", _readable(found.heads)),
+        table("Residual stream", found.residual),
+        table("What every layer would forecast", found.lens),
+        table("Similarity of layers", found.cka),
+        table("Parts of the forecast", found.attribution),
+    )
+    return [Section(f"Why: {found.model}", tuple(pictures), tables, lead=lead)]
+
+
+def _readable(heads: pd.DataFrame) -> pd.DataFrame:
+    """Without intervals, which are in the files that `tsprune explain` writes."""
+    hidden = tuple(name for name in heads if name.endswith(("_low", "_high")))
+    return heads.drop(columns=[*hidden, "stack", "layer", "attention", "head"])
+
+
+def _gallery(key: str, found: Explanation) -> list[Picture]:
+    rows = found.heads.set_index("address")
+    profiles = dict(iter(found.profile.groupby("address"))) if len(found.profile) else {}
+    empty = found.profile.iloc[:0]
+    return [
+        picture(
+            f"head-{key}-{number}",
+            f"{one.address}: {' and '.join(one.reasons)}",
+            _PORTRAIT,
+            _portrait(one, profiles.get(one.address, empty)),
+            facts(rows.loc[one.address].to_dict()),
+        )
+        for number, one in enumerate(found.portraits)
+    ]
+
+
+def _portrait(one: Portrait, profile: pd.DataFrame) -> Callable[[int | None], go.Figure]:
+    return lambda columns: figures.head_portrait(one, profile, columns=columns)
+
+
+def _guarded(found: Explanation) -> tuple[str, ...]:
+    """Whether the lens shows anything at all."""
+    if not len(found.guard):
+        return ()
+    values = found.guard["other"].min(), found.guard["other"].max(), found.guard["itself"].max()
+    least, most, itself = (percent(float(value), signed=False) for value in values)
+    return (
+        "Does the lens see anything? With another window's stream in place of a layer's the network's output "
+        f"changes by {least} to {most} of its largest value, layer by layer; with its own, by {itself}.",
+    )
+
+
+def _stream(key: str, found: Explanation) -> list[Picture]:
+    stacks = found.residual["stack"].nunique() if len(found.residual) else 0
+    parts = _PARTS + (_ENCODER if stacks > 1 else "")
+    return [
+        picture(
+            f"stream-{key}",
+            "The residual stream",
+            _STREAM,
+            lambda columns: figures.residual_stream(found, columns=columns),
+            _guarded(found),
+        ),
+        picture(
+            f"similarity-{key}",
+            "Which layers see alike",
+            _SIMILARITY,
+            lambda columns: figures.layer_similarity(found, columns=columns),
+        ),
+        picture(
+            f"parts-{key}",
+            "Who wrote the forecast",
+            f"{parts}{_INTERVALS}",
+            lambda columns: figures.forecast_parts(found, columns=columns),
+        ),
+    ]

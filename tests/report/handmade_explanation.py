@@ -1,0 +1,167 @@
+"""An explanation made by hand: plausible tables with random numbers, no model needed."""
+
+from __future__ import annotations
+
+import numpy as np
+import pandas as pd
+from handmade_study import ENCODER_DECODER, SINGLE_STACK, _example
+
+from tsprune.explain import Explanation, Glance, Portrait
+
+EFFECTS = ("mase", "parroting", "seasonality", "mean_reversion")
+SPAN, POSITIONS = 16, 12
+
+
+def _with_interval(name: str, values: np.ndarray, half: float) -> dict[str, np.ndarray]:
+    return {name: values, f"{name}_low": values - half, f"{name}_high": values + half}
+
+
+def _heads(rng: np.random.Generator, stacks: tuple, layers: int, heads: int) -> pd.DataFrame:
+    places = [
+        (s, la, k, h) for s, kinds in stacks for la in range(layers) for k in kinds for h in range(heads)
+    ]
+    table = pd.DataFrame(places, columns=["stack", "layer", "attention", "head"])
+    table.insert(0, "address", [f"{s}.{la}.{k}.head.{h}" for s, la, k, h in places])
+    for name in (
+        "sharpness",
+        "diagonal",
+        "diagonal_uniform",
+        "period_share",
+        "period_share_uniform",
+        "untimed",
+    ):
+        table = table.assign(**_with_interval(name, rng.uniform(0, 1, len(table)), 0.02))
+    table = table.assign(effective_keys=rng.uniform(1, 12, len(table)), lag=rng.uniform(0, 90, len(table)))
+    table = table.assign(stable_rank=rng.uniform(1, 8, len(table)), stable_rank_effective=2.0, size=0.01)
+    table = table.assign(
+        followed_score=rng.normal(0, 0.1, len(table)), followed_sure=rng.uniform(0, 1, len(table))
+    )
+    for name in EFFECTS:
+        table = table.assign(**_with_interval(name, rng.normal(0, 0.1, len(table)), 0.05))
+    return table
+
+
+def _effects(rng: np.random.Generator) -> pd.DataFrame:
+    rows = []
+    for percent in (10, 30, 50):
+        for effect in EFFECTS:
+            for which, size in (("sharp", -3), ("diffuse", -0.5), ("random", -1)):
+                mean = 0.001 * percent * size * rng.uniform(0.8, 1.2)
+                row = {"percent": percent, "which": which, "heads": percent, "effect": effect, "mean": mean}
+                row |= {"low": mean - 0.02, "high": mean + 0.02, "series": 30}
+                if which == "random":
+                    row |= {"draw_low": mean - 0.01, "draw_high": mean + 0.01}
+                else:
+                    row |= {"excess": mean + 0.001 * percent, "excess_low": mean, "excess_high": mean + 0.1}
+                rows.append(row)
+    return pd.DataFrame(rows)
+
+
+def _layers(rng: np.random.Generator, stacks: tuple, layers: int, names: tuple[str, ...]) -> pd.DataFrame:
+    parts = []
+    for stack, _ in stacks:
+        table = pd.DataFrame({"stack": stack, "layer": range(-1, layers)})
+        for name in names:
+            table = table.assign(**_with_interval(name, rng.uniform(0.1, 1, len(table)), 0.05))
+        parts.append(table)
+    return pd.concat(parts, ignore_index=True)
+
+
+def _cka(rng: np.random.Generator, stacks: tuple, layers: int) -> pd.DataFrame:
+    return pd.DataFrame(
+        {"stack": stack, "a": a, "b": b, "cka": rng.uniform(), "low": 0.1, "high": 0.9, "null": 0.05}
+        for stack, _ in stacks
+        for a in range(-1, layers)
+        for b in range(a + 1, layers)
+    )
+
+
+def _attribution(rng: np.random.Generator, stack: str, kinds: tuple, layers: int, heads: int) -> pd.DataFrame:
+    parts = [("embedding", "embedding", -1)]
+    for layer in range(layers):
+        parts += [(f"{stack}.{layer}.{k}.head.{h}", "head", layer) for k in kinds for h in range(heads)]
+        parts.append((f"{stack}.{layer}.mlp", "mlp", layer))
+    table = pd.DataFrame(parts, columns=["part", "kind", "layer"])
+    share = rng.dirichlet(np.ones(len(parts)))
+    return table.assign(share=share, low=share - 0.01, high=share + 0.01, size=share)
+
+
+def _portrait(rng: np.random.Generator, address: str, reason: str) -> Portrait:
+    weights = rng.dirichlet(np.ones(POSITIONS + 1), POSITIONS + 1).astype(np.float32)
+    times = np.append(np.arange(-POSITIONS + 1, 1) * SPAN, np.nan).astype(np.float32)
+    series = np.sin(np.arange(POSITIONS * SPAN) / 5).astype(np.float32)
+    glance = Glance("ett1/H/short", series, weights, times, times, SPAN, 31.4)
+    return Portrait(address, (reason,), glance, tuple(_example(rng, f"c{i}/H/short") for i in range(3)))
+
+
+def make_explanation(
+    model: str = "bolt-pocket",
+    *,
+    stacks: tuple = ENCODER_DECODER,
+    layers: int = 3,
+    heads: int = 4,
+    seed: int = 0,
+) -> Explanation:
+    rng = np.random.default_rng(seed)
+    table = _heads(rng, stacks, layers, heads)
+    chosen = [str(table["address"].iloc[i]) for i in (0, -1)]
+    lags = np.arange(-POSITIONS, POSITIONS) * SPAN
+    profile = pd.DataFrame(
+        {"address": address, "lag": lag, "mass": rng.uniform(), "uniform": 1 / len(lags)}
+        for address in chosen
+        for lag in lags
+    )
+    claims = ("sharp heads carry parroting", "sharp heads carry seasonality", "diffuse heads can go")
+    mechanism = pd.DataFrame(
+        [
+            {
+                "model": model,
+                "claim": c,
+                "excess": -0.1,
+                "low": -0.2,
+                "high": -0.05,
+                "series": 30,
+                "verdict": "holds",
+            }
+            for c in claims
+        ]
+        + [{"model": model, "claim": "all three", "verdict": "holds"}]
+    )
+    rho = {"rho": 0.3, "low": 0.1, "high": 0.5, "p_value": 0.01, "count": len(table)}
+    stack, kinds = stacks[-1]
+    return Explanation(
+        heads=table,
+        attention=table,
+        profile=profile,
+        kernel=pd.DataFrame([{"group": "all", "bandwidth": "lag_spread", "score": "stable_rank"} | rho]),
+        induction=pd.DataFrame(),
+        residual=_layers(rng, stacks, layers, ("norm", "update", "cosine")),
+        cka=_cka(rng, stacks, layers),
+        lens=_layers(rng, stacks[-1:], layers, ("distance", "spread")),
+        guard=pd.DataFrame(
+            {"stack": stack, "layer": range(layers), "itself": 0.0, "other": rng.uniform(0.1, 0.9, layers)}
+        ),
+        attribution=_attribution(rng, stack, kinds, layers, heads),
+        effects=_effects(rng),
+        verdicts=pd.DataFrame([{"model": model, "percent": 10, "trait": "parroting", "verdict": "holds"}]),
+        induction_effects=pd.DataFrame([{"target": "followed", "block": np.nan, "repeats": np.nan} | rho]),
+        clean=pd.DataFrame(
+            [{"trait": t, "excess": 0.123, "low": 0.1, "high": 0.15, "series": 30} for t in EFFECTS[1:]]
+        ),
+        mechanism=mechanism,
+        agreement=pd.DataFrame([{"measure": "size", "outcome": "mase"} | rho]),
+        portraits=tuple(
+            _portrait(rng, a, r) for a, r in zip(chosen, ("the sharpest", "the most diffuse"), strict=True)
+        ),
+        model=model,
+        suite="pocket",
+        windows=60,
+        draws=3,
+        samples=None,
+        skipped=(("induction", "too short a context"),),
+    )
+
+
+def make_single_stack(model: str = "timesfm-pocket", seed: int = 1) -> Explanation:
+    """Of a model with one stack."""
+    return make_explanation(model, stacks=SINGLE_STACK, layers=4, heads=2, seed=seed)
