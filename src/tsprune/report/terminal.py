@@ -11,7 +11,7 @@ from tsprune.report.words import count, drawn, parameters, percent, ratio
 from tsprune.study.result import Claim, Study
 
 WIDTH = 100
-VERDICT_STYLE = {"confirmed": "green", "refuted": "red", "inconclusive": "yellow", "not applicable": "dim"}
+VERDICT_STYLE = {"confirmed": "green", "refuted": "red", "undecided": "yellow", "not applicable": "dim"}
 
 
 def print_summary(study: Study, console: Console) -> None:

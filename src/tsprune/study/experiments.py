@@ -19,7 +19,7 @@ from tsprune.pruning.heads_at import Prefix, prefix_ablations
 from tsprune.pruning.strategies import ORDERS, middle_heads, remove_random, remove_ranked
 
 PERCENTS = (10, 20, 30, 50)
-RANDOM_SEEDS = 5
+RANDOM_SEEDS = 10
 
 Unit = Literal["heads", "mlp", "both"]
 

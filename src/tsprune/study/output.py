@@ -11,7 +11,7 @@ import pandas as pd
 from tsprune.atomic import write_whole
 from tsprune.study.result import ModelStudy, Study
 
-TABLES = ("baseline", "layers", "heads", "rank_correlation", "pruning", "heads_at")
+TABLES = ("baseline", "layers", "heads", "rank_correlation", "pruning", "heads_at", "comparisons")
 
 
 def results_table(study: Study) -> pd.DataFrame:
@@ -24,6 +24,9 @@ def results_table(study: Study) -> pd.DataFrame:
             "statement": claim.statement,
             "verdict": claim.verdict,
             "evidence": claim.evidence,
+            "value": claim.value,
+            "low": claim.low,
+            "high": claim.high,
         }
         for claim in study.claims
     )
