@@ -42,17 +42,40 @@ class AttentionMap:
     times: tuple[Tensor, Tensor]
 
     @property
+    def real(self) -> Tensor:
+        """Queries that are no padding, bool [N, heads, Q].
+
+        In self-attention nobody may attend to padding, so not even itself. Of the queries of
+        cross-attention nothing is known here, and all count.
+        """
+        allowed = self.allowed.expand_as(self.weights)
+        if self.component.attention != "cross" and allowed.shape[-2] == allowed.shape[-1]:
+            itself: Tensor = allowed.diagonal(dim1=-2, dim2=-1)
+            return itself
+        return torch.ones(allowed.shape[:-1], dtype=torch.bool, device=allowed.device)
+
+    @property
     def counted(self) -> Tensor:
         """Queries that say something about a head, bool [N, heads, Q].
 
-        They have two keys or more to choose from, and, in self-attention, are no padding themselves
-        (nobody may attend to padding, so not even itself).
+        They are `real`, and have two keys or more to choose from.
         """
-        allowed = self.allowed.expand_as(self.weights)
-        counted = allowed.sum(-1) > 1
-        if self.component.attention != "cross" and allowed.shape[-2] == allowed.shape[-1]:
-            counted = counted & allowed.diagonal(dim1=-2, dim2=-1)
-        return counted
+        return self.real & (self.choices > 1)
+
+    @property
+    def choices(self) -> Tensor:
+        """How many keys each query may see, [N, heads, Q]."""
+        return self.allowed.expand_as(self.weights).sum(-1)
+
+    @property
+    def entropy(self) -> Tensor:
+        """Entropy of every row in nats, between 0 and the logarithm of its `choices`, [N, heads, Q]."""
+        return torch.special.entr(self.weights).sum(-1)
+
+    @property
+    def sharpness(self) -> Tensor:
+        """1 - entropy / log(choices), [N, heads, Q] (arXiv 2602.01605): 0 even, 1 a single key."""
+        return 1 - self.entropy / self.choices.clamp_min(2).log()
 
 
 Watcher = Callable[[AttentionMap], None]

@@ -6,9 +6,9 @@ import numpy as np
 import pandas as pd
 
 from tests.suites import small_suite, tiny
+from tsprune.evaluation.correlation import spearman
 from tsprune.explain import attention, kernel_view
 from tsprune.explain.attention_maps import AttentionStatistics
-from tsprune.explain.intervals import spearman
 from tsprune.scores.stable_rank import stable_ranks
 
 

@@ -14,7 +14,7 @@ from tests.tiny import TINY, full_length, pristine
 from tsprune.data import Suite
 from tsprune.explain import lens, lens_guard, residual
 from tsprune.explain.residual import linear_cka, token_measures
-from tsprune.explain.stream import streams
+from tsprune.stream import streams
 
 SUITE = Suite("s", (configuration("a/D/short", [60, 90, 128, 75], 12),))
 

@@ -38,7 +38,10 @@ def test_other_scores_of_the_weights_order_them_too(model: Forecaster, by: str) 
     frame = rank(model, by).set_index("address")
     assert frame["score"].to_dict() == spectra(model).set_index("address")[by].to_dict()
     for _, group in frame.groupby(SUBLAYER):
-        assert group.sort_values("rank")["score"].is_monotonic_decreasing
+        scores = group.sort_values("rank")["score"]
+        # many modes are redundant, and so is a small norm
+        falling = by == "entropic_rank"
+        assert scores.is_monotonic_decreasing if falling else scores.is_monotonic_increasing
 
 
 def test_the_two_scores_differ_where_norms_and_scales_act() -> None:

@@ -16,10 +16,18 @@ from tsprune.cli.options import (
     ModelArgument,
     SamplesOption,
     SeedOption,
+    StoreOption,
     open_model,
     open_suite,
 )
-from tsprune.cli.output import print_frame, print_json, print_skipped, progress_bar, records
+from tsprune.cli.output import (
+    print_failed,
+    print_frame,
+    print_json,
+    print_skipped,
+    progress_bar,
+    records,
+)
 
 
 def heads_at(
@@ -33,9 +41,13 @@ def heads_at(
     samples: SamplesOption = None,
     batch_size: BatchOption = 64,
     device: DeviceOption = None,
+    store: StoreOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """How many heads of each layer must stay for a loss of at most X percent (heads@Xpp)."""
+    """How many heads of each layer must stay for a loss of at most X percent (heads@Xpp).
+
+    With --store, finished work is kept as it is done, and a run that was stopped goes on where it was.
+    """
     from tsprune.pruning import heads_at as run_heads_at
 
     suite = open_suite(data, configs)
@@ -50,9 +62,13 @@ def heads_at(
             seed=seed,
             batch_size=batch_size,
             progress=update,
+            store=store,
         )
     if as_json:
         print_json(records(frame))
-        return
-    print_frame(frame, f"{model} on {suite.name}: heads@{percent:g}pp by {by}")
-    print_skipped(frame.attrs["skipped"])
+    else:
+        print_frame(frame, f"{model} on {suite.name}: heads@{percent:g}pp by {by}")
+        print_skipped(frame.attrs["skipped"])
+    if frame.attrs["failed"]:
+        print_failed(frame.attrs["failed"])
+        raise typer.Exit(1)

@@ -50,9 +50,9 @@ SeedOption = Annotated[int, typer.Option(help="Seed of everything that is random
 ByOption = Annotated[
     str,
     typer.Option(
-        help="Score that orders the heads: stable_rank, stable_rank_effective, entropic_rank, "
-        "query_key_spectral_norm, query_key_frobenius_norm, value_output_spectral_norm, "
-        "value_output_frobenius_norm or weight_magnitude."
+        metavar="SCORE",
+        help="Score that orders the components: stable_rank, attention_entropy, output_norm, screening, "
+        "mase_change, ...; [bold]tsprune rank --list[/] says them all, and what they are.",
     ),
 ]
 DeviceOption = Annotated[

@@ -21,9 +21,9 @@ from torch import Tensor
 from tsprune.anatomy import Component
 from tsprune.attention import AttentionMap, require_heads, watching
 from tsprune.data.suite import Suite
+from tsprune.evaluation.sampling import BATCH_SIZE, PER_CONFIGURATION, batched, sampled
 from tsprune.explain.forecast_traits import dominant_period
 from tsprune.explain.intervals import column_intervals, series_means
-from tsprune.explain.windows import BATCH_SIZE, PER_CONFIGURATION, batched, sampled
 from tsprune.models.forecaster import Forecaster
 
 STATISTICS = (
@@ -198,8 +198,6 @@ def statistics_of_rows(found: AttentionMap, span: int, periods: Tensor) -> dict[
     span : time steps a key stands for; periods : [N], of the rows' windows, in steps
     """
     weights, even = found.weights, _even(found)
-    choices = found.allowed.expand_as(weights).sum(-1)
-    entropy = torch.special.entr(weights).sum(-1)
     queries, keys = found.times
     distance = (queries[:, None] - keys[None, :]).abs()
     timed = distance.isfinite()
@@ -211,9 +209,9 @@ def statistics_of_rows(found: AttentionMap, span: int, periods: Tensor) -> dict[
     seasonal = timed & _at_multiples(distance, periods, span)  # [N, 1, Q, K]
     told = torch.where(periods >= 2 * span, 0.0, torch.nan)[:, None, None]
     return {
-        "sharpness": 1 - entropy / choices.clamp_min(2).log(),
-        "entropy": entropy,
-        "effective_keys": entropy.exp(),
+        "sharpness": found.sharpness,
+        "entropy": found.entropy,
+        "effective_keys": found.entropy.exp(),
         "lag": lag,
         "lag_spread": (square - lag**2).clamp_min(0).sqrt(),
         "diagonal": (weights * near).sum(-1),

@@ -24,10 +24,10 @@ from tsprune.anatomy import AttentionSite, Block, Component, Readout
 from tsprune.capture import Point, recording
 from tsprune.data.suite import Suite
 from tsprune.errors import TspruneError
+from tsprune.evaluation.sampling import BATCH_SIZE, PER_CONFIGURATION, batched, sampled
 from tsprune.explain.intervals import column_intervals, series_means
-from tsprune.explain.stream import streams
-from tsprune.explain.windows import BATCH_SIZE, PER_CONFIGURATION, batched, sampled
 from tsprune.models.forecaster import Forecaster
+from tsprune.stream import streams
 
 COMPLETE = 1e-3
 MOST_STEPS = 4096

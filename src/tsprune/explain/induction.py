@@ -21,7 +21,8 @@ from torch import Tensor
 from tsprune.anatomy import Component
 from tsprune.attention import AttentionMap, require_heads, watching
 from tsprune.errors import TspruneError
-from tsprune.explain.intervals import column_intervals, correlation
+from tsprune.evaluation.correlation import correlation
+from tsprune.explain.intervals import column_intervals
 from tsprune.models.forecaster import Forecaster
 
 BLOCKS = (3, 5, 8)  # positions in a block

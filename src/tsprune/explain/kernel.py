@@ -11,8 +11,8 @@ import dataclasses
 
 import pandas as pd
 
+from tsprune.evaluation.correlation import correlation
 from tsprune.explain.attention_maps import AttentionStatistics
-from tsprune.explain.intervals import correlation
 from tsprune.models.forecaster import Forecaster
 from tsprune.scores.stable_rank import stable_ranks
 

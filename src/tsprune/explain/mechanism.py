@@ -19,10 +19,10 @@ from tsprune.anatomy import Component
 from tsprune.data.suite import Suite
 from tsprune.errors import TspruneError
 from tsprune.evaluation import prepare
+from tsprune.evaluation.sampling import PER_CONFIGURATION, sampled
 from tsprune.explain.forecast_traits import dominant_period
 from tsprune.explain.intervals import Interval, mean_interval, series_means
 from tsprune.explain.traits import TRAITS, traits_of
-from tsprune.explain.windows import PER_CONFIGURATION, sampled
 from tsprune.models.forecaster import Forecaster
 from tsprune.sweep.engine import run
 from tsprune.sweep.result import CLEAN, SweepResult

@@ -9,13 +9,13 @@ import pandas as pd
 
 from tsprune.data.suite import Suite
 from tsprune.errors import TspruneError
+from tsprune.evaluation.sampling import PER_CONFIGURATION
 from tsprune.explain.attention_maps import attention
 from tsprune.explain.attribution import attribution
 from tsprune.explain.induction import induction, induction_and_parroting
 from tsprune.explain.kernel import kernel_view
 from tsprune.explain.mechanism import HeadEffects, head_effects, verdicts
 from tsprune.explain.residual import lens, residual
-from tsprune.explain.windows import PER_CONFIGURATION
 from tsprune.models.forecaster import Forecaster
 from tsprune.scores.stable_rank import stable_ranks
 

@@ -20,10 +20,10 @@ from tsprune.ablation import Ablation, applied
 from tsprune.anatomy import Component, Stack
 from tsprune.data.suite import Suite
 from tsprune.evaluation import spearman_distance
+from tsprune.evaluation.sampling import BATCH_SIZE, PER_CONFIGURATION, batched, sampled
 from tsprune.explain.intervals import LIMITS, column_intervals, series_means
-from tsprune.explain.stream import replaced, streams
-from tsprune.explain.windows import BATCH_SIZE, PER_CONFIGURATION, batched, sampled
 from tsprune.models.forecaster import Forecaster
+from tsprune.stream import replaced, streams
 
 LENS_HORIZON = 8  # steps that are decoded of every layer
 PEAK = 0.1  # of the highest probability: what counts as a peak of a distribution over tokens

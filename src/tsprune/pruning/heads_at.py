@@ -9,6 +9,8 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
+from pathlib import Path
 from typing import Literal
 
 import numpy as np
@@ -16,7 +18,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from tsprune.ablation import Ablation
-from tsprune.data.split import CALIBRATION_FRACTION, calibration_mask
+from tsprune.data.split import CALIBRATION_FRACTION, calibration_mask, split
 from tsprune.data.suite import Suite
 from tsprune.errors import TspruneError
 from tsprune.evaluation import Prepared
@@ -25,6 +27,8 @@ from tsprune.pruning.strategies import ORDERS, SUBLAYER, Order, as_components, o
 from tsprune.scores import rank
 from tsprune.sweep.engine import BATCH_SIZE, Progress, run
 from tsprune.sweep.result import CLEAN, Masks, SweepResult
+from tsprune.sweep.store import Store
+from tsprune.sweep.units import failed_cells
 
 Metric = Literal["MASE", "CRPS"]
 Selection = Literal["test", "calibration"]
@@ -147,36 +151,58 @@ def heads_at(
     batch_size: int = BATCH_SIZE,
     prepared: Sequence[Prepared] | None = None,
     progress: Progress | None = None,
+    store: Store | str | Path | None = None,
 ) -> pd.DataFrame:
     """heads@`percent`pp of every attention sublayer, two rows each.
 
     by : the score that orders the heads (see `tsprune.rank`)
     metric : "MASE" or "CRPS"
     calibration_fraction, seed : which series order and count are chosen on
+    store : a results store, or the path of one: what it holds is not computed again, and what is
+        computed is kept there batch by batch; an ablation that raises then counts as too much
 
     `selection` "test" is the paper's protocol: the better of both orders, chosen on the windows it
     is reported on. "calibration" is the honest one: chosen on the calibration series, and
     `score_change` measured on the others.
 
+    A score that needs windows is computed on those of the calibration series only, for both selections:
+    nothing that orders the heads has seen the windows that the honest `score_change` is of.
+
     Columns: stack, layer, attention, heads, selection, order, removed (n), heads_at (heads that
     must stay), score_change (relative change of the metric after removing the n heads).
+    `frame.attrs["skipped"]` lists what could not be forecast, `frame.attrs["failed"]` (heads and
+    configuration, error) of what raised, with a store.
 
-    Raises TspruneError for an unknown metric, a negative percentage or a suite without windows.
+    Raises TspruneError for an unknown metric or score, a negative percentage, a suite without windows,
+    or, if the score needs windows, without a calibration side.
     """
     if metric not in METRICS:
         raise TspruneError(f"unknown metric {metric!r}; one of: {', '.join(METRICS)}")
     if percent < 0:
         raise TspruneError(f"the percentage must not be negative, got {percent}")
-    prefixes = prefix_ablations(rank(model, by))
-    result = run(
-        model,
-        suite,
-        list(prefixes.values()),
-        batch_size=batch_size,
-        prepared=prepared,
-        progress=progress,
-    )
     masks = calibration_masks(suite, fraction=calibration_fraction, seed=seed)
+    with Store(store) if isinstance(store, str | Path) else nullcontext(store) as opened:
+        calibration, _ = split(suite, fraction=calibration_fraction, seed=seed)
+        ranking = rank(
+            model,
+            by,
+            calibration,
+            batch_size=batch_size,
+            seed=seed,
+            store=opened,
+            progress=progress,
+        )
+        prefixes = prefix_ablations(ranking)
+        result = run(
+            model,
+            suite,
+            list(prefixes.values()),
+            batch_size=batch_size,
+            prepared=prepared,
+            progress=progress,
+            store=opened,
+        )
     frame = heads_at_frame(result, prefixes, percent=percent, metric=metric, calibration=masks)
     frame.attrs["skipped"] = list(result.skipped)
+    frame.attrs["failed"] = failed_cells(result)
     return frame

@@ -1,7 +1,13 @@
-"""Which heads go: within each sublayer, from one end of a ranking or at random."""
+"""Which components go: within each sublayer, over the middle layers or over all, from one end of a
+ranking or at random.
+
+Rankings are `tsprune.rank`'s. Those of heads are ordered within attention sublayers, those of MLPs,
+sublayers and layers within stacks.
+"""
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from typing import Literal
 
@@ -9,11 +15,52 @@ import numpy as np
 import pandas as pd
 
 from tsprune.anatomy import Anatomy, Component
+from tsprune.errors import TspruneError
+from tsprune.scores import ORDERS, Order, peer_columns
 
-Order = Literal["high-to-low", "low-to-high"]
-ORDERS: tuple[Order, ...] = ("high-to-low", "low-to-high")
+__all__ = [
+    "ORDERS",
+    "SCOPES",
+    "SUBLAYER",
+    "Order",
+    "Scope",
+    "as_components",
+    "choose",
+    "middle_heads",
+    "ordered",
+    "random_draws",
+    "remove_global",
+    "remove_random",
+    "remove_ranked",
+]
+
+Scope = Literal["within-layers", "middle-layers", "global"]
+SCOPES: tuple[Scope, ...] = ("within-layers", "middle-layers", "global")
 
 SUBLAYER = ["stack", "layer", "attention"]
+
+
+def choose(
+    anatomy: Anatomy, ranking: pd.DataFrame, share: float, *, scope: Scope, order: Order
+) -> tuple[Component, ...]:
+    """A share of the components of a ranking, by one strategy.
+
+    share : between 0 and 1, of those the scope takes from; the count is rounded
+    scope : "within-layers" takes as evenly from every sublayer as possible, "middle-layers" the same
+        from the middle layers only (the paper's), "global" the extreme scores wherever they are
+    order : from which end; `tsprune.scores.redundant_first` says which end a score calls redundant
+
+    Raises TspruneError for an unknown scope or order, or a share that is none.
+    """
+    if scope not in SCOPES or order not in ORDERS:
+        raise TspruneError(
+            f"no strategy {scope!r}, {order!r}; scopes: {', '.join(SCOPES)}; orders: {', '.join(ORDERS)}"
+        )
+    if not 0 <= share <= 1:
+        raise TspruneError(f"a share lies between 0 and 1, {share} does not")
+    pool = middle_heads(anatomy, ranking) if scope == "middle-layers" else ranking
+    count = round(share * len(pool))
+    return remove_global(pool, count, order) if scope == "global" else remove_ranked(pool, count, order)
 
 
 def ordered(ranking: pd.DataFrame, order: Order) -> pd.DataFrame:
@@ -22,8 +69,12 @@ def ordered(ranking: pd.DataFrame, order: Order) -> pd.DataFrame:
     Adds the column `turn`, 0 for the first head of its sublayer to go. Ties keep the head order;
     heads without a score go last, whichever the order.
     """
-    frame = ranking.sort_values("score", ascending=order == "low-to-high", kind="stable", na_position="last")
-    return frame.assign(turn=frame.groupby(SUBLAYER).cumcount()).sort_index()
+    frame = _sorted(ranking, order)
+    return frame.assign(turn=frame.groupby(peer_columns(frame)).cumcount()).sort_index()
+
+
+def _sorted(ranking: pd.DataFrame, order: Order) -> pd.DataFrame:
+    return ranking.sort_values("score", ascending=order == "low-to-high", kind="stable", na_position="last")
 
 
 def middle_heads(anatomy: Anatomy, ranking: pd.DataFrame) -> pd.DataFrame:
@@ -45,16 +96,35 @@ def remove_ranked(heads: pd.DataFrame, count: int, order: Order) -> tuple[Compon
     return as_components(chosen["address"])
 
 
+def remove_global(ranking: pd.DataFrame, count: int, order: Order) -> tuple[Component, ...]:
+    """The first `count` of a ranking by score alone, wherever they are.
+
+    Ties keep the order of execution; what has no score goes last. A score whose scale differs between
+    layers or kinds of sublayer takes mostly from some of them.
+    """
+    return as_components(_sorted(ranking, order)["address"].head(count))
+
+
 def remove_random(
     heads: pd.DataFrame, like: Sequence[Component], rng: np.random.Generator
 ) -> tuple[Component, ...]:
     """Random heads, as many from each sublayer as `like` takes there."""
     chosen: list[str] = []
-    counts = pd.Series([(c.stack, c.layer, c.attention) for c in like]).value_counts()
-    for sublayer, group in heads.groupby(SUBLAYER, sort=False):
-        count = int(counts.get(sublayer, 0))
-        chosen += list(rng.choice(group["address"].to_numpy(), count, replace=False))
+    columns = peer_columns(heads)
+    counts = Counter(tuple(getattr(c, column) for column in columns) for c in like)
+    for peers, group in heads.groupby(columns, sort=False):
+        chosen += list(rng.choice(group["address"].to_numpy(), counts[peers], replace=False))
     return as_components(chosen)
+
+
+def random_draws(
+    heads: pd.DataFrame, like: Sequence[Component], draws: int, seed: int = 0
+) -> list[tuple[Component, ...]]:
+    """The null of a strategy: `draws` random choices with the counts per sublayer of `like`.
+
+    A draw's numbers depend on `seed` and its place alone, so more draws only add to fewer.
+    """
+    return [remove_random(heads, like, np.random.default_rng([seed, draw])) for draw in range(draws)]
 
 
 def as_components(addresses: Sequence[str] | pd.Series) -> tuple[Component, ...]:

@@ -20,7 +20,6 @@ SPECTRUM_SCORES = (
     "query_key_frobenius_norm",
     "value_output_spectral_norm",
     "value_output_frobenius_norm",
-    "weight_magnitude",
 )
 
 
@@ -45,12 +44,16 @@ def value_output(model: Forecaster, site: AttentionSite) -> tuple[Tensor, Tensor
     return value, torch.stack([weight[:, site.columns(head)] for head in heads])
 
 
+def head_matrices(model: Forecaster, site: AttentionSite) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """W_Q, W_K, W_V and W_O^T of every head of a site, float64 [heads, d_model, head_dim] each."""
+    return (*query_key(model, site, "paper"), *value_output(model, site))
+
+
 def spectra(model: Forecaster) -> pd.DataFrame:
     """Weight scores of every head, one row a head in order of execution.
 
     Columns: address, and `SPECTRUM_SCORES`: the entropic rank of W_Q W_K^T; largest singular value
-    and Frobenius norm of W_Q W_K^T and of W_V W_O; and weight_magnitude, the root mean square of the
-    head's own weights (query, key, value, output).
+    and Frobenius norm of W_Q W_K^T and of W_V W_O.
     """
     rows = []
     for sublayer, site in model.anatomy.sites():
@@ -61,15 +64,13 @@ def spectra(model: Forecaster) -> pd.DataFrame:
 
 
 def _site_scores(model: Forecaster, site: AttentionSite) -> dict[str, list[float]]:
-    sides = (*query_key(model, site, "paper"), *value_output(model, site))
+    sides = head_matrices(model, site)
     attention, writing = singular_values(*sides[:2]), singular_values(*sides[2:])
-    mean_square = torch.stack([(side**2).mean((-2, -1)) for side in sides]).mean(0)
     columns = (
         entropic_rank(attention),
         attention.amax(-1),
         attention.norm(dim=-1),
         writing.amax(-1),
         writing.norm(dim=-1),
-        mean_square.sqrt(),
     )
     return {name: column.tolist() for name, column in zip(SPECTRUM_SCORES, columns, strict=True)}

@@ -92,11 +92,16 @@ def sweep(
     )
     frame = effects_frame(result, ablations)
     frame.attrs["skipped"] = list(result.skipped)
-    frame.attrs["failed"] = [
+    frame.attrs["failed"] = failed_cells(result)
+    return frame
+
+
+def failed_cells(result: SweepResult) -> list[tuple[str, str]]:
+    """(addresses and configuration, error) of what raised."""
+    return [
         (" ".join(c.address for c in ablation.components) + f" on {name}", error)
         for (ablation, name), error in result.failed.items()
     ]
-    return frame
 
 
 def effects_frame(result: SweepResult, ablations: dict[Component, Ablation]) -> pd.DataFrame:

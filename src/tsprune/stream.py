@@ -33,8 +33,8 @@ def streams(model: Forecaster, stack: Stack) -> Iterator[list[list[Tensor]]]:
 
             def hook(_: Any, args: Any, kwargs: Any, output: Any, place: int = place) -> None:
                 if place == 0:
-                    recorded[0].append(_stream(model, (args, kwargs)).detach())
-                recorded[place + 1].append(_stream(model, output).detach())
+                    recorded[0].append(stream_of(model, (args, kwargs)).detach())
+                recorded[place + 1].append(stream_of(model, output).detach())
 
             handles.append(module.register_forward_hook(hook, with_kwargs=True))
         yield recorded
@@ -49,7 +49,7 @@ def replaced(model: Forecaster, block: Block, edit: Edit) -> Iterator[None]:
     module = model.module.get_submodule(block.module)
 
     def hook(_module: Any, _args: Any, output: Any) -> Any:
-        stream = _stream(model, output)
+        stream = stream_of(model, output)
         return _exchanged(output, stream, edit(stream))
 
     handle = module.register_forward_hook(hook)
@@ -59,7 +59,8 @@ def replaced(model: Forecaster, block: Block, edit: Edit) -> Iterator[None]:
         handle.remove()
 
 
-def _stream(model: Forecaster, value: Any) -> Tensor:
+def stream_of(model: Forecaster, value: Any) -> Tensor:
+    """The stream in what a block is given, (args, kwargs), or in what it returns: [..., T, d_model]."""
     found = _first(value, model.anatomy.d_model)
     assert found is not None, "a block without a residual stream"
     return found

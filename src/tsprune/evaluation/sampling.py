@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tsprune.data.suite import Configuration, Suite
-from tsprune.evaluation import batches, unforecastable
+from tsprune.evaluation.evaluate import batches, unforecastable
 from tsprune.models.forecaster import Forecaster
 
 PER_CONFIGURATION = 16

@@ -1,0 +1,302 @@
+"""Scores of what a model does on windows: one pass over them serves all that are asked for.
+
+1. A few windows of every configuration are run once (`teacher_forced`).
+2. While they run, each attention map is reduced to a number a head and window (`maps`), and the
+   residual stream is followed from block to block: what it was before a sublayer, and what that
+   sublayer wrote to it. Neither maps nor streams are kept.
+3. Positions of padding do not count: those that no query may attend to, not even their own.
+4. A score is the mean over windows within a configuration, then over configurations.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Collection, Iterator, Mapping
+from contextlib import contextmanager, nullcontext
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from tsprune.anatomy import KINDS, AttentionSite, Block, Component, MLPSite
+from tsprune.attention import AttentionMap, watching
+from tsprune.capture import Point
+from tsprune.evaluation.sampling import batched, sampled
+from tsprune.models.forecaster import Forecaster
+from tsprune.scores.maps import (
+    Reduction,
+    attention_entropic_rank,
+    attention_entropy,
+    attention_sharpness,
+    attention_stable_rank,
+)
+from tsprune.scores.registry import Score, Task, Values
+from tsprune.scores.spectrum import value_output
+from tsprune.scores.stable_rank import triangular
+from tsprune.stream import stream_of
+
+OUTPUT_NORM, BLOCK_INFLUENCE = "output_norm", "block_influence"
+
+
+def activation_scores(task: Task) -> Mapping[str, Values]:
+    """Scores of `FAMILY`, from one pass over the windows."""
+    names = {score.name for score in task.scores}
+    chosen = sampled(task.windows, task.model, task.settings.per_configuration)
+    batch_size = max(1, task.settings.batch_size // 4)
+    sums = Sums()
+    done = 0
+    for batch in batched(chosen, task.model, batch_size):
+        sums.start(batch.configuration.name)
+        with torch.no_grad(), _observed(task.model, names, task.components, sums.add):
+            task.model.teacher_forced(batch.contexts)
+        done += len(batch.contexts)
+        if task.settings.progress is not None:
+            task.settings.progress(done, len(chosen))
+    return {name: {c: sums.mean(name, c) for c in task.of(name)} for name in names}
+
+
+class Sums:
+    """Values of windows added up by configuration, score and component."""
+
+    def __init__(self) -> None:
+        self._found: dict[tuple[str, Component], dict[str, NDArray[np.float64]]] = {}
+        self._configuration = ""
+
+    def start(self, configuration: str) -> None:
+        """What is added from here on is of this configuration."""
+        self._configuration = configuration
+
+    def add(self, name: str, component: Component, values: Tensor) -> None:
+        """Adds the values of some windows [N]; NaN does not count."""
+        x = values.double().numpy(force=True)
+        known = np.isfinite(x)
+        of_score = self._found.setdefault((name, component), {})
+        before = of_score.get(self._configuration, np.zeros(2))
+        of_score[self._configuration] = before + np.array([x[known].sum(), known.sum()])
+
+    def mean(self, name: str, component: Component) -> float:
+        """Mean over configurations of the mean over their windows; NaN if nothing was added."""
+        found = self._found.get((name, component), {}).values()
+        means = [total / count for total, count in found if count]
+        return float(np.mean(means)) if means else float("nan")
+
+
+Add = Callable[[str, Component, Tensor], None]  # (score, component, [N])
+
+
+# --- what runs by --------------------------------------------------------------------------------
+
+
+@contextmanager
+def _observed(
+    model: Forecaster, names: set[str], components: Collection[Component], add: Add
+) -> Iterator[None]:
+    """Adds what is asked for from every pass that runs while the context lasts."""
+    follower = _Follower(model, names, frozenset(components), add)
+    reductions = {name: MAP_SCORES[name] for name in MAP_SCORES if name in names}
+
+    def each(found: AttentionMap) -> None:
+        follower.see(found)
+        site = model.anatomy.site(found.component)
+        if site.over_time:
+            for name, reduce in reductions.items():
+                values = reduce(found)
+                for place, head in enumerate(site.numbers):
+                    add(name, dataclasses.replace(found.component, head=head), values[:, place])
+
+    # the maps also say which positions are padding
+    maps = watching(model, each) if model.anatomy.components("head") else nullcontext()
+    with maps, follower.following() if names & set(STREAM_SCORES) else nullcontext():
+        yield
+
+
+class _Follower:
+    """Follows the residual stream of every stack, sublayer by sublayer.
+
+    A sublayer's contribution is what it, or the norm that follows it, returns; the stream before it is
+    what the block was given and what the block's sublayers before it wrote.
+    """
+
+    def __init__(
+        self, model: Forecaster, names: set[str], components: frozenset[Component], add: Add
+    ) -> None:
+        self._model = model
+        self._names = names
+        self._components = components
+        self._add = add
+        # of the stack that runs:
+        self._real: Tensor | None = None  # [N, T], which positions are no padding
+        self._found: list[tuple[str, Component, Tensor]] = []  # (score, component, [N, T])
+        self._given: Tensor | None = None  # what the running block was given
+        self._stream: Tensor | None = None  # and what it is by now
+
+    def see(self, found: AttentionMap) -> None:
+        """Takes from a map which positions are padding."""
+        site = self._model.anatomy.site(found.component)
+        if site.over_time and site.reads_own_stack:
+            self._real = found.real.any(1)
+
+    @contextmanager
+    def following(self) -> Iterator[None]:
+        """Hooks on every block and sublayer while the context lasts."""
+        handles: list[torch.utils.hooks.RemovableHandle] = []
+
+        def on(path: str, hook: Callable[..., None], *, before: bool = False) -> None:
+            module: nn.Module = self._model.module.get_submodule(path)
+            if before:
+                handles.append(module.register_forward_pre_hook(hook, with_kwargs=True))
+            else:
+                handles.append(module.register_forward_hook(hook))
+
+        try:
+            for stack in self._model.anatomy.stacks:
+                on(stack.blocks[0].module, self._begin, before=True)
+                for layer, block in stack.numbered():
+                    self._follow(on, Component(stack.name, layer), block)
+                on(stack.blocks[-1].module, self._end)
+            yield
+        finally:
+            for handle in handles:
+                handle.remove()
+
+    def _begin(self, *_: Any) -> None:
+        self._real, self._found = None, []
+
+    def _end(self, *_: Any) -> None:
+        """Adds what was found in the stack that ran, now that it is known what is padding."""
+        for name, component, values in self._found:
+            if self._real is not None:  # else no attention is left to say so
+                values = torch.where(self._real, values, torch.nan)
+            self._add(name, component, values.nanmean(-1))
+
+    def _follow(self, on: Callable[..., None], layer: Component, block: Block) -> None:
+        on(block.module, self._enter, before=True)
+        for site in block.attention:
+            sublayer = dataclasses.replace(layer, attention=site.kind)
+            heads = [dataclasses.replace(sublayer, head=number) for number in site.numbers]
+            if OUTPUT_NORM in self._names and self._components & set(heads):
+                on(site.output, self._heads(site, heads), before=True)
+            on(site.norm or site.output, self._wrote(sublayer, site))
+        if block.mlp is not None:
+            mlp = dataclasses.replace(layer, mlp=True)
+            on(block.mlp.norm or block.mlp.output, self._wrote(mlp, block.mlp))
+        on(block.module, self._leave(layer))
+
+    def _enter(self, _module: nn.Module, args: Any, kwargs: Any) -> None:
+        self._given = self._stream = stream_of(self._model, (args, kwargs))
+
+    def _leave(self, layer: Component) -> Callable[..., None]:
+        def hook(_module: nn.Module, _args: Any, output: Any) -> None:
+            assert self._given is not None
+            self._step(layer, self._given, stream_of(self._model, output))
+
+        return hook
+
+    def _wrote(self, component: Component, site: AttentionSite | MLPSite) -> Callable[..., None]:
+        swapped = isinstance(site, AttentionSite) and site.swapped
+
+        def hook(_module: nn.Module, _args: Any, output: Tensor) -> None:
+            assert self._stream is not None
+            before = self._stream
+            written = output.transpose(0, 1) if swapped else output
+            self._stream = before + written.reshape(before.shape)
+            self._step(component, before, self._stream)
+
+        return hook
+
+    def _heads(self, site: AttentionSite, heads: list[Component]) -> Callable[..., None]:
+        _, output = value_output(self._model, site)
+        factors = triangular(output)  # W_O^T = Q R, so that |W_O^T z| is |R z|
+        point = Point(site.output, "input", site.swapped)
+
+        def hook(_module: nn.Module, args: Any, _kwargs: Any) -> None:
+            mixed = point.windows_first(args[0]).flatten(0, -3)
+            mixed = mixed.unflatten(-1, (len(heads), site.head_dim)).double()
+            norms = torch.einsum("hde,nthe->nthd", factors, mixed).norm(dim=-1)
+            for place, head in enumerate(heads):
+                self._found.append((OUTPUT_NORM, head, norms[..., place]))
+
+        return hook
+
+    def _step(self, component: Component, before: Tensor, after: Tensor) -> None:
+        """What `component` made of the stream, both [..., T, d_model]."""
+        if component not in self._components:
+            return
+        x, y = (stream.detach().flatten(0, -3).double() for stream in (before, after))
+        if OUTPUT_NORM in self._names:
+            self._found.append((OUTPUT_NORM, component, (y - x).norm(dim=-1)))
+        if BLOCK_INFLUENCE in self._names:
+            self._found.append((BLOCK_INFLUENCE, component, influence(x, y)))
+
+
+def influence(before: Tensor, after: Tensor) -> Tensor:
+    """1 - cosine between two streams [..., d_model]; NaN where one is zero (Men et al., arXiv 2403.03853)."""
+    size = before.norm(dim=-1) * after.norm(dim=-1)
+    cosine = (before * after).sum(-1) / size
+    return torch.where(size > 0, 1 - cosine, torch.nan)
+
+
+# --- the family ----------------------------------------------------------------------------------
+
+MAP_SCORES: Mapping[str, Reduction] = {
+    "attention_entropy": attention_entropy,
+    "attention_sharpness": attention_sharpness,
+    "attention_stable_rank": attention_stable_rank,
+    "attention_entropic_rank": attention_entropic_rank,
+}
+STREAM_SCORES = (OUTPUT_NORM, BLOCK_INFLUENCE)
+
+FAMILY = (
+    Score(
+        "attention_entropy",
+        ("head",),
+        "high-to-low",
+        "windows",
+        "mean entropy of the rows of attention, in nats; high is diffuse",
+        activation_scores,
+    ),
+    Score(
+        "attention_sharpness",
+        ("head",),
+        "low-to-high",
+        "windows",
+        "mean of 1 - entropy / log(keys) over the rows of attention (arXiv 2602.01605)",
+        activation_scores,
+    ),
+    Score(
+        "attention_stable_rank",
+        ("head",),
+        "low-to-high",
+        "windows",
+        "||A||_F^2 / ||A||_2^2 of the attention maps A: 1 if every query sees the same",
+        activation_scores,
+    ),
+    Score(
+        "attention_entropic_rank",
+        ("head",),
+        "low-to-high",
+        "windows",
+        "exp(-sum p log p), p = s^2 / sum s^2 over the singular values of the attention maps",
+        activation_scores,
+    ),
+    Score(
+        OUTPUT_NORM,
+        KINDS,
+        "low-to-high",
+        "windows",
+        "mean norm of what the component adds to the residual stream (of a head: before a norm that "
+        "follows the output projection)",
+        activation_scores,
+    ),
+    Score(
+        BLOCK_INFLUENCE,
+        ("mlp", "attention", "layer"),
+        "low-to-high",
+        "windows",
+        "mean of 1 - cosine between the residual stream before and after (ShortGPT: Men et al., "
+        "arXiv 2403.03853)",
+        activation_scores,
+    ),
+)
