@@ -11,7 +11,17 @@ import pandas as pd
 from tsprune.atomic import write_whole
 from tsprune.study.result import ModelStudy, Study
 
-TABLES = ("baseline", "layers", "heads", "rank_correlation", "pruning", "heads_at", "comparisons")
+TABLES = (
+    "baseline",
+    "layers",
+    "heads",
+    "rank_correlation",
+    "pruning",
+    "heads_at",
+    "comparisons",
+    "agreement",
+    "svd_correlation",
+)
 
 
 def results_table(study: Study) -> pd.DataFrame:

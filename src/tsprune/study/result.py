@@ -85,6 +85,12 @@ class ModelStudy:
         ("random": the mean over draws; another strategy; "unpruned", for what random pruning costs),
         difference (of the two changes), low, high, p_holm (family: one metric's rows), draws,
         beaten (how many random draws cost more than the strategy)
+    agreement : rank correlation of every score with the exact effect of ablating single components, on
+        series the scores have not seen; columns as in `tsprune.scores.agreement_table`, and p_holm
+        (family: the scores of one kind, group and metric)
+    svd_correlation : of heads' stable rank with that of their attention maps; columns stack,
+        attention, rho, low, high (over heads), p_value, count
+    score_windows : windows that the scores which need data were computed on
     samples : paths drawn per window; None if the model does not sample
     """
 
@@ -107,6 +113,9 @@ class ModelStudy:
     mase_interval: tuple[float, float] = (float("nan"), float("nan"))
     crps_interval: tuple[float, float] = (float("nan"), float("nan"))
     comparisons: pd.DataFrame = dataclasses.field(default_factory=pd.DataFrame)
+    agreement: pd.DataFrame = dataclasses.field(default_factory=pd.DataFrame)
+    svd_correlation: pd.DataFrame = dataclasses.field(default_factory=pd.DataFrame)
+    score_windows: int = 0
 
 
 @dataclasses.dataclass(frozen=True)

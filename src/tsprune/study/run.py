@@ -2,7 +2,8 @@
 
 For each checkpoint:
 1. Baseline scores relative to Seasonal Naive.
-2. One sweep over every ablation that the tables need (`experiments.plan`).
+2. Scores of heads and MLPs on a few calibration windows (`rankings`), then one sweep over every
+   ablation that the tables need (`experiments.plan`).
 3. Tables: layers, heads with their stable rank, pruning strategies, heads@Xpp; every change with its
    interval, all of them from the same bootstrap draws (`effects.Effects`).
 4. A second, short sweep for the headline claim, whose MLPs are chosen by what the first one found
@@ -50,6 +51,7 @@ from tsprune.study.effects import METRICS, STATISTICS, Effects, ratio_interval
 from tsprune.study.experiments import LayerUnit, Plan, plan
 from tsprune.study.manifest import manifest
 from tsprune.study.mechanism import Mechanism, measure
+from tsprune.study.rankings import agreement, measured, svd_correlation
 from tsprune.study.result import Claim, Example, ModelStudy, Study
 from tsprune.study.tables import (
     comparisons_table,
@@ -169,7 +171,8 @@ def _study_model(
             progress(model.name, done, total)
 
     ranking = rank(model)
-    wanted = plan(model.anatomy, ranking, settings.seed)
+    rankings = measured(model, suite, batch_size=settings.batch_size, seed=settings.seed)
+    wanted = plan(model.anatomy, ranking, settings.seed, rankings.svd(ranking))
     sharp = _pruned(wanted, "low-to-high", PRUNED_PERCENT)
     diffuse = _pruned(wanted, "high-to-low", PRUNED_PERCENT)
     keep = [CLEAN, *(ablation for ablation in (sharp, diffuse) if ablation is not None)]
@@ -218,6 +221,9 @@ def _study_model(
         mase_interval=ratio_interval(result, prepared, "MASE", settings.seed),
         crps_interval=ratio_interval(result, prepared, "CRPS", settings.seed),
         comparisons=comparisons_table(effects, wanted, settings.seed),
+        agreement=agreement(rankings, result, wanted, settings.calibration, settings.seed),
+        svd_correlation=svd_correlation(rankings, settings.seed),
+        score_windows=rankings.windows,
     )
     found = Findings(
         headline=_headline(model, suite, prepared, settings, ranking, wanted, result),
@@ -225,7 +231,7 @@ def _study_model(
         pruned=_pruned_findings(effects, wanted, settings.seed),
         mechanism=mechanism,
     )
-    skipped = list(dict.fromkeys([*baseline.attrs["skipped"], *result.skipped]))
+    skipped = list(dict.fromkeys([*baseline.attrs["skipped"], *result.skipped, *rankings.skipped]))
     return _Studied(one, tuple(model_claims(one.name, found)), _mlp_median(one, effects, wanted), skipped)
 
 

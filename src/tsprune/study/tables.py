@@ -8,8 +8,8 @@ import numpy as np
 import pandas as pd
 
 from tsprune.data.suite import Suite
+from tsprune.evaluation.correlation import correlation
 from tsprune.evaluation.intervals import Metric, Resampled, holm
-from tsprune.explain.intervals import correlation
 from tsprune.pruning.heads_at import Prefix, Prefixes
 from tsprune.study.effects import METRICS, Effects
 from tsprune.study.experiments import LayerUnit, Plan, PrunedHeads
@@ -22,8 +22,8 @@ COMPARISONS += ["draws", "beaten"]
 # strategies that are compared with each other, besides each of them with random draws
 PAIRS = (
     ("high-to-low", "low-to-high"),
+    ("svd-low-to-high", "high-to-low"),
     ("svd-high-to-low", "high-to-low"),
-    ("svd-low-to-high", "low-to-high"),
 )
 
 
