@@ -21,6 +21,13 @@ def percent(change: float, *, signed: bool = True) -> str:
     return f"{value:{'+' if signed else ''},.{digits}f} %"
 
 
+def between(low: float, high: float) -> str:
+    """The limits of an interval of changes: "+1.20 to +3.40 %"."""
+    if math.isnan(low) or math.isnan(high):
+        return MISSING
+    return f"{percent(low).removesuffix(' %')} to {percent(high)}"
+
+
 def ratio(value: float) -> str:
     """A ratio to Seasonal Naive: three decimals."""
     return MISSING if math.isnan(value) else f"{value:,.3f}"
