@@ -116,7 +116,7 @@ def test_every_claim_configuration_and_skipped_item_is_there(page: Page, study: 
 
 
 def test_tables_hold_the_studys_numbers_exactly(html: str, study: Study) -> None:
-    cells = set(re.findall(r'data-value="([^"]+)"', html))
+    cells = set(re.findall(r'data-(?:value|high)="([^"]+)"', html))
     for model in study.models:
         frames = (
             model.baseline,
@@ -125,6 +125,9 @@ def test_tables_hold_the_studys_numbers_exactly(html: str, study: Study) -> None
             model.pruning,
             model.heads_at,
             model.rank_correlation,
+            model.comparisons,
+            model.agreement,
+            model.svd_correlation,
         )
         for frame in frames:
             for column in frame.select_dtypes("number"):
@@ -141,7 +144,7 @@ def test_a_row_reads_as_its_numbers(html: str, study: Study) -> None:
 
 
 def test_layouts_differ_but_traces_do_not(page: Page) -> None:
-    assert len(page.figures()) == 3 + 3 + 2 * 3
+    assert len(page.figures()) == 1 + 3 + 4 + 2 * 3
     for figure in page.figures():
         used = {trace.get("xaxis", "x").replace("x", "xaxis") for trace in figure["data"]}
         assert used <= figure["wide"].keys()

@@ -2,23 +2,17 @@
 
 from __future__ import annotations
 
-import dataclasses
 import json
-from collections.abc import Callable
-from importlib import resources
 from pathlib import Path
 
-import jinja2
 import pandas as pd
-import plotly.graph_objects as go
-from markupsafe import Markup
-from plotly.offline import get_plotlyjs
 
 from tsprune.atomic import write_whole
-from tsprune.report import figures
-from tsprune.report.digest import confirmed, mlp_summary
+from tsprune.report import figures, questions
+from tsprune.report.digest import confirmed
+from tsprune.report.section import Section, page, picture
 from tsprune.report.tables import Table, table
-from tsprune.report.words import about, drawn, headline
+from tsprune.report.words import about, drawn, headline, ratio_between
 from tsprune.study.result import ModelStudy, Study
 
 _ABLATE = "Ablating means replacing a component's output by zero."
@@ -26,26 +20,10 @@ _CHANGE = (
     "Changes are relative changes of the geometric mean over configurations of the metric divided by "
     "Seasonal Naive's: +6 % is 6 % worse."
 )
+_BARS = (
+    "Bars are 95 % intervals: a paired bootstrap over series within configurations, then over configurations."
+)
 _AXIS = "The axis is linear close to zero and logarithmic beyond."
-
-
-@dataclasses.dataclass(frozen=True)
-class Picture:
-    """A figure in the two layouts the page chooses from by its width, and its caption."""
-
-    key: str
-    heading: str
-    caption: str
-    json: Markup
-
-
-@dataclasses.dataclass(frozen=True)
-class Section:
-    """A heading with pictures and tables below it."""
-
-    heading: str
-    pictures: tuple[Picture, ...]
-    tables: tuple[Table, ...] = ()
 
 
 def write_report(study: Study, path: Path) -> None:
@@ -55,14 +33,8 @@ def write_report(study: Study, path: Path) -> None:
 
 def render(study: Study) -> str:
     """The page of `study` as HTML."""
-    environment = jinja2.Environment(
-        loader=jinja2.PackageLoader("tsprune", "report"),
-        autoescape=True,
-        undefined=jinja2.StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    return environment.get_template("report.html.jinja").render(
+    return page(
+        "report.html.jinja",
         study=study,
         headline=headline(study),
         findings=[sentences for model in study.models if (sentences := about(model))],
@@ -70,11 +42,10 @@ def render(study: Study) -> str:
         sections=[
             *_compared(study),
             _common(study),
-            *(_of_model(i, model) for i, model in enumerate(study.models)),
+            *questions.answered(study),
+            *(section for i, model in enumerate(study.models) for section in _of_model(i, model)),
         ],
         manifest=json.dumps(study.manifest, indent=2, default=str, ensure_ascii=False),
-        css=Markup(resources.files("tsprune.report").joinpath("report.css").read_text(encoding="utf-8")),
-        plotly=Markup(get_plotlyjs()),
     )
 
 
@@ -90,7 +61,9 @@ def _summary(study: Study) -> Table:
                 "parameters": model.parameters,
                 "forecasts": drawn(model.samples),
                 "MASE_ratio": model.mase_ratio,
+                "MASE_interval": ratio_between(*model.mase_interval),
                 "CRPS_ratio": model.crps_ratio,
+                "CRPS_interval": ratio_between(*model.crps_interval),
                 "claims confirmed": f"{good} of {decided}" if decided else "none decided",
             }
         )
@@ -101,11 +74,10 @@ def _compared(study: Study) -> list[Section]:
     """Pictures in which models meet; none for a single model."""
     if len(study.models) < 2:
         return []
-    at = f"heads@{study.percent:g}pp"
     section = Section(
         "Models side by side",
         (
-            _picture(
+            picture(
                 "layers-compared",
                 "Layers of all models, by depth",
                 f"Every point ablates the attention heads, the MLP or both of one layer of one model. "
@@ -113,24 +85,7 @@ def _compared(study: Study) -> list[Section]:
                 f"markers, everything else is solid. {_ABLATE} {_CHANGE} {_AXIS}",
                 lambda columns: figures.layers_compared(study, columns=columns),
             ),
-            _picture(
-                "mlps-compared",
-                "What one MLP is worth, by architecture",
-                "A point is one MLP ablated alone; the bar is the median of its row. The paper says that "
-                "encoder-decoder models tolerate it and decoder-only models do not. "
-                f"{_CHANGE} {_AXIS}",
-                lambda columns: figures.mlp_sensitivity(study, columns=columns),
-            ),
-            _picture(
-                "heads-at-compared",
-                f"{at}: heads that must stay, layer by layer",
-                "Heads of the layer that must stay, of how many there are, for a loss of at most "
-                f"{study.percent:g} %; the paler a cell, the more redundant the layer's heads. Chosen on "
-                "calibration windows and true on others, or chosen on the test windows as in the paper.",
-                lambda columns: figures.heads_at_compared(study, columns=columns),
-            ),
         ),
-        (table("MLP sensitivity by architecture", mlp_summary(study)),),
     )
     return [section]
 
@@ -141,23 +96,26 @@ def _common(study: Study) -> Section:
     return Section(
         "All models",
         (
-            _picture(
+            picture(
                 "layers",
                 "What each layer is worth",
                 f"Each point ablates the attention heads, the MLP or both of one layer. {_ABLATE} {_CHANGE} "
-                f"{_AXIS} The dotted line marks +{study.percent:g} %.",
+                f"{_BARS} {_AXIS} The dotted line marks +{study.percent:g} %.",
                 lambda columns: figures.layer_curves(study, columns=columns),
             ),
-            _picture(
+            picture(
                 "pruning",
                 "Removing heads from the middle layers",
                 "Heads of the middle layers are ablated in order of their stable rank, from either end, or "
-                f"at random (mean over seeds; bands: lowest to highest, and one standard deviation). "
-                f"{_CHANGE} "
-                "If stable rank tells which heads are redundant, its line lies below the random band.",
+                "at random with the same counts per sublayer (mean over the draws; bands: lowest to "
+                f"highest draw, and one standard deviation). {_CHANGE} {_BARS} The bar of the random mean "
+                "also knows that other draws could have been made. "
+                "If stable rank tells which heads are redundant, its line lies below the random band; "
+                "that it does is said of a strategy only if the interval of the difference leaves out 0 "
+                "(table of comparisons).",
                 lambda columns: figures.pruning_curves(study, columns=columns),
             ),
-            _picture(
+            picture(
                 "heads-at",
                 f"Heads that must stay ({at})",
                 f"{at} of an attention sublayer: heads left after removing, in stable-rank order, as many as "
@@ -170,28 +128,34 @@ def _common(study: Study) -> Section:
     )
 
 
-def _of_model(index: int, model: ModelStudy) -> Section:
+def _of_model(index: int, model: ModelStudy) -> list[Section]:
     """Pictures and tables of one model."""
+    return [_measured(index, model)]
+
+
+def _measured(index: int, model: ModelStudy) -> Section:
+    """Pictures and tables of what was measured on one model."""
     return Section(
         model.name,
         (
-            _picture(
+            picture(
                 f"forecasts-{index}",
                 "Forecasts before and after",
                 "Windows of real series: the end of the history, what followed (strongest line), and the "
                 "median and 10-90 % band of the forecast of the intact and of the ablated model.",
                 lambda columns: figures.forecasts(model, columns=columns),
             ),
-            _picture(
+            picture(
                 f"heads-{index}",
                 "Every head: stable rank and effect",
                 "Stable rank: the squared Frobenius norm of W_Q W_K^T over its squared spectral norm; low "
                 "is a sharp, specialised head, high a diffuse one. 'effective' includes data-free factors "
                 "of queries and keys. Beside it: change of CRPS when that head alone is ablated (orange: "
-                "worse).",
+                "worse); a dot marks heads whose change differs from 0 after Holm's correction for all "
+                "heads of the model.",
                 lambda columns: figures.head_maps(model, columns=columns),
             ),
-            _picture(
+            picture(
                 f"rank-{index}",
                 "Does stable rank tell which heads matter?",
                 "A point is a head: its stable rank against the change of CRPS when it alone is ablated. If "
@@ -203,17 +167,9 @@ def _of_model(index: int, model: ModelStudy) -> Section:
             table("Baseline per configuration", model.baseline),
             table("Layer sweep", model.layers),
             table("Pruned models", model.pruning),
+            table("Pruning strategies compared", model.comparisons),
             table("Heads that must stay", model.heads_at),
             table("Correlation of stable rank with ablation effect", model.rank_correlation),
             table("All heads", model.heads),
         ),
     )
-
-
-def _picture(key: str, heading: str, caption: str, draw: Callable[[int | None], go.Figure]) -> Picture:
-    """Draw for a wide and for a narrow page; the traces are the same and are stored once."""
-    wide, narrow = json.loads(draw(None).to_json()), json.loads(draw(1).to_json())
-    parts = {"data": wide["data"], "wide": wide["layout"], "narrow": narrow["layout"]}
-    text = json.dumps(parts, separators=(",", ":"), allow_nan=False)
-    # inside a script element only "<" could end it (</script) or open a comment (<!--)
-    return Picture(key, heading, caption, Markup(text.replace("<", "\\u003c")))

@@ -33,6 +33,11 @@ def ratio(value: float) -> str:
     return MISSING if math.isnan(value) else f"{value:,.3f}"
 
 
+def ratio_between(low: float, high: float) -> str:
+    """The limits of an interval of ratios: "0.712 to 0.803"."""
+    return MISSING if math.isnan(low) or math.isnan(high) else f"{ratio(low)} to {ratio(high)}"
+
+
 def count(number: int, noun: str) -> str:
     """1, "model" -> "1 model"; 2, "model" -> "2 models"."""
     return f"{number:,} {noun}" if number == 1 else f"{number:,} {noun}s"

@@ -18,6 +18,7 @@ TABLES = (
     "rank_correlation",
     "pruning",
     "heads_at",
+    "mlps",
     "comparisons",
     "agreement",
     "svd_correlation",

@@ -81,6 +81,8 @@ class ModelStudy:
         heads, selection ("test", "calibration"), order ("high-to-low", "low-to-high"),
         removed (n), heads_at (heads that must stay), score_change (of the n on the report windows),
         score_low, score_high
+    mlps : median over the MLPs of a stack, each ablated alone; columns stack, count, mase_change,
+        mase_low, mase_high, crps_change, crps_low, crps_high
     comparisons : strategies of `pruning` against each other; columns percent, metric, strategy, versus
         ("random": the mean over draws; another strategy; "unpruned", for what random pruning costs),
         difference (of the two changes), low, high, p_holm (family: one metric's rows), draws,
@@ -112,6 +114,7 @@ class ModelStudy:
     samples: int | None = None
     mase_interval: tuple[float, float] = (float("nan"), float("nan"))
     crps_interval: tuple[float, float] = (float("nan"), float("nan"))
+    mlps: pd.DataFrame = dataclasses.field(default_factory=pd.DataFrame)
     comparisons: pd.DataFrame = dataclasses.field(default_factory=pd.DataFrame)
     agreement: pd.DataFrame = dataclasses.field(default_factory=pd.DataFrame)
     svd_correlation: pd.DataFrame = dataclasses.field(default_factory=pd.DataFrame)

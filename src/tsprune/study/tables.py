@@ -48,6 +48,26 @@ def layers_table(effects: Effects, wanted: Plan) -> pd.DataFrame:
     return table
 
 
+def mlps_table(effects: Effects, wanted: Plan) -> pd.DataFrame:
+    """Columns as in `ModelStudy.mlps`."""
+    rows = []
+    for stack in dict.fromkeys(key.stack for key in wanted.layers):
+        mlps = [one for key, one in wanted.layers.items() if key.stack == stack and key.unit == "mlp"]
+        if not mlps:
+            continue
+        row: dict[str, object] = {"stack": stack, "count": len(mlps)}
+        for metric in METRICS:
+            change = effects.of(mlps, metric).median().change()
+            name = metric.lower()
+            row |= {
+                f"{name}_change": change.value,
+                f"{name}_low": change.low,
+                f"{name}_high": change.high,
+            }
+        rows.append(row)
+    return pd.DataFrame(rows)
+
+
 def heads_table(effects: Effects, wanted: Plan, ranking: pd.DataFrame) -> pd.DataFrame:
     """Columns as in `ModelStudy.heads`; the heads of a model are one family."""
     ablations = list(wanted.heads.values())

@@ -5,6 +5,7 @@ Figures that differ only in `columns` have identical traces, so that a page can 
 data and two layouts. All changes are drawn in percent.
 """
 
+from tsprune.report.figures.agreement import agreement
 from tsprune.report.figures.compared import heads_at_compared, layers_compared, mlp_sensitivity
 from tsprune.report.figures.forecasts import forecasts
 from tsprune.report.figures.heads import head_maps, heads_at, rank_against_effect
@@ -12,6 +13,7 @@ from tsprune.report.figures.layers import layer_curves
 from tsprune.report.figures.pruning import pruning_curves
 
 __all__ = [
+    "agreement",
     "forecasts",
     "head_maps",
     "heads_at",

@@ -158,9 +158,8 @@ def _mlp_points(
         },
         meta={"view": metric},
     )
-    high = scale.range()[1]
     words = go.Scatter(
-        x=[float(scale(median)), high],
+        x=[float(scale(median)), scale.range()[1]],
         y=[row, row],
         mode="markers+text",
         marker={

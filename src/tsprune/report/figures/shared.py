@@ -38,6 +38,12 @@ def limits(rows: pd.DataFrame, metric: str) -> tuple[Floats, Floats]:
     return low, high
 
 
+def differs(p_holm: pd.Series[Any], low: pd.Series[Any], high: pd.Series[Any]) -> np.ndarray:
+    """Where a change is a difference: by its interval, and after the correction of its family [rows]."""
+    sure = (p_holm.to_numpy(dtype=float) <= 0.05) & ((low > 0) | (high < 0)).to_numpy()
+    return np.asarray(sure, dtype=np.bool_)
+
+
 def whiskers(change: Floats, low: Floats, high: Floats, scale: Scale, colour: str) -> dict[str, Any]:
     """Error bars from `low` to `high` around `change` (all in percent) on `scale`."""
     middle = scale(change)
