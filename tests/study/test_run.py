@@ -24,6 +24,7 @@ from tsprune.scores import rank
 from tsprune.study import Study
 from tsprune.study.experiments import plan
 from tsprune.study.output import TABLES, results_table, write_results
+from tsprune.study.rankings import measured
 from tsprune.sweep import sweep
 
 NAMES = ["tiny-chronos-bolt", "tiny-timesfm"]
@@ -78,7 +79,14 @@ def test_tables_are_complete(found: Study, models: list[Forecaster]) -> None:
         ]
         assert list(one.layers[["stack", "layer", "unit"]].itertuples(index=False, name=None)) == blocks
         assert len(one.heads_at) == 2 * len(anatomy.components("attention"))
-        assert set(one.pruning["strategy"]) == {"high-to-low", "low-to-high", "random"}
+        strategies = {"high-to-low", "low-to-high", "svd-high-to-low", "svd-low-to-high", "random"}
+        # on these short contexts only the encoder's maps have several rows
+        maps = one.svd_correlation["count"].gt(0).any()
+        assert set(one.pruning["strategy"]) == {s for s in strategies if maps or "svd" not in s}
+        assert {"head", "mlp"} == set(one.agreement["kind"])
+        assert one.score_windows == 3  # a window a series, and one that has no history
+        low, high = one.mase_interval
+        assert low <= one.mase_ratio <= high
         assert set(one.pruning["percent"]) >= {30, 50}
         kinds = {(c.stack, c.attention) for c in anatomy.components("attention")}
         assert len(one.rank_correlation) == 4 * len(kinds)
@@ -107,10 +115,12 @@ def test_tables_are_what_the_single_commands_find(found: Study, models: list[For
 def test_equal_ablations_are_forecast_once(found: Study, counted: list[Counting]) -> None:
     assert len(found.models) == 2
     for model in counted:
-        cells = 1 + len(plan(model.anatomy, rank(model), 3).ablations())
-        # per batch (one a configuration): the baseline and every cell of the sweep; these models
-        # have too few middle MLPs for the headline's second sweep
-        assert model.calls == 2 * (1 + cells)
+        ranking, alone = rank(model), Counting(model.inner)
+        rankings = measured(alone, small_suite(), batch_size=64, seed=3)
+        cells = 1 + len(plan(model.anatomy, ranking, 3, rankings.svd(ranking)).ablations())
+        # the scores; per batch (one a configuration) the baseline and every cell of the sweep; these
+        # models have too few middle MLPs for the headline's second sweep
+        assert model.calls == alone.calls + 2 * (1 + cells)
 
 
 def test_claims_about_each_model_and_all(found: Study) -> None:
