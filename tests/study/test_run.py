@@ -80,11 +80,11 @@ def test_tables_are_complete(found: Study, models: list[Forecaster]) -> None:
         assert list(one.layers[["stack", "layer", "unit"]].itertuples(index=False, name=None)) == blocks
         assert len(one.heads_at) == 2 * len(anatomy.components("attention"))
         strategies = {"high-to-low", "low-to-high", "svd-high-to-low", "svd-low-to-high", "random"}
-        # on these short contexts only the encoder's maps have several rows
-        maps = one.svd_correlation["count"].gt(0).any()
+        # the one middle layer of the tiny Bolt is in its decoder, whose maps have a single row
+        maps = one.architecture == "decoder-only"
         assert set(one.pruning["strategy"]) == {s for s in strategies if maps or "svd" not in s}
         assert {"head", "mlp"} == set(one.agreement["kind"])
-        assert one.score_windows == 3  # a window a series, and one that has no history
+        assert one.score_windows == 4  # half of the series, but for a window without history
         low, high = one.mase_interval
         assert low <= one.mase_ratio <= high
         assert set(one.pruning["percent"]) >= {30, 50}
