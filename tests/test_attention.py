@@ -76,6 +76,15 @@ def test_padding_is_no_query_and_one_key_no_choice() -> None:
     assert found.counted.tolist() == [[[False, False, True]]]
 
 
+def test_padding_that_sees_itself_is_padding() -> None:
+    """As Moirai masks it: two positions of padding see each other, the two others each other."""
+    allowed = torch.block_diag(torch.ones(2, 2), torch.ones(2, 2)).bool()
+    toy = Toy().anatomy.components("attention")[0]
+    weights = 0.5 * allowed.float()[None, None]
+    found = AttentionMap(toy, weights, allowed, torch.zeros(1, 1, 4, 2), (torch.zeros(4), torch.zeros(4)))
+    assert found.real.tolist() == [[[False, False, True, True]]]
+
+
 def test_attention_that_cannot_be_seen_is_an_error() -> None:
     toy = Toy()
     toy.module.layers[0].attention.forward = lambda x: x  # attends by other means

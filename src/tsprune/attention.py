@@ -45,13 +45,13 @@ class AttentionMap:
     def real(self) -> Tensor:
         """Queries that are no padding, bool [N, heads, Q].
 
-        In self-attention nobody may attend to padding, so not even itself. Of the queries of
-        cross-attention nothing is known here, and all count.
+        In self-attention over time these are the positions that the last one may see: all series end
+        there, padding is in front, and is masked for all, or (Moirai) for all but other padding. Of the
+        queries of other attention nothing is known here, and all count.
         """
         allowed = self.allowed.expand_as(self.weights)
-        if self.component.attention != "cross" and allowed.shape[-2] == allowed.shape[-1]:
-            itself: Tensor = allowed.diagonal(dim1=-2, dim2=-1)
-            return itself
+        if self.component.attention in ("self", "time") and allowed.shape[-2] == allowed.shape[-1]:
+            return allowed[..., -1, :]
         return torch.ones(allowed.shape[:-1], dtype=torch.bool, device=allowed.device)
 
     @property
@@ -70,7 +70,8 @@ class AttentionMap:
     @property
     def entropy(self) -> Tensor:
         """Entropy of every row in nats, between 0 and the logarithm of its `choices`, [N, heads, Q]."""
-        return torch.special.entr(self.weights).sum(-1)
+        entropy: Tensor = torch.special.entr(self.weights).sum(-1)
+        return entropy
 
     @property
     def sharpness(self) -> Tensor:

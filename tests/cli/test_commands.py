@@ -20,6 +20,7 @@ import tsprune
 from tests.tiny import TINY
 from tsprune import cli, scores
 from tsprune.study import STUDY_SAMPLES
+from tsprune.sweep import Store
 
 COMMANDS = [
     "study",
@@ -160,6 +161,39 @@ def test_json_of_what_needs_no_data(run: Runner, model: Path) -> None:
     known = run("models", "--json").json
     assert "bundled:timesfm" in known["bundled"]
     assert {family["family"] for family in known["families"]} >= {"chronos-bolt", "timesfm"}
+
+
+def test_ranking_by_what_needs_windows(run: Runner, model: Path, gift: Path) -> None:
+    where = ("--data", gift)
+    loaded, suite = tsprune.load(str(model)), tsprune.data.gift_eval(gift)
+    for by, kind in (("attention_entropy", "head"), ("mase_change", "mlp")):
+        found = run("rank", model, "--by", by, "--kind", kind, *where, "--json").json
+        table = tsprune.rank(loaded, by, suite, kind=kind)  # type: ignore[arg-type]
+        assert [row["address"] for row in found] == table["address"].tolist()
+        assert [row["score"] for row in found] == pytest.approx(table["score"].tolist(), nan_ok=True)
+        assert [row["rank"] for row in found] == table["rank"].tolist()
+    shown = run("rank", model, "--by", "block_influence", "--kind", "layer", *where)
+    assert "block influence" in shown.out
+    assert "stack.2" in shown.out
+
+
+def test_the_list_of_scores_needs_no_model(run: Runner) -> None:
+    result = run("rank", "--list")
+    assert result.code == 0
+    for name, score in scores.SCORES.items():
+        assert f"{name} ({', '.join(score.kinds)}; " in result.out
+
+
+def test_heads_at_goes_on_from_its_store(run: Runner, model: Path, gift: Path, tmp_path: Path) -> None:
+    where = ("--data", gift, "--by", "output_norm", "--json")
+    plain = run("heads-at", model, *where).json
+    first = run("heads-at", model, *where, "--store", tmp_path / "store.sqlite").json
+    with Store(tmp_path / "store.sqlite") as store:
+        finished = store.frame()["finished"].tolist()
+    again = run("heads-at", model, *where, "--store", tmp_path / "store.sqlite").json
+    assert plain == first == again
+    with Store(tmp_path / "store.sqlite") as store:
+        assert store.frame()["finished"].tolist() == finished
 
 
 def test_json_equals_the_api(run: Runner, model: Path, gift: Path) -> None:
@@ -356,6 +390,8 @@ def test_unknown_names(run: Runner, model: Path, gift: Path) -> None:
     refused(run("heads-at", model, "--metric", "RMSE", *where), "RMSE", "MASE, CRPS")
     refused(run("heads-at", model, "--by", "size", *where), "size", "stable_rank")
     refused(run("rank", model, "--by", "size"), "size", "stable_rank")
+    refused(run("rank", model, "--kind", "mlp"), "stable_rank", "not of mlp", "block_influence")
+    refused(run("rank", model, "--kind", "neuron"), "neuron", "head, mlp, attention, layer")
     refused(run("evaluate", model, "--device", "abacus"), "abacus")
     refused(run("evaluate", model, "--configs", "x/*"), "x/*")
     refused(run("evaluate", model, "--configs", "x/*", *where), "x/*")

@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import dataclasses
 import math
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from numpy.typing import NDArray
 
 from tests.suites import small_suite, tiny
 from tsprune import ablate, evaluate, heads_at
 from tsprune.ablation import Ablation
-from tsprune.data import Suite
+from tsprune.data import Suite, split
 from tsprune.errors import TspruneError
 from tsprune.evaluation import WindowStatistics, geometric_mean_ratios
 from tsprune.pruning.heads_at import (
@@ -26,7 +28,7 @@ from tsprune.pruning.heads_at import (
 )
 from tsprune.pruning.strategies import ordered
 from tsprune.scores import rank
-from tsprune.sweep import CLEAN, SweepResult
+from tsprune.sweep import CLEAN, SweepResult, run
 from tsprune.sweep.engine import WindowScores
 
 some = settings(max_examples=40, deadline=None)
@@ -229,3 +231,58 @@ def test_mistakes_are_named() -> None:
         heads_at(model, suite, by="size")
     with pytest.raises(TspruneError, match="no windows"):
         heads_at(model, Suite("empty", ()))
+
+
+# --- scores that need windows --------------------------------------------------------------------
+
+
+def with_other_report(suite: Suite, masks: dict[str, NDArray[np.bool_]]) -> Suite:
+    """The suite with other histories and targets on the windows that report."""
+    changed = []
+    for c in suite.configurations:
+        calibrates = masks[c.name]
+        contexts = [x if keep else 5 * x[::-1] for x, keep in zip(c.contexts, calibrates, strict=True)]
+        targets = np.where(calibrates[:, None], c.targets, -3 * c.targets).astype(np.float32)
+        changed.append(dataclasses.replace(c, contexts=contexts, targets=targets))
+    return dataclasses.replace(suite, configurations=tuple(changed))
+
+
+@pytest.mark.parametrize("by", ["attention_entropy", "mase_change"])
+def test_the_honest_choice_has_not_seen_the_report(by: str) -> None:
+    """Order and count stay as they are whatever the windows are that they are judged on."""
+    model, suite = tiny("tiny-timesfm"), small_suite()
+    masks = calibration_masks(suite, fraction=0.5, seed=0)
+    chosen, scores = [], []
+    for one in (suite, with_other_report(suite, masks)):
+        frame = heads_at(model, one, 5, by=by)
+        honest = frame[frame["selection"] == "calibration"]
+        chosen.append(honest[["layer", "order", "removed"]].reset_index(drop=True))
+        scores.append(honest["score_change"].tolist())
+    pd.testing.assert_frame_equal(*chosen)
+    assert chosen[0]["removed"].gt(0).any()
+    assert scores[0] != scores[1]
+
+
+def test_prefixes_by_a_score_of_windows_are_of_the_calibration_ranking() -> None:
+    model, suite = tiny("tiny-chronos-bolt"), small_suite()
+    frame = heads_at(model, suite, 5, by="output_norm", seed=4)
+    ranking = rank(model, "output_norm", split(suite, seed=4)[0])
+    result = run(model, suite, list(prefix_ablations(ranking).values()))
+    masks = calibration_masks(suite, fraction=0.5, seed=4)
+    expected = heads_at_frame(result, prefix_ablations(ranking), percent=5, metric="MASE", calibration=masks)
+    pd.testing.assert_frame_equal(frame, expected, check_exact=True)
+
+
+def test_a_store_is_not_computed_again(tmp_path: Path) -> None:
+    model, suite = tiny("tiny-timesfm"), small_suite()
+    tables, counts = [], []
+    for _ in range(2):
+        forecasts: list[int] = []
+
+        def count(done: int, total: int, forecasts: list[int] = forecasts) -> None:
+            forecasts.append(done)
+
+        tables.append(heads_at(model, suite, by="crps_change", store=tmp_path / "a.sqlite", progress=count))
+        counts.append(len(forecasts))
+    pd.testing.assert_frame_equal(*tables)
+    assert counts[0] > counts[1] == 0

@@ -12,12 +12,17 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tsprune.anatomy import Anatomy, AttentionSite, Block, Component, MLPSite, Projection, Stack
+from tsprune.errors import TspruneError
 from tsprune.pruning.strategies import (
     ORDERS,
+    SCOPES,
     Order,
     as_components,
+    choose,
     middle_heads,
     ordered,
+    random_draws,
+    remove_global,
     remove_random,
     remove_ranked,
 )
@@ -152,6 +157,83 @@ def test_middle_layers_are_those_of_each_stack() -> None:
     names = [*(f"encoder.{i}.self" for i in range(2)), *(f"decoder.{i}.self" for i in range(4))]
     chosen = middle_heads(anatomy({"encoder": 2, "decoder": 4}), ranking({name: [1.0] for name in names}))
     assert chosen["address"].tolist() == ["decoder.1.self.head.0", "decoder.2.self.head.0"]
+
+
+# --- strategies ----------------------------------------------------------------------------------
+
+
+def test_global_by_hand() -> None:
+    """The middle layer has the highest scores: global takes them all from there."""
+    heads = ranking({f"stack.{layer}.self": [layer % 2 * 10 + h for h in range(2)] for layer in range(3)})
+    heads.loc[0, "score"] = NAN
+    model = anatomy({"stack": 3})
+
+    def chosen(scope: str, order: str, share: float) -> set[str]:
+        return addresses(choose(model, heads, share, scope=scope, order=order))  # type: ignore[arg-type]
+
+    assert chosen("global", "high-to-low", 1 / 3) == {"stack.1.self.head.0", "stack.1.self.head.1"}
+    # 1 and 0 and 1 (of layers 0, 2, 2); ties keep the order of execution, NaN is last
+    assert chosen("global", "low-to-high", 1 / 3) == {"stack.2.self.head.0", "stack.0.self.head.1"}
+    assert chosen("within-layers", "high-to-low", 1 / 2) == {
+        f"stack.{layer}.self.head.1" for layer in range(3)
+    }
+    assert chosen("middle-layers", "low-to-high", 1 / 2) == {"stack.1.self.head.0"}
+    assert len(chosen("global", "high-to-low", 1)) == 6
+    assert chosen("middle-layers", "high-to-low", 0) == set()
+
+
+@some
+@given(SCORES, st.sampled_from(ORDERS), st.data())
+def test_global_takes_the_extremes(values: list[list[float]], order: Order, data: st.DataObject) -> None:
+    heads = stacked(values)
+    removed = addresses(remove_global(heads, data.draw(st.integers(0, len(heads))), order))
+    gone, kept = (heads[heads["address"].isin(removed) == inside]["score"] for inside in (True, False))
+    if gone.isna().any():
+        assert kept.isna().all()
+    if len(gone.dropna()) and len(kept.dropna()):
+        sign = 1 if order == "high-to-low" else -1
+        assert (sign * gone).min() >= (sign * kept).max()
+
+
+def test_mlps_are_chosen_and_drawn_within_their_stack() -> None:
+    mlps = pd.DataFrame(
+        {
+            "address": [f"{stack}.{layer}.mlp" for stack in ("encoder", "decoder") for layer in range(4)],
+            "stack": ["encoder"] * 4 + ["decoder"] * 4,
+            "layer": [*range(4), *range(4)],
+            "attention": None,
+            "head": None,
+            "score": [4.0, 3.0, 2.0, 1.0, 10.0, 40.0, 30.0, 20.0],
+        }
+    )
+    model = anatomy({"encoder": 4, "decoder": 4})
+    evenly = choose(model, mlps, 1 / 2, scope="within-layers", order="high-to-low")
+    assert addresses(evenly) == {"encoder.0.mlp", "encoder.1.mlp", "decoder.1.mlp", "decoder.2.mlp"}
+    middle = choose(model, mlps, 1 / 2, scope="middle-layers", order="low-to-high")
+    assert addresses(middle) == {"encoder.2.mlp", "decoder.2.mlp"}
+    anywhere = choose(model, mlps, 1 / 2, scope="global", order="high-to-low")
+    assert {c.stack for c in anywhere} == {"decoder"}
+    for draw in random_draws(mlps, evenly, 5):
+        assert Counter(c.stack for c in draw) == {"encoder": 2, "decoder": 2}
+
+
+def test_random_draws_are_those_of_their_place() -> None:
+    heads = stacked([[1.0, 2.0, 3.0, 4.0]] * 4)
+    like = remove_ranked(heads, 6, "high-to-low")
+    few, more = random_draws(heads, like, 3, seed=5), random_draws(heads, like, 6, seed=5)
+    assert more[:3] == few
+    assert len(set(more)) > 1
+    assert all(per_sublayer(draw) == per_sublayer(like) for draw in more)
+
+
+def test_no_such_strategy() -> None:
+    heads, model = stacked([[1.0] * 4] * 3), anatomy({"stack": 3})
+    with pytest.raises(TspruneError, match=", ".join(SCOPES)):
+        choose(model, heads, 0.5, scope="everywhere", order="high-to-low")  # type: ignore[arg-type]
+    with pytest.raises(TspruneError, match="high-to-low, low-to-high"):
+        choose(model, heads, 0.5, scope="global", order="up")  # type: ignore[arg-type]
+    with pytest.raises(TspruneError, match=r"between 0 and 1, 1\.5"):
+        choose(model, heads, 1.5, scope="global", order="high-to-low")
 
 
 # --- random --------------------------------------------------------------------------------------

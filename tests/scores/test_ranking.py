@@ -1,4 +1,4 @@
-"""`rank`: one row a head, ranked within its sublayer."""
+"""`rank` and `score_table`: one row a component, ranked among its peers."""
 
 from __future__ import annotations
 
@@ -7,13 +7,17 @@ import pandas as pd
 import pytest
 import torch
 
-from tests.suites import tiny
-from tests.tiny import zeroed
+from tests.suites import small_suite, tiny
+from tests.tiny import TINY, few_samples, pristine, zeroed
 from tests.toy import HEADS, LAYERS, Toy
+from tsprune import prune
+from tsprune.data import Suite
 from tsprune.errors import TspruneError
-from tsprune.models import Forecaster
-from tsprune.scores import rank, stable_ranks
+from tsprune.models import Forecaster, SamplingForecaster
+from tsprune.scores import SCORES, rank, redundant_first, score_table, screen, stable_ranks
+from tsprune.scores.ranking import ranks
 from tsprune.scores.spectrum import SPECTRUM_SCORES, spectra
+from tsprune.sweep import sweep
 
 SUBLAYER = ["stack", "layer", "attention"]
 
@@ -79,6 +83,112 @@ def test_a_zero_head_is_last() -> None:
 def test_the_table_of_stable_ranks_is_not_changed() -> None:
     model = Toy()
     pd.testing.assert_frame_equal(rank(model).drop(columns=["score", "rank"]), stable_ranks(model))
+
+
+# --- by any score, any kind ----------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", [name for name in TINY if name != "tiny-chronos-bolt-cached"])
+def test_every_score_of_every_family(name: str) -> None:
+    model, suite = few_samples(tiny(name)), small_suite()
+    kinds = ("head", "mlp", "layer")
+    with pristine(model):
+        table = score_table(model, suite, kinds=kinds)
+    expected = [c.address for kind in kinds for c in model.anatomy.components(kind)]
+    assert table["address"].tolist() == expected
+    names = [n for n in SCORES if n in table]
+    # a sampled forecast has no gradient
+    assert set(SCORES) - set(names) == ({"first_order"} if isinstance(model, SamplingForecaster) else set())
+    for score in names:
+        for kind in kinds:
+            values = table.loc[table["kind"] == kind, score]
+            assert values.notna().any() == (kind in SCORES[score].kinds), (score, kind)
+
+
+@pytest.mark.parametrize("kind", ["head", "mlp", "attention", "layer"])
+def test_exact_effects_are_the_sweeps(kind: str) -> None:
+    model, suite = tiny("tiny-timesfm"), small_suite()
+    swept = sweep(model, suite, kind)  # type: ignore[arg-type]
+    for by in ("mase_change", "crps_change", "spearman_distance"):
+        frame = rank(model, by, suite, kind=kind)  # type: ignore[arg-type]
+        assert frame["address"].tolist() == swept["address"].tolist()
+        np.testing.assert_array_equal(frame["score"], swept[by])
+
+
+def test_gradient_scores_are_the_screenings() -> None:
+    model, suite = tiny("tiny-timesfm"), small_suite()
+    table = score_table(model, suite, ["first_order", "screening"], kinds=("mlp", "layer"), seed=3)
+    screened = screen(model, suite, only=table["address"].tolist(), batch_size=16, seed=3)
+    screened = screened.set_index("address").loc[table["address"]]
+    np.testing.assert_array_equal(table["screening"], screened["score"])
+    np.testing.assert_array_equal(table["first_order"], screened["first_order"].abs())
+
+
+def test_the_lowest_effect_is_the_first_to_go() -> None:
+    model, suite = tiny("tiny-timesfm"), small_suite()
+    frame = rank(model, "mase_change", suite, kind="layer")
+    assert frame.sort_values("rank")["score"].is_monotonic_increasing
+    assert sorted(frame["rank"]) == [1, 2, 3]
+    assert redundant_first("mase_change") == "low-to-high"
+    assert redundant_first("stable_rank") == "high-to-low"
+
+
+def test_layers_are_ranked_within_their_stack() -> None:
+    frame = rank(tiny("tiny-chronos-bolt"), "weight_magnitude", kind="layer")
+    assert {stack: sorted(part["rank"]) for stack, part in frame.groupby("stack")} == {
+        "encoder": [1, 2],
+        "decoder": [1, 2, 3],
+    }
+
+
+@pytest.mark.parametrize(
+    ("by", "expected"), [("stable_rank", [2, 1, 4, 2, 5]), ("output_norm", [2, 4, 1, 2, 5])]
+)
+def test_ties_and_what_has_no_score(by: str, expected: list[int]) -> None:
+    frame = pd.DataFrame({"score": [2.0, 3.0, 1.0, 2.0, np.nan], "stack": "s", "layer": 0, "attention": "a"})
+    assert ranks(frame.assign(head=range(5)), SCORES[by]).tolist() == expected
+
+
+def test_mlps_have_no_head_columns_to_fill() -> None:
+    frame = rank(tiny("tiny-timesfm"), "weight_magnitude", kind="mlp")
+    assert frame["address"].tolist() == ["stack.0.mlp", "stack.1.mlp", "stack.2.mlp"]
+    assert frame[["attention", "head"]].isna().all(axis=None)
+    assert list(frame.columns) == ["address", "stack", "layer", "attention", "head", "score", "rank"]
+
+
+def test_a_pruned_model_is_ranked_by_its_old_addresses() -> None:
+    model = prune(tiny("tiny-timesfm"), ["stack.0.self.head.1", "stack.1.self.head.*", "stack.2.mlp"])
+    table = score_table(model, small_suite(), kinds=("head", "mlp"))
+    assert table["address"].tolist() == [
+        c.address for c in model.anatomy.components() if c.kind == "head"
+    ] + [
+        "stack.0.mlp",
+        "stack.1.mlp",
+    ]
+    assert table["output_norm"].gt(0).all()
+    assert table["mase_change"].notna().all()
+
+
+# --- mistakes ------------------------------------------------------------------------------------
+
+
+def test_mistakes_are_one_line() -> None:
+    model = tiny("tiny-timesfm")
+    with pytest.raises(TspruneError, match="block_influence is a score of mlp and attention and layer, not"):
+        rank(model, "block_influence", small_suite())
+    with pytest.raises(TspruneError, match="stable_rank is a score of head, not of mlp; mlp has: weight_mag"):
+        rank(model, kind="mlp")
+    with pytest.raises(TspruneError, match=r"output_norm needs windows: pass a suite, e\.g\. tsprune\.data"):
+        rank(model, "output_norm")
+    with pytest.raises(TspruneError, match="unknown kind 'neuron'; one of: head, mlp, attention, layer"):
+        rank(model, kind="neuron")  # type: ignore[arg-type]
+    with pytest.raises(TspruneError, match="the suite empty has no windows"):
+        rank(model, "output_norm", Suite("empty", ()))
+    with pytest.raises(TspruneError, match="samples its forecasts, which have no gradient: no first_order"):
+        rank(tiny("tiny-toto"), "first_order", small_suite())
+    bare = prune(model, ["stack.*.self"])
+    with pytest.raises(TspruneError, match="no component of kind head left"):
+        rank(bare)
 
 
 def test_an_unknown_score_is_an_error() -> None:

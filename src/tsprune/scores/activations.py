@@ -23,6 +23,7 @@ from torch import Tensor, nn
 from tsprune.anatomy import KINDS, AttentionSite, Block, Component, MLPSite
 from tsprune.attention import AttentionMap, watching
 from tsprune.capture import Point
+from tsprune.errors import TspruneError
 from tsprune.evaluation.sampling import batched, sampled
 from tsprune.models.forecaster import Forecaster
 from tsprune.scores.maps import (
@@ -44,6 +45,8 @@ def activation_scores(task: Task) -> Mapping[str, Values]:
     """Scores of `FAMILY`, from one pass over the windows."""
     names = {score.name for score in task.scores}
     chosen = sampled(task.windows, task.model, task.settings.per_configuration)
+    if len(chosen) == 0:
+        raise TspruneError(f"no window of {task.windows.name} can be forecast from")
     batch_size = max(1, task.settings.batch_size // 4)
     sums = Sums()
     done = 0

@@ -45,6 +45,7 @@ def rank(
     batch_size : windows in one forecast; activations and gradients take a quarter of it
     seed : of the random signs of `screening`
     prepared, store : for exact effects, see `tsprune.sweep.run`
+    progress : called with (done, of all) of what is being computed
 
     Columns: address, stack, layer, attention, head (None where it does not apply), score, rank. Rank 1
     is the most redundant of its sublayer (heads) or of its stack, the first to be pruned. Ties
@@ -93,8 +94,8 @@ def score_table(
 ) -> pd.DataFrame:
     """Many scores of the components of some kinds; what one pass over the windows serves is one pass.
 
-    by : names of scores; None takes every one that the kinds and the model have, and without a suite
-        those that need none
+    by : names of scores; None takes every one that the kinds and the model have (exact effects are among
+        them, and take most of the time), and without a suite those that need none
     Other arguments as in `rank`.
 
     Columns: address, kind, stack, layer, attention, head, and one for each score, NaN where a component

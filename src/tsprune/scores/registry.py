@@ -1,7 +1,10 @@
 """What a score is: a number a component, and which end of it means redundant.
 
-A score is added by an entry in the module of its family (`FAMILY = (Score(...), ...)`); those of all
-families are in `tsprune.scores.catalogue`.
+A family is a module whose scores are computed together, by one function: `weights`, `activations` (one
+pass over windows), `gradients`, `effects`. A score is added by an entry in its family's `FAMILY` and the
+number itself: a reduction of an attention map in `activations.MAP_SCORES`, a column of a table. All
+families are in `tsprune.scores.catalogue`; ranking, agreement, heads@Xpp, command line and its `--list`
+know a score from its entry alone.
 """
 
 from __future__ import annotations
