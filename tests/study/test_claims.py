@@ -129,7 +129,7 @@ def test_differences_decide_about_strategies(low: float, high: float, verdict: s
     found = claim("Stable-rank pruning (highest", pruned=pruned((0.0, 0.3), (0, 1), above_random=against))
     assert (found.verdict, found.low, found.high) == (verdict, low, high)
     # 0.15 is less than two of the three draws
-    assert "less than 2 of 3 draws (+10.0 % to +60.0 %)" in found.evidence
+    assert "cheaper than 2 of 3 draws (+10.0 % to +60.0 %)" in found.evidence
     assert f"points [{100 * low:+.1f}, {100 * high:+.1f}]" in found.evidence
     other = claim("Diffuse heads", pruned=pruned((0, 1), (0, 1), above_low=against))
     assert (other.verdict, other.low, other.high) == (verdict, low, high)

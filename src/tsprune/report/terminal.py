@@ -90,7 +90,7 @@ def _pruning(study: Study) -> Table:
     table = _table(
         "Pruning the middle layers' heads: change of CRPS, 95 % interval",
         "model", "heads removed", "highest\nrank first", "lowest\nrank first", "random\nmean",
-        "random\nlowest to highest",
+        "random\nextremes",
     )  # fmt: skip
     for model in study.models:
         point = pruning_at(model)
@@ -104,7 +104,7 @@ def _pruning(study: Study) -> Table:
             _with(point.high_to_low, point.high_interval),
             _with(point.low_to_high, point.low_interval),
             _with(point.random_mean, point.random_interval),
-            f"{percent(point.random_low)} to {percent(point.random_high)}" if point.seeds else "",
+            f"{percent(point.random_low)}\nto {percent(point.random_high)}" if point.seeds else "",
         )
     return table
 

@@ -140,7 +140,7 @@ def _pruning(name: str, pruned: Pruned | None) -> list[Claim]:
     costs = f"MASE {high} by stable rank, {random} at random (mean of {len(draws)} draws)"
     beaten = sum(high.value < one for one in draws)
     against = (
-        f"{_points(pruned.above_random)} of MASE against the mean of random draws, less than "
+        f"{_points(pruned.above_random)} of MASE against the mean of random draws, cheaper than "
         f"{beaten} of {len(draws)} draws ({_percent(min(draws))} to {_percent(max(draws))})"
     )
     ends = (
