@@ -52,6 +52,8 @@ def agreement(study: Study, *, columns: int | None = None) -> go.Figure:
             ticktext=[_label(name) for name in names],
             range=[len(names) - 0.4, -0.6],
             showgrid=False,
+            # beside another panel they would lie in it
+            showticklabels=grid.first_in_row(panel),
         )
     grid.legend()
     grid.buttons([View(metric, f"effect on {metric}") for metric in ("CRPS", "MASE")])
