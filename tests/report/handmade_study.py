@@ -17,11 +17,21 @@ SINGLE_STACK = (("stack", ("self",)),)
 
 def _changes(rng: np.random.Generator, rows: int, size: float) -> dict[str, np.ndarray]:
     change = size * rng.lognormal(0, 1, rows) - 0.2 * size
+    crps = change * rng.uniform(0.8, 1.3, rows)
+    width = 0.3 * size * rng.uniform(0.5, 1.5, rows)
     return {
         "mase_change": change,
-        "crps_change": change * rng.uniform(0.8, 1.3, rows),
+        "mase_low": change - width,
+        "mase_high": change + 1.2 * width,
+        "crps_change": crps,
+        "crps_low": crps - width,
+        "crps_high": crps + width,
         "spearman_distance": rng.uniform(0, 0.5, rows),
     }
+
+
+def _corrected(rng: np.random.Generator, rows: int) -> dict[str, np.ndarray]:
+    return {f"{metric}_p_holm": rng.uniform(0, 0.2, rows) for metric in ("mase", "crps")}
 
 
 def _baseline(rng: np.random.Generator) -> pd.DataFrame:
@@ -46,7 +56,7 @@ def _layers(rng: np.random.Generator, stacks: tuple, layers: int) -> pd.DataFram
         one = {key: float(v[0]) for key, v in _changes(rng, 1, 0.01 * edge).items()}
         address = f"{stack}.{layer}.mlp" if unit == "mlp" else f"{stack}.{layer}"
         rows.append({"stack": stack, "layer": layer, "unit": unit, "address": address, **one})
-    return pd.DataFrame(rows)
+    return pd.DataFrame(rows).assign(**_corrected(rng, len(rows)))
 
 
 def _heads(rng: np.random.Generator, stacks: tuple, layers: int, heads: int) -> pd.DataFrame:
@@ -61,30 +71,77 @@ def _heads(rng: np.random.Generator, stacks: tuple, layers: int, heads: int) -> 
     table.insert(0, "address", [f"{s}.{la}.{k}.head.{h}" for s, la, k, h in places])
     table["stable_rank"] = rng.uniform(1, 16, len(places))
     table["stable_rank_effective"] = table["stable_rank"] * rng.uniform(0.7, 1.0, len(places))
-    for name, values in _changes(rng, len(places), 0.004).items():
-        table[name] = values
-    return table
+    return table.assign(**_changes(rng, len(places), 0.004), **_corrected(rng, len(places)))
+
+
+def _rho(rng: np.random.Generator) -> tuple[float, float, float]:
+    rho = rng.uniform(-0.6, 0.2)
+    return rho, rho - rng.uniform(0.1, 0.3), rho + rng.uniform(0.1, 0.3)
+
+
+def _agreement(rng: np.random.Generator, stacks: tuple) -> pd.DataFrame:
+    groups = ["all", *(f"{stack}.{kind}" for stack, kinds in stacks for kind in kinds)]
+    rows = [
+        (kind, group, score, metric, *_rho(rng), rng.uniform(0, 0.1), rng.uniform(0, 0.2), 30, -1)
+        for kind, scores in (("head", ("stable_rank", "output_norm")), ("mlp", ("output_norm",)))
+        for group in groups
+        for score in scores
+        for metric in ("MASE", "CRPS")
+    ]
+    columns = ["kind", "group", "score", "metric", "rho", "low", "high", "p_value", "p_holm", "count"]
+    return pd.DataFrame(rows, columns=[*columns, "expected"])
+
+
+def _svd(rng: np.random.Generator, stacks: tuple, heads: int) -> pd.DataFrame:
+    rows = [(stack, kind, *_rho(rng), rng.uniform(0, 1), heads) for stack, kinds in stacks for kind in kinds]
+    return pd.DataFrame(rows, columns=["stack", "attention", "rho", "low", "high", "p_value", "count"])
+
+
+def _comparisons(rng: np.random.Generator) -> pd.DataFrame:
+    pairs = (("random", "unpruned"), ("high-to-low", "random"), ("svd-low-to-high", "high-to-low"))
+    rows = []
+    for percent, metric, (strategy, versus) in itertools.product(
+        (10, 20, 30, 40, 50), ("MASE", "CRPS"), pairs
+    ):
+        value = percent * float(rng.uniform(-0.001, 0.002))
+        limits = (value - float(rng.uniform(0, 0.01)), value + float(rng.uniform(0, 0.01)))
+        draws = 5 if "random" in (strategy, versus) else None
+        beaten = 3 if versus == "random" else None
+        p_holm = float("nan") if versus == "unpruned" else float(rng.uniform(0, 1))
+        rows.append((percent, metric, strategy, versus, value, *limits, p_holm, draws, beaten))
+    columns = ["percent", "metric", "strategy", "versus", "difference", "low", "high", "p_holm"]
+    frame = pd.DataFrame(rows, columns=[*columns, "draws", "beaten"])
+    return frame.astype({"draws": "Int64", "beaten": "Int64"})
 
 
 def _correlations(rng: np.random.Generator, stacks: tuple, heads: int) -> pd.DataFrame:
     rows = [
-        (stack, kind, variant, metric, rng.uniform(-0.8, 0.2), rng.uniform(0, 0.2), heads)
+        (stack, kind, variant, metric, *_rho(rng), rng.uniform(0, 0.1), rng.uniform(0, 0.2), heads)
         for stack, kinds in stacks
         for kind in kinds
         for variant in ("paper", "effective")
         for metric in ("mase_change", "crps_change")
     ]
-    columns = ["stack", "attention", "variant", "metric", "correlation", "p_value", "heads"]
+    columns = ["stack", "attention", "variant", "metric", "correlation", "low", "high"]
+    columns += ["p_value", "p_holm", "heads"]
     return pd.DataFrame(rows, columns=columns)
 
 
+# strategy, size of its changes, draws
+STRATEGIES = (
+    ("high-to-low", 1, 1),
+    ("low-to-high", 3, 1),
+    ("svd-high-to-low", 2, 1),
+    ("svd-low-to-high", 1, 1),
+    ("random", 2, 5),
+)
 PRUNING_COLUMNS = ["percent", "strategy", "seed", "heads_removed", "heads_total"]
 
 
 def _pruning(rng: np.random.Generator, total: int) -> pd.DataFrame:
     rows = []
     for percent in (10, 20, 30, 40, 50):
-        for strategy, size, seeds in (("high-to-low", 1, 1), ("low-to-high", 3, 1), ("random", 2, 5)):
+        for strategy, size, seeds in STRATEGIES:
             for seed in range(seeds):
                 one = {key: float(v[0]) for key, v in _changes(rng, 1, 0.001 * percent * size).items()}
                 keys = (percent, strategy, seed, round(total * percent / 100), total)
@@ -99,7 +156,21 @@ def _heads_at(rng: np.random.Generator, stacks: tuple, layers: int, heads: int) 
             stay = int(rng.integers(0, heads + 1))
             order = str(rng.choice(["high-to-low", "low-to-high"]))
             change = float(rng.uniform(0, 0.01))
-            rows.append((stack, layer, kind, heads, selection, order, heads - stay, stay, change))
+            rows.append(
+                (
+                    stack,
+                    layer,
+                    kind,
+                    heads,
+                    selection,
+                    order,
+                    heads - stay,
+                    stay,
+                    change,
+                    change - 0.01,
+                    change + 0.01,
+                )
+            )
     columns = [
         "stack",
         "layer",
@@ -110,6 +181,8 @@ def _heads_at(rng: np.random.Generator, stacks: tuple, layers: int, heads: int) 
         "removed",
         "heads_at",
         "score_change",
+        "score_low",
+        "score_high",
     ]
     return pd.DataFrame(rows, columns=columns)
 
@@ -137,6 +210,7 @@ def make_model(
     """One model's tables; with fewer than three layers there is nothing to prune, as in a real study."""
     rng = np.random.default_rng(seed)
     pruning = _pruning(rng, 3 * heads)
+    comparisons = _comparisons(rng)
     return ModelStudy(
         name=name,
         family="chronos_bolt" if len(stacks) > 1 else "timesfm",
@@ -153,6 +227,12 @@ def make_model(
         heads_at=_heads_at(rng, stacks, layers, heads),
         examples=tuple(_example(rng, name) for name in CONFIGURATIONS),
         seconds=float(rng.uniform(30, 300)),
+        mase_interval=(0.61, 1.21),
+        crps_interval=(0.51, 1.11),
+        comparisons=comparisons if layers > 2 else comparisons.iloc[:0],
+        agreement=_agreement(rng, stacks),
+        svd_correlation=_svd(rng, stacks, layers * heads),
+        score_windows=61,
     )
 
 

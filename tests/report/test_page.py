@@ -17,6 +17,7 @@ from handmade_study import CONFIGURATIONS, ENCODER_DECODER, make_model, make_stu
 from tsprune import atomic
 from tsprune.report import figures, write_report
 from tsprune.report.page import render
+from tsprune.report.words import between
 from tsprune.study.result import Study
 
 MARKUP = "<script>alert(1)</script>"
@@ -116,7 +117,7 @@ def test_every_claim_configuration_and_skipped_item_is_there(page: Page, study: 
 
 
 def test_tables_hold_the_studys_numbers_exactly(html: str, study: Study) -> None:
-    cells = set(re.findall(r'data-value="([^"]+)"', html))
+    cells = set(re.findall(r'data-(?:value|high)="([^"]+)"', html))
     for model in study.models:
         frames = (
             model.baseline,
@@ -125,10 +126,14 @@ def test_tables_hold_the_studys_numbers_exactly(html: str, study: Study) -> None
             model.pruning,
             model.heads_at,
             model.rank_correlation,
+            model.comparisons,
+            model.agreement,
+            model.svd_correlation,
         )
         for frame in frames:
             for column in frame.select_dtypes("number"):
-                assert {repr(float(value)) for value in frame[column]} <= cells
+                numbers = frame[column].to_numpy(dtype=float, na_value=np.nan)
+                assert {repr(float(value)) for value in numbers} <= cells
         assert repr(model.crps_ratio) in cells
 
 
@@ -141,7 +146,7 @@ def test_a_row_reads_as_its_numbers(html: str, study: Study) -> None:
 
 
 def test_layouts_differ_but_traces_do_not(page: Page) -> None:
-    assert len(page.figures()) == 3 + 3 + 2 * 3
+    assert len(page.figures()) == 1 + 3 + 4 + 2 * 3
     for figure in page.figures():
         used = {trace.get("xaxis", "x").replace("x", "xaxis") for trace in figure["data"]}
         assert used <= figure["wide"].keys()
@@ -236,7 +241,8 @@ def test_one_layer_nothing_to_prune() -> None:
 
 def test_nothing_measured_at_all() -> None:
     model = make_model("empty", layers=1, heads=1)
-    frames = ("baseline", "layers", "heads", "rank_correlation", "pruning", "heads_at")
+    frames = ("baseline", "layers", "heads", "rank_correlation", "pruning", "heads_at", "comparisons")
+    frames += ("agreement", "svd_correlation")
     bare = dataclasses.replace(
         model,
         examples=(),
@@ -279,3 +285,37 @@ def test_configurations_without_change_are_drawn() -> None:
 def test_all_configurations_are_named_in_the_pictures(page: Page) -> None:
     drawn = json.dumps([figure["wide"] for figure in page.figures()])
     assert all(configuration in drawn for configuration in CONFIGURATIONS)
+
+
+def test_intervals_are_in_the_tables_beside_what_they_are_of(html: str, study: Study) -> None:
+    row = study.models[0].pruning.iloc[0]
+    low, high = row["mase_low"], row["mase_high"]
+    words = between(low, high)
+    assert re.search(
+        rf'data-value="{re.escape(repr(float(row["mase_change"])))}">[^<]*</td>'
+        rf'<td class="number" data-value="{re.escape(repr(float(low)))}" '
+        rf'data-high="{re.escape(repr(float(high)))}">{re.escape(words)}</td>',
+        html,
+    )
+    assert words.startswith(f"{100 * low:+.2f} to ")
+    text = " ".join(Page(html).text)
+    assert "0.610 to 1.210" in text  # of the ratio to Seasonal Naive
+
+
+def test_a_sentence_about_rankings_says_no_more_than_its_interval() -> None:
+    model = make_model("m", layers=4, heads=4)
+    row = model.comparisons[model.comparisons["strategy"] == "svd-low-to-high"].index
+    for low, high, words in (
+        (-0.02, 0.01, "no difference is shown"),
+        (-0.02, -0.01, "attention maps choose better"),
+        (0.01, 0.02, "stable rank chooses better"),
+        (float("nan"), float("nan"), "no difference is shown"),
+    ):
+        table = model.comparisons.copy()
+        table.loc[row, ["low", "high"]] = low, high
+        study = make_study(dataclasses.replace(model, comparisons=table))
+        text = " ".join(Page(render(study)).text)
+        found = [w for w in (": no difference", ": attention maps", ": stable rank chooses") if w in text]
+        assert len(found) == 1
+        assert words in text
+        assert "61 calibration windows" in text

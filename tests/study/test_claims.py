@@ -1,20 +1,21 @@
-"""The paper's claims at their limits, with tables made by hand."""
+"""The paper's claims at their limits, with intervals made by hand."""
 
 from __future__ import annotations
 
 import dataclasses
 
+import numpy as np
 import pandas as pd
 import pytest
 
-from tsprune.study.claims import Headline, end_layers, mlp_claim, model_claims
+from tsprune.evaluation.intervals import Change, Resampled
+from tsprune.study.claims import Findings, Headline, MLPMedian, Pruned, end_layers, mlp_claim, model_claims
 from tsprune.study.mechanism import Interval, Mechanism
-from tsprune.study.result import Claim, ModelStudy
-from tsprune.sweep import Change
+from tsprune.study.result import Claim
 
-NOTHING = pd.DataFrame()
-COLUMNS = ["percent", "strategy", "seed", "heads_removed", "heads_total"]
-COLUMNS += ["mase_change", "crps_change", "spearman_distance"]
+
+def change(low: float, high: float) -> Change:
+    return Change((low + high) / 2, low, high, 0.5, 9)
 
 
 def layers(changes: dict[str, float], stack: str = "stack", unit: str = "both") -> pd.DataFrame:
@@ -26,62 +27,60 @@ def layers(changes: dict[str, float], stack: str = "stack", unit: str = "both") 
     return pd.DataFrame(rows)
 
 
-ENDS = layers({"0": 0.3, "1": 0.0, "2": 0.3})
+NOTHING = Findings(Headline(28, 100, (), None, None), {"stack.0": change(0.3, 0.4)}, None, None)
 
 
-def pruning(high: float, low: float, drawn: list[float], percent: int = 30) -> pd.DataFrame:
-    rows = [(percent, "high-to-low", None, high), (percent, "low-to-high", None, low)]
-    rows += [(percent, "random", seed, change) for seed, change in enumerate(drawn)]
-    return pd.DataFrame(
-        [(p, s, seed, 3, 10, change, change, 0.1) for p, s, seed, change in rows], columns=COLUMNS
-    )
-
-
-def model_study(**tables: object) -> ModelStudy:
-    blank: dict[str, object] = {field.name: NOTHING for field in dataclasses.fields(ModelStudy)}
-    blank |= {"name": "m", "layers": ENDS, "pruning": pd.DataFrame(columns=COLUMNS), "examples": ()}
-    return ModelStudy(**(blank | tables))  # type: ignore[arg-type]
-
-
-def headline(mase: float | None) -> Headline:
-    change = None if mase is None else Change(mase, 0.01, 0.1)
-    return Headline(28, 100, ("stack.3.mlp", "stack.4.mlp"), change)
-
-
-def claim(start: str, study: ModelStudy, mase: float | None = 0.0, how: Mechanism | None = None) -> Claim:
-    found = [c for c in model_claims(study, headline(mase), how) if c.statement.startswith(start)]
-    assert len(found) == 1
-    return found[0]
+def claim(start: str, **found: object) -> Claim:
+    claims = model_claims("m", dataclasses.replace(NOTHING, **found))  # type: ignore[arg-type]
+    (one,) = [c for c in claims if c.statement.startswith(start)]
+    return one
 
 
 def test_every_model_gets_seven_different_claims() -> None:
-    claims = model_claims(model_study(), headline(None), None)
+    claims = model_claims("m", NOTHING)
     assert len({c.statement for c in claims}) == len(claims) == 7
     assert {c.model for c in claims} == {"m"}
 
 
 @pytest.mark.parametrize(
-    ("mase", "verdict"),
-    [(0.06, "confirmed"), (0.0601, "refuted"), (-0.1, "confirmed"), (None, "not applicable")],
+    ("low", "high", "verdict"),
+    [
+        (0.01, 0.06, "confirmed"),
+        (-0.2, -0.1, "confirmed"),
+        (0.05, 0.0601, "undecided"),  # although the change itself is within the limit
+        (0.0601, 0.07, "refuted"),
+        (float("nan"), float("nan"), "undecided"),
+    ],
 )
-def test_middle_layers(mase: float | None, verdict: str) -> None:
-    found = claim("Middle layers", model_study(), mase)
+def test_middle_layers(low: float, high: float, verdict: str) -> None:
+    headline = Headline(28, 100, ("stack.3.mlp", "stack.4.mlp"), change(low, high), change(0.01, 0.02))
+    found = claim("Middle layers", headline=headline)
     assert found.verdict == verdict
-    if mase == 0.0601:
-        assert "28 of 100 heads" in found.evidence
-        assert "stack.3.mlp and stack.4.mlp" in found.evidence
-        assert "MASE +6.0 %" in found.evidence
+    assert "28 of 100 heads" in found.evidence
+    assert "stack.3.mlp and stack.4.mlp" in found.evidence
+    assert f"MASE {headline.mase}, CRPS +1.5 % [+1.0, +2.0]" in found.evidence
+    if low == low:
+        assert (found.low, found.high) == (low, high)
+
+
+def test_middle_layers_that_are_too_few() -> None:
+    assert claim("Middle layers").verdict == "not applicable"
 
 
 @pytest.mark.parametrize(
     ("first", "last", "verdict"),
-    [(0.26, 0.26, "confirmed"), (0.25, 0.9, "refuted"), (0.9, 0.25, "refuted"), (0.251, 9.0, "confirmed")],
+    [
+        ((0.26, 0.5), (0.3, 9.0), "confirmed"),
+        ((0.25, 0.5), (0.3, 9.0), "undecided"),
+        ((0.3, 9.0), (0.2, 0.3), "undecided"),
+        ((0.1, 0.24), (0.3, 9.0), "refuted"),
+        ((0.1, 0.24), (0.2, 0.3), "refuted"),
+    ],
 )
-def test_first_and_last_layers(first: float, last: float, verdict: str) -> None:
-    table = layers({"0": first, "1": 0.0, "2": last})
-    # heads or MLP alone do not count
-    table = pd.concat([table, layers({"0": 0.0, "2": 0.0}, unit="heads")])
-    assert claim("First and last", model_study(layers=table)).verdict == verdict
+def test_first_and_last_layers(first: tuple[float, float], last: tuple[float, float], verdict: str) -> None:
+    found = claim("First and last", ends={"stack.0": change(*first), "stack.2": change(*last)})
+    assert found.verdict == verdict
+    assert f"stack.0 {change(*first)}, stack.2 {change(*last)}" in found.evidence
 
 
 def test_ends_are_those_of_every_stack() -> None:
@@ -95,34 +94,50 @@ def test_ends_are_those_of_every_stack() -> None:
     ]
 
 
+def pruned(high: tuple[float, float], random: tuple[float, float], **more: object) -> Pruned:
+    return dataclasses.replace(
+        Pruned(change(*high), change(*random), change(-1, 1), change(-1, 1), 0.3, (0.1, 0.2, 0.6)),
+        **more,  # type: ignore[arg-type]
+    )
+
+
 @pytest.mark.parametrize(
-    ("high", "drawn", "published", "better"),
+    ("high", "random", "verdict"),
     [
-        (0.05, [0.21, 0.22], "confirmed", "confirmed"),
-        (0.06, [0.21, 0.22], "refuted", "confirmed"),  # the paper says less than 6 %
-        (0.05, [0.10, 0.30], "refuted", "confirmed"),  # a mean of exactly 20 % is not more than 20 %
-        (0.05, [0.05, 0.60], "confirmed", "refuted"),  # a draw that is as good is not beaten
-        (0.30, [0.21, 0.22], "refuted", "refuted"),
+        ((0.01, 0.05), (0.21, 0.30), "confirmed"),
+        ((0.01, 0.06), (0.21, 0.30), "undecided"),  # the paper says less than 6 %
+        ((0.01, 0.05), (0.20, 0.30), "undecided"),
+        ((0.01, 0.05), (0.10, 0.19), "refuted"),
+        ((0.07, 0.09), (0.10, 0.30), "refuted"),
+        ((0.01, 0.09), (0.10, 0.30), "undecided"),
     ],
 )
-def test_stable_rank_against_random(high: float, drawn: list[float], published: str, better: str) -> None:
-    table = pd.concat([pruning(high, 1.0, drawn), pruning(9.0, 0.0, [0.0], percent=10)])
-    study = model_study(pruning=table)
-    assert claim("Stable-rank pruning costs", study).verdict == published
-    assert claim("Stable-rank pruning (highest first) beats", study).verdict == better
-
-
-@pytest.mark.parametrize(("low", "verdict"), [(0.06, "confirmed"), (0.05, "refuted"), (0.01, "refuted")])
-def test_diffuse_heads_can_go(low: float, verdict: str) -> None:
-    assert claim("Diffuse heads", model_study(pruning=pruning(0.05, low, [0.1]))).verdict == verdict
+def test_what_was_published_of_pruning(
+    high: tuple[float, float], random: tuple[float, float], verdict: str
+) -> None:
+    found = claim("Stable-rank pruning costs", pruned=pruned(high, random))
+    assert found.verdict == verdict
+    assert f"MASE {change(*high)} by stable rank, {change(*random)} at random" in found.evidence
 
 
 @pytest.mark.parametrize(
-    "table", [pd.DataFrame(columns=COLUMNS), pruning(0, 0, [0], percent=50)], ids=["empty", "other shares"]
+    ("low", "high", "verdict"),
+    [(-0.2, -0.1, "confirmed"), (-0.2, 0.0, "undecided"), (-0.2, 0.1, "undecided"), (0.1, 0.2, "refuted")],
 )
-def test_pruning_claims_need_heads(table: pd.DataFrame) -> None:
+def test_differences_decide_about_strategies(low: float, high: float, verdict: str) -> None:
+    against = change(low, high)
+    found = claim("Stable-rank pruning (highest", pruned=pruned((0.0, 0.3), (0, 1), above_random=against))
+    assert (found.verdict, found.low, found.high) == (verdict, low, high)
+    # 0.15 is less than two of the three draws
+    assert "cheaper than 2 of 3 draws (+10.0 % to +60.0 %)" in found.evidence
+    assert f"points [{100 * low:+.1f}, {100 * high:+.1f}]" in found.evidence
+    other = claim("Diffuse heads", pruned=pruned((0, 1), (0, 1), above_low=against))
+    assert (other.verdict, other.low, other.high) == (verdict, low, high)
+
+
+def test_pruning_claims_need_heads() -> None:
     for start in ("Stable-rank pruning costs", "Stable-rank pruning (highest", "Diffuse heads"):
-        assert claim(start, model_study(pruning=table)).verdict == "not applicable"
+        assert claim(start, pruned=None).verdict == "not applicable"
 
 
 def mechanism(low: float, high: float, count: int = 20) -> Mechanism:
@@ -138,59 +153,61 @@ def mechanism(low: float, high: float, count: int = 20) -> Mechanism:
     [
         (mechanism(-0.3, -0.1), "confirmed"),
         (mechanism(0.1, 0.3), "refuted"),
-        (mechanism(-0.3, 0.0), "inconclusive"),
-        (mechanism(0.0, 0.3), "inconclusive"),
-        (mechanism(-0.3, 0.3), "inconclusive"),
+        (mechanism(-0.3, 0.0), "undecided"),
+        (mechanism(0.0, 0.3), "undecided"),
+        (mechanism(-0.3, 0.3), "undecided"),
         (mechanism(-0.3, -0.1, count=1), "not applicable"),
         (None, "not applicable"),
     ],
 )
 def test_sharp_heads(how: Mechanism | None, verdict: str) -> None:
     for name in ("context parroting", "the seasonality bias"):
-        found = claim(f"Sharp heads (low stable rank) carry {name}", model_study(), how=how)
+        found = claim(f"Sharp heads (low stable rank) carry {name}", mechanism=how)
         assert found.verdict == verdict
 
 
-def of_kind(name: str, stacks: list[str], changes: list[float]) -> ModelStudy:
-    tables = [layers({str(i): change for i, change in enumerate(changes)}, stack, "mlp") for stack in stacks]
-    # the whole layers say the contrary: only the MLPs count
-    tables.append(layers({str(i): 1 - change for i, change in enumerate(changes)}, stacks[0]))
-    kind = "encoder-decoder" if "decoder" in stacks else "encoder-only" if name == "m" else "decoder-only"
-    return model_study(name=name, layers=pd.concat(tables), architecture=kind)
+def median(name: str, draws: list[float]) -> MLPMedian:
+    kind = {"b": "encoder-decoder", "t": "decoder-only", "m": "encoder-only"}[name[0]]
+    column = np.array(draws)[:, None]
+    return MLPMedian(name, kind, Resampled(column.mean(axis=0), column, 15, 99))  # type: ignore[arg-type]
+
+
+LITTLE, MUCH = [0.01, 0.02, 0.03], [0.3, 0.4, 0.5]
 
 
 @pytest.mark.parametrize(
     ("encoder_decoder", "decoder_only", "verdict"),
     [
-        ([0.01, 0.02, 0.9], [0.0, 0.3, 0.9], "confirmed"),
-        ([0.01, 0.3, 0.9], [0.0, 0.3, 0.9], "refuted"),  # medians equal
-        ([0.01, 0.4, 0.9], [0.0, 0.3, 0.9], "refuted"),
+        (LITTLE, MUCH, "confirmed"),
+        (MUCH, LITTLE, "refuted"),
+        (LITTLE, [0.3, 0.4, 0.0], "undecided"),
+        # draw by draw the same difference: the spread that both share does not count
+        ([0.0, 1.0, 2.0], [0.1, 1.1, 2.1], "confirmed"),
+        ([0.0, 1.0, 2.0], [0.0, 1.0, 2.0], "undecided"),
     ],
 )
 def test_mlps(encoder_decoder: list[float], decoder_only: list[float], verdict: str) -> None:
-    bolt = of_kind("bolt", ["encoder", "decoder"], encoder_decoder)
-    timesfm = of_kind("timesfm", ["stack"], decoder_only)
+    bolt, timesfm = median("b", encoder_decoder), median("t", decoder_only)
     assert mlp_claim([bolt, timesfm]).verdict == verdict
     assert mlp_claim([timesfm, bolt]).verdict == verdict
 
 
 def test_mlps_need_a_model_of_each_kind() -> None:
-    bolt, timesfm = of_kind("b", ["encoder", "decoder"], [0.1]), of_kind("t", ["stack"], [0.1])
-    for studies in ([bolt], [timesfm], [bolt, bolt], []):
-        assert mlp_claim(studies).verdict == "not applicable"
+    bolt, timesfm = median("b", LITTLE), median("t", MUCH)
+    for medians in ([bolt], [timesfm], [bolt, bolt], []):
+        assert mlp_claim(medians).verdict == "not applicable"
 
 
 def test_an_encoder_only_model_is_shown_but_does_not_count() -> None:
-    tolerant, needy = of_kind("b", ["encoder", "decoder"], [0.1]), of_kind("t", ["stack"], [0.5])
-    other = of_kind("m", ["stack"], [0.01])
-    claim = mlp_claim([tolerant, other, needy])
-    assert claim.verdict == "confirmed"
-    assert "m +1.0 % (encoder-only)" in claim.evidence
+    tolerant, other, needy = median("b", LITTLE), median("m", MUCH), median("t", MUCH)
+    found = mlp_claim([tolerant, other, needy])
+    assert found.verdict == "confirmed"
+    assert "m +40.0 % [+30.3, +49.7] (encoder-only)" in found.evidence
     assert mlp_claim([tolerant, other]).verdict == "not applicable"
 
 
 def test_every_model_of_a_kind_counts() -> None:
-    tolerant, needy = of_kind("b", ["encoder", "decoder"], [0.1]), of_kind("t", ["stack"], [0.5])
-    spoiler = of_kind("b2", ["encoder", "decoder"], [0.6])
+    tolerant, needy = median("b", LITTLE), median("t", MUCH)
     assert mlp_claim([tolerant, needy]).verdict == "confirmed"
-    assert mlp_claim([tolerant, spoiler, needy]).verdict == "refuted"
+    assert mlp_claim([tolerant, needy, median("b2", [0.6, 0.7, 0.8])]).verdict == "refuted"
+    assert mlp_claim([tolerant, needy, median("b2", [0.3, 0.4, 0.8])]).verdict == "undecided"

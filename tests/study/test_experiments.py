@@ -85,6 +85,27 @@ def test_every_ablation_of_a_table_is_in_the_plan_once(model: Forecaster) -> Non
     assert len(wanted.heads) == len(model.anatomy.components("head"))
 
 
+def test_by_attention_maps_as_many_go_from_each_sublayer() -> None:
+    model = load("bundled:chronos-bolt", device="cpu")
+    ranking = rank(model)
+    # the decoder has no scores, the encoder those of the weights turned round
+    known = ranking["stack"] == "encoder"
+    maps = ranking.assign(score=(-ranking["score"]).where(known))
+    wanted = plan(model.anatomy, ranking, 0, maps).pruning
+    by_key = {(key.percent, key.strategy): set(addresses(a)) for key, a in wanted.items()}
+    for percent in PERCENTS:
+        by_rank = by_key[percent, "high-to-low"]
+        assert by_key[percent, "svd-low-to-high"] == by_rank
+        other = by_key[percent, "svd-high-to-low"]
+        assert Counter(a.rsplit(".", 1)[0] for a in other) == Counter(a.rsplit(".", 1)[0] for a in by_rank)
+        assert {a for a in other if a.startswith("decoder")} == {
+            a for a in by_rank if a.startswith("decoder")
+        }
+        assert other != by_rank
+    nothing = plan(model.anatomy, ranking, 0, ranking.assign(score=float("nan"))).pruning
+    assert nothing == plan(model.anatomy, ranking, 0).pruning
+
+
 def test_a_model_without_middle_layers_has_no_pruning() -> None:
     toy = Toy()
     wanted = plan(toy.anatomy, rank(toy), seed=0)

@@ -102,6 +102,7 @@ class Counting(Forecaster):
         self.name, self.family, self.upstream = model.name, model.family, model.upstream
         self.module, self.anatomy, self.context_length = model.module, model.anatomy, model.context_length
         self.inner, self.lost = model, lost
+        self.readout_horizon = model.readout_horizon
         self.calls = 0
 
     def forecast(self, contexts: Sequence[ArrayLike], horizon: int) -> Forecast:
@@ -113,6 +114,9 @@ class Counting(Forecaster):
 
     def teacher_forced(self, contexts: Sequence[ArrayLike]) -> Any:
         return self.inner.teacher_forced(contexts)
+
+    def readout(self, contexts: Sequence[ArrayLike], horizon: int) -> Any:
+        return self.inner.readout(contexts, horizon)
 
     def save(self, directory: Any) -> None:
         self.inner.save(directory)

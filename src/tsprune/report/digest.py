@@ -12,13 +12,16 @@ from numpy.typing import NDArray
 from tsprune.report import palette
 from tsprune.study.result import ModelStudy, Study
 
+Interval = tuple[float, float]
+UNKNOWN: Interval = (float("nan"), float("nan"))
+
 
 @dataclasses.dataclass(frozen=True)
 class PruningPoint:
     """What pruning `percent` of the eligible heads cost, by strategy.
 
     Changes are fractions (0.06 is 6 % worse); NaN where the strategy was not run. `random_*` are
-    over `seeds` draws.
+    over `seeds` draws. `*_interval` are 95 % intervals, of the random draws' mean for `random`.
     """
 
     percent: float
@@ -30,6 +33,9 @@ class PruningPoint:
     random_low: float
     random_high: float
     seeds: int
+    high_interval: Interval = UNKNOWN
+    low_interval: Interval = UNKNOWN
+    random_interval: Interval = UNKNOWN
 
 
 def pruning_at(model: ModelStudy, percent: float = 30, metric: str = "crps_change") -> PruningPoint | None:
@@ -51,7 +57,27 @@ def pruning_at(model: ModelStudy, percent: float = 30, metric: str = "crps_chang
         random_low=float(known.min()) if known.size else float("nan"),
         random_high=float(known.max()) if known.size else float("nan"),
         seeds=int(known.size),
+        high_interval=_interval(rows[rows["strategy"] == "high-to-low"], metric),
+        low_interval=_interval(rows[rows["strategy"] == "low-to-high"], metric),
+        random_interval=_of_random(model, float(rows["percent"].iloc[0]), metric),
     )
+
+
+def _interval(rows: pd.DataFrame, metric: str) -> Interval:
+    """The limits beside a change, of the first row."""
+    low, high = (metric.removesuffix("change") + side for side in ("low", "high"))
+    if rows.empty or low not in rows:
+        return UNKNOWN
+    return float(rows[low].iloc[0]), float(rows[high].iloc[0])
+
+
+def _of_random(model: ModelStudy, percent: float, metric: str) -> Interval:
+    if model.comparisons.empty:
+        return UNKNOWN
+    rows = model.comparisons
+    rows = rows[(rows["versus"] == "unpruned") & (rows["percent"] == percent)]
+    rows = rows[rows["metric"] == metric.removesuffix("_change").upper()]
+    return (float(rows["low"].iloc[0]), float(rows["high"].iloc[0])) if len(rows) else UNKNOWN
 
 
 def _of(rows: pd.DataFrame, strategy: str, metric: str) -> NDArray[np.float64]:
@@ -70,6 +96,7 @@ class LayerEffect:
     layer: int
     unit: str
     change: float
+    interval: Interval = UNKNOWN
 
     def __str__(self) -> str:
         return f"{self.stack}.{self.layer}"
@@ -95,6 +122,7 @@ def _layer_effect(row: pd.Series[Any]) -> LayerEffect:
         int(cast(int, row["layer"])),
         str(row["unit"]),
         float(cast(float, row["crps_change"])),
+        _interval(row.to_frame().T, "crps_change"),
     )
 
 
@@ -102,7 +130,8 @@ def mlp_summary(study: Study) -> pd.DataFrame:
     """What ablating one MLP costs, one row a stack of a model, encoder-decoder models first.
 
     Columns model, architecture, stack, MLPs, and of the change of MASE and of CRPS (fractions):
-    median and largest, e.g. median_mase_change.
+    median, its interval where the study has it, and largest, e.g. median_mase_change, median_mase_low,
+    median_mase_high, largest_mase_change.
     """
     rows = []
     kinds = list(palette.ARCHITECTURE)
@@ -115,8 +144,13 @@ def mlp_summary(study: Study) -> pd.DataFrame:
                 "stack": stack,
                 "MLPs": len(part),
             }
-            for metric in ("mase_change", "crps_change"):
-                row |= {f"median_{metric}": part[metric].median(), f"largest_{metric}": part[metric].max()}
+            medians = model.mlps[model.mlps["stack"] == stack] if len(model.mlps) else model.mlps
+            for metric in ("mase", "crps"):
+                row[f"median_{metric}_change"] = part[f"{metric}_change"].median()
+                if len(medians):
+                    for side in ("low", "high"):
+                        row[f"median_{metric}_{side}"] = medians[f"{metric}_{side}"].iloc[0]
+                row[f"largest_{metric}_change"] = part[f"{metric}_change"].max()
             rows.append(row)
     return pd.DataFrame(rows)
 

@@ -8,17 +8,20 @@ from pathlib import Path
 import pandas as pd
 
 from tsprune.atomic import write_whole
-from tsprune.report import explanation, figures
-from tsprune.report.digest import confirmed, mlp_summary
+from tsprune.report import explanation, figures, questions
+from tsprune.report.digest import confirmed
 from tsprune.report.section import Section, page, picture
 from tsprune.report.tables import Table, table
-from tsprune.report.words import about, drawn, headline
+from tsprune.report.words import about, drawn, headline, ratio_between
 from tsprune.study.result import ModelStudy, Study
 
 _ABLATE = "Ablating means replacing a component's output by zero."
 _CHANGE = (
     "Changes are relative changes of the geometric mean over configurations of the metric divided by "
     "Seasonal Naive's: +6 % is 6 % worse."
+)
+_BARS = (
+    "Bars are 95 % intervals: a paired bootstrap over series within configurations, then over configurations."
 )
 _AXIS = "The axis is linear close to zero and logarithmic beyond."
 
@@ -39,6 +42,7 @@ def render(study: Study) -> str:
         sections=[
             *_compared(study),
             _common(study),
+            *questions.answered(study),
             *explanation.compared([m.explanation for m in study.models if m.explanation is not None]),
             *(section for i, model in enumerate(study.models) for section in _of_model(i, model)),
         ],
@@ -58,7 +62,9 @@ def _summary(study: Study) -> Table:
                 "parameters": model.parameters,
                 "forecasts": drawn(model.samples),
                 "MASE_ratio": model.mase_ratio,
+                "MASE_interval": ratio_between(*model.mase_interval),
                 "CRPS_ratio": model.crps_ratio,
+                "CRPS_interval": ratio_between(*model.crps_interval),
                 "claims confirmed": f"{good} of {decided}" if decided else "none decided",
             }
         )
@@ -69,7 +75,6 @@ def _compared(study: Study) -> list[Section]:
     """Pictures in which models meet; none for a single model."""
     if len(study.models) < 2:
         return []
-    at = f"heads@{study.percent:g}pp"
     section = Section(
         "Models side by side",
         (
@@ -81,24 +86,7 @@ def _compared(study: Study) -> list[Section]:
                 f"markers, everything else is solid. {_ABLATE} {_CHANGE} {_AXIS}",
                 lambda columns: figures.layers_compared(study, columns=columns),
             ),
-            picture(
-                "mlps-compared",
-                "What one MLP is worth, by architecture",
-                "A point is one MLP ablated alone; the bar is the median of its row. The paper says that "
-                "encoder-decoder models tolerate it and decoder-only models do not. "
-                f"{_CHANGE} {_AXIS}",
-                lambda columns: figures.mlp_sensitivity(study, columns=columns),
-            ),
-            picture(
-                "heads-at-compared",
-                f"{at}: heads that must stay, layer by layer",
-                "Heads of the layer that must stay, of how many there are, for a loss of at most "
-                f"{study.percent:g} %; the paler a cell, the more redundant the layer's heads. Chosen on "
-                "calibration windows and true on others, or chosen on the test windows as in the paper.",
-                lambda columns: figures.heads_at_compared(study, columns=columns),
-            ),
         ),
-        (table("MLP sensitivity by architecture", mlp_summary(study)),),
     )
     return [section]
 
@@ -113,16 +101,19 @@ def _common(study: Study) -> Section:
                 "layers",
                 "What each layer is worth",
                 f"Each point ablates the attention heads, the MLP or both of one layer. {_ABLATE} {_CHANGE} "
-                f"{_AXIS} The dotted line marks +{study.percent:g} %.",
+                f"{_BARS} {_AXIS} The dotted line marks +{study.percent:g} %.",
                 lambda columns: figures.layer_curves(study, columns=columns),
             ),
             picture(
                 "pruning",
                 "Removing heads from the middle layers",
                 "Heads of the middle layers are ablated in order of their stable rank, from either end, or "
-                f"at random (mean over seeds; bands: lowest to highest, and one standard deviation). "
-                f"{_CHANGE} "
-                "If stable rank tells which heads are redundant, its line lies below the random band.",
+                "at random with the same counts per sublayer (mean over the draws; bands: lowest to "
+                f"highest draw, and one standard deviation). {_CHANGE} {_BARS} The bar of the random mean "
+                "also knows that other draws could have been made. "
+                "If stable rank tells which heads are redundant, its line lies below the random band; "
+                "that it does is said of a strategy only if the interval of the difference leaves out 0 "
+                "(table of comparisons).",
                 lambda columns: figures.pruning_curves(study, columns=columns),
             ),
             picture(
@@ -162,7 +153,8 @@ def _measured(index: int, model: ModelStudy) -> Section:
                 "Stable rank: the squared Frobenius norm of W_Q W_K^T over its squared spectral norm; low "
                 "is a sharp, specialised head, high a diffuse one. 'effective' includes data-free factors "
                 "of queries and keys. Beside it: change of CRPS when that head alone is ablated (orange: "
-                "worse).",
+                "worse); a dot marks heads whose change differs from 0 after Holm's correction for all "
+                "heads of the model.",
                 lambda columns: figures.head_maps(model, columns=columns),
             ),
             picture(
@@ -177,6 +169,7 @@ def _measured(index: int, model: ModelStudy) -> Section:
             table("Baseline per configuration", model.baseline),
             table("Layer sweep", model.layers),
             table("Pruned models", model.pruning),
+            table("Pruning strategies compared", model.comparisons),
             table("Heads that must stay", model.heads_at),
             table("Correlation of stable rank with ablation effect", model.rank_correlation),
             table("All heads", model.heads),

@@ -16,13 +16,27 @@ UNIT: Final = {"heads": "#0072B2", "mlp": "#D55E00", "both": "#009E73"}
 UNIT_LABEL: Final = {"heads": "all heads", "mlp": "MLP", "both": "heads and MLP"}
 UNIT_SYMBOL: Final = {"heads": "circle", "mlp": "square", "both": "diamond"}
 
-STRATEGY: Final = {"high-to-low": "#0072B2", "low-to-high": "#E69F00", "random": "#8C8C8C"}
+STRATEGY: Final = {
+    "high-to-low": "#0072B2",
+    "low-to-high": "#E69F00",
+    "svd-low-to-high": "#009E73",
+    "svd-high-to-low": "#CC79A7",
+    "random": "#8C8C8C",
+}
 STRATEGY_LABEL: Final = {
     "high-to-low": "highest stable rank first",
     "low-to-high": "lowest stable rank first",
+    "svd-low-to-high": "lowest rank of attention maps first",
+    "svd-high-to-low": "highest rank of attention maps first",
     "random": "random (mean)",
 }
-STRATEGY_SYMBOL: Final = {"high-to-low": "circle", "low-to-high": "square", "random": "diamond"}
+STRATEGY_SYMBOL: Final = {
+    "high-to-low": "circle",
+    "low-to-high": "square",
+    "svd-low-to-high": "triangle-up",
+    "svd-high-to-low": "triangle-down",
+    "random": "diamond",
+}
 
 ATTENTION: Final = {
     "self": "#0072B2",

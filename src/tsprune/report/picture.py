@@ -149,7 +149,8 @@ def _pruning(axes: Axes, model: ModelStudy, scale: Scale, percent: float, *, leg
         bottom, top = (scale(spread[edge].to_numpy()) for edge in (low, high))
         axes.fill_between(x, bottom, top, color=palette.STRATEGY["random"], alpha=alpha, linewidth=0)
     table = model.pruning.assign(change=in_percent(model.pruning["crps_change"]))
-    for strategy, colour in palette.STRATEGY.items():
+    for strategy in ("high-to-low", "low-to-high", "random"):
+        colour = palette.STRATEGY[strategy]
         means = table[table["strategy"] == strategy].groupby("percent")["change"].mean()
         if means.empty:
             continue

@@ -9,7 +9,7 @@ from typing import Any
 
 import pandas as pd
 
-from tsprune.report.words import MISSING, parameters, percent, ratio
+from tsprune.report.words import MISSING, between, parameters, percent, ratio
 
 HEADINGS = {
     "configuration": "configuration",
@@ -28,6 +28,14 @@ HEADINGS = {
     "stable_rank": "stable rank (paper)",
     "stable_rank_effective": "stable rank (effective)",
     "p_value": "p",
+    "p_holm": "p (Holm)",
+    "mase_p_holm": "p (Holm), MASE",
+    "crps_p_holm": "p (Holm), CRPS",
+    "MASE_interval": "95 % interval",
+    "CRPS_interval": "95 % interval",
+    "expected": "sign expected",
+    "difference": "difference (points)",
+    "beaten": "draws beaten",
     "percent": "removed (%)",
     "heads_removed": "heads removed",
     "heads_total": "of heads",
@@ -36,16 +44,21 @@ HEADINGS = {
 }
 NUMBERS_OF_THINGS = {
     "layer", "head", "MLPs", "heads", "seed", "windows", "heads_removed", "heads_total", "heads_at",
-    "removed",
+    "removed", "draws", "beaten", "count",
 }  # fmt: skip
+LOW, HIGH = "low", "high"
 
 
 @dataclasses.dataclass(frozen=True)
 class Cell:
-    """`text` is for reading, `value` the exact number (as text) for sorting and copying."""
+    """`text` is for reading, `value` the exact number (as text) for sorting and copying.
+
+    high : of an interval, whose lower limit is `value`
+    """
 
     text: str
     value: str | None = None
+    high: str | None = None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -59,14 +72,44 @@ class Table:
 
 
 def table(title: str, frame: pd.DataFrame) -> Table:
-    """`frame` with its columns in the order they have."""
+    """`frame` with its columns in the order they have; limits of an interval share one column."""
     names = [str(name) for name in frame.columns]
+    shown = [name for name in names if not (_is(name, HIGH) and _other(name) in names)]
     rows = tuple(
-        tuple(cell(name, value) for name, value in zip(names, row, strict=True))
+        tuple(_cell_of(name, dict(zip(names, row, strict=True))) for name in shown)
         for row in frame.itertuples(index=False, name=None)
     )
-    numeric = tuple(bool(rows) and all(row[i].value is not None for row in rows) for i in range(len(names)))
-    return Table(title, tuple(HEADINGS.get(n, n.replace("_", " ")) for n in names), numeric, rows)
+    numeric = tuple(bool(rows) and all(row[i].value is not None for row in rows) for i in range(len(shown)))
+    return Table(title, tuple(_heading(name, names) for name in shown), numeric, rows)
+
+
+def _is(name: str, side: str) -> bool:
+    return name == side or name.endswith(f"_{side}")
+
+
+def _other(name: str) -> str:
+    """The lower limit's column of an upper limit's, and the other way round."""
+    side, other = (HIGH, LOW) if _is(name, HIGH) else (LOW, HIGH)
+    return name.removesuffix(side) + other
+
+
+def _heading(name: str, names: list[str]) -> str:
+    if _is(name, LOW) and _other(name) in names:
+        return "95 % interval"
+    return HEADINGS.get(name, name.replace("_", " "))
+
+
+def _cell_of(name: str, row: dict[str, Any]) -> Cell:
+    if not (_is(name, LOW) and _other(name) in row):
+        return cell(name, row[name])
+    low, high = float(row[name]), float(row[_other(name)])
+    # correlations are numbers, everything else with an interval is a change
+    text = between(low, high) if "difference" in row or name != LOW else _plain_between(low, high)
+    return Cell(text, repr(low), repr(high))
+
+
+def _plain_between(low: float, high: float) -> str:
+    return MISSING if math.isnan(low) else f"{low:+.2f} to {high:+.2f}"
 
 
 def cell(column: str, value: Any) -> Cell:
@@ -82,7 +125,7 @@ def cell(column: str, value: Any) -> Cell:
 def _readable(column: str, number: float) -> str:
     if math.isnan(number):
         return MISSING
-    if column.endswith("_change"):
+    if column.endswith("_change") or column == "difference":
         return percent(number)
     if column == "parameters":
         return parameters(int(number))

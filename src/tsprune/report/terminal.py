@@ -6,12 +6,12 @@ from rich.console import Console, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from tsprune.report.digest import confirmed, extreme_layers, heads_at_totals, pruning_at
-from tsprune.report.words import count, drawn, parameters, percent, ratio
+from tsprune.report.digest import Interval, confirmed, extreme_layers, heads_at_totals, pruning_at
+from tsprune.report.words import between, count, drawn, parameters, percent, ratio
 from tsprune.study.result import Claim, Study
 
 WIDTH = 100
-VERDICT_STYLE = {"confirmed": "green", "refuted": "red", "inconclusive": "yellow", "not applicable": "dim"}
+VERDICT_STYLE = {"confirmed": "green", "refuted": "red", "undecided": "yellow", "not applicable": "dim"}
 
 
 def print_summary(study: Study, console: Console) -> None:
@@ -70,7 +70,7 @@ def _models(study: Study) -> Table:
 
 def _layers(study: Study) -> Table:
     table = _table(
-        "Ablating one layer: change of CRPS",
+        "Ablating one layer: change of CRPS, 95 % interval",
         "model", "ablated", "hurts most", "change", "hurts least", "change",
         left=3,
     )  # fmt: skip
@@ -81,15 +81,16 @@ def _layers(study: Study) -> Table:
             continue
         worst, best = extremes
         unit = {"both": "heads and MLP", "heads": "heads", "mlp": "MLP"}[worst.unit]
-        _row(table, model.name, unit, str(worst), percent(worst.change), str(best), percent(best.change))
+        changes = [_with(effect.change, effect.interval) for effect in extremes]
+        _row(table, model.name, unit, str(worst), changes[0], str(best), changes[1])
     return table
 
 
 def _pruning(study: Study) -> Table:
     table = _table(
-        "Pruning the middle layers' heads: change of CRPS",
+        "Pruning the middle layers' heads: change of CRPS, 95 % interval",
         "model", "heads removed", "highest\nrank first", "lowest\nrank first", "random\nmean",
-        "random\nlowest to highest",
+        "random\nextremes",
     )  # fmt: skip
     for model in study.models:
         point = pruning_at(model)
@@ -100,12 +101,17 @@ def _pruning(study: Study) -> Table:
             table,
             model.name,
             f"{point.heads_removed} of {point.heads_total} ({point.percent:.0f} %)",
-            percent(point.high_to_low),
-            percent(point.low_to_high),
-            percent(point.random_mean),
-            f"{percent(point.random_low)} to {percent(point.random_high)}" if point.seeds else "",
+            _with(point.high_to_low, point.high_interval),
+            _with(point.low_to_high, point.low_interval),
+            _with(point.random_mean, point.random_interval),
+            f"{percent(point.random_low)}\nto {percent(point.random_high)}" if point.seeds else "",
         )
     return table
+
+
+def _with(change: float, interval: Interval) -> str:
+    """A change, and its 95 % interval on a line of its own."""
+    return percent(change) if interval[0] != interval[0] else f"{percent(change)}\n{between(*interval)}"
 
 
 def _heads_at(study: Study) -> Table:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 
 from tsprune.report.digest import extreme_layers, pruning_at
-from tsprune.study.result import ModelStudy, Study
+from tsprune.study.result import ModelStudy, Study, Verdict
 
 MISSING = "n/a"
 
@@ -21,9 +21,21 @@ def percent(change: float, *, signed: bool = True) -> str:
     return f"{value:{'+' if signed else ''},.{digits}f} %"
 
 
+def between(low: float, high: float) -> str:
+    """The limits of an interval of changes: "+1.20 to +3.40 %"."""
+    if math.isnan(low) or math.isnan(high):
+        return MISSING
+    return f"{percent(low).removesuffix(' %')} to {percent(high)}"
+
+
 def ratio(value: float) -> str:
     """A ratio to Seasonal Naive: three decimals."""
     return MISSING if math.isnan(value) else f"{value:,.3f}"
+
+
+def ratio_between(low: float, high: float) -> str:
+    """The limits of an interval of ratios: "0.712 to 0.803"."""
+    return MISSING if math.isnan(low) or math.isnan(high) else f"{ratio(low)} to {ratio(high)}"
 
 
 def count(number: int, noun: str) -> str:
@@ -58,7 +70,8 @@ def _claims(study: Study) -> str:
         return "no claim of the paper was tested."
     good, bad = verdicts.count("confirmed"), verdicts.count("refuted")
     text = f"of {count(len(verdicts), 'claim')} tested, {good} confirmed and {bad} refuted"
-    rest = [(verdicts.count(verdict), verdict) for verdict in ("inconclusive", "not applicable")]
+    others: tuple[Verdict, ...] = ("undecided", "not applicable")
+    rest = [(verdicts.count(verdict), verdict) for verdict in others]
     return "; ".join([text, *(f"{number} {verdict}" for number, verdict in rest if number)]) + "."
 
 

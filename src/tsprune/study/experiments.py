@@ -7,7 +7,7 @@ that all of them run in one sweep and equal ablations are forecast once.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Literal
 
 import numpy as np
@@ -16,10 +16,19 @@ import pandas as pd
 from tsprune.ablation import Ablation
 from tsprune.anatomy import Anatomy, Component
 from tsprune.pruning.heads_at import Prefix, prefix_ablations
-from tsprune.pruning.strategies import ORDERS, middle_heads, remove_random, remove_ranked
+from tsprune.pruning.strategies import (
+    ORDERS,
+    SUBLAYER,
+    Order,
+    as_components,
+    middle_heads,
+    ordered,
+    remove_random,
+    remove_ranked,
+)
 
 PERCENTS = (10, 20, 30, 50)
-RANDOM_SEEDS = 5
+RANDOM_SEEDS = 10
 
 Unit = Literal["heads", "mlp", "both"]
 
@@ -100,11 +109,49 @@ def pruned_heads(anatomy: Anatomy, ranking: pd.DataFrame, seed: int) -> dict[Pru
     return found
 
 
-def plan(anatomy: Anatomy, ranking: pd.DataFrame, seed: int) -> Plan:
-    """The ablations of a study, given `tsprune.rank`'s table."""
+def remove_like(heads: pd.DataFrame, like: Sequence[Component], order: Order) -> tuple[Component, ...]:
+    """The first of every sublayer in the order of a ranking, as many as `like` takes there.
+
+    A sublayer in which no head has a score keeps the heads that `like` has there.
+    """
+    chosen: list[str] = []
+    taken = ordered(heads, order).sort_values("turn", kind="stable").groupby(SUBLAYER, sort=False)
+    for (stack, layer, attention), group in taken:
+        there = [c.address for c in like if (c.stack, c.layer, c.attention) == (stack, layer, attention)]
+        known = group["score"].notna().any()
+        chosen += group["address"].head(len(there)).tolist() if known else there
+    return as_components(chosen)
+
+
+def pruned_by_maps(
+    anatomy: Anatomy, ranking: pd.DataFrame, maps: pd.DataFrame
+) -> dict[PrunedHeads, Ablation]:
+    """The same counts per sublayer as by `ranking`, highest first, ranked by `maps` from both ends.
+
+    Nothing if no middle head has a score there.
+    """
+    heads, by_maps = middle_heads(anatomy, ranking), middle_heads(anatomy, maps)
+    if by_maps["score"].isna().all():
+        return {}
+    found: dict[PrunedHeads, Ablation] = {}
+    for percent in PERCENTS:
+        count = round(percent / 100 * len(heads))
+        like = remove_ranked(heads, count, "high-to-low")
+        for order in ORDERS if count else ():
+            key = PrunedHeads(percent, f"svd-{order}", None, len(heads))
+            found[key] = Ablation(remove_like(by_maps, like, order))
+    return found
+
+
+def plan(anatomy: Anatomy, ranking: pd.DataFrame, seed: int, maps: pd.DataFrame | None = None) -> Plan:
+    """The ablations of a study, given `tsprune.rank`'s table.
+
+    maps : the same table by the stable rank of attention maps, if it is to be compared
+    """
+    pruning = pruned_heads(anatomy, ranking, seed)
     return Plan(
         layers=layer_units(anatomy),
         heads={head: Ablation((head,)) for head in anatomy.components("head")},
-        pruning=pruned_heads(anatomy, ranking, seed),
+        pruning=pruning if maps is None else pruning | pruned_by_maps(anatomy, ranking, maps),
         prefixes=prefix_ablations(ranking),
     )

@@ -11,7 +11,18 @@ import pandas as pd
 from tsprune.atomic import write_whole
 from tsprune.study.result import Study
 
-TABLES = ("baseline", "layers", "heads", "rank_correlation", "pruning", "heads_at")
+TABLES = (
+    "baseline",
+    "layers",
+    "heads",
+    "rank_correlation",
+    "pruning",
+    "heads_at",
+    "mlps",
+    "comparisons",
+    "agreement",
+    "svd_correlation",
+)
 # of the explanation; the others repeat these, or have a row for every lag of every head
 EXPLAINED = ("heads", "residual", "cka", "lens", "attribution", "effects", "mechanism", "agreement", "kernel")
 
@@ -35,6 +46,9 @@ def results_table(study: Study) -> pd.DataFrame:
             "statement": claim.statement,
             "verdict": claim.verdict,
             "evidence": claim.evidence,
+            "value": claim.value,
+            "low": claim.low,
+            "high": claim.high,
         }
         for claim in study.claims
     )

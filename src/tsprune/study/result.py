@@ -11,7 +11,7 @@ from tsprune.anatomy import Architecture
 from tsprune.explain.examples import Example as Example
 from tsprune.explain.overview import Explanation
 
-Verdict = Literal["confirmed", "refuted", "inconclusive", "not applicable"]
+Verdict = Literal["confirmed", "refuted", "undecided", "not applicable"]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -20,12 +20,17 @@ class Claim:
 
     statement : the claim in one sentence
     evidence : the numbers measured here, in one sentence
+    value, low, high : the change, or difference, that the claim is about, and the interval that the
+        verdict follows from (of several, one; `evidence` has them all); NaN if it does not apply
     """
 
     model: str
     statement: str
     verdict: Verdict
     evidence: str
+    value: float = float("nan")
+    low: float = float("nan")
+    high: float = float("nan")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -35,21 +40,40 @@ class ModelStudy:
     baseline : one row a configuration; columns configuration, windows, MASE, CRPS,
         seasonal_naive_MASE, seasonal_naive_CRPS, MASE_ratio, CRPS_ratio
     mase_ratio, crps_ratio : geometric means over configurations relative to Seasonal Naive
+    mase_interval, crps_interval : (low, high) of those means
 
-    Changes below are relative changes of those geometric means by an ablation: 0.06 is 6 % worse.
+    Changes below are relative changes of those geometric means by an ablation: 0.06 is 6 % worse. Each
+    has its 95 % interval beside it in columns _low and _high (see `tsprune.evaluation.intervals`; NaN
+    where there is too little data for one). p_holm is a p-value of no change, corrected for all tests
+    of its family. "Changes" stands for the columns mase_change, mase_low, mase_high, crps_change,
+    crps_low, crps_high, spearman_distance.
 
     layers : one row a layer and unit; columns stack, layer, unit ("heads", "mlp", "both"), address,
-        mase_change, crps_change, spearman_distance
+        changes, mase_p_holm, crps_p_holm (family: one unit's layers)
     heads : one row a head; columns address, stack, layer, attention, head, stable_rank,
-        stable_rank_effective, mase_change, crps_change, spearman_distance
+        stable_rank_effective, changes, mase_p_holm, crps_p_holm (family: all heads)
     rank_correlation : Spearman correlation of stable rank with the heads' ablation effect; columns
-        stack, attention, variant ("paper", "effective"), metric, correlation, p_value, heads
+        stack, attention, variant ("paper", "effective"), metric, correlation, low, high (over heads),
+        p_value (against permutations), p_holm (family: the table), heads
     pruning : one row a pruned model; columns percent (10, 20, ...), strategy ("high-to-low",
-        "low-to-high", "random"), seed, heads_removed, heads_total, mase_change, crps_change,
-        spearman_distance
+        "low-to-high"; by the rank of attention maps "svd-high-to-low", "svd-low-to-high"; "random"),
+        seed, heads_removed, heads_total, changes
     heads_at : one row a layer, attention sublayer and selection; columns stack, layer, attention,
         heads, selection ("test", "calibration"), order ("high-to-low", "low-to-high"),
-        removed (n), heads_at (heads that must stay), score_change (of the n on the report windows)
+        removed (n), heads_at (heads that must stay), score_change (of the n on the report windows),
+        score_low, score_high
+    mlps : median over the MLPs of a stack, each ablated alone; columns stack, count, mase_change,
+        mase_low, mase_high, crps_change, crps_low, crps_high
+    comparisons : strategies of `pruning` against each other; columns percent, metric, strategy, versus
+        ("random": the mean over draws; another strategy; "unpruned", for what random pruning costs),
+        difference (of the two changes), low, high, p_holm (family: one metric's rows), draws,
+        beaten (how many random draws cost more than the strategy)
+    agreement : rank correlation of every score with the exact effect of ablating single components, on
+        series the scores have not seen; columns as in `tsprune.scores.agreement_table`, and p_holm
+        (family: the scores of one kind, group and metric)
+    svd_correlation : of heads' stable rank with that of their attention maps; columns stack,
+        attention, rho, low, high (over heads), p_value, count
+    score_windows : windows that the scores which need data were computed on
     samples : paths drawn per window; None if the model does not sample
     explanation : why heads and layers matter, on a part of the windows; None if it was not asked for
     """
@@ -70,6 +94,13 @@ class ModelStudy:
     examples: tuple[Example, ...]
     seconds: float
     samples: int | None = None
+    mase_interval: tuple[float, float] = (float("nan"), float("nan"))
+    crps_interval: tuple[float, float] = (float("nan"), float("nan"))
+    mlps: pd.DataFrame = dataclasses.field(default_factory=pd.DataFrame)
+    comparisons: pd.DataFrame = dataclasses.field(default_factory=pd.DataFrame)
+    agreement: pd.DataFrame = dataclasses.field(default_factory=pd.DataFrame)
+    svd_correlation: pd.DataFrame = dataclasses.field(default_factory=pd.DataFrame)
+    score_windows: int = 0
     explanation: Explanation | None = None
 
 

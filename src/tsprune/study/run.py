@@ -2,11 +2,13 @@
 
 For each checkpoint:
 1. Baseline scores relative to Seasonal Naive.
-2. One sweep over every ablation that the tables need (`experiments.plan`).
-3. Tables: layers, heads with their stable rank, pruning strategies, heads@Xpp.
+2. Scores of heads and MLPs on a few calibration windows (`rankings`), then one sweep over every
+   ablation that the tables need (`experiments.plan`).
+3. Tables: layers, heads with their stable rank, pruning strategies, heads@Xpp; every change with its
+   interval, all of them from the same bootstrap draws (`effects.Effects`).
 4. A second, short sweep for the headline claim, whose MLPs are chosen by what the first one found
    on the calibration series.
-5. The paper's claims, confirmed or refuted.
+5. The paper's claims: confirmed, refuted or undecided, as their intervals say.
 6. Why: attention, residual stream and traits of forecasts, on a part of the windows (`explanation`).
 """
 
@@ -20,7 +22,6 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
-from scipy.stats import spearmanr
 
 from tsprune.ablation import Ablation
 from tsprune.anatomy import Component
@@ -29,6 +30,7 @@ from tsprune.data.split import CALIBRATION_FRACTION
 from tsprune.data.suite import Suite
 from tsprune.errors import TspruneError
 from tsprune.evaluation import Prepared, evaluate, geometric_mean_ratios, prepare
+from tsprune.evaluation.intervals import Change, simultaneous
 from tsprune.explain.examples import example
 from tsprune.models import load
 from tsprune.models.checkpoints import checkpoint_sha256
@@ -36,12 +38,34 @@ from tsprune.models.forecaster import Forecaster, SamplingForecaster
 from tsprune.pruning.heads_at import calibration_masks, heads_at_frame
 from tsprune.pruning.strategies import middle_heads, remove_ranked
 from tsprune.scores import rank
-from tsprune.study.claims import HEADLINE_SHARE, PRUNED_PERCENT, Headline, mlp_claim, model_claims
-from tsprune.study.experiments import LayerUnit, Plan, PrunedHeads, plan
+from tsprune.study.claims import (
+    HEADLINE_SHARE,
+    PRUNED_PERCENT,
+    Findings,
+    Headline,
+    MLPMedian,
+    Pruned,
+    end_layers,
+    mlp_claim,
+    model_claims,
+)
+from tsprune.study.effects import METRICS, STATISTICS, Effects, ratio_interval
+from tsprune.study.experiments import LayerUnit, Plan, plan
 from tsprune.study.explanation import explained
 from tsprune.study.manifest import manifest
 from tsprune.study.mechanism import Mechanism, measure
+from tsprune.study.rankings import agreement, measured, svd_correlation
 from tsprune.study.result import Claim, Example, ModelStudy, Study
+from tsprune.study.tables import (
+    comparisons_table,
+    heads_table,
+    layers_table,
+    mlps_table,
+    pruning_table,
+    rank_correlation,
+    strategies_at,
+    with_intervals,
+)
 from tsprune.sweep.engine import BATCH_SIZE, run
 from tsprune.sweep.result import CLEAN, Masks, SweepResult
 from tsprune.sweep.store import Store
@@ -64,6 +88,16 @@ class _Settings:
     calibration: Masks
     store: Store | None
     explain: bool
+
+
+@dataclasses.dataclass(frozen=True)
+class _Studied:
+    """One model's part of a study."""
+
+    study: ModelStudy
+    claims: Sequence[Claim]
+    mlps: Sequence[MLPMedian]  # one, or none if the model has no MLP
+    skipped: Sequence[tuple[str, str]]
 
 
 def study(
@@ -97,16 +131,18 @@ def study(
     masks = calibration_masks(suite, fraction=CALIBRATION_FRACTION, seed=seed)
     studies: list[ModelStudy] = []
     claims: list[Claim] = []
+    medians: list[MLPMedian] = []
     skipped: dict[tuple[str, str], None] = {}
     with Store(store) if isinstance(store, str | Path) else nullcontext(store) as opened:
         settings = _Settings(percent, seed, batch_size, masks, opened, explain)
         for entry in models:
             model = load(entry, samples=samples) if isinstance(entry, str) else entry
-            one, found, left_out = _study_model(model, suite, prepared, settings, progress)
-            studies.append(one)
-            claims += found
-            skipped |= dict.fromkeys(left_out)
-    claims.append(mlp_claim(studies))
+            found = _study_model(model, suite, prepared, settings, progress)
+            studies.append(found.study)
+            claims += found.claims
+            medians += found.mlps
+            skipped |= dict.fromkeys(found.skipped)
+    claims.append(mlp_claim(medians))
     arguments: dict[str, object] = {
         "models": [one.name for one in studies],
         "percent": percent,
@@ -117,6 +153,14 @@ def study(
     }
     record = manifest(suite, {one.name: one.sha256 for one in studies}, arguments)
     record["seconds"] = {one.name: round(one.seconds, 1) for one in studies}
+    record["statistics"] = STATISTICS
+    record["scores"] = {
+        one.name: {
+            "MASE_ratio": [one.mase_ratio, *one.mase_interval],
+            "CRPS_ratio": [one.crps_ratio, *one.crps_interval],
+        }
+        for one in studies
+    }
     return Study(suite.name, len(suite), percent, tuple(studies), tuple(claims), tuple(skipped), record)
 
 
@@ -126,7 +170,7 @@ def _study_model(
     prepared: Sequence[Prepared],
     settings: _Settings,
     progress: Progress | None,
-) -> tuple[ModelStudy, list[Claim], list[tuple[str, str]]]:
+) -> _Studied:
     started = time.monotonic()
 
     def report(done: int, total: int) -> None:
@@ -134,7 +178,8 @@ def _study_model(
             progress(model.name, done, total)
 
     ranking = rank(model)
-    wanted = plan(model.anatomy, ranking, settings.seed)
+    rankings = measured(model, suite, batch_size=settings.batch_size, seed=settings.seed)
+    wanted = plan(model.anatomy, ranking, settings.seed, rankings.svd(ranking))
     sharp = _pruned(wanted, "low-to-high", PRUNED_PERCENT)
     diffuse = _pruned(wanted, "high-to-low", PRUNED_PERCENT)
     keep = [CLEAN, *(ablation for ablation in (sharp, diffuse) if ablation is not None)]
@@ -151,7 +196,8 @@ def _study_model(
     )
     _require_all(result)
     ratios = geometric_mean_ratios(baseline)
-    heads = _heads_table(result, wanted, ranking)
+    effects = Effects(result, suite, wanted.ablations(), seed=settings.seed)
+    heads = heads_table(effects, wanted, ranking)
     mechanism: Mechanism | None = None
     if sharp is not None and diffuse is not None:
         mechanism = measure(
@@ -172,25 +218,32 @@ def _study_model(
         baseline=baseline,
         mase_ratio=ratios["MASE"],
         crps_ratio=ratios["CRPS"],
-        layers=_layers_table(result, wanted),
+        layers=layers_table(effects, wanted),
         heads=heads,
-        rank_correlation=rank_correlation(heads),
-        pruning=_pruning_table(result, wanted),
-        heads_at=heads_at_frame(
-            result,
-            wanted.prefixes,
-            percent=settings.percent,
-            metric="MASE",
-            calibration=settings.calibration,
-        ),
+        rank_correlation=rank_correlation(heads, settings.seed),
+        pruning=pruning_table(effects, wanted),
+        heads_at=_heads_at(result, suite, wanted, settings),
         examples=_examples(result, suite, diffuse, model.context_length),
         seconds=time.monotonic() - started,
         samples=model.samples if isinstance(model, SamplingForecaster) else None,
+        mase_interval=ratio_interval(result, prepared, "MASE", settings.seed),
+        crps_interval=ratio_interval(result, prepared, "CRPS", settings.seed),
+        mlps=mlps_table(effects, wanted),
+        comparisons=comparisons_table(effects, wanted, settings.seed),
+        agreement=agreement(rankings, result, wanted, settings.calibration, settings.seed),
+        svd_correlation=svd_correlation(rankings, settings.seed),
+        score_windows=rankings.windows,
         explanation=explanation,
     )
-    headline = _headline(model, suite, prepared, settings, ranking, wanted, result)
-    skipped = list(dict.fromkeys([*baseline.attrs["skipped"], *result.skipped, *unexplained]))
-    return one, model_claims(one, headline, mechanism), skipped
+    found = Findings(
+        headline=_headline(model, suite, prepared, settings, ranking, wanted, result),
+        ends=_ends(effects, wanted, one.layers),
+        pruned=_pruned_findings(effects, wanted, settings.seed),
+        mechanism=mechanism,
+    )
+    left_out = [*baseline.attrs["skipped"], *result.skipped, *rankings.skipped, *unexplained]
+    skipped = list(dict.fromkeys(left_out))
+    return _Studied(one, tuple(model_claims(one.name, found)), _mlp_median(one, effects, wanted), skipped)
 
 
 def _require_all(result: SweepResult) -> None:
@@ -207,84 +260,6 @@ def _pruned(wanted: Plan, strategy: str, percent: int) -> Ablation | None:
         if key.strategy == strategy and key.percent == percent:
             return ablation
     return None
-
-
-# --- tables --------------------------------------------------------------------------------------
-
-
-def _effect(result: SweepResult, ablation: Ablation) -> dict[str, float]:
-    change = result.change(ablation)
-    return {
-        "mase_change": change.mase,
-        "crps_change": change.crps,
-        "spearman_distance": change.spearman,
-    }
-
-
-def _layers_table(result: SweepResult, wanted: Plan) -> pd.DataFrame:
-    def address(key: LayerUnit) -> str:
-        suffix = {"heads": ".*.head.*", "mlp": ".mlp", "both": ""}[key.unit]
-        return f"{key.stack}.{key.layer}{suffix}"
-
-    return pd.DataFrame(
-        {
-            "stack": key.stack,
-            "layer": key.layer,
-            "unit": key.unit,
-            "address": address(key),
-            **_effect(result, ablation),
-        }
-        for key, ablation in wanted.layers.items()
-    )
-
-
-def _heads_table(result: SweepResult, wanted: Plan, ranking: pd.DataFrame) -> pd.DataFrame:
-    effects = pd.DataFrame(
-        {"address": head.address, **_effect(result, ablation)} for head, ablation in wanted.heads.items()
-    )
-    return ranking.drop(columns=["score", "rank"]).merge(effects, on="address", validate="one_to_one")
-
-
-def _pruning_table(result: SweepResult, wanted: Plan) -> pd.DataFrame:
-    def row(key: PrunedHeads, ablation: Ablation) -> dict[str, object]:
-        return {
-            "percent": key.percent,
-            "strategy": key.strategy,
-            "seed": key.seed,
-            "heads_removed": len(ablation.components),
-            "heads_total": key.total,
-            **_effect(result, ablation),
-        }
-
-    columns = ["percent", "strategy", "seed", "heads_removed", "heads_total"]
-    columns += ["mase_change", "crps_change", "spearman_distance"]
-    return pd.DataFrame([row(*item) for item in wanted.pruning.items()], columns=columns)
-
-
-def rank_correlation(heads: pd.DataFrame) -> pd.DataFrame:
-    """Spearman correlation of both stable ranks with the ablation effect, per attention kind.
-
-    heads : the table of `ModelStudy.heads`; columns of the result as in `ModelStudy`
-    """
-    rows = []
-    for (stack, attention), group in heads.groupby(["stack", "attention"], sort=False):
-        for variant, column in (("paper", "stable_rank"), ("effective", "stable_rank_effective")):
-            for metric in ("mase_change", "crps_change"):
-                pair = group[[column, metric]].dropna()
-                varied = len(pair) > 2 and bool((pair.nunique() > 1).all())
-                test = spearmanr(pair[column], pair[metric]) if varied else None
-                rows.append(
-                    {
-                        "stack": stack,
-                        "attention": attention,
-                        "variant": variant,
-                        "metric": metric.removesuffix("_change").upper(),
-                        "correlation": float(test.statistic) if test else float("nan"),
-                        "p_value": float(test.pvalue) if test else float("nan"),
-                        "heads": len(pair),
-                    }
-                )
-    return pd.DataFrame(rows)
 
 
 # --- examples and the headline -------------------------------------------------------------------
@@ -314,6 +289,58 @@ def _examples(
     return tuple(found)
 
 
+def _heads_at(result: SweepResult, suite: Suite, wanted: Plan, settings: _Settings) -> pd.DataFrame:
+    table = heads_at_frame(
+        result,
+        wanted.prefixes,
+        percent=settings.percent,
+        metric="MASE",
+        calibration=settings.calibration,
+    )
+    return with_intervals(
+        table,
+        result,
+        suite,
+        wanted.prefixes,
+        metric="MASE",
+        calibration=settings.calibration,
+        seed=settings.seed,
+    )
+
+
+def _ends(effects: Effects, wanted: Plan, layers: pd.DataFrame) -> dict[str, Change]:
+    """First and last layers, with intervals that hold together."""
+    ends = end_layers(layers)
+    ablations = [wanted.layers[LayerUnit(row.stack, row.layer, "both")] for row in ends.itertuples()]
+    changes = effects.of(ablations, "MASE")
+    level = simultaneous(len(ablations))
+    return {address: changes.change(column, level=level) for column, address in enumerate(ends["address"])}
+
+
+def _pruned_findings(effects: Effects, wanted: Plan, seed: int) -> Pruned | None:
+    found = strategies_at(effects, wanted, PRUNED_PERCENT, "MASE")
+    if not found:
+        return None
+    high, low, random = found["high-to-low"], found["low-to-high"], found["random"]
+    mean = random.mean_of_drawn(seed)
+    level = simultaneous(2)
+    return Pruned(
+        high=high.change(level=level),
+        random=mean.change(level=level),
+        above_random=high.minus(mean).change(),
+        above_low=high.minus(low).change(),
+        low=float(low.values[0]),
+        drawn=random.values.tolist(),
+    )
+
+
+def _mlp_median(one: ModelStudy, effects: Effects, wanted: Plan) -> list[MLPMedian]:
+    ablations = [ablation for key, ablation in wanted.layers.items() if key.unit == "mlp"]
+    if not ablations:
+        return []
+    return [MLPMedian(one.name, one.architecture, effects.of(ablations, "MASE").median())]
+
+
 def _headline(
     model: Forecaster,
     suite: Suite,
@@ -334,7 +361,7 @@ def _headline(
     mlps = tuple(sorted(costs, key=lambda component: costs[component])[:2])
     addresses = [mlp.address for mlp in mlps]
     if len(pool) < count or len(mlps) < 2:
-        return Headline(count, len(ranking), addresses, None)
+        return Headline(count, len(ranking), addresses, None, None)
     ablation = Ablation((*remove_ranked(pool, count, "high-to-low"), *mlps))
     second = run(
         model,
@@ -346,4 +373,6 @@ def _headline(
     )
     _require_all(second)
     report = {name: ~mask for name, mask in settings.calibration.items()}
-    return Headline(count, len(ranking), addresses, second.change(ablation, report))
+    effects = Effects(second, suite, [ablation], masks=report, seed=settings.seed)
+    mase, crps = (effects.of([ablation], metric).change() for metric in METRICS)
+    return Headline(count, len(ranking), addresses, mase, crps)

@@ -5,6 +5,7 @@ Figures that differ only in `columns` have identical traces, so that a page can 
 data and two layouts. All changes are drawn in percent.
 """
 
+from tsprune.report.figures.agreement import agreement
 from tsprune.report.figures.compared import heads_at_compared, layers_compared, mlp_sensitivity
 from tsprune.report.figures.forecasts import forecasts
 from tsprune.report.figures.heads import head_maps, heads_at, rank_against_effect
@@ -15,6 +16,7 @@ from tsprune.report.figures.pruning import pruning_curves
 from tsprune.report.figures.stream import forecast_parts, layer_similarity, residual_stream
 
 __all__ = [
+    "agreement",
     "forecast_parts",
     "forecasts",
     "head_maps",

@@ -13,9 +13,12 @@ from tsprune.report.figures.shared import (
     attention_sites,
     changes,
     in_percent,
+    interval_in_words,
+    limits,
     mark_percent,
     metric_views,
     site_name,
+    whiskers,
 )
 from tsprune.report.panels import Grid, View, message, plain
 from tsprune.report.scale import Scale, scale_for
@@ -74,7 +77,7 @@ def _depth_line(
     return go.Scatter(
         x=layers / max(1.0, layers.max()),
         y=scale(change),
-        customdata=np.column_stack([layers, change]),
+        customdata=np.column_stack([layers, change, *limits(part, metric)]),
         name=label,
         legendgroup=label,
         showlegend=show,
@@ -83,7 +86,7 @@ def _depth_line(
         marker={"symbol": f"{symbol}-open" if stack == "encoder" else symbol, "size": 8},
         meta={"view": metric},
         hovertemplate=f"{label}, layer %{{customdata[0]}}<br>{METRICS[metric]} %{{customdata[1]:+.3g}} %"
-        "<extra></extra>",
+        f"{interval_in_words(2)}<extra></extra>",
     )
 
 
@@ -98,8 +101,8 @@ def mlp_sensitivity(study: Study, *, columns: int | None = None) -> go.Figure:
     ]
     if not rows:
         return message("No MLP was ablated.")
-    grid = Grid([""], columns=1, height=34 * len(rows) + 20, legend_rows=2 if columns == 1 else 1)
-    scale = scale_for((in_percent(mlps[metric]) for _, _, mlps in rows for metric in METRICS), threshold=1.0)
+    grid = Grid([""], columns=1, height=44 * len(rows) + 20, legend_rows=2 if columns == 1 else 1)
+    scale = scale_for(changes(mlps for _, _, mlps in rows), threshold=1.0)
     named: set[tuple[str, str]] = set()
     for row, (model, stack, mlps) in enumerate(rows):
         for metric in METRICS:
@@ -109,7 +112,7 @@ def mlp_sensitivity(study: Study, *, columns: int | None = None) -> go.Figure:
             named.add((metric, kind))
             points.hovertemplate = (
                 f"{short(model.name)}, {plain(stack)}.%{{customdata[0]}}.mlp<br>{METRICS[metric]} "
-                "%{customdata[1]:+.3g} %<extra></extra>"
+                f"%{{customdata[1]:+.3g}} %{interval_in_words(2)}<extra></extra>"
             )
             grid.add(0, points)
             grid.add(0, median)
@@ -135,31 +138,33 @@ def _mlp_points(
     mlps: pd.DataFrame, row: int, kind: str, metric: str, scale: Scale
 ) -> tuple[go.Scatter, go.Scatter]:
     change = in_percent(mlps[metric])
+    low, high = limits(mlps, metric)
     finite = change[np.isfinite(change)]
     median = float(np.median(finite)) if finite.size else float("nan")
     points = go.Scatter(
         x=scale(change),
-        y=np.full(len(mlps), row),
-        customdata=np.column_stack([mlps["layer"].to_numpy(dtype=np.float64), change]),
+        # a little apart, in order of layers, or error bars would hide each other
+        y=row + np.linspace(-0.22, 0.22, len(mlps)) if len(mlps) > 1 else np.full(1, float(row)),
+        error_x=whiskers(change, low, high, scale, palette.ARCHITECTURE[kind]),
+        customdata=np.column_stack([mlps["layer"].to_numpy(dtype=np.float64), change, low, high]),
         name=kind,
         legendgroup=kind,
         mode="markers",
         marker={
             "color": palette.ARCHITECTURE[kind],
             "symbol": palette.ARCHITECTURE_SYMBOL[kind],
-            "size": 9,
+            "size": 7,
             "opacity": 0.9,
         },
         meta={"view": metric},
     )
-    high = scale.range()[1]
     words = go.Scatter(
-        x=[float(scale(median)), high],
+        x=[float(scale(median)), scale.range()[1]],
         y=[row, row],
         mode="markers+text",
         marker={
             "symbol": "line-ns",
-            "size": [18, 0],
+            "size": [30, 0],
             "line": {"color": palette.ARCHITECTURE[kind], "width": [3, 0]},
         },
         text=["", f"median {median:+.3g} %"],

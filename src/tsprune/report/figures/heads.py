@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pandas as pd
 import plotly.graph_objects as go
@@ -11,6 +13,7 @@ from tsprune.report.figures.shared import (
     VARIANTS,
     at_site,
     attention_sites,
+    differs,
     in_percent,
     integer_step,
     site_name,
@@ -84,10 +87,22 @@ def _effect_map(heads: pd.DataFrame, scale: Scale) -> go.Heatmap:
         z=scale(matrix.to_numpy()),
         customdata=matrix.to_numpy(),
         coloraxis="coloraxis2",
+        text=_marks(heads, matrix),
+        texttemplate="%{text}",
+        textfont={"size": 13},
         xgap=1,
         ygap=1,
         hovertemplate="layer %{y}, head %{x}<br>CRPS %{customdata:+.3g} %<extra></extra>",
     )
+
+
+def _marks(heads: pd.DataFrame, like: pd.DataFrame) -> np.ndarray:
+    """A dot for each head whose change is none of chance after correction for all heads."""
+    if "crps_p_holm" not in heads:
+        return np.full(like.shape, "")
+    sure = differs(heads["crps_p_holm"], heads["crps_low"], heads["crps_high"])
+    marked = _matrix(heads.assign(marked=sure.astype(float)), "marked").reindex_like(like)
+    return np.where(marked == 1, "•", "")
 
 
 def _colour_axes(grid: Grid, ranks: pd.Series[float], scale: Scale) -> None:
@@ -149,8 +164,15 @@ def _rank_title(model: ModelStudy, site: tuple[str, str], variant: str) -> str:
     row = table.iloc[0]
     return (
         f"{name}<br><span style='font-size:11px'>Spearman correlation {float(row['correlation']):+.2f} "
-        f"(p = {float(row['p_value']):.2g}, {int(row['heads'])} heads)</span>"
+        f"{_certainty(row)}</span>"
     )
+
+
+def _certainty(row: pd.Series[Any]) -> str:
+    if "p_holm" not in row:
+        return f"(p = {float(row['p_value']):.2g}, {int(row['heads'])} heads)"
+    low, high = float(row["low"]), float(row["high"])
+    return f"[{low:+.2f}, {high:+.2f}] (p = {float(row['p_holm']):.2g} by Holm, {int(row['heads'])} heads)"
 
 
 def _head_points(

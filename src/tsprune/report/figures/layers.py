@@ -12,12 +12,17 @@ from tsprune.report.figures.shared import (
     changes,
     in_percent,
     integer_step,
+    interval_in_words,
+    limits,
     mark_percent,
     metric_views,
+    whiskers,
 )
 from tsprune.report.panels import Grid, message, plain
 from tsprune.report.scale import Scale, scale_for
 from tsprune.study.result import Study
+
+OFFSET = {"heads": -0.08, "mlp": 0.0, "both": 0.08}  # layers
 
 
 def layer_curves(study: Study, *, columns: int | None = None) -> go.Figure:
@@ -55,10 +60,14 @@ def _layer_line(
     rows: pd.DataFrame, unit: str, colour: str, metric: str, scale: Scale, show: bool
 ) -> go.Scatter:
     change = in_percent(rows[metric])
+    low, high = limits(rows, metric)
+    distance = rows["spearman_distance"].to_numpy(dtype=np.float64)
     return go.Scatter(
-        x=rows["layer"].to_numpy(),
+        # side by side, or the bars would hide each other
+        x=rows["layer"].to_numpy() + OFFSET[unit],
         y=scale(change),
-        customdata=np.column_stack([change, rows["spearman_distance"].to_numpy(dtype=np.float64)]),
+        error_y=whiskers(change, low, high, scale, colour),
+        customdata=np.column_stack([change, distance, low, high, rows["layer"].to_numpy()]),
         name=palette.UNIT_LABEL[unit],
         legendgroup=unit,
         showlegend=show,
@@ -66,6 +75,7 @@ def _layer_line(
         line={"color": colour, "width": 2},
         marker={"symbol": palette.UNIT_SYMBOL[unit], "size": 8},
         meta={"view": metric},
-        hovertemplate=f"layer %{{x}}, {palette.UNIT_LABEL[unit]}<br>{METRICS[metric]} "
-        "%{customdata[0]:+.3g} %<br>Spearman distance %{customdata[1]:.3g}<extra></extra>",
+        hovertemplate=f"layer %{{customdata[4]}}, {palette.UNIT_LABEL[unit]}<br>{METRICS[metric]} "
+        f"%{{customdata[0]:+.3g}} %{interval_in_words(2)}<br>Spearman distance %{{customdata[1]:.3g}}"
+        "<extra></extra>",
     )

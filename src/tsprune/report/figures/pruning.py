@@ -13,16 +13,27 @@ from tsprune.report.figures.shared import (
     METRICS,
     changes,
     in_percent,
+    interval_in_words,
+    limits,
     mark_percent,
     metric_views,
+    whiskers,
 )
 from tsprune.report.panels import Grid, message, plain
 from tsprune.report.scale import Scale, scale_for
 from tsprune.study.result import ModelStudy, Study
 
+# how far apart the strategies' points stand, in percent removed, or error bars would hide each other
+_STEP = 0.7
 
-def pruning_curves(study: Study, *, columns: int | None = None) -> go.Figure:
-    """Change of CRPS (or MASE) against the share of heads removed, by order of removal."""
+
+def pruning_curves(
+    study: Study,
+    *,
+    columns: int | None = None,
+    strategies: Sequence[str] = ("high-to-low", "low-to-high", "random"),
+) -> go.Figure:
+    """Change of CRPS (or MASE) against the share of heads removed, by strategy, above the random null."""
     models = [model for model in study.models if not model.pruning.empty]
     if not models:
         return message("No model was pruned: none has middle layers.")
@@ -33,10 +44,13 @@ def pruning_curves(study: Study, *, columns: int | None = None) -> go.Figure:
         legend_rows=3 if columns == 1 else 2,
     )
     scale = pruning_scale(models)
+    named: set[tuple[str, str]] = set()
     for panel, model in enumerate(models):
         for metric in METRICS:
-            for trace in _pruning_traces(model.pruning, metric, scale):
-                trace.update(meta={"view": metric}, showlegend=panel == 0)
+            for trace in _pruning_traces(model, metric, scale, strategies):
+                seen = (metric, trace.name) in named
+                trace.update(meta={"view": metric}, showlegend=not seen)
+                named.add((metric, trace.name))
                 grid.add(panel, trace)
         grid.y_scale(panel, scale)
         grid.x(
@@ -58,9 +72,12 @@ def pruning_scale(models: Sequence[ModelStudy]) -> Scale:
     return scale_for([*changes(model.pruning for model in models), *spreads], threshold=1.0)
 
 
-def _pruning_traces(table: pd.DataFrame, metric: str, scale: Scale) -> list[go.Scatter]:
+def _pruning_traces(
+    model: ModelStudy, metric: str, scale: Scale, strategies: Sequence[str]
+) -> list[go.Scatter]:
     """Bands of the random draws below, then one line a strategy, each starting at 0 % removed."""
     traces: list[go.Scatter] = []
+    table = model.pruning
     chance = pruning_spread(table, metric)
     grey = palette.STRATEGY["random"]
     if len(chance) > 1 and chance["draws"].max() > 1:
@@ -68,32 +85,57 @@ def _pruning_traces(table: pd.DataFrame, metric: str, scale: Scale) -> list[go.S
             _band(chance, "low", "high", scale, palette.translucent(grey, 0.18), "random: lowest to highest"),
             _band(chance, "minus", "plus", scale, palette.translucent(grey, 0.30), "random: mean ± 1 sd"),
         ]
-    for strategy, colour in palette.STRATEGY.items():
-        curve = _curve(table, strategy, metric)
+    for place, strategy in enumerate(strategies):
+        colour = palette.STRATEGY[strategy]
+        curve = pruning_curve(model, strategy, metric)
         if len(curve) < 2:
             continue
+        removed = curve.index.to_numpy(dtype=np.float64)
+        aside = np.where(removed > 0, (place - (len(strategies) - 1) / 2) * _STEP, 0)
+        change, low, high = (curve[name].to_numpy() for name in ("change", "low", "high"))
         traces.append(
             go.Scatter(
-                x=curve.index.to_numpy(dtype=np.float64),
-                y=scale(curve.to_numpy()),
-                customdata=curve.to_numpy(),
+                x=removed + aside,
+                y=scale(change),
+                error_y=whiskers(change, low, high, scale, colour),
+                customdata=np.column_stack([change, low, high, removed]),
                 name=palette.STRATEGY_LABEL[strategy],
                 legendgroup=strategy,
                 mode="lines+markers",
                 line={"color": colour, "width": 2, "dash": "dash" if strategy == "random" else "solid"},
                 marker={"symbol": palette.STRATEGY_SYMBOL[strategy], "size": 8},
-                hovertemplate=f"{palette.STRATEGY_LABEL[strategy]}<br>%{{x:g}} % removed<br>"
-                f"{METRICS[metric]} %{{customdata:+.3g}} %<extra></extra>",
+                hovertemplate=f"{palette.STRATEGY_LABEL[strategy]}<br>%{{customdata[3]:g}} % removed<br>"
+                f"{METRICS[metric]} %{{customdata[0]:+.3g}} %{interval_in_words(1)}<extra></extra>",
             )
         )
     return traces
 
 
-def _curve(table: pd.DataFrame, strategy: str, metric: str) -> pd.Series[float]:
-    """Mean change in percent by percent removed, with the unpruned model's 0 in front."""
-    rows = table[table["strategy"] == strategy]
-    means = pd.Series(in_percent(rows[metric]), index=rows["percent"].astype(float)).groupby(level=0).mean()
-    return pd.concat([pd.Series({0.0: 0.0}), means[means.index > 0]])
+def pruning_curve(model: ModelStudy, strategy: str, metric: str) -> pd.DataFrame:
+    """Of one strategy, in percent: change, low, high; index percent removed, with the unpruned's 0 in front.
+
+    Of random draws: their mean, with the interval about all draws there could have been.
+    """
+    start = pd.DataFrame(0.0, index=[0.0], columns=["change", "low", "high"])
+    rows = model.pruning[model.pruning["strategy"] == strategy]
+    low, high = limits(rows, metric)
+    table = pd.DataFrame(
+        {"change": in_percent(rows[metric]), "low": low, "high": high}, index=rows["percent"].astype(float)
+    )
+    if strategy == "random":
+        table = table.groupby(level=0).mean()
+        table[["low", "high"]] = _of_the_mean(model, metric).reindex(table.index)
+    return pd.concat([start, table[table.index > 0].sort_index()])
+
+
+def _of_the_mean(model: ModelStudy, metric: str) -> pd.DataFrame:
+    """low and high of the random draws' mean, in percent; index percent removed."""
+    rows = model.comparisons
+    if rows.empty:
+        return pd.DataFrame(columns=["low", "high"], dtype=float)
+    rows = rows[(rows["versus"] == "unpruned") & (rows["metric"] == METRICS[metric])]
+    columns = {"low": in_percent(rows["low"]), "high": in_percent(rows["high"])}
+    return pd.DataFrame(columns, index=rows["percent"].astype(float))
 
 
 def pruning_spread(table: pd.DataFrame, metric: str) -> pd.DataFrame:

@@ -25,7 +25,42 @@ def in_percent(values: pd.Series[Any]) -> Floats:
 
 
 def changes(tables: Iterable[pd.DataFrame]) -> list[Floats]:
-    return [in_percent(table[metric]) for table in tables for metric in METRICS if metric in table]
+    """Every change of the tables and the limits of its interval, in percent: what an axis must hold."""
+    columns = [f"{metric}_{what}" for metric in ("crps", "mase") for what in ("change", "low", "high")]
+    return [in_percent(table[column]) for table in tables for column in columns if column in table]
+
+
+def limits(rows: pd.DataFrame, metric: str) -> tuple[Floats, Floats]:
+    """(low, high) of the changes' intervals, in percent; NaN where a table has none."""
+    name = metric.removesuffix("_change")
+    nothing = pd.Series(np.full(len(rows), np.nan), index=rows.index)
+    low, high = (in_percent(rows.get(f"{name}_{side}", nothing)) for side in ("low", "high"))
+    return low, high
+
+
+def differs(p_holm: pd.Series[Any], low: pd.Series[Any], high: pd.Series[Any]) -> np.ndarray:
+    """Where a change is a difference: by its interval, and after the correction of its family [rows]."""
+    sure = (p_holm.to_numpy(dtype=float) <= 0.05) & ((low > 0) | (high < 0)).to_numpy()
+    return np.asarray(sure, dtype=np.bool_)
+
+
+def whiskers(change: Floats, low: Floats, high: Floats, scale: Scale, colour: str) -> dict[str, Any]:
+    """Error bars from `low` to `high` around `change` (all in percent) on `scale`."""
+    middle = scale(change)
+    return {
+        "type": "data",
+        "symmetric": False,
+        "array": np.nan_to_num(scale(high) - middle),
+        "arrayminus": np.nan_to_num(middle - scale(low)),
+        "color": palette.translucent(colour, 0.55),
+        "thickness": 1.3,
+        "width": 3,
+    }
+
+
+def interval_in_words(first: int) -> str:
+    """The interval whose limits are columns `first` and `first` + 1 of a trace's customdata."""
+    return f"<br>95 % interval %{{customdata[{first}]:+.3g}} to %{{customdata[{first + 1}]:+.3g}} %"
 
 
 def metric_views() -> list[View]:

@@ -1,0 +1,213 @@
+"""From a sweep to the tables of a study, every change with its interval."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import pandas as pd
+
+from tsprune.data.suite import Suite
+from tsprune.evaluation.correlation import correlation
+from tsprune.evaluation.intervals import Metric, Resampled, holm
+from tsprune.pruning.heads_at import Prefix, Prefixes
+from tsprune.study.effects import METRICS, Effects
+from tsprune.study.experiments import LayerUnit, Plan, PrunedHeads
+from tsprune.sweep.intervals import resampled_changes
+from tsprune.sweep.result import CLEAN, Masks, SweepResult
+
+PRUNING_KEYS = ["percent", "strategy", "seed", "heads_removed", "heads_total"]
+COMPARISONS = ["percent", "metric", "strategy", "versus", "difference", "low", "high", "p_holm"]
+COMPARISONS += ["draws", "beaten"]
+# strategies that are compared with each other, besides each of them with random draws
+PAIRS = (
+    ("high-to-low", "low-to-high"),
+    ("svd-low-to-high", "high-to-low"),
+    ("svd-high-to-low", "high-to-low"),
+)
+
+
+def layers_table(effects: Effects, wanted: Plan) -> pd.DataFrame:
+    """Columns as in `ModelStudy.layers`; the layers of all stacks are one family for each unit."""
+
+    def address(key: LayerUnit) -> str:
+        suffix = {"heads": ".*.head.*", "mlp": ".mlp", "both": ""}[key.unit]
+        return f"{key.stack}.{key.layer}{suffix}"
+
+    keys, ablations = list(wanted.layers), list(wanted.layers.values())
+    names = pd.DataFrame(
+        {"stack": key.stack, "layer": key.layer, "unit": key.unit, "address": address(key)} for key in keys
+    )
+    table = pd.concat([names, effects.columns(ablations)], axis=1)
+    for metric in METRICS:
+        table[f"{metric.lower()}_p_holm"] = np.nan
+        for unit in names["unit"].unique():
+            family = np.flatnonzero(names["unit"] == unit)
+            corrected = effects.corrected([ablations[row] for row in family], metric)
+            table.loc[family, f"{metric.lower()}_p_holm"] = corrected
+    return table
+
+
+def mlps_table(effects: Effects, wanted: Plan) -> pd.DataFrame:
+    """Columns as in `ModelStudy.mlps`."""
+    rows = []
+    for stack in dict.fromkeys(key.stack for key in wanted.layers):
+        mlps = [one for key, one in wanted.layers.items() if key.stack == stack and key.unit == "mlp"]
+        if not mlps:
+            continue
+        row: dict[str, object] = {"stack": stack, "count": len(mlps)}
+        for metric in METRICS:
+            change = effects.of(mlps, metric).median().change()
+            name = metric.lower()
+            row |= {
+                f"{name}_change": change.value,
+                f"{name}_low": change.low,
+                f"{name}_high": change.high,
+            }
+        rows.append(row)
+    return pd.DataFrame(rows)
+
+
+def heads_table(effects: Effects, wanted: Plan, ranking: pd.DataFrame) -> pd.DataFrame:
+    """Columns as in `ModelStudy.heads`; the heads of a model are one family."""
+    ablations = list(wanted.heads.values())
+    found = effects.columns(ablations)
+    for metric in METRICS:
+        found[f"{metric.lower()}_p_holm"] = effects.corrected(ablations, metric)
+    found.insert(0, "address", [head.address for head in wanted.heads])
+    return ranking.drop(columns=["score", "rank"]).merge(found, on="address", validate="one_to_one")
+
+
+def pruning_table(effects: Effects, wanted: Plan) -> pd.DataFrame:
+    """Columns as in `ModelStudy.pruning`."""
+    ablations = list(wanted.pruning.values())
+    names = pd.DataFrame(
+        [
+            [key.percent, key.strategy, key.seed, len(ablation.components), key.total]
+            for key, ablation in wanted.pruning.items()
+        ],
+        columns=PRUNING_KEYS,
+    )
+    return pd.concat([names, effects.columns(ablations)], axis=1)
+
+
+# --- strategies against each other ---------------------------------------------------------------
+
+
+def strategies_at(
+    effects: Effects, wanted: Plan, percent: int, metric: Metric
+) -> dict[str, Resampled]:  # of one column, but for "random", which has one a draw
+    """The changes of every strategy that removes `percent` of the middle layers' heads."""
+    ablations: dict[str, list[PrunedHeads]] = {}
+    for key in wanted.pruning:
+        if key.percent == percent:
+            ablations.setdefault(key.strategy, []).append(key)
+    return {
+        strategy: effects.of([wanted.pruning[key] for key in keys], metric)
+        for strategy, keys in ablations.items()
+    }
+
+
+def comparisons_table(effects: Effects, wanted: Plan, seed: int) -> pd.DataFrame:
+    """Strategies against random draws and against each other; columns as in `ModelStudy.comparisons`.
+
+    The interval of a comparison with random draws is about their mean over all draws there could
+    have been: series, configurations and draws are resampled. Holm's family is one metric's rows.
+    """
+    tables = []
+    for metric in METRICS:
+        rows: list[list[object]] = []
+        p_values: list[float] = []
+        for percent in dict.fromkeys(key.percent for key in wanted.pruning):
+            found = strategies_at(effects, wanted, percent, metric)
+            chance = found.pop("random")
+            mean = chance.mean_of_drawn(seed)
+            draws = len(chance.values)
+            pairs = [("random", "unpruned", mean)]
+            pairs += [(name, "random", one.minus(mean)) for name, one in found.items()]
+            pairs += [(a, b, found[a].minus(found[b])) for a, b in PAIRS if a in found and b in found]
+            for strategy, versus, difference in pairs:
+                change = difference.change()
+                beaten = int((found[strategy].values < chance.values).sum()) if versus == "random" else None
+                # what random pruning costs by itself is no comparison of strategies
+                p_values.append(change.p_value if versus != "unpruned" else float("nan"))
+                numbers = change.value, change.low, change.high, np.nan
+                drawn = draws if "random" in (strategy, versus) else None
+                rows.append([percent, metric, strategy, versus, *numbers, drawn, beaten])
+        table = pd.DataFrame(rows, columns=COMPARISONS)
+        table["p_holm"] = holm(p_values)
+        tables.append(table)
+    both = pd.concat(tables, ignore_index=True)
+    return both.astype({"draws": "Int64", "beaten": "Int64"})
+
+
+# --- heads that must stay ------------------------------------------------------------------------
+
+
+def with_intervals(
+    heads_at: pd.DataFrame,
+    result: SweepResult,
+    suite: Suite,
+    prefixes: Prefixes,
+    *,
+    metric: Metric,
+    calibration: Masks,
+    seed: int,
+) -> pd.DataFrame:
+    """`heads_at_frame`'s table with the interval of score_change: columns score_low and score_high.
+
+    On the windows that the change is measured on: all of them where heads were chosen on the test
+    windows (so the interval does not know that the best was picked), the report windows otherwise.
+    """
+    report = {name: ~mask for name, mask in calibration.items()}
+    table = heads_at.copy()
+    table["score_low"], table["score_high"] = np.nan, np.nan
+    for selection, masks in (("test", None), ("calibration", report)):
+        rows = table.index[table["selection"] == selection]
+        keys = [
+            Prefix(row["stack"], row["layer"], row["attention"], row["order"], row["removed"])
+            for row in table.loc[rows].to_dict("records")
+        ]
+        ablations = [prefixes[key] if key.count else CLEAN for key in keys]
+        if not ablations:
+            continue
+        changes = resampled_changes(result, suite, ablations, metric, masks=masks, seed=seed)
+        table.loc[rows, "score_low"], table.loc[rows, "score_high"] = changes.limits()
+    return table
+
+
+# --- stable rank and effect ----------------------------------------------------------------------
+
+
+def rank_correlation(heads: pd.DataFrame, seed: int = 0) -> pd.DataFrame:
+    """Spearman correlation of both stable ranks with the ablation effect, per attention kind.
+
+    heads : the table of `ModelStudy.heads`; columns of the result as in `ModelStudy`
+
+    Intervals are over heads (bootstrap), p-values from permutations, corrected over the table.
+    """
+    rows = []
+    for (stack, attention), group in heads.groupby(["stack", "attention"], sort=False):
+        for variant, column in (("paper", "stable_rank"), ("effective", "stable_rank_effective")):
+            for metric in METRICS:
+                found = correlation(_floats(group[column]), _floats(group[f"{metric.lower()}_change"]), seed)
+                rows.append(
+                    {
+                        "stack": stack,
+                        "attention": attention,
+                        "variant": variant,
+                        "metric": metric,
+                        "correlation": found.rho,
+                        "low": found.low,
+                        "high": found.high,
+                        "p_value": found.p_value,
+                        "heads": found.count,
+                    }
+                )
+    table = pd.DataFrame(rows)
+    table.insert(len(table.columns) - 1, "p_holm", holm(table["p_value"]))
+    return table
+
+
+def _floats(values: Sequence[float] | pd.Series) -> np.ndarray:
+    return np.asarray(values, dtype=np.float64)
