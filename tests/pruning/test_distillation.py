@@ -91,8 +91,8 @@ def test_a_model_is_at_no_distance_from_itself(teacher: Forecaster) -> None:
     contexts = batch(teacher)
     nothing = float(distance(teacher, teacher, contexts).detach())
     # torch has other attention kernels where gradients are recorded
-    assert 0 <= nothing < 1e-4
-    assert float(distance(smaller(teacher), teacher, contexts).detach()) > 100 * nothing
+    assert abs(nothing) < 1e-4  # a divergence of 0 may be rounded to less
+    assert float(distance(smaller(teacher), teacher, contexts).detach()) > 100 * abs(nothing)
     assert all(parameter.grad is None for parameter in teacher.module.parameters())
 
 

@@ -27,7 +27,8 @@ from tsprune.data import Suite
 from tsprune.errors import TspruneError
 from tsprune.models import Forecast, Forecaster, load
 from tsprune.study.output import results_table
-from tsprune.sweep import CLEAN, Store, estimate, make_plan, run, sweep, unit_ablations
+from tsprune.study.rankings import measured
+from tsprune.sweep import BATCH_SIZE, CLEAN, Store, estimate, make_plan, run, sweep, unit_ablations
 from tsprune.sweep.result import SweepResult
 
 MODELS = ["tiny-chronos-bolt", "tiny-timesfm"]
@@ -363,13 +364,18 @@ def test_a_plan_counts_what_a_run_does(tmp_path: Path) -> None:
 
 def test_a_study_goes_on_where_it_was_stopped(tmp_path: Path) -> None:
     model, suite = Interrupted(tiny("tiny-timesfm")), small_suite()
-    expected = results_table(study([model], suite))
-    calls, model.calls, model.stop_at = model.calls, 0, 30
+    measured(model, suite, batch_size=BATCH_SIZE, seed=0)
+    unstored = model.calls + 2  # the scores' forecasts and the baseline's are not in the store
+    model.calls = 0
+    expected = results_table(study([model], suite, explain=False))
+    calls, model.calls = model.calls, 0
+    per_configuration = (calls - unstored) // 2
+    model.stop_at = unstored + per_configuration + 3
     with pytest.raises(KeyboardInterrupt):
-        study([model], suite, store=tmp_path / "s")
+        study([model], suite, explain=False, store=tmp_path / "s")
     model.calls, model.stop_at = 0, 10**9
-    table = results_table(study([model], suite, store=tmp_path / "s"))
-    per_configuration = (calls - 2) // 2  # the baseline's forecasts are not in the store
-    assert model.calls == calls - (30 - 2) // per_configuration * per_configuration
+    table = results_table(study([model], suite, explain=False, store=tmp_path / "s"))
+    assert per_configuration > 10
+    assert model.calls == calls - per_configuration
     untimed = [column for column in expected.columns if not column.startswith("seconds")]
     assert_frame_equal(table[untimed], expected[untimed], check_exact=True)
