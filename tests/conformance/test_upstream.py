@@ -15,7 +15,7 @@ from tsprune.models import Forecaster, bundled_names
 
 def test_the_bundled_checkpoints_are_there() -> None:
     """Without them the laws below would hold for random weights only."""
-    assert {"timesfm", "chronos-bolt", "toto", "moirai"} <= set(bundled_names())
+    assert {"timesfm", "chronos-bolt", "chronos-t5", "toto", "moirai"} <= set(bundled_names())
 
 
 @pytest.mark.parametrize("beyond", [False, True], ids=["one patch", "autoregressive"])
