@@ -36,7 +36,13 @@ def recorded(model: Forecaster, horizon: int) -> Replay:
 
 
 def horizons(model: Forecaster) -> tuple[int, int]:
-    return output_patch(model) - 3, output_patch(model) + 5
+    """Within one pass of the network, and beyond; tokens come step by step, so that few are like many."""
+    within = output_patch(model) - 3
+    return min(within, 6) if by_tokens(model) else within, output_patch(model) + 5
+
+
+def by_tokens(model: Forecaster) -> bool:
+    return model.anatomy.readout is not None and model.anatomy.readout.tokens
 
 
 def test_recording_leaves_the_forecast_as_it_is(model: Forecaster) -> None:
@@ -51,7 +57,8 @@ def test_recording_leaves_the_forecast_as_it_is(model: Forecaster) -> None:
 def test_replaying_is_computing(model: Forecaster, kind: str, beyond: bool) -> None:
     horizon = horizons(model)[beyond]
     replay = recorded(model, horizon)
-    for component in spread(model.anatomy.components(kind), 12 if beyond else 40):  # type: ignore[arg-type]
+    count = (4 if by_tokens(model) else 12) if beyond else 40
+    for component in spread(model.anatomy.components(kind), count):  # type: ignore[arg-type]
         with ablate(model, component):
             expected = forecast(model, horizon)
         actual = replayed(model, replay, [component], horizon)
@@ -83,7 +90,7 @@ def test_replaying_sets_over_layers_and_stacks(model: Forecaster) -> None:
 def test_replaying_mean_and_resample(model: Forecaster, mode: str, beyond: bool) -> None:
     horizon = horizons(model)[beyond]
     replay = recorded(model, horizon)
-    for component in spread(model.anatomy.components(), 7):
+    for component in spread(model.anatomy.components(), 3 if beyond and by_tokens(model) else 7):
         chosen = model.anatomy.expand([component])
         ablation = Ablation(chosen, mode, seed=3)  # type: ignore[arg-type]
         given = reference(model, full_length(model, 4), components=chosen)
