@@ -139,13 +139,13 @@ def test_overall_is_the_mean_over_percentages_with_the_luck_of_the_draws() -> No
 @pytest.mark.parametrize(
     ("parroting", "seasonality", "diffuse", "whole"),
     [
-        ((-2, -1), (-2, -1), (-2, -1), "holds"),
-        ((-2, -1), (-2, 1), (-2, -1), "open"),
+        ((-2, -1), (-2, -1), (-2, -1), "confirmed"),
+        ((-2, -1), (-2, 1), (-2, -1), "undecided"),
         ((-2, 1), (-2, -1), (1, 2), "refuted"),
-        ((np.nan, np.nan), (-2, -1), (-2, -1), "open"),
+        ((np.nan, np.nan), (-2, -1), (-2, -1), "undecided"),
     ],
 )
-def test_the_mechanism_holds_if_every_claim_does(
+def test_the_mechanism_is_confirmed_if_every_claim_is(
     parroting: tuple, seasonality: tuple, diffuse: tuple, whole: str
 ) -> None:
     limits = {
@@ -168,15 +168,15 @@ def test_the_mechanism_holds_if_every_claim_does(
     assert table["verdict"].tolist()[-1] == whole
     assert table["claim"].tolist() == [*CLAIMS, WHOLE]
     expected = [
-        "open" if low != low or low < 0 < high else "holds" if high < 0 else "refuted"
+        "undecided" if low != low or low < 0 < high else "confirmed" if high < 0 else "refuted"
         for low, high in limits.values()
     ]
     assert table["verdict"].tolist()[:-1] == expected
 
 
-def test_without_random_sets_the_mechanism_is_open() -> None:
+def test_without_random_sets_the_mechanism_is_undecided() -> None:
     table = mechanism_table({"m": HeadEffects(pd.DataFrame(), pd.DataFrame(), {})})
-    assert set(table["verdict"]) == {"open"}
+    assert set(table["verdict"]) == {"undecided"}
 
 
 def test_verdicts() -> None:
@@ -188,7 +188,7 @@ def test_verdicts() -> None:
     ]
     effects = HeadEffects(pd.DataFrame(rows), pd.DataFrame(), {})
     table = verdicts({"m": effects})
-    assert table["verdict"].tolist() == ["holds", "open"]
+    assert table["verdict"].tolist() == ["confirmed", "undecided"]
     flipped = dataclasses.replace(effects, sets=effects.sets.assign(excess_low=0.1, excess_high=0.3))
     assert verdicts({"m": flipped})["verdict"].tolist() == ["refuted", "refuted"]
 

@@ -121,11 +121,11 @@ def make_explanation(
                 "low": -0.2,
                 "high": -0.05,
                 "series": 30,
-                "verdict": "holds",
+                "verdict": "confirmed",
             }
             for c in claims
         ]
-        + [{"model": model, "claim": "all three", "verdict": "holds"}]
+        + [{"model": model, "claim": "all three", "verdict": "confirmed"}]
     )
     rho = {"rho": 0.3, "low": 0.1, "high": 0.5, "p_value": 0.01, "count": len(table)}
     stack, kinds = stacks[-1]
@@ -143,7 +143,9 @@ def make_explanation(
         ),
         attribution=_attribution(rng, stack, kinds, layers, heads),
         effects=_effects(rng),
-        verdicts=pd.DataFrame([{"model": model, "percent": 10, "trait": "parroting", "verdict": "holds"}]),
+        verdicts=pd.DataFrame(
+            [{"model": model, "percent": 10, "trait": "parroting", "verdict": "confirmed"}]
+        ),
         induction_effects=pd.DataFrame([{"target": "followed", "block": np.nan, "repeats": np.nan} | rho]),
         clean=pd.DataFrame(
             [{"trait": t, "excess": 0.123, "low": 0.1, "high": 0.15, "series": 30} for t in EFFECTS[1:]]

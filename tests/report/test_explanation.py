@@ -77,8 +77,8 @@ def test_the_verdict_table_holds_each_claim_of_each_model(found: Explanation) ->
         "all three",
     )
     assert [row[0].text for row in table.rows] == ["bolt-pocket", "timesfm-pocket"]
-    assert table.rows[0][1].text == "holds: -0.100 [-0.200, -0.050], 30 series"
-    assert table.rows[0][4].text == "holds"
+    assert table.rows[0][1].text == "confirmed: -0.100 [-0.200, -0.050], 30 series"
+    assert table.rows[0][4].text == "confirmed"
 
 
 def test_a_study_shows_both_models_in_one_picture_and_each_by_itself() -> None:

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -21,6 +22,7 @@ from tsprune.data.suite import Suite
 from tsprune.errors import TspruneError
 from tsprune.evaluation import Prepared
 from tsprune.evaluation.sampling import PER_CONFIGURATION, by_horizon, sampled
+from tsprune.evaluation.verdicts import Verdict, below, every
 from tsprune.explain.forecast_traits import dominant_period
 from tsprune.explain.intervals import Interval, crossed_interval, mean_interval, series_means
 from tsprune.explain.traits import TRAITS, traits_on
@@ -293,9 +295,9 @@ def verdicts(effects: Mapping[str, HeadEffects]) -> pd.DataFrame:
     effects : model -> `head_effects` of it
 
     Columns: model, percent, trait (parroting, seasonality), sharp, diffuse (mean change of the trait),
-    excess, low, high (of the sharp heads over random ones, 95 %), verdict: `holds` if the trait falls
-    more without the sharp heads than without random ones, interval and all, `refuted` if it falls
-    less, else `open`.
+    excess, low, high (of the sharp heads over random ones, 95 %), verdict on the claim
+    that the trait falls more without the sharp heads than without random ones (see
+    `tsprune.evaluation.verdicts`).
     """
     rows = []
     for model, found in effects.items():
@@ -304,7 +306,7 @@ def verdicts(effects: Mapping[str, HeadEffects]) -> pd.DataFrame:
                 continue
             by = part.set_index("which")
             sharp = by.loc["sharp"]
-            low, high = sharp.get("excess_low", np.nan), sharp.get("excess_high", np.nan)
+            excess = _interval(sharp, "excess", "excess_low", "excess_high")
             rows.append(
                 {
                     "model": model,
@@ -312,10 +314,10 @@ def verdicts(effects: Mapping[str, HeadEffects]) -> pd.DataFrame:
                     "trait": trait,
                     "sharp": sharp["mean"],
                     "diffuse": by.loc["diffuse", "mean"],
-                    "excess": sharp.get("excess", np.nan),
-                    "low": low,
-                    "high": high,
-                    "verdict": _verdict(low, high),
+                    "excess": excess.mean,
+                    "low": excess.low,
+                    "high": excess.high,
+                    "verdict": below(excess, 0.0),
                 }
             )
     return pd.DataFrame(rows)
@@ -336,27 +338,26 @@ def mechanism_table(effects: Mapping[str, HeadEffects]) -> pd.DataFrame:
     effects : model -> `head_effects` of it
 
     Columns: model, claim (`CLAIMS`, `WHOLE`), excess, low, high (over random heads, averaged over all
-    percentages, 95 % over series and draws), series, verdict: `holds` if the excess is below 0, interval
-    and all, `refuted` if above, else `open`. The whole holds if every claim does, and is refuted if any is.
+    percentages, 95 % over series and draws), series, verdict on the claim that the excess is below 0;
+    the whole is confirmed if every claim is, and refuted if any is (see `tsprune.evaluation.verdicts`).
     """
     rows = []
     for model, found in effects.items():
-        verdicts_of = []
+        judged: list[Verdict] = []
         for claim, (which, effect) in CLAIMS.items():
             part = found.overall
             if len(part):
                 part = part[(part["which"] == which) & (part["effect"] == effect)]
-            values = part.iloc[0].to_dict() if len(part) else {}
-            low, high = float(values.get("low", np.nan)), float(values.get("high", np.nan))
-            verdicts_of.append(_verdict(low, high))
-            row = {"model": model, "claim": claim, "excess": float(values.get("excess", np.nan))}
-            row |= {"low": low, "high": high, "series": int(values.get("series", 0))}
-            rows.append(row | {"verdict": verdicts_of[-1]})
-        whole = "refuted" if "refuted" in verdicts_of else "open" if "open" in verdicts_of else "holds"
-        rows.append({"model": model, "claim": WHOLE, "verdict": whole})
+            excess = _interval(part.iloc[0] if len(part) else {}, "excess", "low", "high")
+            judged.append(below(excess, 0.0))
+            row = {"model": model, "claim": claim, "excess": excess.mean, "low": excess.low}
+            rows.append(row | {"high": excess.high, "series": excess.count, "verdict": judged[-1]})
+        rows.append({"model": model, "claim": WHOLE, "verdict": every(judged)})
     return pd.DataFrame(rows)
 
 
-def _verdict(low: float, high: float) -> str:
-    """Of a claim that something is below 0, by its interval; without one it is open."""
-    return "holds" if high < 0 else "refuted" if low > 0 else "open"
+def _interval(row: Mapping[str, Any] | pd.Series, mean: str, low: str, high: str) -> Interval:
+    """The interval in these columns of a row; NaN where the row lacks them."""
+    known = dict(row)
+    middle, least, most = (float(known.get(name, np.nan)) for name in (mean, low, high))
+    return Interval(middle, least, most, int(known.get("series", 0)))

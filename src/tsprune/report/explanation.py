@@ -99,8 +99,9 @@ def compared(explained: Sequence[Explanation]) -> list[Section]:
         "The paper's third mechanism says that sharp heads drive context parroting and seasonality, while "
         "diffuse heads smooth and can go. Each claim is about a difference: the change without those heads "
         "minus the change without as many random heads of the same sublayers, averaged over all shares "
-        "ablated. It holds if the whole interval (over series and random draws) is below 0, is refuted if it "
-        "is above, and else stays open."
+        "ablated. It is confirmed if the whole interval (over series and random draws) is below 0, refuted "
+        "if it is above, and else undecided. Sharp is said here of attention on these windows; the claims at "
+        "the head of a study's report say it of the weights (low stable rank)."
     )
     folded = (
         table("The same by share of heads ablated", pd.concat([one.verdicts for one in explained])),

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 
 from tsprune.report.digest import extreme_layers, pruning_at
-from tsprune.study.result import ModelStudy, Study, Verdict
+from tsprune.study.result import ClaimVerdict, ModelStudy, Study
 
 MISSING = "n/a"
 
@@ -70,7 +70,7 @@ def _claims(study: Study) -> str:
         return "no claim of the paper was tested."
     good, bad = verdicts.count("confirmed"), verdicts.count("refuted")
     text = f"of {count(len(verdicts), 'claim')} tested, {good} confirmed and {bad} refuted"
-    others: tuple[Verdict, ...] = ("undecided", "not applicable")
+    others: tuple[ClaimVerdict, ...] = ("undecided", "not applicable")
     rest = [(verdicts.count(verdict), verdict) for verdict in others]
     return "; ".join([text, *(f"{number} {verdict}" for number, verdict in rest if number)]) + "."
 

@@ -14,10 +14,10 @@ import pandas as pd
 
 from tsprune.anatomy import Architecture
 from tsprune.evaluation.intervals import Change, Resampled, simultaneous
+from tsprune.evaluation.verdicts import above, at_most, below, every
 from tsprune.explain.intervals import Interval
 from tsprune.study.mechanism import Mechanism
 from tsprune.study.result import Claim
-from tsprune.study.verdicts import above, at_most, below, every
 
 HEADLINE_SHARE = 0.28  # of all heads, with two MLPs, for a loss of at most
 HEADLINE_LOSS = 0.06

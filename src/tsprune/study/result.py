@@ -8,10 +8,11 @@ from typing import Literal
 import pandas as pd
 
 from tsprune.anatomy import Architecture
+from tsprune.evaluation.verdicts import Verdict
 from tsprune.explain.examples import Example as Example
 from tsprune.explain.overview import Explanation
 
-Verdict = Literal["confirmed", "refuted", "undecided", "not applicable"]
+ClaimVerdict = Verdict | Literal["not applicable"]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -26,7 +27,7 @@ class Claim:
 
     model: str
     statement: str
-    verdict: Verdict
+    verdict: ClaimVerdict
     evidence: str
     value: float = float("nan")
     low: float = float("nan")

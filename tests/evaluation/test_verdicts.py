@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from tsprune.evaluation.verdicts import above, at_most, below, every
 from tsprune.explain.intervals import Interval
-from tsprune.study.verdicts import above, at_most, below, every
 
 NUMBERS = st.floats(-10, 10)
 

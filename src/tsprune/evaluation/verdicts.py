@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Protocol
+from typing import Literal, Protocol
 
-from tsprune.study.result import Verdict
+Verdict = Literal["confirmed", "refuted", "undecided"]
 
 
 class Limits(Protocol):
