@@ -10,8 +10,6 @@ from numpy.typing import NDArray
 
 from tsprune.data.suite import Configuration, Suite
 from tsprune.evaluation.batching import batches, unforecastable
-from tsprune.evaluation.evaluate import Prepared, prepare
-from tsprune.evaluation.metrics import WindowStatistics
 from tsprune.models.forecaster import Forecaster
 
 PER_CONFIGURATION = 16
@@ -34,39 +32,11 @@ def sampled(suite: Suite, model: Forecaster, per_configuration: int = PER_CONFIG
     return dataclasses.replace(suite, configurations=tuple(kept))
 
 
-def by_horizon(suite: Suite) -> tuple[Suite, list[Prepared]]:
-    """Configurations of equal horizon made one, so that their windows are forecast together.
-
-    Few windows of each of many configurations cost little more than one batch so. Series keep apart; what
-    `prepare` says of each configuration stays true of its windows.
-    """
-    joined, prepared = [], []
-    for horizon in dict.fromkeys(c.horizon for c in suite.configurations):
-        parts = [c for c in suite.configurations if c.horizon == horizon]
-        owners, before = [], 0
-        for part in parts:
-            owners.append(part.series + before)
-            before += int(part.series.max(initial=-1)) + 1
-        one = dataclasses.replace(
-            parts[0],
-            name=f"{horizon} steps",
-            contexts=[context for part in parts for context in part.contexts],
-            targets=np.concatenate([part.targets for part in parts]),
-            series=np.concatenate(owners),
-        )
-        known = [prepare(part) for part in parts]
-        errors = np.concatenate([x.season_errors for x in known])
-        baseline = WindowStatistics.concatenate([x.baseline for x in known])
-        joined.append(one)
-        prepared.append(Prepared(one, errors, baseline))
-    return dataclasses.replace(suite, configurations=tuple(joined)), prepared
-
-
 @dataclasses.dataclass(frozen=True)
-class Batch:
+class Windows:
     """Windows that are run together, longest history first.
 
-    first : number of the batch's first window among all windows of the suite, in order of batches
+    first : number of the first of them among all windows of the suite, in order of batches
     contexts : B histories, cut to the context length
     targets : [B, H], what followed
     series : [B], numbers of the series, unlike ones over all configurations
@@ -79,13 +49,13 @@ class Batch:
     series: NDArray[np.int64]
 
 
-def batched(suite: Suite, model: Forecaster, batch_size: int = BATCH_SIZE) -> Iterator[Batch]:
+def batched(suite: Suite, model: Forecaster, batch_size: int = BATCH_SIZE) -> Iterator[Windows]:
     """The windows of a suite, batch by batch."""
     done, owners = 0, 0
     for configuration in suite.configurations:
         parts = batches(configuration, context_length=model.context_length, batch_size=batch_size)
         for part in parts:
             series = configuration.series[part.rows] + owners
-            yield Batch(configuration, done, part.contexts, configuration.targets[part.rows], series)
+            yield Windows(configuration, done, part.contexts, configuration.targets[part.rows], series)
             done += len(part.rows)
         owners += int(configuration.series.max(initial=-1)) + 1

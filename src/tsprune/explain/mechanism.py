@@ -20,8 +20,8 @@ from tsprune.ablation import Ablation
 from tsprune.anatomy import Component
 from tsprune.data.suite import Suite
 from tsprune.errors import TspruneError
-from tsprune.evaluation import Prepared
-from tsprune.evaluation.sampling import PER_CONFIGURATION, by_horizon, sampled
+from tsprune.evaluation import Prepared, prepare
+from tsprune.evaluation.sampling import PER_CONFIGURATION, sampled
 from tsprune.evaluation.verdicts import Verdict, below, every
 from tsprune.explain.forecast_traits import dominant_period
 from tsprune.explain.intervals import Interval, crossed_interval, mean_interval, series_means
@@ -154,7 +154,8 @@ def head_effects(
     sets = head_sets(ranked, percents=percents, draws=draws, seed=seed)
     if not sets:
         raise TspruneError(f"{model.name}: no head has a sharpness to be ranked by")
-    chosen, prepared = by_horizon(sampled(suite, model, per_configuration))
+    chosen = sampled(suite, model, per_configuration)
+    prepared = [prepare(configuration) for configuration in chosen.configurations]
     alone = {head: Ablation((head,)) for head in ranked} if single else {}
     cells = list(dict.fromkeys([*(Ablation(x.heads) for x in sets), *alone.values()]))
     result = run(
