@@ -24,21 +24,30 @@ def forecasts(model: ModelStudy, *, columns: int | None = None) -> go.Figure:
     if not model.examples:
         return message("No forecast was kept as an example.")
     narrow = columns == 1
-    titles = [
-        f"<b>{wrapped(example.configuration, _TITLE_WIDTH)}</b><br>"
-        f"<span style='font-size:11px'>{wrapped('after: ' + example.ablation, _TITLE_WIDTH)}</span>"
-        for example in model.examples
-    ]
+    titles = [panel_title(x.configuration, f"after: {x.ablation}") for x in model.examples]
     grid = Grid(titles, columns=columns, height=220, legend_rows=3 if narrow else 1)
-    for panel, example in enumerate(model.examples):
+    draw_examples(grid, model.examples)
+    grid.legend()
+    return grid.figure
+
+
+def panel_title(bold: str, small: str) -> str:
+    """Two lines over a panel, no wider than it."""
+    return (
+        f"<b>{wrapped(bold, _TITLE_WIDTH)}</b><br>"
+        f"<span style='font-size:11px'>{wrapped(small, _TITLE_WIDTH)}</span>"
+    )
+
+
+def draw_examples(grid: Grid, examples: Sequence[Example], first: int = 0) -> None:
+    """Each example in a panel of its own, from panel `first` on."""
+    for panel, example in enumerate(examples, start=first):
         for trace in forecast_traces(example):
-            trace.update(showlegend=panel == 0)
+            trace.update(showlegend=panel == first)
             grid.add(panel, trace)
         grid.x(panel, title_text="steps from the start of the forecast")
         if grid.first_in_row(panel):
-            grid.y(panel, title_text="value (the series' own unit)")
-    grid.legend()
-    return grid.figure
+            grid.y(panel, title_text="value (own unit)")
 
 
 def quantile(forecast: NDArray[np.float32], levels: Sequence[float], level: float) -> Floats:

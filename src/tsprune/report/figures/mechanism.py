@@ -10,7 +10,7 @@ import plotly.graph_objects as go
 
 from tsprune.explain.overview import Explanation
 from tsprune.report import palette
-from tsprune.report.figures.shared import Floats
+from tsprune.report.figures.shared import Floats, band, whiskers
 from tsprune.report.panels import Grid, message, plain, wrapped
 from tsprune.report.scale import Scale, scale_for
 
@@ -63,20 +63,9 @@ def _traces(rows: pd.DataFrame, scale: Scale) -> list[go.Scatter]:
     traces = []
     chance = rows[rows["which"] == "random"].sort_values("percent")
     if len(chance):
-        x = _from_zero(chance["percent"])
-        low, high = (scale(_from_zero(chance[name])) for name in ("draw_low", "draw_high"))
-        band = go.Scatter(
-            x=np.concatenate([x, x[::-1]]),
-            y=np.concatenate([high, low[::-1]]),
-            mode="lines",
-            line={"width": 0},
-            fill="toself",
-            fillcolor=palette.translucent(palette.HEAD_SET["random"], 0.28),
-            name="random draws, lowest to highest",
-            legendgroup="band",
-            hoverinfo="skip",
-        )
-        traces.append(band)
+        x, low, high = (_from_zero(chance[name]) for name in ("percent", "draw_low", "draw_high"))
+        colour = palette.translucent(palette.HEAD_SET["random"], 0.28)
+        traces.append(band(x, low, high, scale, colour, "random draws, lowest to highest"))
     for which, colour in palette.HEAD_SET.items():
         part = rows[rows["which"] == which].sort_values("percent")
         if len(part):
@@ -86,19 +75,10 @@ def _traces(rows: pd.DataFrame, scale: Scale) -> list[go.Scatter]:
 
 def _line(part: pd.DataFrame, which: str, colour: str, scale: Scale) -> go.Scatter:
     mean, low, high = (_from_zero(part[name]) for name in ("mean", "low", "high"))
-    middle = scale(mean)
-    bars = {
-        "type": "data",
-        "symmetric": False,
-        "array": scale(high) - middle,
-        "arrayminus": middle - scale(low),
-        "thickness": 1,
-        "width": 3,
-    }
     return go.Scatter(
         x=_from_zero(part["percent"]),
-        y=middle,
-        error_y=None if which == "random" else bars,
+        y=scale(mean),
+        error_y=None if which == "random" else whiskers(mean, low, high, scale, colour),
         customdata=np.column_stack([mean, low, high]),
         name=palette.HEAD_SET_LABEL[which],
         legendgroup=which,

@@ -8,11 +8,8 @@ import plotly.graph_objects as go
 
 from tsprune.explain.portraits import Glance, Portrait
 from tsprune.report import palette
-from tsprune.report.figures.forecasts import forecast_traces
-from tsprune.report.panels import Grid, message, plain, wrapped
-
-_SMALL = "<span style='font-size:11px'>{}</span>"
-_WIDTH = 46
+from tsprune.report.figures.forecasts import draw_examples, panel_title
+from tsprune.report.panels import Grid, message, plain
 
 
 def head_portrait(one: Portrait, profile: pd.DataFrame, *, columns: int | None = None) -> go.Figure:
@@ -22,10 +19,7 @@ def head_portrait(one: Portrait, profile: pd.DataFrame, *, columns: int | None =
     """
     looks = one.glance is not None
     titles = [_window_title(one.glance), _view_title(one.glance), _lag_title()] if one.glance else []
-    titles += [
-        f"<b>{wrapped(x.configuration, _WIDTH)}</b><br>{_SMALL.format(wrapped(x.ablation, _WIDTH))}"
-        for x in one.examples
-    ]
+    titles += [panel_title(x.configuration, x.ablation) for x in one.examples]
     if not titles:
         return message("Nothing is known of this head.")
     grid = Grid(titles, columns=columns or 3, height=200, legend_rows=4 if columns == 1 else 2)
@@ -33,14 +27,7 @@ def head_portrait(one: Portrait, profile: pd.DataFrame, *, columns: int | None =
         _draw_map(grid, one.glance)
         _draw_view(grid, one.glance)
         _draw_lags(grid, one.glance, profile)
-    for number, example in enumerate(one.examples):
-        panel = number + 3 * looks
-        for trace in forecast_traces(example):
-            trace.update(showlegend=number == 0)
-            grid.add(panel, trace)
-        grid.x(panel, title_text="steps from the start of the forecast")
-        if grid.first_in_row(panel):
-            grid.y(panel, title_text="value (own unit)")
+    draw_examples(grid, one.examples, 3 * looks)
     grid.legend()
     return grid.figure
 
@@ -52,15 +39,15 @@ def _top(glance: Glance) -> float:
 
 def _window_title(glance: Glance) -> str:
     top = _top(glance)
-    return f"<b>attention map</b><br>{_SMALL.format(f'full blue: {top:.2f}')}"
+    return panel_title("attention map", f"full blue: {top:.2f}")
 
 
 def _view_title(glance: Glance) -> str:
-    return f"<b>from its last position</b><br>{_SMALL.format(wrapped(glance.configuration, _WIDTH))}"
+    return panel_title("from its last position", glance.configuration)
 
 
 def _lag_title() -> str:
-    return f"<b>lag profile</b><br>{_SMALL.format('mean over all windows')}"
+    return panel_title("lag profile", "mean over all windows")
 
 
 def _draw_map(grid: Grid, glance: Glance) -> None:

@@ -11,6 +11,7 @@ import plotly.graph_objects as go
 from tsprune.report import palette
 from tsprune.report.figures.shared import (
     METRICS,
+    band,
     changes,
     in_percent,
     interval_in_words,
@@ -25,6 +26,9 @@ from tsprune.study.result import ModelStudy, Study
 
 # how far apart the strategies' points stand, in percent removed, or error bars would hide each other
 _STEP = 0.7
+# colour and name of the random draws' bands
+_WIDE = palette.translucent(palette.STRATEGY["random"], 0.18), "random: lowest to highest"
+_NARROW = palette.translucent(palette.STRATEGY["random"], 0.30), "random: mean ± 1 sd"
 
 
 def pruning_curves(
@@ -79,11 +83,11 @@ def _pruning_traces(
     traces: list[go.Scatter] = []
     table = model.pruning
     chance = pruning_spread(table, metric)
-    grey = palette.STRATEGY["random"]
     if len(chance) > 1 and chance["draws"].max() > 1:
+        x = chance.index.to_numpy(dtype=np.float64)
         traces += [
-            _band(chance, "low", "high", scale, palette.translucent(grey, 0.18), "random: lowest to highest"),
-            _band(chance, "minus", "plus", scale, palette.translucent(grey, 0.30), "random: mean ± 1 sd"),
+            band(x, chance["low"].to_numpy(), chance["high"].to_numpy(), scale, *_WIDE),
+            band(x, chance["minus"].to_numpy(), chance["plus"].to_numpy(), scale, *_NARROW),
         ]
     for place, strategy in enumerate(strategies):
         colour = palette.STRATEGY[strategy]
@@ -154,18 +158,3 @@ def pruning_spread(table: pd.DataFrame, metric: str) -> pd.DataFrame:
     )
     start = pd.DataFrame(0.0, index=[0.0], columns=spread.columns)
     return pd.concat([start, spread[spread.index > 0].dropna()])
-
-
-def _band(spread: pd.DataFrame, low: str, high: str, scale: Scale, colour: str, name: str) -> go.Scatter:
-    x = spread.index.to_numpy(dtype=np.float64)
-    return go.Scatter(
-        x=np.concatenate([x, x[::-1]]),
-        y=scale(np.concatenate([spread[high].to_numpy(), spread[low].to_numpy()[::-1]])),
-        mode="lines",
-        line={"width": 0},
-        fill="toself",
-        fillcolor=colour,
-        name=name,
-        legendgroup=name,
-        hoverinfo="skip",
-    )

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+import plotly.graph_objects as go
 from numpy.typing import NDArray
 
 from tsprune.report import palette
@@ -45,7 +46,7 @@ def differs(p_holm: pd.Series[Any], low: pd.Series[Any], high: pd.Series[Any]) -
 
 
 def whiskers(change: Floats, low: Floats, high: Floats, scale: Scale, colour: str) -> dict[str, Any]:
-    """Error bars from `low` to `high` around `change` (all in percent) on `scale`."""
+    """Error bars from `low` to `high` around `change`, none where these are NaN, on `scale`."""
     middle = scale(change)
     return {
         "type": "data",
@@ -56,6 +57,21 @@ def whiskers(change: Floats, low: Floats, high: Floats, scale: Scale, colour: st
         "thickness": 1.3,
         "width": 3,
     }
+
+
+def band(x: Floats, low: Floats, high: Floats, scale: Scale, colour: str, name: str) -> go.Scatter:
+    """The area from `low` to `high` over `x`, below whatever is drawn after it."""
+    return go.Scatter(
+        x=np.concatenate([x, x[::-1]]),
+        y=scale(np.concatenate([high, low[::-1]])),
+        mode="lines",
+        line={"width": 0},
+        fill="toself",
+        fillcolor=colour,
+        name=name,
+        legendgroup=name,
+        hoverinfo="skip",
+    )
 
 
 def interval_in_words(first: int) -> str:
