@@ -65,7 +65,7 @@ def test_a_search_reports_on_the_other_series(run: Runner, tmp_path: Path, model
     _, report = tsprune.data.split(tsprune.data.pocket().only(["us_*/M/short"]))
     scores = compare(before, smaller, report)
     for name, (was, now, change) in scores.evidence().items():
-        assert result.json["measured"][name] == {"before": was, "after": now}
+        assert result.json["measured"][name] == {"before": was, "after": now, "change": change}
         assert f"| {name} | {was:.4g} | {now:.4g} | {change} |" in (tmp_path / "small/README.md").read_text()
     assert sum("ms a forecast" in name for name in result.json["measured"]) == 2
 

@@ -15,6 +15,8 @@ from rich.table import Table
 if TYPE_CHECKING:
     import pandas as pd
 
+    from tsprune.models.forecaster import Evidence
+
 out, err = Console(), Console(stderr=True)
 
 
@@ -69,6 +71,24 @@ def print_frame(frame: pd.DataFrame, title: str, columns: list[str] | None = Non
     for row in rows:
         table.add_row(*row)
     out.print(table)
+
+
+def print_evidence(first: str, evidence: Evidence) -> None:
+    """A line about a checkpoint that was written, then one for each figure before and after."""
+    lines = [first]
+    lines += [
+        f"{name}: {was:.4g} -> {now:.4g}, {''.join(change)}" for name, (was, now, *change) in evidence.items()
+    ]
+    for line in lines:
+        out.print(line, highlight=False, soft_wrap=True, markup=False)
+
+
+def evidence_record(evidence: Evidence) -> dict[str, dict[str, float | str]]:
+    """Figures before and after, for JSON."""
+    return {
+        name: {"before": row[0], "after": row[1], "change": "".join(row[2:])}
+        for name, row in evidence.items()
+    }
 
 
 def print_skipped(skipped: list[tuple[str, str]]) -> None:

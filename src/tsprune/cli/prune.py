@@ -17,7 +17,7 @@ from tsprune.cli.options import (
     open_model,
     open_suite,
 )
-from tsprune.cli.output import out, print_json, progress_bar
+from tsprune.cli.output import evidence_record, print_evidence, print_json, progress_bar
 from tsprune.errors import TspruneError
 
 if TYPE_CHECKING:
@@ -87,18 +87,16 @@ def prune(
     gone = [component.address for component in pruned.origin.components]
     before, after = loaded.parameter_count, pruned.parameter_count
     if as_json:
-        found = {name: {"before": row[0], "after": row[1]} for name, row in evidence.items()}
         sizes = {"before": before, "after": after}
-        print_json({"out": str(output), "removed": gone, "parameters": sizes, "measured": found})
+        print_json(
+            {"out": str(output), "removed": gone, "parameters": sizes, "measured": evidence_record(evidence)}
+        )
         return
-    lines = [
+    print_evidence(
         f"{model}: {before:,} parameters, {after:,} after removing {len(gone)} components "
-        f"({1 - after / before:.1%} fewer). Written to {output}; its README.md is the model card."
-    ]
-    for name, (was, now, *change) in evidence.items():
-        lines.append(f"{name}: {was:.4g} -> {now:.4g}, {''.join(change)}")
-    for line in lines:
-        out.print(line, highlight=False, soft_wrap=True, markup=False)
+        f"({1 - after / before:.1%} fewer). Written to {output}; its README.md is the model card.",
+        evidence,
+    )
 
 
 def _searched(

@@ -18,7 +18,7 @@ from tsprune.cli.options import (
     open_model,
     open_suite,
 )
-from tsprune.cli.output import out, print_json, progress_bar
+from tsprune.cli.output import evidence_record, print_evidence, print_json, progress_bar
 
 if TYPE_CHECKING:
     from tsprune.data.suite import Suite
@@ -89,28 +89,21 @@ def recover(
     account = recovered.origin.recovery
     assert account is not None
     if as_json:
-        found = {
-            name: {"before": row[0], "after": row[1], "change": "".join(row[2:])}
-            for name, row in evidence.items()
-        }
         sizes = {"before": original.parameter_count, "after": recovered.parameter_count}
         print_json(
             {
                 "out": str(output),
                 "parameters": sizes,
                 "recovery": dataclasses.asdict(account),
-                "measured": found,
+                "measured": evidence_record(evidence),
             }
         )
         return
-    lines = [
+    print_evidence(
         f"{small}: {account.steps} steps, the best weights are those of step {account.best_step}. "
-        f"Written to {output}; its README.md is the model card. Against {teacher}:"
-    ]
-    for name, (was, now, *change) in evidence.items():
-        lines.append(f"{name}: {was:.4g} -> {now:.4g}, {''.join(change)}")
-    for line in lines:
-        out.print(line, highlight=False, soft_wrap=True, markup=False)
+        f"Written to {output}; its README.md is the model card. Against {teacher}:",
+        evidence,
+    )
 
 
 def _evidence(

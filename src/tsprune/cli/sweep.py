@@ -34,9 +34,12 @@ from tsprune.cli.output import (
 from tsprune.errors import TspruneError
 
 if TYPE_CHECKING:
+    import pandas as pd
+
     from tsprune.data.suite import Suite
     from tsprune.models.forecaster import Forecaster
     from tsprune.sweep import Estimate
+    from tsprune.sweep.cluster import RayExecutor
 
 
 def sweep(
@@ -104,12 +107,7 @@ def sweep(
         )
         return
     limit = round(memory * 1e9)
-    executor, kind = None, None
-    if ray is not None:
-        from tsprune.sweep.cluster import RayExecutor
-
-        kind = (device or ("cuda" if worker_gpus else "cpu")).partition(":")[0]
-        executor = RayExecutor(ray, kind, cpus=worker_cpus, gpus=worker_gpus)
+    executor, kind = _cluster(ray, device, worker_cpus, worker_gpus)
     suite = open_suite(data, configs)
     # the driver of a cluster forecasts nothing
     loaded = open_model(model, device if ray is None else "cpu", samples)
@@ -138,11 +136,27 @@ def sweep(
                 device=kind,
                 memory=limit,
             )
+    _print_effects(frame, f"{model} on {suite.name}: {units} ablated ({mode})", quiet=quiet, as_json=as_json)
+
+
+def _cluster(
+    address: str | None, device: str | None, cpus: float, gpus: float
+) -> tuple[RayExecutor | None, str | None]:
+    """Who does the work, and on which kind of device; (None, None) for this process."""
+    if address is None:
+        return None, None
+    from tsprune.sweep.cluster import RayExecutor
+
+    kind = (device or ("cuda" if gpus else "cpu")).partition(":")[0]
+    return RayExecutor(address, kind, cpus=cpus, gpus=gpus), kind
+
+
+def _print_effects(frame: pd.DataFrame, title: str, *, quiet: bool, as_json: bool) -> None:
+    """The table, what was left out and what failed; then the exit code is 1."""
     if as_json:
         print_json(records(frame))
     else:
-        shown = ["address", "mase_change", "crps_change", "spearman_distance"]
-        print_frame(frame, f"{model} on {suite.name}: {units} ablated ({mode})", shown)
+        print_frame(frame, title, ["address", "mase_change", "crps_change", "spearman_distance"])
         if not quiet:
             print_skipped(frame.attrs["skipped"])
     if frame.attrs["failed"]:

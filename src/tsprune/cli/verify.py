@@ -21,6 +21,10 @@ from tsprune.cli.output import out, print_frame, print_json, print_skipped, prog
 from tsprune.errors import TspruneError
 
 if TYPE_CHECKING:
+    import pandas as pd
+
+    from tsprune.data.suite import Suite
+    from tsprune.models.forecaster import Forecaster
     from tsprune.verification import RankComparison, ScoreComparison
 
 SHOWN = 10  # heads beyond the tolerance that are listed
@@ -75,21 +79,10 @@ def verify(
         if loaded is None:
             raise TspruneError("seasonal-naive has no heads; leave --against out")
         ranks = compare_stable_ranks(loaded, rank_table, name, tolerance=tolerance)
-    found, skipped = None, []
+    found: ScoreComparison | None = None
+    skipped: list[tuple[str, str]] = []
     if score_table is not None and suite is not None:
-        from tsprune.evaluation import evaluate
-        from tsprune.verification import compare_scores, model_in_table
-
-        which = model_in_table(name or model, score_table["model"].astype(str).unique().tolist())
-        with progress_bar("evaluate") as update:
-            frame = evaluate(
-                "seasonal-naive" if loaded is None else loaded,
-                suite,
-                batch_size=batch_size,
-                progress=lambda _name, done, total: update(done, total),
-            )
-        skipped = frame.attrs["skipped"]
-        found = compare_scores(frame, score_table, which, tolerance=score_tolerance)
+        found, skipped = _compare(loaded, suite, score_table, name or model, score_tolerance, batch_size)
 
     holds = all(part.holds for part in (ranks, found) if part is not None)
     if as_json:
@@ -102,6 +95,29 @@ def verify(
             print_skipped(skipped)
     if not holds:
         raise typer.Exit(1)
+
+
+def _compare(
+    model: Forecaster | None,
+    suite: Suite,
+    published: pd.DataFrame,
+    name: str,
+    tolerance: float,
+    batch_size: int,
+) -> tuple[ScoreComparison, list[tuple[str, str]]]:
+    """Scores (of Seasonal Naive without a model) beside the published ones, and what was left out."""
+    from tsprune.evaluation import evaluate
+    from tsprune.verification import compare_scores, model_in_table
+
+    which = model_in_table(name, published["model"].astype(str).unique().tolist())
+    with progress_bar("evaluate") as update:
+        frame = evaluate(
+            "seasonal-naive" if model is None else model,
+            suite,
+            batch_size=batch_size,
+            progress=lambda _name, done, total: update(done, total),
+        )
+    return compare_scores(frame, published, which, tolerance=tolerance), frame.attrs["skipped"]
 
 
 def _ranks_json(found: RankComparison | None) -> dict[str, object]:

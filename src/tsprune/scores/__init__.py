@@ -5,7 +5,7 @@
 
 from tsprune.scores.agreement import agreement, agreement_table
 from tsprune.scores.catalogue import SCORES, redundant_first, score_named
-from tsprune.scores.ranking import peer_columns, rank, score_table
+from tsprune.scores.ranking import available, peer_columns, rank, score_table
 from tsprune.scores.registry import ORDERS, Order, Score
 from tsprune.scores.screening import screen
 from tsprune.scores.stable_rank import stable_ranks
@@ -17,6 +17,7 @@ __all__ = [
     "Score",
     "agreement",
     "agreement_table",
+    "available",
     "peer_columns",
     "rank",
     "redundant_first",

@@ -105,7 +105,7 @@ def score_table(
     """
     components = _components(model, kinds)
     if by is None:
-        chosen = [s for s in SCORES.values() if set(s.kinds) & set(kinds) and _possible(model, suite, s)]
+        chosen = available(model, suite, kinds)
     else:
         chosen = [_checked(name, *kinds) for name in dict.fromkeys(by)]
     settings = Settings(per_configuration, batch_size, seed, prepared, store, progress)
@@ -115,6 +115,11 @@ def score_table(
     for score in chosen:
         frame[score.name] = [found[score.name].get(c, np.nan) for c in components]
     return frame
+
+
+def available(model: Forecaster, suite: Suite | None, kinds: Sequence[Kind]) -> list[Score]:
+    """The scores that some of these kinds have, on this model and with this suite (or without any)."""
+    return [s for s in SCORES.values() if set(s.kinds) & set(kinds) and _possible(model, suite, s)]
 
 
 def _measured(

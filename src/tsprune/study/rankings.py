@@ -8,7 +8,7 @@ the calibration series is among the scores: it says what could be reached.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterable
+from collections.abc import Collection
 
 import numpy as np
 import pandas as pd
@@ -20,8 +20,8 @@ from tsprune.errors import TspruneError
 from tsprune.evaluation.correlation import correlation
 from tsprune.evaluation.intervals import holm
 from tsprune.evaluation.sampling import sampled
-from tsprune.models.forecaster import Forecaster, SamplingForecaster
-from tsprune.scores import Score, activations, agreement_table, gradients, score_table, weights
+from tsprune.models.forecaster import Forecaster
+from tsprune.scores import Score, activations, agreement_table, available, gradients, score_table, weights
 from tsprune.study.experiments import Plan
 from tsprune.sweep.result import Masks, SweepResult
 
@@ -66,17 +66,12 @@ def measured(model: Forecaster, suite: Suite, *, batch_size: int, seed: int) -> 
     """All scores of a model but the exact effects, which the sweep has anyway."""
     calibration, _ = split(suite, fraction=CALIBRATION_FRACTION, seed=seed)
     few = sampled(calibration, model, PER_CONFIGURATION)
+    windows = few if len(few) else None
     kinds = tuple(kind for kind in KINDS if model.anatomy.components(kind))
+    possible = available(model, windows, kinds)
 
-    def scored(scores: Iterable[Score]) -> pd.DataFrame:
-        names = [
-            score.name
-            for score in scores
-            if set(kinds) & set(score.kinds)
-            and (score.needs == "weights" or len(few))
-            and not (score.needs == "gradient" and isinstance(model, SamplingForecaster))
-        ]
-        windows = few if len(few) else None
+    def scored(scores: Collection[Score]) -> pd.DataFrame:
+        names = [score.name for score in possible if score in scores]
         return score_table(model, windows, names, kinds=kinds, batch_size=batch_size, seed=seed)
 
     table = scored((*weights.FAMILY, *activations.FAMILY))
