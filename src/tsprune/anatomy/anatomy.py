@@ -1,0 +1,162 @@
+"""One model described as a whole, and how its components are found in it."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Literal
+
+from tsprune.anatomy.component import Component, Kind, Selection, as_patterns, matches, no_match
+from tsprune.anatomy.sites import AttentionSite, Block, MLPSite, Readout, Stack
+from tsprune.errors import TspruneError
+
+Architecture = Literal["encoder-decoder", "decoder-only", "encoder-only"]
+
+
+@dataclasses.dataclass(frozen=True)
+class Anatomy:
+    """Stacks in order of execution; a later stack may read the output of an earlier one.
+
+    removed : components of the original model that are no longer there
+    readout : of the last stack; None if nobody has said
+    """
+
+    stacks: tuple[Stack, ...]
+    d_model: int
+    removed: tuple[Component, ...] = ()
+    readout: Readout | None = None
+
+    @property
+    def architecture(self) -> Architecture:
+        """What kind of transformer it is."""
+        if len(self.stacks) > 1:
+            return "encoder-decoder"
+        return "decoder-only" if self.stacks[0].causal else "encoder-only"
+
+    def stack(self, name: str) -> Stack:
+        """The stack of this name; TspruneError if there is none."""
+        for stack in self.stacks:
+            if stack.name == name:
+                return stack
+        raise TspruneError(f"no stack {name!r}; this model has: {', '.join(s.name for s in self.stacks)}")
+
+    def block(self, component: Component) -> Block:
+        """The block that `component` belongs to."""
+        return self.stack(component.stack).blocks[self.block_position(component)]
+
+    def block_position(self, component: Component) -> int:
+        """Where in its stack the block is that `component` belongs to; TspruneError if it is not there."""
+        numbers = self.stack(component.stack).numbers
+        if component.layer in numbers:
+            return numbers.index(component.layer)
+        raise self._absent(component, f"; its {component.stack} has {len(numbers)} layers")
+
+    def site(self, component: Component) -> AttentionSite:
+        """The attention sublayer of a head or attention component; TspruneError if it is not there."""
+        for site in self.block(component).attention:
+            if site.kind == component.attention and component.head in (None, *site.numbers):
+                return site
+        raise self._absent(component)
+
+    def mlp(self, component: Component) -> MLPSite:
+        """The MLP of the block that `component` belongs to; TspruneError if it is not there."""
+        mlp = self.block(component).mlp
+        if mlp is None:
+            raise self._absent(dataclasses.replace(component, attention=None, head=None, mlp=True))
+        return mlp
+
+    def _absent(self, component: Component, detail: str = "") -> TspruneError:
+        if component in self.removed:
+            return TspruneError(f"{component} was already removed from this model")
+        return TspruneError(f"{component} is not part of this model{detail}")
+
+    def sites(self) -> Iterator[tuple[Component, AttentionSite]]:
+        """Every attention sublayer, as a component and its description, in order of execution."""
+        for stack in self.stacks:
+            for layer, block in stack.numbered():
+                for site in block.attention:
+                    yield Component(stack.name, layer, site.kind), site
+
+    @property
+    def whole_layers(self) -> bool:
+        """Whether nothing was removed but whole layers."""
+        return not any(c.layer in self.stack(c.stack).numbers for c in self.removed)
+
+    @property
+    def equal_heads(self) -> int | None:
+        """How many heads every attention sublayer has; None if they differ or a sublayer was removed."""
+        missing = any(
+            c.kind in ("attention", "mlp") and c.layer in self.stack(c.stack).numbers for c in self.removed
+        )
+        blocks = [block for stack in self.stacks for block in stack.blocks]
+        counts = {site.heads for block in blocks for site in block.attention}
+        return counts.pop() if len(counts) == 1 and not missing else None
+
+    def key_stack(self, component: Component) -> Stack:
+        """The stack whose positions are the keys of an attention sublayer (or of a head of it)."""
+        if self.site(component).reads_own_stack:
+            return self.stack(component.stack)
+        names = [stack.name for stack in self.stacks]
+        return self.stacks[names.index(component.stack) - 1]
+
+    def components(self, kind: Kind | None = None) -> tuple[Component, ...]:
+        """Every component (of one kind), in order of execution; heads before their MLP."""
+        return tuple(c for c in self._walk() if kind is None or c.kind == kind)
+
+    def _walk(self) -> Iterator[Component]:
+        for stack in self.stacks:
+            for layer, block in stack.numbered():
+                yield Component(stack.name, layer)
+                for site in block.attention:
+                    yield Component(stack.name, layer, site.kind)
+                    for head in site.numbers:
+                        yield Component(stack.name, layer, site.kind, head)
+                if block.mlp is not None:
+                    yield Component(stack.name, layer, mlp=True)
+
+    def select(self, what: Selection) -> tuple[Component, ...]:
+        """The components that addresses or glob patterns name, in order of execution.
+
+        A pattern is matched part by part, so `*` never crosses a dot: `decoder.*` are the
+        decoder's layers, `decoder.*.cross.head.*` the heads of its cross-attention.
+
+        Raises TspruneError if a pattern matches nothing, or only what was removed from the model.
+        """
+        every = self.components()
+        chosen: set[Component] = set()
+        for item in as_patterns(what):
+            found = [c for c in every if matches(item, c.address)]
+            if not found and any(matches(item, c.address) for c in self.removed):
+                raise TspruneError(f"{item} was already removed from this model")
+            if not found:
+                raise TspruneError(no_match(item, [c.address for c in every]))
+            chosen.update(found)
+        return tuple(c for c in every if c in chosen)
+
+    def expand(self, components: Iterable[Component]) -> tuple[Component, ...]:
+        """Layers replaced by their sublayers; heads of a sublayer that is itself there dropped."""
+        sublayers: dict[Component, None] = {}
+        for component in components:
+            if component.kind == "layer":
+                block = self.block(component)
+                for site in block.attention:
+                    sublayers[dataclasses.replace(component, attention=site.kind)] = None
+                if block.mlp is not None:
+                    sublayers[dataclasses.replace(component, mlp=True)] = None
+            else:
+                sublayers[component] = None
+
+        def covered(head: Component) -> bool:
+            return dataclasses.replace(head, head=None) in sublayers
+
+        return tuple(c for c in sublayers if c.kind != "head" or not covered(c))
+
+    def middle_layers(self, stack: str) -> Sequence[int]:
+        """Numbers of the layers at [L/4, 3L/4) of the L that are there, the paper's middle layers.
+
+        The first and the last are never among them.
+        """
+        numbers = self.stack(stack).numbers
+        count = len(numbers)
+        middle = range(max(1, -(-count // 4)), min(count - 1, -(-3 * count // 4)))
+        return middle if numbers == tuple(range(count)) else tuple(numbers[place] for place in middle)

@@ -1,0 +1,103 @@
+"""Components: what can be ablated, how it is addressed, and how patterns name several.
+
+A pattern is matched part by part, so `*` never crosses a dot.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+import re
+from collections.abc import Iterable, Sequence
+from fnmatch import fnmatchcase
+from typing import Literal
+
+from tsprune.errors import TspruneError
+
+Kind = Literal["head", "mlp", "attention", "layer"]
+KINDS: tuple[Kind, ...] = ("head", "mlp", "attention", "layer")
+
+_ADDRESS = re.compile(
+    r"(?P<stack>[a-z]+)\.(?P<layer>0|[1-9][0-9]*)"
+    r"(?:\.(?:(?P<mlp>mlp)|(?!mlp\b)(?P<attention>[a-z]+)(?:\.head\.(?P<head>0|[1-9][0-9]*))?))?"
+)
+
+
+@dataclasses.dataclass(frozen=True)
+class Component:
+    """A thing that can be ablated, with a stable printable address.
+
+    layer      `decoder.3`              attention sublayers and MLP of one block
+    attention  `decoder.3.cross`        one attention sublayer
+    head       `decoder.3.cross.head.5`
+    mlp        `decoder.3.mlp`
+    """
+
+    stack: str
+    layer: int
+    attention: str | None = None
+    head: int | None = None
+    mlp: bool = False
+
+    @property
+    def kind(self) -> Kind:
+        if self.mlp:
+            return "mlp"
+        if self.head is not None:
+            return "head"
+        return "attention" if self.attention else "layer"
+
+    @property
+    def address(self) -> str:
+        parts = [self.stack, str(self.layer)]
+        if self.mlp:
+            parts.append("mlp")
+        if self.attention:
+            parts.append(self.attention)
+        if self.head is not None:
+            parts += ["head", str(self.head)]
+        return ".".join(parts)
+
+    @classmethod
+    def parse(cls, address: str) -> Component:
+        """The component at `address`; TspruneError if it is not an address."""
+        match = _ADDRESS.fullmatch(address)
+        if match is None:
+            raise TspruneError(f"{address!r} is not an address; one looks like decoder.3.cross.head.5")
+        head = match["head"]
+        return cls(
+            stack=match["stack"],
+            layer=int(match["layer"]),
+            attention=match["attention"],
+            head=None if head is None else int(head),
+            mlp=match["mlp"] is not None,
+        )
+
+    def __str__(self) -> str:
+        return self.address
+
+
+Selection = str | Component | Iterable[str | Component]
+
+
+def as_patterns(what: Selection) -> Sequence[str]:
+    """What was selected, as addresses and patterns."""
+    if isinstance(what, str | Component):
+        what = [what]
+    return [str(item) for item in what]
+
+
+def matches(pattern: str, address: str) -> bool:
+    """Whether a pattern names the component at an address.
+
+    >>> matches("decoder.*.mlp", "decoder.3.mlp"), matches("decoder.*", "decoder.3.mlp")
+    (True, False)
+    """
+    wanted, parts = pattern.split("."), address.split(".")
+    return len(wanted) == len(parts) and all(map(fnmatchcase, parts, wanted))
+
+
+def no_match(pattern: str, addresses: Sequence[str]) -> str:
+    """What to tell somebody whose pattern names none of the components at `addresses`."""
+    near = difflib.get_close_matches(pattern, addresses, n=3) or list(addresses[:3])
+    return f"{pattern!r} matches no component; addresses look like {', '.join(near)}"

@@ -1,0 +1,250 @@
+"""Where things are in an upstream model: the pieces that an Anatomy is made of.
+
+Paths are dotted names below the model's torch module, as `get_submodule` takes them.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Literal
+
+from tsprune.errors import TspruneError
+
+
+@dataclasses.dataclass(frozen=True)
+class Projection:
+    """Which rows of a linear layer's weight [rows, d_model] make q, k or v of each head.
+
+    A fused layer holds `parts` projections one after the other; `part` says which this is. Within
+    a projection rows are head-major (row = head * head_dim + d) or, `interleaved`, head-minor
+    (row = d * heads + head).
+    """
+
+    module: str
+    heads: int
+    head_dim: int
+    part: int = 0
+    interleaved: bool = False
+
+    def rows(self, head: int) -> range:
+        """Rows of the weight's `head`-th head (and of its entries in the bias), in order of d."""
+        start = self.part * self.heads * self.head_dim
+        if self.interleaved:
+            return range(start + head, start + self.heads * self.head_dim, self.heads)
+        return range(start + head * self.head_dim, start + (head + 1) * self.head_dim)
+
+
+@dataclasses.dataclass(frozen=True)
+class Factor:
+    """A parameter that multiplies q or k per dimension whatever the data are (norm, scale)."""
+
+    parameter: str
+    transform: Literal["identity", "softplus"] = "identity"
+
+
+@dataclasses.dataclass(frozen=True)
+class Size:
+    """An attribute that upstream's code reads a size from.
+
+    module : path of the module that has it ("" is the model itself)
+    holds : width is heads * head_dim; layers is the depth of the stack
+    """
+
+    module: str
+    name: str
+    holds: Literal["heads", "key_heads", "heads_per_key_head", "width", "layers"]
+
+
+@dataclasses.dataclass(frozen=True)
+class PerHead:
+    """A parameter, beside the projections, with one entry per head along dimension `dim`."""
+
+    parameter: str
+    dim: int
+
+
+@dataclasses.dataclass(frozen=True)
+class AttentionSite:
+    """One attention sublayer. The input of `output` is [..., heads * head_dim], head-major.
+
+    kind : self, cross, time, group or variate
+    module : path of the attention module
+    output : path of the output projection
+    query, key, value : where each head's projections are; with grouped queries key and value have
+        fewer heads than the site, each serving `heads // key.heads` neighbouring query heads
+    factors : per-dimension factors on q . k
+    swapped : the projections see [T, B, features] instead of [B, T, features]
+    others : paths of modules beside `module` that serve this sublayer only (its norms); each returns
+        something of the shape of its input
+    norm : which of `others` stands between the output projection and the residual stream, if one does
+    sizes, per_head : what else depends on the number of heads
+    kept : numbers of the heads that are there, ascending; None: all of 0..heads-1
+    """
+
+    kind: str
+    module: str
+    output: str
+    heads: int
+    head_dim: int
+    query: Projection
+    key: Projection
+    value: Projection
+    factors: tuple[Factor, ...] = ()
+    swapped: bool = False
+    others: tuple[str, ...] = ()
+    norm: str | None = None
+    sizes: tuple[Size, ...] = ()
+    per_head: tuple[PerHead, ...] = ()
+    kept: tuple[int, ...] | None = None
+
+    @property
+    def over_time(self) -> bool:
+        """Whether queries and keys are positions in time (else they are other series)."""
+        return self.kind not in ("group", "variate")
+
+    @property
+    def reads_own_stack(self) -> bool:
+        """Whether the keys are the positions that the queries are at (cross-attention: not)."""
+        return self.kind != "cross"
+
+    @property
+    def numbers(self) -> tuple[int, ...]:
+        """Numbers, as in addresses, of the heads that are there, in the order of the weights."""
+        return tuple(range(self.heads)) if self.kept is None else self.kept
+
+    def position(self, head: int) -> int:
+        """Which of the heads in the weights has the number `head`; TspruneError if none has."""
+        if head not in self.numbers:
+            raise TspruneError(f"{self.module} has no head {head}")
+        return self.numbers.index(head)
+
+    def columns(self, head: int) -> slice:
+        """Columns of the output projection's weight that belong to the head with number `head`."""
+        start = self.position(head) * self.head_dim
+        return slice(start, start + self.head_dim)
+
+    def key_head(self, head: int) -> int:
+        """Position in the weights of the key/value head that serves the query head `head`."""
+        return self.position(head) * self.key.heads // self.heads
+
+
+@dataclasses.dataclass(frozen=True)
+class MLPSite:
+    """One MLP; `output` is the module whose output is the MLP's (before any norm that follows).
+
+    others : paths of modules beside `output` that serve this MLP only; each takes and returns one tensor
+    norm : which of `others` stands between the MLP and the residual stream, if one does
+    """
+
+    output: str
+    others: tuple[str, ...] = ()
+    norm: str | None = None
+
+
+@dataclasses.dataclass(frozen=True)
+class Block:
+    """One layer of a stack: its attention sublayers in order of execution, then its MLP.
+
+    mlp : None if it was removed
+    number : as in addresses, if it is not the block's position in its stack
+    """
+
+    module: str
+    attention: tuple[AttentionSite, ...]
+    mlp: MLPSite | None
+    number: int | None = None
+
+
+@dataclasses.dataclass(frozen=True)
+class SharedBias:
+    """A table of position biases [buckets, heads] that all sublayers of one kind of a stack use.
+
+    kind : of the sublayers; the first of them owns the table
+    module : path of the table, an embedding
+    numbers : of its heads, as in addresses
+    """
+
+    kind: str
+    module: str
+    numbers: tuple[int, ...]
+
+
+@dataclasses.dataclass(frozen=True)
+class TimeAxis:
+    """Where the positions of a stack lie in time, in the sequence that `teacher_forced` runs.
+
+    A position's time is the last step it stands for, in steps after the end of what the first stack
+    is given as context: 0 is the last step there, earlier ones are negative.
+
+    span : time steps a position stands for
+    marks : positions after those of the context that stand for no time (end of sequence, register)
+    future : positions after these that stand for the steps to forecast
+    from_end : False if the first position is at time 0 and the others follow it (a decoder's: each is
+        at the last step it has been given)
+    """
+
+    span: int
+    marks: int = 0
+    future: int = 0
+    from_end: bool = True
+
+    def times(self, positions: int) -> tuple[float, ...]:
+        """Time of each of `positions` positions, NaN for marks; padding in front has times as well."""
+        if not self.from_end:
+            return tuple(float(index * self.span) for index in range(positions))
+        past = positions - self.marks - self.future
+        before = (float((index - past + 1) * self.span) for index in range(past))
+        after = (float((index + 1) * self.span) for index in range(self.future))
+        return (*before, *(float("nan") for _ in range(self.marks)), *after)
+
+
+@dataclasses.dataclass(frozen=True)
+class Stack:
+    """Blocks that run one after the other; `module` wraps them all (None if nothing does).
+
+    name : encoder or decoder in encoder-decoder models, else stack
+    time : where its positions lie in time; None if nobody has said
+    causal : whether attention over time sees no later position
+    sizes : attributes that hold the number of blocks
+    """
+
+    name: str
+    blocks: tuple[Block, ...]
+    module: str | None = None
+    time: TimeAxis | None = None
+    causal: bool = False
+    sizes: tuple[Size, ...] = ()
+    bias: SharedBias | None = None
+
+    @property
+    def numbers(self) -> tuple[int, ...]:
+        """Layer numbers, as in addresses, of the blocks that are there."""
+        return tuple(i if block.number is None else block.number for i, block in enumerate(self.blocks))
+
+    def numbered(self) -> tuple[tuple[int, Block], ...]:
+        """(layer number, block) in order of execution."""
+        return tuple(zip(self.numbers, self.blocks, strict=True))
+
+
+@dataclasses.dataclass(frozen=True)
+class Readout:
+    """How the last stack's residual stream becomes the network's output, in `teacher_forced`.
+
+    modules : paths of the modules it goes through, one after the other; an output that is wider than
+        what the next module takes is cut into pieces of that width (one a time step)
+    norm : path of the norm before them, if there is one
+    position : which position of the sequence is read (from the end)
+    scale : factor on the output of the norm
+    tokens : whether the output is the logits of a vocabulary, not values
+    patch : patch size that the last module takes beside its input, if it serves several
+    others : paths of modules that read the same stream beside `modules`, at the same positions, for
+        parts of the forecast that are not in `teacher_forced`
+    """
+
+    modules: tuple[str, ...]
+    norm: str | None = None
+    position: int = -1
+    scale: float = 1.0
+    tokens: bool = False
+    patch: int | None = None
+    others: tuple[str, ...] = ()
