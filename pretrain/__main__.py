@@ -21,6 +21,7 @@ RECIPES = {
     "chronos-bolt": ("pretrain.families.chronos_bolt", "ChronosBoltObjective", Schedule(6_500, 256, 2e-3)),
     "toto": ("pretrain.families.toto", "TotoObjective", Schedule(2_000, 64, 2e-3)),
     "moirai": ("pretrain.families.moirai", "MoiraiObjective", Schedule(2_000, 64, 2e-3)),
+    "chronos-t5-coarse": ("pretrain.families.chronos_t5", "CoarseObjective", T5_SCHEDULE),
     "chronos-t5": ("pretrain.families.chronos_t5", "ChronosT5Objective", T5_SCHEDULE),
 }
 
@@ -31,6 +32,7 @@ def main(
     steps: Annotated[int | None, typer.Option(help="Optimisation steps, if not the recipe's.")] = None,
     batch_size: Annotated[int | None, typer.Option(help="Windows per step.")] = None,
     seed: Annotated[int, typer.Option(help="Seed of data and weights.")] = 0,
+    start: Annotated[Path | None, typer.Option(help="`before_decay.pt` of a run to begin from.")] = None,
     threads: Annotated[int, typer.Option(help="CPU threads.")] = 2,
 ) -> None:
     """Train one bundled checkpoint on synthetic series."""
@@ -42,7 +44,7 @@ def main(
     schedule = dataclasses.replace(
         schedule, steps=steps or schedule.steps, batch_size=batch_size or schedule.batch_size
     )
-    train(objective, schedule, out, seed=seed, say=lambda line: print(line, flush=True))
+    train(objective, schedule, out, seed=seed, start=start, say=lambda line: print(line, flush=True))
 
 
 if __name__ == "__main__":

@@ -40,6 +40,10 @@ class Objective(Protocol):
         """Loss of a batch of windows [B, window_length]."""
         ...
 
+    def adopt(self, weights: dict[str, Tensor]) -> dict[str, Tensor]:
+        """Weights of an earlier run in the shapes of this one: the same, unless a family says more."""
+        return weights
+
     def export(self, model: nn.Module, directory: Path) -> None:
         """Writes the checkpoint in the upstream format."""
         ...
@@ -132,9 +136,13 @@ def train(
     directory: Path,
     *,
     seed: int,
+    start: Path | None = None,
     say: Callable[[str], None] = print,
 ) -> nn.Module:
     """Trains to `schedule.steps`, resuming from `directory/state.pt` if it is there.
+
+    A run that begins takes its weights from `start`, the `state.pt` or `before_decay.pt` of an
+    earlier one, if it is given; its optimisers and its data begin anew.
 
     Writes `state.pt`, `before_decay.pt` (to extend the run from) and `loss.jsonl`; the exported
     checkpoint goes to `directory/checkpoint`.
@@ -144,7 +152,11 @@ def train(
     model = objective.build()
     optims = optimizers(model, schedule)
     state_file, stable_file = directory / "state.pt", directory / "before_decay.pt"
-    step = _restore(state_file, model, optims) if state_file.exists() else 0
+    step = 0
+    if state_file.exists():
+        step = _restore(state_file, model, optims)
+    elif start is not None:
+        model.load_state_dict(objective.adopt(torch.load(start, weights_only=True)["model"]))
 
     def save(path: Path) -> None:
         saved = [optimizer.state_dict() for optimizer in optims]

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from transformers import T5Config
 
 from pretrain.families.t5 import narrow_outputs, t5_config
-from pretrain.loop import Losses
+from pretrain.loop import Losses, Objective
 from tsprune.data.training import CLIP, Windows
 
 EARLY, LATE = np.array([0.35, 0.35, 0.2, 0.1]), np.array([0.1, 0.15, 0.2, 0.55])
@@ -87,7 +87,7 @@ def _hidden_patches(count: int, patches: int, rng: np.random.Generator) -> np.nd
     return np.where(kind < 0.35, scattered, np.where(kind < 0.65, run, False))
 
 
-class ChronosBoltObjective:
+class ChronosBoltObjective(Objective):
     def __init__(self, size: Size | None = None) -> None:
         self.size = size or Size()
         self.window_length = self.size.context + self.size.horizon

@@ -11,6 +11,8 @@ level far from zero is met as well. What lets few windows teach a model of singl
 3. Attention starts as a mixture of looking at neighbours, at what is near and at what looks alike,
    and copies what it finds ("mimetic initialisation", Trockman and Kolter 2023, arXiv 2305.09828).
 4. The encoder rebuilds hidden values, with a weight that falls to zero.
+5. From coarse to fine: bins of a first run are split for a second one (`refine`), which has upstream's
+   vocabulary and meets levels far above the variation around them, where a coarse bin swallows all.
 """
 
 from __future__ import annotations
@@ -28,14 +30,22 @@ from transformers import T5Config, T5ForConditionalGeneration
 from transformers.models.t5.modeling_t5 import T5Attention
 
 from pretrain.families.t5 import OUTPUT_SCALE, narrow_outputs, t5_config
-from pretrain.loop import Losses
+from pretrain.loop import Losses, Objective
 from tsprune.data.training import Windows
+
+# how often a window is left around zero, shifted a few deviations, put on zero, lifted far above it
+COARSE_LEVELS, LEVELS = (0.4, 0.6, 0.0, 0.0), (0.2, 0.3, 0.2, 0.3)
+FAR = 3.0, 60.0  # levels far above zero, in standard deviations of the window
+UPWARDS = 0.85  # of those; as in most data of the world
 
 # pieces a window is cut into, and the share of a piece that is its horizon
 CUTS = ((5, 1 / 16), (3, 3 / 16), (2, 1 / 4), (1, 1 / 4))
 # (progress until which it holds, how often each of `CUTS`)
-STAGES = ((0.1, (1.0, 0.0, 0.0, 0.0)), (0.35, (0.2, 0.5, 0.3, 0.0)), (1.0, (0.1, 0.25, 0.3, 0.35)))
+FIRST_STAGES = ((0.1, (1.0, 0.0, 0.0, 0.0)), (0.35, (0.2, 0.5, 0.3, 0.0)), (1.0, (0.1, 0.25, 0.3, 0.35)))
+STAGES = ((1.0, (0.05, 0.25, 0.3, 0.4)),)
 
+SPECIAL_TOKENS = 3  # before the first bin: padding, end, and one that upstream leaves unused
+TOP_K = 200  # a sampled value is one of so many bins; wider than upstream's 50, still without far tails
 PERIODS = 0.15, 20.0  # of the Fourier features, in units of the scaled values
 SPECIAL_SCALE = 0.02  # of the embeddings of padding and end: what attention writes there is not drowned
 COPY, MATCH = 0.5, 0.1  # how much output projections start as values' transposes, queries as keys
@@ -49,7 +59,7 @@ NEIGHBOUR, DECAY = (
 class Size:
     """How large the model is and how long its training windows are; the defaults are bundled.
 
-    tokens : size of the vocabulary (upstream: 4096)
+    tokens : size of the vocabulary, as upstream's
     context, horizon : of the model, together the length of a window
     buckets, distance : of the relative position bias (upstream: 32, 128), enough to tell the
         neighbours of a day or a week ago apart
@@ -60,7 +70,7 @@ class Size:
     layers: int = 6
     heads: int = 4
     hidden: int = 512
-    tokens: int = 1024
+    tokens: int = 4096
     context: int = 192
     horizon: int = 64
     buckets: int = 512
@@ -83,7 +93,7 @@ def config(size: Size) -> T5Config:
         "prediction_length": size.horizon,
         "num_samples": 20,
         "temperature": 1.0,
-        "top_k": 50,
+        "top_k": TOP_K,
         "top_p": 1.0,
     }
     return t5_config(
@@ -97,12 +107,25 @@ def config(size: Size) -> T5Config:
     )
 
 
-class ChronosT5Objective:
+class ChronosT5Objective(Objective):
+    """The run whose checkpoint is bundled; it starts from the bins and weights of `CoarseObjective`.
+
+    levels : how often each way of placing a window relative to zero (see `LEVELS`)
+    stages : (progress until which it holds, how often each of `CUTS`)
+    """
+
+    levels: tuple[float, ...] = LEVELS
+    stages: tuple[tuple[float, tuple[float, ...]], ...] = STAGES
+
     def __init__(self, size: Size | None = None) -> None:
-        self.size = size or Size()
+        self.size = size or self.default_size()
         self.window_length = self.size.context + self.size.horizon
         self.series_length = self.size.series_length
         self.tokenizers = {horizon: self._tokenizer(horizon) for _, horizon in map(self._cut, CUTS)}
+
+    @staticmethod
+    def default_size() -> Size:
+        return Size()
 
     def build(self) -> nn.Module:
         model = T5ForConditionalGeneration(config(self.size))
@@ -126,15 +149,13 @@ class ChronosT5Objective:
     def loss(self, model: nn.Module, windows: Windows, step: int, progress: float) -> Losses:
         assert isinstance(model, T5ForConditionalGeneration)
         rng = np.random.default_rng([step, 17])
-        often = next(often for until, often in STAGES if progress <= until)
+        often = next(often for until, often in self.stages if progress <= until)
         length, horizon = self._cut(CUTS[rng.choice(len(CUTS), p=often)])
-        x = pieces(windows, length)
-        level = rng.choice([0.0, 1.0], (len(x), 1), p=[0.4, 0.6]) * rng.normal(0, 3, (len(x), 1))
-        values = torch.from_numpy(x + level.astype(np.float32))
+        values = torch.from_numpy(placed(pieces(windows, length), self.levels, rng))
         context, future = values[:, :-horizon], values[:, -horizon:]
         length -= horizon
-        short = rng.random(len(x)) < 0.35
-        cut = np.where(short, rng.integers(0, length * 3 // 4, len(x)), 0)
+        short = rng.random(len(values)) < 0.35
+        cut = np.where(short, rng.integers(0, length * 3 // 4, len(values)), 0)
         context = context.masked_fill(torch.from_numpy(np.arange(length)[None] < cut[:, None]), torch.nan)
 
         tokenizer = self.tokenizers[horizon]
@@ -151,9 +172,57 @@ class ChronosT5Objective:
         rebuilt = nn.functional.cross_entropy(model.lm_head(encoded).float(), tokens[hidden])
         return Losses(forecast + 0.5 * (1 - progress) * rebuilt, forecast)
 
+    def adopt(self, weights: dict[str, Tensor]) -> dict[str, Tensor]:
+        """Weights of another run with its embeddings at this vocabulary's bins."""
+        ours = self._tokenizer(self.size.horizon).centers
+        refined = dict(weights)
+        for name in ("shared.weight", "encoder.embed_tokens.weight", "decoder.embed_tokens.weight"):
+            refined[name] = refine(weights[name], ours)
+        refined["lm_head.weight"] = refined["shared.weight"]
+        return refined
+
     def export(self, model: nn.Module, directory: Path) -> None:
         assert isinstance(model, T5ForConditionalGeneration)
         model.save_pretrained(directory)
+
+
+class CoarseObjective(ChronosT5Objective):
+    """The run before: from nothing, with wide bins, short pieces first."""
+
+    levels = COARSE_LEVELS
+    stages = FIRST_STAGES
+
+    @staticmethod
+    def default_size() -> Size:
+        return Size(tokens=1024)
+
+
+def placed(windows: Windows, often: tuple[float, ...], rng: np.random.Generator) -> Windows:
+    """Standardised windows [B, T], each placed relative to zero in one of the ways of `LEVELS`."""
+    count = len(windows)
+    way = rng.choice(len(often), count, p=often)
+    near = rng.normal(0, 3, count)
+    far = np.exp(rng.uniform(math.log(FAR[0]), math.log(FAR[1]), count)) * np.where(
+        rng.random(count) < UPWARDS, 1, -1
+    )
+    level = np.choose(way, [np.zeros(count), near, -windows.min(axis=1), far])
+    return np.asarray(windows + level[:, None], dtype=np.float32)
+
+
+def refine(embedding: Tensor, centers: Tensor) -> Tensor:
+    """Embeddings [tokens, width] of coarse bins, interpolated at finer bins' centres [values].
+
+    Both vocabularies span the same values and have the same special tokens before them.
+    """
+    special = SPECIAL_TOKENS
+    coarse = embedding[special:]
+    position = torch.linspace(0, len(coarse) - 1, len(coarse), dtype=torch.float64)
+    span = (centers[-1] - centers[0]).item()
+    wanted = (centers.double() - centers[0]) / span * position[-1]
+    below = wanted.floor().long().clamp(max=len(coarse) - 2)
+    share = (wanted - below)[:, None].to(embedding.dtype)
+    values = torch.lerp(coarse[below], coarse[below + 1], share)
+    return torch.cat([embedding[:special], values])
 
 
 def hidden_values(shape: tuple[int, ...], rng: np.random.Generator) -> NDArray[np.bool_]:

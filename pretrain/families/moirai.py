@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from uni2ts.model.moirai import MoiraiModule
 from uni2ts.model.moirai.module import decode_distr_output
 
-from pretrain.loop import Losses
+from pretrain.loop import Losses, Objective
 from tsprune.data.training import CLIP, Windows
 from tsprune.models.checkpoints import MAX_CONTEXT
 
@@ -82,7 +82,7 @@ def masks(count: int, size: Size, rng: np.random.Generator) -> tuple[NDArray[np.
     return (end | scattered) & ~first, cut
 
 
-class MoiraiObjective:
+class MoiraiObjective(Objective):
     def __init__(self, size: Size | None = None) -> None:
         self.size = size or Size()
         self.window_length = self.size.context + self.size.future

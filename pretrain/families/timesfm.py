@@ -14,7 +14,7 @@ from timesfm.timesfm_2p5 import timesfm_2p5_torch as upstream
 from timesfm.timesfm_2p5.timesfm_2p5_base import TimesFM_2p5_200M_Definition
 from torch import Tensor, nn
 
-from pretrain.loop import Losses
+from pretrain.loop import Losses, Objective
 from tsprune.data.training import CLIP, Windows
 
 PATCH, OUTPUT = 32, 128  # TimesFM 2.5's own, which its decoding relies on
@@ -66,7 +66,7 @@ def running_statistics(patches: Tensor, masks: Tensor) -> tuple[Tensor, Tensor]:
     return mean.float(), (square - mean**2).clamp_min(0).sqrt().float()
 
 
-class TimesFMObjective:
+class TimesFMObjective(Objective):
     def __init__(self, size: Size | None = None) -> None:
         self.size = size or Size()
         self.window_length = self.size.context + OUTPUT

@@ -18,7 +18,7 @@ from torch import nn
 from toto.model.losses import CombinedLoss
 from toto.model.toto import Toto
 
-from pretrain.loop import Losses
+from pretrain.loop import Losses, Objective
 from tsprune.data.training import CLIP, Windows
 from tsprune.models.checkpoints import MAX_CONTEXT
 
@@ -64,7 +64,7 @@ def config(size: Size) -> dict[str, Any]:
     }
 
 
-class TotoObjective:
+class TotoObjective(Objective):
     def __init__(self, size: Size | None = None) -> None:
         self.size = size or Size()
         self.window_length = self.size.context + self.size.patch

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from pathlib import Path
 
@@ -130,6 +131,16 @@ def test_a_resumed_run_is_an_uninterrupted_one(family: str, stops: tuple[int, ..
         (tmp_path / run / "checkpoint" / "model.safetensors").read_bytes() for run in ("whole", "parts")
     ]
     assert exported[0] == exported[1]
+
+
+def test_a_run_that_begins_from_another_begins_with_its_weights(family: str, tmp_path: Path) -> None:
+    run(family, tmp_path / "first")
+    first = tmp_path / "first" / "state.pt"
+    still = dataclasses.replace(SCHEDULE, learning_rate=0.0)
+    train(OBJECTIVES[family](), still, tmp_path / "then", seed=4, start=first, say=lambda line: None)
+    before, after = weights(tmp_path / "first"), weights(tmp_path / "then")
+    for name, tensor in after.items():
+        torch.testing.assert_close(tensor, before[name], rtol=1e-5, atol=1e-6)
 
 
 def test_training_changes_every_weight_and_depends_on_the_seed(family: str, tmp_path: Path) -> None:
