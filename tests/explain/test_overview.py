@@ -28,7 +28,7 @@ def test_tables_agree_with_what_makes_them() -> None:
     assert set(found.verdicts["trait"]) == {"parroting", "seasonality"}
     assert len(found.tables()) == 16
     assert found.mechanism["claim"].tolist()[-1] == "all three"
-    assert set(found.agreement["measure"]) >= {"stable_rank", "sharpness", "size"}
+    assert set(found.correlations["measure"]) >= {"stable_rank", "sharpness", "size"}
     assert {r for one in found.portraits for r in one.reasons} >= {"the sharpest", "the most diffuse"}
     assert (found.windows, found.draws, found.samples) == (4, 5, None)
 

@@ -151,7 +151,7 @@ def make_explanation(
             [{"trait": t, "excess": 0.123, "low": 0.1, "high": 0.15, "series": 30} for t in EFFECTS[1:]]
         ),
         mechanism=mechanism,
-        agreement=pd.DataFrame([{"measure": "size", "outcome": "mase"} | rho]),
+        correlations=pd.DataFrame([{"measure": "size", "outcome": "mase"} | rho]),
         portraits=tuple(
             _portrait(rng, a, r) for a, r in zip(chosen, ("the sharpest", "the most diffuse"), strict=True)
         ),

@@ -39,7 +39,7 @@ def bare(found: Explanation) -> Explanation:
             "induction_effects",
             "clean",
             "mechanism",
-            "agreement",
+            "correlations",
         ),
         nothing,
     )

@@ -206,6 +206,7 @@ class Stack:
     time : where its positions lie in time; None if nobody has said
     causal : whether attention over time sees no later position
     sizes : attributes that hold the number of blocks
+    norm : path of the norm through which a later stack reads its stream, if there is one
     """
 
     name: str
@@ -215,6 +216,7 @@ class Stack:
     causal: bool = False
     sizes: tuple[Size, ...] = ()
     bias: SharedBias | None = None
+    norm: str | None = None
 
     @property
     def numbers(self) -> tuple[int, ...]:

@@ -1,11 +1,11 @@
 """Why a component matters: what it attends to, what it writes, and what forecasts lack without it."""
 
-from tsprune.explain.agreement import agreement
 from tsprune.explain.attention_maps import AttentionStatistics, attention
 from tsprune.explain.attribution import Attribution, attribution, contributions
 from tsprune.explain.baselines import NadarayaWatson, Parrot, nadaraya_watson, parrot
 from tsprune.explain.examples import Example
 from tsprune.explain.forecast_traits import dominant_period, mean_reversion, parroting, seasonal_share
+from tsprune.explain.head_correlations import head_correlations
 from tsprune.explain.induction import induction, induction_and_parroting
 from tsprune.explain.kernel import kernel_view
 from tsprune.explain.mechanism import HeadEffects, head_effects, mechanism_table, verdicts
@@ -26,12 +26,12 @@ __all__ = [
     "Parrot",
     "Portrait",
     "Residual",
-    "agreement",
     "attention",
     "attribution",
     "contributions",
     "dominant_period",
     "forecast_traits",
+    "head_correlations",
     "head_effects",
     "induction",
     "induction_and_parroting",

@@ -1,38 +1,40 @@
-"""Attribution of a forecast to what wrote it: embedding, heads, biases and MLPs of the last stack.
+"""Attribution of a forecast to what wrote it: embedding, heads, biases and MLPs.
 
-1. The residual stream at the position that is read is a sum: the embedding and what every sublayer
-   wrote. A head wrote its columns of the output projection times its output; norms between a sublayer
-   and the stream are frozen at the gain that they had.
-2. The final norm is frozen as well, so what it hands to the readout is the same sum, scaled.
+1. The residual stream at the position that is read is a sum: the embedding and what every sublayer of
+   the last stack wrote (`writes`).
+2. The final norm is frozen, so what it hands to the readout is the same sum, scaled.
 3. The readout's gradient is averaged along the straight path from nothing to that sum (integrated
    gradients, Sundararajan et al., arXiv 1703.01365). What a component wrote times this average is its
    contribution, and contributions add up to readout(stream) - readout(0): completeness, which is
    checked. For token models the readout is linear, and this is direct logit attribution.
+4. Only the last stack writes to the stream that is read. What an encoder found reaches it through the
+   decoder's cross-attention, and counts as written by the heads that fetched it; what these
+   contributed is then divided once more, among the parts of the encoder that wrote what was fetched
+   (`fetched`).
 
-Only the last stack writes to the stream that is read. In an encoder-decoder model that is the decoder: what
-the encoder found reaches the forecast through the decoder's cross-attention, and counts as written by
-the cross-attention heads that fetched it. Parts of the encoder have no share of their own, which does
-not mean that the forecast could do without them.
+All of it is direct: what a component does to the attention, norms and input of others counts as theirs.
 """
 
 from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable, Sequence
+from contextlib import ExitStack
 
+import numpy as np
 import pandas as pd
 import torch
 from numpy.typing import ArrayLike, NDArray
 from torch import Tensor
 
-from tsprune.anatomy import AttentionSite, Block, Component, Readout
-from tsprune.capture import Point, recording
+from tsprune.anatomy import Readout
 from tsprune.data.suite import Suite
 from tsprune.errors import TspruneError
 from tsprune.evaluation.sampling import BATCH_SIZE, PER_CONFIGURATION, batched, sampled
+from tsprune.explain.fetched import crossing, divided, recorded_source, source_of
 from tsprune.explain.intervals import column_intervals, series_means
+from tsprune.explain.writes import gain_of, kind_of, layer_of, recorded_writes
 from tsprune.models.forecaster import Forecaster
-from tsprune.stream import streams
 
 COMPLETE = 1e-3
 MOST_STEPS = 4096
@@ -50,6 +52,8 @@ class Attribution:
     total : float64 [B], readout(stream) - readout(0), which the contributions add up to
     writes : [B, C, d_model], what each part wrote to the stream
     stream : [B, d_model], the stream itself, which the writes add up to
+    sources : of the E parts of the stack that cross-attention reads, named alike; none without one
+    fetched : float64 [B, E], what the heads of cross-attention contributed, divided among these
     """
 
     names: tuple[str, ...]
@@ -57,15 +61,18 @@ class Attribution:
     total: Tensor
     writes: Tensor
     stream: Tensor
+    sources: tuple[str, ...]
+    fetched: Tensor
 
     @property
-    def shares(self) -> NDArray:  # type: ignore[type-arg]
-        """Contributions over the total, [B, C]."""
-        return (self.values / self.total[:, None]).numpy(force=True)
+    def shares(self) -> NDArray[np.float64]:
+        """Contributions over the total, [B, C + E]: of `names`, then of `sources`."""
+        values = torch.cat([self.values, self.fetched], dim=1)
+        return np.asarray((values / self.total[:, None]).numpy(force=True))
 
 
 def contributions(model: Forecaster, contexts: Sequence[ArrayLike]) -> Attribution:
-    """Attributes what the network says of each of B contexts to the parts of its last stack.
+    """Attributes what the network says of each of B contexts to the parts of its stacks.
 
     contexts : B windows of one length
 
@@ -73,21 +80,50 @@ def contributions(model: Forecaster, contexts: Sequence[ArrayLike]) -> Attributi
     for others, how far the output (all levels and steps, normalised) is from that of an empty stream,
     along that very direction.
 
-    Raises TspruneError if the anatomy does not say how the stream is read, or if 4,096 steps of
-    integration do not add up to within 1e-3 of the total.
+    Raises TspruneError if the anatomy does not say how the stream is read, if 4,096 steps of
+    integration do not add up to within 1e-3 of the total, or what was fetched not to that within 1e-3.
     """
-    readout = model.anatomy.readout
+    anatomy = model.anatomy
+    readout, source = anatomy.readout, source_of(anatomy)
     if readout is None:
         raise TspruneError(f"{model.name}: its anatomy does not say how the residual stream is read")
-    names, writes, stream = _written(model, contexts, readout)
+    with torch.no_grad(), ExitStack() as watched:
+        written = watched.enter_context(recorded_writes(model, anatomy.stacks[-1], len(contexts)))
+        fetching = (
+            None if source is None else watched.enter_context(recorded_source(model, source, len(contexts)))
+        )
+        model.teacher_forced(contexts)
+    stream, parts = written.stream(readout.position), tuple(written.parts(readout.position))
+    writes = torch.stack([part.written for part in parts], dim=1)
     gain = _final_gain(model, readout, stream)
     normed = (stream * gain).double()
     function = _scalar(model, readout, normed)
     with torch.no_grad():
         total = function(normed) - function(torch.zeros_like(normed))
-    scaled = (writes * gain[:, None]).double()
-    values = _integrated(model, function, normed, scaled, total)
-    return Attribution(names, values, total, writes, stream)
+    gradient = _average_gradient(model, function, normed, total)
+    worth = gradient * gain
+    values = torch.einsum("bcd,bd->bc", writes.double(), worth)
+    sources, fetched = (), values[:, :0]
+    if source is not None and fetching is not None:
+        heads = [place for place, part in enumerate(parts) if crossing(part.name, anatomy) is not None]
+        sources, fetched = divided(
+            model,
+            source,
+            *fetching,
+            heads=[parts[place] for place in heads],
+            position=readout.position,
+            worth=worth,
+        )
+        _check_fetched(model, fetched, values[:, heads], total)
+    return Attribution(tuple(part.name for part in parts), values, total, writes, stream, sources, fetched)
+
+
+def _check_fetched(model: Forecaster, fetched: Tensor, heads: Tensor, total: Tensor) -> None:
+    if ((fetched.sum(-1) - heads.sum(-1)).abs() > COMPLETE * total.abs()).any():
+        raise TspruneError(
+            f"{model.name}: what cross-attention fetched does not add up to what its heads contributed "
+            f"within {COMPLETE:g} of the forecast; its anatomy may not say which norm stands between"
+        )
 
 
 def attribution(
@@ -98,111 +134,42 @@ def attribution(
     batch_size: int = BATCH_SIZE,
     seed: int = 0,
 ) -> pd.DataFrame:
-    """Share of the forecast that each part of the last stack wrote, over windows of a suite.
+    """Share of the forecast that each part of the model wrote, over windows of a suite.
 
-    See `contributions`. An encoder's work is part of what the decoder's cross-attention heads wrote.
+    See `contributions`. The parts of the last stack wrote all of it: their shares sum to 1. Those of an
+    encoder sum to the share of the decoder's cross-attention heads, who fetched what they wrote.
 
-    One row a part: part, kind (embedding, head, bias, mlp), layer (-1: the embedding), share (of the
-    total; over all parts they sum to 1), low, high (95 % over series), and size: mean absolute share,
-    which does not cancel over windows. Nulls: the shares of an idle part are 0, and 1 / parts
-    is an even part's.
+    One row a part: part, stack, kind (embedding, head, bias, mlp), layer (-1: the embedding), share (of
+    the total), low, high (95 % over series), and size: mean absolute share, which does not cancel over
+    windows. Nulls: the shares of an idle part are 0, and an even part's are what its stack sums to
+    over the number of its parts.
 
     Raises TspruneError as `contributions` does, or for a suite without windows.
     """
     suite.require_windows()
     chosen = sampled(suite, model, per_configuration)
-    shares: list[Tensor] = []
-    series: list[Tensor] = []
-    names: tuple[str, ...] = ()
+    shares, series = [], []
+    parts: list[tuple[str, str]] = []
     for batch in batched(chosen, model, batch_size):
         found = contributions(model, batch.contexts)
-        names = found.names
-        shares.append(torch.from_numpy(found.shares))
-        series.append(torch.from_numpy(batch.series))
-    values, owners = torch.cat(shares).numpy(), torch.cat(series).numpy()
+        names = [stack.name for stack in model.anatomy.stacks]
+        parts = [(name, names[-1]) for name in found.names]
+        parts += [(name, name.split(".")[0]) for name in found.sources]
+        shares.append(found.shares)
+        series.append(batch.series)
+    values, owners = np.concatenate(shares), np.concatenate(series)
     mean, low, high = column_intervals(series_means(values, owners), seed)
     size, _, _ = column_intervals(series_means(abs(values), owners), seed)
-    columns = {"part": names, "kind": [_kind(name) for name in names], "layer": [_layer(n) for n in names]}
+    columns = {
+        "part": [name for name, _ in parts],
+        "stack": [stack for _, stack in parts],
+        "kind": [kind_of(name) for name, _ in parts],
+        "layer": [layer_of(name) for name, _ in parts],
+    }
     return pd.DataFrame({**columns, "share": mean, "low": low, "high": high, "size": size})
 
 
-def _kind(name: str) -> str:
-    if name == "embedding" or name.endswith(".bias"):
-        return name.rpartition(".")[2]
-    return Component.parse(name).kind
-
-
-def _layer(name: str) -> int:
-    return -1 if name == "embedding" else int(name.split(".")[1])
-
-
-# --- 1. what was written -------------------------------------------------------------------------
-
-
-def _points(block: Block) -> dict[str, Point]:
-    """Where a block's writes are seen: inputs of output projections, outputs, and norms after them."""
-    points = {}
-    for site in block.attention:
-        points[f"{site.kind} in"] = Point(site.output, "input", site.swapped)
-        if site.norm is not None:
-            points[f"{site.kind} out"] = Point(site.output, "output", site.swapped)
-            points[f"{site.kind} normed"] = Point(site.norm, "output", site.swapped)
-    if block.mlp is not None:
-        points["mlp"] = Point(block.mlp.norm or block.mlp.output, "output")
-    return points
-
-
-def _written(
-    model: Forecaster, contexts: Sequence[ArrayLike], readout: Readout
-) -> tuple[tuple[str, ...], Tensor, Tensor]:
-    """Names [C], writes [B, C, d_model] and their sum, the stream [B, d_model], at the position read."""
-    stack = model.anatomy.stacks[-1]
-    points = [_points(block) for block in stack.blocks]
-    every = [point for of_block in points for point in of_block.values()]
-    with torch.no_grad(), recording(model.module, every) as recorded, streams(model, stack) as stream:
-        model.teacher_forced(contexts)
-
-    def at(tensors: Sequence[Tensor], point: Point | None = None) -> Tensor:
-        # a family may run several passes over a window: the first is the window as it is
-        windows_first = tensors if point is None else [point.windows_first(x) for x in tensors]
-        rows = torch.cat([x.flatten(0, -3)[:, readout.position] for x in windows_first])
-        return rows[: len(contexts)]
-
-    names, writes = ["embedding"], [at(stream[0])]
-    for (layer, block), of_block in zip(stack.numbered(), points, strict=True):
-        seen = {name: at(recorded[point], point) for name, point in of_block.items()}
-        for site in block.attention:
-            gain = _gain(seen[f"{site.kind} out"], seen[f"{site.kind} normed"]) if site.norm else None
-            address = Component(stack.name, layer, site.kind).address
-            for name, write in _site_writes(model, site, seen[f"{site.kind} in"]):
-                names.append(f"{address}.{name}")
-                writes.append(write if gain is None else write * gain)
-        if block.mlp is not None:
-            names.append(Component(stack.name, layer, mlp=True).address)
-            writes.append(seen["mlp"])
-    return tuple(names), torch.stack(writes, dim=1), at(stream[-1])
-
-
-def _site_writes(model: Forecaster, site: AttentionSite, mixed: Tensor) -> list[tuple[str, Tensor]]:
-    """What the heads, and the bias if there is one, wrote: [B, d_model] each, from `mixed` [B, features]."""
-    projection = model.module.get_submodule(site.output)
-    weight = projection.get_parameter("weight").detach()
-    found = [
-        (f"head.{head}", mixed[:, site.columns(head)] @ weight[:, site.columns(head)].T)
-        for head in site.numbers
-    ]
-    bias = getattr(projection, "bias", None)
-    if bias is not None:
-        found.append(("bias", bias.detach().expand(len(mixed), -1)))
-    return found
-
-
-def _gain(before: Tensor, after: Tensor) -> Tensor:
-    """What a norm multiplied each feature by; of a feature that was 0, nothing can be said, or need be."""
-    return torch.where(before == 0, 0, after / torch.where(before == 0, 1, before))
-
-
-# --- 2. how it is read ---------------------------------------------------------------------------
+# --- how the stream is read ---------------------------------------------------------------------------
 
 
 def _final_gain(model: Forecaster, readout: Readout, stream: Tensor) -> Tensor:
@@ -211,7 +178,7 @@ def _final_gain(model: Forecaster, readout: Readout, stream: Tensor) -> Tensor:
         return torch.full_like(stream, readout.scale)
     with torch.no_grad():
         normed = model.module.get_submodule(readout.norm)(stream)
-    return _gain(stream, normed) * readout.scale
+    return gain_of(stream, normed) * readout.scale
 
 
 def read(model: Forecaster, readout: Readout, normed: Tensor) -> Tensor:
@@ -245,13 +212,11 @@ def _scalar(model: Forecaster, readout: Readout, normed: Tensor) -> Function:
     return function
 
 
-# --- 3. along the path ---------------------------------------------------------------------------
+# --- along the path ---------------------------------------------------------------------------
 
 
-def _integrated(
-    model: Forecaster, function: Function, normed: Tensor, scaled: Tensor, total: Tensor
-) -> Tensor:
-    """Contributions [B, C] of `scaled` writes [B, C, d_model]; midpoint rule, finer until it adds up."""
+def _average_gradient(model: Forecaster, function: Function, normed: Tensor, total: Tensor) -> Tensor:
+    """Of `function` along the path from 0 to `normed`, [B, d_model]; midpoint rule, finer until it adds up."""
     steps = 1
     while steps <= MOST_STEPS:
         average = torch.zeros_like(normed)
@@ -261,9 +226,9 @@ def _integrated(
             with torch.enable_grad():
                 (gradient,) = torch.autograd.grad(function(path).sum(), path)
             average += gradient.unflatten(0, (len(at), -1)).sum(0)
-        values = torch.einsum("bcd,bd->bc", scaled, average / steps)
-        if ((values.sum(-1) - total).abs() <= COMPLETE * total.abs()).all():
-            return values
+        average /= steps
+        if (((normed * average).sum(-1) - total).abs() <= COMPLETE * total.abs()).all():
+            return average
         steps *= 4
     raise TspruneError(
         f"{model.name}: contributions do not add up to the forecast within {COMPLETE:g} of it in "

@@ -10,9 +10,9 @@ import pandas as pd
 from tsprune.data.suite import Suite
 from tsprune.errors import TspruneError
 from tsprune.evaluation.sampling import PER_CONFIGURATION, sampled
-from tsprune.explain.agreement import agreement
 from tsprune.explain.attention_maps import attention
 from tsprune.explain.attribution import attribution
+from tsprune.explain.head_correlations import head_correlations
 from tsprune.explain.induction import induction, induction_and_parroting
 from tsprune.explain.kernel import kernel_view
 from tsprune.explain.mechanism import (
@@ -55,7 +55,7 @@ class Explanation:
         empty without effects
     clean : of the unablated forecast, one row a trait: trait, excess over the true future's, low, high,
         series; empty without effects
-    mechanism, agreement : `mechanism_table`, `agreement`; empty without effects
+    mechanism, correlations : `mechanism_table`, `head_correlations`; empty without effects
     portraits : of a few telling heads
     model, suite, windows, draws, samples : what was explained, on how many windows, with how many random
         sets of heads, and paths drawn per window (None if the model does not sample)
@@ -77,7 +77,7 @@ class Explanation:
     induction_effects: pd.DataFrame
     clean: pd.DataFrame
     mechanism: pd.DataFrame
-    agreement: pd.DataFrame
+    correlations: pd.DataFrame
     portraits: tuple[Portrait, ...]
     model: str
     suite: str
@@ -157,7 +157,7 @@ def overview(
             linked = induction_and_parroting(repeated, found.heads, seed=seed)
     heads = _heads(model, seen.heads, repeated, written, found.heads)
     if effects:
-        agreed = agreement(heads, seed=seed)
+        agreed = head_correlations(heads, seed=seed)
     started("portraits")
     return Explanation(
         heads=heads,
@@ -175,7 +175,7 @@ def overview(
         induction_effects=linked,
         clean=_clean(found),
         mechanism=mechanism,
-        agreement=agreed,
+        correlations=agreed,
         portraits=portraits(model, suite, heads, per_configuration=per_configuration),
         model=model.name,
         suite=suite.name,

@@ -86,6 +86,7 @@ def anatomy(config: T5Config, readout: str, *, span: int = 1, marks: int = 1) ->
                 f"{name}.block.0.layer.0.SelfAttention.relative_attention_bias",
                 tuple(range(config.num_heads)),
             ),
+            norm="encoder.final_layer_norm" if name == "encoder" else None,
         )
         for name, depth in depths.items()
     )

@@ -140,7 +140,7 @@ def of_model(key: str, found: Explanation) -> list[Section]:
         "extreme of many is partly luck, which its own interval does not hold: read each against its null."
     )
     tables = (
-        table("What tells beforehand what a head does (Spearman's rho over heads)", found.agreement),
+        table("What goes along with what a head does (Spearman's rho over heads)", found.correlations),
         table("Does stable rank tell the bandwidth? (Spearman's rho over heads)", found.kernel),
         table("Induction and parroting (Spearman's rho over heads)", found.induction_effects),
         table("All heads, explained", _readable(found.heads)),

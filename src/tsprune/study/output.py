@@ -24,7 +24,17 @@ TABLES = (
     "svd_correlation",
 )
 # of the explanation; the others repeat these, or have a row for every lag of every head
-EXPLAINED = ("heads", "residual", "cka", "lens", "attribution", "effects", "mechanism", "agreement", "kernel")
+EXPLAINED = (
+    "heads",
+    "residual",
+    "cka",
+    "lens",
+    "attribution",
+    "effects",
+    "mechanism",
+    "correlations",
+    "kernel",
+)
 
 
 def results_table(study: Study) -> pd.DataFrame:
