@@ -55,3 +55,10 @@ def test_a_suite_is_cached_and_the_same(tmp_path: Path) -> None:
 def test_unknown_systems_are_named(tmp_path: Path) -> None:
     with pytest.raises(TspruneError, match="lorenz"):
         chaos(["lorentz"], cache=tmp_path)
+
+
+def test_where_nothing_can_be_kept_it_is_made_all_the_same(tmp_path: Path) -> None:
+    occupied = tmp_path / "file"
+    occupied.write_bytes(b"")
+    assert len(chaos(["lorenz"], cache=occupied / "cache")) == 8
+    assert occupied.read_bytes() == b""

@@ -170,9 +170,9 @@ def test_an_encoders_part_is_what_goes_with_it_when_norm_and_pattern_stay(name: 
         model.module.get_submodule(cross.key.module).register_forward_hook(lambda *_: keys),
     ]
     try:
-        with torch.no_grad(), tsprune.ablate(model, f"encoder.{last}.mlp"):
-            with recording(model.module, [heads]) as without:
-                model.teacher_forced(contexts)
+        off = tsprune.ablate(model, f"encoder.{last}.mlp")
+        with torch.no_grad(), off, recording(model.module, [heads]) as without:
+            model.teacher_forced(contexts)
     finally:
         for hook in hooks:
             hook.remove()

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
-import numpy as np
+import dataclasses
 
+import numpy as np
+import pandas as pd
+import pytest
+
+from tests.explain.test_chaotic import ORBITS
 from tests.suites import configuration, tiny
 from tests.toy import Toy
 from tsprune.data import Suite
-from tsprune.explain import attention, attribution, overview
-from tsprune.explain.overview import STEPS
+from tsprune.explain import attention, attribution, chaotic_mechanism, chaotic_traits, overview
+from tsprune.explain.overview import STEPS, windows_to_forecast
 
 SUITE = Suite("s", (configuration("a/D/short", [60, 90, 128, 75], 12),))
 
@@ -16,7 +21,7 @@ SUITE = Suite("s", (configuration("a/D/short", [60, 90, 128, 75], 12),))
 def test_tables_agree_with_what_makes_them() -> None:
     model = tiny("tiny-timesfm")
     steps: list[str] = []
-    found = overview(model, SUITE, progress=lambda step, done, total: steps.append(step))
+    found = overview(model, SUITE, trajectories=ORBITS, progress=lambda step, done, total: steps.append(step))
     assert tuple(dict.fromkeys(steps)) == STEPS
     assert found.skipped[0][0] == "induction"  # a context of four patches
     heads = found.heads
@@ -26,17 +31,20 @@ def test_tables_agree_with_what_makes_them() -> None:
     np.testing.assert_allclose(heads["share"], shares[heads["address"]])
     assert heads[["mase", "parroting", "stable_rank"]].notna().all(axis=None)
     assert set(found.verdicts["trait"]) == {"parroting", "seasonality"}
-    assert len(found.tables()) == 16
+    assert len(found.tables()) == 18
+    pd.testing.assert_frame_equal(found.chaos, chaotic_traits(model, ORBITS))
+    named = heads.set_index("address")["sharpness"].to_dict()
+    pd.testing.assert_frame_equal(found.chaos_mechanism, chaotic_mechanism(model, ORBITS, named))
     assert found.mechanism["claim"].tolist()[-1] == "all three"
     assert set(found.correlations["measure"]) >= {"stable_rank", "sharpness", "size"}
     assert {r for one in found.portraits for r in one.reasons} >= {"the sharpest", "the most diffuse"}
-    assert (found.windows, found.draws, found.samples) == (4, 5, None)
+    assert (found.windows, found.forecast_windows, found.draws, found.samples) == (4, 4, 5, None)
 
 
 def test_without_effects() -> None:
     found = overview(tiny("tiny-chronos-bolt"), SUITE, effects=False)
     assert "parroting" not in found.heads
-    assert len(found.effects) == len(found.verdicts) == 0
+    assert len(found.effects) == len(found.verdicts) == len(found.chaos) == 0
     assert not found.skipped
     assert found.heads["followed_score"].notna().any()
     sure = found.heads["followed_sure"].dropna()
@@ -51,3 +59,25 @@ def test_what_the_anatomy_does_not_say_is_left_out() -> None:
     assert [part for part, _ in found.skipped] == ["induction", "attribution"]
     assert found.heads["sharpness"].between(0, 1).all()
     assert len(found.lens) == 3
+
+
+@pytest.mark.parametrize(("name", "windows"), [("tiny-chronos-t5", 2), ("tiny-chronos-bolt", 16)])
+def test_models_of_tokens_are_forecast_on_fewer_windows(name: str, windows: int) -> None:
+    assert windows_to_forecast(tiny(name), 16) == windows
+    assert windows_to_forecast(tiny(name), 1) == 1
+
+
+def test_a_model_of_tokens_is_explained_whole() -> None:
+    """Sampled paths, a lens of tokens, and every head's effect on the few windows that are forecast."""
+    suite = Suite("s", (configuration("a/D/short", [60, 48, 48, 75], 6),))
+    orbits = dataclasses.replace(ORBITS, configurations=ORBITS.configurations[:1])
+    found = overview(
+        tiny("tiny-chronos-t5"), suite, per_configuration=4, percents=[40], draws=1, trajectories=orbits
+    )
+    assert (found.windows, found.forecast_windows) == (4, 1)
+    assert found.heads[["share", "size", "mase"]].notna().all(axis=None)
+    assert found.lens[["entropy", "vocabulary", "peaks"]].notna().all(axis=None)
+    assert found.induction["followed_score"].notna().any()
+    assert set(found.effects["which"]) == {"sharp", "diffuse", "random"}
+    assert len(found.chaos_mechanism) == 4
+    assert not found.skipped

@@ -32,6 +32,7 @@ def _heads(rng: np.random.Generator, stacks: tuple, layers: int, heads: int) -> 
     ):
         table = table.assign(**_with_interval(name, rng.uniform(0, 1, len(table)), 0.02))
     table = table.assign(effective_keys=rng.uniform(1, 12, len(table)), lag=rng.uniform(0, 90, len(table)))
+    table = table.assign(entropy=rng.uniform(0, 2, len(table)), lag_spread=rng.uniform(0, 90, len(table)))
     table = table.assign(stable_rank=rng.uniform(1, 8, len(table)), stable_rank_effective=2.0, size=0.01)
     table = table.assign(
         followed_score=rng.normal(0, 0.1, len(table)), followed_sure=rng.uniform(0, 1, len(table))
@@ -76,14 +77,40 @@ def _cka(rng: np.random.Generator, stacks: tuple, layers: int) -> pd.DataFrame:
     )
 
 
-def _attribution(rng: np.random.Generator, stack: str, kinds: tuple, layers: int, heads: int) -> pd.DataFrame:
-    parts = [("embedding", "embedding", -1)]
-    for layer in range(layers):
-        parts += [(f"{stack}.{layer}.{k}.head.{h}", "head", layer) for k in kinds for h in range(heads)]
-        parts.append((f"{stack}.{layer}.mlp", "mlp", layer))
-    table = pd.DataFrame(parts, columns=["part", "kind", "layer"])
-    share = rng.dirichlet(np.ones(len(parts)))
-    return table.assign(share=share, low=share - 0.01, high=share + 0.01, size=share)
+def _attribution(rng: np.random.Generator, stacks: tuple, layers: int, heads: int) -> pd.DataFrame:
+    """Of the last stack, which wrote all of it, and then of the one before, from which half was fetched."""
+    tables = []
+    for place, (stack, kinds) in enumerate(reversed(stacks)):
+        parts = [("embedding" if place == 0 else f"{stack}.embedding", "embedding", -1)]
+        for layer in range(layers):
+            parts += [(f"{stack}.{layer}.{k}.head.{h}", "head", layer) for k in kinds for h in range(heads)]
+            parts.append((f"{stack}.{layer}.mlp", "mlp", layer))
+        table = pd.DataFrame(parts, columns=["part", "kind", "layer"]).assign(stack=stack)
+        share = rng.dirichlet(np.ones(len(parts))) / (1 + place)
+        tables.append(table.assign(share=share, low=share - 0.01, high=share + 0.01, size=share))
+    return pd.concat(tables, ignore_index=True)
+
+
+def _induction(rng: np.random.Generator, addresses: pd.Series) -> pd.DataFrame:
+    rows = pd.DataFrame(
+        {"address": address, "block": block, "steps": block * SPAN, "repeats": repeats}
+        for block in (3, 5)
+        for repeats in (2, 3)
+        for address in addresses
+    )
+    rows = rows.assign(occurrence_score=rng.normal(0, 0.1, len(rows)))
+    return rows.assign(**_with_interval("followed_score", rng.normal(0, 0.1, len(rows)), 0.02))
+
+
+def _chaos(rng: np.random.Generator, model: str) -> pd.DataFrame:
+    rows = []
+    for forecaster in (model, "parrot (motif of 10)"):
+        for measure in ("error", "excess_parroting", "seasonality_bias", "excess_mean_reversion"):
+            mean = float(rng.normal())
+            row = {"forecaster": forecaster, "measure": measure, "mean": mean, "low": mean - 0.1}
+            row |= {"high": mean + 0.1, "systems": 24, "difference": np.nan if forecaster == model else 0.5}
+            rows.append(row | {"difference_low": 0.4, "difference_high": 0.6})
+    return pd.DataFrame(rows)
 
 
 def _portrait(rng: np.random.Generator, address: str, reason: str) -> Portrait:
@@ -128,36 +155,42 @@ def make_explanation(
         + [{"model": model, "claim": "all three", "verdict": "confirmed"}]
     )
     rho = {"rho": 0.3, "low": 0.1, "high": 0.5, "p_value": 0.01, "count": len(table)}
-    stack, kinds = stacks[-1]
+    stack, _ = stacks[-1]
+    linked = [{"target": "followed", "block": b, "repeats": r} | rho for b in (3, 5) for r in (2, 3)]
     return Explanation(
         heads=table,
         attention=table,
         profile=profile,
         kernel=pd.DataFrame([{"group": "all", "bandwidth": "lag_spread", "score": "stable_rank"} | rho]),
-        induction=pd.DataFrame(),
+        induction=_induction(rng, table["address"]),
         residual=_layers(rng, stacks, layers, ("norm", "update", "cosine")),
         cka=_cka(rng, stacks, layers),
         lens=_layers(rng, stacks[-1:], layers, ("distance", "spread")),
         guard=pd.DataFrame(
             {"stack": stack, "layer": range(layers), "itself": 0.0, "other": rng.uniform(0.1, 0.9, layers)}
         ),
-        attribution=_attribution(rng, stack, kinds, layers, heads),
+        attribution=_attribution(rng, stacks, layers, heads),
         effects=_effects(rng),
         verdicts=pd.DataFrame(
             [{"model": model, "percent": 10, "trait": "parroting", "verdict": "confirmed"}]
         ),
-        induction_effects=pd.DataFrame([{"target": "followed", "block": np.nan, "repeats": np.nan} | rho]),
+        induction_effects=pd.DataFrame(
+            [{"target": "followed", "block": np.nan, "repeats": np.nan} | rho, *linked]
+        ),
         clean=pd.DataFrame(
             [{"trait": t, "excess": 0.123, "low": 0.1, "high": 0.15, "series": 30} for t in EFFECTS[1:]]
         ),
         mechanism=mechanism,
         correlations=pd.DataFrame([{"measure": "size", "outcome": "mase"} | rho]),
+        chaos=_chaos(rng, model),
+        chaos_mechanism=mechanism.assign(series=24),
         portraits=tuple(
             _portrait(rng, a, r) for a, r in zip(chosen, ("the sharpest", "the most diffuse"), strict=True)
         ),
         model=model,
         suite="pocket",
         windows=60,
+        forecast_windows=60,
         draws=3,
         samples=None,
         skipped=(("induction", "too short a context"),),

@@ -40,6 +40,9 @@ def bare(found: Explanation) -> Explanation:
             "clean",
             "mechanism",
             "correlations",
+            "induction",
+            "chaos",
+            "chaos_mechanism",
         ),
         nothing,
     )
@@ -61,14 +64,14 @@ def test_a_page_of_its_own_fetches_nothing_and_holds_everything(found: Explanati
         assert f"{one.address}: {one.reasons[0]}" in text
     assert "60 windows of the suite pocket" in text
     assert "too short a context" in text
-    assert len(page.figures()) == 1 + 2 + 3
+    assert len(page.figures()) == 1 + 4 + 2 + 3
     for figure in page.figures():
         used = {trace.get("xaxis", "x").replace("x", "xaxis") for trace in figure["data"]}
         assert used <= figure["wide"].keys() & figure["narrow"].keys()
 
 
 def test_the_verdict_table_holds_each_claim_of_each_model(found: Explanation) -> None:
-    (section,) = compared([found, make_single_stack()])
+    section, _ = compared([found, make_single_stack()])
     (table,) = section.shown
     assert table.columns[1:] == (
         "sharp heads carry parroting",
@@ -79,6 +82,92 @@ def test_the_verdict_table_holds_each_claim_of_each_model(found: Explanation) ->
     assert [row[0].text for row in table.rows] == ["bolt-pocket", "timesfm-pocket"]
     assert table.rows[0][1].text == "confirmed: -0.100 [-0.200, -0.050], 30 series"
     assert table.rows[0][4].text == "confirmed"
+
+
+def test_chaos_is_a_table_of_the_model_and_of_copiers(found: Explanation) -> None:
+    *_, section = compared([found, make_single_stack()])
+    copied, claims = section.shown
+    assert [row[1].text for row in copied.rows] == [
+        *("bolt-pocket", "parrot (motif of 10)"),
+        *("timesfm-pocket", "parrot (motif of 10)"),
+    ]
+    own, parrot = found.chaos[found.chaos["measure"] == "excess_parroting"].to_dict("records")
+    place = copied.columns.index("excess parroting")
+    interval = f"{own['mean']:+.3f} [{own['low']:+.3f}, {own['high']:+.3f}]"
+    assert copied.rows[0][place].text == interval
+    assert copied.rows[1][place].text.endswith(f"{parrot['high']:+.3f}] (+0.500)")
+    assert claims.rows[0][1].text == "confirmed: -0.100 [-0.200, -0.050], 24 systems"
+    assert "three random draws" in section.lead
+    bare_of_claims = dataclasses.replace(found, chaos_mechanism=pd.DataFrame())
+    *_, section = compared([bare_of_claims])
+    assert len(section.shown) == 1
+    assert "random draws" not in section.lead
+
+
+def test_every_statistic_of_attention_is_a_view_over_its_null(found: Explanation) -> None:
+    figure = figures.attended_maps(found)
+    labels = [button.label for button in figure.layout.updatemenus[0].buttons]
+    assert labels == ["sharpness", "entropy", "effective keys", "lag", "band", "period"]
+    cross = found.heads[found.heads["attention"] == "cross"]
+    shown = {t.meta["view"]: t for t in figure.data if t.xaxis == figure.data[-1].xaxis}
+    for view, column in (("entropy", "entropy"), ("period_share", "period_share")):
+        even = cross["period_share_uniform"] if view == "period_share" else 0
+        expected = cross.assign(v=cross[column] - even).pivot(index="layer", columns="head", values="v")
+        np.testing.assert_allclose(shown[view].z, expected)
+    assert sum(bool(t.visible) for t in figure.data) == len(figure.data) / len(labels)
+
+
+def test_the_kernel_view_is_drawn_with_its_correlation(found: Explanation) -> None:
+    figure = figures.kernel_points(found)
+    drawn = [t for t in figure.data if t.meta["view"] == "stable_rank" and t.xaxis in (None, "x")]
+    rows = found.heads.set_index("address")
+    for trace in drawn:
+        np.testing.assert_allclose(trace.x, rows.loc[list(trace.text), "stable_rank"])
+        np.testing.assert_allclose(trace.y, rows.loc[list(trace.text), "effective_keys"])
+    assert sum(len(t.x) for t in drawn) == len(rows)
+    texts = [a.text for a in figure.layout.annotations]
+    assert sum("rho +0.30 [+0.10, +0.50], p = 0.01" in text for text in texts) == 1  # of lag_spread alone
+    assert sum("no correlation can be told" in text for text in texts) == 2
+
+
+def test_induction_is_drawn_by_combination_and_with_what_it_tells(found: Explanation) -> None:
+    figure = figures.induction_curves(found)
+    best, *_ = (t for t in figure.data if t.legendgroup not in ("others", "rho over heads"))
+    scores = found.induction.groupby("address")["followed_score"].mean()
+    assert best.name == scores.idxmax()
+    rows = found.induction[found.induction["address"] == best.name]
+    assert list(best.x) == ["3x2", "3x3", "5x2", "5x3"]
+    np.testing.assert_allclose(best.y, rows["followed_score"])
+    np.testing.assert_allclose(best.error_y.array, 0.02)
+    (rho,) = (t for t in figure.data if t.legendgroup == "rho over heads")
+    assert (list(rho.x), set(rho.y)) == (list(best.x), {0.3})
+    without = dataclasses.replace(found, induction_effects=pd.DataFrame())
+    assert not [t for t in figures.induction_curves(without).data if t.legendgroup == "rho over heads"]
+
+
+def test_heads_are_ranked_by_their_effect_on_parroting(found: Explanation) -> None:
+    figure = figures.parroting_ranked(found)
+    ranks = {
+        text: (x, row[0])
+        for t in figure.data
+        if t.xaxis in (None, "x")
+        for text, x, row in zip(t.text, t.x, t.customdata, strict=True)
+    }
+    expected = found.heads.sort_values("parroting")["address"].tolist()
+    assert sorted(ranks, key=lambda address: ranks[address][0]) == expected
+    effect = found.heads.set_index("address")["parroting"]
+    assert all(value == effect[address] for address, (_, value) in ranks.items())
+    assert expected[0] in figure.layout.annotations[0].text
+
+
+def test_what_was_not_measured_of_heads_is_said(found: Explanation) -> None:
+    nothing = bare(found)
+    blind = nothing.heads.drop(columns=[*figures.attending.ATTENDED, "lag_spread"])
+    blind = dataclasses.replace(nothing, heads=blind)
+    for draw in (figures.attended_maps, figures.kernel_points):
+        assert "no head has a choice" in draw(blind).layout.annotations[0].text.lower()
+    assert "not measured" in figures.induction_curves(nothing).layout.annotations[0].text
+    assert "No head was ablated" in figures.parroting_ranked(nothing).layout.annotations[0].text
 
 
 def test_a_study_shows_both_models_in_one_picture_and_each_by_itself() -> None:
@@ -132,10 +221,11 @@ def test_parts_are_drawn_at_their_layer_with_both_nulls(found: Explanation) -> N
         x, y = drawn[row.part]
         assert round(x) == row.layer
         assert y == pytest.approx(100 * row.share)
-    assert sorted(shape.y0 for shape in figure.layout.shapes) == [
-        0,
-        pytest.approx(100 / len(found.attribution)),
-    ]
+    for axis, (_, rows) in zip(("y", "y2"), found.attribution.groupby("stack", sort=False), strict=True):
+        lines = sorted(shape.y0 for shape in figure.layout.shapes if shape.yref == axis)
+        assert lines == [0, pytest.approx(100 * rows["share"].sum() / len(rows))]
+    titles = [a.text for a in figure.layout.annotations]
+    assert any("cross-attention fetched from it (+50.0 %)" in title for title in titles)
 
 
 def test_every_layer_of_every_stack_is_in_the_stream(found: Explanation) -> None:

@@ -39,6 +39,9 @@ def explain(
     effects: Annotated[
         bool, typer.Option("--effects/--no-effects", help="Also ablate heads (takes most of the time).")
     ] = True,
+    chaotic: Annotated[
+        bool, typer.Option("--chaos/--no-chaos", help="Also forecast chaotic trajectories, as copiers do.")
+    ] = True,
     out: Annotated[
         Path | None,
         typer.Option(
@@ -57,6 +60,7 @@ def explain(
     as_json: JsonOption = False,
 ) -> None:
     """What heads attend to, copy, write and cost; how the residual stream grows into a forecast."""
+    from tsprune.data import chaos
     from tsprune.explain import EXPLAIN_SAMPLES, overview
 
     suite = open_suite(data, configs)
@@ -72,6 +76,7 @@ def explain(
             suite,
             per_configuration=windows,
             effects=effects,
+            trajectories=chaos() if chaotic else None,
             seed=seed,
             progress=lambda _step, done, total: update(done, total),
         )
@@ -152,6 +157,10 @@ def _print_model(found: Explanation, title: str) -> None:
         for trait, part in found.verdicts.groupby("trait", sort=False):
             columns = ["percent", "sharp", "diffuse", "excess", "low", "high", "verdict"]
             print_frame(part, f"{trait} without the sharpest heads, against as many random ones", columns)
+
+    if len(found.chaos):
+        columns = ["forecaster", "measure", "mean", "low", "high", "difference"]
+        print_frame(found.chaos, "on chaotic trajectories, over the true future's (error: MASE)", columns)
 
 
 def _means(frame: pd.DataFrame) -> list[str]:

@@ -8,6 +8,7 @@ the others are cited beside them.
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import hashlib
 import io
@@ -156,7 +157,8 @@ def _trajectories(names: Sequence[str], seed: int, directory: Path) -> dict[str,
     }
     content = io.BytesIO()
     np.savez_compressed(content, **made)
-    write_whole(path, content.getvalue())
+    with contextlib.suppress(OSError):  # where nothing can be kept, it is made again next time
+        write_whole(path, content.getvalue())
     return made
 
 

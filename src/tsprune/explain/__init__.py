@@ -3,6 +3,7 @@
 from tsprune.explain.attention_maps import AttentionStatistics, attention
 from tsprune.explain.attribution import Attribution, attribution, contributions
 from tsprune.explain.baselines import NadarayaWatson, Parrot, nadaraya_watson, parrot
+from tsprune.explain.chaotic import chaotic_mechanism, chaotic_traits
 from tsprune.explain.examples import Example
 from tsprune.explain.forecast_traits import dominant_period, mean_reversion, parroting, seasonal_share
 from tsprune.explain.head_correlations import head_correlations
@@ -28,6 +29,8 @@ __all__ = [
     "Residual",
     "attention",
     "attribution",
+    "chaotic_mechanism",
+    "chaotic_traits",
     "contributions",
     "dominant_period",
     "forecast_traits",

@@ -216,7 +216,7 @@ def _scalar(model: Forecaster, readout: Readout, normed: Tensor) -> Function:
 
 
 def _average_gradient(model: Forecaster, function: Function, normed: Tensor, total: Tensor) -> Tensor:
-    """Of `function` along the path from 0 to `normed`, [B, d_model]; midpoint rule, finer until it adds up."""
+    """Of `function` along the path from 0 to `normed`, [B, d_model]: midpoint rule, finer till it sums up."""
     steps = 1
     while steps <= MOST_STEPS:
         average = torch.zeros_like(normed)

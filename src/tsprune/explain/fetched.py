@@ -102,7 +102,8 @@ def _place(model: Forecaster, head: Component) -> int:
 def _through(model: Forecaster, head: Component, part: Part, worth: Tensor) -> Tensor:
     """What a unit of each feature of what the head reads contributes, if it looks at nothing else."""
     site = model.anatomy.site(head)
-    assert head.head is not None and part.weight is not None
+    assert head.head is not None
+    assert part.weight is not None
     weight = model.module.get_submodule(site.value.module).get_parameter("weight").detach()
     value = weight[list(site.value.rows(site.key_head(head.head)))]  # [head_dim, d_model]
     at_head = worth if part.gain is None else worth * part.gain

@@ -25,7 +25,7 @@ from tsprune.evaluation.sampling import PER_CONFIGURATION, sampled
 from tsprune.evaluation.verdicts import Verdict, below, every
 from tsprune.explain.forecast_traits import dominant_period
 from tsprune.explain.intervals import Interval, crossed_interval, mean_interval, series_means
-from tsprune.explain.traits import TRAITS, traits_on
+from tsprune.explain.traits import TRAITS, scaled_errors, traits_on
 from tsprune.models.forecaster import Forecaster
 from tsprune.sweep.engine import run
 from tsprune.sweep.result import CLEAN, SweepResult
@@ -217,10 +217,7 @@ def _of_window(prepared: Prepared, row: int, medians: NDArray[np.float32], cut: 
     c = prepared.configuration
     context, target = c.contexts[row][-cut:], c.targets[row]
     values = np.concatenate([target[None], medians])
-    with np.errstate(all="ignore"):
-        errors = np.abs(values - target) / prepared.season_errors[row]
-        known = np.isfinite(errors)
-        scaled = np.where(known, errors, 0).sum(axis=1) / known.sum(axis=1)
+    scaled = scaled_errors(values, target, prepared.season_errors[row])
     return np.vstack([scaled, traits_on(values, context, dominant_period(context))])
 
 

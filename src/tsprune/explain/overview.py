@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Sequence
+import math
+from collections.abc import Callable, Mapping, Sequence
 
 import pandas as pd
 
@@ -12,6 +13,7 @@ from tsprune.errors import TspruneError
 from tsprune.evaluation.sampling import PER_CONFIGURATION, sampled
 from tsprune.explain.attention_maps import attention
 from tsprune.explain.attribution import attribution
+from tsprune.explain.chaotic import PER_SYSTEM, chaotic_mechanism, chaotic_traits
 from tsprune.explain.head_correlations import head_correlations
 from tsprune.explain.induction import induction, induction_and_parroting
 from tsprune.explain.kernel import kernel_view
@@ -30,10 +32,12 @@ from tsprune.scores.stable_rank import stable_ranks
 
 # an explanation forecasts every window hundreds of times; comparisons are paired (`tsprune.models.draws`)
 EXPLAIN_SAMPLES = 16
+# of each configuration, with models of tokens, which run once for every step of every path
+STEPWISE_WINDOWS = 2
 
 # (what is measured, steps done, steps of it)
 Progress = Callable[[str, int, int], None]
-STEPS = ("attention", "induction", "residual", "guard", "attribution", "effects", "portraits")
+STEPS = ("attention", "induction", "residual", "guard", "attribution", "effects", "chaos", "portraits")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -43,7 +47,7 @@ class Explanation:
     heads : one row a head, of what each table says of it: stable ranks, sharpness, effective_keys, lag,
         lag_spread, diagonal and period_share with their `_uniform` null and intervals, occurrence_score and
         followed_score (mean over blocks and repeats), followed_sure (share of these whose interval is
-        above 0), share and size (of the forecast it wrote), and
+        above 0), share and size (of the forecast it wrote, or, of an encoder's, of what was fetched), and
         mase, parroting, seasonality, mean_reversion (effects of its ablation)
     attention, profile : `attention`
     kernel : `kernel_view`
@@ -56,9 +60,12 @@ class Explanation:
     clean : of the unablated forecast, one row a trait: trait, excess over the true future's, low, high,
         series; empty without effects
     mechanism, correlations : `mechanism_table`, `head_correlations`; empty without effects
+    chaos, chaos_mechanism : `chaotic_traits` and, with effects, `chaotic_mechanism`; empty without
+        trajectories
     portraits : of a few telling heads
     model, suite, windows, draws, samples : what was explained, on how many windows, with how many random
         sets of heads, and paths drawn per window (None if the model does not sample)
+    forecast_windows : windows that were forecast without heads (see `windows_to_forecast`)
     skipped : (part, reason) of what could not be measured
     """
 
@@ -78,10 +85,13 @@ class Explanation:
     clean: pd.DataFrame
     mechanism: pd.DataFrame
     correlations: pd.DataFrame
+    chaos: pd.DataFrame
+    chaos_mechanism: pd.DataFrame
     portraits: tuple[Portrait, ...]
     model: str
     suite: str
     windows: int
+    forecast_windows: int
     draws: int
     samples: int | None
     skipped: tuple[tuple[str, str], ...]
@@ -92,6 +102,18 @@ class Explanation:
         return {name: value for name, value in every.items() if isinstance(value, pd.DataFrame)}
 
 
+def windows_to_forecast(model: Forecaster, per_configuration: int) -> int:
+    """Of how many windows of each configuration forecasts are made without heads: hundreds of each.
+
+    All of them; with models of tokens a quarter, and at most `STEPWISE_WINDOWS`. Their every step is a pass
+    of the network, after which no other step can be replayed.
+    """
+    readout = model.anatomy.readout
+    if readout is None or not readout.tokens:
+        return per_configuration
+    return min(STEPWISE_WINDOWS, math.ceil(per_configuration / 4))
+
+
 def overview(
     model: Forecaster,
     suite: Suite,
@@ -100,6 +122,7 @@ def overview(
     effects: bool = True,
     percents: Sequence[int] = PERCENTS,
     draws: int = DRAWS,
+    trajectories: Suite | None = None,
     seed: int = 0,
     progress: Progress | None = None,
 ) -> Explanation:
@@ -108,57 +131,39 @@ def overview(
     per_configuration : at most so many windows of each configuration, evenly spread
     effects : whether heads are also ablated, alone and in sets, which takes most of the time
     percents, draws : of the sets of heads (see `head_effects`)
+    trajectories : chaotic ones (`tsprune.data.chaos()`), on which forecasts are looked at, too
 
     What a model's anatomy does not support is left out and listed in `skipped`.
 
     Raises TspruneError for a suite without windows.
     """
-    skipped: list[tuple[str, str]] = []
+    steps = _Steps(progress)
+    forecast = windows_to_forecast(model, per_configuration)
+    how: dict[str, int] = {"per_configuration": per_configuration, "seed": seed}
 
-    def started(step: str, done: int = 0, total: int = 1) -> None:
-        if progress is not None:
-            progress(step, done, total)
-
-    def tried(step: str, measure: Callable[[], pd.DataFrame]) -> pd.DataFrame:
-        started(step)
-        try:
-            return measure()
-        except TspruneError as error:
-            skipped.append((step, str(error)))
-            return pd.DataFrame()
-
-    started("attention")
-    seen = attention(model, suite, per_configuration=per_configuration, seed=seed)
-    repeated = tried("induction", lambda: induction(model, seed=seed))
-    started("residual")
-    stream = residual(model, suite, per_configuration=per_configuration, seed=seed)
-    decoded = lens(model, suite, per_configuration=per_configuration, seed=seed)
-    guarded = tried("guard", lambda: lens_guard(model, guard_contexts(model, suite)))
-    written = tried(
-        "attribution", lambda: attribution(model, suite, per_configuration=per_configuration, seed=seed)
-    )
+    steps.started("attention")
+    seen = attention(model, suite, **how)
+    repeated = steps.tried("induction", lambda: induction(model, seed=seed))
+    steps.started("residual")
+    stream, decoded = residual(model, suite, **how), lens(model, suite, **how)
+    guarded = steps.tried("guard", lambda: lens_guard(model, guard_contexts(model, suite)))
+    written = steps.tried("attribution", lambda: attribution(model, suite, **how))
+    sharpness = seen.heads.set_index("address")["sharpness"].to_dict()
     found = HeadEffects(pd.DataFrame(), pd.DataFrame(), {})
-    judged, linked, mechanism, agreed = (pd.DataFrame() for _ in range(4))
     if effects:
-        sharpness = seen.heads.set_index("address")["sharpness"].to_dict()
         found = head_effects(
             model,
             suite,
             sharpness,
-            per_configuration=per_configuration,
+            per_configuration=forecast,
             percents=percents,
             draws=draws,
             seed=seed,
-            progress=lambda done, total: started("effects", done, total),
+            progress=lambda done, total: steps.started("effects", done, total),
         )
-        judged = verdicts({model.name: found})
-        mechanism = mechanism_table({model.name: found})
-        if len(repeated):
-            linked = induction_and_parroting(repeated, found.heads, seed=seed)
     heads = _heads(model, seen.heads, repeated, written, found.heads)
-    if effects:
-        agreed = head_correlations(heads, seed=seed)
-    started("portraits")
+    chaos = _on_chaos(steps, model, trajectories, sharpness if effects else {}, seed)
+    steps.started("portraits")
     return Explanation(
         heads=heads,
         attention=seen.heads,
@@ -171,19 +176,77 @@ def overview(
         guard=guarded,
         attribution=written,
         effects=found.sets,
-        verdicts=judged,
-        induction_effects=linked,
+        **_conclusions(model, found, repeated, heads, seed),
         clean=_clean(found),
-        mechanism=mechanism,
-        correlations=agreed,
-        portraits=portraits(model, suite, heads, per_configuration=per_configuration),
+        chaos=chaos[0],
+        chaos_mechanism=chaos[1],
+        portraits=portraits(model, suite, heads, per_configuration=forecast),
         model=model.name,
         suite=suite.name,
         windows=len(sampled(suite, model, per_configuration)),
+        forecast_windows=len(sampled(suite, model, forecast)),
         draws=draws,
         samples=model.samples if isinstance(model, SamplingForecaster) else None,
-        skipped=tuple(skipped),
+        skipped=tuple(steps.skipped),
     )
+
+
+class _Steps:
+    """Says which step is being made, and keeps the reasons of those that could not be.
+
+    skipped : (step, reason)
+    """
+
+    def __init__(self, progress: Progress | None) -> None:
+        self._progress = progress
+        self.skipped: list[tuple[str, str]] = []
+
+    def started(self, step: str, done: int = 0, total: int = 1) -> None:
+        if self._progress is not None:
+            self._progress(step, done, total)
+
+    def tried(self, step: str, measure: Callable[[], pd.DataFrame]) -> pd.DataFrame:
+        """What `measure` returns; nothing, and a reason, if it raises TspruneError."""
+        self.started(step)
+        try:
+            return measure()
+        except TspruneError as error:
+            self.skipped.append((step, str(error)))
+            return pd.DataFrame()
+
+
+def _conclusions(
+    model: Forecaster, found: HeadEffects, repeated: pd.DataFrame, heads: pd.DataFrame, seed: int
+) -> dict[str, pd.DataFrame]:
+    """What follows from ablating heads: tables of `Explanation`, all of them empty if none was."""
+    if not len(found.sets):
+        names = ("verdicts", "mechanism", "induction_effects", "correlations")
+        return {name: pd.DataFrame() for name in names}
+    linked = induction_and_parroting(repeated, found.heads, seed=seed) if len(repeated) else pd.DataFrame()
+    return {
+        "verdicts": verdicts({model.name: found}),
+        "mechanism": mechanism_table({model.name: found}),
+        "induction_effects": linked,
+        "correlations": head_correlations(heads, seed=seed),
+    }
+
+
+def _on_chaos(
+    steps: _Steps, model: Forecaster, trajectories: Suite | None, sharpness: Mapping[str, float], seed: int
+) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """`chaotic_traits` and `chaotic_mechanism`; the latter empty without `sharpness`."""
+    if trajectories is None:
+        return pd.DataFrame(), pd.DataFrame()
+    per_system = windows_to_forecast(model, PER_SYSTEM)
+    traits = steps.tried(
+        "chaos", lambda: chaotic_traits(model, trajectories, per_system=per_system, seed=seed)
+    )
+    if not sharpness or not len(traits):
+        return traits, pd.DataFrame()
+    judged = steps.tried(
+        "chaos", lambda: chaotic_mechanism(model, trajectories, sharpness, per_system=per_system, seed=seed)
+    )
+    return traits, judged
 
 
 def _clean(found: HeadEffects) -> pd.DataFrame:

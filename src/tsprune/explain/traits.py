@@ -6,10 +6,11 @@ from collections.abc import Sequence
 
 import numpy as np
 import pandas as pd
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 
 from tsprune.data.suite import Configuration, Suite
-from tsprune.evaluation import batches
+from tsprune.evaluation import Prepared, prepare
+from tsprune.evaluation.batching import shared_batches
 from tsprune.explain.forecast_traits import dominant_period, mean_reversions, parrotings, seasonal_shares
 from tsprune.models.forecaster import Predictor
 
@@ -65,24 +66,56 @@ def forecast_traits(model: Predictor, suite: Suite, *, batch_size: int = BATCH_S
 
     model : a Forecaster, or a baseline such as `parrot()`
 
-    Columns: configuration, window, series; parroting, seasonality (share of power at the dominant
-    period), mean_reversion of the forecast; excess_parroting, seasonality_bias and excess_mean_reversion:
-    those minus the true future's (arXiv 2505.11349, 2602.01605). NaN where a forecast or a future has none.
+    Columns: configuration, window, series; error (mean absolute error over the seasonal error, as in MASE);
+    parroting, seasonality (share of power at the dominant period), mean_reversion of the forecast;
+    excess_parroting, seasonality_bias and excess_mean_reversion: those minus the true future's (arXiv
+    2505.11349, 2602.01605). NaN where a forecast or a future has none.
 
     Raises TspruneError for a suite without windows.
     """
     suite.require_windows()
+    prepared = [prepare(configuration) for configuration in suite.configurations]
     parts = []
-    for c in suite.configurations:
-        for batch in batches(c, context_length=model.context_length, batch_size=batch_size):
-            forecast = model.forecast(batch.contexts, c.horizon)
-            periods = [dominant_period(view) for view in batch.views]
-            own = traits_of(forecast.median, batch.views, periods)
-            true = traits_of(c.targets[batch.rows], batch.views, periods)
-            what = {"configuration": c.name, "window": batch.rows, "series": c.series[batch.rows]}
-            excess = {EXCESS[trait]: own[trait] - true[trait] for trait in TRAITS}
-            parts.append(pd.DataFrame(what | own | excess).sort_values("window"))
-    return pd.concat(parts, ignore_index=True)
+    for batch in shared_batches(
+        suite.configurations, context_length=model.context_length, batch_size=batch_size
+    ):
+        median = model.forecast(batch.contexts, batch.horizon).median
+        parts += [
+            _of_windows(prepared[number], batch.rows[places], median[places], model.context_length)
+            for number, places in batch.members.items()
+        ]
+    order = {configuration.name: place for place, configuration in enumerate(suite.configurations)}
+    frame = pd.concat(parts, ignore_index=True)
+    in_order = frame["configuration"].map(order).rename("place")
+    return (
+        frame.assign(place=in_order).sort_values(["place", "window"], ignore_index=True).drop(columns="place")
+    )
+
+
+def _of_windows(
+    prepared: Prepared, rows: NDArray[np.int64], median: NDArray[np.float32], cut: int
+) -> pd.DataFrame:
+    """Rows of `forecast_traits`, of the windows `rows` of one configuration, forecast as `median` [M, H]."""
+    c = prepared.configuration
+    contexts = [c.contexts[row][-cut:] for row in rows]
+    periods = [dominant_period(context) for context in contexts]
+    own, true = (traits_of(values, contexts, periods) for values in (median, c.targets[rows]))
+    errors = scaled_errors(median, c.targets[rows], prepared.season_errors[rows, None])
+    what = {"configuration": c.name, "window": rows, "series": c.series[rows], "error": errors}
+    return pd.DataFrame(what | own | {EXCESS[trait]: own[trait] - true[trait] for trait in TRAITS})
+
+
+def scaled_errors(
+    values: NDArray[np.floating], target: NDArray[np.floating], season_error: ArrayLike
+) -> NDArray[np.float64]:
+    """Mean absolute error of forecasts [M, H] over seasonal errors, [M], of the steps where it is known.
+
+    target, season_error : broadcast to the forecasts; NaN where no step's error is known
+    """
+    with np.errstate(all="ignore"):
+        errors = np.abs(values - target) / season_error
+        known = np.isfinite(errors)
+        return np.asarray(np.where(known, errors, 0).sum(axis=1) / known.sum(axis=1), dtype=np.float64)
 
 
 EXCESS = {

@@ -11,39 +11,11 @@ import plotly.graph_objects as go
 from tsprune.atomic import write_whole
 from tsprune.explain.overview import Explanation
 from tsprune.explain.portraits import Portrait
-from tsprune.report import figures
+from tsprune.report import captions, figures
 from tsprune.report.roles import facts
 from tsprune.report.section import Picture, Section, page, picture
 from tsprune.report.tables import Table, table
 from tsprune.report.words import count, drawn, percent
-
-_INTERVALS = "Bars and brackets are 95 % intervals, bootstrapped over series."
-_PORTRAIT = (
-    "Attention in one real window (the one with the clearest season, if there is one of a season that this "
-    "model's positions can tell), what the last position of it looks at, and how far back the head looks on "
-    "average over all windows, against a head that attends evenly (dotted). Then forecasts with the head and "
-    "without it, chosen by how far the ablation moves their median: the typical window of those looked at, "
-    "one that only one in ten exceeds, and the one moved most."
-)
-_STREAM = (
-    "At the position that is read (in an encoder: the context's last). Early layers propose, middle layers "
-    "repeat and late layers select, says the paper: a cosine above 0 repeats the layer before, below 0 takes "
-    f"back. The lens is the model's own readout with all later layers switched off. {_INTERVALS}"
-)
-_SIMILARITY = (
-    "Linear CKA of what two layers leave, over windows: 1 if windows lie alike in both, up to rotation and "
-    "scale. Few windows raise it; what it is by chance is in the titles. Blank: a layer that is the same for "
-    "all windows."
-)
-_PARTS = (
-    "What the network says next, divided among what wrote to the stream that is read: integrated gradients "
-    "of the readout, which add up to the whole forecast. A share below 0 was written against the rest. "
-)
-_ENCODER = (
-    "Only the decoder writes to that stream. What the encoder found reaches it through the decoder's "
-    "cross-attention and counts as written by the heads that fetched it, so the encoder has no points here; "
-    "its worth is in the ablations. "
-)
 
 
 def write_explanation(found: Explanation, path: Path) -> None:
@@ -56,7 +28,7 @@ def render_explanation(found: Explanation) -> str:
     return page(
         "explain.html.jinja",
         model=found.model,
-        headline=f"{about(found)} {_INTERVALS}",
+        headline=f"{about(found)} {captions.INTERVALS}",
         sections=[*compared([found]), *of_model("0", found)],
         skipped=found.skipped,
     )
@@ -73,22 +45,30 @@ def about(found: Explanation) -> str:
 
 def _looked_at(found: Explanation) -> str:
     text = f"Looked at on {count(found.windows, 'window')} of the suite {found.suite}, evenly spread"
+    if len(found.effects) and found.forecast_windows < found.windows:
+        text += f"; forecast without heads on {found.forecast_windows} of them"
     return text + (f" ({drawn(found.samples)} a window)." if found.samples is not None else ".")
 
 
 def compared(explained: Sequence[Explanation]) -> list[Section]:
-    """Whether sharp heads copy and diffuse ones can go, model by model."""
-    explained = [one for one in explained if len(one.effects)]
+    """Whether sharp heads copy and diffuse ones can go, model by model; also on chaotic trajectories."""
+    return [
+        *_in_sets([x for x in explained if len(x.effects)]),
+        *_chaotic([x for x in explained if len(x.chaos)]),
+    ]
+
+
+def _in_sets(explained: Sequence[Explanation]) -> list[Section]:
     if not explained:
         return []
     draws = " or ".join(f"{n}" for n in sorted({one.draws for one in explained}))
-    windows = ", ".join(f"{one.model}: {count(one.windows, 'window')}" for one in explained)
+    windows = ", ".join(f"{one.model}: {count(one.forecast_windows, 'window')}" for one in explained)
     curves = picture(
         "mechanism",
         "Without sharp, diffuse and random heads",
         "Of each attention sublayer the sharpest, the most diffuse, or random heads are ablated together, as "
         f"many of each. The grey band spans the means of {draws} random draws: a line inside it does what "
-        f"any heads would. {_INTERVALS} Parroting: the correlation of the forecast with the most similar "
+        f"any heads would. {captions.INTERVALS} Parroting: the correlation of the forecast with the most similar "
         "piece of its context (a forecast that is merely worse copies less, too: read the error beside it). "
         "Seasonality: the share of its power at the context's dominant period and "
         "harmonics, where the horizon holds a period. Axes with a wide range are linear close to zero and "
@@ -114,18 +94,50 @@ def compared(explained: Sequence[Explanation]) -> list[Section]:
 
 def mechanism_summary(explained: Sequence[Explanation]) -> Table:
     """One row a model: each claim's verdict with its excess over random heads, and the verdict on all."""
+    return _claims("Does mechanism 3 hold?", [(one.model, one.mechanism) for one in explained], "series")
+
+
+def _claims(title: str, judged: Sequence[tuple[str, pd.DataFrame]], of: str) -> Table:
+    """A row for each model and `mechanism_table`, whose intervals are over so many `of`."""
     rows = []
-    for one in explained:
-        row = {"model": one.model}
-        for claim in one.mechanism.to_dict("records"):
+    for model, table_of_claims in judged:
+        row = {"model": model}
+        for claim in table_of_claims.to_dict("records"):
             excess = claim["excess"]
             numbers = ""
             if excess == excess:
                 interval = f"[{claim['low']:+.3f}, {claim['high']:+.3f}]"
-                numbers = f": {excess:+.3f} {interval}, {int(claim['series'])} series"
+                numbers = f": {excess:+.3f} {interval}, {int(claim['series'])} {of}"
             row[str(claim["claim"])] = f"{claim['verdict']}{numbers}"
         rows.append(row)
-    return table("Does mechanism 3 hold?", pd.DataFrame(rows))
+    return table(title, pd.DataFrame(rows))
+
+
+def _chaotic(explained: Sequence[Explanation]) -> list[Section]:
+    """Forecasts of chaotic trajectories, beside those of who copies."""
+    if not explained:
+        return []
+    shown = [table("The model, and who only copies", pd.concat([_beside_copiers(one) for one in explained]))]
+    judged = [(one.model, one.chaos_mechanism) for one in explained if len(one.chaos_mechanism)]
+    lead = captions.CHAOS
+    if judged:
+        lead += f" {captions.CHAOS_CLAIMS}"
+        shown.append(_claims("Mechanism 3 on chaotic trajectories", judged, "systems"))
+    folded = (table("All of it", pd.concat([_named(one, one.chaos) for one in explained])),)
+    return [Section("On chaotic trajectories", (), folded, lead=lead, shown=tuple(shown))]
+
+
+def _beside_copiers(one: Explanation) -> pd.DataFrame:
+    """A row a forecaster, a column a measure, numbers with their intervals."""
+    rows: dict[str, dict[str, str]] = {}
+    for row in one.chaos.to_dict("records"):
+        sign = "" if row["measure"] == "error" else "+"
+        text = f"{row['mean']:{sign}.3f} [{row['low']:{sign}.3f}, {row['high']:{sign}.3f}]"
+        if row["difference"] == row["difference"]:
+            text += f" ({row['difference']:+.3f})"
+        columns = rows.setdefault(row["forecaster"], {"model": one.model, "forecaster": row["forecaster"]})
+        columns[row["measure"].replace("_", " ")] = text
+    return pd.DataFrame(rows.values())
 
 
 def _named(one: Explanation, frame: pd.DataFrame) -> pd.DataFrame:
@@ -134,7 +146,7 @@ def _named(one: Explanation, frame: pd.DataFrame) -> pd.DataFrame:
 
 def of_model(key: str, found: Explanation) -> list[Section]:
     """Telling heads, the residual stream and the parts of the forecast of one model."""
-    pictures = [*_gallery(key, found), *_stream(key, found)]
+    pictures = [*_attention(key, found), *_gallery(key, found), *_stream(key, found)]
     lead = (
         f"{_looked_at(found)} The heads below are extremes of {count(len(found.heads), 'head')}, and an "
         "extreme of many is partly luck, which its own interval does not hold: read each against its null."
@@ -143,6 +155,7 @@ def of_model(key: str, found: Explanation) -> list[Section]:
         table("What goes along with what a head does (Spearman's rho over heads)", found.correlations),
         table("Does stable rank tell the bandwidth? (Spearman's rho over heads)", found.kernel),
         table("Induction and parroting (Spearman's rho over heads)", found.induction_effects),
+        table("Induction by length and count of the repetition", _combinations(found.induction)),
         table("All heads, explained", _readable(found.heads)),
         table("Residual stream", found.residual),
         table("What every layer would forecast", found.lens),
@@ -152,10 +165,43 @@ def of_model(key: str, found: Explanation) -> list[Section]:
     return [Section(f"Why: {found.model}", tuple(pictures), tables, lead=lead)]
 
 
+def _combinations(induction: pd.DataFrame) -> pd.DataFrame:
+    """Of every head and combination, the scores and the interval of the one that is drawn."""
+    if not len(induction):
+        return induction
+    names = ["address", "block", "repeats", "occurrence_score", "followed_score"]
+    return induction[[*names, "followed_score_low", "followed_score_high"]]
+
+
 def _readable(heads: pd.DataFrame) -> pd.DataFrame:
     """Without intervals, which are in the files that `tsprune explain` writes."""
     hidden = tuple(name for name in heads if name.endswith(("_low", "_high")))
     return heads.drop(columns=[*hidden, "stack", "layer", "attention", "head"])
+
+
+def _attention(key: str, found: Explanation) -> list[Picture]:
+    """What heads attend to, whether stable rank tells, and whether induction and parroting go together."""
+    drawn: list[tuple[str, str, str, Callable[..., go.Figure]]] = [
+        ("attended", "What every head attends to", captions.ATTENDED, figures.attended_maps),
+        ("kernel", "Does stable rank tell the bandwidth?", captions.KERNEL, figures.kernel_points),
+    ]
+    if len(found.induction):
+        drawn.append(
+            ("induction", "Which heads find repetitions?", captions.INDUCTION, figures.induction_curves)
+        )
+    if "parroting" in found.heads:
+        drawn.append(
+            (
+                "ranked",
+                "Without which head does the forecast copy less?",
+                captions.RANKED,
+                figures.parroting_ranked,
+            )
+        )
+    return [
+        picture(f"{name}-{key}", heading, caption, lambda columns, draw=draw: draw(found, columns=columns))
+        for name, heading, caption, draw in drawn
+    ]
 
 
 def _gallery(key: str, found: Explanation) -> list[Picture]:
@@ -166,7 +212,7 @@ def _gallery(key: str, found: Explanation) -> list[Picture]:
         picture(
             f"head-{key}-{number}",
             f"{one.address}: {' and '.join(one.reasons)}",
-            _PORTRAIT,
+            captions.PORTRAIT,
             _portrait(one, profiles.get(one.address, empty)),
             facts(rows.loc[one.address].to_dict()),
         )
@@ -192,25 +238,25 @@ def _guarded(found: Explanation) -> tuple[str, ...]:
 
 def _stream(key: str, found: Explanation) -> list[Picture]:
     stacks = found.residual["stack"].nunique() if len(found.residual) else 0
-    parts = _PARTS + (_ENCODER if stacks > 1 else "")
+    parts = captions.PARTS + (captions.ENCODER if stacks > 1 else "")
     return [
         picture(
             f"stream-{key}",
             "The residual stream",
-            _STREAM,
+            captions.STREAM,
             lambda columns: figures.residual_stream(found, columns=columns),
             _guarded(found),
         ),
         picture(
             f"similarity-{key}",
             "Which layers see alike",
-            _SIMILARITY,
+            captions.SIMILARITY,
             lambda columns: figures.layer_similarity(found, columns=columns),
         ),
         picture(
             f"parts-{key}",
             "Who wrote the forecast",
-            f"{parts}{_INTERVALS}",
+            f"{parts}{captions.INTERVALS}",
             lambda columns: figures.forecast_parts(found, columns=columns),
         ),
     ]

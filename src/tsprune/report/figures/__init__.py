@@ -6,6 +6,7 @@ data and two layouts. All changes are drawn in percent.
 """
 
 from tsprune.report.figures.agreement import agreement
+from tsprune.report.figures.attending import attended_maps, induction_curves, kernel_points, parroting_ranked
 from tsprune.report.figures.compared import heads_at_compared, layers_compared, mlp_sensitivity
 from tsprune.report.figures.forecasts import forecasts
 from tsprune.report.figures.heads import head_maps, heads_at, rank_against_effect
@@ -17,17 +18,21 @@ from tsprune.report.figures.stream import forecast_parts, layer_similarity, resi
 
 __all__ = [
     "agreement",
+    "attended_maps",
     "forecast_parts",
     "forecasts",
     "head_maps",
     "head_portrait",
     "heads_at",
     "heads_at_compared",
+    "induction_curves",
+    "kernel_points",
     "layer_curves",
     "layer_similarity",
     "layers_compared",
     "mechanism_curves",
     "mlp_sensitivity",
+    "parroting_ranked",
     "pruning_curves",
     "rank_against_effect",
     "residual_stream",

@@ -138,23 +138,38 @@ def _similarity_map(rows: pd.DataFrame) -> go.Heatmap:
 
 
 def forecast_parts(one: Explanation, *, columns: int | None = None) -> go.Figure:
-    """Share of the forecast that each part of the last stack wrote, by layer."""
+    """Share of the forecast that each part wrote, by layer: the last stack's, then the encoder's if any."""
     table = one.attribution
     if not len(table):
         return message("The forecast could not be divided among its parts.")
-    grid = Grid(["share of the forecast"], columns=columns or 1, height=300, legend_rows=1)
+    stacks = {str(name): rows for name, rows in table.groupby("stack", sort=False)}
+    titles = [_parts_title(name, rows, place) for place, (name, rows) in enumerate(stacks.items())]
+    grid = Grid(titles, columns=columns or 1, height=300, legend_rows=1)
+    for panel, rows in enumerate(stacks.values()):
+        _draw_parts(grid, panel, rows)
+    grid.legend()
+    return grid.figure
+
+
+def _parts_title(stack: str, rows: pd.DataFrame, place: int) -> str:
+    total = 100 * float(rows["share"].sum())
+    if place == 0:
+        return f"{plain(stack)}: share of the forecast"
+    return f"{plain(stack)}: share of the forecast that cross-attention fetched from it ({total:+.1f} %)"
+
+
+def _draw_parts(grid: Grid, panel: int, table: pd.DataFrame) -> None:
     for kind in palette.PART:
         rows = table[table["kind"] == kind]
         if len(rows):
-            grid.add(0, _part_points(rows, kind))
-    grid.line(0, 0.0)
-    grid.line(0, 100 / len(table), f"an even part: 1/{len(table)}")
+            grid.add(panel, _part_points(rows, kind).update(showlegend=panel == 0))
+    even = 100 * float(table["share"].sum()) / len(table)
+    grid.line(panel, 0.0)
+    grid.line(panel, even, f"an even part: 1/{len(table)}")
     last = float(table["layer"].max())
     # room on the right for what the line says
-    grid.x(0, title_text="layer (-1: embedding)", tickformat="d", dtick=1, range=[-1.6, last + 1.4])
-    grid.y(0, title_text="% of the forecast")
-    grid.legend()
-    return grid.figure
+    grid.x(panel, title_text="layer (-1: embedding)", tickformat="d", dtick=1, range=[-1.6, last + 1.4])
+    grid.y(panel, title_text="% of the forecast")
 
 
 def _part_points(rows: pd.DataFrame, kind: str) -> go.Scatter:

@@ -1,0 +1,116 @@
+"""Chaotic trajectories, on which copying is the known failure: how a model forecasts them, beside who copies.
+
+A chaotic system nearly returns, and then parts from what followed, so a forecast that parrots its context is
+good for a while and wrong after; there is no calendar to be recognised (arXiv 2505.11349 studies context
+parroting on such series).
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+
+import numpy as np
+import pandas as pd
+
+from tsprune.data.suite import Suite
+from tsprune.evaluation.sampling import sampled
+from tsprune.explain.baselines import nadaraya_watson, parrot
+from tsprune.explain.intervals import Interval, mean_interval, series_means
+from tsprune.explain.mechanism import head_effects, mechanism_table
+from tsprune.explain.traits import EXCESS, forecast_traits
+from tsprune.models.forecaster import Forecaster, Predictor
+
+PER_SYSTEM = 2  # windows: one of each trajectory
+PERCENTS = (30,)
+DRAWS = 3
+
+MEASURES = ("error", *EXCESS.values())
+
+
+def chaotic_traits(
+    model: Forecaster, trajectories: Suite, *, per_system: int = PER_SYSTEM, seed: int = 0
+) -> pd.DataFrame:
+    """How a model, and forecasters that copy, forecast chaotic trajectories.
+
+    trajectories : one configuration a system, as `tsprune.data.chaos()` has them
+    per_system : at most so many windows of each, evenly spread
+
+    Of the model, of context parroting and of Nadaraya-Watson regression, which see as much history as the
+    model does, one row a measure: forecaster, measure (error: MASE of these windows; excess_parroting,
+    seasonality_bias, excess_mean_reversion: over the true future's, see `forecast_traits`), mean, low,
+    high (95 % over systems), systems; difference to the model, with difference_low and difference_high
+    (paired by system; NaN of the model itself).
+
+    Raises TspruneError for a suite without windows.
+    """
+    chosen = sampled(trajectories, model, per_system)
+    length = model.context_length
+    forecasters: tuple[Predictor, ...] = (
+        model,
+        parrot(context_length=length),
+        nadaraya_watson(context_length=length),
+    )
+    found = {forecaster.name: _by_system(forecaster, chosen) for forecaster in forecasters}
+    own = found[model.name]
+    return pd.DataFrame(
+        {"forecaster": name, "measure": measure}
+        | _columns(mean_interval(values[measure], seed), ("mean", "low", "high"))
+        | {"systems": int(np.isfinite(values[measure]).sum())}
+        | _difference(None if values is own else values[measure] - own[measure], seed)
+        for name, values in found.items()
+        for measure in MEASURES
+    )
+
+
+def _by_system(forecaster: Predictor, trajectories: Suite) -> Mapping[str, np.ndarray]:  # type: ignore[type-arg]
+    """Measure -> its mean by system [S], in order of their names."""
+    frame = forecast_traits(forecaster, trajectories)
+    return {measure: series_means(frame[measure], frame["configuration"]) for measure in MEASURES}
+
+
+def _columns(found: Interval, names: tuple[str, str, str]) -> dict[str, float]:
+    return dict(zip(names, (found.mean, found.low, found.high), strict=True))
+
+
+def _difference(values: np.ndarray | None, seed: int) -> dict[str, float]:  # type: ignore[type-arg]
+    names = ("difference", "difference_low", "difference_high")
+    return dict.fromkeys(names, np.nan) if values is None else _columns(mean_interval(values, seed), names)
+
+
+def chaotic_mechanism(
+    model: Forecaster,
+    trajectories: Suite,
+    sharpness: Mapping[str, float],
+    *,
+    per_system: int = PER_SYSTEM,
+    seed: int = 0,
+) -> pd.DataFrame:
+    """`mechanism_table` on chaotic trajectories, of heads that are sharp or diffuse on other data.
+
+    sharpness : by address, as `attention(...).heads` has it
+    per_system : as in `chaotic_traits`
+
+    Three tenths of the heads are ablated, against three random draws; intervals are over systems.
+
+    Raises TspruneError as `head_effects` does.
+    """
+    effects = head_effects(
+        model,
+        _systems_as_series(trajectories),
+        sharpness,
+        per_configuration=per_system,
+        percents=PERCENTS,
+        draws=DRAWS,
+        single=False,
+        seed=seed,
+    )
+    return mechanism_table({model.name: effects})
+
+
+def _systems_as_series(trajectories: Suite) -> Suite:
+    """Windows of one system count as of one series: its trajectories are on one attractor."""
+    configurations = tuple(
+        dataclasses.replace(c, series=np.zeros_like(c.series)) for c in trajectories.configurations
+    )
+    return dataclasses.replace(trajectories, configurations=configurations)

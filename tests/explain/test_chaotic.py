@@ -1,0 +1,86 @@
+"""Forecasts of trajectories beside forecasters that copy; a planted copying head carries their parroting."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from tests.suites import configuration, tiny
+from tsprune.data import Configuration, Suite, chaos
+from tsprune.explain import chaotic_mechanism, chaotic_traits, forecast_traits, head_effects, mechanism_table
+from tsprune.explain.chaotic import DRAWS, MEASURES, PERCENTS
+
+
+def orbit(name: str, period: int, horizon: int = 24) -> Configuration:
+    """Two trajectories of a system that does return: a copy of its past is its future."""
+    steps = np.arange(96 + horizon)
+    series = [np.sin(2 * np.pi * (steps + start) / period).astype(np.float32) for start in (0, 5)]
+    contexts, targets = [x[:96] for x in series], np.stack([x[96:] for x in series])
+    # a season that is not its own: its seasonal error, which errors are scaled by, would be 0
+    return Configuration(name, "H", horizon, period // 3, contexts, targets, np.arange(2))
+
+
+ORBITS = Suite("orbits", (orbit("b/H/short", 12), orbit("a/H/short", 24), orbit("c/H/short", 16)))
+
+
+def test_copying_is_right_where_the_system_returns() -> None:
+    model = tiny("tiny-timesfm")
+    table = chaotic_traits(model, ORBITS).set_index(["forecaster", "measure"])
+    copier = "parrot (motif of 10)"
+    for measure in MEASURES:
+        row = table.loc[copier, measure]
+        assert abs(row["mean"]) < 1e-3
+        own = table.loc[model.name, measure]
+        assert row["difference"] == pytest.approx(row["mean"] - own["mean"], abs=1e-9)
+        assert row["difference_low"] <= row["difference"] <= row["difference_high"]
+        assert np.isnan(own["difference"])
+    assert table.loc[model.name, "error"]["mean"] > 0.1
+    assert len(table) == 3 * len(MEASURES)
+
+
+def test_a_system_is_one_observation_whatever_the_order() -> None:
+    model = tiny("tiny-timesfm")
+    table = chaotic_traits(model, ORBITS).set_index(["forecaster", "measure"])
+    by_system = forecast_traits(model, ORBITS).groupby("configuration")
+    for measure in MEASURES:
+        row = table.loc[model.name, measure]
+        assert row["systems"] == 3
+        assert row["mean"] == pytest.approx(by_system[measure].mean().mean())
+    backwards = dataclasses.replace(ORBITS, configurations=ORBITS.configurations[::-1])
+    again = chaotic_traits(model, backwards).set_index(["forecaster", "measure"])
+    np.testing.assert_allclose(again["mean"], table["mean"], atol=1e-5)
+
+
+def test_the_future_of_a_chaotic_system_is_no_copy(tmp_path: Path) -> None:
+    """The parrot is wrong there, and is found in its context exactly, as the true future is not."""
+    trajectories = chaos(["lorenz", "chen"], cache=tmp_path)
+    table = chaotic_traits(tiny("tiny-timesfm"), trajectories).set_index(["forecaster", "measure"])
+    copier = table.loc["parrot (motif of 10)"]
+    assert copier.loc["error", "mean"] > 0.1
+    assert copier.loc["excess_parroting", "low"] > 0
+
+
+def test_the_mechanism_is_that_of_the_heads_named_on_other_data() -> None:
+    """Intervals are over systems: windows of one count together."""
+    model = tiny("tiny-timesfm")
+    sharpness = {c.address: float(i) for i, c in enumerate(model.anatomy.components("head"))}
+    suite = Suite(
+        "s",
+        tuple(configuration(f"{n}/H/short", [60, 90, 75, 128], 12, owners=[0, 0, 1, 1]) for n in "abc"),
+    )
+    found = chaotic_mechanism(model, suite, sharpness, per_system=4)
+    together = tuple(dataclasses.replace(c, series=np.zeros(4, np.int64)) for c in suite.configurations)
+    expected = head_effects(
+        model,
+        Suite("s", together),
+        sharpness,
+        per_configuration=4,
+        percents=PERCENTS,
+        draws=DRAWS,
+        single=False,
+    )
+    assert found.equals(mechanism_table({model.name: expected}))
+    assert found["series"].dropna().tolist() == [3, 3, 3]
