@@ -115,6 +115,10 @@ def test_every_statistic_of_attention_is_a_view_over_its_null(found: Explanation
         expected = cross.assign(v=cross[column] - even).pivot(index="layer", columns="head", values="v")
         np.testing.assert_allclose(shown[view].z, expected)
     assert sum(bool(t.visible) for t in figure.data) == len(figure.data) / len(labels)
+    idle = found.heads["attention"] == "self"  # a decoder's only token has no choice of keys
+    some = found.heads.assign(**{n: found.heads[n].where(~idle) for n in figures.attending.ATTENDED})
+    left = figures.attended_maps(dataclasses.replace(found, heads=some))
+    assert {a.text for a in left.layout.annotations} == {"decoder, cross-attention"}
 
 
 def test_the_kernel_view_is_drawn_with_its_correlation(found: Explanation) -> None:
@@ -158,6 +162,9 @@ def test_heads_are_ranked_by_their_effect_on_parroting(found: Explanation) -> No
     effect = found.heads.set_index("address")["parroting"]
     assert all(value == effect[address] for address, (_, value) in ranks.items())
     assert expected[0] in figure.layout.annotations[0].text
+    (section,) = of_model("0", found)
+    (listed,) = (t for t in section.tables if t.title == "Heads by their effect on parroting")
+    assert [row[0].text for row in listed.rows] == expected
 
 
 def test_what_was_not_measured_of_heads_is_said(found: Explanation) -> None:

@@ -159,8 +159,9 @@ def _print_model(found: Explanation, title: str) -> None:
             print_frame(part, f"{trait} without the sharpest heads, against as many random ones", columns)
 
     if len(found.chaos):
-        columns = ["forecaster", "measure", "mean", "low", "high", "difference"]
-        print_frame(found.chaos, "on chaotic trajectories, over the true future's (error: MASE)", columns)
+        beside = found.chaos.pivot(index="forecaster", columns="measure", values="mean")
+        ordered = beside.loc[found.chaos["forecaster"].unique(), found.chaos["measure"].unique()]
+        print_frame(ordered.reset_index(), "on chaotic trajectories, over the true future's (error: MASE)")
 
 
 def _means(frame: pd.DataFrame) -> list[str]:

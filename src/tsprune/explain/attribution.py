@@ -103,7 +103,8 @@ def contributions(model: Forecaster, contexts: Sequence[ArrayLike]) -> Attributi
     gradient = _average_gradient(model, function, normed, total)
     worth = gradient * gain
     values = torch.einsum("bcd,bd->bc", writes.double(), worth)
-    sources, fetched = (), values[:, :0]
+    sources: tuple[str, ...] = ()
+    fetched = values[:, :0]
     if source is not None and fetching is not None:
         heads = [place for place, part in enumerate(parts) if crossing(part.name, anatomy) is not None]
         sources, fetched = divided(

@@ -1,8 +1,8 @@
-"""Chaotic trajectories, on which copying is the known failure: how a model forecasts them, beside who copies.
+"""Chaotic trajectories: how a model forecasts them, beside forecasters that only copy.
 
-A chaotic system nearly returns, and then parts from what followed, so a forecast that parrots its context is
-good for a while and wrong after; there is no calendar to be recognised (arXiv 2505.11349 studies context
-parroting on such series).
+A chaotic system nearly returns, and then parts from what followed, so a copy is hard to beat for a while
+(arXiv 2505.11349) and wrong after; there is no calendar to be recognised. What a model does there beyond
+copying, or short of it, shows against forecasters that do nothing else.
 """
 
 from __future__ import annotations

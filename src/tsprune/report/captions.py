@@ -33,9 +33,9 @@ ENCODER = (
 )
 ATTENDED = (
     "Means over windows, of heads over time whose queries have two keys or more to choose from (blank: "
-    "others). An even head's share is taken off the band (within one position of the query's own time) "
-    "and off the dominant period of each context (multiples of it, to half a position): 0 is chance. "
-    "Intervals are in the table of all heads and in the files that tsprune explain writes."
+    "others; kinds of sublayers that have none are left out). An even head's share is taken off the band "
+    "(within one position of the query's own time) and off the dominant period of each context (multiples"
+    " of it, to half a position): 0 is chance. Intervals are in the files that tsprune explain writes."
 )
 KERNEL = (
     "Softmax attention is Nadaraya-Watson regression, and the paper reads stable rank, which needs no "
@@ -53,15 +53,16 @@ INDUCTION = (
 RANKED = (
     "Each head ablated alone, in order of how far parroting falls: the correlation of the forecast with "
     "the most similar piece of its context. Bars are 95 % intervals over series of one head at a time; of"
-    " many heads, one in twenty leaves out 0 by chance."
+    " many heads, one in twenty leaves out 0 by chance. The axis of changes is linear close to zero and "
+    "logarithmic beyond. All heads in this order are in a table below."
 )
 CHAOS = (
-    "Chaotic systems nearly return and then part, so a copy of what followed is right for a while, and "
-    "this is where parroting is a known failure. Beside the model stand forecasters that only copy, which"
-    " see as much history: context parroting and Nadaraya-Watson regression over motifs of 10 steps. "
-    "Numbers are over the true future's (error: MASE of these windows) with 95 % intervals over systems; "
-    "of the copiers, in brackets, also minus the model's. Above 0 a forecast copies more, is more "
-    "seasonal, or reverts faster to the mean than what came."
+    "Chaotic systems nearly return and then part: copying what followed is hard to beat for a while "
+    "(arXiv 2505.11349), and wrong after. So beside the model stand forecasters that only copy and see as"
+    " much history: context parroting and Nadaraya-Watson regression over motifs of 10 steps. Numbers are"
+    " over the true future's (error: MASE of these windows) with 95 % intervals over systems; of the "
+    "copiers, in brackets, also minus the model's. Above 0 a forecast copies more, is more seasonal, or "
+    "reverts faster to the mean than what came."
 )
 CHAOS_CLAIMS = (
     "The heads that are sharpest and most diffuse on the windows above, ablated here: three tenths of "

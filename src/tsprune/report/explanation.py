@@ -68,8 +68,9 @@ def _in_sets(explained: Sequence[Explanation]) -> list[Section]:
         "Without sharp, diffuse and random heads",
         "Of each attention sublayer the sharpest, the most diffuse, or random heads are ablated together, as "
         f"many of each. The grey band spans the means of {draws} random draws: a line inside it does what "
-        f"any heads would. {captions.INTERVALS} Parroting: the correlation of the forecast with the most similar "
-        "piece of its context (a forecast that is merely worse copies less, too: read the error beside it). "
+        f"any heads would. {captions.INTERVALS} Parroting: the correlation of the forecast with the most "
+        "similar piece of its context (a forecast that is merely worse copies less, too: read the error "
+        "beside it). "
         "Seasonality: the share of its power at the context's dominant period and "
         "harmonics, where the horizon holds a period. Axes with a wide range are linear close to zero and "
         f"logarithmic beyond. Evenly spread windows ({windows}).",
@@ -155,6 +156,7 @@ def of_model(key: str, found: Explanation) -> list[Section]:
         table("What goes along with what a head does (Spearman's rho over heads)", found.correlations),
         table("Does stable rank tell the bandwidth? (Spearman's rho over heads)", found.kernel),
         table("Induction and parroting (Spearman's rho over heads)", found.induction_effects),
+        table("Heads by their effect on parroting", _by_parroting(found.heads)),
         table("Induction by length and count of the repetition", _combinations(found.induction)),
         table("All heads, explained", _readable(found.heads)),
         table("Residual stream", found.residual),
@@ -163,6 +165,15 @@ def of_model(key: str, found: Explanation) -> list[Section]:
         table("Parts of the forecast", found.attribution),
     )
     return [Section(f"Why: {found.model}", tuple(pictures), tables, lead=lead)]
+
+
+def _by_parroting(heads: pd.DataFrame) -> pd.DataFrame:
+    """Heads in order of the change of parroting without them, lowest first; none if none was ablated."""
+    if "parroting" not in heads:
+        return heads.iloc[:0]
+    names = ["address", "parroting", "parroting_low", "parroting_high", "mase", "sharpness", "followed_score"]
+    ranked = heads.dropna(subset=["parroting"]).sort_values("parroting", kind="stable")
+    return ranked[[name for name in names if name in heads]]
 
 
 def _combinations(induction: pd.DataFrame) -> pd.DataFrame:

@@ -33,19 +33,20 @@ BEST = 5  # heads that are drawn by themselves
 
 def attended_maps(one: Explanation, *, columns: int | None = None) -> go.Figure:
     """A map of layers and heads per kind of sublayer, of one statistic at a time (`ATTENDED`)."""
-    sites = attention_sites(one.heads)
-    known = {name: _attended(one.heads, name) for name in ATTENDED if name in one.heads}
+    heads = _with_a_choice(one.heads)
+    known = {name: _attended(heads, name) for name in ATTENDED if name in heads}
     known = {name: values for name, values in known.items() if np.isfinite(values).any()}
-    if not sites or not known:
+    if not known:
         return message("No head has a choice of keys over time.")
-    layers = one.heads.groupby(["stack", "attention"])["layer"].nunique().max()
+    sites = attention_sites(heads)
+    layers = heads.groupby(["stack", "attention"])["layer"].nunique().max()
     height = int(np.clip(26 * layers, 110, 420))
     grid = Grid([plain(site_name(site)) for site in sites], columns=columns, height=height, legend_rows=3)
     for panel, site in enumerate(sites):
         for name, values in known.items():
-            rows = at_site(one.heads.assign(value=values), site)
+            rows = at_site(heads.assign(value=values), site)
             grid.add(panel, _map(rows, name))
-        step = integer_step(float(at_site(one.heads, site)["head"].max()))
+        step = integer_step(float(at_site(heads, site)["head"].max()))
         grid.x(panel, title_text="head", tickformat="d", dtick=step)
         grid.y(panel, title_text="layer", tickformat="d", dtick=1, showgrid=False, autorange="reversed")
     views = [View(name, ATTENDED[name][0], _colours(name, values)) for name, values in known.items()]
@@ -56,6 +57,14 @@ def attended_maps(one: Explanation, *, columns: int | None = None) -> go.Figure:
     grid.figure.update_layout(coloraxis={"colorscale": colours, "cmin": low, "cmax": high, "colorbar": bar})
     grid.buttons(views)
     return grid.figure
+
+
+def _with_a_choice(heads: pd.DataFrame) -> pd.DataFrame:
+    """Without the heads of kinds of sublayers none of whose queries have two keys over time."""
+    if "entropy" not in heads:
+        return heads.iloc[:0]
+    known = heads["entropy"].notna().groupby([heads["stack"], heads["attention"]]).transform("any")
+    return heads[known]
 
 
 def _attended(heads: pd.DataFrame, name: str) -> np.ndarray:  # type: ignore[type-arg]
@@ -255,7 +264,8 @@ def parroting_ranked(one: Explanation, *, columns: int | None = None) -> go.Figu
         rows = at_site(ranked, site)
         grid.add(0, _changes(rows, rows["rank"], site, scale))
         if induced:
-            grid.add(1, _changes(rows, rows["followed_score"], site, scale).update(showlegend=False))
+            points = _changes(rows, rows["followed_score"], site, scale)
+            grid.add(1, points.update(showlegend=False, error_y={"visible": False}))
     for panel in range(len(titles)):
         grid.y_scale(panel, scale)
         grid.line(panel, 0.0)
