@@ -21,7 +21,7 @@ import time
 import torch
 
 import tsprune
-from tsprune.data import pocket
+from tsprune.data import chaos, pocket
 from tsprune.evaluation.sampling import PER_CONFIGURATION
 from tsprune.explain import EXPLAIN_SAMPLES, overview
 from tsprune.models import bundled_names
@@ -31,28 +31,46 @@ from tsprune.study.explanation import DRAWS, PERCENTS, WINDOWS
 MINUTES, GIGABYTES, STUDY_SECONDS = 6.0, 3.0, 60.0
 
 
+def peak_gigabytes() -> float:
+    """The most memory that this process has held."""
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return float(peak / (1e9 if sys.platform == "darwin" else 1e9 / 1024))  # bytes there, KiB elsewhere
+
+
 def measure(name: str, windows: int, *, of_study: bool) -> int:
     """Explains one model in this process; 1 if that took more than it may."""
     model = tsprune.load(name, samples=STUDY_SAMPLES if of_study else EXPLAIN_SAMPLES)
-    marks: list[tuple[str, float, float]] = []
+    marks: list[tuple[str, float, float, float]] = []
+
+    def mark(step: str) -> None:
+        marks.append((step, time.perf_counter(), time.process_time(), peak_gigabytes()))
 
     def progress(step: str, done: int, total: int) -> None:
         if not marks or marks[-1][0] != step:
-            marks.append((step, time.perf_counter(), time.process_time()))
+            mark(step)
 
+    trajectories = chaos()  # integrated once and kept, so no part of the time
     if of_study:
         found = overview(
-            model, pocket(), per_configuration=WINDOWS, percents=PERCENTS, draws=DRAWS, progress=progress
+            model,
+            pocket(),
+            per_configuration=WINDOWS,
+            percents=PERCENTS,
+            draws=DRAWS,
+            trajectories=trajectories,
+            progress=progress,
         )
     else:
-        found = overview(model, pocket(), per_configuration=windows, progress=progress)
-    marks.append(("end", time.perf_counter(), time.process_time()))
-    print(f"{name}, {found.windows} windows, {len(found.heads)} heads")
-    for (step, wall, cpu), (_, wall_after, cpu_after) in itertools.pairwise(marks):
-        print(f"  {step:<12} {wall_after - wall:8.1f} s   {cpu_after - cpu:8.1f} s of CPU")
-    total, cpu = marks[-1][1] - marks[0][1], marks[-1][2] - marks[0][2]
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    gigabytes = peak / (1e9 if sys.platform == "darwin" else 1e9 / 1024)  # bytes there, KiB elsewhere
+        found = overview(
+            model, pocket(), per_configuration=windows, trajectories=trajectories, progress=progress
+        )
+    mark("end")
+    without = f"{found.forecast_windows} of them forecast without heads"
+    print(f"{name}, {found.windows} windows, {without}, {len(found.heads)} heads")
+    for (step, wall, cpu, _), (_, wall_after, cpu_after, peak) in itertools.pairwise(marks):
+        times = f"{wall_after - wall:8.1f} s   {cpu_after - cpu:8.1f} s of CPU"
+        print(f"  {step:<12} {times}   peak so far {peak:.2f} GB")
+    total, cpu, gigabytes = marks[-1][1] - marks[0][1], marks[-1][2] - marks[0][2], marks[-1][3]
     limit, took = (STUDY_SECONDS, cpu) if of_study else (60 * MINUTES, total)
     print(
         f"  {'all':<12} {total:8.1f} s   {cpu:8.1f} s of CPU; ratio to the limit of {limit:.0f} s "
