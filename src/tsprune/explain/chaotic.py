@@ -16,7 +16,7 @@ import pandas as pd
 from tsprune.data.suite import Suite
 from tsprune.evaluation.sampling import sampled
 from tsprune.explain.baselines import nadaraya_watson, parrot
-from tsprune.explain.intervals import Interval, mean_interval, series_means
+from tsprune.explain.intervals import Floats, Interval, mean_interval, series_means
 from tsprune.explain.mechanism import head_effects, mechanism_table
 from tsprune.explain.traits import EXCESS, forecast_traits
 from tsprune.models.forecaster import Forecaster, Predictor
@@ -53,17 +53,18 @@ def chaotic_traits(
     )
     found = {forecaster.name: _by_system(forecaster, chosen) for forecaster in forecasters}
     own = found[model.name]
-    return pd.DataFrame(
-        {"forecaster": name, "measure": measure}
-        | _columns(mean_interval(values[measure], seed), ("mean", "low", "high"))
-        | {"systems": int(np.isfinite(values[measure]).sum())}
-        | _difference(None if values is own else values[measure] - own[measure], seed)
-        for name, values in found.items()
-        for measure in MEASURES
-    )
+    rows = []
+    for name, values in found.items():
+        for measure in MEASURES:
+            mean = mean_interval(values[measure], seed)
+            row: dict[str, object] = {"forecaster": name, "measure": measure}
+            row |= _columns(mean, ("mean", "low", "high")) | {"systems": mean.count}
+            beyond = None if name == model.name else values[measure] - own[measure]
+            rows.append(row | _difference(beyond, seed))
+    return pd.DataFrame(rows)
 
 
-def _by_system(forecaster: Predictor, trajectories: Suite) -> Mapping[str, np.ndarray]:  # type: ignore[type-arg]
+def _by_system(forecaster: Predictor, trajectories: Suite) -> Mapping[str, Floats]:
     """Measure -> its mean by system [S], in order of their names."""
     frame = forecast_traits(forecaster, trajectories)
     return {measure: series_means(frame[measure], frame["configuration"]) for measure in MEASURES}
@@ -73,7 +74,7 @@ def _columns(found: Interval, names: tuple[str, str, str]) -> dict[str, float]:
     return dict(zip(names, (found.mean, found.low, found.high), strict=True))
 
 
-def _difference(values: np.ndarray | None, seed: int) -> dict[str, float]:  # type: ignore[type-arg]
+def _difference(values: Floats | None, seed: int) -> dict[str, float]:
     names = ("difference", "difference_low", "difference_high")
     return dict.fromkeys(names, np.nan) if values is None else _columns(mean_interval(values, seed), names)
 

@@ -210,9 +210,12 @@ def _attention(key: str, found: Explanation) -> list[Picture]:
             )
         )
     return [
-        picture(f"{name}-{key}", heading, caption, lambda columns, draw=draw: draw(found, columns=columns))
-        for name, heading, caption, draw in drawn
+        picture(f"{name}-{key}", heading, caption, _of(found, draw)) for name, heading, caption, draw in drawn
     ]
+
+
+def _of(found: Explanation, draw: Callable[..., go.Figure]) -> Callable[[int | None], go.Figure]:
+    return lambda columns: draw(found, columns=columns)
 
 
 def _gallery(key: str, found: Explanation) -> list[Picture]:

@@ -10,7 +10,7 @@ import plotly.graph_objects as go
 
 from tsprune.explain.overview import Explanation
 from tsprune.report import palette
-from tsprune.report.figures.shared import VARIANTS, at_site, attention_sites, integer_step, site_name
+from tsprune.report.figures.shared import VARIANTS, Floats, at_site, attention_sites, integer_step, site_name
 from tsprune.report.panels import Grid, View, message, plain
 from tsprune.report.scale import Scale, scale_for
 
@@ -67,9 +67,12 @@ def _with_a_choice(heads: pd.DataFrame) -> pd.DataFrame:
     return heads[known]
 
 
-def _attended(heads: pd.DataFrame, name: str) -> np.ndarray:  # type: ignore[type-arg]
-    values = heads[name].to_numpy(dtype=np.float64)
-    return values - heads[f"{name}_uniform"].to_numpy(dtype=np.float64) if ATTENDED[name][2] else values
+def _attended(heads: pd.DataFrame, name: str) -> Floats:
+    values: Floats = heads[name].to_numpy(dtype=np.float64)
+    if not ATTENDED[name][2]:
+        return values
+    even: Floats = heads[f"{name}_uniform"].to_numpy(dtype=np.float64)
+    return values - even
 
 
 def _map(rows: pd.DataFrame, name: str) -> go.Heatmap:
@@ -87,14 +90,14 @@ def _map(rows: pd.DataFrame, name: str) -> go.Heatmap:
     )
 
 
-def _reach(name: str, values: np.ndarray) -> tuple[float, float]:  # type: ignore[type-arg]
+def _reach(name: str, values: Floats) -> tuple[float, float]:
     if name == "sharpness":
         return 0.0, 1.0
     low, high = float(np.nanmin(values)), float(np.nanmax(values))
     return low, high if high > low else low + 1.0
 
 
-def _colours(name: str, values: np.ndarray) -> dict[str, object]:  # type: ignore[type-arg]
+def _colours(name: str, values: Floats) -> dict[str, object]:
     low, high = _reach(name, values)
     title = ATTENDED[name][1]
     return {"coloraxis.cmin": low, "coloraxis.cmax": high, "coloraxis.colorbar.title.text": title}
