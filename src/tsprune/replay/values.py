@@ -62,6 +62,18 @@ def substituted(value: Any, old: Tensor, new: Tensor) -> Any:
     return _rebuilt(value, lambda item: substituted(item, old, new), lambda state: state)
 
 
+def mapped(value: Any, change: Callable[[Tensor], Tensor]) -> Any:
+    """`value` with every tensor changed, in whatever containers; objects with state are copied."""
+    if isinstance(value, Tensor):
+        return change(value)
+
+    def state(one: Any) -> Any:
+        memo: dict[int, Any] = {id(tensor): change(tensor) for tensor in leaves(one, Tensor)}
+        return copy.deepcopy(one, memo | {id(module): module for module in leaves(one, nn.Module)})
+
+    return _rebuilt(value, lambda item: mapped(item, change), state)
+
+
 def _rebuilt(value: Any, each: Callable[[Any], Any], state: Callable[[Any], Any]) -> Any:
     if isinstance(value, Tensor):
         return value
