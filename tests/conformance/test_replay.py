@@ -9,7 +9,7 @@ import pytest
 from numpy.typing import NDArray
 
 from tests.tiny import CountLinear, full_length, output_patch, ragged, spread
-from tsprune.ablation import MODES, Ablation, ablate, applied
+from tsprune.ablation import MODES, Ablation, ablate, applied, side_by_side
 from tsprune.anatomy import KINDS, Component
 from tsprune.capture import default_reference, reference
 from tsprune.models import Forecaster
@@ -244,3 +244,50 @@ def test_the_networks_own_output_is_replayed_too(model: Forecaster) -> None:
             with replay.reuse("windows", [component]):
                 actual = model.teacher_forced(contexts)
         np.testing.assert_array_equal(actual.detach(), expected.detach(), err_msg=component.address)
+
+
+def sublayers(model: Forecaster) -> list[tuple[Component, ...]]:
+    """The heads of some sublayers, and sets of them with more downstream, as in a grid."""
+    stacks = [s for s in model.anatomy.stacks if s.blocks]
+    groups = []
+    for stack in stacks:
+        for layer in (0, len(stack.blocks) - 1):
+            for site in stack.blocks[layer].attention:
+                groups.append(tuple(Component(stack.name, layer, site.kind, h) for h in site.numbers))
+    return groups
+
+
+@pytest.mark.parametrize("beyond", [False, True], ids=["one patch", "autoregressive"])
+def test_what_is_found_ahead_is_what_each_gives_alone(model: Forecaster, beyond: bool) -> None:
+    """Where stacks can be run ahead at all: every family may, these must."""
+    horizon = horizons(model)[beyond]
+    replay = recorded(model, horizon)
+    last = model.anatomy.components("mlp")[-1]
+    taken = []
+    for heads in spread(tuple(sublayers(model)), 3):  # type: ignore[arg-type]
+        ablations = [Ablation((head,)) for head in heads] + [Ablation((*heads[:2], last))]
+        place = replay.lowest(ablations[0].components)
+        assert place is not None
+        assert all(replay.lowest(one.components) == place for one in ablations)
+        try:
+            found = replay.ahead(
+                "windows",
+                place,
+                len(ablations),
+                lambda numbers, all_=ablations: side_by_side(model, [all_[n] for n in numbers]),
+            )
+        except RuntimeError:  # upstream does not take such a batch; the sweep goes on without
+            continue
+        for ablation, ahead in zip(ablations, found or (), strict=False):
+            with applied(model, ablation):
+                expected = forecast(model, horizon)
+                with replay.reuse("windows", ablation.components):
+                    with replay.compared(ahead) as verdicts:
+                        forecast(model, horizon)
+                if all(verdicts):  # what a sweep asks before it trusts a shape
+                    taken.append(ablation)
+                    with replay.reuse("windows", ablation.components, ahead):
+                        actual = forecast(model, horizon)
+                    np.testing.assert_array_equal(actual, expected, err_msg=str(ablation))
+    if model.family == "chronos-bolt":
+        assert len(taken) == 3 * len(ablations)

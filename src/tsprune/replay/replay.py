@@ -84,6 +84,7 @@ class Replay:
         self._memory = memory
         self._records: dict[Hashable, tuple[Calls, list[str]]] = {}
         self._repeated: dict[tuple[Hashable, int, int], Repeated] = {}
+        self._at_once: dict[tuple[Hashable, str], tuple[int, int]] = {}
 
     @property
     def nbytes(self) -> int:
@@ -99,6 +100,7 @@ class Replay:
         """Drops the record of `key`."""
         self._records.pop(key, None)
         self._repeated.clear()
+        self._at_once.clear()
 
     def lowest(self, components: Iterable[Component]) -> Place | None:
         """The place of the lowest sublayer that `components` change; None without components."""
@@ -162,7 +164,8 @@ class Replay:
         for name, (size, rows) in zip(names, sizes, strict=False):
             path = self._units.stacks[name]
             clean = calls[path][0].usable
-            assert clean is not None and clean.inputs is not None
+            assert clean is not None
+            assert clean.inputs is not None
             for start in range(0, count, size):
                 numbers = range(start, min(start + size, count))
                 repeated = self._repeats(key, rows, len(numbers))
@@ -197,23 +200,30 @@ class Replay:
 
     def _sizes(self, key: Hashable, names: Sequence[str], count: int) -> list[tuple[int, int]]:
         """(ablations at once, rows of the clean batch) of the stacks that are worth running ahead."""
-        calls, _ = self._records[key]
-        left = max(0, self._memory - self.nbytes)
         sizes: list[tuple[int, int]] = []
         for name in names:
-            path = self._units.stacks.get(name)
-            if path is None:
-                break
-            cross = [path for _, path in self._units.cross[name]]
-            firsts = (calls[unit][0].usable for unit in (path, *self._units.inside(name), *cross))
-            nbytes = bytes_of([record for record in firsts if record is not None])
-            size, rows = at_once(calls[path], calls[self._units.entry(name)], nbytes, left)
+            if (key, name) not in self._at_once:
+                self._at_once[key, name] = self._size(key, name)
+            size, rows = self._at_once[key, name]
             if not size:
                 break
             sizes.append((min(size, count), rows))
         while sizes and sizes[-1][0] == 1:  # alone it is as quick, later
             sizes.pop()
         return sizes
+
+    def _size(self, key: Hashable, name: str) -> tuple[int, int]:
+        calls, _ = self._records[key]
+        path = self._units.stacks.get(name)
+        if path is None:
+            return 0, 0
+        cross = [path for _, path in self._units.cross[name]]
+        firsts = (
+            call.usable for unit in (path, *self._units.inside(name), *cross) for call in calls[unit][:1]
+        )
+        nbytes = bytes_of([record for record in firsts if record is not None])
+        left = max(0, self._memory - self.nbytes)
+        return at_once(calls[path], calls[self._units.entry(name)], nbytes, left)
 
     def _repeats(self, key: Hashable, rows: int, times: int) -> Repeated:
         """Records repeated for one size of batch: those of another are dropped, as they are large."""

@@ -18,7 +18,7 @@ from tsprune.ablation import Ablation, applied, side_by_side
 from tsprune.capture import Reference
 from tsprune.evaluation import Batch
 from tsprune.models.forecaster import Forecast, Forecaster
-from tsprune.replay import MOST, Ahead, Place, Replay
+from tsprune.replay import Ahead, Place, Replay
 
 _KEY = "clean pass"  # one batch is recorded at a time
 
@@ -111,7 +111,7 @@ class Variants:
                 self._refused.add(shape)
                 return {}
             self._trusted[shape] = place
-        return dict(zip(group, found, strict=True))
+        return {one: ahead for one, ahead in zip(group, found, strict=True) if one not in self._alone}
 
     def _agrees(self, batch: Batch, ablation: Ablation, ahead: Ahead) -> bool:
         """Whether `ablation` alone gives what was found ahead; its forecast is kept."""

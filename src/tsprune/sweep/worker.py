@@ -21,10 +21,10 @@ from tsprune.errors import TspruneError
 from tsprune.evaluation import Batch, Truth, finite_windows, spearman_distance
 from tsprune.models.checkpoints import one_line
 from tsprune.models.forecaster import Forecast, Forecaster
-from tsprune.replay import MEMORY, in_parts
+from tsprune.replay import MEMORY, MOST, in_parts
 from tsprune.sweep.plan import Cell
 from tsprune.sweep.result import CLEAN, CellScores, WindowScores
-from tsprune.sweep.variants import MOST, Variants
+from tsprune.sweep.variants import Variants
 
 
 @dataclasses.dataclass(frozen=True)
