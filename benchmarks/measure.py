@@ -7,8 +7,9 @@ import dataclasses
 import os
 import platform
 import time
-from collections.abc import Callable, Sequence
-from typing import TypeVar
+from collections.abc import Callable, Generator, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
@@ -18,9 +19,14 @@ from torch import nn
 from tsprune.ablation import Ablation
 from tsprune.capture import Point, point_of
 from tsprune.data import Suite, pocket
-from tsprune.evaluation import WindowStatistics, shared_batches
+from tsprune.evaluation import Prepared, WindowStatistics, shared_batches
 from tsprune.models import Forecaster, bundled_names
-from tsprune.sweep import BATCH_SIZE, SweepResult
+from tsprune.replay import Replay
+from tsprune.sweep import BATCH_SIZE, SweepResult, make_plan, run
+from tsprune.sweep.engine import Work
+from tsprune.sweep.plan import Unit
+from tsprune.sweep.variants import Variants
+from tsprune.sweep.worker import Outcome, Worker
 
 Result = TypeVar("Result")
 
@@ -71,6 +77,102 @@ def identical(a: SweepResult, b: SweepResult) -> bool:
         for cell, configurations in a.scores.items()
         for name, one in configurations.items()
     )
+
+
+@dataclasses.dataclass
+class BothWays:
+    """A sweep with replay and by a plain loop of hooks, one batch after the other in turn.
+
+    replay, plain : CPU seconds of everything
+    parts : of the seconds with replay, by what they went into
+    """
+
+    replay: float
+    plain: float
+    parts: dict[str, float]
+    identical: bool
+
+    @property
+    def ratio(self) -> float:
+        return self.plain / self.replay
+
+    @property
+    def engine(self) -> float:
+        """Share of the seconds with replay that is outside of the model."""
+        return 1 - sum(self.parts.values()) / self.replay
+
+    def profile(self) -> str:
+        """Where the seconds with replay went, in shares."""
+        shares = {name: seconds / self.replay for name, seconds in self.parts.items()}
+        return "; ".join(f"{name} {share:.0%}" for name, share in [*shares.items(), ("engine", self.engine)])
+
+
+CLEAN, ALONE, TOGETHER = "clean passes", "forwards alone or after being run ahead", "run ahead together"
+
+
+def both_ways(
+    model: Forecaster, windows: Suite, ablations: Sequence[Ablation], prepared: Sequence[Prepared]
+) -> BothWays:
+    """Taking turns batch by batch, both sides see the same machine, whatever else it does meanwhile."""
+    parts = dict.fromkeys((CLEAN, ALONE, TOGETHER), 0.0)
+    loop: list[tuple[float, tuple[Unit, Outcome]]] = []
+
+    def work_both(work: Work) -> Generator[tuple[Unit, Outcome], None, None]:
+        fast, slow = (Worker(work.model, None, work.keep, replay=replay) for replay in (True, False))
+        for unit in work.plan.units():
+            batch, truth = work.plan.batches[unit.batch], work.plan.truth(unit)
+            with clocked(model, parts):
+                outcome = fast.outcome(batch, truth, unit.ablations)
+            seconds, plain = timed(lambda: slow.outcome(batch, truth, unit.ablations))  # noqa: B023
+            loop.append((seconds, (unit, plain)))
+            yield unit, outcome
+
+    def outcomes(_work: Work) -> Generator[tuple[Unit, Outcome], None, None]:
+        yield from (found for _, found in loop)
+
+    total, replayed = timed(lambda: run(model, windows, ablations, prepared=prepared, executor=work_both))
+    rest, plain = timed(lambda: run(model, windows, ablations, prepared=prepared, executor=outcomes))
+    seconds = sum(took for took, _ in loop)
+    parts[ALONE] -= parts[CLEAN]
+    return BothWays(total - seconds, seconds + rest, parts, identical(replayed, plain))
+
+
+@contextmanager
+def clocked(model: Forecaster, parts: dict[str, float]) -> Iterator[None]:
+    """Adds up the CPU seconds of forecasts, of recorded clean passes and of batches run ahead."""
+    forecast, clean, ahead = model.forecast, Variants.clean, Replay.ahead
+
+    def counted(name: str, work: Callable[..., Result]) -> Callable[..., Result]:
+        def timed_work(*args: Any, **kwargs: Any) -> Result:
+            seconds, result = timed(lambda: work(*args, **kwargs))
+            parts[name] += seconds
+            return result
+
+        return timed_work
+
+    model.forecast = counted(ALONE, forecast)  # type: ignore[method-assign]
+    Variants.clean = counted(CLEAN, clean)  # type: ignore[method-assign]
+    Replay.ahead = counted(TOGETHER, ahead)  # type: ignore[method-assign]
+    try:
+        yield
+    finally:
+        del model.forecast
+        Variants.clean, Replay.ahead = clean, ahead  # type: ignore[method-assign]
+
+
+def share_outside(model: Forecaster, windows: Suite, repeats: int = 3) -> float:
+    """Share of a forward (of the largest batch) that is left when every block returns its record."""
+    batch = max(make_plan(model, windows, [], batch_size=BATCH_SIZE).batches, key=len)
+    replay = Replay(model)
+
+    def forecast() -> object:
+        return model.forecast(batch.contexts, batch.horizon)
+
+    with replay.record("clean pass"):
+        forecast()
+    whole = min(timed(forecast)[0] for _ in range(repeats))
+    with replay.reuse("clean pass", ()):
+        return min(timed(forecast)[0] for _ in range(repeats)) / whole
 
 
 def suffix_limit(model: Forecaster, windows: Suite, ablations: Sequence[Ablation], repeats: int = 7) -> float:

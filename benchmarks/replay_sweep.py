@@ -9,15 +9,14 @@ from __future__ import annotations
 import sys
 
 import numpy as np
-from measure import arguments, identical, machine, suffix_limit, suite, timed
+from measure import arguments, both_ways, machine, share_outside, suffix_limit, suite
 
 import tsprune
 from tsprune.ablation import Ablation
 from tsprune.data import Suite
 from tsprune.evaluation import prepare
 from tsprune.models import Forecaster, SamplingForecaster
-from tsprune.replay import Replay
-from tsprune.sweep import BATCH_SIZE, make_plan, run
+from tsprune.sweep import run
 
 BOLT, DECODER_ONLY = 3.5, 1.6
 
@@ -25,29 +24,18 @@ BOLT, DECODER_ONLY = 3.5, 1.6
 def compare(model: Forecaster, windows: Suite, singles: list[Ablation]) -> bool:
     prepared = [prepare(configuration) for configuration in windows.configurations]
     run(model, windows, singles[:1], prepared=prepared)  # imports and allocators
-    model_seconds = 0.0
-    original = model.forecast
-
-    def forecast(*args, **kwargs):  # type: ignore[no-untyped-def]
-        nonlocal model_seconds
-        seconds, result = timed(lambda: original(*args, **kwargs))
-        model_seconds += seconds
-        return result
-
-    model.forecast = forecast  # type: ignore[method-assign]
-    fast, replayed = timed(lambda: run(model, windows, singles, prepared=prepared))
-    del model.forecast
-    other = (fast - model_seconds) / fast
-    slow, plain = timed(lambda: run(model, windows, singles, prepared=prepared, replay=False))
-    same = identical(replayed, plain)
+    found = both_ways(model, windows, singles, prepared)
+    wanted = target(model)
     print(
-        f"{model.name}: {len(singles)} ablations x {len(windows)} windows: plain loop {slow:.1f} s, replay "
-        f"{fast:.1f} s, ratio {slow / fast:.2f} (to reach: {target(model)}); outside of the model "
-        f"{other:.1%} (limit 8 %); results {'identical' if same else 'DIFFER'}"
+        f"{model.name}: {len(singles)} ablations x {len(windows)} windows: plain loop {found.plain:.1f} s, "
+        f"replay {found.replay:.1f} s, ratio {found.ratio:.2f} (to reach: {wanted or 'none'}); outside of "
+        f"the model {found.engine:.1%} (limit 8 %); results {'identical' if found.identical else 'DIFFER'}"
     )
+    if wanted and found.ratio < wanted:
+        print(f"  not reached; the time with replay: {found.profile()}")
     if model.family == "chronos-bolt":
         limit = suffix_limit(model, windows, singles)
-        print(f"  suffix limit {limit:.2f}: {limit / (slow / fast):.2f} times what was reached (limit 1.25)")
+        print(f"  suffix limit {limit:.2f}: {limit / found.ratio:.2f} times what was reached (limit 1.25)")
     else:
         outside = share_outside(model, windows)
         limits = [by_layers(model, singles, share) for share in (0.0, outside)]
@@ -55,28 +43,13 @@ def compare(model: Forecaster, windows: Suite, singles: list[Ablation]) -> bool:
             f"  limit by layers alone, all equally long: {limits[0]:.2f}; but {outside:.0%} of a forward is "
             f"outside of all blocks, which leaves {limits[1]:.2f}"
         )
-    return same
+    return found.identical
 
 
-def target(model: Forecaster) -> float | str:
+def target(model: Forecaster) -> float | None:
     if model.family == "chronos-bolt":
         return BOLT
-    return "none" if isinstance(model, SamplingForecaster) else DECODER_ONLY
-
-
-def share_outside(model: Forecaster, windows: Suite, repeats: int = 3) -> float:
-    """Share of a forward (of the largest batch) that is left when every block returns its record."""
-    batch = max(make_plan(model, windows, [], batch_size=BATCH_SIZE).batches, key=len)
-    replay = Replay(model)
-
-    def forecast() -> object:
-        return model.forecast(batch.contexts, batch.horizon)
-
-    with replay.record("clean pass"):
-        forecast()
-    whole = min(timed(forecast)[0] for _ in range(repeats))
-    with replay.reuse("clean pass", ()):
-        return min(timed(forecast)[0] for _ in range(repeats)) / whole
+    return None if isinstance(model, SamplingForecaster) else DECODER_ONLY
 
 
 def by_layers(model: Forecaster, singles: list[Ablation], outside: float) -> float:

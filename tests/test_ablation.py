@@ -9,7 +9,7 @@ from torch import Tensor
 
 from tests.tiny import pristine
 from tests.toy import HEAD_DIM, HEADS, Toy
-from tsprune.ablation import Ablation, ablate, applied
+from tsprune.ablation import Ablation, ablate, applied, side_by_side
 from tsprune.anatomy import Component
 from tsprune.capture import Point, Reference, reference
 from tsprune.errors import TspruneError
@@ -176,3 +176,16 @@ def test_a_reference_without_the_point(toy: Toy) -> None:
         ablate(toy, "stack.1.mlp", "mean", reference=record),
     ):
         forecast(toy)
+
+
+@pytest.mark.parametrize("mode", ["zero", "mean", "resample"])
+def test_side_by_side_every_ablation_has_its_own_windows(toy: Toy, mode: str) -> None:
+    """The batch once per ablation: each repetition is what that ablation gives alone."""
+    chosen = ["stack.0.time.head.1", "stack.0.time.head.2", "stack.0.time", "stack.1.mlp"]
+    ablations = [Ablation(toy.anatomy.select(one), mode, seed=4) for one in chosen]  # type: ignore[arg-type]
+    reference_ = reference(toy, list(CONTEXTS[::-1]))
+    with pristine(toy), side_by_side(toy, ablations, reference=reference_):
+        together = toy.forecast(list(CONTEXTS) * len(ablations), 1).quantiles
+    for one, actual in zip(ablations, np.split(together, len(ablations)), strict=True):
+        with applied(toy, one, reference=reference_):
+            np.testing.assert_array_equal(actual, forecast(toy))

@@ -9,7 +9,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Literal
 
@@ -76,14 +76,11 @@ def _replacement(x: Tensor, ablation: Ablation, point: Point, reference: Referen
     return reference.sample(point, positions, rows, ablation.seed).to(x).view(x.shape)
 
 
-def _replaced(x: Tensor, edit: _Edit, value: Tensor) -> Tensor:
+def _replace(x: Tensor, edit: _Edit, value: Tensor) -> None:
+    """Writes `value` into `x` [..., T, F], in place."""
     value = value.expand_as(x)
-    if edit.columns is None:
-        return value.clone()
-    x = x.clone()
-    for columns in edit.columns:
+    for columns in edit.columns or (slice(None),):
         x[..., columns] = value[..., columns]
-    return x
 
 
 @contextmanager
@@ -92,14 +89,33 @@ def applied(model: Forecaster, ablation: Ablation, *, reference: Reference | Non
 
     reference : for mean and resample; None records one from synthetic series
     """
-    edits = _edits(model.anatomy, ablation.components)
-    if ablation.mode != "zero" and reference is None:
-        reference = default_reference(model, model.anatomy.expand(ablation.components))
+    with side_by_side(model, [ablation], reference=reference):
+        yield
+
+
+@contextmanager
+def side_by_side(
+    model: Forecaster, ablations: Sequence[Ablation], *, reference: Reference | None = None
+) -> Iterator[None]:
+    """`model` with several ablations in force, each for its own windows of a batch.
+
+    A batch is then taken to hold the same windows once per ablation, first all of the first one's: it
+    must have a multiple of `len(ablations)` rows wherever something is ablated.
+
+    reference : for mean and resample; None records one from synthetic series
+    """
+    edits: dict[Point, list[tuple[int, _Edit]]] = {}
+    for number, ablation in enumerate(ablations):
+        for edit in _edits(model.anatomy, ablation.components):
+            edits.setdefault(edit.point, []).append((number, edit))
+    if reference is None and any(ablation.mode != "zero" for ablation in ablations):
+        wanted = [c for one in ablations if one.mode != "zero" for c in one.components]
+        reference = default_reference(model, wanted)
     handles = []
     try:
-        for edit in edits:
-            module = model.module.get_submodule(edit.point.path)
-            handles.append(_hook(module, edit, ablation, reference))
+        for point, numbered in edits.items():
+            module = model.module.get_submodule(point.path)
+            handles.append(_hook(module, point, numbered, ablations, reference))
         yield
     finally:
         for handle in handles:
@@ -107,14 +123,23 @@ def applied(model: Forecaster, ablation: Ablation, *, reference: Reference | Non
 
 
 def _hook(
-    module: nn.Module, edit: _Edit, ablation: Ablation, reference: Reference | None
+    module: nn.Module,
+    point: Point,
+    edits: Sequence[tuple[int, _Edit]],
+    ablations: Sequence[Ablation],
+    reference: Reference | None,
 ) -> torch.utils.hooks.RemovableHandle:
-    def edited(x: Tensor) -> Tensor:
-        x = edit.point.windows_first(x)
-        x = _replaced(x, edit, _replacement(x, ablation, edit.point, reference))
-        return edit.point.windows_first(x)
+    """edits : (number of the ablation, what it edits) at `point`"""
 
-    if edit.point.side == "input":
+    def edited(x: Tensor) -> Tensor:
+        x = point.windows_first(x).clone()
+        rows = x.shape[0] // len(ablations)
+        for number, edit in edits:
+            part = x if len(ablations) == 1 else x.narrow(0, number * rows, rows)
+            _replace(part, edit, _replacement(part, ablations[number], point, reference))
+        return point.windows_first(x)
+
+    if point.side == "input":
         return module.register_forward_pre_hook(lambda _module, args: (edited(args[0]), *args[1:]))
     return module.register_forward_hook(lambda _module, _args, output: edited(output))
 

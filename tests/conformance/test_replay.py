@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
+from contextlib import AbstractContextManager
 
 import numpy as np
 import pytest
 from numpy.typing import NDArray
 
 from tests.tiny import CountLinear, full_length, output_patch, ragged, spread
-from tsprune.ablation import MODES, Ablation, ablate, applied
+from tsprune.ablation import MODES, Ablation, ablate, applied, side_by_side
 from tsprune.anatomy import KINDS, Component
 from tsprune.capture import default_reference, reference
 from tsprune.models import Forecaster
@@ -244,3 +245,53 @@ def test_the_networks_own_output_is_replayed_too(model: Forecaster) -> None:
             with replay.reuse("windows", [component]):
                 actual = model.teacher_forced(contexts)
         np.testing.assert_array_equal(actual.detach(), expected.detach(), err_msg=component.address)
+
+
+def sublayers(model: Forecaster) -> list[tuple[Component, ...]]:
+    """The heads of some sublayers, and sets of them with more downstream, as in a grid."""
+    stacks = [s for s in model.anatomy.stacks if s.blocks]
+    groups = []
+    for stack in stacks:
+        for layer in (0, len(stack.blocks) - 1):
+            for site in stack.blocks[layer].attention:
+                groups.append(tuple(Component(stack.name, layer, site.kind, h) for h in site.numbers))
+    return groups
+
+
+@pytest.mark.parametrize("beyond", [False, True], ids=["one patch", "autoregressive"])
+def test_what_is_found_ahead_is_what_each_gives_alone(model: Forecaster, beyond: bool) -> None:
+    """Wherever a sweep uses it: if every stack returns the same bits as alone (few rows often do not)."""
+    horizon = horizons(model)[beyond]
+    windows = full_length(model, 8)
+    replay = Replay(model)
+    with replay.record("windows"):
+        forecast(model, horizon, windows)
+    last = model.anatomy.components("mlp")[-1]
+    found_any = False
+    for heads in spread(tuple(sublayers(model)), 3):  # type: ignore[arg-type]
+        ablations = [Ablation((head,)) for head in heads[:3]] + [Ablation((*heads[:2], last))]
+        places = {replay.lowest(one.components) for one in ablations}
+        place = places.pop()
+        assert place is not None
+        assert not places
+
+        def together(
+            numbers: Sequence[int], ablations: Sequence[Ablation] = tuple(ablations)
+        ) -> AbstractContextManager[None]:
+            return side_by_side(model, [ablations[number] for number in numbers])
+
+        try:
+            found = replay.ahead("windows", place, len(ablations), together)
+        except RuntimeError:  # upstream does not take such a batch; the sweep goes on without
+            continue
+        found_any |= found is not None
+        for ablation, ahead in zip(ablations, found or (), strict=False):
+            with applied(model, ablation):
+                with replay.reuse("windows", ablation.components), replay.compared(ahead) as verdicts:
+                    expected = forecast(model, horizon, windows)
+                if all(verdicts):
+                    with replay.reuse("windows", ablation.components, ahead):
+                        actual = forecast(model, horizon, windows)
+                    np.testing.assert_array_equal(actual, expected, err_msg=str(ablation))
+    if model.family == "chronos-bolt":
+        assert found_any

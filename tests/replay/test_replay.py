@@ -210,3 +210,21 @@ def test_a_record_that_the_caller_spoils_is_not_used() -> None:
             again = toy.module.embed(torch.ones(2, 3, 1))
             np.testing.assert_array_equal(again, embedded - 1)
             np.testing.assert_array_equal(toy.module.layers[0](again), expected)
+
+
+def test_a_missing_value_is_the_same_as_itself() -> None:
+    """A module that is given NaN, as gaps in a history are, is replayed like any other."""
+    toy = Toy()
+    gaps = CONTEXTS.copy()
+    gaps[1, 2] = np.nan
+    replay = Replay(toy)
+    with replay.record("k"):
+        forecast(toy, gaps)
+    with CountLinear(toy.module.embed.weight) as counter, replay.reuse("k", [LAST]):
+        forecast(toy, gaps)
+    assert counter.count == 0
+    other = gaps.copy()
+    other[1, 3] = np.nan
+    with CountLinear(toy.module.embed.weight) as counter, replay.reuse("k", [LAST]):
+        forecast(toy, other)
+    assert counter.count == 1

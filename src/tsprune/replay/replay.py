@@ -19,17 +19,32 @@ What cannot be reused: in an autoregressive forecast every step after the first 
 forecast (or sampled) so far, so under an ablation that changes the forecast at all, its inputs are
 others than in the clean pass, and it is computed. Replayed are the encoder and the first step; of
 calls that share a key-value cache, only the first is recorded.
+
+Several ablations of one sublayer can be computed in one batch (`ahead`, see `tsprune.replay.ahead`).
 """
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager
+
+import torch
 
 from tsprune.anatomy import Component
 from tsprune.errors import TspruneError
 from tsprune.models.forecaster import Forecaster
-from tsprune.replay.calls import Ledger
+from tsprune.replay.ahead import (
+    Ahead,
+    Repeated,
+    Variant,
+    at_once,
+    bytes_of,
+    comparing,
+    piece,
+    shape_of,
+    together,
+)
+from tsprune.replay.calls import Call, Ledger
 from tsprune.replay.forwards import (
     Forward,
     Gate,
@@ -45,6 +60,10 @@ from tsprune.replay.units import position_of, units_of
 from tsprune.replay.values import storages
 
 MEMORY = 2 * 2**30
+
+Place = tuple[int, int, int]  # positions of a stack, of a block in it, and of a sublayer in that
+SideBySide = Callable[[Sequence[int]], AbstractContextManager[None]]
+_Calls = Mapping[str, list[Call]]
 
 
 class Replay:
@@ -64,6 +83,8 @@ class Replay:
         self._modules = {path: model.module.get_submodule(path) for path in self._units.paths}
         self._memory = memory
         self._records: dict[Hashable, tuple[Calls, list[str]]] = {}
+        self._repeated: dict[tuple[Hashable, int, int], Repeated] = {}
+        self._at_once: dict[tuple[Hashable, str], tuple[int, int]] = {}
 
     @property
     def nbytes(self) -> int:
@@ -78,6 +99,12 @@ class Replay:
     def forget(self, key: Hashable) -> None:
         """Drops the record of `key`."""
         self._records.pop(key, None)
+        self._repeated.clear()
+        self._at_once.clear()
+
+    def lowest(self, components: Iterable[Component]) -> Place | None:
+        """The place of the lowest sublayer that `components` change; None without components."""
+        return min((position_of(self._anatomy, c) for c in components), default=None)
 
     @contextmanager
     def record(self, key: Hashable) -> Iterator[None]:
@@ -89,24 +116,119 @@ class Replay:
         self._records[key] = recorder.calls, recorder.embeddings
 
     @contextmanager
-    def reuse(self, key: Hashable, components: Iterable[Component]) -> Iterator[None]:
+    def reuse(
+        self, key: Hashable, components: Iterable[Component], ahead: Ahead | None = None
+    ) -> Iterator[None]:
         """Everything upstream of `components` returns what was recorded under `key`.
+
+        ahead : of an ablation of `components`; the first calls of the stacks it is of return it, if
+            they have the inputs that it was found with
 
         Without components (an empty ablation) everything is upstream. Raises KeyError for a key
         that was not recorded.
         """
         calls, embeddings = self._records[key]
         names = self._units.names
-        positions = (position_of(self._anatomy, c) for c in components)
-        lowest, layer, sublayer = min(positions, default=(len(names), 0, 0))
+        found = ahead.calls if ahead else {}
+        lowest, layer, sublayer = self.lowest(components) or (len(names), 0, 0)
         forwards = {path: remembered(self._original(path), calls[path]) for path in embeddings}
         for name in names[:lowest]:
             forwards |= self._skip_stack(name, calls)
         for name in names[lowest : lowest + 1]:
-            forwards |= self._skip_into_stack(name, layer, sublayer, calls)
+            begun = int(self._units.stacks.get(name) in found)
+            forwards |= self._skip_into_stack(name, layer, sublayer, calls, begun)
             forwards |= self._keep_cross(name, layer, calls)
+        for path, call in found.items():
+            forwards[path] = replayed(self._original(path), [call], Gate([call]), leads=True)
         with substituted_forwards(self._modules, forwards):
             yield
+
+    def ahead(
+        self, key: Hashable, place: Place, count: int, side_by_side: SideBySide
+    ) -> tuple[Ahead, ...] | None:
+        """What stacks return under `count` ablations, several of which are computed in one batch.
+
+        place : of the lowest sublayer that each of them changes (see `lowest`)
+        side_by_side : called with the numbers of some ablations, gives a context in which rows are
+            those of the clean batch once per ablation, each repetition under its own
+
+        Returns one `Ahead` per ablation, or None if nothing is gained: stacks that no module wraps, that
+        keep state between calls, whose batch is large, or that would take more memory than is left.
+        Runs without gradients. What upstream raises on batches unlike the recorded one is raised.
+        """
+        calls, _ = self._records[key]
+        names = self._units.names[place[0] :]
+        sizes = self._sizes(key, names, count)
+        variants = [Variant() for _ in range(count)]
+        shapes: list[Hashable] = []
+        for name, (size, rows) in zip(names, sizes, strict=False):
+            path = self._units.stacks[name]
+            clean = calls[path][0].usable
+            assert clean is not None
+            assert clean.inputs is not None
+            for start in range(0, count, size):
+                numbers = range(start, min(start + size, count))
+                repeated = self._repeats(key, rows, len(numbers))
+                forwards: dict[str, Forward] = {}
+                if name == names[0]:
+                    forwards |= self._skip_into_stack(name, place[1], place[2], repeated)
+                    forwards |= self._keep_cross(name, place[1], repeated)
+                args, kwargs = together(clean.inputs, [variants[n] for n in numbers], repeated)
+                shapes.append((path, len(numbers), shape_of((args, kwargs))))
+                with (
+                    torch.no_grad(),
+                    side_by_side(numbers),
+                    substituted_forwards(self._modules, forwards),
+                ):
+                    output = self._modules[path](*args, **kwargs)
+                for index, number in enumerate(numbers):
+                    variants[number].take(path, clean, piece(output, index, len(numbers), rows))
+        return tuple(Ahead(one.calls, tuple(shapes)) for one in variants) if sizes else None
+
+    @contextmanager
+    def compared(self, ahead: Ahead) -> Iterator[list[bool]]:
+        """Compares what stacks return, computed as ever, with what was found ahead, to the last bit.
+
+        To be entered within `reuse`. Yields a list with a verdict for each stack by the time it is left.
+        """
+        verdicts: list[bool] = []
+        forwards = {
+            path: comparing(self._original(path), call, verdicts) for path, call in ahead.calls.items()
+        }
+        with substituted_forwards(self._modules, forwards):
+            yield verdicts
+
+    def _sizes(self, key: Hashable, names: Sequence[str], count: int) -> list[tuple[int, int]]:
+        """(ablations at once, rows of the clean batch) of the stacks that are worth running ahead."""
+        sizes: list[tuple[int, int]] = []
+        for name in names:
+            if (key, name) not in self._at_once:
+                self._at_once[key, name] = self._size(key, name)
+            size, rows = self._at_once[key, name]
+            if size < 2:  # alone it is as quick, later; and so are the stacks after it, by measurement
+                break
+            sizes.append((min(size, count), rows))
+        return sizes
+
+    def _size(self, key: Hashable, name: str) -> tuple[int, int]:
+        calls, _ = self._records[key]
+        path = self._units.stacks.get(name)
+        if path is None:
+            return 0, 0
+        cross = [path for _, path in self._units.cross[name]]
+        firsts = (
+            call.usable for unit in (path, *self._units.inside(name), *cross) for call in calls[unit][:1]
+        )
+        nbytes = bytes_of([record for record in firsts if record is not None])
+        left = max(0, self._memory - self.nbytes)
+        return at_once(calls[path], calls[self._units.entry(name)], nbytes, left)
+
+    def _repeats(self, key: Hashable, rows: int, times: int) -> Repeated:
+        """Records repeated for one size of batch: those of another are dropped, as they are large."""
+        wanted = key, rows, times
+        if wanted not in self._repeated:
+            self._repeated = {wanted: Repeated(self._records[key][0], rows, times)}
+        return self._repeated[wanted]
 
     def _original(self, path: str) -> Forward:
         original: Forward = self._modules[path].forward
@@ -119,17 +241,22 @@ class Replay:
         gate = Gate(calls[path])
         return {path: replayed(self._original(path), calls[path], gate, leads=True)}
 
-    def _skip_blocks(self, name: str, count: int, calls: Calls) -> tuple[dict[str, Forward], Gate]:
+    def _skip_blocks(
+        self, name: str, count: int, calls: _Calls, begun: int = 0
+    ) -> tuple[dict[str, Forward], Gate]:
         entry = self._units.entry(name)
-        gate = Gate(calls[entry])
+        gate = Gate(calls[entry], begun)
         forwards = {
             path: replayed(self._original(path), calls[path], gate, leads=path == entry)
             for path in self._units.blocks[name][:count]
         }
         return forwards or {entry: leading(self._original(entry), gate)}, gate
 
-    def _skip_into_stack(self, name: str, layer: int, sublayer: int, calls: Calls) -> dict[str, Forward]:
-        forwards, gate = self._skip_blocks(name, layer, calls)
+    def _skip_into_stack(
+        self, name: str, layer: int, sublayer: int, calls: _Calls, begun: int = 0
+    ) -> dict[str, Forward]:
+        """begun : see `Gate`"""
+        forwards, gate = self._skip_blocks(name, layer, calls, begun)
         sublayers = self._units.sublayers[name][layer][: sublayer + 1]
         once_a_call = len(calls[self._units.entry(name)])
         if any(len(calls[path]) != once_a_call for x in sublayers for path in x.paths):
@@ -146,7 +273,7 @@ class Replay:
             )
         return forwards
 
-    def _keep_cross(self, name: str, first: int, calls: Calls) -> dict[str, Forward]:
+    def _keep_cross(self, name: str, first: int, calls: _Calls) -> dict[str, Forward]:
         return {
             path: projected(self._original(path), calls[path])
             for layer, path in self._units.cross[name]

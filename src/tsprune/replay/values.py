@@ -62,6 +62,18 @@ def substituted(value: Any, old: Tensor, new: Tensor) -> Any:
     return _rebuilt(value, lambda item: substituted(item, old, new), lambda state: state)
 
 
+def mapped(value: Any, change: Callable[[Tensor], Tensor]) -> Any:
+    """`value` with every tensor changed, in whatever containers; objects with state are copied."""
+    if isinstance(value, Tensor):
+        return change(value)
+
+    def state(one: Any) -> Any:
+        memo: dict[int, Any] = {id(tensor): change(tensor) for tensor in leaves(one, Tensor)}
+        return copy.deepcopy(one, memo | {id(module): module for module in leaves(one, nn.Module)})
+
+    return _rebuilt(value, lambda item: mapped(item, change), state)
+
+
 def _rebuilt(value: Any, each: Callable[[Any], Any], state: Callable[[Any], Any]) -> Any:
     if isinstance(value, Tensor):
         return value
@@ -87,13 +99,13 @@ def copied(state: Any) -> Any:
 
 
 def same(now: Any, then: Any) -> bool:
-    """Whether two inputs hold exactly the same values, whatever containers they are in."""
+    """Whether two inputs hold exactly the same bits, whatever containers they are in."""
     if now is then:
         return True
     if type(now) is not type(then):
         return False
     if isinstance(now, Tensor):
-        return now.shape == then.shape and now.dtype == then.dtype and torch.equal(now, then)
+        return now.shape == then.shape and now.dtype == then.dtype and torch.equal(_bits(now), _bits(then))
     if isinstance(now, dict):
         return now.keys() == then.keys() and all(same(now[key], then[key]) for key in now)
     if isinstance(now, tuple | list):
@@ -101,6 +113,15 @@ def same(now: Any, then: Any) -> bool:
     if is_state(now):
         return same(vars(now), vars(then))
     return bool(now == then)
+
+
+_INTEGERS = {2: torch.int16, 4: torch.int32, 8: torch.int64}
+
+
+def _bits(tensor: Tensor) -> Tensor:
+    """Floats as integers: a missing value (NaN) is the same as itself."""
+    floats = tensor.is_floating_point() and tensor.element_size() in _INTEGERS
+    return tensor.detach().view(_INTEGERS[tensor.element_size()]) if floats else tensor
 
 
 def leaves(value: Any, kind: type[Leaf]) -> Iterator[Leaf]:

@@ -1,7 +1,7 @@
 """Working on units: one batch of windows, forecast and scored under many ablations.
 
-1. The clean pass of a batch is recorded, and every ablation replays what lies upstream of it
-   (`tsprune.replay`).
+1. The clean pass of a batch is recorded, and ablations share what lies upstream of them, and more
+   (`tsprune.sweep.variants`).
 2. Of each forecast only sums per window are kept, so scores of any subset of windows (calibration
    and report, bootstrap draws) follow without another forecast.
 """
@@ -21,9 +21,10 @@ from tsprune.errors import TspruneError
 from tsprune.evaluation import Batch, Truth, finite_windows, spearman_distance
 from tsprune.models.checkpoints import one_line
 from tsprune.models.forecaster import Forecast, Forecaster
-from tsprune.replay import MEMORY, Replay, in_parts
+from tsprune.replay import MEMORY, MOST, in_parts
 from tsprune.sweep.plan import Cell
 from tsprune.sweep.result import CLEAN, CellScores, WindowScores
+from tsprune.sweep.variants import Variants
 
 
 @dataclasses.dataclass(frozen=True)
@@ -56,7 +57,7 @@ class Worker:
         self._model = model
         self._reference = reference
         self._keep = keep
-        self._replay = Replay(model, memory) if replay else None
+        self._variants = Variants(model, reference, memory) if replay else None
         self._go_on = go_on
 
     def outcome(
@@ -108,7 +109,10 @@ class Worker:
         try:
             if CLEAN not in ablations:
                 on_forecasts(1)
-            for ablation in ablations:
+            for place, ablation in enumerate(ablations):
+                if self._variants is not None and ablation != CLEAN:
+                    self._variants.look_ahead(batch, ablations[place : place + MOST])
+                    start = time.perf_counter()
                 try:
                     forecast = clean if ablation == CLEAN else self._ablated(batch, ablation)
                     found = _scored(batch, truth, clean, forecast, keep=ablation in self._keep)
@@ -116,7 +120,7 @@ class Worker:
                     self._raise_unless_recorded(error)
                     failed[ablation] = _described(error)
                 else:
-                    seconds = (time.perf_counter() - start) / len(batch)
+                    seconds = (time.perf_counter() - start + self._share(ablation)) / len(batch)
                     for number, one in found.items():
                         took = seconds * len(batch.members[number])
                         scores[ablation, number] = dataclasses.replace(one, seconds=took)
@@ -132,24 +136,22 @@ class Worker:
             raise error
 
     def _clean(self, batch: Batch) -> Forecast:
-        if self._replay is None:
+        if self._variants is None:
             return self._model.forecast(batch.contexts, batch.horizon)
-        with self._replay.record(_KEY):
-            return self._model.forecast(batch.contexts, batch.horizon)
+        return self._variants.clean(batch)
 
     def _ablated(self, batch: Batch, ablation: Ablation) -> Forecast:
+        if self._variants is not None:
+            return self._variants.forecast(batch, ablation)
         with applied(self._model, ablation, reference=self._reference):
-            if self._replay is None:
-                return self._model.forecast(batch.contexts, batch.horizon)
-            with self._replay.reuse(_KEY, ablation.components):
-                return self._model.forecast(batch.contexts, batch.horizon)
+            return self._model.forecast(batch.contexts, batch.horizon)
+
+    def _share(self, ablation: Ablation) -> float:
+        return self._variants.share(ablation) if self._variants is not None else 0.0
 
     def _forget(self) -> None:
-        if self._replay is not None:
-            self._replay.forget(_KEY)
-
-
-_KEY = "clean pass"  # one batch is recorded at a time
+        if self._variants is not None:
+            self._variants.forget()
 
 
 def _scored(
