@@ -90,6 +90,8 @@ def recovered(model: Forecaster, options: argparse.Namespace) -> bool:
         learning_rate=options.learning_rate,
         patience=options.patience,
         precision=options.precision,
+        history=options.history,
+        stream=options.stream,
         state=None if options.state is None else options.state / f"{model.name.rpartition(':')[2]}.state",
         progress=lambda done, total: (
             print(done, total, f"{time.process_time() - start:.0f} s", flush=True)
@@ -111,7 +113,7 @@ def main() -> int:
     parser.add_argument("--windows", type=int, default=None, help="at most so many of each configuration")
     parser.add_argument("--share", type=float, default=SHARE, help="of the blocks' parameters to remove")
     for field in dataclasses.fields(tsprune.pruning.recovery.Recipe):
-        if field.name in ("steps", "batch_size", "learning_rate", "patience"):
+        if field.name in ("steps", "batch_size", "learning_rate", "patience", "history", "stream"):
             kind = type(field.default)
             parser.add_argument(
                 f"--{field.name.replace('_', '-')}",
