@@ -149,9 +149,12 @@ def _gain(component: Component, step: Step, savings: Savings) -> float:
 
 
 def _kept(steps: Sequence[Step], width: int) -> list[Step]:
-    """In turns the one that saves most and the one that costs least, `width` in all."""
+    """In turns the one that saves most and the one that costs least, `width` in all.
+
+    What seems to be gained does not count: it is of these series, and would be looked for.
+    """
     by_saving = sorted(steps, key=lambda s: (-s.saved, s.limit, _names(s)))
-    by_cost = sorted(steps, key=lambda s: (s.limit, -s.saved, _names(s)))
+    by_cost = sorted(steps, key=lambda s: (max(0.0, s.limit), -s.saved, _names(s)))
     turns = [step for pair in zip(by_saving, by_cost, strict=True) for step in pair]
     return list({_names(step): step for step in turns}.values())[:width]
 
