@@ -77,9 +77,10 @@ def recovered(model: Forecaster, options: argparse.Namespace) -> bool:
     calibration, report = split(windows)
     small = tsprune.prune(model, cheapest(model, calibration, options.share))
     fewer = 1 - block_parameters(small) / block_parameters(model)
+    removed = small.origin.components if small.origin is not None else ()
     print(
         f"{model.name}: {model.parameter_count:,} parameters, {block_parameters(model):,} in blocks; "
-        f"{fewer:.1%} of these removed ({', '.join(c.address for c in small.anatomy.removed if c.kind != 'head')}); "
+        f"{fewer:.1%} of these removed ({', '.join(c.address for c in removed)}); "
         f"{len(report)} windows that nothing was chosen on, relative to Seasonal Naive",
         flush=True,
     )
