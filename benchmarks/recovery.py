@@ -1,7 +1,8 @@
 """30 % of the parameters inside the blocks removed, then recovered (to reach: at most 2 % worse MASE).
 
-Heads and MLPs go in the order of their screened damage for what they save, on the calibration half of the
-embedded suite; recovery stops by the same half. What is printed is measured on the other half.
+Attention sublayers and MLPs go one after the other, each time the one of least measured damage for what it
+saves, on the calibration half of the embedded suite; recovery stops by the same half. What is printed is
+measured on the other half.
 Parameters inside the blocks are those of attention, MLPs and their norms, not those of embeddings and
 readout. With --state a benchmark that was stopped goes on.
 """
@@ -17,16 +18,23 @@ from pathlib import Path
 from measure import machine, suite
 
 import tsprune
+from tsprune.ablation import Ablation
 from tsprune.anatomy import Component
 from tsprune.data import Suite, split
 from tsprune.models import Forecaster
 from tsprune.pruning import Comparison, compare
-from tsprune.scores import screen
+from tsprune.pruning.losses import may_go
+from tsprune.sweep import run
 
 SHARE = 0.3
-ROUNDS = 6
-DEFAULTS = {"steps": 250, "patience": 20}  # the whole of a short training
-OVERSHOOT = 0.005  # an MLP that would go further stays, for some heads that do not
+DEFAULTS = {  # the whole of a short training, with many small steps
+    "steps": 800,
+    "patience": 20,
+    "batch_size": 32,
+    "learning_rate": 1e-3,
+    "history": 512,
+    "stream": 1.0,
+}
 
 
 def block_parameters(model: Forecaster) -> int:
@@ -37,25 +45,22 @@ def block_parameters(model: Forecaster) -> int:
 
 
 def cheapest(model: Forecaster, calibration: Suite, share: float) -> list[Component]:
-    """Heads and MLPs of least damage for what they save, `share` of the blocks' parameters or a bit more.
+    """Sublayers of least loss for what they save, `share` of the blocks' parameters or a bit more.
 
-    In rounds: what others cost depends on what is gone already.
+    One by one: what others cost depends on what is gone already.
     """
-    components = [c for c in model.anatomy.components() if c.kind in ("head", "mlp")]
     whole = block_parameters(model)
-    saved = {c: 1 - block_parameters(tsprune.prune(model, c)) / whole for c in components}
     gone: list[Component] = []
-    for part in range(1, ROUNDS + 1):
-        frame = screen(tsprune.prune(model, gone) if gone else model, calibration)
-        # the curvature is what remains where first-order terms cancel over windows
-        damage = dict(zip(frame["address"], frame[["curvature", "crps_change"]].max(axis=1), strict=True))
-        left = [c for c in components if c not in gone and c.address in damage]
-        for component in sorted(left, key=lambda c: damage[c.address] / saved[c]):
-            together = sum(saved[c] for c in gone)
-            if together >= share * part / ROUNDS:
-                break
-            if together + saved[component] < share + OVERSHOOT:
-                gone.append(component)
+    small = model
+    while 1 - block_parameters(small) / whole < share:
+        sublayers = [c for c in small.anatomy.components() if c.kind in ("attention", "mlp")]
+        sublayers = [c for c in sublayers if may_go((*gone, c), model.anatomy)]
+        before = block_parameters(small)
+        saved = {c: before - block_parameters(tsprune.prune(small, c)) for c in sublayers}
+        result = run(small, calibration, [Ablation((c,)) for c in sublayers])
+        cost = {c: max(0.0, result.change(Ablation((c,))).mase) for c in sublayers}
+        gone.append(min(sublayers, key=lambda c: (cost[c] / saved[c], -saved[c], c.address)))
+        small = tsprune.prune(model, gone)
     return gone
 
 
@@ -72,9 +77,10 @@ def recovered(model: Forecaster, options: argparse.Namespace) -> bool:
     calibration, report = split(windows)
     small = tsprune.prune(model, cheapest(model, calibration, options.share))
     fewer = 1 - block_parameters(small) / block_parameters(model)
+    removed = small.origin.components if small.origin is not None else ()
     print(
         f"{model.name}: {model.parameter_count:,} parameters, {block_parameters(model):,} in blocks; "
-        f"{fewer:.1%} of these removed ({len(small.anatomy.removed)} components); "
+        f"{fewer:.1%} of these removed ({', '.join(c.address for c in removed)}); "
         f"{len(report)} windows that nothing was chosen on, relative to Seasonal Naive",
         flush=True,
     )
@@ -90,6 +96,8 @@ def recovered(model: Forecaster, options: argparse.Namespace) -> bool:
         learning_rate=options.learning_rate,
         patience=options.patience,
         precision=options.precision,
+        history=options.history,
+        stream=options.stream,
         state=None if options.state is None else options.state / f"{model.name.rpartition(':')[2]}.state",
         progress=lambda done, total: (
             print(done, total, f"{time.process_time() - start:.0f} s", flush=True)
@@ -111,7 +119,7 @@ def main() -> int:
     parser.add_argument("--windows", type=int, default=None, help="at most so many of each configuration")
     parser.add_argument("--share", type=float, default=SHARE, help="of the blocks' parameters to remove")
     for field in dataclasses.fields(tsprune.pruning.recovery.Recipe):
-        if field.name in ("steps", "batch_size", "learning_rate", "patience"):
+        if field.name in ("steps", "batch_size", "learning_rate", "patience", "history", "stream"):
             kind = type(field.default)
             parser.add_argument(
                 f"--{field.name.replace('_', '-')}",

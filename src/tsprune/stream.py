@@ -19,12 +19,18 @@ Edit = Callable[[Tensor], Tensor]
 
 
 @contextmanager
-def streams(model: Forecaster, stack: Stack) -> Iterator[list[list[Tensor]]]:
+def streams(model: Forecaster, stack: Stack, *, gradients: bool = False) -> Iterator[list[list[Tensor]]]:
     """Records the stream of `stack` while the context lasts.
 
     Yields a list by layer of tensors by call, [..., T, d_model]: first what the first block is given
     (the embedding), then what each of the L blocks that are there returns; L + 1 in all.
+    With `gradients` they stay part of the graph they were computed in.
     """
+
+    def seen(value: Any) -> Tensor:
+        stream = stream_of(model, value)
+        return stream if gradients else stream.detach()
+
     recorded: list[list[Tensor]] = [[] for _ in range(len(stack.blocks) + 1)]
     handles = []
     try:
@@ -33,8 +39,8 @@ def streams(model: Forecaster, stack: Stack) -> Iterator[list[list[Tensor]]]:
 
             def hook(_: Any, args: Any, kwargs: Any, output: Any, place: int = place) -> None:
                 if place == 0:
-                    recorded[0].append(stream_of(model, (args, kwargs)).detach())
-                recorded[place + 1].append(stream_of(model, output).detach())
+                    recorded[0].append(seen((args, kwargs)))
+                recorded[place + 1].append(seen(output))
 
             handles.append(module.register_forward_hook(hook, with_kwargs=True))
         yield recorded

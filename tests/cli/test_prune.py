@@ -70,6 +70,20 @@ def test_a_search_reports_on_the_other_series(run: Runner, tmp_path: Path, model
     assert sum("ms a forecast" in name for name in result.json["measured"]) == 2
 
 
+def test_the_curve_of_a_search(run: Runner, tmp_path: Path, model: Path) -> None:  # noqa: F811
+    where = ["--configs", "us_employment/M/short", "--objective", "flops", "--kind", "mlp"]
+    search = ["prune", model, "--max-loss", "50%", *where, "--curve", tmp_path / "curve.html"]
+    result = run(*search, "--out", tmp_path / "small", "--json")
+    assert result.code == 0, result.err
+    points = result.json["curve"]
+    last = [point for point in points if point["way"] == "search"][-1]
+    assert sorted(last["what"].split()) == sorted(result.json["removed"])
+    assert {point["way"] for point in points} == {"search", "whole layers"}
+    assert "Accuracy against time" in (tmp_path / "curve.html").read_text()
+    told = [row for name, row in result.json["measured"].items() if name.startswith("MASE")]
+    assert told[0]["change"].startswith(f"{100 * last['mase_change']:+.1f} %")
+
+
 @pytest.mark.parametrize(("text", "value"), [("1%", 0.01), ("0.01", 0.01), ("2.5%", 0.025), ("0", 0.0)])
 def test_a_share(text: str, value: float) -> None:
     assert share(text) == pytest.approx(value)
@@ -90,6 +104,7 @@ def test_mistakes_are_one_line(run: Runner, model: Path, tmp_path: Path) -> None
         ([*new, "--max-loss", "-1%"], "at least 0"),
         ([*new, "--max-loss", "1%", "--remove", "stack.0"], "say what to remove"),
         (["--out", model, "--remove", "stack.0"], "is not empty; name a new folder"),
+        ([*new, "--remove", "stack.0", "--curve", "a.html"], "--curve draws the way of a search"),
     ):
         result = run("prune", model, *arguments)
         assert (result.code, result.out) == (2, "")
@@ -124,6 +139,8 @@ def test_latency(run: Runner, model: Path, tmp_path: Path) -> None:  # noqa: F81
     table = run(*arguments, "--dtype", "float32")
     assert table.code == 0
     assert "below 1 is faster" in table.out
+    flops = rows[1]["gflops"] / rows[0]["gflops"]
+    assert f" as fast with x {flops:.2f} of the FLOPs" in table.out
     assert (
         run(*arguments, "--dtype", "int8").err == "error: unknown dtype 'int8'; one of: float32, bfloat16\n"
     )

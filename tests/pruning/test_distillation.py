@@ -16,7 +16,14 @@ from tsprune import prune
 from tsprune.data import training
 from tsprune.errors import TspruneError
 from tsprune.models import Forecaster
-from tsprune.pruning.distillation import check_pair, deviation, distance, divergence, histories
+from tsprune.pruning.distillation import (
+    check_pair,
+    deviation,
+    distance,
+    divergence,
+    histories,
+    stream_distance,
+)
 from tsprune.pruning.recovery import optimizers
 from tsprune.pruning.surgery import copied
 
@@ -75,6 +82,14 @@ def test_windows_that_are_not_finite_do_not_count() -> None:
         assert torch.equal(deviation(torch.cat([student, one]), torch.cat([teacher, other])), expected)
 
 
+def test_the_streams_distance_by_hand() -> None:
+    target, other = torch.tensor([[1.0, -1.0, 2.0, 2.0]]), torch.tensor([[3.0, 0.0, 0.0, 0.0]])
+    student = {("stack", 0): [target + 0.5], ("stack", 2): [other, 2 * other]}
+    teacher = {("stack", 0): [target], ("stack", 1): [other], ("stack", 2): [other, other]}
+    # squares of the error and of the target, each a mean: 0.25 / 2.5, 0 and 1; block 1 is gone
+    assert float(stream_distance(student, teacher)) == pytest.approx((0.1 + 0.0 + 1.0) / 3)
+
+
 # --- every family --------------------------------------------------------------------------------
 
 
@@ -94,6 +109,20 @@ def test_a_model_is_at_no_distance_from_itself(teacher: Forecaster) -> None:
     assert abs(nothing) < 1e-4  # a divergence of 0 may be rounded to less
     assert float(distance(smaller(teacher), teacher, contexts).detach()) > 100 * abs(nothing)
     assert all(parameter.grad is None for parameter in teacher.module.parameters())
+
+
+def test_the_stream_is_held_to_the_teachers(teacher: Forecaster) -> None:
+    contexts, small = batch(teacher, 4), smaller(teacher)
+    output, both = (float(distance(small, teacher, contexts, stream=w).detach()) for w in (0.0, 2.0))
+    assert both > output + 1e-3
+    assert abs(float(distance(teacher, teacher, contexts, stream=2.0).detach())) < 1e-3
+    student = copied(small)
+    distance(student, teacher, contexts, stream=1.0).backward()
+    first = teacher.anatomy.stacks[0].blocks[0].module
+    assert any(p.grad is not None and p.grad.any() for p in student.module.get_submodule(first).parameters())
+    assert all(parameter.grad is None for parameter in teacher.module.parameters())
+    hooks = [m for m in teacher.module.modules() if m._forward_hooks or m._forward_pre_hooks]
+    assert hooks == []
 
 
 def test_distillation_lowers_the_distance(teacher: Forecaster) -> None:

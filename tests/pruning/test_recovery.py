@@ -279,6 +279,8 @@ def test_the_learning_rate_rises_and_falls_to_zero() -> None:
         ({"minutes": float("nan")}, "minutes must be a number above 0"),
         ({"metric": "RMSE"}, "unknown metric 'RMSE'; one of: MASE, CRPS"),
         ({"precision": "int8"}, "unknown precision 'int8'"),
+        ({"history": 15}, "history must be at least 16, not 15"),
+        ({"stream": -1.0}, "stream must be a number of at least 0, not -1.0"),
         ({"calibration_fraction": 1.0}, "must lie between 0 and 1"),
         ({"windows": Suite("empty", ())}, "has no windows"),
     ],

@@ -126,3 +126,12 @@ def test_a_plan_found_survives_its_file() -> None:
 def test_unknown_names(change: dict[str, object], message: str) -> None:
     with pytest.raises(TspruneError, match=message):
         plan(tiny("tiny-timesfm"), suite(), **change)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_a_plan_for_time_reads_no_clock(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    model = tiny(name)
+    monkeypatch.setattr("tsprune.evaluation.latency.in_turns", lambda *_: pytest.fail("something was timed"))
+    first, second = (plan(model, suite(), 0.05, kinds=["mlp", "layer"], rounds=2) for _ in range(2))
+    assert first == second
+    assert first.provenance["objective"] == "latency"

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from tsprune.cli.options import DeviceOption, JsonOption, ModelArgument, open_model
 from tsprune.cli.output import err, out, print_frame, print_json, records
 from tsprune.errors import TspruneError
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 
 def latency(
@@ -39,10 +42,20 @@ def latency(
         asked = {"context": context, "horizon": horizon, "rounds": rounds, "dtype": dtype}
         print_json({"machine": where, **asked, "rows": records(frame)})
         return
-    shown = ["model", "batch", "ms", "ms_low", "ms_high", "ratio", "ratio_low", "ratio_high"]
-    print_frame(frame, f"context {context}, horizon {horizon}, {dtype}, {rounds} rounds", shown)
-    print_frame(frame, "sizes", ["model", "batch", "parameters", "gflops", "weights_mb", "peak_mb"])
+    _print(frame, f"context {context}, horizon {horizon}, {dtype}, {rounds} rounds")
     note = f"{where}. Intervals: 95 %, of the median. Ratio: {other} / {model}; below 1 is faster."
     out.print(note, highlight=False, soft_wrap=True)
     if any(frame["ratio_low"].lt(1) & frame["ratio_high"].gt(1)):
         err.print("The interval of a ratio holds 1: no difference was measured there.")
+
+
+def _print(frame: pd.DataFrame, title: str) -> None:
+    """Two tables, and what the FLOPs promised."""
+    shown = ["model", "batch", "ms", "ms_low", "ms_high", "ratio", "ratio_low", "ratio_high"]
+    print_frame(frame, title, shown)
+    print_frame(frame, "sizes", ["model", "batch", "parameters", "gflops", "weights_mb", "peak_mb"])
+    rows = frame.to_dict("records")
+    for before, after in zip(rows[::2], rows[1::2], strict=True):
+        faster, flops = 1 / after["ratio"], before["gflops"] / after["gflops"]
+        said = f"batch {after['batch']}: x {faster:.2f} as fast with x {1 / flops:.2f} of the FLOPs"
+        out.print(f"{said}: {faster / flops:.2f} of what these promise.", highlight=False, soft_wrap=True)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -17,45 +17,62 @@ from tsprune.cli.options import (
     open_model,
     open_suite,
 )
-from tsprune.cli.output import evidence_record, print_evidence, print_json, progress_bar
+from tsprune.cli.output import evidence_record, print_evidence, print_frame, print_json, progress_bar, records
 from tsprune.errors import TspruneError
 
 if TYPE_CHECKING:
+    import pandas as pd
+
     from tsprune.data.suite import Suite
     from tsprune.models.forecaster import Evidence, Forecaster
     from tsprune.pruning import Plan
 
+OutOption = Annotated[Path, typer.Option("--out", help="New folder for the smaller checkpoint.")]
+RemoveOption = Annotated[
+    list[str] | None,
+    typer.Option(help="Address or pattern of what to remove, e.g. 'decoder.*.cross.head.2'; repeatable."),
+]
+PlanOption = Annotated[
+    Path | None, typer.Option(help="File with a plan (JSON, see tsprune.Plan) in place of --remove.")
+]
+LossOption = Annotated[
+    str | None,
+    typer.Option(
+        help="Search for what can go for this loss of MASE, e.g. 1%: chosen on one half of the series, "
+        "reported on the other."
+    ),
+]
+ObjectiveOption = Annotated[
+    str, typer.Option(help="With --max-loss, what to save: latency (estimated), flops or parameters.")
+]
+KindOption = Annotated[
+    list[str] | None,
+    typer.Option("--kind", help="With --max-loss, only head, mlp, attention or layer; repeatable."),
+]
+MeasureOption = Annotated[
+    bool,
+    typer.Option("--measure", help="With --remove or --plan, measure scores and speed for the card, too."),
+]
+CurveOption = Annotated[
+    Path | None,
+    typer.Option(
+        "--curve",
+        help="With --max-loss, print what accuracy costs in time (on the way of the search, and of whole "
+        "layers only) and draw it on a page of this name (.html). Takes a few minutes more.",
+    ),
+]
+
 
 def prune(
     model: ModelArgument,
-    output: Annotated[Path, typer.Option("--out", help="New folder for the smaller checkpoint.")],
-    remove: Annotated[
-        list[str] | None,
-        typer.Option(help="Address or pattern of what to remove, e.g. 'decoder.*.cross.head.2'; repeatable."),
-    ] = None,
-    plan: Annotated[
-        Path | None, typer.Option(help="File with a plan (JSON, see tsprune.Plan) in place of --remove.")
-    ] = None,
-    max_loss: Annotated[
-        str | None,
-        typer.Option(
-            help="Search for what can go for this loss of MASE, e.g. 1%: chosen on one half of the series, "
-            "reported on the other."
-        ),
-    ] = None,
-    objective: Annotated[
-        str, typer.Option(help="With --max-loss, what to save: latency, flops or parameters.")
-    ] = "latency",
-    kinds: Annotated[
-        list[str] | None,
-        typer.Option("--kind", help="With --max-loss, only head, mlp, attention or layer; repeatable."),
-    ] = None,
-    measure: Annotated[
-        bool,
-        typer.Option(
-            "--measure", help="With --remove or --plan, measure scores and speed for the card, too."
-        ),
-    ] = False,
+    output: OutOption,
+    remove: RemoveOption = None,
+    plan: PlanOption = None,
+    max_loss: LossOption = None,
+    objective: ObjectiveOption = "latency",
+    kinds: KindOption = None,
+    measure: MeasureOption = False,
+    curve: CurveOption = None,
     data: DataOption = "pocket",
     configs: ConfigsOption = None,
     seed: SeedOption = 0,
@@ -72,31 +89,23 @@ def prune(
         raise TspruneError(
             "say what to remove: one of --remove PATTERN (repeatable), --plan FILE, --max-loss 1%"
         )
+    if curve is not None and max_loss is None:
+        raise TspruneError("--curve draws the way of a search; give --max-loss, too")
     check_free(output)
     chosen = Plan.load(plan) if plan is not None else None
     loss = None if max_loss is None else share(max_loss)
     suite = open_suite(data, configs) if measure or loss is not None else None
     loaded = open_model(model, "cpu")
+    points = None
     if loss is not None and suite is not None:
         chosen = _searched(loaded, suite, loss, objective, kinds, seed, batch_size)
+        points = None if curve is None else _curve(loaded, chosen, suite, batch_size, curve)
+        _require_components(chosen, loss, curve)
         suite = split(suite, seed=seed)[1]  # what the search has not looked at
     pruned = run_prune(loaded, chosen or remove or [])
     evidence = {} if suite is None else _evidence(loaded, pruned, suite, batch_size, seed)
     pruned.save(output, evidence=evidence)
-    assert pruned.origin is not None
-    gone = [component.address for component in pruned.origin.components]
-    before, after = loaded.parameter_count, pruned.parameter_count
-    if as_json:
-        sizes = {"before": before, "after": after}
-        print_json(
-            {"out": str(output), "removed": gone, "parameters": sizes, "measured": evidence_record(evidence)}
-        )
-        return
-    print_evidence(
-        f"{model}: {before:,} parameters, {after:,} after removing {len(gone)} components "
-        f"({1 - after / before:.1%} fewer). Written to {output}; its README.md is the model card.",
-        evidence,
-    )
+    _print(loaded, pruned, output, evidence, points, as_json)
 
 
 def _searched(
@@ -112,7 +121,7 @@ def _searched(
     from tsprune.pruning.search import plan as search
 
     with progress_bar("search") as update:
-        found = search(
+        return search(
             model,
             suite,
             loss,
@@ -122,9 +131,24 @@ def _searched(
             batch_size=batch_size,
             progress=update,
         )
-    if not found.components:
-        raise TspruneError(f"nothing can go for a loss of {loss:.3g}; allow more")
-    return found
+
+
+def _curve(model: Forecaster, plan: Plan, suite: Suite, batch_size: int, path: Path) -> pd.DataFrame:
+    """Points of accuracy and time, on their page by now."""
+    from tsprune.evaluation.latency import machine
+    from tsprune.pruning import tradeoff
+    from tsprune.report import write_tradeoff
+
+    with progress_bar("curve") as update:
+        points = tradeoff(model, plan, suite, batch_size=batch_size, progress=update)
+    write_tradeoff(points, plan, machine(), path)
+    return points
+
+
+def _require_components(plan: Plan, loss: float, curve: Path | None) -> None:
+    if not plan.components:
+        why = "" if curve is None else f"; {curve} shows what whole layers cost"
+        raise TspruneError(f"nothing can go for a loss of {loss:.3g}; allow more{why}")
 
 
 def share(text: str) -> float:
@@ -140,3 +164,37 @@ def _evidence(before: Forecaster, after: Forecaster, suite: Suite, batch_size: i
 
     scores = compare(before, after, suite, batch_size=batch_size, seed=seed)
     return {**scores.evidence(), **latency_evidence(before, after)}
+
+
+def _print(
+    before: Forecaster,
+    after: Forecaster,
+    output: Path,
+    evidence: Evidence,
+    points: pd.DataFrame | None,
+    as_json: bool,
+) -> None:
+    assert after.origin is not None
+    gone = [component.address for component in after.origin.components]
+    sizes = {"before": before.parameter_count, "after": after.parameter_count}
+    if as_json:
+        said: dict[str, Any] = {"out": str(output), "removed": gone, "parameters": sizes}
+        said["measured"] = evidence_record(evidence)
+        if points is not None:
+            said["curve"] = records(points)
+        print_json(said)
+        return
+    if points is not None:
+        print_frame(points, "accuracy against time", _SHOWN)
+    print_evidence(
+        f"{before.name}: {sizes['before']:,} parameters, {sizes['after']:,} after removing {len(gone)} "
+        f"components ({1 - sizes['after'] / sizes['before']:.1%} fewer). Written to {output}; its README.md "
+        "is the model card.",
+        evidence,
+    )
+
+
+_SHOWN = [
+    "way", "components", "calibration_loss", "mase_change", "mase_low", "mase_high",
+    "flops", "ratio", "ratio_low", "ratio_high", "speedup_per_flops",
+]  # fmt: skip

@@ -42,6 +42,13 @@ def recover(
     precision: Annotated[
         str, typer.Option(help="float32, or bfloat16 where the processor is fast at it.")
     ] = "float32",
+    history: Annotated[
+        int, typer.Option(help="Steps of the longest histories; shorter ones are cheaper.")
+    ] = 2048,
+    stream: Annotated[
+        float,
+        typer.Option(help="Weight of the residual stream's distance, block by block; 0: output only."),
+    ] = 0.0,
     resume: Annotated[
         Path | None,
         typer.Option(
@@ -80,6 +87,8 @@ def recover(
             patience=patience,
             precision=precision,  # type: ignore[arg-type]
             seed=seed,
+            history=history,
+            stream=stream,
             state=resume,
             progress=update,
         )

@@ -23,7 +23,7 @@ from scipy.stats import binom
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
-from torch.utils.flop_counter import FlopCounterMode
+from torch.utils.flop_counter import FlopCounterMode, sdpa_flop_count
 
 from tsprune.errors import TspruneError
 from tsprune.models.forecaster import Forecaster
@@ -66,10 +66,21 @@ def _synchronise() -> None:
 
 
 def flops(call: Callable[[], object]) -> int:
-    """Floating-point operations of the matrix products in `call`, as torch counts them."""
-    with FlopCounterMode(display=False) as counter:
+    """Floating-point operations of the matrix products in `call`, those of attention included.
+
+    As torch counts them; torch itself knows the fused attention of GPUs, but not that of CPUs.
+    """
+    with FlopCounterMode(display=False, custom_mapping=_FUSED) as counter:
         call()
     return int(counter.get_total_flops())
+
+
+def _attention_flops(query: Any, key: Any, value: Any, *_: Any, out_shape: Any = None, **__: Any) -> int:
+    """Of the shapes [B, heads, queries or keys, head_dim] of what fused attention is given."""
+    return int(sdpa_flop_count(query, key, value))
+
+
+_FUSED = {torch.ops.aten._scaled_dot_product_flash_attention_for_cpu: _attention_flops}
 
 
 class _LiveTensors(TorchDispatchMode):

@@ -72,7 +72,9 @@ def _removed(origin: Origin) -> list[tuple[str, int, str]]:
 def _provenance(origin: Origin) -> list[str]:
     if not origin.provenance:
         return []
-    return ["", "Chosen by:", "", *(f"- {key}: {value}" for key, value in origin.provenance.items())]
+    # the way to a plan, step by step, is in tsprune.json
+    said = {key: value for key, value in origin.provenance.items() if not isinstance(value, list)}
+    return ["", "Chosen by:", "", *(f"- {key}: {value}" for key, value in said.items())]
 
 
 def _recovery(origin: Origin) -> list[str]:

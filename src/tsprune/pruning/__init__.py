@@ -5,5 +5,15 @@ from tsprune.pruning.heads_at import heads_at
 from tsprune.pruning.plan import Plan
 from tsprune.pruning.recovery import recover
 from tsprune.pruning.surgery import prune
+from tsprune.pruning.tradeoff import tradeoff
 
-__all__ = ["Comparison", "Plan", "compare", "heads_at", "latency_evidence", "prune", "recover"]
+__all__ = [
+    "Comparison",
+    "Plan",
+    "compare",
+    "heads_at",
+    "latency_evidence",
+    "prune",
+    "recover",
+    "tradeoff",
+]

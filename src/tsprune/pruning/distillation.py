@@ -9,13 +9,16 @@ sampled (`Forecaster.teacher_forced`), so that one loss serves every family:
   units of the teacher's deviation over the windows, so that parameters of unlike size count alike.
 
 The student starts from the teacher's weights, so what is left of it has kept its meaning: entry by
-entry, and of a mixture component by component.
+entry, and of a mixture component by component. So has its residual stream: what block 5 returns can be
+held to what the teacher's block 5 does, whatever is gone in between, which says at every position what
+to say where the output says it at the end only (Romero et al., FitNets, 2015, arXiv 1412.6550; layer to
+layer as in Jiao et al., TinyBERT, 2020, arXiv 1909.10351, with no map to learn in between).
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 
 import numpy as np
 import torch
@@ -26,6 +29,7 @@ from tsprune.data.training import batches
 from tsprune.errors import TspruneError
 from tsprune.models.forecaster import Forecaster
 from tsprune.pruning.plan import identity
+from tsprune.stream import streams
 
 LONGEST = 2048  # steps of history to train on, whatever longer ones the model takes
 # shares of the longest history that batches have, and how often: real histories are often short
@@ -91,14 +95,53 @@ def histories(seed: int, first_step: int, batch_size: int, context_length: int) 
 # --- what they say -------------------------------------------------------------------------------
 
 
-def distance(student: Forecaster, teacher: Forecaster, contexts: Sequence[Array]) -> Tensor:
-    """How far the student's network is from the teacher's, a scalar with gradients of the student's."""
-    targets = [x.float() for x in _said(teacher, contexts, gradients=False)]
-    outputs = [x.float() for x in _said(student, contexts, gradients=True)]
+def distance(
+    student: Forecaster, teacher: Forecaster, contexts: Sequence[Array], *, stream: float = 0.0
+) -> Tensor:
+    """How far the student's network is from the teacher's, a scalar with gradients of the student's.
+
+    stream : weight of `stream_distance`, beside that of the output, which is 1
+    """
+    with ExitStack() as opened:
+        flows = []
+        if stream:
+            flows = [opened.enter_context(_flow(model, model is student)) for model in (student, teacher)]
+        targets = [x.float() for x in _said(teacher, contexts, gradients=False)]
+        outputs = [x.float() for x in _said(student, contexts, gradients=True)]
+    said = _output_distance(teacher, outputs, targets)
+    return said + stream * stream_distance(*flows) if stream else said
+
+
+def _output_distance(teacher: Forecaster, outputs: Sequence[Tensor], targets: Sequence[Tensor]) -> Tensor:
     tokens = teacher.anatomy.readout is not None and teacher.anatomy.readout.tokens
     measure = divergence if tokens else deviation
     pairs = zip(outputs, targets, strict=True)
     return torch.stack([measure(output, target.to(output)) for output, target in pairs]).mean()
+
+
+Flow = dict[tuple[str, int], list[Tensor]]  # (stack, number of the block) -> its stream, by call
+
+
+@contextmanager
+def _flow(model: Forecaster, gradients: bool) -> Iterator[Flow]:
+    """What every block returns to the residual stream, filled in by calls; complete after the context."""
+    flow: Flow = {}
+    with ExitStack() as opened:
+        for stack in model.anatomy.stacks:
+            recorded = opened.enter_context(streams(model, stack, gradients=gradients))
+            flow.update({(stack.name, n): x for n, x in zip(stack.numbers, recorded[1:], strict=True)})
+        yield flow
+
+
+def stream_distance(student: Flow, teacher: Flow) -> Tensor:
+    """Mean over the blocks that both have of the squared error of the stream, in units of its mean square."""
+    errors = []
+    for block in sorted(student.keys() & teacher.keys()):
+        for own, target in zip(student[block], teacher[block], strict=True):
+            error, size = (own.float() - target.float()).square(), target.float().square()
+            finite = torch.isfinite(error.detach())
+            errors.append(error[finite].mean() / size[finite].mean())
+    return torch.stack(errors).mean()
 
 
 def divergence(student: Tensor, teacher: Tensor) -> Tensor:

@@ -30,7 +30,7 @@ from tsprune.errors import TspruneError
 from tsprune.evaluation import evaluate, geometric_mean_ratios, prepare
 from tsprune.evaluation.intervals import Metric
 from tsprune.models.forecaster import Forecaster, Origin, Recovery, SamplingForecaster
-from tsprune.pruning.distillation import check_pair, distance, histories
+from tsprune.pruning.distillation import LONGEST, check_pair, distance, histories
 from tsprune.pruning.plan import identity
 from tsprune.pruning.surgery import copied
 from tsprune.pruning.training_state import read_state, write_state
@@ -55,6 +55,8 @@ class Recipe:
 
     minutes : on the clock, scores included, after which training ends before `steps` do; None: no limit
     precision : of the products in the networks; weights and sums are float32
+    history : steps of the longest histories; shorter ones make more steps in the same time
+    stream : weight of the residual stream's distance beside that of the output
     """
 
     steps: int = STEPS
@@ -66,15 +68,19 @@ class Recipe:
     precision: Precision = "float32"
     calibration_fraction: float = CALIBRATION_FRACTION
     seed: int = 0
+    history: int = LONGEST
+    stream: float = 0.0
 
     def __post_init__(self) -> None:
-        for name, least in (("steps", 1), ("batch_size", 2), ("patience", 1)):
+        for name, least in (("steps", 1), ("batch_size", 2), ("patience", 1), ("history", 16)):
             if getattr(self, name) < least:
                 raise TspruneError(f"{name} must be at least {least}, not {getattr(self, name)}")
         for name in ("learning_rate", "minutes"):
             value = getattr(self, name)
             if value is not None and not (value > 0 and math.isfinite(value)):
                 raise TspruneError(f"{name} must be a number above 0, not {value}")
+        if not 0 <= self.stream < math.inf:
+            raise TspruneError(f"stream must be a number of at least 0, not {self.stream}")
         for name, known in (("metric", ("MASE", "CRPS")), ("precision", ("float32", "bfloat16"))):
             if getattr(self, name) not in known:
                 raise TspruneError(f"unknown {name} {getattr(self, name)!r}; one of: {', '.join(known)}")
@@ -134,6 +140,8 @@ def recover(
     precision: Precision = "float32",
     calibration_fraction: float = CALIBRATION_FRACTION,
     seed: int = 0,
+    history: int = LONGEST,
+    stream: float = 0.0,
     state: str | Path | None = None,
     progress: Progress | None = None,
 ) -> Forecaster:
@@ -148,6 +156,8 @@ def recover(
     patience : checks (a twentieth of the steps each) without improvement after which training stops
     precision : "bfloat16" is faster where the processor has it
     seed : of the histories, and of the split
+    history : steps of the longest histories, if the model takes that many; shorter ones are cheaper
+    stream : weight of the residual stream's distance, block by block, beside that of the output
     state : file that keeps the state; if it is there, training goes on from it (with `minutes` the time
         that was lost is not trained again, else the result is the same to the last bit)
     progress : called after each step with (steps done, of all); with `minutes`, in shares of these
@@ -160,7 +170,17 @@ def recover(
     be, a suite without calibration windows, or a state of another recovery.
     """
     recipe = Recipe(
-        steps, minutes, batch_size, learning_rate, metric, patience, precision, calibration_fraction, seed
+        steps,
+        minutes,
+        batch_size,
+        learning_rate,
+        metric,
+        patience,
+        precision,
+        calibration_fraction,
+        seed,
+        history,
+        stream,
     )
     check_pair(small, teacher)
     whole = pocket() if suite is None else suite
@@ -252,7 +272,12 @@ class _Training:
         start = time.monotonic() - trained.seconds
         if not trained.scores:
             self._check()
-        stream = histories(recipe.seed, trained.step, recipe.batch_size, self._student.context_length)
+        stream = histories(
+            recipe.seed,
+            trained.step,
+            recipe.batch_size,
+            min(self._student.context_length, recipe.history),
+        )
         due = recipe.checks(trained.step, trained.seconds)
         while not trained.finished:
             self._step(next(stream))
@@ -279,7 +304,7 @@ class _Training:
             for group in optimizer.param_groups:
                 group["lr"] = rate
         with self._autocast():
-            loss = distance(self._student, self._teacher, contexts)
+            loss = distance(self._student, self._teacher, contexts, stream=recipe.stream)
         loss.backward()
         norm = nn.utils.clip_grad_norm_(self._student.module.parameters(), 1.0)
         if torch.isfinite(norm):  # else one strange window would cost all that was learnt

@@ -1,27 +1,28 @@
-"""What removing a component saves: parameters, floating-point operations, or milliseconds.
+"""What removing a component saves: parameters, floating-point operations, or time.
 
 Components of one class (say, the heads of the decoder's cross-attention) are the same size in every
-layer, so each class is measured once, on a model it is physically removed from.
+layer, so each class is measured once, on a model it is physically removed from. Time is estimated from
+what is counted (`tsprune.evaluation.work`), not measured: a plan can be found again, elsewhere as well.
 """
 
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Literal, NamedTuple
 
 import numpy as np
 
 from tsprune.anatomy import Component
 from tsprune.errors import TspruneError
-from tsprune.evaluation.latency import flops, in_turns
+from tsprune.evaluation.latency import flops
+from tsprune.evaluation.work import work
 from tsprune.models.forecaster import Forecaster
 from tsprune.pruning.surgery import prune
 
 Objective = Literal["latency", "flops", "parameters"]
 OBJECTIVES: tuple[Objective, ...] = ("latency", "flops", "parameters")
-BATCH, CONTEXT, HORIZON = 64, 512, 24  # of the forecasts that are counted or timed
-ROUNDS = 15
+BATCH, CONTEXT, HORIZON = 64, 512, 24  # of the forecasts that are counted
 
 
 class Class(NamedTuple):
@@ -42,7 +43,7 @@ class Savings:
     """Shares of the whole model's cost, by class of component.
 
     objective : what the cost is
-    share : 0.02 is 2 % of the model's parameters, operations or milliseconds
+    share : 0.02 is 2 % of the model's parameters, operations or estimated time
     """
 
     objective: Objective
@@ -53,6 +54,10 @@ class Savings:
         already = [c for c in gone if is_inside(c, component)]
         outermost = (c for c in already if not any(is_inside(c, other) for other in already))
         return max(0.0, self.share[class_of(component)] - sum(self.share[class_of(c)] for c in outermost))
+
+    def together(self, components: Sequence[Component]) -> float:
+        """What removing `components`, none inside another, saves."""
+        return sum(self.share[class_of(c)] for c in components)
 
 
 def is_inside(inner: Component, outer: Component) -> bool:
@@ -79,7 +84,7 @@ def measure(model: Forecaster, objective: Objective) -> Savings:
 
 
 def _sample(members: list[Component]) -> list[Component]:
-    """About half of a class: enough to be told from noise.
+    """About half of a class, so that what is left is a model.
 
     Every other head of a sublayer, in the next layer the others, so that no sublayer goes whole and
     every head of what layers share (T5's bias) is still used; of other classes the later half, so that
@@ -128,16 +133,11 @@ def _flops(model: Forecaster) -> Share:
 
 
 def _latency(model: Forecaster) -> Share:
-    before = _forecast(model)
+    whole = work(_forecast(model)).seconds
 
     def share(members: list[Component]) -> float:
         smaller = _without(model, members)
-        if smaller is None:
-            return 0.0
-        after = _forecast(smaller[0])
-        before(), after()  # the first calls are slower
-        seconds = in_turns(before, after, ROUNDS)
-        return (1 - float(np.median(seconds[1] / seconds[0]))) / smaller[1]
+        return 0.0 if smaller is None else (1 - work(_forecast(smaller[0])).seconds / whole) / smaller[1]
 
     return share
 

@@ -105,6 +105,11 @@ ATTENTION_SCALE: Final = (
     (1.0, "rgba(0,114,178,1)"),
 )
 
+# ways of removing components
+WAY: Final = {"search": "#0072B2", "whole layers": "#D55E00"}
+WAY_LABEL: Final = {"search": "the way of the search", "whole layers": "whole layers only"}
+WAY_SYMBOL: Final = {"search": "circle", "whole layers": "square"}
+
 BEFORE: Final = "#0072B2"
 AFTER: Final = "#D55E00"
 

@@ -15,8 +15,10 @@ from tsprune.report.figures.mechanism import mechanism_curves
 from tsprune.report.figures.portrait import head_portrait
 from tsprune.report.figures.pruning import pruning_curves
 from tsprune.report.figures.stream import forecast_parts, layer_similarity, residual_stream
+from tsprune.report.figures.tradeoff import accuracy_against_time
 
 __all__ = [
+    "accuracy_against_time",
     "agreement",
     "attended_maps",
     "forecast_parts",
