@@ -26,9 +26,7 @@ def sampled(
     crossing = [model.module.get_submodule(s.module) for _, s in model.anatomy.sites() if s.kind == "cross"]
     decoder = model.module.get_submodule("decoder")
     drawing = (
-        SharedContext(crossing, decoder, noise, SAMPLES)
-        if shared
-        else draws.CategoricalDraws(noise, SAMPLES)
+        SharedContext(crossing, decoder, noise, SAMPLES) if shared else draws.CategoricalDraws(noise, SAMPLES)
     )
     with drawing:
         contexts = [torch.from_numpy(x) for x in windows]
@@ -76,7 +74,12 @@ def test_no_hook_stays_after_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_no_mode_stays_after_an_error_inside_the_decoder() -> None:
     model = tiny("tiny-chronos-t5")
-    for path in ("decoder.block.1.layer.1.EncDecAttention.o", "decoder.block.0.layer.0", "lm_head", "encoder"):
+    for path in (
+        "decoder.block.1.layer.1.EncDecAttention.o",
+        "decoder.block.0.layer.0",
+        "lm_head",
+        "encoder",
+    ):
         broken = model.module.get_submodule(path).register_forward_pre_hook(lambda *_: 1 / 0)
         try:
             with pytest.raises(ZeroDivisionError):

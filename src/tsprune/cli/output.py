@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 import typer
 from rich.console import Console
-from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
-from rich.table import Table
+from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.table import Column, Table
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -22,18 +22,40 @@ out, err = Console(), Console(stderr=True)
 
 @contextmanager
 def progress_bar(label: str, *, quiet: bool = False) -> Iterator[Callable[[int, int], None]]:
+    with _bars(quiet) as progress:
+        task = progress.add_task(label, total=None)
+        yield lambda done, total: progress.update(task, completed=done, total=total)
+
+
+@contextmanager
+def stage_bars(console: Console = err) -> Iterator[Callable[[str, str, int, int], None]]:
+    """A bar for each model that comes up, with the stage it is in; it pulses while nothing is counted."""
+    with _bars(quiet=False, console=console) as progress:
+        tasks: dict[str, TaskID] = {}
+
+        def update(model: str, stage: str, done: int, total: int) -> None:
+            if model not in tasks:
+                tasks[model] = progress.add_task(model, total=None)
+            if stage == "done":
+                done = total = 1
+            progress.update(
+                tasks[model], description=f"{model}: {stage}", completed=done, total=total or None
+            )
+
+        yield update
+
+
+def _bars(quiet: bool, console: Console = err) -> Progress:
     columns = (
-        TextColumn("{task.description}"),
-        BarColumn(),
+        TextColumn("{task.description}", table_column=Column(no_wrap=True, overflow="ellipsis")),
+        BarColumn(bar_width=20),
         TextColumn("{task.percentage:>3.0f} %"),
         TimeElapsedColumn(),
         TextColumn("left"),
         TimeRemainingColumn(),
     )
     # where nobody watches (a log, a pipe) there is no bar
-    with Progress(*columns, console=err, disable=quiet or not err.is_terminal) as progress:
-        task = progress.add_task(label, total=None)
-        yield lambda done, total: progress.update(task, completed=done, total=total)
+    return Progress(*columns, console=console, disable=quiet or not console.is_terminal)
 
 
 def records(frame: pd.DataFrame) -> list[dict[str, Any]]:

@@ -136,9 +136,7 @@ class Chronos(T5Forecaster, SamplingForecaster):
         paths = []
         for start in range(0, len(series), most):
             chunk = series[start : start + most]
-            shared = SharedContext(
-                crossing, self.module.decoder, draws.Noise(chunk, self.seed), self.samples
-            )
+            shared = SharedContext(crossing, self.module.decoder, draws.Noise(chunk, self.seed), self.samples)
             with quiet_horizon(upstream_module.logger), shared:
                 drawn = self.upstream.predict(
                     torch.from_numpy(padded(chunk)), horizon, num_samples=self.samples
