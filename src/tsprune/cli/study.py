@@ -68,6 +68,7 @@ def study(
 
     Writes report.html (open it in a browser), results.parquet and manifest.json.
     """
+    from tsprune.models.checkpoints import find
     from tsprune.report import print_summary, write_picture, write_report
     from tsprune.study import DEFAULT_MODELS
     from tsprune.study import study as run_study
@@ -75,10 +76,13 @@ def study(
 
     suite = open_suite(data, configs)
     check_device(device)
+    names = models or list(DEFAULT_MODELS)
+    for name in names:  # before a folder is made
+        find(name)
     output = output_folder(output)
     with stage_bars() as update:
         result = run_study(
-            models or DEFAULT_MODELS,
+            names,
             suite,
             percent=percent,
             seed=seed,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -20,7 +21,7 @@ from tsprune.models.forecaster import Forecast, SamplingForecaster, checked_cont
 from tsprune.models.pretrained import load_pretrained, quiet_horizon
 from tsprune.models.t5 import T5Forecaster
 
-ROWS = 256  # paths that are sampled together: each holds the keys and values of its whole history
+ROWS = 320  # paths that are sampled together: each holds the keys and values of its whole history
 
 
 class SharedContext:
@@ -130,7 +131,7 @@ class Chronos(T5Forecaster, SamplingForecaster):
 
     def forecast(self, contexts: Sequence[ArrayLike], horizon: int) -> Forecast:
         series = [x[-self.context_length :] for x in checked_contexts(contexts, horizon)]
-        most = max(1, ROWS // self.samples)
+        most = math.ceil(len(series) / math.ceil(len(series) * self.samples / ROWS))
         sites = [site for _, site in self.anatomy.sites() if site.kind == "cross" and site.heads]
         crossing = [self.module.get_submodule(site.module) for site in sites]
         paths = []
