@@ -30,7 +30,7 @@ def progress_bar(label: str, *, quiet: bool = False) -> Iterator[Callable[[int, 
 
 @contextmanager
 def stage_bars(console: Console = err) -> Iterator[Callable[[str, str, int, int], None]]:
-    """A bar for each model that comes up, with the stage it is in; it stays empty while nothing is counted."""
+    """A bar for each model that comes up, with the stage it is in; empty while nothing is counted."""
     with _bars(console, bar_width=14) as progress:
         tasks: dict[str, TaskID] = {}
 
