@@ -20,7 +20,7 @@ import tsprune
 from tests.tiny import TINY
 from tsprune import cli, scores
 from tsprune.explain import EXPLAIN_SAMPLES
-from tsprune.study import STUDY_SAMPLES
+from tsprune.study import STEPWISE_SAMPLES, STUDY_SAMPLES
 from tsprune.sweep import Store
 
 COMMANDS = [
@@ -140,7 +140,8 @@ def test_help_of_every_command(run: Runner, command: str) -> None:
 
 def test_help_states_how_many_paths_a_study_draws(run: Runner) -> None:
     assert f"by default {EXPLAIN_SAMPLES}." in " ".join(run("explain", "--help").out.split())
-    assert f"by default {STUDY_SAMPLES}." in " ".join(run("study", "--help").out.split())
+    text = " ".join(run("study", "--help").out.replace("│", " ").split())
+    assert f"by default {STUDY_SAMPLES}, and {STEPWISE_SAMPLES} by Chronos-T5" in text
 
 
 def test_help_lists_every_command(run: Runner) -> None:

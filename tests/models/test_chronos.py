@@ -9,11 +9,12 @@ import numpy as np
 import pytest
 import torch
 from torch.nn import functional
+from torch.overrides import _get_current_function_mode_stack
 
 from tests.suites import tiny
 from tests.tiny import full_length, pristine
 from tsprune.models import SamplingForecaster, draws
-from tsprune.models.chronos import SharedContext
+from tsprune.models.chronos import SharedContext, _PathsTogether
 
 SAMPLES = 6
 
@@ -23,7 +24,10 @@ def sampled(
 ) -> np.ndarray:
     noise = draws.Noise(windows, 0)
     crossing = [model.module.get_submodule(s.module) for _, s in model.anatomy.sites() if s.kind == "cross"]
-    drawing = SharedContext(crossing, noise, SAMPLES) if shared else draws.CategoricalDraws(noise, SAMPLES)
+    decoder = model.module.get_submodule("decoder")
+    drawing = (
+        SharedContext(crossing, decoder, noise, SAMPLES) if shared else draws.CategoricalDraws(noise, SAMPLES)
+    )
     with drawing:
         contexts = [torch.from_numpy(x) for x in windows]
         return model.upstream.predict(contexts, horizon, num_samples=SAMPLES).numpy()  # type: ignore[attr-defined]
@@ -47,15 +51,15 @@ def test_cross_attention_reads_keys_once_a_window(monkeypatch: pytest.MonkeyPatc
     inner: Callable[..., Any] = functional.scaled_dot_product_attention
     read: list[tuple[int, int]] = []
 
-    def attention(self: SharedContext, func: Any, query: Any, key: Any, value: Any, **how: Any) -> Any:
+    def attention(self: _PathsTogether, func: Any, query: Any, key: Any, value: Any, **how: Any) -> Any:
         def counted(*args: Any, **kwargs: Any) -> Any:
             read.append((len(args[1]), args[0].shape[-2]))
             return inner(*args, **kwargs)
 
         return original(self, counted, query, key, value, **how)
 
-    original = SharedContext._attended
-    monkeypatch.setattr(SharedContext, "_attended", attention)
+    original = _PathsTogether._attended
+    monkeypatch.setattr(_PathsTogether, "_attended", attention)
     sampled(model, full_length(model, 3), 4, shared=True)
     layers, steps = model.module.config.num_decoder_layers, 4
     assert read == [(3, SAMPLES)] * (layers * steps)
@@ -66,3 +70,20 @@ def test_no_hook_stays_after_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(draws, "categorical", lambda *_: 1 / 0)
     with pristine(model), pytest.raises(ZeroDivisionError):
         model.forecast(full_length(model, 2), 3)
+
+
+def test_no_mode_stays_after_an_error_inside_the_decoder() -> None:
+    model = tiny("tiny-chronos-t5")
+    for path in (
+        "decoder.block.1.layer.1.EncDecAttention.o",
+        "decoder.block.0.layer.0",
+        "lm_head",
+        "encoder",
+    ):
+        broken = model.module.get_submodule(path).register_forward_pre_hook(lambda *_: 1 / 0)
+        try:
+            with pytest.raises(ZeroDivisionError):
+                model.forecast(full_length(model, 2), 3)
+        finally:
+            broken.remove()
+        assert _get_current_function_mode_stack() == []

@@ -70,3 +70,16 @@ def test_multinomial_is_drawn_from_the_noise() -> None:
     assert torch.equal(torch.get_rng_state(), state)
     numbers = draws.Noise(windows, 0).uniform(2).flatten()
     assert torch.equal(drawn[:, 0], draws.categorical(probabilities, numbers))
+
+
+@pytest.mark.parametrize(("tokens", "count"), [(1, 1), (9, 9), (9, 1), (1024, 50), (4096, 200)])
+def test_the_least_of_the_most_likely_tokens(tokens: int, count: int) -> None:
+    """As torch.topk finds it, also among equal and infinite scores."""
+    scores = torch.from_numpy(np.random.default_rng(tokens + count).normal(size=(7, tokens)))
+    scores = (scores.float() * 3).round(decimals=1)
+    scores[2] = 1.5
+    scores[3, : tokens // 2] = -torch.inf
+    expected = torch.topk(scores, count)[0][..., -1, None]
+    assert torch.equal(draws.least_of_largest(scores, count), expected)
+    with draws.TokenDraws(draws.Noise([np.zeros(3, dtype=np.float32)], 0), samples=7):
+        assert torch.equal(torch.topk(scores, count)[0][..., -1, None], expected)

@@ -124,6 +124,28 @@ def test_the_terminal_summary_fits_and_is_complete(study: Study, width: int) -> 
         assert percent(point.low_to_high) in text
 
 
+def test_on_80_columns_names_and_numbers_stay_whole() -> None:
+    names = ("bundled:chronos-bolt", "bundled:chronos-t5", "bundled:timesfm", "bundled:toto")
+    stacks = [ENCODER_DECODER, ENCODER_DECODER, (("stack", ("self",)),), (("stack", ("time", "variate")),)]
+    models = [
+        make_model(name, stacks=one, seed=i) for i, (name, one) in enumerate(zip(names, stacks, strict=True))
+    ]
+    text = printed(make_study(*models), width=80)
+    lines = text.splitlines()
+    assert max(len(line.rstrip()) for line in lines) <= 80
+    assert "…" not in text
+    for model in models:
+        # in every table, and no row of a table without the name of what it is about
+        assert sum(line.startswith(model.name) for line in lines) >= 4
+        worst, best = extreme_layers(model) or ()
+        point = pruning_at(model)
+        assert point is not None
+        for change in (worst.change, best.change, point.high_to_low, point.low_to_high, point.random_mean):
+            assert percent(change) in text
+        for limit in (*worst.interval, *point.high_interval, *point.random_interval, point.random_high):
+            assert percent(limit).removesuffix(" %") in text
+
+
 def test_the_terminal_survives_edges_and_markup() -> None:
     odd = dataclasses.replace(
         make_model("[bold red]x[/]", layers=1, heads=1), crps_ratio=float("nan"), mase_ratio=float("nan")

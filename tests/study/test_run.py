@@ -186,15 +186,18 @@ def test_a_study_of_a_trained_model_answers_the_headline_claim() -> None:
     model = load("bundled:timesfm", device="cpu")
     small = small_suite()
     suite = Suite("one", (small.configurations[0].select(np.array([True, False, True, False, False])),))
-    seen: list[tuple[str, int, int]] = []
+    seen: list[tuple[str, str, int, int]] = []
     one = study([model], suite, explain=False, progress=lambda *step: seen.append(step))
     headline = next(c for c in one.claims if c.statement.startswith("Middle layers"))
     assert headline.verdict == "undecided"  # a single window on the report side says nothing
     assert "[no interval]" in headline.evidence
-    total = len(model.anatomy.components("head"))
-    assert f"{round(0.28 * total)} of {total} heads" in headline.evidence
-    done = [step for _, step, _ in seen]
-    assert done == list(range(1, seen[-1][2] + 1))
+    heads = len(model.anatomy.components("head"))
+    assert f"{round(0.28 * heads)} of {heads} heads" in headline.evidence
+    assert {name for name, *_ in seen} == {"bundled:timesfm"}
+    assert list(dict.fromkeys(stage for _, stage, _, _ in seen)) == ["scoring", "ablating", "done"]
+    counted = [(done, total) for _, stage, done, total in seen if stage == "ablating"]
+    total = counted[-1][1]
+    assert counted == [(done, total) for done in range(1, total + 1)]
 
 
 def test_a_model_without_middle_layers_is_no_failure() -> None:

@@ -85,14 +85,16 @@ def open_model(
 
     from tsprune.models import load
 
-    if device is not None:
-        _check_device(device)
+    check_device(device)
     return load(name, device=device, dtype=dtype or torch.float32, samples=samples)
 
 
-def _check_device(device: str) -> None:
+def check_device(device: str | None) -> None:
+    """Raises TspruneError if the device that was asked for is not there."""
     import torch
 
+    if device is None:
+        return
     try:
         torch.zeros(1, device=device)
     except (RuntimeError, AssertionError, NotImplementedError):

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import typer
 from rich.console import Console
-from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.table import Table
 
 if TYPE_CHECKING:
@@ -18,22 +18,44 @@ if TYPE_CHECKING:
     from tsprune.models.forecaster import Evidence
 
 out, err = Console(), Console(stderr=True)
+NAME_WIDTH = 22  # of models beside a bar: the end of a longer path says more than its beginning
 
 
 @contextmanager
 def progress_bar(label: str, *, quiet: bool = False) -> Iterator[Callable[[int, int], None]]:
+    with _bars(quiet=quiet) as progress:
+        task = progress.add_task(label, total=None)
+        yield lambda done, total: progress.update(task, completed=done, total=total)
+
+
+@contextmanager
+def stage_bars(console: Console = err) -> Iterator[Callable[[str, str, int, int], None]]:
+    """A bar for each model that comes up, with the stage it is in; empty while nothing is counted."""
+    with _bars(console, bar_width=14) as progress:
+        tasks: dict[str, TaskID] = {}
+
+        def update(model: str, stage: str, done: int, total: int) -> None:
+            if model not in tasks:
+                tasks[model] = progress.add_task(model, total=None)
+            if stage == "done":
+                done = total = 1
+            name = model if len(model) <= NAME_WIDTH else f"…{model[1 - NAME_WIDTH :]}"
+            progress.update(tasks[model], description=f"{name}: {stage}", completed=done, total=total or None)
+
+        yield update
+
+
+def _bars(console: Console = err, *, quiet: bool = False, bar_width: int = 40) -> Progress:
     columns = (
-        TextColumn("{task.description}"),
-        BarColumn(),
+        TextColumn("{task.description}", markup=False),
+        BarColumn(bar_width),
         TextColumn("{task.percentage:>3.0f} %"),
         TimeElapsedColumn(),
         TextColumn("left"),
         TimeRemainingColumn(),
     )
     # where nobody watches (a log, a pipe) there is no bar
-    with Progress(*columns, console=err, disable=quiet or not err.is_terminal) as progress:
-        task = progress.add_task(label, total=None)
-        yield lambda done, total: progress.update(task, completed=done, total=total)
+    return Progress(*columns, console=console, disable=quiet or not console.is_terminal)
 
 
 def records(frame: pd.DataFrame) -> list[dict[str, Any]]:

@@ -15,11 +15,11 @@ from tsprune.cli.options import (
     JsonOption,
     SeedOption,
     StoreOption,
-    open_model,
+    check_device,
     open_suite,
     output_folder,
 )
-from tsprune.cli.output import out, print_json, progress_bar, records
+from tsprune.cli.output import out, print_json, records, stage_bars
 
 
 def study(
@@ -35,7 +35,10 @@ def study(
     samples: Annotated[
         int | None,
         typer.Option(
-            min=1, help="Paths drawn per window by models that sample; by default 8.", show_default=False
+            min=1,
+            help="Paths drawn per window by models that sample; by default 8, and 5 by Chronos-T5, which "
+            "decodes them value by value.",
+            show_default=False,
         ),
     ] = None,
     batch_size: BatchOption = 64,
@@ -45,6 +48,15 @@ def study(
             "--explain/--no-explain", help="Also look at why: attention, copying, the residual stream."
         ),
     ] = True,
+    jobs: Annotated[
+        int | None,
+        typer.Option(
+            min=1,
+            help="Models studied at once, each in a process of its own; by default as many as there are "
+            "threads for, and 1 on a GPU.",
+            show_default=False,
+        ),
+    ] = None,
     device: DeviceOption = None,
     store: StoreOption = None,
     picture: Annotated[
@@ -56,29 +68,30 @@ def study(
 
     Writes report.html (open it in a browser), results.parquet and manifest.json.
     """
+    from tsprune.models.checkpoints import find
     from tsprune.report import print_summary, write_picture, write_report
-    from tsprune.study import DEFAULT_MODELS, STUDY_SAMPLES
+    from tsprune.study import DEFAULT_MODELS
     from tsprune.study import study as run_study
     from tsprune.study.output import write_results
 
     suite = open_suite(data, configs)
-    loaded = [open_model(name, device, samples or STUDY_SAMPLES) for name in models or DEFAULT_MODELS]
+    check_device(device)
+    names = models or list(DEFAULT_MODELS)
+    for name in names:  # before a folder is made
+        find(name)
     output = output_folder(output)
-    with progress_bar("study") as update:
-        order = [model.name for model in loaded]
-
-        def report(name: str, done: int, total: int) -> None:
-            # the models' sweeps differ in length; the bar treats them as equal shares
-            update(order.index(name) * 1000 + round(1000 * done / total), 1000 * len(order))
-
+    with stage_bars() as update:
         result = run_study(
-            loaded,
+            names,
             suite,
             percent=percent,
             seed=seed,
+            samples=samples,
             batch_size=batch_size,
             explain=explain,
-            progress=report,
+            jobs=jobs,
+            device=device,
+            progress=update,
             store=store,
         )
     write_results(result, output)

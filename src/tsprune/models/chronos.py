@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -11,6 +12,7 @@ from chronos import chronos as upstream_module
 from chronos.chronos import ChronosConfig, ChronosModel, ChronosPipeline, ChronosTokenizer
 from numpy.typing import ArrayLike
 from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
 from transformers import T5Config, T5ForConditionalGeneration
 
 from tsprune.models import draws, t5
@@ -19,52 +21,84 @@ from tsprune.models.forecaster import Forecast, SamplingForecaster, checked_cont
 from tsprune.models.pretrained import load_pretrained, quiet_horizon
 from tsprune.models.t5 import T5Forecaster
 
-ROWS = 256  # paths that are sampled together: each holds the keys and values of its whole history
+ROWS = 320  # paths that are sampled together: each holds the keys and values of its whole history
 
 
-class SharedContext(draws.CategoricalDraws):
+class SharedContext:
     """While it lasts, tokens are drawn from `noise`, and all paths of a window share its context.
 
     `generate` repeats the encoder's output for each of the window's paths, one after the other. Here
     cross-attention sees it once a window: it makes and caches keys and values of that, and takes the
     paths' queries for positions of one sequence. A step then reads the keys once, not once a path,
     which is most of what a step costs.
+
+    Calls of torch are looked at where one of them may be meant, in cross-attention and outside of the
+    decoder: of a small model's step, looking at all of them would take a tenth.
     """
 
-    def __init__(self, crossing: Sequence[nn.Module], noise: draws.Noise, samples: int) -> None:
+    def __init__(
+        self, crossing: Sequence[nn.Module], decoder: nn.Module, noise: draws.Noise, samples: int
+    ) -> None:
         """crossing : the modules of cross-attention"""
-        super().__init__(noise, samples)
         self._sites = crossing
-        self._crossing = False
+        self._decoder = decoder
+        self._samples = samples
+        self._tokens = _InForce(draws.TokenDraws(noise, samples))
+        self._together = _InForce(_PathsTogether(samples))
         self._hooks: list[torch.utils.hooks.RemovableHandle] = []
 
     def __enter__(self) -> SharedContext:
         for site in self._sites:
             self._hooks.append(site.register_forward_pre_hook(self._begin, with_kwargs=True))
-            self._hooks.append(site.register_forward_hook(self._end, always_call=True))
-        super().__enter__()
+            self._hooks.append(site.register_forward_hook(self._together.end, always_call=True))
+        self._hooks.append(self._decoder.register_forward_pre_hook(self._tokens.end))
+        self._hooks.append(self._decoder.register_forward_hook(self._tokens.begin, always_call=True))
+        self._tokens.begin()
         return self
 
     def __exit__(self, *exception: Any) -> None:
-        super().__exit__(*exception)
+        self._tokens.end()
         for hook in self._hooks:
             hook.remove()
 
     def _begin(
         self, site: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]
     ) -> tuple[tuple[Any, ...], dict[str, Any]]:
-        self._crossing = True
+        self._together.begin()
         return args, {**kwargs, "key_value_states": kwargs["key_value_states"][:: self._samples]}
 
-    def _end(self, *_: Any) -> None:
-        self._crossing = False
+
+class _InForce:
+    """A mode that hooks switch on and off; doing either twice is doing it once."""
+
+    def __init__(self, mode: TorchFunctionMode) -> None:
+        self._mode = mode
+        self._on = False
+
+    def begin(self, *_: Any) -> None:
+        if not self._on:
+            self._mode.__enter__()
+            self._on = True
+
+    def end(self, *_: Any) -> None:
+        if self._on:
+            self._on = False
+            self._mode.__exit__(None, None, None)
+
+
+class _PathsTogether(TorchFunctionMode):
+    """Cross-attention of all paths of a window at once."""
+
+    def __init__(self, samples: int) -> None:
+        super().__init__()
+        self._samples = samples
 
     def __torch_function__(
         self, func: Callable[..., Any], types: Any, args: tuple[Any, ...] = (), kwargs: Any = None
     ) -> Any:
-        if self._crossing and func is torch.nn.functional.scaled_dot_product_attention:
+        if func is torch.nn.functional.scaled_dot_product_attention:
             return self._attended(func, *args, **(kwargs or {}))
-        return super().__torch_function__(func, types, args, kwargs)
+        return func(*args, **(kwargs or {}))
 
     def _attended(
         self, func: Callable[..., Any], query: Tensor, key: Tensor, value: Tensor, **how: Any
@@ -82,6 +116,7 @@ class Chronos(T5Forecaster, SamplingForecaster):
 
     family = "chronos-t5"
     cached = True
+    stepwise = True
     upstream: ChronosPipeline
     module: T5ForConditionalGeneration
 
@@ -96,13 +131,13 @@ class Chronos(T5Forecaster, SamplingForecaster):
 
     def forecast(self, contexts: Sequence[ArrayLike], horizon: int) -> Forecast:
         series = [x[-self.context_length :] for x in checked_contexts(contexts, horizon)]
-        most = max(1, ROWS // self.samples)
+        most = math.ceil(len(series) / math.ceil(len(series) * self.samples / ROWS))
         sites = [site for _, site in self.anatomy.sites() if site.kind == "cross" and site.heads]
         crossing = [self.module.get_submodule(site.module) for site in sites]
         paths = []
         for start in range(0, len(series), most):
             chunk = series[start : start + most]
-            shared = SharedContext(crossing, draws.Noise(chunk, self.seed), self.samples)
+            shared = SharedContext(crossing, self.module.decoder, draws.Noise(chunk, self.seed), self.samples)
             with quiet_horizon(upstream_module.logger), shared:
                 drawn = self.upstream.predict(
                     torch.from_numpy(padded(chunk)), horizon, num_samples=self.samples

@@ -90,3 +90,27 @@ class CategoricalDraws(TorchFunctionMode):
             uniform = self._noise.uniform(self._samples).flatten()
             return categorical(args[0], uniform.to(args[0].device))[:, None]
         return func(*args, **(kwargs or {}))
+
+
+class TokenDraws(CategoricalDraws):
+    """Draws of tokens from the most likely ones, as transformers' `generate` does with top_k.
+
+    Its TopKLogitsWarper has torch.topk sort the most likely tokens and wants the least likely of them:
+    here that one is found without sorting, which took more than the draw itself.
+    """
+
+    def __torch_function__(
+        self, func: Callable[..., Any], types: Any, args: tuple[Any, ...] = (), kwargs: Any = None
+    ) -> Any:
+        if func is torch.topk and len(args) == 2 and not kwargs:
+            scores, count = args
+            if scores.device.type == "cpu" and scores.dtype == torch.float32:
+                return (least_of_largest(scores, count),)
+        return super().__torch_function__(func, types, args, kwargs)
+
+
+def least_of_largest(scores: Tensor, count: int) -> Tensor:
+    """The last of the `count` largest of float32 `scores` [..., K] in descending order, [..., 1]."""
+    place = scores.shape[-1] - count
+    found = np.partition(scores.numpy(force=True), place, axis=-1)[..., place : place + 1]
+    return torch.from_numpy(np.ascontiguousarray(found))

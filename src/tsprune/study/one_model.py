@@ -1,0 +1,253 @@
+"""One checkpoint's part of a study, from its forecasts to tables and claims.
+
+1. Scores of heads and MLPs on a few calibration windows (`rankings`), which say what to ablate.
+2. Baseline scores relative to Seasonal Naive, and one sweep over every ablation that the tables need
+   (`experiments.plan`).
+3. Tables: layers, heads with their stable rank, pruning strategies, heads@Xpp; every change with its
+   interval, all of them from the same bootstrap draws (`effects.Effects`).
+4. A second, short sweep for the headline claim, whose MLPs are chosen by what the first one found
+   on the calibration series.
+5. The paper's claims: confirmed, refuted or undecided, as their intervals say.
+6. Why: attention, residual stream and traits of forecasts, on a part of the windows (`explanation`).
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import time
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from tsprune.ablation import Ablation
+from tsprune.data.suite import Suite
+from tsprune.evaluation import evaluate, geometric_mean_ratios
+from tsprune.explain.examples import example
+from tsprune.models.checkpoints import checkpoint_sha256
+from tsprune.models.forecaster import Forecaster, SamplingForecaster
+from tsprune.pruning.heads_at import heads_at_frame
+from tsprune.scores import rank
+from tsprune.study.claims import PRUNED_PERCENT, Findings, MLPMedian, model_claims
+from tsprune.study.effects import Effects, ratio_interval
+from tsprune.study.experiments import Plan, plan
+from tsprune.study.explanation import explained
+from tsprune.study.findings import ends_found, headline_found, mlp_median, pruned_found, require_all
+from tsprune.study.mechanism import Mechanism, measure
+from tsprune.study.rankings import Rankings, agreement, measured, svd_correlation
+from tsprune.study.result import Claim, Example, ModelStudy
+from tsprune.study.settings import Progress, Settings, Stage
+from tsprune.study.tables import (
+    comparisons_table,
+    heads_table,
+    layers_table,
+    mlps_table,
+    pruning_table,
+    rank_correlation,
+    with_intervals,
+)
+from tsprune.sweep.engine import run
+from tsprune.sweep.result import CLEAN, SweepResult
+from tsprune.sweep.store import Store
+
+EXAMPLES = 3
+
+
+@dataclasses.dataclass(frozen=True)
+class Studied:
+    """One model's part of a study.
+
+    mlps : what the claim about all models is made from; none if the model has no MLP
+    """
+
+    study: ModelStudy
+    claims: Sequence[Claim]
+    mlps: Sequence[MLPMedian]
+    skipped: Sequence[tuple[str, str]]
+
+
+@dataclasses.dataclass(frozen=True)
+class _Swept:
+    """What was measured on one model: all that the tables are made from.
+
+    sharp, diffuse : the middle layers' heads of lowest and highest stable rank; None if there are too few
+    """
+
+    ranking: pd.DataFrame
+    rankings: Rankings
+    wanted: Plan
+    baseline: pd.DataFrame
+    result: SweepResult
+    sharp: Ablation | None
+    diffuse: Ablation | None
+
+
+def study_model(
+    model: Forecaster, settings: Settings, store: Store | None, progress: Progress | None
+) -> Studied:
+    """Studies one model; raises TspruneError for an ablation that fails."""
+    started = time.monotonic()
+
+    def report(stage: Stage, done: int = 0, total: int = 0) -> None:
+        if progress is not None:
+            progress(model.name, stage, done, total)
+
+    report("scoring")
+    swept = _swept(model, settings, store, lambda done, total: report("ablating", done, total))
+    effects = Effects(swept.result, settings.suite, swept.wanted.ablations(), seed=settings.seed)
+    tables = _tables(swept, effects, settings)
+    findings = Findings(
+        headline=headline_found(model, settings, store, swept.ranking, swept.wanted, swept.result),
+        ends=ends_found(effects, swept.wanted, tables["layers"]),
+        pruned=pruned_found(effects, swept.wanted, settings.seed),
+        mechanism=_mechanism(model, swept, settings),
+    )
+    if settings.explain:
+        report("explaining")
+    explanation, unexplained = (
+        explained(model, settings.suite, settings.seed) if settings.explain else (None, [])
+    )
+    ratios = geometric_mean_ratios(swept.baseline)
+    one = ModelStudy(
+        name=model.name,
+        family=model.family,
+        architecture=model.anatomy.architecture,
+        parameters=model.parameter_count,
+        sha256=checkpoint_sha256(model.name),
+        baseline=swept.baseline,
+        mase_ratio=ratios["MASE"],
+        crps_ratio=ratios["CRPS"],
+        **tables,
+        examples=_examples(swept.result, settings.suite, swept.diffuse, model.context_length),
+        seconds=time.monotonic() - started,
+        samples=model.samples if isinstance(model, SamplingForecaster) else None,
+        mase_interval=ratio_interval(swept.result, settings.prepared, "MASE", settings.seed),
+        crps_interval=ratio_interval(swept.result, settings.prepared, "CRPS", settings.seed),
+        score_windows=swept.rankings.windows,
+        explanation=explanation,
+    )
+    left_out = [
+        *swept.baseline.attrs["skipped"],
+        *swept.result.skipped,
+        *swept.rankings.skipped,
+        *unexplained,
+    ]
+    report("done")
+    return Studied(
+        one,
+        tuple(model_claims(one.name, findings)),
+        mlp_median(one, effects, swept.wanted),
+        list(dict.fromkeys(left_out)),
+    )
+
+
+# --- forecasts -----------------------------------------------------------------------------------
+
+
+def _swept(
+    model: Forecaster, settings: Settings, store: Store | None, on_forecast: Callable[[int, int], None]
+) -> _Swept:
+    ranking = rank(model)
+    rankings = measured(model, settings.suite, batch_size=settings.batch_size, seed=settings.seed)
+    wanted = plan(model.anatomy, ranking, settings.seed, rankings.svd(ranking))
+    sharp = _pruned(wanted, "low-to-high", PRUNED_PERCENT)
+    diffuse = _pruned(wanted, "high-to-low", PRUNED_PERCENT)
+    baseline = evaluate(model, settings.suite, batch_size=settings.batch_size, prepared=settings.prepared)
+    result = run(
+        model,
+        settings.suite,
+        wanted.ablations(),
+        batch_size=settings.batch_size,
+        keep=[CLEAN, *(ablation for ablation in (sharp, diffuse) if ablation is not None)],
+        prepared=settings.prepared,
+        progress=on_forecast,
+        store=store,
+        memory=settings.memory,
+    )
+    require_all(result)
+    return _Swept(ranking, rankings, wanted, baseline, result, sharp, diffuse)
+
+
+def _pruned(wanted: Plan, strategy: str, percent: int) -> Ablation | None:
+    for key, ablation in wanted.pruning.items():
+        if key.strategy == strategy and key.percent == percent:
+            return ablation
+    return None
+
+
+# --- tables --------------------------------------------------------------------------------------
+
+
+def _tables(swept: _Swept, effects: Effects, settings: Settings) -> dict[str, Any]:
+    """The tables of `ModelStudy` that follow from the sweep, by name."""
+    wanted, seed = swept.wanted, settings.seed
+    heads = heads_table(effects, wanted, swept.ranking)
+    return {
+        "layers": layers_table(effects, wanted),
+        "heads": heads,
+        "rank_correlation": rank_correlation(heads, seed),
+        "pruning": pruning_table(effects, wanted),
+        "heads_at": _heads_at(swept, settings),
+        "mlps": mlps_table(effects, wanted),
+        "comparisons": comparisons_table(effects, wanted, seed),
+        "agreement": agreement(swept.rankings, swept.result, wanted, settings.calibration, seed),
+        "svd_correlation": svd_correlation(swept.rankings, seed),
+    }
+
+
+def _heads_at(swept: _Swept, settings: Settings) -> pd.DataFrame:
+    prefixes = swept.wanted.prefixes
+    table = heads_at_frame(
+        swept.result,
+        prefixes,
+        percent=settings.percent,
+        metric="MASE",
+        calibration=settings.calibration,
+    )
+    return with_intervals(
+        table,
+        swept.result,
+        settings.suite,
+        prefixes,
+        metric="MASE",
+        calibration=settings.calibration,
+        seed=settings.seed,
+    )
+
+
+def _mechanism(model: Forecaster, swept: _Swept, settings: Settings) -> Mechanism | None:
+    if swept.sharp is None or swept.diffuse is None:
+        return None
+    return measure(
+        swept.result,
+        settings.suite,
+        sharp=swept.sharp,
+        diffuse=swept.diffuse,
+        context_length=model.context_length,
+        seed=settings.seed,
+    )
+
+
+def _examples(
+    result: SweepResult, suite: Suite, ablation: Ablation | None, context_length: int
+) -> tuple[Example, ...]:
+    """The typical window (median Spearman distance) of a few configurations of different frequency."""
+    if ablation is None:
+        return ()
+    chosen = {c.freq: c for c in reversed(suite.configurations) if c.name in result.rows}
+    configurations = sorted(chosen.values(), key=lambda c: -c.horizon)[:EXAMPLES]
+    found = []
+    for configuration in configurations:
+        distances = result.scores[ablation][configuration.name].spearman
+        place = int(np.argsort(distances, kind="stable")[len(distances) // 2])
+        described = (
+            f"{len(ablation.components)} heads ({PRUNED_PERCENT} % of the middle layers', "
+            "highest stable rank first)"
+        )
+        found.append(
+            example(
+                result, configuration, place, ablation, described=described, context_length=context_length
+            )
+        )
+    return tuple(found)
