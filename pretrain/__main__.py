@@ -24,6 +24,17 @@ RECIPES = {
     "chronos-t5-coarse": ("pretrain.families.chronos_t5", "CoarseObjective", T5_SCHEDULE),
     "chronos-t5": ("pretrain.families.chronos_t5", "ChronosT5Objective", T5_SCHEDULE),
 }
+# where a run begins that does not begin from nothing: the last state before the decay of another
+STARTS = {"chronos-t5": "runs/chronos-t5-coarse/before_decay.pt"}
+
+
+def commands(family: str) -> list[str]:
+    """What to type for the bundled checkpoint of `family`."""
+    if family not in STARTS:
+        return [f"python -m pretrain {family} --out runs/{family}"]
+    start = Path(STARTS[family])
+    first = f"python -m pretrain {start.parent.name} --out {start.parent}"
+    return [first, f"python -m pretrain {family} --out runs/{family} --start {start}"]
 
 
 def main(
@@ -38,6 +49,8 @@ def main(
     """Train one bundled checkpoint on synthetic series."""
     if family not in RECIPES:
         raise typer.BadParameter(f"unknown family {family!r}; one of: {', '.join(RECIPES)}")
+    if family in STARTS and start is None and not (out / "state.pt").exists():
+        raise typer.BadParameter(f"begins from another run: {'; then '.join(commands(family))}")
     module, name, schedule = RECIPES[family]
     torch.set_num_threads(threads)
     objective = getattr(import_module(module), name)()

@@ -19,6 +19,7 @@ from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
 import tsprune
+from pretrain.__main__ import commands
 from tsprune.data import gift_eval, pocket
 from tsprune.evaluation import geometric_mean_ratios
 from tsprune.models import Forecaster, SamplingForecaster
@@ -38,7 +39,7 @@ every capability can be tried, tested and compared offline. {parameters:,} param
 half precision.
 
 **Data**: synthetic series only (`tsprune.data.synthetic`); no series of GIFT-Eval or of the embedded
-pocket suite was seen. **Recipe**: `python -m pretrain {family} --out runs/{family}`, {steps:,} steps
+pocket suite was seen. **Recipe**: {commands}, {steps:,} steps
 of {batch_size} windows, seed {seed}.
 
 ## Scores
@@ -137,6 +138,7 @@ def main(
         steps=steps,
         batch_size=batch_size,
         seed=seed,
+        commands=", then ".join(f"`{command}`" for command in commands(family)),
         sampled=f" --samples {model.samples}" if isinstance(model, SamplingForecaster) else "",
         scores=_score_rows(model, data, short_only),
         losses=losses,

@@ -45,6 +45,8 @@ FIRST_STAGES = ((0.1, (1.0, 0.0, 0.0, 0.0)), (0.35, (0.2, 0.5, 0.3, 0.0)), (1.0,
 STAGES = ((1.0, (0.05, 0.25, 0.3, 0.4)),)
 
 SPECIAL_TOKENS = 3  # before the first bin: padding, end, and one that upstream leaves unused
+# the pocket suite's CRPS relative to Seasonal Naive at temperature 1, 0.8, 0.6: 0.961, 0.939, 0.945
+TEMPERATURE = 0.8
 TOP_K = 200  # a sampled value is one of so many bins; wider than upstream's 50, still without far tails
 PERIODS = 0.15, 20.0  # of the Fourier features, in units of the scaled values
 SPECIAL_SCALE = 0.02  # of the embeddings of padding and end: what attention writes there is not drowned
@@ -92,7 +94,7 @@ def config(size: Size) -> T5Config:
         "context_length": size.context,
         "prediction_length": size.horizon,
         "num_samples": 20,
-        "temperature": 1.0,
+        "temperature": TEMPERATURE,
         "top_k": TOP_K,
         "top_p": 1.0,
     }

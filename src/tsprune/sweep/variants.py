@@ -34,7 +34,7 @@ class Variants:
         self._reference = reference
         self._replay = Replay(model, memory)
         self._trusted: dict[Hashable, Place] = {}  # shape -> the lowest sublayer it was tried from
-        self._refused: set[Hashable] = set()  # shapes, and places where running ahead failed
+        self._refused: set[Hashable] = set()  # shapes, and (place, windows) where running ahead failed
         self._ahead: dict[Ablation, Ahead] = {}
         self._alone: dict[Ablation, Forecast] = {}
         self._shares: dict[Ablation, float] = {}
@@ -104,11 +104,12 @@ class Variants:
             return {}
         shape = found[0].shape
         if shape in self._refused:
+            self._refused.add((place, len(batch)))
             return {}
         if shape not in self._trusted or place < self._trusted[shape]:
             ends = [self._agrees(batch, group[n], found[n]) for n in (0, -1)]
             if not all(ends):
-                self._refused.add(shape)
+                self._refused |= {shape, (place, len(batch))}
                 return {}
             self._trusted[shape] = place
         return {one: ahead for one, ahead in zip(group, found, strict=True) if one not in self._alone}
