@@ -114,3 +114,25 @@ def test_screening(model: Forecaster) -> None:
     assert frame["crps_change"].isna().all() == isinstance(model, SamplingForecaster)
     assert (frame["curvature"] > 0).mean() > 0.9
     assert all(parameter.grad is None for parameter in model.module.parameters())
+
+
+def test_what_a_forecast_does_not_use_of_the_readout_may_be_anything(model: Forecaster) -> None:
+    readout = model.anatomy.readout
+    if readout is None or not readout.only:
+        pytest.skip("uses more of its readout than one position")
+
+    def spoil(_module: torch.nn.Module, _args: object, output: torch.Tensor) -> torch.Tensor:
+        kept = range(output.shape[1])[readout.position]
+        spoilt = torch.full_like(output, torch.nan)
+        spoilt[:, kept] = output[:, kept]
+        return spoilt
+
+    for horizon in (1, 3 * output_patch(model)):  # in one pass, and step by step
+        expected = model.forecast(ragged(model, 3), horizon).quantiles
+        paths = (readout.modules[-1], *readout.others)
+        handles = [model.module.get_submodule(path).register_forward_hook(spoil) for path in paths]
+        try:
+            np.testing.assert_array_equal(model.forecast(ragged(model, 3), horizon).quantiles, expected)
+        finally:
+            for handle in handles:
+                handle.remove()

@@ -7,7 +7,8 @@
    before its stack, blocks before its block, sublayers before its sublayer, and, if its stack is not
    the one that is read from, the keys and values made from that one. The lowest component's own
    attention is resumed at its output projection: heads of one sublayer share all that comes before.
-3. A record is used only if the stack is called with exactly the inputs it had in the clean pass
+3. The readout is computed only where the forecast reads it (`tsprune.replay.reading`).
+4. A record is used only if the stack is called with exactly the inputs it had in the clean pass
    (compared, not assumed), and only if no tensor of it was changed in place since.
 
 Results are bit-identical to the plain run on the same batch. (To another batch they may differ by
@@ -55,6 +56,7 @@ from tsprune.replay.forwards import (
     resumed,
     substituted_forwards,
 )
+from tsprune.replay.reading import Reading
 from tsprune.replay.recorder import Calls, Recorder
 from tsprune.replay.units import position_of, units_of
 from tsprune.replay.values import storages
@@ -81,8 +83,10 @@ class Replay:
         self._anatomy = model.anatomy
         self._units = units_of(model.anatomy, model.module)
         self._modules = {path: model.module.get_submodule(path) for path in self._units.paths}
+        self._reading = Reading.of(model.anatomy, self._units.outside)
         self._memory = memory
         self._records: dict[Hashable, tuple[Calls, list[str]]] = {}
+        self._read_alone: dict[Hashable, list[str]] = {}
         self._repeated: dict[tuple[Hashable, int, int], Repeated] = {}
         self._at_once: dict[tuple[Hashable, str], tuple[int, int]] = {}
 
@@ -99,6 +103,7 @@ class Replay:
     def forget(self, key: Hashable) -> None:
         """Drops the record of `key`."""
         self._records.pop(key, None)
+        self._read_alone.pop(key, None)
         self._repeated.clear()
         self._at_once.clear()
 
@@ -111,8 +116,13 @@ class Replay:
         """Records the calls made while the context lasts (a clean pass) under `key`."""
         self.forget(key)
         recorder = Recorder(self._modules, self._units, Ledger(max(0, self._memory - self.nbytes)))
-        with substituted_forwards(self._modules, recorder.forwards()):
+        forwards = recorder.forwards()
+        verdicts: dict[str, list[bool]] = {path: [] for path in self._reading.paths}
+        for path, agreed in verdicts.items():
+            forwards[path] = self._reading.comparing(forwards[path], self._original(path), agreed)
+        with substituted_forwards(self._modules, forwards):
             yield
+        self._read_alone[key] = [path for path, agreed in verdicts.items() if all(agreed)]
         self._records[key] = recorder.calls, recorder.embeddings
 
     @contextmanager
@@ -138,6 +148,7 @@ class Replay:
             begun = int(self._units.stacks.get(name) in found)
             forwards |= self._skip_into_stack(name, layer, sublayer, calls, begun)
             forwards |= self._keep_cross(name, layer, calls)
+        forwards |= {path: self._reading.alone(self._original(path)) for path in self._read_alone[key]}
         for path, call in found.items():
             forwards[path] = replayed(self._original(path), [call], Gate([call]), leads=True)
         with substituted_forwards(self._modules, forwards):
