@@ -30,8 +30,9 @@ from tsprune.explain.residual import guard_contexts, lens, lens_guard, residual
 from tsprune.models.forecaster import Forecaster, SamplingForecaster
 from tsprune.scores.stable_rank import stable_ranks
 
-# an explanation forecasts every window hundreds of times; comparisons are paired (`tsprune.models.draws`)
-EXPLAIN_SAMPLES = 16
+# an explanation forecasts every window hundreds of times; comparisons are paired (`tsprune.models.draws`);
+# odd, so that the median is a path that was drawn
+EXPLAIN_SAMPLES = 9
 # of each configuration, with models of tokens, which run once for every step of every path
 STEPWISE_WINDOWS = 2
 
