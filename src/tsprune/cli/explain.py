@@ -52,7 +52,7 @@ def explain(
     samples: Annotated[
         int | None,
         typer.Option(
-            min=1, help="Paths drawn per window by models that sample; by default 16.", show_default=False
+            min=1, help="Paths drawn per window by models that sample; by default 9.", show_default=False
         ),
     ] = None,
     seed: SeedOption = 0,
