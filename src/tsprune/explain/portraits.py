@@ -22,6 +22,7 @@ from tsprune.evaluation import unforecastable
 from tsprune.evaluation.sampling import PER_CONFIGURATION, sampled
 from tsprune.explain.examples import Example, ranked_examples
 from tsprune.explain.forecast_traits import dominant_period, filled, seasonal_share
+from tsprune.explain.mechanism import BATCH_SIZE, MEMORY
 from tsprune.models.forecaster import Forecaster
 from tsprune.sweep.engine import run
 from tsprune.sweep.result import CLEAN
@@ -108,7 +109,14 @@ def portraits(
     components = {address: Component.parse(address) for address in chosen}
     some = sampled(suite, model, per_configuration)
     cells = {address: Ablation((component,)) for address, component in components.items()}
-    result = run(model, some, list(cells.values()), keep={CLEAN, *cells.values()})
+    result = run(
+        model,
+        some,
+        list(cells.values()),
+        batch_size=BATCH_SIZE,
+        keep={CLEAN, *cells.values()},
+        memory=MEMORY,
+    )
     glances = glances_at(model, some, list(components.values()))
     return tuple(
         Portrait(
