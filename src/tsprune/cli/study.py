@@ -36,7 +36,7 @@ def study(
         int | None,
         typer.Option(
             min=1,
-            help="Paths drawn per window by models that sample; by default 8, and 5 by Chronos-T5, which "
+            help="Paths drawn per window by models that sample; by default 8, and 3 by Chronos-T5, which "
             "decodes them value by value.",
             show_default=False,
         ),

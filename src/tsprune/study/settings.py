@@ -19,7 +19,7 @@ from tsprune.sweep.result import Masks
 STUDY_SAMPLES = 8
 # of models that decode a path value by value, where paths are most of what a forecast costs; odd, so that
 # the median is a path's value
-STEPWISE_SAMPLES = 5
+STEPWISE_SAMPLES = 3
 
 Stage = Literal["scoring", "ablating", "explaining", "done"]
 # (model, stage, forecasts of a batch done in that stage, of all); 0 of 0 where they are not counted
