@@ -3,9 +3,19 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+
+from tests.threads import single_thread
+
+
+@pytest.fixture
+def one_thread() -> Iterator[None]:
+    """Torch computes with one thread (see `single_thread`)."""
+    with single_thread():
+        yield
 
 
 @pytest.fixture(scope="session")

@@ -45,7 +45,7 @@ FIRST_STAGES = ((0.1, (1.0, 0.0, 0.0, 0.0)), (0.35, (0.2, 0.5, 0.3, 0.0)), (1.0,
 STAGES = ((1.0, (0.05, 0.25, 0.3, 0.4)),)
 
 SPECIAL_TOKENS = 3  # before the first bin: padding, end, and one that upstream leaves unused
-# the pocket suite's CRPS relative to Seasonal Naive at temperature 1, 0.8, 0.6: 0.961, 0.939, 0.945
+# `tsprune evaluate DIR --samples 7` with 1, 0.8 and 0.6 in config.json: CRPS 0.961, 0.939, 0.945
 TEMPERATURE = 0.8
 TOP_K = 200  # a sampled value is one of so many bins; wider than upstream's 50, still without far tails
 PERIODS = 0.15, 20.0  # of the Fourier features, in units of the scaled values
@@ -204,9 +204,8 @@ def placed(windows: Windows, often: tuple[float, ...], rng: np.random.Generator)
     count = len(windows)
     way = rng.choice(len(often), count, p=often)
     near = rng.normal(0, 3, count)
-    far = np.exp(rng.uniform(math.log(FAR[0]), math.log(FAR[1]), count)) * np.where(
-        rng.random(count) < UPWARDS, 1, -1
-    )
+    sign = np.where(rng.random(count) < UPWARDS, 1, -1)
+    far = sign * np.exp(rng.uniform(math.log(FAR[0]), math.log(FAR[1]), count))
     level = np.choose(way, [np.zeros(count), near, -windows.min(axis=1), far])
     return np.asarray(windows + level[:, None], dtype=np.float32)
 

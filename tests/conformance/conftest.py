@@ -6,8 +6,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-import torch
 
+from tests.threads import single_thread
 from tests.tiny import TINY, few_samples, pristine
 from tsprune.models import Forecaster, bundled_names, load
 from tsprune.models.checkpoints import BUNDLED
@@ -17,10 +17,8 @@ BUNDLED_MODELS = [f"bundled:{name}" for name in bundled_names()]
 
 @pytest.fixture(scope="session", autouse=True)
 def _one_thread() -> Iterator[None]:
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
+    with single_thread():
+        yield
 
 
 @pytest.fixture(scope="session", params=[*TINY, *BUNDLED_MODELS])

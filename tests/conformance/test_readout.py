@@ -118,7 +118,7 @@ def test_screening(model: Forecaster) -> None:
 
 def test_what_a_forecast_does_not_use_of_the_readout_may_be_anything(model: Forecaster) -> None:
     readout = model.anatomy.readout
-    if readout is None or not readout.only:
+    if readout is None or not readout.only_position:
         pytest.skip("uses more of its readout than one position")
 
     def spoil(_module: torch.nn.Module, _args: object, output: torch.Tensor) -> torch.Tensor:

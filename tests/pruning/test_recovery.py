@@ -7,7 +7,7 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -31,13 +31,12 @@ STEPS = 20  # with a check after each
 GONE = ["stack.0.mlp", "stack.1.self.head.0"]
 
 
+pytestmark = pytest.mark.usefixtures("one_thread")
+
+
 @pytest.fixture(autouse=True)
-def _small_shards(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+def _small_shards(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(training, "SERIES_PER_SHARD", 8)
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)  # sums over other numbers of threads differ in their last bits
-    yield
-    torch.set_num_threads(threads)
 
 
 def suite() -> Suite:

@@ -10,7 +10,6 @@ from contextlib import contextmanager
 
 import numpy as np
 import pytest
-import torch
 from torch import Tensor, nn
 
 from tests.tiny import pristine
@@ -21,13 +20,7 @@ from tsprune.replay import Replay
 CONTEXTS = np.random.default_rng(0).standard_normal((8, 96)).astype(np.float32)
 
 
-@pytest.fixture(autouse=True)
-def _one_thread() -> Iterator[None]:
-    """Rows divided among threads may make products of such small models differ in their last bits."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 @pytest.fixture

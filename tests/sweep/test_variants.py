@@ -21,14 +21,7 @@ from tsprune.replay import MEMORY
 from tsprune.sweep import make_plan, run
 from tsprune.sweep.variants import Variants
 
-
-@pytest.fixture(autouse=True)
-def _one_thread() -> Iterator[None]:
-    """Rows divided among threads make batches of such small models differ in their last bits."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 @pytest.fixture

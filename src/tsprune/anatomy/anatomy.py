@@ -78,6 +78,11 @@ class Anatomy:
                     yield Component(stack.name, layer, site.kind), site
 
     @property
+    def tokens(self) -> bool:
+        """Whether forecasts are in tokens of a vocabulary: decoded value by value, a pass a step."""
+        return self.readout is not None and self.readout.tokens
+
+    @property
     def whole_layers(self) -> bool:
         """Whether nothing was removed but whole layers."""
         return not any(c.layer in self.stack(c.stack).numbers for c in self.removed)

@@ -241,7 +241,7 @@ class Readout:
     patch : patch size that the last module takes beside its input, if it serves several
     others : paths of modules that read the same stream beside `modules`, at the same positions, for
         parts of the forecast that are not in `teacher_forced`
-    only : whether upstream's forecast uses nothing of `modules` and `others` but `position` of each call
+    only_position : whether upstream's forecast uses nothing that `modules` and `others` return elsewhere
     """
 
     modules: tuple[str, ...]
@@ -251,4 +251,4 @@ class Readout:
     tokens: bool = False
     patch: int | None = None
     others: tuple[str, ...] = ()
-    only: bool = False
+    only_position: bool = False

@@ -32,9 +32,9 @@ def crossing(name: str, anatomy: Anatomy) -> Component | None:
 
 def source_of(anatomy: Anatomy) -> Stack | None:
     """The stack whose stream the last one reads; None if it reads nobody's."""
-    stack = anatomy.stacks[-1]
-    sites = [site for block in stack.blocks for site in block.attention if site.heads]
-    return None if all(site.reads_own_stack for site in sites) else anatomy.stacks[-2]
+    last = (pair for pair in anatomy.sites() if pair[0].stack == anatomy.stacks[-1].name)
+    reading = (sublayer for sublayer, site in last if site.heads and not site.reads_own_stack)
+    return next(map(anatomy.key_stack, reading), None)
 
 
 @contextmanager

@@ -109,8 +109,7 @@ def windows_to_forecast(model: Forecaster, per_configuration: int) -> int:
     All of them; with models of tokens a quarter, and at most `STEPWISE_WINDOWS`. Their every step is a pass
     of the network, after which no other step can be replayed.
     """
-    readout = model.anatomy.readout
-    if readout is None or not readout.tokens:
+    if not model.anatomy.tokens:
         return per_configuration
     return min(STEPWISE_WINDOWS, math.ceil(per_configuration / 4))
 

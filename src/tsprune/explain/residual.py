@@ -191,7 +191,7 @@ def lens(
     chosen = sampled(suite, model, per_configuration)
     stack = model.anatomy.stacks[-1]
     layers = layers_of(stack)
-    tokens = model.anatomy.readout is not None and model.anatomy.readout.tokens
+    tokens = model.anatomy.tokens
     parts: dict[str, list[list[Floats]]] = {}
     series = []
     for batch in batched(chosen, model, batch_size):

@@ -116,7 +116,6 @@ class Chronos(T5Forecaster, SamplingForecaster):
 
     family = "chronos-t5"
     cached = True
-    stepwise = True
     upstream: ChronosPipeline
     module: T5ForConditionalGeneration
 

@@ -252,12 +252,10 @@ class SamplingForecaster(Forecaster):
     ----------
     samples : paths per window; settable
     seed : of the draws; the same seed gives a window the same draws under any ablation
-    stepwise : paths are decoded value by value, so that a path takes a pass of the decoder a step
     """
 
     samples: int
     seed: int = 0
-    stepwise: bool = False
 
     def readout(self, contexts: Sequence[ArrayLike], horizon: int) -> Tensor:
         raise TspruneError(

@@ -79,7 +79,8 @@ def anatomy(definition: TimesFM_2p5_200M_Definition) -> Anatomy:
     depth = (Size("", "x", "layers"),)
     axis = TimeAxis(definition.input_patch_len)
     # the spread around the median, up to the horizon that it covers
-    readout = Readout(("output_projection_point",), others=("output_projection_quantiles",), only=True)
+    others = ("output_projection_quantiles",)
+    readout = Readout(("output_projection_point",), others=others, only_position=True)
     stack = Stack("stack", tuple(blocks), time=axis, causal=True, sizes=depth)
     return Anatomy((stack,), size.model_dims, readout=readout)
 

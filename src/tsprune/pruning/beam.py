@@ -81,7 +81,7 @@ def beam(
     if not wanted:
         return []
     search = _Beam(model, losses, savings)
-    found = search.measured([Step().then((c,), 0.0, _NOTHING) for c in wanted])
+    found = search.measured([(Step(), (c,)) for c in wanted])
     alone = {step.components[0]: max(0.0, step.limit) for step in found}
     kept = _kept([step for step in found if step.fits(max_loss)], width)
     while kept:
@@ -89,9 +89,6 @@ def beam(
         found += larger
         kept = _kept([step for step in larger if step.fits(max_loss)], width)
     return found
-
-
-_NOTHING = Change(0.0, 0.0, 0.0, 1.0, 0)
 
 
 class _Beam:
@@ -102,17 +99,15 @@ class _Beam:
         self._losses = losses
         self._savings = savings
 
-    def measured(self, drafts: Sequence[Step]) -> list[Step]:
-        """`drafts`, of which only the components and where they come from are known, measured."""
-        if not drafts:
+    def measured(self, wanted: Sequence[tuple[Step, Components]]) -> list[Step]:
+        """What the steps lead to that go from a measured one to a larger set."""
+        if not wanted:
             return []
-        clean, scored = self._losses.scored(self._model, [draft.components for draft in drafts])
-        steps = []
-        for draft, after in zip(drafts, scored, strict=True):
-            assert draft.before is not None
-            saved = self._savings.together(draft.components)
-            steps.append(draft.before.then(draft.components, saved, self._losses.change(clean, after)))
-        return steps
+        clean, scored = self._losses.scored(self._model, [components for _, components in wanted])
+        return [
+            before.then(components, self._savings.together(components), self._losses.change(clean, after))
+            for (before, components), after in zip(wanted, scored, strict=True)
+        ]
 
 
 def _larger(
@@ -121,9 +116,9 @@ def _larger(
     alone: dict[Component, float],
     savings: Savings,
     tries: int,
-) -> list[Step]:
+) -> list[tuple[Step, Components]]:
     """Sets with one component more, the most promising `tries` of each that is kept, each set once."""
-    drafts: dict[frozenset[Component], Step] = {}
+    found: dict[frozenset[Component], tuple[Step, Components]] = {}
     for step in kept:
         ordered = sorted(
             (c for c in alone if _adds(c, step.components)),
@@ -133,10 +128,10 @@ def _larger(
         for component in ordered:
             together = joined(step.components, component)
             known = frozenset(model.anatomy.expand(together))
-            if new < tries and known not in drafts and may_go(together, model.anatomy):
-                drafts[known] = step.then(model.anatomy.select(together), 0.0, _NOTHING)
+            if new < tries and known not in found and may_go(together, model.anatomy):
+                found[known] = step, model.anatomy.select(together)
                 new += 1
-    return list(drafts.values())
+    return list(found.values())
 
 
 def _adds(component: Component, components: Components) -> bool:

@@ -113,8 +113,7 @@ def distance(
 
 
 def _output_distance(teacher: Forecaster, outputs: Sequence[Tensor], targets: Sequence[Tensor]) -> Tensor:
-    tokens = teacher.anatomy.readout is not None and teacher.anatomy.readout.tokens
-    measure = divergence if tokens else deviation
+    measure = divergence if teacher.anatomy.tokens else deviation
     pairs = zip(outputs, targets, strict=True)
     return torch.stack([measure(output, target.to(output)) for output, target in pairs]).mean()
 

@@ -79,8 +79,16 @@ def measure(model: Forecaster, objective: Objective) -> Savings:
     classes: dict[Class, list[Component]] = {}
     for component in model.anatomy.components():
         classes.setdefault(class_of(component), []).append(component)
-    share = _COUNTS[objective](model)
-    return Savings(objective, {kind: max(0.0, share(members)) for kind, members in classes.items()})
+    cost = _COSTS[objective]
+    whole = cost(model)
+
+    def share(members: list[Component]) -> float:
+        sample = _sample(members)
+        if sample == members and members[0].kind == "layer":
+            return 0.0  # a stack of a single layer
+        return max(0.0, (1 - cost(prune(model, sample)) / whole) / len(sample))
+
+    return Savings(objective, {kind: share(members) for kind, members in classes.items()})
 
 
 def _sample(members: list[Component]) -> list[Component]:
@@ -96,54 +104,14 @@ def _sample(members: list[Component]) -> list[Component]:
     return members[-max(1, len(members) // 2) :]
 
 
-Share = Callable[[list[Component]], float]
-
-
-def _without(model: Forecaster, members: list[Component]) -> tuple[Forecaster, int] | None:
-    sample = _sample(members)
-    if sample == members and members[0].kind == "layer":
-        return None  # a stack of a single layer
-    return prune(model, sample), len(sample)
-
-
-def _parameters(model: Forecaster) -> Share:
-    def share(members: list[Component]) -> float:
-        smaller = _without(model, members)
-        if smaller is None:
-            return 0.0
-        return (1 - smaller[0].parameter_count / model.parameter_count) / smaller[1]
-
-    return share
-
-
 def _forecast(model: Forecaster) -> Callable[[], object]:
     length = min(CONTEXT, model.context_length)
     series = np.random.default_rng(0).standard_normal((BATCH, length)).cumsum(1).astype(np.float32)
     return lambda: model.forecast(list(series.copy()), HORIZON)
 
 
-def _flops(model: Forecaster) -> Share:
-    whole = flops(_forecast(model))
-
-    def share(members: list[Component]) -> float:
-        smaller = _without(model, members)
-        return 0.0 if smaller is None else (1 - flops(_forecast(smaller[0])) / whole) / smaller[1]
-
-    return share
-
-
-def _latency(model: Forecaster) -> Share:
-    whole = work(_forecast(model)).seconds
-
-    def share(members: list[Component]) -> float:
-        smaller = _without(model, members)
-        return 0.0 if smaller is None else (1 - work(_forecast(smaller[0])).seconds / whole) / smaller[1]
-
-    return share
-
-
-_COUNTS: dict[Objective, Callable[[Forecaster], Share]] = {
-    "parameters": _parameters,
-    "flops": _flops,
-    "latency": _latency,
+_COSTS: dict[Objective, Callable[[Forecaster], float]] = {
+    "parameters": lambda model: model.parameter_count,
+    "flops": lambda model: flops(_forecast(model)),
+    "latency": lambda model: work(_forecast(model)).seconds,
 }

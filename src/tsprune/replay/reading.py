@@ -30,7 +30,7 @@ class Reading:
     def of(cls, anatomy: Anatomy, known: Iterable[str]) -> Reading:
         """That of a model whose modules outside of blocks are `known`."""
         readout = anatomy.readout
-        if readout is None or not readout.only:
+        if readout is None or not readout.only_position:
             return cls((), -1)
         first = {*readout.modules[:1], *readout.others}  # later ones read what the first returned
         return cls(tuple(path for path in known if path in first), readout.position)

@@ -28,6 +28,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
+from typing import NamedTuple
 
 import torch
 
@@ -68,6 +69,18 @@ SideBySide = Callable[[Sequence[int]], AbstractContextManager[None]]
 _Calls = Mapping[str, list[Call]]
 
 
+class _Pass(NamedTuple):
+    """A recorded clean pass.
+
+    embeddings : modules that ran before any block
+    read_alone : modules of the readout that give the same bits where only one position is computed
+    """
+
+    calls: Calls
+    embeddings: list[str]
+    read_alone: list[str]
+
+
 class Replay:
     """Clean-pass records of one model, by a key of the caller's (one per batch of windows).
 
@@ -85,8 +98,7 @@ class Replay:
         self._modules = {path: model.module.get_submodule(path) for path in self._units.paths}
         self._reading = Reading.of(model.anatomy, self._units.outside)
         self._memory = memory
-        self._records: dict[Hashable, tuple[Calls, list[str]]] = {}
-        self._read_alone: dict[Hashable, list[str]] = {}
+        self._records: dict[Hashable, _Pass] = {}
         self._repeated: dict[tuple[Hashable, int, int], Repeated] = {}
         self._at_once: dict[tuple[Hashable, str], tuple[int, int]] = {}
 
@@ -94,8 +106,8 @@ class Replay:
     def nbytes(self) -> int:
         """Memory held by the records, in bytes (shared storage counted once)."""
         held: dict[int, int] = {}
-        for calls, _ in self._records.values():
-            for call in (call for path_calls in calls.values() for call in path_calls):
+        for recorded in self._records.values():
+            for call in (call for path_calls in recorded.calls.values() for call in path_calls):
                 if call.record is not None:
                     held |= storages((call.record.output, call.record.inputs, call.record.states))
         return sum(held.values())
@@ -103,7 +115,6 @@ class Replay:
     def forget(self, key: Hashable) -> None:
         """Drops the record of `key`."""
         self._records.pop(key, None)
-        self._read_alone.pop(key, None)
         self._repeated.clear()
         self._at_once.clear()
 
@@ -122,8 +133,8 @@ class Replay:
             forwards[path] = self._reading.comparing(forwards[path], self._original(path), agreed)
         with substituted_forwards(self._modules, forwards):
             yield
-        self._read_alone[key] = [path for path, agreed in verdicts.items() if all(agreed)]
-        self._records[key] = recorder.calls, recorder.embeddings
+        agreeing = [path for path, agreed in verdicts.items() if all(agreed)]
+        self._records[key] = _Pass(recorder.calls, recorder.embeddings, agreeing)
 
     @contextmanager
     def reuse(
@@ -137,7 +148,7 @@ class Replay:
         Without components (an empty ablation) everything is upstream. Raises KeyError for a key
         that was not recorded.
         """
-        calls, embeddings = self._records[key]
+        calls, embeddings, read_alone = self._records[key]
         names = self._units.names
         found = ahead.calls if ahead else {}
         lowest, layer, sublayer = self.lowest(components) or (len(names), 0, 0)
@@ -148,7 +159,7 @@ class Replay:
             begun = int(self._units.stacks.get(name) in found)
             forwards |= self._skip_into_stack(name, layer, sublayer, calls, begun)
             forwards |= self._keep_cross(name, layer, calls)
-        forwards |= {path: self._reading.alone(self._original(path)) for path in self._read_alone[key]}
+        forwards |= {path: self._reading.alone(self._original(path)) for path in read_alone}
         for path, call in found.items():
             forwards[path] = replayed(self._original(path), [call], Gate([call]), leads=True)
         with substituted_forwards(self._modules, forwards):
@@ -167,7 +178,7 @@ class Replay:
         keep state between calls, whose batch is large, or that would take more memory than is left.
         Runs without gradients. What upstream raises on batches unlike the recorded one is raised.
         """
-        calls, _ = self._records[key]
+        calls = self._records[key].calls
         names = self._units.names[place[0] :]
         sizes = self._sizes(key, names, count)
         variants = [Variant() for _ in range(count)]
@@ -222,7 +233,7 @@ class Replay:
         return sizes
 
     def _size(self, key: Hashable, name: str) -> tuple[int, int]:
-        calls, _ = self._records[key]
+        calls = self._records[key].calls
         path = self._units.stacks.get(name)
         if path is None:
             return 0, 0
@@ -238,7 +249,7 @@ class Replay:
         """Records repeated for one size of batch: those of another are dropped, as they are large."""
         wanted = key, rows, times
         if wanted not in self._repeated:
-            self._repeated = {wanted: Repeated(self._records[key][0], rows, times)}
+            self._repeated = {wanted: Repeated(self._records[key].calls, rows, times)}
         return self._repeated[wanted]
 
     def _original(self, path: str) -> Forward:

@@ -55,5 +55,5 @@ def settings_of(suite: Suite, *, percent: float, seed: int, batch_size: int, exp
 def draw(model: Forecaster, samples: int | None) -> Forecaster:
     """`model` set to draw `samples` paths a window, or as many as a study does; if it samples."""
     if isinstance(model, SamplingForecaster):
-        model.samples = samples or (STEPWISE_SAMPLES if model.stepwise else STUDY_SAMPLES)
+        model.samples = samples or (STEPWISE_SAMPLES if model.anatomy.tokens else STUDY_SAMPLES)
     return model
