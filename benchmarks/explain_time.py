@@ -21,11 +21,13 @@ import time
 import torch
 
 import tsprune
+from tsprune import explain
 from tsprune.data import chaos, pocket
 from tsprune.evaluation.sampling import PER_CONFIGURATION
 from tsprune.explain import EXPLAIN_SAMPLES, overview
 from tsprune.models import bundled_names
-from tsprune.study import STUDY_SAMPLES
+from tsprune.models.forecaster import drawing
+from tsprune.study import STEPWISE_SAMPLES, STUDY_SAMPLES
 from tsprune.study.explanation import DRAWS, PERCENTS, WINDOWS
 
 MINUTES, GIGABYTES, STUDY_SECONDS = 6.0, 3.0, 60.0
@@ -39,7 +41,10 @@ def peak_gigabytes() -> float:
 
 def measure(name: str, windows: int, *, of_study: bool) -> int:
     """Explains one model in this process; 1 if that took more than it may."""
-    model = tsprune.load(name, samples=STUDY_SAMPLES if of_study else EXPLAIN_SAMPLES)
+    usual, of_tokens = (
+        (STUDY_SAMPLES, STEPWISE_SAMPLES) if of_study else (EXPLAIN_SAMPLES, explain.STEPWISE_SAMPLES)
+    )
+    model = drawing(tsprune.load(name), None, usual=usual, of_tokens=of_tokens)
     marks: list[tuple[str, float, float, float]] = []
 
     def mark(step: str) -> None:

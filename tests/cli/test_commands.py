@@ -18,7 +18,7 @@ import typer
 
 import tsprune
 from tests.tiny import TINY
-from tsprune import cli, scores
+from tsprune import cli, explain, scores
 from tsprune.explain import EXPLAIN_SAMPLES
 from tsprune.study import STEPWISE_SAMPLES, STUDY_SAMPLES
 from tsprune.sweep import Store
@@ -139,7 +139,8 @@ def test_help_of_every_command(run: Runner, command: str) -> None:
 
 
 def test_help_states_how_many_paths_a_study_draws(run: Runner) -> None:
-    assert f"by default {EXPLAIN_SAMPLES}." in " ".join(run("explain", "--help").out.split())
+    text = " ".join(run("explain", "--help").out.replace("│", " ").split())
+    assert f"by default {EXPLAIN_SAMPLES}, and {explain.STEPWISE_SAMPLES} by Chronos-T5." in text
     text = " ".join(run("study", "--help").out.replace("│", " ").split())
     assert f"by default {STUDY_SAMPLES}, and {STEPWISE_SAMPLES} by Chronos-T5" in text
 

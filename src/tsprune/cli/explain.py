@@ -52,7 +52,9 @@ def explain(
     samples: Annotated[
         int | None,
         typer.Option(
-            min=1, help="Paths drawn per window by models that sample; by default 9.", show_default=False
+            min=1,
+            help="Paths drawn per window by models that sample; by default 9, and 5 by Chronos-T5.",
+            show_default=False,
         ),
     ] = None,
     seed: SeedOption = 0,
@@ -61,13 +63,15 @@ def explain(
 ) -> None:
     """What heads attend to, copy, write and cost; how the residual stream grows into a forecast."""
     from tsprune.data import chaos
-    from tsprune.explain import EXPLAIN_SAMPLES, overview
+    from tsprune.explain import EXPLAIN_SAMPLES, STEPWISE_SAMPLES, overview
+    from tsprune.models.forecaster import drawing
 
     suite = open_suite(data, configs)
     as_page = out is not None and out.suffix.lower() == ".html"
     if out is not None:
         output_folder(out.parent if as_page else out)
-    loaded = open_model(model, device, samples or EXPLAIN_SAMPLES)
+    opened = open_model(model, device)
+    loaded = drawing(opened, samples, usual=EXPLAIN_SAMPLES, of_tokens=STEPWISE_SAMPLES)
     if head is not None:
         _check_head(loaded, head)
     with progress_bar("explain") as update:

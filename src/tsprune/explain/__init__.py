@@ -10,13 +10,14 @@ from tsprune.explain.head_correlations import head_correlations
 from tsprune.explain.induction import induction, induction_and_parroting
 from tsprune.explain.kernel import kernel_view
 from tsprune.explain.mechanism import HeadEffects, head_effects, mechanism_table, verdicts
-from tsprune.explain.overview import EXPLAIN_SAMPLES, Explanation, overview
+from tsprune.explain.overview import EXPLAIN_SAMPLES, STEPWISE_SAMPLES, Explanation, overview
 from tsprune.explain.portraits import Glance, Portrait, portraits
 from tsprune.explain.residual import Residual, lens, lens_guard, residual
 from tsprune.explain.traits import forecast_traits
 
 __all__ = [
     "EXPLAIN_SAMPLES",
+    "STEPWISE_SAMPLES",
     "AttentionStatistics",
     "Attribution",
     "Example",

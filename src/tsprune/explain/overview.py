@@ -33,6 +33,7 @@ from tsprune.scores.stable_rank import stable_ranks
 # an explanation forecasts every window hundreds of times; comparisons are paired (`tsprune.models.draws`);
 # odd, so that the median is a path that was drawn
 EXPLAIN_SAMPLES = 9
+STEPWISE_SAMPLES = 5  # of models of tokens
 # of each configuration, with models of tokens, which run once for every step of every path
 STEPWISE_WINDOWS = 2
 

@@ -304,3 +304,14 @@ def padded(series: Sequence[NDArray[np.float32]]) -> NDArray[np.float32]:
     for row, values in zip(array, series, strict=True):
         row[longest - len(values) :] = values
     return array
+
+
+def drawing(model: Forecaster, samples: int | None, *, usual: int, of_tokens: int) -> Forecaster:
+    """`model`, which from now on draws `samples` paths a window, if it samples.
+
+    usual, of_tokens : how many if `samples` is None; the latter of models that decode a path value by
+        value, where paths are most of what a forecast costs
+    """
+    if isinstance(model, SamplingForecaster):
+        model.samples = samples or (of_tokens if model.anatomy.tokens else usual)
+    return model

@@ -9,7 +9,7 @@ from typing import Literal
 from tsprune.data.split import CALIBRATION_FRACTION
 from tsprune.data.suite import Suite
 from tsprune.evaluation import Prepared, prepare
-from tsprune.models.forecaster import Forecaster, SamplingForecaster
+from tsprune.models.forecaster import Forecaster, drawing
 from tsprune.pruning.heads_at import calibration_masks
 from tsprune.replay import MEMORY
 from tsprune.sweep.result import Masks
@@ -54,6 +54,4 @@ def settings_of(suite: Suite, *, percent: float, seed: int, batch_size: int, exp
 
 def draw(model: Forecaster, samples: int | None) -> Forecaster:
     """`model` set to draw `samples` paths a window, or as many as a study does; if it samples."""
-    if isinstance(model, SamplingForecaster):
-        model.samples = samples or (STEPWISE_SAMPLES if model.anatomy.tokens else STUDY_SAMPLES)
-    return model
+    return drawing(model, samples, usual=STUDY_SAMPLES, of_tokens=STEPWISE_SAMPLES)
