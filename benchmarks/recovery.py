@@ -1,8 +1,7 @@
 """30 % of the parameters inside the blocks removed, then recovered (to reach: at most 2 % worse MASE).
 
-Attention sublayers and MLPs go one after the other, each time the one of least measured damage for what it
-saves, on the calibration half of the embedded suite; recovery stops by the same half. What is printed is
-measured on the other half.
+What goes is chosen on synthetic series alone (`tsprune.plan_saving`); recovery stops by the calibration half
+of the embedded suite. What is printed is measured on the other half.
 Parameters inside the blocks are those of attention, MLPs and their norms, not those of embeddings and
 readout. With --state a benchmark that was stopped goes on.
 """
@@ -18,13 +17,9 @@ from pathlib import Path
 from measure import machine, suite
 
 import tsprune
-from tsprune.ablation import Ablation
-from tsprune.anatomy import Component
-from tsprune.data import Suite, split
+from tsprune.data import split
 from tsprune.models import Forecaster
 from tsprune.pruning import Comparison, compare
-from tsprune.pruning.losses import may_go
-from tsprune.sweep import run
 
 SHARE = 0.3
 DEFAULTS = {  # the whole of a short training, with many small steps
@@ -44,26 +39,6 @@ def block_parameters(model: Forecaster) -> int:
     return sum(p.numel() for p in parameters)
 
 
-def cheapest(model: Forecaster, calibration: Suite, share: float) -> list[Component]:
-    """Sublayers of least loss for what they save, `share` of the blocks' parameters or a bit more.
-
-    One by one: what others cost depends on what is gone already.
-    """
-    whole = block_parameters(model)
-    gone: list[Component] = []
-    small = model
-    while 1 - block_parameters(small) / whole < share:
-        sublayers = [c for c in small.anatomy.components() if c.kind in ("attention", "mlp")]
-        sublayers = [c for c in sublayers if may_go((*gone, c), model.anatomy)]
-        before = block_parameters(small)
-        saved = {c: before - block_parameters(tsprune.prune(small, c)) for c in sublayers}
-        result = run(small, calibration, [Ablation((c,)) for c in sublayers])
-        cost = {c: max(0.0, result.change(Ablation((c,))).mase) for c in sublayers}
-        gone.append(min(sublayers, key=lambda c: (cost[c] / saved[c], -saved[c], c.address)))
-        small = tsprune.prune(model, gone)
-    return gone
-
-
 def told(what: str, small: Forecaster, found: Comparison) -> str:
     mase, crps = (
         f"{m} {found.before[m]:.4f} -> {found.after[m]:.4f}, {found.change[m]}" for m in ("MASE", "CRPS")
@@ -74,8 +49,10 @@ def told(what: str, small: Forecaster, found: Comparison) -> str:
 def recovered(model: Forecaster, options: argparse.Namespace) -> bool:
     """Whether the blocks are `SHARE` smaller and MASE is at most 2 % worse."""
     windows = suite(options.windows)
-    calibration, report = split(windows)
-    small = tsprune.prune(model, cheapest(model, calibration, options.share))
+    _, report = split(windows)
+    whole = block_parameters(model) / model.parameter_count
+    plan = tsprune.plan_saving(model, options.share * whole, objective="parameters")
+    small = tsprune.prune(model, plan)
     fewer = 1 - block_parameters(small) / block_parameters(model)
     removed = small.origin.components if small.origin is not None else ()
     print(

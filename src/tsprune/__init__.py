@@ -15,6 +15,7 @@ from tsprune.errors import TspruneError
 from tsprune.evaluation import evaluate
 from tsprune.models import Forecast, Forecaster, load, load_pipeline
 from tsprune.pruning import Plan, heads_at, prune, recover
+from tsprune.pruning.imitation import plan_saving
 from tsprune.pruning.search import plan
 from tsprune.scores import rank
 from tsprune.study import study
@@ -37,6 +38,7 @@ __all__ = [
     "load",
     "load_pipeline",
     "plan",
+    "plan_saving",
     "prune",
     "rank",
     "recover",

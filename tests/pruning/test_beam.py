@@ -13,9 +13,10 @@ from tsprune.ablation import Ablation
 from tsprune.anatomy import Component
 from tsprune.data import Suite
 from tsprune.evaluation.intervals import Change
-from tsprune.pruning.beam import Step, beam, frontier
+from tsprune.pruning.beam import beam, frontier
 from tsprune.pruning.losses import Losses, joined, may_go
 from tsprune.pruning.savings import measure
+from tsprune.pruning.step import Step
 from tsprune.sweep import run
 
 parse = Component.parse

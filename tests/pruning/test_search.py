@@ -132,6 +132,6 @@ def test_unknown_names(change: dict[str, object], message: str) -> None:
 def test_a_plan_for_time_reads_no_clock(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     model = tiny(name)
     monkeypatch.setattr("tsprune.evaluation.latency.in_turns", lambda *_: pytest.fail("something was timed"))
-    first, second = (plan(model, suite(), 0.05, kinds=["mlp", "layer"], rounds=2) for _ in range(2))
+    first, second = (plan(model, suite(), 0.05, kinds=["mlp", "layer"]) for _ in range(2))
     assert first == second
     assert first.provenance["objective"] == "latency"

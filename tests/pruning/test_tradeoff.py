@@ -11,8 +11,8 @@ from tsprune import Plan, prune
 from tsprune.data import Suite, split
 from tsprune.errors import TspruneError
 from tsprune.pruning import compare, tradeoff
-from tsprune.pruning.beam import Step
 from tsprune.pruning.search import plan
+from tsprune.pruning.step import Step
 from tsprune.pruning.tradeoff import _thinned, way
 
 

@@ -42,12 +42,20 @@ LossOption = Annotated[
         "reported on the other."
     ),
 ]
+SavingOption = Annotated[
+    str | None,
+    typer.Option(
+        help="Remove what saves this share, e.g. 30%, and changes least what the model says of synthetic "
+        "series; tsprune recover makes good for it."
+    ),
+]
 ObjectiveOption = Annotated[
-    str, typer.Option(help="With --max-loss, what to save: latency (estimated), flops or parameters.")
+    str,
+    typer.Option(help="With --max-loss or --saving, what to save: latency (estimated), flops or parameters."),
 ]
 KindOption = Annotated[
     list[str] | None,
-    typer.Option("--kind", help="With --max-loss, only head, mlp, attention or layer; repeatable."),
+    typer.Option("--kind", help="With these, only head, mlp, attention or layer; repeatable."),
 ]
 MeasureOption = Annotated[
     bool,
@@ -69,6 +77,7 @@ def prune(
     remove: RemoveOption = None,
     plan: PlanOption = None,
     max_loss: LossOption = None,
+    saving: SavingOption = None,
     objective: ObjectiveOption = "latency",
     kinds: KindOption = None,
     measure: MeasureOption = False,
@@ -85,18 +94,22 @@ def prune(
     from tsprune.pruning import Plan
     from tsprune.pruning import prune as run_prune
 
-    if sum((plan is not None, bool(remove), max_loss is not None)) != 1:
+    if sum((plan is not None, bool(remove), max_loss is not None, saving is not None)) != 1:
         raise TspruneError(
-            "say what to remove: one of --remove PATTERN (repeatable), --plan FILE, --max-loss 1%"
+            "say what to remove: one of --remove PATTERN (repeatable), --plan FILE, --max-loss 1%, "
+            "--saving 30%"
         )
     if curve is not None and max_loss is None:
         raise TspruneError("--curve draws the way of a search; give --max-loss, too")
     check_free(output)
     chosen = Plan.load(plan) if plan is not None else None
-    loss = None if max_loss is None else share(max_loss)
-    suite = open_suite(data, configs) if measure or loss is not None else None
+    loss, saved = (None if text is None else share(text) for text in (max_loss, saving))
+    unmeasured = loss is None and saved is None and not measure
+    suite = None if unmeasured else open_suite(data, configs)
     loaded = open_model(model, "cpu")
     points = None
+    if saved is not None:
+        chosen = _imitating(loaded, saved, objective, kinds, seed)
     if loss is not None and suite is not None:
         chosen = _searched(loaded, suite, loss, objective, kinds, seed, batch_size)
         points = None if curve is None else _curve(loaded, chosen, suite, batch_size, curve)
@@ -117,7 +130,7 @@ def _searched(
     seed: int,
     batch_size: int,
 ) -> Plan:
-    from tsprune.pruning.search import KINDS
+    from tsprune.pruning.imitation import KINDS
     from tsprune.pruning.search import plan as search
 
     with progress_bar("search") as update:
@@ -129,6 +142,20 @@ def _searched(
             kinds=kinds or KINDS,  # type: ignore[arg-type]
             seed=seed,
             batch_size=batch_size,
+            progress=update,
+        )
+
+
+def _imitating(model: Forecaster, saving: float, objective: str, kinds: list[str] | None, seed: int) -> Plan:
+    from tsprune.pruning.imitation import KINDS, plan_saving
+
+    with progress_bar("search") as update:
+        return plan_saving(
+            model,
+            saving,
+            objective=objective,  # type: ignore[arg-type]
+            kinds=kinds or KINDS,  # type: ignore[arg-type]
+            seed=seed,
             progress=update,
         )
 

@@ -15,50 +15,17 @@ accuracy against what is saved.
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Iterable, Sequence
 
 from tsprune.anatomy import Component, Kind
-from tsprune.evaluation.intervals import Change
 from tsprune.models.forecaster import Forecaster
 from tsprune.pruning.losses import Components, Losses, joined, may_go
 from tsprune.pruning.savings import Savings, is_inside
+from tsprune.pruning.step import Step
 
 COARSE: tuple[Kind, ...] = ("layer", "attention", "mlp")
 WIDTH = 4  # sets that are kept, half of them for what they save and half for what they cost
 TRIES = 8  # larger sets that are measured of each
-
-
-@dataclasses.dataclass(frozen=True)
-class Step:
-    """A set of components that was removed and measured.
-
-    components : none inside another
-    saved : expected share of the original's cost
-    loss, limit : relative to the original, on the calibration series, and the loss's upper limit
-    lowest : the lowest loss of the sets on the way to this one, and 0
-    """
-
-    components: Components = ()
-    saved: float = 0.0
-    loss: float = 0.0
-    limit: float = 0.0
-    lowest: float = 0.0
-    before: Step | None = dataclasses.field(default=None, repr=False)
-
-    def fits(self, max_loss: float) -> bool:
-        """Whether the limit is within `max_loss` of the original, and the loss within it of `lowest`."""
-        return self.limit <= max_loss and (1 + self.loss) / (1 + self.lowest) - 1 <= max_loss
-
-    def path(self) -> list[Step]:
-        """The steps to this one, this one the last; the original is not among them."""
-        earlier = self.before.path() if self.before is not None else []
-        return [*earlier, self] if self.components else earlier
-
-    def then(self, components: Components, saved: float, change: Change) -> Step:
-        """The step that leads from here to `components`."""
-        lowest = min(self.lowest, change.value)
-        return Step(components, saved, change.value, change.high, lowest, self)
 
 
 def beam(

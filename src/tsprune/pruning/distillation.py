@@ -106,13 +106,14 @@ def distance(
         flows = []
         if stream:
             flows = [opened.enter_context(_flow(model, model is student)) for model in (student, teacher)]
-        targets = [x.float() for x in _said(teacher, contexts, gradients=False)]
-        outputs = [x.float() for x in _said(student, contexts, gradients=True)]
-    said = _output_distance(teacher, outputs, targets)
-    return said + stream * stream_distance(*flows) if stream else said
+        targets = [x.float() for x in said(teacher, contexts, gradients=False)]
+        outputs = [x.float() for x in said(student, contexts, gradients=True)]
+    of_output = output_distance(teacher, outputs, targets)
+    return of_output + stream * stream_distance(*flows) if stream else of_output
 
 
-def _output_distance(teacher: Forecaster, outputs: Sequence[Tensor], targets: Sequence[Tensor]) -> Tensor:
+def output_distance(teacher: Forecaster, outputs: Sequence[Tensor], targets: Sequence[Tensor]) -> Tensor:
+    """How far what a student says is from what its teacher says (both as of `said`), a scalar."""
     measure = divergence if teacher.anatomy.tokens else deviation
     pairs = zip(outputs, targets, strict=True)
     return torch.stack([measure(output, target.to(output)) for output, target in pairs]).mean()
@@ -165,7 +166,7 @@ def deviation(student: Tensor, teacher: Tensor) -> Tensor:
     return torch.nn.functional.huber_loss(differences, nothing, delta=_DELTA) / _DELTA
 
 
-def _said(model: Forecaster, contexts: Sequence[Array], *, gradients: bool) -> list[Tensor]:
+def said(model: Forecaster, contexts: Sequence[Array], *, gradients: bool = False) -> list[Tensor]:
     """Output of the network, and of what else reads its residual stream, [B, ...] each."""
     readout = model.anatomy.readout
     with _recorded(model, readout.others if readout is not None else ()) as others:

@@ -19,11 +19,12 @@ from tsprune.data.suite import Suite
 from tsprune.errors import TspruneError
 from tsprune.evaluation.latency import compare as compare_latency
 from tsprune.models.forecaster import Forecaster
-from tsprune.pruning.beam import Step, beam, frontier
+from tsprune.pruning.beam import beam, frontier
 from tsprune.pruning.evidence import compare
 from tsprune.pruning.losses import Losses, joined
 from tsprune.pruning.plan import Plan
 from tsprune.pruning.savings import BATCH, CONTEXT, HORIZON, measure
+from tsprune.pruning.step import Step
 from tsprune.pruning.surgery import prune
 from tsprune.sweep.engine import BATCH_SIZE, Progress
 

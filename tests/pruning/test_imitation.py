@@ -1,0 +1,133 @@
+"""Choosing by imitation: it saves what was asked for, goes for the cheapest, and finds what is planted."""
+
+from __future__ import annotations
+
+import copy
+import json
+
+import numpy as np
+import pytest
+import torch
+
+from tests.suites import tiny
+from tsprune import Plan, prune
+from tsprune.anatomy import Component
+from tsprune.errors import TspruneError
+from tsprune.models import Forecaster
+from tsprune.pruning.distillation import distance, histories
+from tsprune.pruning.imitation import plan_saving
+from tsprune.pruning.losses import may_go
+from tsprune.pruning.savings import measure
+
+MODELS = ["tiny-chronos-bolt", "tiny-timesfm", "tiny-chronos-t5"]
+COUNT, HISTORY = 16, 64
+
+
+def chosen(model: Forecaster, saving: float, **options: object) -> Plan:
+    return plan_saving(
+        model,
+        saving,
+        objective="parameters",
+        count=COUNT,
+        history=HISTORY,
+        **options,  # type: ignore[arg-type]
+    )
+
+
+def distances(model: Forecaster, groups: list[tuple[Component, ...]]) -> list[float]:
+    """Of physically pruned models, on the histories that the plans above are chosen on."""
+    contexts = next(histories(0, 0, COUNT, min(model.context_length, HISTORY)))
+    assert len(contexts) == COUNT  # else it takes several batches
+    return [distance(prune(model, group), model, contexts).item() for group in groups]
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_it_saves_what_was_asked_for_and_says_what_that_changes(name: str) -> None:
+    model = tiny(name)
+    plan = chosen(model, 0.05)
+    saved = 1 - prune(model, plan).parameter_count / model.parameter_count
+    assert saved >= 0.05 - 1e-3
+    assert plan.provenance["expected_saving"] == pytest.approx(saved, abs=0.01)
+    *_, last = plan.provenance["path"]
+    assert last["distance"] == pytest.approx(distances(model, [plan.components])[0], rel=1e-3)
+    assert Plan.from_json(plan.to_json()) == plan
+    assert json.loads(plan.to_json())["provenance"]["saving"] == 0.05
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_the_first_to_go_is_the_cheapest_for_what_it_saves(name: str) -> None:
+    model = tiny(name)
+    savings = measure(model, "parameters")
+    wanted = [c for c in model.anatomy.components() if savings.of(c) > 0 and may_go((c,), model.anatomy)]
+    costs = distances(model, [(c,) for c in wanted])
+    prices = [cost / savings.of(c) for c, cost in zip(wanted, costs, strict=True)]
+    first, *_ = chosen(model, max(map(savings.of, wanted))).provenance["path"]
+    (place,) = (n for n, component in enumerate(wanted) if [component.address] == first["added"])
+    assert prices[place] <= min(prices) * (1 + 1e-3) + 1e-9
+
+
+def test_it_changes_less_than_chance() -> None:
+    model = tiny("tiny-timesfm")
+    heads = [c for c in model.anatomy.components() if c.kind == "head"]
+    plan = chosen(model, 3 * measure(model, "parameters").of(heads[0]) - 1e-6, kinds=["head"])
+    assert len(plan.components) == 3
+    rng = np.random.default_rng(0)
+    groups = [tuple(heads[n] for n in rng.permutation(len(heads))[:3]) for _ in range(10)]
+    ours, *others = distances(model, [plan.components, *groups])
+    assert ours <= np.quantile(others, 0.2)
+
+
+def test_what_is_known_to_be_idle_goes_first() -> None:
+    model = copy.deepcopy(tiny("tiny-timesfm"))
+    mlp, head = model.anatomy.select("stack.1.mlp")[0], model.anatomy.select("stack.0.self.head.1")[0]
+    with torch.no_grad():
+        for parameter in model.module.get_submodule(model.anatomy.mlp(mlp).output).parameters():
+            parameter.zero_()
+        site = model.anatomy.site(head)
+        model.module.get_submodule(site.output).get_parameter("weight")[:, site.columns(1)] = 0
+    savings = measure(model, "parameters")
+    plan = chosen(model, savings.of(mlp) + savings.of(head) - 1e-6)
+    assert set(plan.components) == {mlp, head}
+    assert [step["distance"] for step in plan.provenance["path"]] == [0.0, 0.0]
+
+
+def test_what_is_saved_beyond_the_share_counts_for_nothing() -> None:
+    """One head is enough, so no MLP goes in its place, however little it does for its size."""
+    model = tiny("tiny-timesfm")
+    savings = measure(model, "parameters")
+    head = model.anatomy.select("stack.0.self.head.1")[0]
+    plan = chosen(model, savings.of(head))
+    assert len(plan.components) == 1
+    wanted = [c for c in model.anatomy.components() if savings.of(c) >= savings.of(head) - 1e-9]
+    wanted = [c for c in wanted if may_go((c,), model.anatomy)]
+    costs = distances(model, [(c,) for c in wanted])
+    assert costs[wanted.index(plan.components[0])] <= min(costs) * (1 + 1e-3)
+
+
+def test_the_same_again_and_no_part_twice() -> None:
+    model = tiny("tiny-chronos-bolt")
+    before = {name: tensor.clone() for name, tensor in model.module.state_dict().items()}
+    plans = [chosen(model, 0.3) for _ in range(2)]
+    assert plans[0] == plans[1]
+    expanded = model.anatomy.expand(plans[0].components)
+    assert len(expanded) == len(set(expanded))
+    added = [address for step in plans[0].provenance["path"] for address in step["added"]]
+    assert len(added) == len(set(added))
+    assert {c.address for c in plans[0].components} <= set(added)
+    assert all(torch.equal(before[name], now) for name, now in model.module.state_dict().items())
+
+
+@pytest.mark.parametrize("saving", [0.0, 1.0, -0.1, float("nan")])
+def test_shares_that_cannot_be(saving: float) -> None:
+    with pytest.raises(TspruneError, match="between 0 and 1"):
+        chosen(tiny("tiny-timesfm"), saving)
+
+
+def test_more_than_there_is_and_unknown_kinds() -> None:
+    model = tiny("tiny-timesfm")
+    with pytest.raises(TspruneError, match="ask for less"):
+        chosen(model, 0.99)
+    with pytest.raises(TspruneError, match="unknown kind"):
+        chosen(model, 0.1, kinds=["neuron"])
+    with pytest.raises(TspruneError, match="unknown objective"):
+        plan_saving(model, 0.1, objective="joules")  # type: ignore[arg-type]
