@@ -107,7 +107,7 @@ class BothWays:
         return "; ".join(f"{name} {share:.0%}" for name, share in [*shares.items(), ("engine", self.engine)])
 
 
-CLEAN, ALONE, TOGETHER = "clean passes", "forwards alone or after being run ahead", "run ahead together"
+CLEAN, ALONE, TOGETHER = "clean passes", "forecasts alone", "forecasts together"
 
 
 def both_ways(
@@ -133,14 +133,14 @@ def both_ways(
     total, replayed = timed(lambda: run(model, windows, ablations, prepared=prepared, executor=work_both))
     rest, plain = timed(lambda: run(model, windows, ablations, prepared=prepared, executor=outcomes))
     seconds = sum(took for took, _ in loop)
-    parts[ALONE] -= parts[CLEAN]
+    parts[ALONE] -= parts[CLEAN] + parts[TOGETHER]
     return BothWays(total - seconds, seconds + rest, parts, identical(replayed, plain))
 
 
 @contextmanager
 def clocked(model: Forecaster, parts: dict[str, float]) -> Iterator[None]:
-    """Adds up the CPU seconds of forecasts, of recorded clean passes and of batches run ahead."""
-    forecast, clean, ahead = model.forecast, Variants.clean, Replay.ahead
+    """Adds up the CPU seconds of forecasts, and of recorded clean passes and joint forecasts among them."""
+    forecast, clean, together = model.forecast, Variants.clean, Variants._together
 
     def counted(name: str, work: Callable[..., Result]) -> Callable[..., Result]:
         def timed_work(*args: Any, **kwargs: Any) -> Result:
@@ -152,12 +152,12 @@ def clocked(model: Forecaster, parts: dict[str, float]) -> Iterator[None]:
 
     model.forecast = counted(ALONE, forecast)  # type: ignore[method-assign]
     Variants.clean = counted(CLEAN, clean)  # type: ignore[method-assign]
-    Replay.ahead = counted(TOGETHER, ahead)  # type: ignore[method-assign]
+    Variants._together = counted(TOGETHER, together)  # type: ignore[method-assign]
     try:
         yield
     finally:
         del model.forecast
-        Variants.clean, Replay.ahead = clean, ahead  # type: ignore[method-assign]
+        Variants.clean, Variants._together = clean, together  # type: ignore[method-assign]
 
 
 def share_outside(model: Forecaster, windows: Suite, repeats: int = 3) -> float:

@@ -16,7 +16,6 @@ from tsprune.evaluation.latency import (
     in_turns,
     median_interval,
     peak_bytes,
-    thread_count,
 )
 from tsprune.pruning import prune
 
@@ -93,12 +92,3 @@ def test_flops_of_a_removed_mlp_by_hand() -> None:
 def test_too_few_rounds() -> None:
     with pytest.raises(TspruneError, match="at least 2 rounds"):
         compare(Toy(), Toy(), rounds=1)
-
-
-def test_threads_are_put_back() -> None:
-    before = torch.get_num_threads()
-    with thread_count(3):
-        assert torch.get_num_threads() == 3
-    with thread_count(None):
-        assert torch.get_num_threads() == before
-    assert torch.get_num_threads() == before

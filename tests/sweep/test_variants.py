@@ -15,9 +15,9 @@ from tests.tiny import pristine
 from tsprune.ablation import MODES, Ablation
 from tsprune.capture import default_reference
 from tsprune.data import Suite
-from tsprune.evaluation import prepare
-from tsprune.models import Forecaster
-from tsprune.replay import MEMORY
+from tsprune.evaluation import Batch, prepare
+from tsprune.models import Forecast, Forecaster
+from tsprune.replay import MEMORY, MOST
 from tsprune.sweep import make_plan, run
 from tsprune.sweep.variants import Variants
 
@@ -35,18 +35,26 @@ def heads(model: Forecaster, pattern: str) -> list[Ablation]:
     return [Ablation((head,)) for head in model.anatomy.select(pattern)]
 
 
-def sharing(model: Forecaster, ablations: list[Ablation]) -> int:
-    """How many of `ablations` on one batch were run ahead and used."""
+def sharing(model: Forecaster, ablations: list[Ablation], monkeypatch: pytest.MonkeyPatch) -> int:
+    """How many of `ablations` are forecast together with others, once the shape of their batch is known."""
     prepared = [prepare(c) for c in shared_suite().configurations]
     batch = max(make_plan(model, shared_suite(), [], batch_size=8, prepared=prepared).batches, key=len)
-    variants, count = Variants(model, None, MEMORY), 0
+    alone: list[Ablation] = []
+
+    def noted(self: Variants, batch: Batch, ablation: Ablation) -> Forecast:
+        alone.append(ablation)
+        return original(self, batch, ablation)
+
+    original = Variants._alone
+    monkeypatch.setattr(Variants, "_alone", noted)
+    variants = Variants(model, None, MEMORY)
     variants.clean(batch)
-    for _ in range(2):  # the second time the shape is trusted
+    for _ in range(2):
+        alone.clear()
         for place, ablation in enumerate(ablations):
-            variants.look_ahead(batch, ablations[place:])
-            count += ablation in variants._ahead
+            variants.look_ahead(batch, ablations[place : place + MOST])
             variants.forecast(batch, ablation)
-    return count
+    return len(ablations) - len(alone)
 
 
 @pytest.mark.parametrize("mode", MODES)
@@ -64,14 +72,17 @@ def test_scores_are_those_of_ablations_alone(model: Forecaster, mode: str, stack
     assert_equal(together, alone)
 
 
-def test_heads_of_a_sublayer_are_computed_together(model: Forecaster) -> None:
+def test_heads_of_a_sublayer_are_computed_together(
+    model: Forecaster, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Without this the law above would hold for an engine that does nothing of the kind."""
     chosen = heads(model, "decoder.0.cross.head.*")
-    # of three, the two that were tried alone are used from there
-    assert sharing(model, chosen) == 1 + len(chosen)
+    assert sharing(model, chosen, monkeypatch) == len(chosen)
 
 
-def test_a_model_whose_rows_depend_on_each_other_is_not_trusted(model: Forecaster) -> None:
+def test_a_model_whose_rows_depend_on_each_other_is_not_trusted(
+    model: Forecaster, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """A batch of several ablations would mix them: it is found out, and no score is made from it."""
 
     def mixing(_module: torch.nn.Module, _args: object, output: Tensor) -> Tensor:
@@ -80,7 +91,7 @@ def test_a_model_whose_rows_depend_on_each_other_is_not_trusted(model: Forecaste
     ablations = [*heads(model, "decoder.*.cross.head.*"), *heads(model, "encoder.1.self.head.*")]
     handle = model.module.get_submodule("decoder.final_layer_norm").register_forward_hook(mixing)
     try:
-        assert sharing(model, ablations) == 0
+        assert sharing(model, ablations, monkeypatch) == 0
         together, alone = (
             run(model, shared_suite(), ablations, batch_size=8, replay=replay) for replay in (True, False)
         )

@@ -29,7 +29,8 @@ def latency(
     as_json: JsonOption = False,
 ) -> None:
     """Time two models against each other, in turns: milliseconds with intervals, FLOPs, memory."""
-    from tsprune.evaluation.latency import DTYPES, compare, machine, thread_count
+    from tsprune.evaluation.latency import DTYPES, compare, machine
+    from tsprune.evaluation.threads import thread_count
 
     if dtype not in DTYPES:
         raise TspruneError(f"unknown dtype {dtype!r}; one of: {', '.join(DTYPES)}")

@@ -11,8 +11,7 @@ from __future__ import annotations
 import os
 import time
 import weakref
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -168,18 +167,6 @@ def compare(
 
 def _call(model: Forecaster, series: list[NDArray[np.float32]], horizon: int) -> Callable[[], object]:
     return lambda: model.forecast(series, horizon)
-
-
-@contextmanager
-def thread_count(threads: int | None) -> Iterator[None]:
-    """torch with this many threads while the context lasts; None: as it is."""
-    before = torch.get_num_threads()
-    if threads is not None:
-        torch.set_num_threads(threads)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
 
 
 def machine() -> str:

@@ -20,14 +20,11 @@ Forward = Callable[..., Any]
 
 
 class Gate:
-    """Decides, at the first unit of a stack, whether this call of the stack may be replayed.
+    """Decides, at the first unit of a stack, whether this call of the stack may be replayed."""
 
-    begun : calls of the stack that are answered without reaching that unit
-    """
-
-    def __init__(self, calls: list[Call], begun: int = 0) -> None:
+    def __init__(self, calls: list[Call]) -> None:
         self._calls = calls
-        self.index = begun - 1
+        self.index = -1
         self.open = False
 
     def lead(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:

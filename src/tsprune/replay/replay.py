@@ -21,31 +21,19 @@ forecast (or sampled) so far, so under an ablation that changes the forecast at 
 others than in the clean pass, and it is computed. Replayed are the encoder and the first step; of
 calls that share a key-value cache, only the first is recorded.
 
-Several ablations of one sublayer can be computed in one batch (`ahead`, see `tsprune.replay.ahead`).
+Several ablations of one sublayer can be computed in one batch, whose rows are those of the clean one once
+per ablation (`reuse` with `times`, see `tsprune.replay.repeated`).
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, contextmanager
+from collections.abc import Hashable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from typing import NamedTuple
-
-import torch
 
 from tsprune.anatomy import Component
 from tsprune.errors import TspruneError
 from tsprune.models.forecaster import Forecaster
-from tsprune.replay.ahead import (
-    Ahead,
-    Repeated,
-    Variant,
-    at_once,
-    bytes_of,
-    comparing,
-    piece,
-    shape_of,
-    together,
-)
 from tsprune.replay.calls import Call, Ledger
 from tsprune.replay.forwards import (
     Forward,
@@ -59,13 +47,13 @@ from tsprune.replay.forwards import (
 )
 from tsprune.replay.reading import Reading
 from tsprune.replay.recorder import Calls, Recorder
+from tsprune.replay.repeated import Repeated, bytes_of, shape_of, worthwhile
 from tsprune.replay.units import position_of, units_of
 from tsprune.replay.values import storages
 
 MEMORY = 2 * 2**30
 
 Place = tuple[int, int, int]  # positions of a stack, of a block in it, and of a sublayer in that
-SideBySide = Callable[[Sequence[int]], AbstractContextManager[None]]
 _Calls = Mapping[str, list[Call]]
 
 
@@ -99,8 +87,8 @@ class Replay:
         self._reading = Reading.of(model.anatomy, self._units.outside)
         self._memory = memory
         self._records: dict[Hashable, _Pass] = {}
-        self._repeated: dict[tuple[Hashable, int, int], Repeated] = {}
-        self._at_once: dict[tuple[Hashable, str], tuple[int, int]] = {}
+        self._repeated: dict[tuple[Hashable, int], Repeated] = {}
+        self._at_once: dict[tuple[Hashable, int], tuple[int, int]] = {}
 
     @property
     def nbytes(self) -> int:
@@ -137,148 +125,96 @@ class Replay:
         self._records[key] = _Pass(recorder.calls, recorder.embeddings, agreeing)
 
     @contextmanager
-    def reuse(
-        self, key: Hashable, components: Iterable[Component], ahead: Ahead | None = None
-    ) -> Iterator[None]:
+    def reuse(self, key: Hashable, components: Iterable[Component], times: int = 1) -> Iterator[None]:
         """Everything upstream of `components` returns what was recorded under `key`.
 
-        ahead : of an ablation of `components`; the first calls of the stacks it is of return it, if
-            they have the inputs that it was found with
+        times : how often the rows of the clean batch are repeated: at most what `at_once` says
 
         Without components (an empty ablation) everything is upstream. Raises KeyError for a key
         that was not recorded.
         """
         calls, embeddings, read_alone = self._records[key]
         names = self._units.names
-        found = ahead.calls if ahead else {}
         lowest, layer, sublayer = self.lowest(components) or (len(names), 0, 0)
-        forwards = {path: remembered(self._original(path), calls[path]) for path in embeddings}
+        given = calls if times == 1 else self._repeats(key, lowest, times)
+        forwards = {path: remembered(self._original(path), given[path]) for path in embeddings}
         for name in names[:lowest]:
-            forwards |= self._skip_stack(name, calls)
+            forwards |= self._skip_stack(name, given)
         for name in names[lowest : lowest + 1]:
-            begun = int(self._units.stacks.get(name) in found)
-            forwards |= self._skip_into_stack(name, layer, sublayer, calls, begun)
-            forwards |= self._keep_cross(name, layer, calls)
+            forwards |= self._skip_into_stack(name, layer, sublayer, given)
+            forwards |= self._keep_cross(name, layer, given)
         forwards |= {path: self._reading.alone(self._original(path)) for path in read_alone}
-        for path, call in found.items():
-            forwards[path] = replayed(self._original(path), [call], Gate([call]), leads=True)
         with substituted_forwards(self._modules, forwards):
             yield
 
-    def ahead(
-        self, key: Hashable, place: Place, count: int, side_by_side: SideBySide
-    ) -> tuple[Ahead, ...] | None:
-        """What stacks return under `count` ablations, several of which are computed in one batch.
+    def at_once(self, key: Hashable, place: Place) -> int:
+        """How many ablations are worth computing in one batch, whose lowest sublayer is at `place`.
 
-        place : of the lowest sublayer that each of them changes (see `lowest`)
-        side_by_side : called with the numbers of some ablations, gives a context in which rows are
-            those of the clean batch once per ablation, each repetition under its own
-
-        Returns one `Ahead` per ablation, or None if nothing is gained: stacks that no module wraps, that
-        keep state between calls, whose batch is large, or that would take more memory than is left.
-        Runs without gradients. What upstream raises on batches unlike the recorded one is raised.
+        One where stacks are not modules of their own or keep state between calls, where what is left to
+        compute is large, and where there is no memory to repeat what was recorded.
         """
+        return self._size(key, place[0])[0]
+
+    def shape(self, key: Hashable) -> Hashable:
+        """Shapes of what all stacks were given: equal shapes are computed by the same kernels."""
         calls = self._records[key].calls
-        names = self._units.names[place[0] :]
-        sizes = self._sizes(key, names, count)
-        variants = [Variant() for _ in range(count)]
-        shapes: list[Hashable] = []
-        for name, (size, rows) in zip(names, sizes, strict=False):
-            path = self._units.stacks[name]
-            clean = calls[path][0].usable
-            assert clean is not None
-            assert clean.inputs is not None
-            for start in range(0, count, size):
-                numbers = range(start, min(start + size, count))
-                repeated = self._repeats(key, rows, len(numbers))
-                forwards: dict[str, Forward] = {}
-                if name == names[0]:
-                    forwards |= self._skip_into_stack(name, place[1], place[2], repeated)
-                    forwards |= self._keep_cross(name, place[1], repeated)
-                args, kwargs = together(clean.inputs, [variants[n] for n in numbers], repeated)
-                shapes.append((path, len(numbers), shape_of((args, kwargs))))
-                with (
-                    torch.no_grad(),
-                    side_by_side(numbers),
-                    substituted_forwards(self._modules, forwards),
-                ):
-                    output = self._modules[path](*args, **kwargs)
-                for index, number in enumerate(numbers):
-                    variants[number].take(path, clean, piece(output, index, len(numbers), rows))
-        return tuple(Ahead(one.calls, tuple(shapes)) for one in variants) if sizes else None
+        every = (call.usable for path in self._units.stacks.values() for call in calls[path])
+        return tuple(shape_of(record.inputs) if record is not None else None for record in every)
 
-    @contextmanager
-    def compared(self, ahead: Ahead) -> Iterator[list[bool]]:
-        """Compares what stacks return, computed as ever, with what was found ahead, to the last bit.
+    def _size(self, key: Hashable, lowest: int) -> tuple[int, int]:
+        """(ablations at once, rows of the clean batch), if the lowest stack is the n-th."""
+        if (key, lowest) not in self._at_once:
+            self._at_once[key, lowest] = self._found_size(key, lowest)
+        return self._at_once[key, lowest]
 
-        To be entered within `reuse`. Yields a list with a verdict for each stack by the time it is left.
-        """
-        verdicts: list[bool] = []
-        forwards = {
-            path: comparing(self._original(path), call, verdicts) for path, call in ahead.calls.items()
-        }
-        with substituted_forwards(self._modules, forwards):
-            yield verdicts
-
-    def _sizes(self, key: Hashable, names: Sequence[str], count: int) -> list[tuple[int, int]]:
-        """(ablations at once, rows of the clean batch) of the stacks that are worth running ahead."""
+    def _found_size(self, key: Hashable, lowest: int) -> tuple[int, int]:
+        calls, embeddings, _ = self._records[key]
         sizes: list[tuple[int, int]] = []
-        for name in names:
-            if (key, name) not in self._at_once:
-                self._at_once[key, name] = self._size(key, name)
-            size, rows = self._at_once[key, name]
-            if size < 2:  # alone it is as quick, later; and so are the stacks after it, by measurement
-                break
-            sizes.append((min(size, count), rows))
-        return sizes
+        for number, name in enumerate(self._units.names):
+            path = self._units.stacks.get(name)
+            if path is None or len(calls[path]) != len(calls[self._units.entry(name)]):
+                return 1, 0
+            computed = 1 if number < lowest else 0  # the first call of a stack upstream is not
+            pairs = zip(calls[path], calls[self._units.entry(name)], strict=True)
+            sizes += [worthwhile(*pair) for pair in pairs][computed:]
+        if len({rows for _, rows in sizes}) != 1:
+            return 1, 0
+        repeated = [*embeddings, *(self._units.stacks[name] for name in self._units.names[:lowest])]
+        for name in self._units.names[lowest : lowest + 1]:
+            repeated += [*self._units.inside(name), *(path for _, path in self._units.cross[name])]
+        nbytes = bytes_of([call for path in repeated for call in calls[path]])
+        affordable = max(0, self._memory - self.nbytes) // max(1, nbytes)
+        return max(1, min(affordable, *(size for size, _ in sizes))), sizes[0][1]
 
-    def _size(self, key: Hashable, name: str) -> tuple[int, int]:
-        calls = self._records[key].calls
-        path = self._units.stacks.get(name)
-        if path is None:
-            return 0, 0
-        cross = [path for _, path in self._units.cross[name]]
-        firsts = (
-            call.usable for unit in (path, *self._units.inside(name), *cross) for call in calls[unit][:1]
-        )
-        nbytes = bytes_of([record for record in firsts if record is not None])
-        left = max(0, self._memory - self.nbytes)
-        return at_once(calls[path], calls[self._units.entry(name)], nbytes, left)
-
-    def _repeats(self, key: Hashable, rows: int, times: int) -> Repeated:
-        """Records repeated for one size of batch: those of another are dropped, as they are large."""
-        wanted = key, rows, times
-        if wanted not in self._repeated:
-            self._repeated = {wanted: Repeated(self._records[key].calls, rows, times)}
-        return self._repeated[wanted]
+    def _repeats(self, key: Hashable, lowest: int, times: int) -> Repeated:
+        """Records repeated so many times: those of another number are dropped, as they are large."""
+        if (key, times) not in self._repeated:
+            rows = self._size(key, lowest)[1]
+            self._repeated = {(key, times): Repeated(self._records[key].calls, rows, times)}
+        return self._repeated[key, times]
 
     def _original(self, path: str) -> Forward:
         original: Forward = self._modules[path].forward
         return original
 
-    def _skip_stack(self, name: str, calls: Calls) -> dict[str, Forward]:
+    def _skip_stack(self, name: str, calls: _Calls) -> dict[str, Forward]:
         path = self._units.stacks.get(name)
         if path is None:
             return self._skip_blocks(name, len(self._units.blocks[name]), calls)[0]
         gate = Gate(calls[path])
         return {path: replayed(self._original(path), calls[path], gate, leads=True)}
 
-    def _skip_blocks(
-        self, name: str, count: int, calls: _Calls, begun: int = 0
-    ) -> tuple[dict[str, Forward], Gate]:
+    def _skip_blocks(self, name: str, count: int, calls: _Calls) -> tuple[dict[str, Forward], Gate]:
         entry = self._units.entry(name)
-        gate = Gate(calls[entry], begun)
+        gate = Gate(calls[entry])
         forwards = {
             path: replayed(self._original(path), calls[path], gate, leads=path == entry)
             for path in self._units.blocks[name][:count]
         }
         return forwards or {entry: leading(self._original(entry), gate)}, gate
 
-    def _skip_into_stack(
-        self, name: str, layer: int, sublayer: int, calls: _Calls, begun: int = 0
-    ) -> dict[str, Forward]:
-        """begun : see `Gate`"""
-        forwards, gate = self._skip_blocks(name, layer, calls, begun)
+    def _skip_into_stack(self, name: str, layer: int, sublayer: int, calls: _Calls) -> dict[str, Forward]:
+        forwards, gate = self._skip_blocks(name, layer, calls)
         sublayers = self._units.sublayers[name][layer][: sublayer + 1]
         once_a_call = len(calls[self._units.entry(name)])
         if any(len(calls[path]) != once_a_call for x in sublayers for path in x.paths):
