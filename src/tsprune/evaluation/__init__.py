@@ -15,9 +15,11 @@ from tsprune.evaluation.evaluate import (
 from tsprune.evaluation.leaderboard import write_all_results
 from tsprune.evaluation.metrics import (
     WindowStatistics,
+    centred_ranks,
     crps,
     leaderboard_metrics,
     mase,
+    rank_distance,
     seasonal_errors,
     spearman_distance,
     window_statistics,
@@ -31,6 +33,7 @@ __all__ = [
     "Truth",
     "WindowStatistics",
     "batches",
+    "centred_ranks",
     "crps",
     "evaluate",
     "finite_windows",
@@ -39,6 +42,7 @@ __all__ = [
     "leaderboard_metrics",
     "mase",
     "prepare",
+    "rank_distance",
     "seasonal_errors",
     "seasonal_naive",
     "shared_batches",

@@ -260,15 +260,20 @@ def spearman_distance(a: ArrayLike, b: ArrayLike) -> Array:
 
     Ties get their average rank. Two constant rows are 0 apart, a constant and a varying one 1.
     """
-    first = _centred_ranks(np.atleast_2d(np.asarray(a, dtype=np.float64)))
-    second = _centred_ranks(np.atleast_2d(np.asarray(b, dtype=np.float64)))
+    return rank_distance(centred_ranks(a), centred_ranks(b))
+
+
+def rank_distance(first: Array, second: Array) -> Array:
+    """`spearman_distance` [N] of rows whose `centred_ranks` [N, H] these are."""
     power = np.sqrt((first**2).sum(axis=1) * (second**2).sum(axis=1))
     both_constant = ~first.any(axis=1) & ~second.any(axis=1)
     rho = np.divide((first * second).sum(axis=1), power, out=np.zeros(len(power)), where=power != 0)
     return np.asarray(np.clip(1 - np.where(both_constant, 1.0, rho), 0.0, 2.0))
 
 
-def _centred_ranks(values: Array) -> Array:
+def centred_ranks(rows: ArrayLike) -> Array:
+    """Ranks within each of the rows [N, H] less their mean, [N, H]; ties get their average rank."""
+    values = np.atleast_2d(np.asarray(rows, dtype=np.float64))
     order = np.argsort(values, axis=1)
     ordered = np.take_along_axis(values, order, axis=1)
     middle = (values.shape[1] + 1) / 2

@@ -11,14 +11,16 @@ from __future__ import annotations
 import dataclasses
 import time
 from collections.abc import Callable, Mapping, Sequence
+from typing import Self
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from tsprune.ablation import Ablation, applied
 from tsprune.capture import Reference
 from tsprune.errors import TspruneError
-from tsprune.evaluation import Batch, Truth, finite_windows, spearman_distance
+from tsprune.evaluation import Batch, Truth, centred_ranks, finite_windows, rank_distance
 from tsprune.models.checkpoints import one_line
 from tsprune.models.forecaster import Forecast, Forecaster
 from tsprune.replay import MEMORY, MOST, in_parts
@@ -101,7 +103,7 @@ class Worker:
         failed: dict[Ablation, str] = {}
         start = time.perf_counter()
         try:
-            clean = self._clean(batch)
+            clean = _Clean.of(self._clean(batch), batch)
         except Exception as error:  # whatever a model raises is recorded with the cells it costs
             self._forget()
             self._raise_unless_recorded(error)
@@ -114,7 +116,7 @@ class Worker:
                     self._variants.look_ahead(batch, ablations[place : place + MOST])
                     start = time.perf_counter()
                 try:
-                    forecast = clean if ablation == CLEAN else self._ablated(batch, ablation)
+                    forecast = clean.forecast if ablation == CLEAN else self._ablated(batch, ablation)
                     found = _scored(batch, truth, clean, forecast, keep=ablation in self._keep)
                 except Exception as error:
                     self._raise_unless_recorded(error)
@@ -154,19 +156,41 @@ class Worker:
             self._variants.forget()
 
 
+@dataclasses.dataclass(frozen=True)
+class _Clean:
+    """The unablated forecast of a batch, and what every ablated one is compared with.
+
+    finite : of its windows, bool [B]: others are left out
+    ranks : by horizon, of the medians of the windows that have it (see `centred_ranks`)
+    """
+
+    forecast: Forecast
+    finite: NDArray[np.bool_]
+    ranks: Mapping[int, NDArray[np.float64]]
+
+    @classmethod
+    def of(cls, forecast: Forecast, batch: Batch) -> Self:
+        return cls(forecast, finite_windows(forecast, batch), _ranks(forecast, batch))
+
+
+def _ranks(forecast: Forecast, batch: Batch) -> dict[int, NDArray[np.float64]]:
+    return {
+        horizon: centred_ranks(forecast.median[places, :horizon])
+        for horizon, places in batch.members_by_horizon.items()
+    }
+
+
 def _scored(
-    batch: Batch, truth: Truth, clean: Forecast, forecast: Forecast, *, keep: bool
+    batch: Batch, truth: Truth, clean: _Clean, forecast: Forecast, *, keep: bool
 ) -> dict[int, CellScores]:
     """Scores by number of the configuration; windows whose clean forecast is not finite are left out."""
     statistics = truth.statistics(forecast)
     distances = np.empty(len(batch))
-    for horizon, places in batch.members_by_horizon.items():
-        medians = (one.median[places, :horizon] for one in (forecast, clean))
-        distances[places] = spearman_distance(*medians)
-    finite = finite_windows(clean, batch)
+    for horizon, ranks in _ranks(forecast, batch).items():
+        distances[batch.members_by_horizon[horizon]] = rank_distance(ranks, clean.ranks[horizon])
     scores = {}
     for number, places in batch.members.items():
-        chosen = places[finite[places]]
+        chosen = places[clean.finite[places]]
         found = WindowScores(statistics.select(chosen), distances[chosen])
         kept = None
         if keep:
