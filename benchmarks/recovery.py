@@ -22,14 +22,6 @@ from tsprune.models import Forecaster
 from tsprune.pruning import Comparison, compare
 
 SHARE = 0.3
-DEFAULTS = {  # the whole of a short training, with many small steps
-    "steps": 800,
-    "patience": 20,
-    "batch_size": 32,
-    "learning_rate": 1e-3,
-    "history": 512,
-    "stream": 1.0,
-}
 
 
 def block_parameters(model: Forecaster) -> int:
@@ -101,7 +93,7 @@ def main() -> int:
             parser.add_argument(
                 f"--{field.name.replace('_', '-')}",
                 type=kind,
-                default=DEFAULTS.get(field.name, field.default),
+                default=field.default,
             )
     parser.add_argument("--minutes", type=float, default=None, help="most that training takes")
     parser.add_argument("--precision", default="bfloat16")

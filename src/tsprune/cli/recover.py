@@ -31,24 +31,26 @@ def recover(
         str, typer.Option(help="The model that it was made from: bundled:NAME, a directory or a hub id.")
     ],
     output: Annotated[Path, typer.Option("--out", help="New folder for the recovered checkpoint.")],
-    steps: Annotated[int, typer.Option(help="Training steps.")] = 2000,
+    steps: Annotated[int, typer.Option(help="Training steps.")] = 800,
     minutes: Annotated[
         float | None, typer.Option(help="End training after so many minutes, if the steps take longer.")
     ] = None,
-    batch_size: Annotated[int, typer.Option(help="Synthetic histories in a step.")] = 64,
-    learning_rate: Annotated[float, typer.Option(help="The highest; it falls to zero.")] = 3e-4,
+    batch_size: Annotated[int, typer.Option(help="Synthetic histories in a step.")] = 32,
+    learning_rate: Annotated[float, typer.Option(help="The highest; it falls to zero.")] = 1e-3,
     metric: Annotated[str, typer.Option(help="MASE or CRPS: what the best weights are chosen by.")] = "MASE",
-    patience: Annotated[int, typer.Option(help="Stop after so many checks (of 20) without improvement.")] = 6,
+    patience: Annotated[
+        int, typer.Option(help="Stop after so many checks (of 20) without improvement.")
+    ] = 10,
     precision: Annotated[
         str, typer.Option(help="float32, or bfloat16 where the processor is fast at it.")
     ] = "float32",
     history: Annotated[
         int, typer.Option(help="Steps of the longest histories; shorter ones are cheaper.")
-    ] = 2048,
+    ] = 512,
     stream: Annotated[
         float,
         typer.Option(help="Weight of the residual stream's distance, block by block; 0: output only."),
-    ] = 0.0,
+    ] = 1.0,
     resume: Annotated[
         Path | None,
         typer.Option(
