@@ -14,8 +14,9 @@ export OMP_WAIT_POLICY ?= PASSIVE
 study: $(VENV)/.installed
 	HF_HUB_OFFLINE=1 $(BIN)/tsprune study --out study
 
+# two processes of one thread each: products of small models are no quicker with more threads
 test: $(VENV)/.installed-test
-	$(BIN)/python -m pytest $(PYTEST_ARGS)
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses 2 --dist loadfile $(PYTEST_ARGS)
 
 lint: $(VENV)/.installed-test $(VENV)/.installed-lint
 	$(BIN)/ruff check .

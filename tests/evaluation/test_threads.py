@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 
 import torch
@@ -23,6 +24,6 @@ def test_one_thread_for_narrow_models_of_tokens() -> None:
     narrow = tiny("tiny-chronos-t5")
     assert worthwhile_threads(narrow) == 1
     assert worthwhile_threads(tiny("tiny-chronos-bolt")) is None
-    wide = tiny("tiny-chronos-t5")
-    wide.anatomy = dataclasses.replace(wide.anatomy, d_model=NARROW)
+    wide = copy.copy(narrow)
+    wide.anatomy = dataclasses.replace(narrow.anatomy, d_model=NARROW)
     assert worthwhile_threads(wide) is None
