@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 import numpy as np
 import pytest
@@ -257,9 +257,18 @@ def sublayers(model: Forecaster) -> list[tuple[Component, ...]]:
     return groups
 
 
+def together(
+    model: Forecaster, replay: Replay, horizon: int, windows: list[Array], group: Sequence[Ablation]
+) -> Array:
+    """Forecasts of `windows` under each of `group`, in one batch, [ablation, window, ...]."""
+    with side_by_side(model, group), replay.reuse("windows", group[0].components, len(group)):
+        joint = forecast(model, horizon, windows * len(group))
+    return joint.reshape(len(group), len(windows), *joint.shape[1:])
+
+
 @pytest.mark.parametrize("beyond", [False, True], ids=["one patch", "autoregressive"])
 def test_what_is_forecast_together_is_what_each_gives_alone(model: Forecaster, beyond: bool) -> None:
-    """To rounding; to the last bit if it is for the first and the last, which is all that a sweep tries."""
+    """To rounding; to the last bit if a sweep would share the batch, which tries the ends and every place."""
     horizon = horizons(model)[beyond]
     windows = full_length(model, 8)
     replay = Replay(model)
@@ -275,14 +284,18 @@ def test_what_is_forecast_together_is_what_each_gives_alone(model: Forecaster, b
         if len(group) < 2:
             continue
         tried += 1
-        with side_by_side(model, group), replay.reuse("windows", group[0].components, len(group)):
-            joint = forecast(model, horizon, windows * len(group)).reshape(len(group), *clean.shape)
+        joint, repeated = (
+            together(model, replay, horizon, windows, ablations)
+            for ablations in (group, group[:1] * len(group))
+        )
         alone = []
         for ablation in group:
             with applied(model, ablation), replay.reuse("windows", ablation.components):
                 alone.append(forecast(model, horizon, windows))
         np.testing.assert_allclose(joint, np.stack(alone), rtol=1e-3, atol=1e-3 * np.nanstd(clean))
-        if all(np.array_equal(joint[n], alone[n], equal_nan=True) for n in (0, -1)):
+        ends = [(joint[0], alone[0]), (joint[-1], alone[-1])]
+        tries = [*((one, alone[0]) for one in repeated), *ends]
+        if all(np.array_equal(*pair, equal_nan=True) for pair in tries):
             np.testing.assert_array_equal(joint, np.stack(alone))
     if model.family == "chronos-bolt" and not beyond:
         assert tried

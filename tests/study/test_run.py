@@ -47,8 +47,7 @@ def counted(models: list[Forecaster]) -> list[Counting]:
 
 @pytest.fixture(scope="module")
 def found(counted: list[Counting]) -> Study:
-    with pristine(counted[0]), pristine(counted[1]), pytest.MonkeyPatch.context() as patch:
-        patch.setattr("tsprune.replay.repeated.MOST", 1)  # so that each ablation is a forecast of its own
+    with pristine(counted[0]), pristine(counted[1]):
         return study(counted, small_suite(), percent=2, seed=3, explain=False)
 
 

@@ -75,23 +75,30 @@ def _cell(value: object) -> str:
     return f"{value:.4f}" if isinstance(value, float) else str(value)
 
 
+# columns that name a row are whole, unless a name is long (a path is): then there would be no room for others
+_NAMES = ("address", "ablation", "configuration", "model")
+_LONG = 32
+
+
 def print_frame(frame: pd.DataFrame, title: str, columns: list[str] | None = None) -> None:
     chosen = list(frame.columns) if columns is None else columns
     rows = [[_cell(value) for value in row] for row in frame[chosen].itertuples(index=False)]
-    table = Table(title=title, title_justify="left")
+    table = Table()
     for index, column in enumerate(chosen):
         name = column.replace("_", " ")
         numeric = frame[column].dtype.kind in "fiu"
-        # in a narrow terminal numbers and what names a row stay whole; other words are folded
+        # in a narrow terminal numbers stay whole; other words are folded
         table.add_column(
             name,
             justify="right" if numeric else "left",
             min_width=max(map(len, [*name.split(), *(row[index] for row in rows)])) if numeric else None,
-            no_wrap=column in ("address", "configuration", "model"),
+            no_wrap=column in _NAMES and max((len(row[index]) for row in rows), default=0) <= _LONG,
             overflow="ellipsis" if numeric else "fold",
         )
     for row in rows:
         table.add_row(*row)
+    # not the table's own title, which is as wide as the table and no wider
+    out.print(title, style="italic", markup=False, highlight=False, soft_wrap=True)
     out.print(table)
 
 

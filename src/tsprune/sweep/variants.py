@@ -3,8 +3,11 @@
 1. The clean pass of the batch is recorded, and every ablation replays what lies upstream of it.
 2. Ablations that follow each other and whose lowest component is in the same sublayer are forecast in one
    batch, the windows once per ablation, where that is quicker (`Replay.at_once`).
-3. Batches of a new shape are not trusted: the first and the last ablation of the first ones are forecast
-   alone as well, and if either forecast is another then, to the last bit, no batch of that shape is used.
+3. Batches of a new shape are not trusted: the first ablation is forecast alone, and in a batch that holds it
+   in every place; the last one alone, and in its place. If any of these forecasts is another, to the last
+   bit, no batch of that shape is used. (Kernels take blocks of rows, and what is left of them: the ends
+   may come out the same, and what is between them not.) Of few windows the numbers may agree by chance, so
+   batches of fewer than `FEWEST` are not shared at all.
 """
 
 from __future__ import annotations
@@ -20,6 +23,7 @@ from tsprune.evaluation import Batch
 from tsprune.models.forecaster import Forecast, Forecaster
 from tsprune.replay import Place, Replay
 
+FEWEST = 8  # windows of a batch that ablations share
 _KEY = "clean pass"  # one batch is recorded at a time
 
 
@@ -48,7 +52,7 @@ class Variants:
 
         Whatever goes wrong is left for each to run into when its turn comes, alone.
         """
-        if not ablations or ablations[0] in self._made:
+        if not ablations or ablations[0] in self._made or len(batch) < FEWEST:
             return
         start = time.perf_counter()
         place = self._replay.lowest(ablations[0].components)
@@ -103,18 +107,21 @@ class Variants:
         return [_piece(joint, place, len(batch)) for place in range(len(group))]
 
     def _found(self, batch: Batch, place: Place, group: list[Ablation]) -> dict[Ablation, Forecast]:
-        """Forecasts by ablation; of those that were tried alone, should the others not be used."""
+        """Forecasts by ablation; only of those that were tried alone, if the others cannot be used."""
         shape = len(group), len(batch), batch.horizon, self._replay.shape(_KEY)
         if shape in self._refused:
             self._refused.add((place, len(batch)))
             return {}
+        if shape in self._trusted and self._trusted[shape] <= place:
+            return dict(zip(group, self._together(batch, group), strict=True))
+        alone = {one: self._alone(batch, one) for one in (group[0], group[-1])}
+        repeated = self._together(batch, group[:1] * len(group))
         found = dict(zip(group, self._together(batch, group), strict=True))
-        if shape not in self._trusted or place < self._trusted[shape]:
-            alone = {one: self._alone(batch, one) for one in (group[0], group[-1])}
-            if not all(_equal(found[one], forecast) for one, forecast in alone.items()):
-                self._refused |= {shape, (place, len(batch))}
-                return alone
-            self._trusted[shape] = place
+        pairs = [*((one, alone[group[0]]) for one in repeated), *((found[one], alone[one]) for one in alone)]
+        if not all(_equal(*pair) for pair in pairs):
+            self._refused |= {shape, (place, len(batch))}
+            return alone
+        self._trusted[shape] = place
         return found
 
 
