@@ -47,26 +47,28 @@ class Variants:
         with self._replay.record(_KEY):
             return self._model.forecast(batch.contexts, batch.horizon)
 
-    def look_ahead(self, batch: Batch, ablations: Sequence[Ablation]) -> None:
+    def look_ahead(self, batch: Batch, ablations: Sequence[Ablation]) -> dict[Ablation, Forecast]:
         """Forecasts the first of `ablations` (the next `MOST`) together with those that it can be.
 
-        Whatever goes wrong is left for each to run into when its turn comes, alone.
+        Returns the forecasts that were made now, which `forecast` will return. Whatever goes wrong is left
+        for each to run into when its turn comes, alone.
         """
         if not ablations or ablations[0] in self._made or len(batch) < FEWEST:
-            return
+            return {}
         start = time.perf_counter()
         place = self._replay.lowest(ablations[0].components)
         if place is None or (place, len(batch)) in self._refused:
-            return
+            return {}
         group = self._alike(place, ablations)[: self._replay.at_once(_KEY, place)]
         if len(group) < 2:
-            return
+            return {}
         try:
             self._made = self._found(batch, place, group)
         except Exception:  # upstream may not take batches like these, or memory may be short
             self._refused.add((place, len(batch)))
             self._made.clear()
         self._shares = dict.fromkeys(group, (time.perf_counter() - start) / len(group))
+        return dict(self._made)
 
     def forecast(self, batch: Batch, ablation: Ablation) -> Forecast:
         """The forecast under `ablation`, the same to the last bit as without any sharing."""

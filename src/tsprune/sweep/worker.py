@@ -11,7 +11,6 @@ from __future__ import annotations
 import dataclasses
 import time
 from collections.abc import Callable, Mapping, Sequence
-from typing import Self
 
 import numpy as np
 import torch
@@ -103,21 +102,25 @@ class Worker:
         failed: dict[Ablation, str] = {}
         start = time.perf_counter()
         try:
-            clean = _Clean.of(self._clean(batch), batch)
+            scorer = _Scorer(batch, truth, self._clean(batch))
         except Exception as error:  # whatever a model raises is recorded with the cells it costs
             self._forget()
             self._raise_unless_recorded(error)
             return Outcome({}, dict.fromkeys(ablations, _described(error)))
+        scored: dict[Ablation, WindowScores] = {}
         try:
             if CLEAN not in ablations:
                 on_forecasts(1)
             for place, ablation in enumerate(ablations):
                 if self._variants is not None and ablation != CLEAN:
-                    self._variants.look_ahead(batch, ablations[place : place + MOST])
+                    made = self._variants.look_ahead(batch, ablations[place : place + MOST])
+                    if made:
+                        scored = dict(zip(made, scorer.scored([*made.values()]), strict=True))
                     start = time.perf_counter()
                 try:
-                    forecast = clean.forecast if ablation == CLEAN else self._ablated(batch, ablation)
-                    found = _scored(batch, truth, clean, forecast, keep=ablation in self._keep)
+                    forecast = scorer.clean if ablation == CLEAN else self._ablated(batch, ablation)
+                    whole = scored.pop(ablation, None) or scorer.scored([forecast])[0]
+                    found = scorer.by_configuration(whole, forecast, keep=ablation in self._keep)
                 except Exception as error:
                     self._raise_unless_recorded(error)
                     failed[ablation] = _described(error)
@@ -156,48 +159,64 @@ class Worker:
             self._variants.forget()
 
 
-@dataclasses.dataclass(frozen=True)
-class _Clean:
-    """The unablated forecast of a batch, and what every ablated one is compared with.
+class _Scorer:
+    """Scores forecasts of one batch, as many at once as there are: each alone takes mostly calls.
 
-    finite : of its windows, bool [B]: others are left out
-    ranks : by horizon, of the medians of the windows that have it (see `centred_ranks`)
+    clean : the unablated forecast; windows where it is not finite are left out
     """
 
-    forecast: Forecast
-    finite: NDArray[np.bool_]
-    ranks: Mapping[int, NDArray[np.float64]]
+    def __init__(self, batch: Batch, truth: Truth, clean: Forecast) -> None:
+        self._batch, self._truth = batch, truth
+        self.clean = clean
+        self._finite = finite_windows(clean, batch)
+        self._clean_ranks = self._ranks([clean])
 
-    @classmethod
-    def of(cls, forecast: Forecast, batch: Batch) -> Self:
-        return cls(forecast, finite_windows(forecast, batch), _ranks(forecast, batch))
+    def scored(self, forecasts: Sequence[Forecast]) -> list[WindowScores]:
+        """Scores of all windows of the batch under each of the forecasts."""
+        count, size = len(forecasts), len(self._batch)
+        statistics = self._truth.select([*range(size)] * count).statistics(_joined(forecasts))
+        distances = np.empty((count, size))
+        for horizon, ranks in self._ranks(forecasts).items():
+            places = self._batch.members_by_horizon[horizon]
+            clean = np.tile(self._clean_ranks[horizon], (count, 1))
+            distances[:, places] = rank_distance(ranks, clean).reshape(count, len(places))
+        rows = np.arange(count * size).reshape(count, size)
+        return [WindowScores(statistics.select(own), far) for own, far in zip(rows, distances, strict=True)]
+
+    def by_configuration(
+        self, found: WindowScores, forecast: Forecast, *, keep: bool
+    ) -> dict[int, CellScores]:
+        """What was found, by number of the configuration; `keep`: and the forecast."""
+        scores = {}
+        for number, places in self._batch.members.items():
+            chosen = places[self._finite[places]]
+            own = WindowScores(found.statistics.select(chosen), found.spearman[chosen])
+            kept = None
+            if keep:
+                horizon = int(self._batch.horizons[places[0]])
+                kept = Forecast(forecast.quantiles[chosen, :, :horizon], forecast.levels)
+            scores[number] = CellScores(self._batch.rows[chosen], own, kept, 0.0)
+        return scores
+
+    def _ranks(self, forecasts: Sequence[Forecast]) -> dict[int, NDArray[np.float64]]:
+        """By horizon, of the medians of the windows that have it, one forecast's after the other's."""
+        medians = np.stack([forecast.median for forecast in forecasts])
+        return {
+            horizon: centred_ranks(medians[:, places, :horizon].reshape(-1, horizon))
+            for horizon, places in self._batch.members_by_horizon.items()
+        }
 
 
-def _ranks(forecast: Forecast, batch: Batch) -> dict[int, NDArray[np.float64]]:
-    return {
-        horizon: centred_ranks(forecast.median[places, :horizon])
-        for horizon, places in batch.members_by_horizon.items()
-    }
-
-
-def _scored(
-    batch: Batch, truth: Truth, clean: _Clean, forecast: Forecast, *, keep: bool
-) -> dict[int, CellScores]:
-    """Scores by number of the configuration; windows whose clean forecast is not finite are left out."""
-    statistics = truth.statistics(forecast)
-    distances = np.empty(len(batch))
-    for horizon, ranks in _ranks(forecast, batch).items():
-        distances[batch.members_by_horizon[horizon]] = rank_distance(ranks, clean.ranks[horizon])
-    scores = {}
-    for number, places in batch.members.items():
-        chosen = places[clean.finite[places]]
-        found = WindowScores(statistics.select(chosen), distances[chosen])
-        kept = None
-        if keep:
-            horizon = int(batch.horizons[places[0]])
-            kept = Forecast(forecast.quantiles[chosen, :, :horizon], forecast.levels)
-        scores[number] = CellScores(batch.rows[chosen], found, kept, 0.0)
-    return scores
+def _joined(forecasts: Sequence[Forecast]) -> Forecast:
+    """Several forecasts of a batch as one."""
+    if len(forecasts) == 1:
+        return forecasts[0]
+    samples = [one.samples for one in forecasts if one.samples is not None]
+    return Forecast(
+        np.concatenate([one.quantiles for one in forecasts]),
+        forecasts[0].levels,
+        np.concatenate(samples) if samples else None,
+    )
 
 
 @dataclasses.dataclass
