@@ -12,8 +12,10 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Hashable, Iterable, Sequence
+from contextlib import nullcontext
 
 import numpy as np
 
@@ -39,13 +41,23 @@ class Variants:
         self._replay = Replay(model, memory)
         self._trusted: dict[Hashable, Place] = {}  # shape -> the lowest sublayer it was tried from
         self._refused: set[Hashable] = set()  # shapes, and (place, windows) where it failed
+        self._gains = True  # of the present batch: whether anything is replayed
+        self._in_vain = math.inf  # the shortest horizon of which nothing is gained
         self._made: dict[Ablation, Forecast] = {}
         self._shares: dict[Ablation, float] = {}
 
     def clean(self, batch: Batch) -> Forecast:
         """The unablated forecast, whose pass is recorded for the ablated ones."""
-        with self._replay.record(_KEY):
+        self._gains = batch.horizon < self._in_vain
+        if not self._gains:
             return self._model.forecast(batch.contexts, batch.horizon)
+        with self._replay.record(_KEY):
+            forecast = self._model.forecast(batch.contexts, batch.horizon)
+        self._gains = self._replay.gains(_KEY)
+        if not self._gains:
+            self._in_vain = batch.horizon
+            self._replay.forget(_KEY)
+        return forecast
 
     def look_ahead(self, batch: Batch, ablations: Sequence[Ablation]) -> dict[Ablation, Forecast]:
         """Forecasts the first of `ablations` (the next `MOST`) together with those that it can be.
@@ -53,7 +65,7 @@ class Variants:
         Returns the forecasts that were made now, which `forecast` will return. Whatever goes wrong is left
         for each to run into when its turn comes, alone.
         """
-        if not ablations or ablations[0] in self._made or len(batch) < FEWEST:
+        if not ablations or ablations[0] in self._made or len(batch) < FEWEST or not self._gains:
             return {}
         start = time.perf_counter()
         place = self._replay.lowest(ablations[0].components)
@@ -96,7 +108,7 @@ class Variants:
     def _alone(self, batch: Batch, ablation: Ablation) -> Forecast:
         with (
             applied(self._model, ablation, reference=self._reference),
-            self._replay.reuse(_KEY, ablation.components),
+            self._replay.reuse(_KEY, ablation.components) if self._gains else nullcontext(),
         ):
             return self._model.forecast(batch.contexts, batch.horizon)
 
