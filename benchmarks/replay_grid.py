@@ -16,6 +16,7 @@ import tsprune
 from tsprune.ablation import Ablation
 from tsprune.evaluation import prepare
 from tsprune.models import Forecaster
+from tsprune.replay import MOST
 from tsprune.sweep import run
 
 PROCESSES = 3
@@ -58,7 +59,7 @@ def main() -> int:
     model, windows = tsprune.load("bundled:chronos-bolt", device="cpu"), suite(options.windows)
     cells = grid(model)[:: options.every]
     prepared = [prepare(configuration) for configuration in windows.configurations]
-    run(model, windows, cells[:1], prepared=prepared)  # imports and allocators
+    run(model, windows, cells[:MOST], prepared=prepared)  # imports, and memory that the process will keep
     found = both_ways(model, windows, cells, prepared)
     print(
         f"grid of {len(cells)} cells x {len(windows)} windows: plain loop {found.plain:.1f} s, replay "

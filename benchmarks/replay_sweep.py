@@ -15,7 +15,7 @@ import tsprune
 from tsprune.ablation import Ablation
 from tsprune.data import Suite
 from tsprune.evaluation import prepare
-from tsprune.models import Forecaster, SamplingForecaster
+from tsprune.models import Forecaster
 from tsprune.sweep import run
 
 BOLT, DECODER_ONLY = 3.5, 1.6
@@ -40,8 +40,8 @@ def compare(model: Forecaster, windows: Suite, singles: list[Ablation]) -> bool:
         outside = share_outside(model, windows)
         limits = [by_layers(model, singles, share) for share in (0.0, outside)]
         print(
-            f"  limit by layers alone, all equally long: {limits[0]:.2f}; but {outside:.0%} of a forward is "
-            f"outside of all blocks, which leaves {limits[1]:.2f}"
+            f"  limit by layers alone, all equally long: {limits[0]:.2f}; but {outside:.0%} of a forecast "
+            f"cannot be replayed, which leaves {limits[1]:.2f}"
         )
     return found.identical
 
@@ -49,7 +49,8 @@ def compare(model: Forecaster, windows: Suite, singles: list[Ablation]) -> bool:
 def target(model: Forecaster) -> float | None:
     if model.family == "chronos-bolt":
         return BOLT
-    return None if isinstance(model, SamplingForecaster) else DECODER_ONLY
+    causal = len(model.anatomy.stacks) == 1 and model.anatomy.stacks[0].causal
+    return DECODER_ONLY if causal else None
 
 
 def by_layers(model: Forecaster, singles: list[Ablation], outside: float) -> float:

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import io
 
+import pandas as pd
+import pytest
 from rich.console import Console
 
+from tsprune.cli import output
 from tsprune.cli.output import stage_bars
 
 
@@ -50,3 +53,18 @@ def test_nobody_is_shown_bars_in_a_log() -> None:
     with stage_bars(console) as update:
         update("m", "ablating", 1, 2)
     assert console.file.getvalue().strip() == ""  # type: ignore[attr-defined]
+
+
+def test_a_long_path_leaves_room_for_numbers_and_titles(monkeypatch: pytest.MonkeyPatch) -> None:
+    console = Console(file=io.StringIO(), width=60)
+    monkeypatch.setattr(output, "out", console)
+    path = "/a/folder/" + "x" * 90 + "/end"
+    title = "A title that says more than fits into the width of sixty characters"
+    output.print_frame(pd.DataFrame({"model": [path], "MASE": [1.2345], "windows": [369]}), title)
+    first, *lines = console.file.getvalue().splitlines()  # type: ignore[attr-defined]
+    assert first == title
+    assert "1.2345" in "".join(lines)
+    assert "369" in "".join(lines)
+    cells = [line.split("│")[1].strip() for line in lines if line.startswith("│")]
+    assert "".join(cells) == path
+    assert max(map(len, lines)) <= 60

@@ -70,6 +70,22 @@ def test_a_search_reports_on_the_other_series(run: Runner, tmp_path: Path, model
     assert sum("ms a forecast" in name for name in result.json["measured"]) == 2
 
 
+def test_a_saving_needs_no_series(run: Runner, tmp_path: Path, model: Path) -> None:  # noqa: F811
+    what = ["--saving", "3%", "--objective", "parameters", "--kind", "mlp"]
+    result = run(
+        "prune", model, *what, "--configs", "us_employment/M/short", "--out", tmp_path / "a", "--json"
+    )
+    assert result.code == 0, result.err
+    plan = tsprune.plan_saving(
+        tsprune.load(str(model), device="cpu"), 0.03, objective="parameters", kinds=("mlp",)
+    )
+    assert sorted(result.json["removed"]) == sorted(c.address for c in plan.components) != []
+    assert result.json["parameters"]["after"] <= 0.97 * result.json["parameters"]["before"]
+    assert any(name.startswith("MASE") for name in result.json["measured"])
+    other = run("prune", model, *what, "--configs", "us_births/M/short", "--out", tmp_path / "b", "--json")
+    assert other.json["removed"] == result.json["removed"]
+
+
 def test_the_curve_of_a_search(run: Runner, tmp_path: Path, model: Path) -> None:  # noqa: F811
     where = ["--configs", "us_employment/M/short", "--objective", "flops", "--kind", "mlp"]
     search = ["prune", model, "--max-loss", "50%", *where, "--curve", tmp_path / "curve.html"]

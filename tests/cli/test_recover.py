@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from pathlib import Path
 
 import numpy as np
@@ -10,8 +11,10 @@ import pytest
 import tsprune
 from tests.cli.test_commands import Runner, run  # noqa: F401  (a fixture)
 from tests.tiny import TINY
+from tsprune.cli.recover import recover as recover_command
 from tsprune.data import training
 from tsprune.pruning import compare
+from tsprune.pruning.recovery import recover
 
 WHERE = ["--configs", "us_employment/M/short"]
 
@@ -28,6 +31,15 @@ def folders(tmp_path: Path) -> tuple[Path, Path]:
     model = tsprune.load(str(tmp_path / "model"), device="cpu")
     tsprune.prune(model, ["stack.1.mlp", "stack.0.self.head.1"]).save(tmp_path / "small")
     return tmp_path / "model", tmp_path / "small"
+
+
+def test_the_commands_defaults_are_the_functions() -> None:
+    function = inspect.signature(recover).parameters
+    command = inspect.signature(recover_command).parameters
+    shared = (function.keys() & command.keys()) - {"small", "teacher"}
+    assert shared >= {"steps", "batch_size", "learning_rate", "patience", "history", "stream"}
+    for name in shared:
+        assert command[name].default == function[name].default, name
 
 
 def test_recover_writes_what_recover_returns(

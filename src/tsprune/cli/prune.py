@@ -104,14 +104,15 @@ def prune(
     check_free(output)
     chosen = Plan.load(plan) if plan is not None else None
     loss, saved = (None if text is None else share(text) for text in (max_loss, saving))
-    unmeasured = loss is None and saved is None and not measure
-    suite = None if unmeasured else open_suite(data, configs)
+    searched = loss is not None or saved is not None
+    suite = open_suite(data, configs) if measure or searched else None
     loaded = open_model(model, "cpu")
     points = None
-    if saved is not None:
-        chosen = _imitating(loaded, saved, objective, kinds, seed)
-    if loss is not None and suite is not None:
-        chosen = _searched(loaded, suite, loss, objective, kinds, seed, batch_size)
+    if searched and suite is not None:
+        chosen = _searched(
+            loaded, suite, loss, saved, batch_size, objective=objective, kinds=kinds, seed=seed
+        )
+    if loss is not None and suite is not None and chosen is not None:
         points = None if curve is None else _curve(loaded, chosen, suite, batch_size, curve)
         _require_components(chosen, loss, curve)
         suite = split(suite, seed=seed)[1]  # what the search has not looked at
@@ -122,42 +123,18 @@ def prune(
 
 
 def _searched(
-    model: Forecaster,
-    suite: Suite,
-    loss: float,
-    objective: str,
-    kinds: list[str] | None,
-    seed: int,
-    batch_size: int,
+    model: Forecaster, suite: Suite, loss: float | None, saving: float | None, batch_size: int, **how: Any
 ) -> Plan:
-    from tsprune.pruning.imitation import KINDS
+    """What to remove for a loss, or for a saving; `how`: objective, kinds and seed of either search."""
+    from tsprune.pruning.imitation import KINDS, plan_saving
     from tsprune.pruning.search import plan as search
 
+    how["kinds"] = how["kinds"] or KINDS
     with progress_bar("search") as update:
-        return search(
-            model,
-            suite,
-            loss,
-            objective=objective,  # type: ignore[arg-type]
-            kinds=kinds or KINDS,  # type: ignore[arg-type]
-            seed=seed,
-            batch_size=batch_size,
-            progress=update,
-        )
-
-
-def _imitating(model: Forecaster, saving: float, objective: str, kinds: list[str] | None, seed: int) -> Plan:
-    from tsprune.pruning.imitation import KINDS, plan_saving
-
-    with progress_bar("search") as update:
-        return plan_saving(
-            model,
-            saving,
-            objective=objective,  # type: ignore[arg-type]
-            kinds=kinds or KINDS,  # type: ignore[arg-type]
-            seed=seed,
-            progress=update,
-        )
+        if saving is not None:
+            return plan_saving(model, saving, progress=update, **how)
+        assert loss is not None
+        return search(model, suite, loss, batch_size=batch_size, progress=update, **how)
 
 
 def _curve(model: Forecaster, plan: Plan, suite: Suite, batch_size: int, path: Path) -> pd.DataFrame:

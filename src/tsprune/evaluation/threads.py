@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import functools
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from typing import Concatenate, ParamSpec, TypeVar
 
 import torch
 
 from tsprune.models.forecaster import Forecaster
 
-# d_model of a model of tokens below which threads wait for each other longer than they compute: a forecast
-# of 8 windows by 2 threads takes 1.3 times as long as by one at 128, 0.9 times at 256, 0.7 times at 384
+Parameters = ParamSpec("Parameters")
+Result = TypeVar("Result")
+
+# d_model of a model of tokens below which threads wait for each other longer than they compute
+# (benchmarks/threads.py)
 NARROW = 256
 
 
@@ -30,3 +35,16 @@ def worthwhile_threads(model: Forecaster) -> int | None:
     """One for a narrow model that decodes value by value, on a processor; None: as many as torch has."""
     narrow = model.anatomy.tokens and model.anatomy.d_model < NARROW
     return 1 if narrow and model.device.type == "cpu" else None
+
+
+def worthwhile(
+    work: Callable[Concatenate[Forecaster, Parameters], Result],
+) -> Callable[Concatenate[Forecaster, Parameters], Result]:
+    """`work`, a function of a model, with as many threads as are worthwhile for that model."""
+
+    @functools.wraps(work)
+    def wrapped(model: Forecaster, /, *args: Parameters.args, **kwargs: Parameters.kwargs) -> Result:
+        with thread_count(worthwhile_threads(model)):
+            return work(model, *args, **kwargs)
+
+    return wrapped

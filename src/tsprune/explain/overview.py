@@ -11,7 +11,7 @@ import pandas as pd
 from tsprune.data.suite import Suite
 from tsprune.errors import TspruneError
 from tsprune.evaluation.sampling import PER_CONFIGURATION, sampled
-from tsprune.evaluation.threads import thread_count, worthwhile_threads
+from tsprune.evaluation.threads import worthwhile
 from tsprune.explain.attention_maps import attention
 from tsprune.explain.attribution import attribution
 from tsprune.explain.chaotic import PER_SYSTEM, chaotic_mechanism, chaotic_traits
@@ -116,6 +116,7 @@ def windows_to_forecast(model: Forecaster, per_configuration: int) -> int:
     return min(STEPWISE_WINDOWS, math.ceil(per_configuration / 4))
 
 
+@worthwhile
 def overview(
     model: Forecaster,
     suite: Suite,
@@ -139,59 +140,58 @@ def overview(
 
     Raises TspruneError for a suite without windows.
     """
-    with thread_count(worthwhile_threads(model)):
-        steps = _Steps(progress)
-        forecast = windows_to_forecast(model, per_configuration)
-        how: dict[str, int] = {"per_configuration": per_configuration, "seed": seed}
+    steps = _Steps(progress)
+    forecast = windows_to_forecast(model, per_configuration)
+    how: dict[str, int] = {"per_configuration": per_configuration, "seed": seed}
 
-        steps.started("attention")
-        seen = attention(model, suite, **how)
-        repeated = steps.tried("induction", lambda: induction(model, seed=seed))
-        steps.started("residual")
-        stream, decoded = residual(model, suite, **how), lens(model, suite, **how)
-        guarded = steps.tried("guard", lambda: lens_guard(model, guard_contexts(model, suite)))
-        written = steps.tried("attribution", lambda: attribution(model, suite, **how))
-        sharpness = seen.heads.set_index("address")["sharpness"].to_dict()
-        found = HeadEffects(pd.DataFrame(), pd.DataFrame(), {})
-        if effects:
-            found = head_effects(
-                model,
-                suite,
-                sharpness,
-                per_configuration=forecast,
-                percents=percents,
-                draws=draws,
-                seed=seed,
-                progress=lambda done, total: steps.started("effects", done, total),
-            )
-        heads = _heads(model, seen.heads, repeated, written, found.heads)
-        chaos = _on_chaos(steps, model, trajectories, sharpness if effects else {}, seed)
-        steps.started("portraits")
-        return Explanation(
-            heads=heads,
-            attention=seen.heads,
-            profile=seen.profile,
-            kernel=kernel_view(model, seen, seed=seed),
-            induction=repeated,
-            residual=stream.layers,
-            cka=stream.cka,
-            lens=decoded,
-            guard=guarded,
-            attribution=written,
-            effects=found.sets,
-            **_conclusions(model, found, repeated, heads, seed),
-            clean=_clean(found),
-            chaos=chaos[0],
-            chaos_mechanism=chaos[1],
-            portraits=portraits(model, suite, heads, per_configuration=forecast),
-            model=model.name,
-            suite=suite.name,
-            windows=len(sampled(suite, model, per_configuration)),
-            forecast_windows=len(sampled(suite, model, forecast)),
+    steps.started("attention")
+    seen = attention(model, suite, **how)
+    repeated = steps.tried("induction", lambda: induction(model, seed=seed))
+    steps.started("residual")
+    stream, decoded = residual(model, suite, **how), lens(model, suite, **how)
+    guarded = steps.tried("guard", lambda: lens_guard(model, guard_contexts(model, suite)))
+    written = steps.tried("attribution", lambda: attribution(model, suite, **how))
+    sharpness = seen.heads.set_index("address")["sharpness"].to_dict()
+    found = HeadEffects(pd.DataFrame(), pd.DataFrame(), {})
+    if effects:
+        found = head_effects(
+            model,
+            suite,
+            sharpness,
+            per_configuration=forecast,
+            percents=percents,
             draws=draws,
-            samples=model.samples if isinstance(model, SamplingForecaster) else None,
-            skipped=tuple(steps.skipped),
+            seed=seed,
+            progress=lambda done, total: steps.started("effects", done, total),
         )
+    heads = _heads(model, seen.heads, repeated, written, found.heads)
+    chaos = _on_chaos(steps, model, trajectories, sharpness if effects else {}, seed)
+    steps.started("portraits")
+    return Explanation(
+        heads=heads,
+        attention=seen.heads,
+        profile=seen.profile,
+        kernel=kernel_view(model, seen, seed=seed),
+        induction=repeated,
+        residual=stream.layers,
+        cka=stream.cka,
+        lens=decoded,
+        guard=guarded,
+        attribution=written,
+        effects=found.sets,
+        **_conclusions(model, found, repeated, heads, seed),
+        clean=_clean(found),
+        chaos=chaos[0],
+        chaos_mechanism=chaos[1],
+        portraits=portraits(model, suite, heads, per_configuration=forecast),
+        model=model.name,
+        suite=suite.name,
+        windows=len(sampled(suite, model, per_configuration)),
+        forecast_windows=len(sampled(suite, model, forecast)),
+        draws=draws,
+        samples=model.samples if isinstance(model, SamplingForecaster) else None,
+        skipped=tuple(steps.skipped),
+    )
 
 
 class _Steps:

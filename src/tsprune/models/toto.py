@@ -42,7 +42,9 @@ from tsprune.models.forecaster import Evidence, Forecast, SamplingForecaster, ch
 # (toto.evaluation.fev) draws by default, 4096 is not stated anywhere in it
 GIFT_EVAL_CONTEXT = 4096  # the weights' metadata may say less
 GIFT_EVAL_SAMPLES = 256
-ROWS = 1024  # paths that are sampled together
+ROWS = 4096  # paths that are sampled together
+# where a processor samples patch after patch: more only move memory between it and the system
+STEPWISE_ROWS = 512
 _DERIVED = "rotary_emb."  # buffers that follow from the sizes
 _KINDS = {AttentionAxis.TIME: "time", AttentionAxis.SPACE: "variate"}
 
@@ -116,47 +118,62 @@ class PairedMixture(MixtureSameFamily):
 class SharedContext:
     """Stands in for the backbone in upstream's sampling loop.
 
-    The history is the same in all samples of a window, so it is run once a window and its keys and
-    values are copied; and samples are drawn from `noise`, for the patch that is wanted only.
+    The history is the same in all samples of a window, so it is run once a window, and its keys and
+    values are copied for the samples if there is a second patch; and samples are drawn from `noise`,
+    for the patch that is wanted only.
+
+    spare : memory that stand-ins use one after the other
     """
 
-    def __init__(self, backbone: TotoBackbone, noise: draws.Noise, samples: int) -> None:
-        self._backbone, self._noise, self._samples = backbone, noise, samples
+    def __init__(
+        self, backbone: TotoBackbone, noise: draws.Noise, samples: int, spare: dict[str, Tensor]
+    ) -> None:
+        self._backbone, self._noise, self._samples, self._spare = backbone, noise, samples, spare
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._backbone, name)
 
+    def allocate_kv_cache(self, *, batch_size: int, max_time_steps: int, **sizes: Any) -> KVCache:
+        """One for the windows, which upstream's loop passes on; without the last patch, which nobody reads.
+
+        (So the last step fills it, and attention need not copy a part of it.)
+        """
+        windows, steps = batch_size // self._samples, max_time_steps - self._backbone.patch_embed.stride
+        return self._backbone.allocate_kv_cache(batch_size=windows, max_time_steps=steps, **sizes)
+
     def __call__(self, *, inputs: Tensor, kv_cache: KVCache, **others: Any) -> TotoOutput:
-        copies = self._samples
+        rows = len(inputs)
         if kv_cache.current_len(0) == 0:
-            base, loc, scale = self._first(inputs, kv_cache, others)
-        else:
-            base, loc, scale = self._backbone(inputs=inputs, kv_cache=kv_cache, **others)
+            windows = slice(rows // self._samples)  # samples are outermost
+            inputs = inputs[windows].clone()  # a view would keep the samples' memory where it is recorded
+            others = {name: x[windows].clone() if isinstance(x, Tensor) else x for name, x in others.items()}
+        elif kv_cache.batch_size < rows:
+            _repeat(kv_cache, self._samples, self._spare)
+        base, loc, scale = self._backbone(inputs=inputs, kv_cache=kv_cache, **others)
         patch = self._backbone.patch_embed.patch_size
         weights, parameters = mixture_of(base, patch)
-        rows = len(inputs) // len(weights)
-        weights, parameters = weights.repeat(rows, 1, 1, 1), parameters.repeat(rows, 1, 1, 1, 1)
+        times = rows // len(weights)
+        weights, parameters = weights.repeat(times, 1, 1, 1), parameters.repeat(times, 1, 1, 1, 1)
         return TotoOutput(
-            PairedMixture(weights, parameters, self._noise, copies),
-            loc[..., -patch:].repeat(rows, 1, 1),
-            scale[..., -patch:].repeat(rows, 1, 1),
+            PairedMixture(weights, parameters, self._noise, self._samples),
+            loc[..., -patch:].repeat(times, 1, 1),
+            scale[..., -patch:].repeat(times, 1, 1),
         )
 
-    def _first(self, inputs: Tensor, kv_cache: KVCache, others: dict[str, Any]) -> TotoOutput:
-        windows = len(inputs) // self._samples
-        own = self._backbone.allocate_kv_cache(
-            batch_size=windows,
-            num_variates=1,
-            max_time_steps=kv_cache.max_seq_len * self._backbone.patch_embed.stride,
-            device=kv_cache.device,
-            dtype=kv_cache.dtype,
-        )
-        cut = {name: x[:windows] if isinstance(x, Tensor) else x for name, x in others.items()}
-        output = self._backbone(inputs=inputs[:windows], kv_cache=own, **cut)
-        for name in ("_keys", "_values"):
-            getattr(kv_cache, name).copy_(getattr(own, name).repeat(1, self._samples, 1, 1, 1))
-        kv_cache._current_idx.copy_(own._current_idx)
-        return output
+
+def _repeat(cache: KVCache, times: int, spare: dict[str, Tensor]) -> None:
+    """Has a cache hold every row so many times over, one repetition after the other.
+
+    spare : memory of a cache that is no longer used, by what it was for; fresh memory is slow
+    """
+    cache.batch_size *= times
+    for name in ("_keys", "_values"):
+        own = getattr(cache, name)
+        shape = own.shape[0], own.shape[1] * times, *own.shape[2:]
+        if name not in spare or spare[name].shape != shape:
+            spare[name] = own.new_empty(shape)
+        spare[name].unflatten(1, (times, -1)).copy_(own[:, None])
+        setattr(cache, name, spare[name])
 
 
 class AbsentTotoAttention(AbsentAttention):
@@ -187,16 +204,18 @@ class Toto(SamplingForecaster):
     def forecast(self, contexts: Sequence[ArrayLike], horizon: int) -> Forecast:
         series = [x[-self.context_length :] for x in checked_contexts(contexts, horizon)]
         paths = np.empty((len(series), self.samples, horizon), dtype=np.float32)
-        for rows in self._alike(series):
-            paths[rows] = self._sampled([series[row] for row in rows], horizon)
+        spare: dict[str, Tensor] = {}
+        stepwise = horizon > self.module.patch_embed.patch_size and self.device.type == "cpu"
+        most = max(1, (min(ROWS, STEPWISE_ROWS) if stepwise else ROWS) // self.samples)
+        for rows in self._alike(series, most):
+            paths[rows] = self._sampled([series[row] for row in rows], horizon, spare)
         return self.from_samples(paths)
 
-    def _alike(self, series: Sequence[NDArray[np.float32]]) -> list[list[int]]:
-        """Rows of `series` that are as many patches long, in chunks."""
+    def _alike(self, series: Sequence[NDArray[np.float32]], most: int) -> list[list[int]]:
+        """Rows of `series` that are as many patches long, in chunks of `most`."""
         by_length: dict[int, list[int]] = {}
         for row, values in enumerate(series):
             by_length.setdefault(-(-len(values) // self.module.patch_embed.patch_size), []).append(row)
-        most = max(1, ROWS // self.samples)
         return [rows[i : i + most] for rows in by_length.values() for i in range(0, len(rows), most)]
 
     def _inputs(self, series: Sequence[NDArray[np.float32]]) -> MaskedTimeseries:
@@ -209,15 +228,18 @@ class Toto(SamplingForecaster):
         data = torch.from_numpy(np.where(known, values, np.float32(0))).to(self.device, self._dtype)
         nothing = torch.zeros(data.shape, dtype=torch.int, device=self.device)
         mask = torch.from_numpy(known).to(self.device)
-        return MaskedTimeseries(data, mask, nothing, nothing, nothing[..., 0])
+        times = nothing[..., :patch]  # which the model does not read, but upstream's loop continues
+        return MaskedTimeseries(data, mask, nothing, times, times[..., 0])
 
     @property
     def _dtype(self) -> torch.dtype:
         dtype: torch.dtype = self.module.unembed.weight.dtype
         return dtype
 
-    def _sampled(self, series: Sequence[NDArray[np.float32]], horizon: int) -> NDArray[np.float32]:
-        stand_in = SharedContext(self.module, draws.Noise(series, self.seed), self.samples)
+    def _sampled(
+        self, series: Sequence[NDArray[np.float32]], horizon: int, spare: dict[str, Tensor]
+    ) -> NDArray[np.float32]:
+        stand_in = SharedContext(self.module, draws.Noise(series, self.seed), self.samples, spare)
         forecast = TotoForecaster(stand_in).forecast(
             self._inputs(series), horizon, num_samples=self.samples, samples_per_batch=self.samples
         )
@@ -231,7 +253,7 @@ class Toto(SamplingForecaster):
         """
         series = [x[-self.context_length :] for x in checked_contexts(contexts, 1)]
         outputs: dict[int, Tensor] = {}
-        for rows in self._alike(series):
+        for rows in self._alike(series, ROWS):
             inputs = self._inputs([series[row] for row in rows])
             base = self.module(inputs.series, inputs.padding_mask, inputs.id_mask).distribution
             weights, parameters = mixture_of(base, self.module.patch_embed.patch_size)

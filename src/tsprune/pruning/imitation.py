@@ -132,11 +132,11 @@ class _Offer(NamedTuple):
     """A component in the queue; the first to go sorts first.
 
     price : what it costs for what it saves, when `removals` components were gone
-    less : what it saves, negative: of equal prices the largest goes first
+    minus_saving : of equal prices, what saves most goes first
     """
 
     price: float
-    less: float
+    minus_saving: float
     address: str
     removals: int
     component: Component

@@ -67,9 +67,10 @@ def plan(
     The plan may be empty, if nothing can go. Its provenance says how it was found and what it
     costs on the calibration series, which is too little: it was chosen on them.
 
-    Raises TspruneError for a negative loss, unknown names, or a suite without calibration windows.
+    Raises TspruneError for a negative loss, no patience, unknown names, or a suite without calibration
+    windows.
     """
-    _check(max_loss, metric, confidence)
+    _check(max_loss, metric, confidence, patience)
     check_kinds(kinds)
     calibration, _ = split(suite, fraction=calibration_fraction, seed=seed)
     losses = Losses(calibration, metric, confidence, seed, batch_size)
@@ -104,8 +105,8 @@ def _walked(walk: Walk, losses: Losses, max_loss: float, patience: int, progress
     reached, stayed, tried = Step(), 0, 0
     while stayed < patience and (component := walk.next()) is not None:
         _, (after,) = losses.scored(walk.current, [(component,)])
-        saved = reached.saved + walk.saving(component)
-        step = reached.then(joined(reached.components, component), saved, losses.change(clean, after))
+        gone, saved = joined(walk.gone, component), walk.saved + walk.saving(component)
+        step = reached.then(gone, saved, losses.change(clean, after))
         if step.fits(max_loss):
             reached, stayed = step, 0
             walk.remove(component)
@@ -126,10 +127,12 @@ def _account(reached: Step) -> list[dict[str, object]]:
     return steps
 
 
-def _check(max_loss: float, metric: str, confidence: float) -> None:
+def _check(max_loss: float, metric: str, confidence: float, patience: int) -> None:
     if not max_loss >= 0 or math.isinf(max_loss):
         raise TspruneError(f"the loss allowed must be a number of at least 0, not {max_loss}")
     if not 0.5 <= confidence < 1:
         raise TspruneError(f"the confidence must be at least 0.5 and below 1, not {confidence}")
+    if patience < 1:
+        raise TspruneError(f"patience must be at least 1, not {patience}")
     if metric not in ("MASE", "CRPS"):
         raise TspruneError(f"unknown metric {metric!r}; one of: MASE, CRPS")

@@ -89,12 +89,15 @@ def resumed(
     return forward
 
 
-def projected(original: Forward, calls: list[Call]) -> Forward:
-    """Keys or values made from an encoder's output: if it is a recorded one, theirs."""
+def projected(original: Forward, calls: Mapping[str, list[Call]], path: str) -> Forward:
+    """Keys or values made at `path` from an encoder's output: if it is a recorded one, theirs.
+
+    Records are looked up when they are asked for: to repeat them (`tsprune.replay.repeated`) takes time.
+    """
 
     def forward(hidden: Tensor) -> Any:
         for matches in (operator.is_, same):  # equal copies are found, but compared only if need be
-            for record in filter(None, (call.usable for call in calls)):
+            for record in filter(None, (call.usable for call in calls[path])):
                 assert record.inputs is not None
                 if matches(hidden, record.inputs[0][0]):
                     return record.output

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from tsprune.replay.calls import Call, Ledger, Record, Worth
 from tsprune.replay.units import Units
-from tsprune.replay.values import Inputs, copied, kept, leaves, states_among
+from tsprune.replay.values import Inputs, copied, kept, leaves, same, states_among
 
 Forward = Callable[..., Any]
 Calls = dict[str, list[Call]]
@@ -29,6 +29,7 @@ class Recorder:
             x.output for name in units.names for block in units.sublayers[name] for x in block if x.module
         }
         self._in_blocks = False
+        self._left: list[Any] = []  # the states that were copied last
         self.calls: Calls = {}
         self.embeddings: list[str] = []
 
@@ -68,11 +69,19 @@ class Recorder:
                 inputs = args, kwargs
             output = original(*args, **kwargs)
             if recording and self._ledger.room(_nbytes(states), worth, first=first):
-                record = Record(kept(output, states), inputs, copied(states))
+                record = Record(kept(output, states), inputs, self._copied(states))
                 self._ledger.enter(call, record, worth, first=first)
             return output
 
         return forward
+
+    def _copied(self, states: list[Any]) -> list[Any]:
+        """A block and the attention in it leave the same: one copy is enough."""
+        if not states:
+            return []
+        if not same(states, self._left):
+            self._left = copied(states)
+        return self._left
 
     def _projection(self, path: str) -> Forward:
         original, calls = self._modules[path].forward, self.calls.setdefault(path, [])

@@ -47,7 +47,7 @@ from tsprune.replay.forwards import (
 )
 from tsprune.replay.reading import Reading
 from tsprune.replay.recorder import Calls, Recorder
-from tsprune.replay.repeated import Repeated, bytes_of, holds_state, shape_of, worthwhile
+from tsprune.replay.repeated import Repeated, bytes_of, shape_of, worthwhile
 from tsprune.replay.units import position_of, units_of
 from tsprune.replay.values import storages
 
@@ -147,18 +147,6 @@ class Replay:
         with substituted_forwards(self._modules, forwards):
             yield
 
-    def gains(self, key: Hashable) -> bool:
-        """Whether anything is to be gained by replaying the pass recorded under `key`.
-
-        Not where a model's only stack went on step by step from what it had drawn, with a cache: of all its
-        steps the first alone can be replayed, and copies of the cache cost more than that.
-        """
-        if len(self._units.names) > 1:
-            return True
-        calls = self._records[key].calls[self._units.entry(self._units.names[0])]
-        first = calls[0].usable if calls else None
-        return len(calls) < 2 or first is None or not holds_state(first.inputs)
-
     def at_once(self, key: Hashable, place: Place) -> int:
         """How many ablations are worth computing in one batch, whose lowest sublayer is at `place`.
 
@@ -245,7 +233,7 @@ class Replay:
 
     def _keep_cross(self, name: str, first: int, calls: _Calls) -> dict[str, Forward]:
         return {
-            path: projected(self._original(path), calls[path])
+            path: projected(self._original(path), calls, path)
             for layer, path in self._units.cross[name]
             if layer >= first
         }

@@ -3,19 +3,17 @@
 1. The clean pass of the batch is recorded, and every ablation replays what lies upstream of it.
 2. Ablations that follow each other and whose lowest component is in the same sublayer are forecast in one
    batch, the windows once per ablation, where that is quicker (`Replay.at_once`).
-3. Batches of a new shape are not trusted: the first ablation is forecast alone, and in a batch that holds it
-   in every place; the last one alone, and in its place. If any of these forecasts is another, to the last
-   bit, no batch of that shape is used. (Kernels take blocks of rows, and what is left of them: the ends
-   may come out the same, and what is between them not.) Of few windows the numbers may agree by chance, so
-   batches of fewer than `FEWEST` are not shared at all.
+3. Batches of a new shape are not trusted: the first ablation is forecast alone, in a batch that holds it
+   in every place, and in its own place among the others. If any of these forecasts is another, to the last
+   bit, no batch of that shape is used. (Kernels take blocks of rows, and what is left of them: the ends may
+   come out the same, and what is between them not; and upstream might mix the rows of a batch.) Of few
+   windows the numbers may agree by chance, so batches of fewer than `FEWEST` are not shared at all.
 """
 
 from __future__ import annotations
 
-import math
 import time
 from collections.abc import Hashable, Iterable, Sequence
-from contextlib import nullcontext
 
 import numpy as np
 
@@ -41,23 +39,13 @@ class Variants:
         self._replay = Replay(model, memory)
         self._trusted: dict[Hashable, Place] = {}  # shape -> the lowest sublayer it was tried from
         self._refused: set[Hashable] = set()  # shapes, and (place, windows) where it failed
-        self._gains = True  # of the present batch: whether anything is replayed
-        self._in_vain = math.inf  # the shortest horizon of which nothing is gained
         self._made: dict[Ablation, Forecast] = {}
         self._shares: dict[Ablation, float] = {}
 
     def clean(self, batch: Batch) -> Forecast:
         """The unablated forecast, whose pass is recorded for the ablated ones."""
-        self._gains = batch.horizon < self._in_vain
-        if not self._gains:
-            return self._model.forecast(batch.contexts, batch.horizon)
         with self._replay.record(_KEY):
-            forecast = self._model.forecast(batch.contexts, batch.horizon)
-        self._gains = self._replay.gains(_KEY)
-        if not self._gains:
-            self._in_vain = batch.horizon
-            self._replay.forget(_KEY)
-        return forecast
+            return self._model.forecast(batch.contexts, batch.horizon)
 
     def look_ahead(self, batch: Batch, ablations: Sequence[Ablation]) -> dict[Ablation, Forecast]:
         """Forecasts the first of `ablations` (the next `MOST`) together with those that it can be.
@@ -65,7 +53,7 @@ class Variants:
         Returns the forecasts that were made now, which `forecast` will return. Whatever goes wrong is left
         for each to run into when its turn comes, alone.
         """
-        if not ablations or ablations[0] in self._made or len(batch) < FEWEST or not self._gains:
+        if not ablations or ablations[0] in self._made or len(batch) < FEWEST:
             return {}
         start = time.perf_counter()
         place = self._replay.lowest(ablations[0].components)
@@ -108,7 +96,7 @@ class Variants:
     def _alone(self, batch: Batch, ablation: Ablation) -> Forecast:
         with (
             applied(self._model, ablation, reference=self._reference),
-            self._replay.reuse(_KEY, ablation.components) if self._gains else nullcontext(),
+            self._replay.reuse(_KEY, ablation.components),
         ):
             return self._model.forecast(batch.contexts, batch.horizon)
 
@@ -121,20 +109,20 @@ class Variants:
         return [_piece(joint, place, len(batch)) for place in range(len(group))]
 
     def _found(self, batch: Batch, place: Place, group: list[Ablation]) -> dict[Ablation, Forecast]:
-        """Forecasts by ablation; only of those that were tried alone, if the others cannot be used."""
-        shape = len(group), len(batch), batch.horizon, self._replay.shape(_KEY)
+        """Forecasts by ablation; only of the one that was tried alone, if the others cannot be used."""
+        shape = len(group), len(batch), self._replay.shape(_KEY)
         if shape in self._refused:
             self._refused.add((place, len(batch)))
             return {}
         if shape in self._trusted and self._trusted[shape] <= place:
             return dict(zip(group, self._together(batch, group), strict=True))
-        alone = {one: self._alone(batch, one) for one in (group[0], group[-1])}
-        repeated = self._together(batch, group[:1] * len(group))
+        first = group[0]
+        alone = self._alone(batch, first)
+        everywhere = self._together(batch, [first] * len(group))
         found = dict(zip(group, self._together(batch, group), strict=True))
-        pairs = [*((one, alone[group[0]]) for one in repeated), *((found[one], alone[one]) for one in alone)]
-        if not all(_equal(*pair) for pair in pairs):
+        if not all(_equal(one, alone) for one in (*everywhere, found[first])):
             self._refused |= {shape, (place, len(batch))}
-            return alone
+            return {first: alone}
         self._trusted[shape] = place
         return found
 
