@@ -82,7 +82,7 @@ def test_a_saving_needs_no_series(run: Runner, tmp_path: Path, model: Path) -> N
     assert sorted(result.json["removed"]) == sorted(c.address for c in plan.components) != []
     assert result.json["parameters"]["after"] <= 0.97 * result.json["parameters"]["before"]
     assert any(name.startswith("MASE") for name in result.json["measured"])
-    other = run("prune", model, *what, "--configs", "us_births/M/short", "--out", tmp_path / "b", "--json")
+    other = run("prune", model, *what, "--configs", "us_finance/M/short", "--out", tmp_path / "b", "--json")
     assert other.json["removed"] == result.json["removed"]
 
 
