@@ -43,8 +43,7 @@ from tsprune.models.forecaster import Evidence, Forecast, SamplingForecaster, ch
 GIFT_EVAL_CONTEXT = 4096  # the weights' metadata may say less
 GIFT_EVAL_SAMPLES = 256
 ROWS = 4096  # paths that are sampled together
-# where a processor samples patch after patch: more only move memory between it and the system
-STEPWISE_ROWS = 512
+STEPWISE_ROWS = 512  # where a second patch is drawn, for which each path has keys and values of its own
 _DERIVED = "rotary_emb."  # buffers that follow from the sizes
 _KINDS = {AttentionAxis.TIME: "time", AttentionAxis.SPACE: "variate"}
 
@@ -205,9 +204,8 @@ class Toto(SamplingForecaster):
         series = [x[-self.context_length :] for x in checked_contexts(contexts, horizon)]
         paths = np.empty((len(series), self.samples, horizon), dtype=np.float32)
         spare: dict[str, Tensor] = {}
-        stepwise = horizon > self.module.patch_embed.patch_size and self.device.type == "cpu"
-        most = max(1, (min(ROWS, STEPWISE_ROWS) if stepwise else ROWS) // self.samples)
-        for rows in self._alike(series, most):
+        rows_at_once = ROWS if horizon <= self.module.patch_embed.patch_size else min(ROWS, STEPWISE_ROWS)
+        for rows in self._alike(series, max(1, rows_at_once // self.samples)):
             paths[rows] = self._sampled([series[row] for row in rows], horizon, spare)
         return self.from_samples(paths)
 
