@@ -7,7 +7,8 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from tests.tiny import CountLinear
+from tests.suites import tiny
+from tests.tiny import CountLinear, full_length
 from tests.toy import Toy
 from tsprune.ablation import ablate
 from tsprune.anatomy import Component
@@ -228,3 +229,18 @@ def test_a_missing_value_is_the_same_as_itself() -> None:
     with CountLinear(toy.module.embed.weight) as counter, replay.reuse("k", [LAST]):
         forecast(toy, other)
     assert counter.count == 1
+
+
+def test_a_stack_of_unknown_shape_is_not_shared() -> None:
+    """Its record may be gone for want of memory, and equal shapes could not be told from others."""
+    model = tiny("tiny-chronos-bolt")
+    replay = Replay(model)
+    with replay.record("windows"):
+        model.forecast(full_length(model, 8), 3)
+    place = replay.lowest([Component("decoder", 0, "cross", 0)])
+    assert place is not None
+    assert replay.at_once("windows", place) > 1
+    (call,) = replay._records["windows"].calls[replay._units.stacks["encoder"]]
+    call.record = None
+    replay._at_once.clear()
+    assert replay.at_once("windows", place) == 1

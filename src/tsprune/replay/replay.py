@@ -174,6 +174,8 @@ class Replay:
             path = self._units.stacks.get(name)
             if path is None or len(calls[path]) != len(calls[self._units.entry(name)]):
                 return 1, 0
+            if any(call.usable is None for call in calls[path]):
+                return 1, 0  # its shape is not known, see `shape`
             computed = 1 if number < lowest else 0  # the first call of a stack upstream is not
             pairs = zip(calls[path], calls[self._units.entry(name)], strict=True)
             sizes += [worthwhile(*pair) for pair in pairs][computed:]
