@@ -68,3 +68,23 @@ def test_a_long_path_leaves_room_for_numbers_and_titles(monkeypatch: pytest.Monk
     cells = [line.split("│")[1].strip() for line in lines if line.startswith("│")]
     assert "".join(cells) == path
     assert max(map(len, lines)) <= 60
+
+
+def test_names_are_folded_where_numbers_would_be_lost(monkeypatch: pytest.MonkeyPatch) -> None:
+    frame = pd.DataFrame(
+        {
+            "ablation": ["decoder.0.cross.head.11"],
+            "configuration": ["wikipedia_pageviews/D/short"],
+            "MASE": [1.2345],
+            "CRPS": [0.9876],
+            "spearman_distance": [0.5432],
+        }
+    )
+    for width, whole in ((100, True), (60, False)):
+        console = Console(file=io.StringIO(), width=width)
+        monkeypatch.setattr(output, "out", console)
+        output.print_frame(frame, "scores")
+        written = console.file.getvalue()  # type: ignore[attr-defined]
+        assert all(number in written for number in ("1.2345", "0.9876", "0.5432"))
+        assert ("wikipedia_pageviews/D/short" in written) == whole
+        assert max(map(len, written.splitlines())) <= width

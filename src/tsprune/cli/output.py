@@ -78,22 +78,32 @@ def _cell(value: object) -> str:
 # columns that name a row are whole, unless a name is long (a path is): then there would be no room for others
 _NAMES = ("address", "ablation", "configuration", "model")
 _LONG = 32
+_FOLDED = 6  # characters a line that other words are left at least
 
 
 def print_frame(frame: pd.DataFrame, title: str, columns: list[str] | None = None) -> None:
     chosen = list(frame.columns) if columns is None else columns
     rows = [[_cell(value) for value in row] for row in frame[chosen].itertuples(index=False)]
+    widths = {
+        column: max(map(len, [*column.split("_"), *(row[index] for row in rows)]))
+        for index, column in enumerate(chosen)
+    }
+    numeric = {column for column in chosen if frame[column].dtype.kind in "fiu"}
+    names = {column for column in chosen if column in _NAMES and widths[column] <= _LONG}
+    # in a narrow terminal numbers stay whole, names if there is room; other words are folded
+    least = sum(
+        widths[column] if column in numeric | names else min(widths[column], _FOLDED) for column in chosen
+    )
+    crowded = least + 3 * len(chosen) + 1 > out.width
     table = Table()
-    for index, column in enumerate(chosen):
-        name = column.replace("_", " ")
-        numeric = frame[column].dtype.kind in "fiu"
-        # in a narrow terminal numbers stay whole; other words are folded
+    for column in chosen:
         table.add_column(
-            name,
-            justify="right" if numeric else "left",
-            min_width=max(map(len, [*name.split(), *(row[index] for row in rows)])) if numeric else None,
-            no_wrap=column in _NAMES and max((len(row[index]) for row in rows), default=0) <= _LONG,
-            overflow="ellipsis" if numeric else "fold",
+            column.replace("_", " "),
+            justify="right" if column in numeric else "left",
+            min_width=widths[column] if column in numeric else None,
+            max_width=widths[column] if column in numeric and crowded else None,
+            no_wrap=column in names and not crowded,
+            overflow="ellipsis" if column in numeric else "fold",
         )
     for row in rows:
         table.add_row(*row)
