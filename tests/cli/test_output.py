@@ -70,21 +70,30 @@ def test_a_long_path_leaves_room_for_numbers_and_titles(monkeypatch: pytest.Monk
     assert max(map(len, lines)) <= 60
 
 
-def test_names_are_folded_where_numbers_would_be_lost(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(("width", "whole"), [(150, True), (60, False)])
+def test_numbers_are_whole_where_words_are_not(
+    monkeypatch: pytest.MonkeyPatch, width: int, whole: bool
+) -> None:
+    """What is the same in all rows is said once then, in the title, and names are folded."""
     frame = pd.DataFrame(
         {
-            "ablation": ["decoder.0.cross.head.11"],
-            "configuration": ["wikipedia_pageviews/D/short"],
-            "MASE": [1.2345],
-            "CRPS": [0.9876],
-            "spearman_distance": [0.5432],
+            "ablation": ["none", "decoder.0.cross.head.11"],
+            "configuration": ["wikipedia_pageviews/D/short"] * 2,
+            "mode": ["zero"] * 2,
+            "MASE": [1.2345, 1.5],
+            "CRPS": [0.9876, 0.9999],
+            "spearman_distance": [0.5432, 0.25],
+            "other_figure": [0.125, 0.5],
+            "one_more": [0.0625, 0.5],
         }
     )
-    for width, whole in ((100, True), (60, False)):
-        console = Console(file=io.StringIO(), width=width)
-        monkeypatch.setattr(output, "out", console)
-        output.print_frame(frame, "scores")
-        written = console.file.getvalue()  # type: ignore[attr-defined]
-        assert all(number in written for number in ("1.2345", "0.9876", "0.5432"))
-        assert ("wikipedia_pageviews/D/short" in written) == whole
-        assert max(map(len, written.splitlines())) <= width
+    console = Console(file=io.StringIO(), width=width)
+    monkeypatch.setattr(output, "out", console)
+    output.print_frame(frame, "scores")
+    title, *table = console.file.getvalue().splitlines()  # type: ignore[attr-defined]
+    written = "\n".join(table)
+    assert all(number in written for number in ("1.2345", "0.9876", "0.5432", "0.1250", "0.0625"))
+    assert (title == "scores") == whole
+    assert (title == "scores; configuration wikipedia_pageviews/D/short; mode zero") != whole
+    assert ("decoder.0.cross.head.11" in written) == whole
+    assert max(map(len, table)) <= width

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
@@ -82,34 +82,52 @@ _FOLDED = 6  # characters a line that other words are left at least
 
 
 def print_frame(frame: pd.DataFrame, title: str, columns: list[str] | None = None) -> None:
+    """A table. In a narrow terminal its numbers stay whole: first, words that are the same in all rows go
+    to the title; then names fold, as other words always may."""
     chosen = list(frame.columns) if columns is None else columns
-    rows = [[_cell(value) for value in row] for row in frame[chosen].itertuples(index=False)]
-    widths = {
-        column: max(map(len, [*column.split("_"), *(row[index] for row in rows)]))
-        for index, column in enumerate(chosen)
-    }
+    cells = {column: [_cell(value) for value in frame[column]] for column in chosen}
     numeric = {column for column in chosen if frame[column].dtype.kind in "fiu"}
-    names = {column for column in chosen if column in _NAMES and widths[column] <= _LONG}
-    # in a narrow terminal numbers stay whole, names if there is room; other words are folded
-    least = sum(
-        widths[column] if column in numeric | names else min(widths[column], _FOLDED) for column in chosen
-    )
-    crowded = least + 3 * len(chosen) + 1 > out.width
-    table = Table()
-    for column in chosen:
-        table.add_column(
-            column.replace("_", " "),
-            justify="right" if column in numeric else "left",
-            min_width=widths[column] if column in numeric else None,
-            max_width=widths[column] if column in numeric and crowded else None,
-            no_wrap=column in names and not crowded,
-            overflow="ellipsis" if column in numeric else "fold",
-        )
-    for row in rows:
-        table.add_row(*row)
+    if not _fits(_widths(cells, folded=False).values()) and len(frame) > 1:
+        same = [column for column in chosen if column not in numeric and len({*cells[column]}) == 1]
+        title = "; ".join([title, *(f"{_words(column)} {cells.pop(column)[0]}" for column in same)])
     # not the table's own title, which is as wide as the table and no wider
     out.print(title, style="italic", markup=False, highlight=False, soft_wrap=True)
-    out.print(table)
+    out.print(_table(cells, numeric))
+
+
+def _table(cells: dict[str, list[str]], numeric: set[str]) -> Table:
+    widths = _widths(cells, folded=True)
+    names = {column for column in widths.keys() - numeric if column in _NAMES and widths[column] <= _LONG}
+    least = [width if c in numeric | names else min(width, _FOLDED) for c, width in widths.items()]
+    roomy = _fits(_widths(cells, folded=False).values())
+    table = Table()
+    for column, width in widths.items():
+        table.add_column(
+            _words(column),
+            justify="right" if column in numeric else "left",
+            min_width=width if column in numeric else None,
+            max_width=width if column in numeric and not roomy else None,
+            no_wrap=column in names and _fits(least),
+            overflow="ellipsis" if column in numeric else "fold",
+        )
+    for row in zip(*cells.values(), strict=True):
+        table.add_row(*row)
+    return table
+
+
+def _words(column: str) -> str:
+    return column.replace("_", " ")
+
+
+def _widths(cells: dict[str, list[str]], *, folded: bool) -> dict[str, int]:
+    """Of each column: the longest cell, or heading (if it is folded: word of it)."""
+    headings = {column: _words(column).split() if folded else [_words(column)] for column in cells}
+    return {column: max(map(len, [*headings[column], *found])) for column, found in cells.items()}
+
+
+def _fits(widths: Collection[int]) -> bool:
+    """Whether columns so wide fit into a line, their borders included."""
+    return sum(widths) + 3 * len(widths) + 1 <= out.width
 
 
 def print_evidence(first: str, evidence: Evidence) -> None:

@@ -16,7 +16,6 @@ if TYPE_CHECKING:
     import pandas as pd
 
 SHOWN = ["model", "ablation", "mode", "configuration", "status", "count", "mase", "crps", "spearman_distance"]
-_OFTEN_SAME = ("model", "mode", "status")
 
 
 def results(
@@ -60,12 +59,8 @@ def results(
     if as_json:
         print_json(records(frame))
     elif export is None and leaderboard is None:
-        # what is the same in all rows is said once: lines are short
-        same = {column: frame[column].iloc[0] for column in _OFTEN_SAME if frame[column].nunique() == 1}
-        failed = (frame["status"] == "failed").sum()
-        title = f"{store}: {len(frame)} cells, {failed} failed"
-        told = [f"{column} {value}" for column, value in same.items() if column != "status"]
-        print_frame(frame, "; ".join([title, *told]), [column for column in SHOWN if column not in same])
+        failed = frame["status"] == "failed"
+        print_frame(frame, f"{store}: {len(frame)} cells, {failed.sum()} failed", SHOWN)
 
 
 def _filters(where: list[str]) -> dict[str, str]:
