@@ -152,7 +152,7 @@ def _curve(model: Forecaster, plan: Plan, suite: Suite, batch_size: int, path: P
 def _require_components(plan: Plan, loss: float, curve: Path | None) -> None:
     if not plan.components:
         why = "" if curve is None else f"; {curve} shows what whole layers cost"
-        raise TspruneError(f"nothing can go for a loss of {loss:.3g}; allow more{why}")
+        raise TspruneError(f"nothing can go for a loss of {100 * loss:.3g} %; allow more{why}")
 
 
 def share(text: str) -> float:

@@ -51,7 +51,7 @@ def render_tradeoff(points: pd.DataFrame, plan: Plan, machine: str) -> str:
 def headline(points: pd.DataFrame, plan: Plan) -> str:
     """What the plan costs and gains, and the cheapest layer, in sentences."""
     how = plan.provenance
-    allowed = f"For a loss of {how['metric']} of at most {how['max_loss']:.3g} on the series it was chosen on"
+    allowed = f"For at most {100 * how['max_loss']:.3g} % more {how['metric']} on the series it was chosen on"
     ways = dict(iter(points.groupby("way", sort=False))) if len(points) else {}
     if "search" not in ways:
         said = f"{allowed} nothing can go."
