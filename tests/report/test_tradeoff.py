@@ -61,6 +61,7 @@ def test_mase_is_shown_first() -> None:
 def test_the_page_says_what_was_measured(tmp_path: Path) -> None:
     chosen = plan("stack.1.mlp", "stack.2")
     said = headline(points(), chosen)
+    assert said.startswith("For at most 1 % more MASE on the series it was chosen on, ")
     assert "2 components go: forecasts take 70 % of the time (95 % interval 69 to 72)" in said
     assert "MASE on the other series changes by +0.8 % (-2.2 to +5.8)" in said
     assert "stack.2, changes MASE there by +4.0 %, for 80 % of the time" in said
@@ -78,4 +79,4 @@ def test_where_nothing_can_go() -> None:
     assert "nothing can go" in headline(empty, plan())
     assert "<h1>Accuracy against time</h1>" in render_tradeoff(empty, plan(), "2 cores")
     layers = points().iloc[2:]
-    assert headline(layers, plan()).count("%") == 2
+    assert headline(layers, plan()).count("%") == 3
