@@ -40,8 +40,8 @@ def compare(model: Forecaster, windows: Suite, singles: list[Ablation]) -> bool:
         outside = share_outside(model, windows)
         limits = [by_layers(model, singles, share) for share in (0.0, outside)]
         print(
-            f"  limit by layers alone, all equally long: {limits[0]:.2f}; but {outside:.0%} of a forecast "
-            f"cannot be replayed, which leaves {limits[1]:.2f}"
+            f"  whole layers, all equally long, would give {limits[0]:.2f}; with the {outside:.0%} of a "
+            f"forecast that no replay saves {limits[1]:.2f}, and at the very most {1 / outside:.2f}"
         )
     return found.identical
 
@@ -54,7 +54,10 @@ def target(model: Forecaster) -> float | None:
 
 
 def by_layers(model: Forecaster, singles: list[Ablation], outside: float) -> float:
-    """The limit if blocks are equally long, and `outside` of a forward is not in any block."""
+    """The ratio if whole blocks were replayed, all equally long, and `outside` of a forecast is in none.
+
+    (Heads of one sublayer share its attention as well, so that more can be reached.)
+    """
     layers = [(s.name, i) for s in model.anatomy.stacks for i in range(len(s.blocks))]
     where = [layers.index((a.components[0].stack, a.components[0].layer)) for a in singles]
     return 1 / float(np.mean([outside + (1 - outside) * (1 - index / len(layers)) for index in where]))

@@ -29,7 +29,7 @@ def recorded(model: SamplingForecaster, samples: int, horizon: int) -> int:
     return replay.nbytes
 
 
-def test_a_history_is_run_and_recorded_once_whatever_the_number_of_samples(model: SamplingForecaster) -> None:
+def test_what_is_recorded_of_a_history_does_not_grow_with_the_samples(model: SamplingForecaster) -> None:
     horizon = output_patch(model)
     assert recorded(model, 32, horizon) == recorded(model, 2, horizon)
 

@@ -82,8 +82,10 @@ _FOLDED = 6  # characters a line that other words are left at least
 
 
 def print_frame(frame: pd.DataFrame, title: str, columns: list[str] | None = None) -> None:
-    """A table. In a narrow terminal its numbers stay whole: first, words that are the same in all rows go
-    to the title; then names fold, as other words always may."""
+    """A table of `columns` (all by default), whose numbers stay whole in a narrow terminal.
+
+    There words that are the same in all rows go to the title, and names fold, as other words always may.
+    """
     chosen = list(frame.columns) if columns is None else columns
     cells = {column: [_cell(value) for value in frame[column]] for column in chosen}
     numeric = {column for column in chosen if frame[column].dtype.kind in "fiu"}

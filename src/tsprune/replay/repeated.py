@@ -70,7 +70,7 @@ def worthwhile(stack: Call, entry: Call) -> tuple[int, int]:
     stack, entry : a recorded call of a stack's module, and of its first block
     """
     of_stack, of_entry = stack.usable, entry.usable
-    if of_stack is None or of_entry is None or holds_state(of_stack.inputs):
+    if of_stack is None or of_entry is None or _holds_state(of_stack.inputs):
         return 1, 0
     hidden = next(leaves(of_entry.inputs, Tensor), None)
     if hidden is None or hidden.dim() == 0 or hidden.shape[0] < 2:
@@ -78,12 +78,12 @@ def worthwhile(stack: Call, entry: Call) -> tuple[int, int]:
     return max(1, min(MOST, HIDDEN_BYTES // max(1, hidden.nbytes))), int(hidden.shape[0])
 
 
-def holds_state(value: Any) -> bool:
+def _holds_state(value: Any) -> bool:
     """Whether a call's inputs hold an object that it may change in place, such as a key-value cache."""
     if isinstance(value, dict):
-        return any(map(holds_state, value.values()))
+        return any(map(_holds_state, value.values()))
     if isinstance(value, tuple | list):
-        return any(map(holds_state, value))
+        return any(map(_holds_state, value))
     return is_state(value)
 
 
