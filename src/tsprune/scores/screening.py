@@ -19,7 +19,7 @@ loss of window i changes by
    estimate is the mean over configurations, and the score its absolute value.
 
 On the bundled Chronos-Bolt first order alone ranks single ablations with a Spearman correlation of
-0.75 to their exact effects, both terms together with 0.95 (`benchmarks/screening.py`).
+0.73 to their exact effects, both terms together with 0.95 (`benchmarks/screening.py`).
 
 Models that sample have a network output but no differentiable forecast. Theirs is the expected
 squared change of that output (`Forecaster.teacher_forced`), each entry scaled by its deviation over
