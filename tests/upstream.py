@@ -136,11 +136,10 @@ def upstream_toto(directory: Path) -> Upstream:
         def sample(mixture: torch.distributions.MixtureSameFamily, shape: object = None) -> torch.Tensor:
             """tsprune's draws for the last patch, which is all that upstream's loop uses."""
             numbers = noise.uniform(SAMPLES, 1, patch, 3)[0]
-            index = draws.categorical(mixture.mixture_distribution.probs[:, :, -patch:], numbers[..., 0])
+            index = draws.categorical(mixture.mixture_distribution.probs[:, :, -patch:], numbers[..., :1])
             parts = mixture.component_distribution
             df, loc, scale = (
-                x[:, :, -patch:].gather(-1, index[..., None])[..., 0]
-                for x in (parts.df, parts.loc, parts.scale)
+                x[:, :, -patch:].gather(-1, index)[..., 0] for x in (parts.df, parts.loc, parts.scale)
             )
             drawn = torch.zeros(mixture.batch_shape)
             drawn[:, :, -patch:] = draws.student_t(df, loc, scale, numbers[..., 1], numbers[..., 2])
@@ -188,7 +187,7 @@ def upstream_moirai(directory: Path) -> Upstream:
             """tsprune's draws where upstream looks: the last tokens, the patch's steps."""
             future = (slice(None), slice(-tokens, None), slice(0, patch))
             which, one, other = (numbers[..., i] for i in range(3))
-            index = draws.categorical(mixture.weights.probs[future].expand(*shape, -1, -1, -1, -1), which)
+            index = draws.categorical(mixture.weights.probs[future], which.movedim(0, -1)).movedim(-1, 0)
             student, gaussian, binomial, log_normal = mixture.components
             both = [gaussian, log_normal.base_dist]
             of_both = [draws.normal(x.loc[future], x.scale.expand_as(x.loc)[future], one) for x in both]

@@ -41,11 +41,11 @@ def test_negative_binomial(count: float, logit: float) -> None:
 
 def test_categorical() -> None:
     weights = torch.tensor([0.0, 0.2, 0.0, 0.5, 0.3, 0.0])
-    drawn = draws.categorical(weights.expand(COUNT, -1), uniform(COUNT))
+    drawn = draws.categorical(weights, uniform(COUNT))
     shares = torch.bincount(drawn, minlength=6) / COUNT
     torch.testing.assert_close(shares, weights, atol=0.015, rtol=0)
     assert shares[[0, 2, 5]].sum() == 0
-    ends = draws.categorical(weights.expand(2, -1), torch.tensor([1e-12, 1 - 1e-12]))
+    ends = draws.categorical(weights, torch.tensor([1e-12, 1 - 1e-12]))
     assert ends.tolist() == [1, 4]
 
 
@@ -69,7 +69,7 @@ def test_multinomial_is_drawn_from_the_noise() -> None:
         assert torch.equal(torch.zeros(2) + 1, torch.ones(2))  # nothing else is touched
     assert torch.equal(torch.get_rng_state(), state)
     numbers = draws.Noise(windows, 0).uniform(2).flatten()
-    assert torch.equal(drawn[:, 0], draws.categorical(probabilities, numbers))
+    assert torch.equal(drawn, draws.categorical(probabilities, numbers[:, None]))
 
 
 @pytest.mark.parametrize(("tokens", "count"), [(1, 1), (9, 9), (9, 1), (1024, 50), (4096, 200)])

@@ -1,4 +1,4 @@
-"""Toto: what its sampling shares between the paths of a window."""
+"""Toto: what its sampling shares between the paths of a window, and what it draws."""
 
 from __future__ import annotations
 
@@ -6,10 +6,15 @@ import copy
 
 import numpy as np
 import pytest
+import torch
+from scipy import stats
+from torch.distributions import Categorical, MixtureSameFamily, StudentT
 
 from tests.suites import tiny
 from tests.tiny import full_length, output_patch
 from tsprune.models import SamplingForecaster
+from tsprune.models.draws import Noise
+from tsprune.models.toto import PatchDraws, mixture_of
 from tsprune.replay import Replay
 
 
@@ -35,13 +40,21 @@ def test_what_is_recorded_of_a_history_does_not_grow_with_the_samples(model: Sam
 
 
 def test_the_state_is_copied_once_for_each_layer_that_changes_it(model: SamplingForecaster) -> None:
+    sites = [site for block in model.anatomy.stacks[0].blocks for site in block.attention]
+    assert copies(model, output_patch(model) + 1) == sum(site.kind == "time" for site in sites)
+
+
+def test_a_forecast_of_one_patch_keeps_no_state(model: SamplingForecaster) -> None:
+    assert copies(model, output_patch(model)) == 0
+
+
+def copies(model: SamplingForecaster, horizon: int) -> int:
+    """States that are kept of a clean pass."""
     replay = Replay(model)
     with replay.record("windows"):
-        model.forecast(full_length(model, 2), output_patch(model))
+        model.forecast(full_length(model, 2), horizon)
     calls = [call for calls in replay._records["windows"].calls.values() for call in calls]
-    copies = {id(state) for call in calls if call.record is not None for state in call.record.states}
-    sites = [site for block in model.anatomy.stacks[0].blocks for site in block.attention]
-    assert len(copies) == sum(site.kind == "time" for site in sites)
+    return len({id(state) for call in calls if call.record is not None for state in call.record.states})
 
 
 def test_chunks_of_any_size_go_on_alike_after_the_first_patch(
@@ -53,3 +66,73 @@ def test_chunks_of_any_size_go_on_alike_after_the_first_patch(
     monkeypatch.setattr("tsprune.models.toto.STEPWISE_ROWS", 16)
     apart = model.forecast(contexts, horizon).quantiles
     np.testing.assert_allclose(apart, together, atol=1e-4 * np.abs(together).max())
+
+
+def test_the_first_patch_is_the_same_whether_or_not_another_follows(model: SamplingForecaster) -> None:
+    model.samples = 8
+    contexts, patch = full_length(model, 3), output_patch(model)
+    alone = model.forecast(contexts, patch).samples
+    followed = model.forecast(contexts, patch + 1).samples
+    assert alone is not None
+    assert followed is not None
+    np.testing.assert_allclose(alone, followed[..., :patch], rtol=1e-4, atol=1e-4)
+
+
+def test_fewer_steps_are_the_first_ones_of_a_patch(model: SamplingForecaster) -> None:
+    model.samples = 8
+    contexts, patch = full_length(model, 3), output_patch(model)
+    whole, part = model.forecast(contexts, patch).samples, model.forecast(contexts, patch - 3).samples
+    assert whole is not None
+    assert part is not None
+    np.testing.assert_allclose(part, whole[..., : patch - 3], rtol=1e-5, atol=1e-5)
+
+
+def test_only_the_last_position_becomes_a_distribution(model: SamplingForecaster) -> None:
+    unembed = model.module.get_submodule("unembed")
+    seen: list[int] = []
+    handle = unembed.register_forward_hook(lambda _module, args, _output: seen.append(args[0].shape[-2]))
+    try:
+        model.forecast(full_length(model, 2), 2 * output_patch(model))
+        model.teacher_forced(full_length(model, 2))
+    finally:
+        handle.remove()
+    assert seen == [1, 1, 1]
+    assert not unembed._forward_pre_hooks  # upstream's own use of the module is left as it was
+
+
+def test_draws_follow_the_mixture() -> None:
+    generator = torch.Generator().manual_seed(0)
+    windows, patch, components, paths = 2, 3, 4, 8000
+    weights = torch.rand(windows, 1, patch, components, generator=generator)
+    freedom, location, scale = torch.rand(3, windows, 1, patch, components, generator=generator)
+    parts = StudentT(2.5 + 4 * freedom, 10 * location, 0.5 + scale)
+    mixture = MixtureSameFamily(Categorical(weights), parts)
+    noise = Noise([np.full(3, n, dtype=np.float32) for n in range(windows)], 0)
+    drawing = PatchDraws(*mixture_of(mixture, patch), noise, paths, patch)
+    torch.testing.assert_close(drawing.mean.unflatten(0, (paths, -1))[5], mixture.mean)
+    drawn = drawing.sample().unflatten(0, (paths, -1))
+    for window, step in np.ndindex(windows, patch):
+
+        def cumulative(x: np.ndarray, at: tuple[int, int, int] = (window, 0, step)) -> np.ndarray:
+            single = zip(*(y[at].double().numpy() for y in (parts.df, parts.loc, parts.scale)), strict=True)
+            shares = mixture.mixture_distribution.probs[at].double().numpy()
+            return sum(w * stats.t(*one).cdf(x) for w, one in zip(shares, single, strict=True))
+
+        assert stats.kstest(drawn[:, window, 0, step].double().numpy(), cumulative).pvalue > 0.01
+
+
+def test_paths_of_their_own_and_paths_of_a_window_draw_alike() -> None:
+    """If every path of a window has the same distribution, it does not matter which of the two is said."""
+    windows, patch, paths = 3, 4, 5
+    generator = torch.Generator().manual_seed(1)
+    weights = torch.rand(windows, 1, patch, 2, generator=generator)
+    parameters = 2.5 + torch.rand(windows, 1, patch, 2, 3, generator=generator)
+    contexts = [np.full(3, n, dtype=np.float32) for n in range(windows)]
+
+    def drawn(times: int) -> torch.Tensor:
+        own = weights.repeat(times, 1, 1, 1), parameters.repeat(times, 1, 1, 1, 1)
+        return PatchDraws(*own, Noise(contexts, 0), paths, patch - 1).sample()
+
+    torch.testing.assert_close(drawn(paths), drawn(1), rtol=1e-6, atol=1e-6)
+    assert not drawn(1)[..., -1].any()
+    assert drawn(1)[..., :-1].all()

@@ -8,6 +8,8 @@ the ablation does, not by luck. torch's global generator is neither read nor adv
 
 from __future__ import annotations
 
+import functools
+import math
 import zlib
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -29,23 +31,48 @@ class Noise:
     """
 
     def __init__(self, contexts: Sequence[NDArray[np.float32]], seed: int) -> None:
-        self._streams = [
-            np.random.default_rng([seed, zlib.crc32(np.ascontiguousarray(context).tobytes())])
-            for context in contexts
-        ]
+        self._seeds = tuple(
+            (seed, zlib.crc32(np.ascontiguousarray(context).tobytes())) for context in contexts
+        )
+        self._streams: list[np.random.Generator] = []  # made when numbers after the first are asked for
+        self._begun: tuple[int, ...] | None = None  # the shape of the first numbers
+
+    @property
+    def windows(self) -> int:
+        """B"""
+        return len(self._seeds)
 
     def uniform(self, *shape: int) -> Tensor:
-        """float64 [B, *shape], inside (0, 1)."""
-        numbers = np.stack([stream.random(shape) for stream in self._streams])
-        return torch.from_numpy(np.clip(numbers, _SMALLEST, 1 - _SMALLEST))
+        """float64 [B, *shape], inside (0, 1); not to be written to."""
+        if self._begun is None:
+            self._begun = shape
+            return _first(self._seeds, shape)
+        if not self._streams:
+            self._streams = _streams(self._seeds, after=math.prod(self._begun))
+        return _drawn(self._streams, shape)
+
+
+def _streams(seeds: Sequence[tuple[int, int]], after: int = 0) -> list[np.random.Generator]:
+    """A generator for each seed, `after` so many numbers."""
+    return [np.random.Generator(np.random.PCG64(seed).advance(after)) for seed in seeds]
+
+
+def _drawn(streams: Sequence[np.random.Generator], shape: tuple[int, ...]) -> Tensor:
+    numbers = np.stack([stream.random(shape) for stream in streams])
+    return torch.from_numpy(np.clip(numbers, _SMALLEST, 1 - _SMALLEST, out=numbers))
+
+
+@functools.lru_cache(maxsize=4)  # a sweep forecasts the same few batches over and over
+def _first(seeds: tuple[tuple[int, int], ...], shape: tuple[int, ...]) -> Tensor:
+    return _drawn(_streams(seeds), shape)
 
 
 def categorical(probabilities: Tensor, uniform: Tensor) -> Tensor:
-    """Indices [...] drawn with `probabilities` [..., K] by `uniform` [...]."""
+    """Indices [..., N] drawn with `probabilities` [..., K] by `uniform` [..., N]."""
     cumulative = probabilities.double().cumsum(-1)
-    threshold = (uniform.to(cumulative) * cumulative[..., -1])[..., None]
+    threshold = uniform.to(cumulative) * cumulative[..., -1:]
     # never an index of probability zero, whatever rounding does to the last sums
-    return torch.searchsorted(cumulative, threshold).squeeze(-1).clamp_max(probabilities.shape[-1] - 1)
+    return torch.searchsorted(cumulative, threshold.contiguous()).clamp_max(probabilities.shape[-1] - 1)
 
 
 def normal(location: Tensor, scale: Tensor, uniform: Tensor) -> Tensor:
@@ -88,7 +115,7 @@ class CategoricalDraws(TorchFunctionMode):
     ) -> Any:
         if func is torch.multinomial:
             uniform = self._noise.uniform(self._samples).flatten()
-            return categorical(args[0], uniform.to(args[0].device))[:, None]
+            return categorical(args[0], uniform.to(args[0].device)[:, None])
         return func(*args, **(kwargs or {}))
 
 

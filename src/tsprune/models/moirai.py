@@ -144,8 +144,7 @@ class Future:
     def sample(self, rows: slice, numbers: Tensor) -> Tensor:
         """Draws [rows, S, tokens, patch] from uniform numbers [rows, S, tokens, patch, 3]."""
         which, one, other = numbers.unbind(-1)
-        probabilities = self.weights.probs[rows, None].expand(*which.shape, -1)
-        index = draws.categorical(probabilities, which)
+        index = draws.categorical(self.weights.probs[rows], which.movedim(1, -1).contiguous()).movedim(-1, 1)
         values = torch.zeros(which.shape, dtype=self.loc.dtype, device=which.device)
         for number, component in enumerate(self.components):
             chosen = index == number

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,7 @@ import torch
 from numpy.typing import ArrayLike, NDArray
 from safetensors.torch import save_file
 from torch import Tensor, nn
-from torch.distributions import Categorical, MixtureSameFamily, StudentT
+from torch.distributions import Distribution, MixtureSameFamily
 from toto.data.util.dataset import MaskedTimeseries
 from toto.inference.forecaster import TotoForecaster
 from toto.model.attention import AttentionAxis
@@ -42,7 +43,7 @@ from tsprune.models.forecaster import Evidence, Forecast, SamplingForecaster, ch
 # (toto.evaluation.fev) draws by default, 4096 is not stated anywhere in it
 GIFT_EVAL_CONTEXT = 4096  # the weights' metadata may say less
 GIFT_EVAL_SAMPLES = 256
-ROWS = 4096  # paths that are sampled together
+ROWS = 8192  # paths that are drawn together
 STEPWISE_ROWS = 512  # where a second patch is drawn, for which each path has keys and values of its own
 _DERIVED = "rotary_emb."  # buffers that follow from the sizes
 _KINDS = {AttentionAxis.TIME: "time", AttentionAxis.SPACE: "variate"}
@@ -91,73 +92,133 @@ def mixture_of(distribution: Any, steps: int) -> tuple[Tensor, Tensor]:
     return weights[:, :, -steps:], parameters[:, :, -steps:]
 
 
-class PairedMixture(MixtureSameFamily):
-    """A mixture of Student-ts over one patch, of B windows, sampled by `noise`.
+class PatchDraws(Distribution):
+    """One patch of every path of B windows, drawn from `noise`, as upstream's loop wants it.
 
-    weights, parameters : of `copies` * B rows, copies outermost
+    weights, parameters : as `mixture_of` makes them, of the windows or of their paths; then paths are
+        outermost, as they are in what is drawn
+    steps : of the patch that are wanted; the others are 0
     """
 
-    def __init__(self, weights: Tensor, parameters: Tensor, noise: draws.Noise, copies: int) -> None:
-        freedom, location, scale = parameters.unbind(-1)
-        components = StudentT(freedom, location, scale, validate_args=False)
-        super().__init__(Categorical(probs=weights, validate_args=False), components, validate_args=False)
-        self._parameters, self._noise, self._copies = parameters, noise, copies
+    def __init__(
+        self, weights: Tensor, parameters: Tensor, noise: draws.Noise, paths: int, steps: int
+    ) -> None:
+        self._weights, self._parameters, self._noise = weights, parameters, noise
+        self._paths, self._steps = paths, steps
+        super().__init__(torch.Size((paths * noise.windows, *weights.shape[1:3])), validate_args=False)
+
+    @property
+    def mean(self) -> Tensor:
+        """[paths * B, 1, patch]"""
+        means = (self._weights * self._parameters[..., 1]).sum(-1)
+        return means.repeat(self.batch_shape[0] // len(means), 1, 1)
 
     def sample(self, sample_shape: Any = ()) -> Tensor:
-        """[copies * B, 1, patch]"""
-        patch = self._parameters.shape[-3]
-        numbers = self._noise.uniform(self._copies, 1, patch, 3).transpose(0, 1).flatten(0, 1)
-        which, radius, angle = numbers.to(self._parameters.device).unbind(-1)
-        index = draws.categorical(self.mixture_distribution.probs, which)
-        chosen = self._parameters.take_along_dim(index[..., None, None], dim=-2).squeeze(-2)
-        freedom, location, scale = chosen.unbind(-1)
-        return draws.student_t(freedom, location, scale, radius, angle)
+        """[paths * B, 1, patch]"""
+        weights, parameters = self._weights[:, :, : self._steps], self._parameters[:, :, : self._steps]
+        which, radius, angle = self._numbers().to(weights.device).unbind(-1)
+        index = draws.categorical(weights, which)
+        freedom, location, scale = (x.gather(-1, index) for x in parameters.unbind(-1))
+        drawn = draws.student_t(freedom, location, scale, radius, angle).permute(3, 0, 1, 2)
+        return nn.functional.pad(drawn.reshape(-1, *drawn.shape[2:]), (0, self.batch_shape[-1] - self._steps))
+
+    def _numbers(self) -> Tensor:
+        """[rows, 1, steps, draws, 3], three for each draw from the distribution of a row."""
+        numbers = self._noise.uniform(self._paths, 1, self.batch_shape[-1], 3)[:, :, :, : self._steps]
+        if len(self._weights) == len(numbers):  # paths are draws from one distribution
+            return numbers.permute(0, 2, 3, 1, 4)
+        return numbers.transpose(0, 1).flatten(0, 1)[:, :, :, None]
 
 
 class SharedContext:
-    """Stands in for the backbone in upstream's sampling loop.
+    """Stands in for the backbone in upstream's sampling loop, which sees the last patch of the history only.
 
-    The history is the same in all samples of a window, so it is run once a window, and its keys and
-    values are copied for the samples if there is a second patch; and samples are drawn from `noise`,
-    for the patch that is wanted only.
+    The history is the same in all paths of a window, so it is run once a window, its keys and values are
+    copied for the paths if there is a second patch, and it is not copied for those of one patch; what is
+    read is the last position, so nothing else is turned into a distribution; and patches are drawn from
+    `noise`.
 
+    history : of B windows, [B, 1, T]
+    horizon : steps that are drawn
     spare : memory that stand-ins use one after the other
     """
 
     def __init__(
-        self, backbone: TotoBackbone, noise: draws.Noise, samples: int, spare: dict[str, Tensor]
+        self,
+        backbone: TotoBackbone,
+        history: MaskedTimeseries,
+        noise: draws.Noise,
+        paths: int,
+        horizon: int,
+        spare: dict[str, Tensor],
     ) -> None:
-        self._backbone, self._noise, self._samples, self._spare = backbone, noise, samples, spare
+        self._backbone, self._history, self._noise = backbone, history, noise
+        self._paths, self._horizon, self._spare = paths, horizon, spare
+        self._patch: int = backbone.patch_embed.patch_size
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._backbone, name)
 
-    def allocate_kv_cache(self, *, batch_size: int, max_time_steps: int, **sizes: Any) -> KVCache:
-        """One for the windows, which upstream's loop passes on; without the last patch, which nobody reads.
-
-        (So the last step fills it, and attention need not copy a part of it.)
-        """
-        windows, steps = batch_size // self._samples, max_time_steps - self._backbone.patch_embed.stride
-        return self._backbone.allocate_kv_cache(batch_size=windows, max_time_steps=steps, **sizes)
-
-    def __call__(self, *, inputs: Tensor, kv_cache: KVCache, **others: Any) -> TotoOutput:
-        rows = len(inputs)
-        if kv_cache.current_len(0) == 0:
-            windows = slice(rows // self._samples)  # samples are outermost
-            inputs = inputs[windows].clone()  # a view would keep the samples' memory where it is recorded
-            others = {name: x[windows].clone() if isinstance(x, Tensor) else x for name, x in others.items()}
-        elif kv_cache.batch_size < rows:
-            _repeat(kv_cache, self._samples, self._spare)
-        base, loc, scale = self._backbone(inputs=inputs, kv_cache=kv_cache, **others)
-        patch = self._backbone.patch_embed.patch_size
-        weights, parameters = mixture_of(base, patch)
-        times = rows // len(weights)
-        weights, parameters = weights.repeat(times, 1, 1, 1), parameters.repeat(times, 1, 1, 1, 1)
-        return TotoOutput(
-            PairedMixture(weights, parameters, self._noise, self._samples),
-            loc[..., -patch:].repeat(times, 1, 1),
-            scale[..., -patch:].repeat(times, 1, 1),
+    @property
+    def tail(self) -> MaskedTimeseries:
+        """The last patch of the history."""
+        names = ("series", "padding_mask", "id_mask")
+        return self._history._replace(
+            **{name: getattr(self._history, name)[..., -self._patch :] for name in names}
         )
+
+    def allocate_kv_cache(self, *, device: torch.device, dtype: torch.dtype, **sizes: Any) -> KVCache | None:
+        """One for the windows and the patches that are read again, if any are."""
+        if self._horizon <= self._patch:
+            return None
+        series = self._history.series
+        steps = series.shape[-1] + self._patch * ((self._horizon - 1) // self._patch)
+        return self._backbone.allocate_kv_cache(
+            batch_size=len(series), num_variates=1, max_time_steps=steps, device=device, dtype=dtype
+        )
+
+    def __call__(self, *, inputs: Tensor, kv_cache: KVCache | None, **others: Any) -> TotoOutput:
+        drawn = inputs[..., self._patch :]
+        if drawn.shape[-1] and kv_cache is not None and kv_cache.batch_size < len(inputs):
+            _repeat(kv_cache, self._paths, self._spare)
+        with last_position(self._backbone):
+            base, loc, scale = self._backbone(
+                **self._continued(drawn),
+                kv_cache=kv_cache,
+                scaling_prefix_length=self._history.series.shape[-1],
+            )
+        loc, scale = (x[..., -self._patch :].repeat(len(inputs) // len(x), 1, 1) for x in (loc, scale))
+        steps = min(self._patch, self._horizon - drawn.shape[-1])
+        patch = PatchDraws(*mixture_of(base, self._patch), self._noise, self._paths, steps)
+        return TotoOutput(patch, loc, scale)
+
+    def _continued(self, drawn: Tensor) -> dict[str, Tensor]:
+        """The history and what was drawn after it; the windows' own if that is nothing."""
+        series, known, identity = self._history[:3]
+        if not drawn.shape[-1]:
+            return {"inputs": series, "input_padding_mask": known, "id_mask": identity}
+
+        def after(x: Tensor, more: Tensor) -> Tensor:
+            return torch.cat([x.repeat(self._paths, 1, 1), more], -1)
+
+        return {
+            "inputs": after(series, drawn),
+            "input_padding_mask": after(known, torch.ones_like(drawn, dtype=known.dtype)),
+            "id_mask": after(identity, torch.zeros_like(drawn, dtype=identity.dtype)),
+        }
+
+
+@contextmanager
+def last_position(backbone: TotoBackbone) -> Iterator[None]:
+    """While it lasts, only the last position is unembedded.
+
+    (All of them would be a third of the work of the released Toto.)
+    """
+    handle = backbone.unembed.register_forward_pre_hook(lambda _module, args: (args[0][..., -1:, :],))
+    try:
+        yield
+    finally:
+        handle.remove()
 
 
 def _repeat(cache: KVCache, times: int, spare: dict[str, Tensor]) -> None:
@@ -226,7 +287,9 @@ class Toto(SamplingForecaster):
         data = torch.from_numpy(np.where(known, values, np.float32(0))).to(self.device, self._dtype)
         nothing = torch.zeros(data.shape, dtype=torch.int, device=self.device)
         mask = torch.from_numpy(known).to(self.device)
-        times = nothing[..., :patch]  # which the model does not read, but upstream's loop continues
+        times = nothing[
+            :, :0
+        ]  # which the model does not read, but upstream's loop would continue step by step
         return MaskedTimeseries(data, mask, nothing, times, times[..., 0])
 
     @property
@@ -237,9 +300,10 @@ class Toto(SamplingForecaster):
     def _sampled(
         self, series: Sequence[NDArray[np.float32]], horizon: int, spare: dict[str, Tensor]
     ) -> NDArray[np.float32]:
-        stand_in = SharedContext(self.module, draws.Noise(series, self.seed), self.samples, spare)
+        history, noise = self._inputs(series), draws.Noise(series, self.seed)
+        stand_in = SharedContext(self.module, history, noise, self.samples, horizon, spare)
         forecast = TotoForecaster(stand_in).forecast(
-            self._inputs(series), horizon, num_samples=self.samples, samples_per_batch=self.samples
+            stand_in.tail, horizon, num_samples=self.samples, samples_per_batch=self.samples
         )
         paths: NDArray[np.float32] = forecast.samples[:, 0].permute(0, 2, 1).float().numpy(force=True)
         return paths
@@ -253,7 +317,8 @@ class Toto(SamplingForecaster):
         outputs: dict[int, Tensor] = {}
         for rows in self._alike(series, ROWS):
             inputs = self._inputs([series[row] for row in rows])
-            base = self.module(inputs.series, inputs.padding_mask, inputs.id_mask).distribution
+            with last_position(self.module):
+                base = self.module(inputs.series, inputs.padding_mask, inputs.id_mask).distribution
             weights, parameters = mixture_of(base, self.module.patch_embed.patch_size)
             outputs |= dict(zip(rows, torch.cat([weights[..., None], parameters], -1)[:, 0], strict=True))
         return torch.stack([outputs[row] for row in range(len(series))])

@@ -1,0 +1,52 @@
+"""Single heads and MLPs of a Toto as large as the released one, with replay and by a plain loop of hooks.
+
+To reach: 1.6. The released Toto forecasts 64 steps at a time, so every horizon of the embedded suite (and
+every short one of GIFT-Eval) is one patch; `bundled:toto` forecasts 32, and replay cannot save its second
+patch (see `replay_sweep.py`). Weights are random: how long a forecast takes does not depend on them.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import sys
+
+import torch
+from measure import arguments, machine, suite
+from replay_sweep import compare
+
+from tsprune.ablation import Ablation
+from tsprune.models.checkpoints import find
+from tsprune.models.toto import Toto, blank
+
+# of Datadog/Toto-Open-Base-1.0: 151 million parameters
+RELEASED = {
+    "patch_size": 64,
+    "stride": 64,
+    "embed_dim": 768,
+    "num_layers": 12,
+    "num_heads": 12,
+    "mlp_hidden_dim": 3072,
+    "spacewise_every_n_layers": 12,
+    "output_distribution_kwargs": {"k_components": 24},
+}
+WINDOWS, EVERY = 8, 4  # of each configuration, and of the ablations, unless the command says otherwise
+
+
+def released() -> Toto:
+    bundled = find("bundled:toto")
+    config = {**bundled.config, **RELEASED}
+    torch.manual_seed(0)
+    return blank(dataclasses.replace(bundled, name="Toto of the released size", config=config))
+
+
+def main() -> int:
+    options = arguments(__doc__ or "")
+    print(machine())
+    model = released()
+    every = options.every if options.every > 1 else EVERY
+    singles = [Ablation((c,)) for c in model.anatomy.components() if c.kind in ("head", "mlp")]
+    return int(not compare(model, suite(options.windows or WINDOWS), singles[::every]))
+
+
+if __name__ == "__main__":
+    sys.exit(main())
