@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import zlib
+
 import numpy as np
 import pytest
 import torch
@@ -58,6 +60,18 @@ def test_a_window_has_its_own_numbers_in_any_company() -> None:
         assert len(numbers.unique()) == numbers.numel()
     other = draws.Noise(windows[1:2], 8).uniform(2, 3)
     assert not torch.equal(other, draws.Noise(windows[1:2], 7).uniform(2, 3))
+
+
+@pytest.mark.parametrize("kept", [0, 2**24])
+def test_a_stream_goes_on_where_it_was(monkeypatch: pytest.MonkeyPatch, kept: int) -> None:
+    """Whether or not its first numbers are kept from an earlier forecast."""
+    monkeypatch.setattr(draws, "_KEPT_BYTES", kept)
+    window = np.arange(5, dtype=np.float32)
+    whole = np.random.default_rng([3, zlib.crc32(window.tobytes())]).random(15)
+    for _forecast in range(2):
+        noise = draws.Noise([window], 3)
+        pieces = [noise.uniform(*shape).flatten() for shape in ((2, 3), (4,), (5, 1))]
+        np.testing.assert_array_equal(torch.cat(pieces), whole)
 
 
 def test_multinomial_is_drawn_from_the_noise() -> None:

@@ -22,6 +22,7 @@ from torch import Tensor
 from torch.overrides import TorchFunctionMode
 
 _SMALLEST = 1e-12  # keeps uniform numbers off 0 and 1, where inverse distribution functions are infinite
+_KEPT_BYTES = 2**24  # the most that is kept of one batch
 
 
 class Noise:
@@ -62,8 +63,14 @@ def _drawn(streams: Sequence[np.random.Generator], shape: tuple[int, ...]) -> Te
     return torch.from_numpy(np.clip(numbers, _SMALLEST, 1 - _SMALLEST, out=numbers))
 
 
-@functools.lru_cache(maxsize=4)  # a sweep forecasts the same few batches over and over
 def _first(seeds: tuple[tuple[int, int], ...], shape: tuple[int, ...]) -> Tensor:
+    if len(seeds) * math.prod(shape) * 8 > _KEPT_BYTES:
+        return _drawn(_streams(seeds), shape)
+    return _kept(seeds, shape)
+
+
+@functools.lru_cache(maxsize=8)  # a sweep forecasts the same few batches over and over
+def _kept(seeds: tuple[tuple[int, int], ...], shape: tuple[int, ...]) -> Tensor:
     return _drawn(_streams(seeds), shape)
 
 
