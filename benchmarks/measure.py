@@ -20,6 +20,7 @@ from tsprune.ablation import Ablation
 from tsprune.capture import Point, point_of
 from tsprune.data import Suite, pocket
 from tsprune.evaluation import Prepared, WindowStatistics, shared_batches
+from tsprune.evaluation.allocator import keep_freed_memory
 from tsprune.models import Forecaster, bundled_names
 from tsprune.replay import Replay
 from tsprune.sweep import BATCH_SIZE, SweepResult, make_plan, run
@@ -32,8 +33,12 @@ Result = TypeVar("Result")
 
 
 def machine() -> str:
-    """Processor architecture, cores, and the one thread that everything is measured on."""
+    """Processor architecture, cores, and the one thread that everything is measured on.
+
+    From here on freed memory is kept, as the command line does.
+    """
     torch.set_num_threads(1)
+    keep_freed_memory()
     return f"machine: {platform.machine()}, {os.cpu_count()} cores; 1 torch thread; CPU seconds"
 
 

@@ -21,6 +21,7 @@ from tsprune.cli.study import study
 from tsprune.cli.sweep import sweep
 from tsprune.cli.verify import verify
 from tsprune.errors import TspruneError
+from tsprune.evaluation.allocator import keep_freed_memory
 
 app = typer.Typer(
     add_completion=False,
@@ -49,6 +50,7 @@ for command in (
 
 def main() -> None:
     """Entry point: a user's mistake is one line on stderr and exit code 2."""
+    keep_freed_memory()
     try:
         app()
     except TspruneError as error:

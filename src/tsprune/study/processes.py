@@ -26,6 +26,7 @@ from typing import Any
 import torch
 
 from tsprune.errors import TspruneError
+from tsprune.evaluation.allocator import keep_freed_memory
 from tsprune.models import load
 from tsprune.models.forecaster import Forecaster
 from tsprune.study.one_model import Studied, study_model
@@ -154,6 +155,7 @@ _given: dict[str, Any] = {}  # what the process was started with
 def _begin(task: Task, threads: int, messages: Any) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     torch.set_num_threads(threads)
+    keep_freed_memory()
     _given.update(task=task, messages=messages)
 
 

@@ -24,6 +24,7 @@ from tsprune.ablation import Ablation
 from tsprune.capture import Reference
 from tsprune.errors import TspruneError
 from tsprune.evaluation import Batch, Truth
+from tsprune.evaluation.allocator import keep_freed_memory
 from tsprune.models import load
 from tsprune.models.forecaster import SamplingForecaster
 from tsprune.sweep.engine import Work, recorded_reference
@@ -251,6 +252,7 @@ def _work_on(
 
 def _set_up(job: _Job, box: list[Any]) -> Worker:
     torch.set_num_threads(1)
+    keep_freed_memory()
     model = load(job.model, device=job.device, dtype=job.dtype, samples=job.samples, seed=job.seed)
     if checkpoint_digest(model) != job.checkpoint:
         raise TspruneError(
