@@ -147,10 +147,10 @@ class Future:
         index = draws.categorical(self.weights.probs[rows], which.movedim(1, -1).contiguous()).movedim(-1, 1)
         values = torch.zeros(which.shape, dtype=self.loc.dtype, device=which.device)
         for number, component in enumerate(self.components):
-            chosen = index == number
+            chosen = (index == number).nonzero(as_tuple=True)
 
-            def at(x: Tensor, chosen: Tensor = chosen) -> Tensor:
-                return x[rows, None].expand(chosen.shape)[chosen]
+            def at(x: Tensor, chosen: tuple[Tensor, ...] = chosen) -> Tensor:
+                return x[rows, None].expand(index.shape)[chosen]
 
             values[chosen] = _draw(component, at, one[chosen], other[chosen]).to(values)
         drawn: Tensor = values * self.scale[rows, None] + self.loc[rows, None]
