@@ -212,7 +212,7 @@ class SharedContext:
 def last_position(backbone: TotoBackbone) -> Iterator[None]:
     """While it lasts, only the last position is unembedded.
 
-    (All of them would be a third of the work of the released Toto.)
+    (All of them would be almost a third of the work of the released Toto.)
     """
     handle = backbone.unembed.register_forward_pre_hook(lambda _module, args: (args[0][..., -1:, :],))
     try:
@@ -287,9 +287,7 @@ class Toto(SamplingForecaster):
         data = torch.from_numpy(np.where(known, values, np.float32(0))).to(self.device, self._dtype)
         nothing = torch.zeros(data.shape, dtype=torch.int, device=self.device)
         mask = torch.from_numpy(known).to(self.device)
-        times = nothing[
-            :, :0
-        ]  # which the model does not read, but upstream's loop would continue step by step
+        times = nothing[:, :0]  # the model does not read them, but upstream's loop goes on step by step
         return MaskedTimeseries(data, mask, nothing, times, times[..., 0])
 
     @property
