@@ -42,14 +42,14 @@ def machine() -> str:
     return f"machine: {platform.machine()}, {os.cpu_count()} cores; 1 torch thread; CPU seconds"
 
 
-def arguments(what: str) -> argparse.Namespace:
+def arguments(what: str, windows: int | None = None, every: int = 1) -> argparse.Namespace:
     """--windows: the most windows of each configuration; --every: ablations; --models: of the bundled ones.
 
-    Everything is measured by default.
+    windows, every : the defaults; everything is measured unless a benchmark says otherwise
     """
     parser = argparse.ArgumentParser(description=what)
-    parser.add_argument("--windows", type=int, default=None, help="at most so many of each configuration")
-    parser.add_argument("--every", type=int, default=1, help="only every so many-th ablation")
+    parser.add_argument("--windows", type=int, default=windows, help="at most so many of each configuration")
+    parser.add_argument("--every", type=int, default=every, help="only every so many-th ablation")
     parser.add_argument("--models", nargs="*", default=bundled_names(), help="names of bundled checkpoints")
     return parser.parse_args()
 

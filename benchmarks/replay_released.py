@@ -12,9 +12,8 @@ import sys
 
 import torch
 from measure import arguments, machine, suite
-from replay_sweep import compare
+from replay_sweep import compare, singles_of
 
-from tsprune.ablation import Ablation
 from tsprune.models.checkpoints import find
 from tsprune.models.toto import Toto, blank
 
@@ -29,7 +28,7 @@ RELEASED = {
     "spacewise_every_n_layers": 12,
     "output_distribution_kwargs": {"k_components": 24},
 }
-WINDOWS, EVERY = 8, 4  # of each configuration, and of the ablations, unless the command says otherwise
+WINDOWS, EVERY = 8, 4  # windows of each configuration, and every so many-th ablation: all take over an hour
 
 
 def released() -> Toto:
@@ -40,12 +39,10 @@ def released() -> Toto:
 
 
 def main() -> int:
-    options = arguments(__doc__ or "")
+    options = arguments(__doc__ or "", windows=WINDOWS, every=EVERY)
     print(machine())
     model = released()
-    every = options.every if options.every > 1 else EVERY
-    singles = [Ablation((c,)) for c in model.anatomy.components() if c.kind in ("head", "mlp")]
-    return int(not compare(model, suite(options.windows or WINDOWS), singles[::every]))
+    return int(not compare(model, suite(options.windows), singles_of(model)[:: options.every]))
 
 
 if __name__ == "__main__":

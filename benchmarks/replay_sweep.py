@@ -46,6 +46,11 @@ def compare(model: Forecaster, windows: Suite, singles: list[Ablation]) -> bool:
     return found.identical
 
 
+def singles_of(model: Forecaster) -> list[Ablation]:
+    """Every head and every MLP, each ablated alone."""
+    return [Ablation((c,)) for c in model.anatomy.components() if c.kind in ("head", "mlp")]
+
+
 def target(model: Forecaster) -> float | None:
     if model.family == "chronos-bolt":
         return BOLT
@@ -69,8 +74,7 @@ def main() -> int:
     windows, same = suite(options.windows), True
     for name in options.models:
         model = tsprune.load(f"bundled:{name}", device="cpu")
-        singles = [Ablation((c,)) for c in model.anatomy.components() if c.kind in ("head", "mlp")]
-        same &= compare(model, windows, singles[:: options.every])
+        same &= compare(model, windows, singles_of(model)[:: options.every])
     return int(not same)
 
 

@@ -22,7 +22,7 @@ work()
 print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
 """
 KEEP = "from tsprune.evaluation.allocator import keep_freed_memory\nkeep_freed_memory()"
-OWN = "MALLOC_", "GLIBC_"
+OWN = "MALLOC_", "GLIBC_TUNABLES"
 
 pytestmark = pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="this is about glibc's allocator")
 

@@ -40,7 +40,7 @@ class Noise:
 
     @property
     def windows(self) -> int:
-        """B"""
+        """How many windows there are, B."""
         return len(self._seeds)
 
     def uniform(self, *shape: int) -> Tensor:
