@@ -142,7 +142,8 @@ def upstream_toto(directory: Path) -> Upstream:
                 x[:, :, -patch:].gather(-1, index)[..., 0] for x in (parts.df, parts.loc, parts.scale)
             )
             drawn = torch.zeros(mixture.batch_shape)
-            drawn[:, :, -patch:] = draws.student_t(df, loc, scale, numbers[..., 1], numbers[..., 2])
+            polar = draws.polar(numbers[..., 1], numbers[..., 2])
+            drawn[:, :, -patch:] = draws.student_t(df, loc, scale, *polar)
             return drawn
 
         known = torch.isfinite(torch.tensor(context))
@@ -193,7 +194,8 @@ def upstream_moirai(directory: Path) -> Upstream:
             of_both = [draws.normal(x.loc[future], x.scale.expand_as(x.loc)[future], one) for x in both]
             kinds = [
                 draws.student_t(
-                    *(getattr(student, name)[future] for name in ("df", "loc", "scale")), one, other
+                    *(getattr(student, name)[future] for name in ("df", "loc", "scale")),
+                    *draws.polar(one, other),
                 ),
                 of_both[0],
                 draws.negative_binomial(

@@ -33,14 +33,14 @@ class Size:
     series_length : of the synthetic series that windows are cut from
     """
 
-    width: int = 128
-    layers: int = 7
-    heads: int = 8
-    hidden: int = 256
-    patch: int = 32
+    width: int = 192
+    layers: int = 10
+    heads: int = 6
+    hidden: int = 384
+    patch: int = 64
     components: int = 6
-    context: int = 1024
-    series_length: int = 2304
+    context: int = 2048
+    series_length: int = 4352
 
 
 def config(size: Size) -> dict[str, Any]:

@@ -21,7 +21,8 @@ def uniform(*shape: int, seed: int = 0) -> torch.Tensor:
 def test_student_t() -> None:
     for freedom in (2.1, 5.0, 300.0):
         df = torch.full((COUNT,), freedom)
-        drawn = draws.student_t(df, torch.tensor(1.0), torch.tensor(2.0), *uniform(2, COUNT))
+        polar = draws.polar(*uniform(2, COUNT))
+        drawn = draws.student_t(df, torch.tensor(1.0), torch.tensor(2.0), *polar)
         assert stats.kstest(drawn.double().numpy(), stats.t(freedom, 1, 2).cdf).pvalue > 0.01
 
 
@@ -72,6 +73,20 @@ def test_a_stream_goes_on_where_it_was(monkeypatch: pytest.MonkeyPatch, kept: in
         noise = draws.Noise([window], 3)
         pieces = [noise.uniform(*shape).flatten() for shape in ((2, 3), (4,), (5, 1))]
         np.testing.assert_array_equal(torch.cat(pieces), whole)
+
+
+@pytest.mark.parametrize("kept", [0, 2**24])
+def test_what_is_made_of_the_numbers_is_made_of_the_same_numbers(
+    monkeypatch: pytest.MonkeyPatch, kept: int
+) -> None:
+    """Whatever else was made of them before, and of those that come after as well."""
+    monkeypatch.setattr(draws, "_KEPT_BYTES", kept)
+    window = np.arange(5, dtype=np.float32)
+    for change in (torch.negative, torch.square):
+        plain, changed = draws.Noise([window], 3), draws.Noise([window], 3)
+        for shape in ((2, 3), (4,)):
+            expected = change(plain.uniform(*shape))
+            torch.testing.assert_close(changed.changed(change, *shape), expected, rtol=0, atol=0)
 
 
 def test_multinomial_is_drawn_from_the_noise() -> None:

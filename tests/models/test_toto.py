@@ -87,17 +87,23 @@ def test_fewer_steps_are_the_first_ones_of_a_patch(model: SamplingForecaster) ->
     np.testing.assert_allclose(part, whole[..., : patch - 3], rtol=1e-5, atol=1e-5)
 
 
-def test_only_the_last_position_becomes_a_distribution(model: SamplingForecaster) -> None:
-    unembed = model.module.get_submodule("unembed")
-    seen: list[int] = []
-    handle = unembed.register_forward_hook(lambda _module, args, _output: seen.append(args[0].shape[-2]))
+def test_only_what_is_wanted_becomes_a_distribution(model: SamplingForecaster) -> None:
+    unembed, patch = model.module.get_submodule("unembed"), output_patch(model)
+    width = model.anatomy.d_model
+    seen: list[tuple[int, int]] = []  # positions, steps
+
+    def see(_module: object, _args: object, output: torch.Tensor) -> None:
+        seen.append((output.shape[-2], output.shape[-1] // width))
+
+    handle = unembed.register_forward_hook(see)
     try:
-        model.forecast(full_length(model, 2), 2 * output_patch(model))
+        model.forecast(full_length(model, 2), patch + 3)
         model.teacher_forced(full_length(model, 2))
     finally:
         handle.remove()
-    assert seen == [1, 1, 1]
-    assert not unembed._forward_pre_hooks  # upstream's own use of the module is left as it was
+    assert seen == [(1, patch), (1, 3), (1, patch)]
+    stream = torch.zeros(1, 5, width)
+    assert unembed(stream).shape == (1, 5, patch * width)  # upstream's own use of the module is as it was
 
 
 def test_draws_follow_the_mixture() -> None:
@@ -108,7 +114,7 @@ def test_draws_follow_the_mixture() -> None:
     parts = StudentT(2.5 + 4 * freedom, 10 * location, 0.5 + scale)
     mixture = MixtureSameFamily(Categorical(weights), parts)
     noise = Noise([np.full(3, n, dtype=np.float32) for n in range(windows)], 0)
-    drawing = PatchDraws(*mixture_of(mixture, patch), noise, paths, patch)
+    drawing = PatchDraws(*mixture_of(mixture), noise, paths, patch)
     torch.testing.assert_close(drawing.mean.unflatten(0, (paths, -1))[5], mixture.mean)
     drawn = drawing.sample().unflatten(0, (paths, -1))
     for window, step in np.ndindex(windows, patch):
@@ -125,13 +131,13 @@ def test_paths_of_their_own_and_paths_of_a_window_draw_alike() -> None:
     """If every path of a window has the same distribution, it does not matter which of the two is said."""
     windows, patch, paths = 3, 4, 5
     generator = torch.Generator().manual_seed(1)
-    weights = torch.rand(windows, 1, patch, 2, generator=generator)
-    parameters = 2.5 + torch.rand(windows, 1, patch, 2, 3, generator=generator)
+    weights = torch.rand(windows, 1, patch - 1, 2, generator=generator)
+    parameters = 2.5 + torch.rand(windows, 1, patch - 1, 2, 3, generator=generator)
     contexts = [np.full(3, n, dtype=np.float32) for n in range(windows)]
 
     def drawn(times: int) -> torch.Tensor:
         own = weights.repeat(times, 1, 1, 1), parameters.repeat(times, 1, 1, 1, 1)
-        return PatchDraws(*own, Noise(contexts, 0), paths, patch - 1).sample()
+        return PatchDraws(*own, Noise(contexts, 0), paths, patch).sample()
 
     torch.testing.assert_close(drawn(paths), drawn(1), rtol=1e-6, atol=1e-6)
     assert not drawn(1)[..., -1].any()

@@ -202,7 +202,7 @@ def test_other_numbers_from_a_forecast_are_another_version() -> None:
         "ND[0.5]": 0.201881,
         "mean_weighted_sum_quantile_loss": 0.158824,
     }
-    assert RESULTS_VERSION == 4
+    assert RESULTS_VERSION == 5
     assert leaderboard_metrics(found) == pytest.approx(expected, rel=1e-5)
     assert spearman_distance(quantiles[:, 4], history[None, :4]) == pytest.approx(1.4)
 

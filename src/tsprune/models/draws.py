@@ -12,7 +12,7 @@ import functools
 import math
 import zlib
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
@@ -21,6 +21,7 @@ from scipy import special
 from torch import Tensor
 from torch.overrides import TorchFunctionMode
 
+Changed = TypeVar("Changed")
 _SMALLEST = 1e-12  # keeps uniform numbers off 0 and 1, where inverse distribution functions are infinite
 _KEPT_BYTES = 2**24  # the most that is kept of one batch
 
@@ -45,12 +46,23 @@ class Noise:
 
     def uniform(self, *shape: int) -> Tensor:
         """float64 [B, *shape], inside (0, 1); not to be written to."""
+        return self.changed(_unchanged, *shape)
+
+    def changed(self, change: Callable[[Tensor], Changed], *shape: int) -> Changed:
+        """`change` of float64 [B, *shape], inside (0, 1); not to be written to.
+
+        change : a function of a module, whose result is kept with its name
+        """
         if self._begun is None:
             self._begun = shape
-            return _first(self._seeds, shape)
+            return _first(self._seeds, shape, change)
         if not self._streams:
             self._streams = _streams(self._seeds, after=math.prod(self._begun))
-        return _drawn(self._streams, shape)
+        return change(_drawn(self._streams, shape))
+
+
+def _unchanged(numbers: Tensor) -> Tensor:
+    return numbers
 
 
 def _streams(seeds: Sequence[tuple[int, int]], after: int = 0) -> list[np.random.Generator]:
@@ -63,15 +75,18 @@ def _drawn(streams: Sequence[np.random.Generator], shape: tuple[int, ...]) -> Te
     return torch.from_numpy(np.clip(numbers, _SMALLEST, 1 - _SMALLEST, out=numbers))
 
 
-def _first(seeds: tuple[tuple[int, int], ...], shape: tuple[int, ...]) -> Tensor:
+def _first(
+    seeds: tuple[tuple[int, int], ...], shape: tuple[int, ...], change: Callable[[Tensor], Changed]
+) -> Changed:
     if len(seeds) * math.prod(shape) * 8 > _KEPT_BYTES:
-        return _drawn(_streams(seeds), shape)
-    return _kept(seeds, shape)
+        return change(_drawn(_streams(seeds), shape))
+    kept: Changed = _kept(seeds, shape, change)
+    return kept
 
 
 @functools.lru_cache(maxsize=8)  # a sweep forecasts the same few batches over and over
-def _kept(seeds: tuple[tuple[int, int], ...], shape: tuple[int, ...]) -> Tensor:
-    return _drawn(_streams(seeds), shape)
+def _kept(seeds: tuple[tuple[int, int], ...], shape: tuple[int, ...], change: Callable[[Tensor], Any]) -> Any:
+    return change(_drawn(_streams(seeds), shape))
 
 
 def categorical(probabilities: Tensor, uniform: Tensor) -> Tensor:
@@ -88,12 +103,17 @@ def normal(location: Tensor, scale: Tensor, uniform: Tensor) -> Tensor:
     return location + scale * standard
 
 
-def student_t(freedom: Tensor, location: Tensor, scale: Tensor, radius: Tensor, angle: Tensor) -> Tensor:
-    """Student-t draws from two uniform numbers each, by Bailey's polar method (exact for any df)."""
+def polar(radius: Tensor, angle: Tensor) -> tuple[Tensor, Tensor]:
+    """What `student_t` makes of two uniform numbers: logarithm of the radius, cosine of the angle."""
+    return torch.log(radius), torch.cos(2 * torch.pi * angle)
+
+
+def student_t(freedom: Tensor, location: Tensor, scale: Tensor, log_radius: Tensor, cosine: Tensor) -> Tensor:
+    """Student-t draws from two `polar` numbers each, by Bailey's polar method (exact for any df)."""
     power = freedom.double()
     # u^(-2/df) - 1 without cancellation for large df
-    spread = torch.expm1(-2 / power * torch.log(radius))
-    standard = torch.sqrt(power * spread) * torch.cos(2 * torch.pi * angle)
+    spread = torch.expm1(-2 / power * log_radius)
+    standard = torch.sqrt(power * spread) * cosine
     return location + scale * standard.to(location)
 
 

@@ -167,7 +167,8 @@ def _narrowed(component: Distribution, cut: Any) -> Distribution:
 def _draw(component: Distribution, at: Any, one: Tensor, other: Tensor) -> Tensor:
     """Draws from `component` where `at` cuts its parameters, from uniform numbers."""
     if isinstance(component, StudentT):
-        return draws.student_t(at(component.df), at(component.loc), at(component.scale), one, other)
+        polar = draws.polar(one, other)
+        return draws.student_t(at(component.df), at(component.loc), at(component.scale), *polar)
     if isinstance(component, NegativeBinomial):
         return draws.negative_binomial(at(component.total_count), at(component.logits), one, other)
     gaussian = component.base_dist if isinstance(component, LogNormal) else component

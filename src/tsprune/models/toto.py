@@ -80,8 +80,8 @@ def anatomy(backbone: TotoBackbone) -> Anatomy:
     return Anatomy((stack,), backbone.embed_dim, readout=readout)
 
 
-def mixture_of(distribution: Any, steps: int) -> tuple[Tensor, Tensor]:
-    """Weights [B, 1, steps, K] and (df, location, scale) [B, 1, steps, K, 3] of the last `steps`."""
+def mixture_of(distribution: Any) -> tuple[Tensor, Tensor]:
+    """Weights [B, 1, T, K] and (df, location, scale) [B, 1, T, K, 3]."""
     if isinstance(distribution, MixtureSameFamily):
         weights: Tensor = distribution.mixture_distribution.probs
         parts: Any = distribution.component_distribution
@@ -89,7 +89,13 @@ def mixture_of(distribution: Any, steps: int) -> tuple[Tensor, Tensor]:
     else:  # a single Student-t
         single = torch.stack([distribution.df, distribution.loc, distribution.scale], -1)
         weights, parameters = torch.ones_like(distribution.df)[..., None], single[..., None, :]
-    return weights[:, :, -steps:], parameters[:, :, -steps:]
+    return weights, parameters
+
+
+def _for_mixtures(uniform: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Of [B, paths, 1, patch, 3]: what chooses a component, and its `draws.polar`; [B, 1, patch, paths]."""
+    which, radius, angle = uniform.permute(4, 0, 2, 3, 1).contiguous()
+    return which, *draws.polar(radius, angle)
 
 
 class PatchDraws(Distribution):
@@ -97,37 +103,37 @@ class PatchDraws(Distribution):
 
     weights, parameters : as `mixture_of` makes them, of the windows or of their paths; then paths are
         outermost, as they are in what is drawn
-    steps : of the patch that are wanted; the others are 0
+    patch : steps that are drawn; those after the steps of `weights` are 0
     """
 
     def __init__(
-        self, weights: Tensor, parameters: Tensor, noise: draws.Noise, paths: int, steps: int
+        self, weights: Tensor, parameters: Tensor, noise: draws.Noise, paths: int, patch: int
     ) -> None:
         self._weights, self._parameters, self._noise = weights, parameters, noise
-        self._paths, self._steps = paths, steps
-        super().__init__(torch.Size((paths * noise.windows, *weights.shape[1:3])), validate_args=False)
+        self._paths, self._patch, self._missing = paths, patch, patch - weights.shape[2]
+        super().__init__(torch.Size((paths * noise.windows, 1, patch)), validate_args=False)
 
     @property
     def mean(self) -> Tensor:
         """[paths * B, 1, patch]"""
-        means = (self._weights * self._parameters[..., 1]).sum(-1)
+        means = nn.functional.pad((self._weights * self._parameters[..., 1]).sum(-1), (0, self._missing))
         return means.repeat(self.batch_shape[0] // len(means), 1, 1)
 
     def sample(self, sample_shape: Any = ()) -> Tensor:
         """[paths * B, 1, patch]"""
-        weights, parameters = self._weights[:, :, : self._steps], self._parameters[:, :, : self._steps]
-        which, radius, angle = self._numbers().to(weights.device).unbind(-1)
-        index = draws.categorical(weights, which)
-        freedom, location, scale = (x.gather(-1, index) for x in parameters.unbind(-1))
-        drawn = draws.student_t(freedom, location, scale, radius, angle).permute(3, 0, 1, 2)
-        return nn.functional.pad(drawn.reshape(-1, *drawn.shape[2:]), (0, self.batch_shape[-1] - self._steps))
+        which, *polar = (numbers.to(self._weights.device) for numbers in self._numbers())
+        index = draws.categorical(self._weights, which)
+        freedom, location, scale = (x.gather(-1, index) for x in self._parameters.unbind(-1))
+        drawn = draws.student_t(freedom, location, scale, *polar).permute(3, 0, 1, 2)
+        return nn.functional.pad(drawn.reshape(-1, *drawn.shape[2:]), (0, self._missing))
 
-    def _numbers(self) -> Tensor:
-        """[rows, 1, steps, draws, 3], three for each draw from the distribution of a row."""
-        numbers = self._noise.uniform(self._paths, 1, self.batch_shape[-1], 3)[:, :, :, : self._steps]
-        if len(self._weights) == len(numbers):  # paths are draws from one distribution
-            return numbers.permute(0, 2, 3, 1, 4)
-        return numbers.transpose(0, 1).flatten(0, 1)[:, :, :, None]
+    def _numbers(self) -> Iterator[Tensor]:
+        """Three times [rows, 1, steps, draws], for each draw from the distribution of a row."""
+        for numbers in self._noise.changed(_for_mixtures, self._paths, 1, self._patch, 3):
+            wanted = numbers[:, :, : self._weights.shape[2]]
+            if len(wanted) < len(self._weights):  # each path has a distribution of its own
+                wanted = wanted.permute(3, 0, 1, 2).flatten(0, 1)[..., None]
+            yield wanted
 
 
 class SharedContext:
@@ -135,8 +141,8 @@ class SharedContext:
 
     The history is the same in all paths of a window, so it is run once a window, its keys and values are
     copied for the paths if there is a second patch, and it is not copied for those of one patch; what is
-    read is the last position, so nothing else is turned into a distribution; and patches are drawn from
-    `noise`.
+    read are the wanted steps after the last position, so nothing else is turned into a distribution; and
+    patches are drawn from `noise`.
 
     history : of B windows, [B, 1, T]
     horizon : steps that are drawn
@@ -158,6 +164,12 @@ class SharedContext:
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._backbone, name)
+
+    def eval(self) -> SharedContext:
+        """Asked for before every forecast; to go through all modules takes longer than a small patch."""
+        if self._backbone.training:
+            self._backbone.eval()
+        return self
 
     @property
     def tail(self) -> MaskedTimeseries:
@@ -181,15 +193,15 @@ class SharedContext:
         drawn = inputs[..., self._patch :]
         if drawn.shape[-1] and kv_cache is not None and kv_cache.batch_size < len(inputs):
             _repeat(kv_cache, self._paths, self._spare)
-        with last_position(self._backbone):
+        steps = min(self._patch, self._horizon - drawn.shape[-1])
+        with read_at_end(self._backbone, steps):
             base, loc, scale = self._backbone(
                 **self._continued(drawn),
                 kv_cache=kv_cache,
                 scaling_prefix_length=self._history.series.shape[-1],
             )
         loc, scale = (x[..., -self._patch :].repeat(len(inputs) // len(x), 1, 1) for x in (loc, scale))
-        steps = min(self._patch, self._horizon - drawn.shape[-1])
-        patch = PatchDraws(*mixture_of(base, self._patch), self._noise, self._paths, steps)
+        patch = PatchDraws(*mixture_of(base), self._noise, self._paths, self._patch)
         return TotoOutput(patch, loc, scale)
 
     def _continued(self, drawn: Tensor) -> dict[str, Tensor]:
@@ -209,16 +221,25 @@ class SharedContext:
 
 
 @contextmanager
-def last_position(backbone: TotoBackbone) -> Iterator[None]:
-    """While it lasts, only the last position is unembedded.
+def read_at_end(backbone: TotoBackbone, steps: int) -> Iterator[None]:
+    """While it lasts, only the last position is unembedded, to the first `steps` of its patch.
 
-    (All of them would be almost a third of the work of the released Toto.)
+    (All of it would be almost a third of the work of the released Toto.)
     """
-    handle = backbone.unembed.register_forward_pre_hook(lambda _module, args: (args[0][..., -1:, :],))
+    unembed, rows = backbone.unembed, steps * backbone.embed_dim
+    outer = unembed.__dict__.get("forward")  # of who records or replays
+
+    def first_steps(stream: Tensor) -> Tensor:
+        return nn.functional.linear(stream[..., -1:, :], unembed.weight[:rows], unembed.bias[:rows])
+
+    unembed.__dict__["forward"] = first_steps
     try:
         yield
     finally:
-        handle.remove()
+        if outer is None:
+            del unembed.__dict__["forward"]
+        else:
+            unembed.__dict__["forward"] = outer
 
 
 def _repeat(cache: KVCache, times: int, spare: dict[str, Tensor]) -> None:
@@ -315,9 +336,9 @@ class Toto(SamplingForecaster):
         outputs: dict[int, Tensor] = {}
         for rows in self._alike(series, ROWS):
             inputs = self._inputs([series[row] for row in rows])
-            with last_position(self.module):
+            with read_at_end(self.module, self.module.patch_embed.patch_size):
                 base = self.module(inputs.series, inputs.padding_mask, inputs.id_mask).distribution
-            weights, parameters = mixture_of(base, self.module.patch_embed.patch_size)
+            weights, parameters = mixture_of(base)
             outputs |= dict(zip(rows, torch.cat([weights[..., None], parameters], -1)[:, 0], strict=True))
         return torch.stack([outputs[row] for row in range(len(series))])
 

@@ -23,7 +23,7 @@ from tsprune.models.forecaster import Forecaster, SamplingForecaster
 
 # To be raised whenever the same forecast leads to other numbers (`tsprune.evaluation.metrics`), or
 # the same arguments to another forecast: rows of another version are not used again.
-RESULTS_VERSION = 4
+RESULTS_VERSION = 5
 
 
 @dataclasses.dataclass(frozen=True)
