@@ -1,8 +1,8 @@
 """Single heads and MLPs of a Toto as large as the released one, with replay and by a plain loop of hooks.
 
-To reach: 1.6. The released Toto forecasts 64 steps at a time, so every horizon of the embedded suite (and
-every short one of GIFT-Eval) is one patch; `bundled:toto` forecasts 32, and replay cannot save its second
-patch (see `replay_sweep.py`). Weights are random: how long a forecast takes does not depend on them.
+To reach: 1.6, as `bundled:toto` has to (see `replay_sweep.py`). Both forecast 64 steps at a time, so every
+horizon of the embedded suite (and every short one of GIFT-Eval) is one patch; of a second patch replay saves
+nothing. Weights are random: how long a forecast takes does not depend on them.
 """
 
 from __future__ import annotations

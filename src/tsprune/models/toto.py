@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
@@ -38,6 +38,7 @@ from tsprune.models import draws, pruned, toto_uneven
 from tsprune.models.absent import AbsentAttention
 from tsprune.models.checkpoints import MAX_CONTEXT, Checkpoint, load_weights, one_line
 from tsprune.models.forecaster import Evidence, Forecast, SamplingForecaster, checked_contexts
+from tsprune.models.forwards import substituted_forwards
 
 # upstream's GIFT-Eval script is not part of its package: 256 is what the evaluation that is
 # (toto.evaluation.fev) draws by default, 4096 is not stated anywhere in it
@@ -220,26 +221,17 @@ class SharedContext:
         }
 
 
-@contextmanager
-def read_at_end(backbone: TotoBackbone, steps: int) -> Iterator[None]:
+def read_at_end(backbone: TotoBackbone, steps: int) -> AbstractContextManager[None]:
     """While it lasts, only the last position is unembedded, to the first `steps` of its patch.
 
     (All of it would be almost a third of the work of the released Toto.)
     """
     unembed, rows = backbone.unembed, steps * backbone.embed_dim
-    outer = unembed.__dict__.get("forward")  # of who records or replays
 
     def first_steps(stream: Tensor) -> Tensor:
         return nn.functional.linear(stream[..., -1:, :], unembed.weight[:rows], unembed.bias[:rows])
 
-    unembed.__dict__["forward"] = first_steps
-    try:
-        yield
-    finally:
-        if outer is None:
-            del unembed.__dict__["forward"]
-        else:
-            unembed.__dict__["forward"] = outer
+    return substituted_forwards([(unembed, first_steps)])
 
 
 def _repeat(cache: KVCache, times: int, spare: dict[str, Tensor]) -> None:

@@ -7,16 +7,14 @@ the clean pass, or if the record was not kept, or was changed in place since.
 from __future__ import annotations
 
 import operator
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from typing import Any
 
 from torch import Tensor, nn
 
+from tsprune.models.forwards import Forward
 from tsprune.replay.calls import Call, Record
 from tsprune.replay.values import copied, given, leaves, same, states_among, substituted
-
-Forward = Callable[..., Any]
 
 
 class Gate:
@@ -117,21 +115,3 @@ def remembered(original: Forward, calls: list[Call]) -> Forward:
         return given(record.output, [])
 
     return forward
-
-
-@contextmanager
-def substituted_forwards(modules: Mapping[str, nn.Module], forwards: Mapping[str, Forward]) -> Iterator[None]:
-    """Modules by path with another forward; hooks on them still run."""
-    patched: list[tuple[nn.Module, Forward | None]] = []
-    try:
-        for path, forward in forwards.items():
-            module = modules[path]
-            patched.append((module, module.__dict__.get("forward")))
-            module.__dict__["forward"] = forward
-        yield
-    finally:
-        for module, outer in reversed(patched):
-            if outer is None:
-                del module.__dict__["forward"]
-            else:
-                module.__dict__["forward"] = outer

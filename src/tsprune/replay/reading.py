@@ -12,7 +12,7 @@ from collections.abc import Iterable
 from torch import Tensor
 
 from tsprune.anatomy import Anatomy
-from tsprune.replay.forwards import Forward
+from tsprune.models.forwards import Forward
 from tsprune.replay.values import same
 
 

@@ -28,23 +28,15 @@ per ablation (`reuse` with `times`, see `tsprune.replay.repeated`).
 from __future__ import annotations
 
 from collections.abc import Hashable, Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from typing import NamedTuple
 
 from tsprune.anatomy import Component
 from tsprune.errors import TspruneError
 from tsprune.models.forecaster import Forecaster
+from tsprune.models.forwards import Forward, substituted_forwards
 from tsprune.replay.calls import Call, Ledger
-from tsprune.replay.forwards import (
-    Forward,
-    Gate,
-    leading,
-    projected,
-    remembered,
-    replayed,
-    resumed,
-    substituted_forwards,
-)
+from tsprune.replay.forwards import Gate, leading, projected, remembered, replayed, resumed
 from tsprune.replay.reading import Reading
 from tsprune.replay.recorder import Calls, Recorder
 from tsprune.replay.repeated import Repeated, bytes_of, shape_of, worthwhile
@@ -119,7 +111,7 @@ class Replay:
         verdicts: dict[str, list[bool]] = {path: [] for path in self._reading.paths}
         for path, agreed in verdicts.items():
             forwards[path] = self._reading.comparing(forwards[path], self._original(path), agreed)
-        with substituted_forwards(self._modules, forwards):
+        with self._substituted(forwards):
             yield
         agreeing = [path for path, agreed in verdicts.items() if all(agreed)]
         self._records[key] = _Pass(recorder.calls, recorder.embeddings, agreeing)
@@ -144,7 +136,7 @@ class Replay:
             forwards |= self._skip_into_stack(name, layer, sublayer, given)
             forwards |= self._keep_cross(name, layer, given)
         forwards |= {path: self._reading.alone(self._original(path)) for path in read_alone}
-        with substituted_forwards(self._modules, forwards):
+        with self._substituted(forwards):
             yield
 
     def at_once(self, key: Hashable, place: Place) -> int:
@@ -198,6 +190,9 @@ class Replay:
     def _original(self, path: str) -> Forward:
         original: Forward = self._modules[path].forward
         return original
+
+    def _substituted(self, forwards: dict[str, Forward]) -> AbstractContextManager[None]:
+        return substituted_forwards((self._modules[path], forward) for path, forward in forwards.items())
 
     def _skip_stack(self, name: str, calls: _Calls) -> dict[str, Forward]:
         path = self._units.stacks.get(name)
