@@ -87,7 +87,11 @@ def test_fewer_steps_are_the_first_ones_of_a_patch(model: SamplingForecaster) ->
     np.testing.assert_allclose(part, whole[..., : patch - 3], rtol=1e-5, atol=1e-5)
 
 
-def test_only_what_is_wanted_becomes_a_distribution(model: SamplingForecaster) -> None:
+@pytest.mark.parametrize(("multiple", "second"), [(1, 3), (2, 4), (16, 8)])
+def test_only_what_is_wanted_becomes_a_distribution(
+    model: SamplingForecaster, monkeypatch: pytest.MonkeyPatch, multiple: int, second: int
+) -> None:
+    monkeypatch.setattr("tsprune.models.toto.STEPS_TOGETHER", multiple)
     unembed, patch = model.module.get_submodule("unembed"), output_patch(model)
     width = model.anatomy.d_model
     seen: list[tuple[int, int]] = []  # positions, steps
@@ -101,7 +105,7 @@ def test_only_what_is_wanted_becomes_a_distribution(model: SamplingForecaster) -
         model.teacher_forced(full_length(model, 2))
     finally:
         handle.remove()
-    assert seen == [(1, patch), (1, 3), (1, patch)]
+    assert seen == [(1, patch), (1, second), (1, patch)]
     stream = torch.zeros(1, 5, width)
     assert unembed(stream).shape == (1, 5, patch * width)  # upstream's own use of the module is as it was
 
@@ -114,7 +118,7 @@ def test_draws_follow_the_mixture() -> None:
     parts = StudentT(2.5 + 4 * freedom, 10 * location, 0.5 + scale)
     mixture = MixtureSameFamily(Categorical(weights), parts)
     noise = Noise([np.full(3, n, dtype=np.float32) for n in range(windows)], 0)
-    drawing = PatchDraws(*mixture_of(mixture), noise, paths, patch)
+    drawing = PatchDraws(*mixture_of(mixture, patch), noise, paths, patch)
     torch.testing.assert_close(drawing.mean.unflatten(0, (paths, -1))[5], mixture.mean)
     drawn = drawing.sample().unflatten(0, (paths, -1))
     for window, step in np.ndindex(windows, patch):

@@ -46,6 +46,8 @@ GIFT_EVAL_CONTEXT = 4096  # the weights' metadata may say less
 GIFT_EVAL_SAMPLES = 256
 ROWS = 8192  # paths that are drawn together
 STEPWISE_ROWS = 512  # where a second patch is drawn, for which each path has keys and values of its own
+# rows at the edge of a matrix product may be computed another way, with other last bits: there shall be none
+STEPS_TOGETHER = 16
 _DERIVED = "rotary_emb."  # buffers that follow from the sizes
 _KINDS = {AttentionAxis.TIME: "time", AttentionAxis.SPACE: "variate"}
 
@@ -81,8 +83,8 @@ def anatomy(backbone: TotoBackbone) -> Anatomy:
     return Anatomy((stack,), backbone.embed_dim, readout=readout)
 
 
-def mixture_of(distribution: Any) -> tuple[Tensor, Tensor]:
-    """Weights [B, 1, T, K] and (df, location, scale) [B, 1, T, K, 3]."""
+def mixture_of(distribution: Any, steps: int) -> tuple[Tensor, Tensor]:
+    """Weights [B, 1, steps, K] and (df, location, scale) [B, 1, steps, K, 3] of the first `steps`."""
     if isinstance(distribution, MixtureSameFamily):
         weights: Tensor = distribution.mixture_distribution.probs
         parts: Any = distribution.component_distribution
@@ -90,7 +92,7 @@ def mixture_of(distribution: Any) -> tuple[Tensor, Tensor]:
     else:  # a single Student-t
         single = torch.stack([distribution.df, distribution.loc, distribution.scale], -1)
         weights, parameters = torch.ones_like(distribution.df)[..., None], single[..., None, :]
-    return weights, parameters
+    return weights[:, :, :steps], parameters[:, :, :steps]
 
 
 def _for_mixtures(uniform: Tensor) -> tuple[Tensor, Tensor, Tensor]:
@@ -202,7 +204,7 @@ class SharedContext:
                 scaling_prefix_length=self._history.series.shape[-1],
             )
         loc, scale = (x[..., -self._patch :].repeat(len(inputs) // len(x), 1, 1) for x in (loc, scale))
-        patch = PatchDraws(*mixture_of(base), self._noise, self._paths, self._patch)
+        patch = PatchDraws(*mixture_of(base, steps), self._noise, self._paths, self._patch)
         return TotoOutput(patch, loc, scale)
 
     def _continued(self, drawn: Tensor) -> dict[str, Tensor]:
@@ -222,11 +224,12 @@ class SharedContext:
 
 
 def read_at_end(backbone: TotoBackbone, steps: int) -> AbstractContextManager[None]:
-    """While it lasts, only the last position is unembedded, to the first `steps` of its patch.
+    """While it lasts, only the last position is unembedded, to the first `steps` of its patch, or some more.
 
     (All of it would be almost a third of the work of the released Toto.)
     """
-    unembed, rows = backbone.unembed, steps * backbone.embed_dim
+    unembed, together = backbone.unembed, -(-steps // STEPS_TOGETHER) * STEPS_TOGETHER
+    rows = min(together, backbone.patch_embed.patch_size) * backbone.embed_dim
 
     def first_steps(stream: Tensor) -> Tensor:
         return nn.functional.linear(stream[..., -1:, :], unembed.weight[:rows], unembed.bias[:rows])
@@ -330,7 +333,7 @@ class Toto(SamplingForecaster):
             inputs = self._inputs([series[row] for row in rows])
             with read_at_end(self.module, self.module.patch_embed.patch_size):
                 base = self.module(inputs.series, inputs.padding_mask, inputs.id_mask).distribution
-            weights, parameters = mixture_of(base)
+            weights, parameters = mixture_of(base, self.module.patch_embed.patch_size)
             outputs |= dict(zip(rows, torch.cat([weights[..., None], parameters], -1)[:, 0], strict=True))
         return torch.stack([outputs[row] for row in range(len(series))])
 
