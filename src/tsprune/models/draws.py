@@ -51,7 +51,7 @@ class Noise:
     def changed(self, change: Callable[[Tensor], Changed], *shape: int) -> Changed:
         """`change` of float64 [B, *shape], inside (0, 1); not to be written to.
 
-        change : a function of a module, whose result is kept with its name
+        change : one and the same function at every call, since its results are kept by it
         """
         if self._begun is None:
             self._begun = shape
