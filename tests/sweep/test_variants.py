@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Iterator
 
 import numpy as np
@@ -35,10 +36,16 @@ def heads(model: Forecaster, pattern: str) -> list[Ablation]:
     return [Ablation((head,)) for head in model.anatomy.select(pattern)]
 
 
-def sharing(model: Forecaster, ablations: list[Ablation], monkeypatch: pytest.MonkeyPatch) -> int:
-    """How many of `ablations` are forecast together with others, once the shape of their batch is known."""
+def sharing(
+    model: Forecaster, ablations: list[Ablation], monkeypatch: pytest.MonkeyPatch, horizon: int | None = None
+) -> int:
+    """How many of `ablations` are forecast together with others, once the shape of their batch is known.
+
+    horizon : of the batch that makes it known, if another one
+    """
     prepared = [prepare(c) for c in shared_suite().configurations]
     batch = max(make_plan(model, shared_suite(), [], batch_size=8, prepared=prepared).batches, key=len)
+    before = batch if horizon is None else dataclasses.replace(batch, horizons=0 * batch.horizons + horizon)
     alone: list[Ablation] = []
 
     def noted(self: Variants, batch: Batch, ablation: Ablation) -> Forecast:
@@ -48,12 +55,12 @@ def sharing(model: Forecaster, ablations: list[Ablation], monkeypatch: pytest.Mo
     original = Variants._alone
     monkeypatch.setattr(Variants, "_alone", noted)
     variants = Variants(model, None, MEMORY)
-    variants.clean(batch)
-    for _ in range(2):
+    for asked in (before, batch):
         alone.clear()
+        variants.clean(asked)
         for place, ablation in enumerate(ablations):
-            variants.look_ahead(batch, ablations[place : place + MOST])
-            variants.forecast(batch, ablation)
+            variants.look_ahead(asked, ablations[place : place + MOST])
+            variants.forecast(asked, ablation)
     return len(ablations) - len(alone)
 
 
@@ -78,6 +85,15 @@ def test_heads_of_a_sublayer_are_computed_together(
     """Without this the law above would hold for an engine that does nothing of the kind."""
     chosen = heads(model, "decoder.0.cross.head.*")
     assert sharing(model, chosen, monkeypatch) == len(chosen)
+
+
+def test_another_horizon_is_tried_again_unless_the_network_gives_as_many_steps(
+    model: Forecaster, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    chosen, patch = heads(model, "decoder.0.cross.head.*"), model.prefix_steps
+    assert sharing(model, chosen, monkeypatch, horizon=patch) == len(chosen)
+    monkeypatch.setattr(model, "prefix_steps", 1)
+    assert sharing(model, chosen, monkeypatch, horizon=patch) == len(chosen) - 1
 
 
 def test_a_model_whose_rows_depend_on_each_other_is_not_trusted(

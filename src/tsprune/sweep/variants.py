@@ -3,11 +3,11 @@
 1. The clean pass of the batch is recorded, and every ablation replays what lies upstream of it.
 2. Ablations that follow each other and whose lowest component is in the same sublayer are forecast in one
    batch, the windows once per ablation, where that is quicker (`Replay.at_once`).
-3. Batches of a new shape are not trusted: the first ablation is forecast alone, in a batch that holds it
-   in every place, and in its own place among the others. If any of these forecasts is another, to the last
-   bit, no batch of that shape is used. (Kernels take blocks of rows, and what is left of them: the ends may
-   come out the same, and what is between them not; and upstream might mix the rows of a batch.) Of few
-   windows the numbers may agree by chance, so batches of fewer than `FEWEST` are not shared at all.
+3. Batches of a new shape or horizon are not trusted: the first ablation is forecast alone, in a batch that
+   holds it in every place, and in its own place among the others. If any of these forecasts is another, to
+   the last bit, no batch of that shape is used. (Kernels take blocks of rows, and what is left of them: the
+   ends may come out the same, and what is between them not; and upstream might mix the rows of a batch.) Of
+   few windows the numbers may agree by chance, so batches of fewer than `FEWEST` are not shared at all.
 """
 
 from __future__ import annotations
@@ -110,7 +110,8 @@ class Variants:
 
     def _found(self, batch: Batch, place: Place, group: list[Ablation]) -> dict[Ablation, Forecast]:
         """Forecasts by ablation; only of the one that was tried alone, if the others cannot be used."""
-        shape = len(group), len(batch), self._replay.shape(_KEY)
+        steps = max(batch.horizon, self._model.prefix_steps)  # that the readout computes
+        shape = len(group), len(batch), steps, self._replay.shape(_KEY)
         if shape in self._refused:
             self._refused.add((place, len(batch)))
             return {}
