@@ -110,6 +110,13 @@ def test_only_what_is_wanted_becomes_a_distribution(
     assert unembed(stream).shape == (1, 5, patch * width)  # upstream's own use of the module is as it was
 
 
+def test_a_module_in_training_mode_forecasts_in_evaluation_mode(model: SamplingForecaster) -> None:
+    """As upstream's forecaster has it."""
+    model.module.train()
+    model.forecast(full_length(model, 1), 1)
+    assert not any(part.training for part in model.module.modules())
+
+
 def test_draws_follow_the_mixture() -> None:
     generator = torch.Generator().manual_seed(0)
     windows, patch, components, paths = 2, 3, 4, 8000

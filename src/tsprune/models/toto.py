@@ -113,13 +113,13 @@ class PatchDraws(Distribution):
         self, weights: Tensor, parameters: Tensor, noise: draws.Noise, paths: int, patch: int
     ) -> None:
         self._weights, self._parameters, self._noise = weights, parameters, noise
-        self._paths, self._patch, self._missing = paths, patch, patch - weights.shape[2]
+        self._paths = paths
         super().__init__(torch.Size((paths * noise.windows, 1, patch)), validate_args=False)
 
     @property
     def mean(self) -> Tensor:
         """[paths * B, 1, patch]"""
-        means = nn.functional.pad((self._weights * self._parameters[..., 1]).sum(-1), (0, self._missing))
+        means = self._whole((self._weights * self._parameters[..., 1]).sum(-1))
         return means.repeat(self.batch_shape[0] // len(means), 1, 1)
 
     def sample(self, sample_shape: Any = ()) -> Tensor:
@@ -128,11 +128,15 @@ class PatchDraws(Distribution):
         index = draws.categorical(self._weights, which)
         freedom, location, scale = (x.gather(-1, index) for x in self._parameters.unbind(-1))
         drawn = draws.student_t(freedom, location, scale, *polar).permute(3, 0, 1, 2)
-        return nn.functional.pad(drawn.reshape(-1, *drawn.shape[2:]), (0, self._missing))
+        return self._whole(drawn.reshape(-1, *drawn.shape[2:]))
+
+    def _whole(self, steps: Tensor) -> Tensor:
+        """[..., patch] from [..., steps]."""
+        return nn.functional.pad(steps, (0, self.batch_shape[-1] - steps.shape[-1]))
 
     def _numbers(self) -> Iterator[Tensor]:
         """Three times [rows, 1, steps, draws], for each draw from the distribution of a row."""
-        for numbers in self._noise.changed(_for_mixtures, self._paths, 1, self._patch, 3):
+        for numbers in self._noise.changed(_for_mixtures, self._paths, 1, self.batch_shape[-1], 3):
             wanted = numbers[:, :, : self._weights.shape[2]]
             if len(wanted) < len(self._weights):  # each path has a distribution of its own
                 wanted = wanted.permute(3, 0, 1, 2).flatten(0, 1)[..., None]
