@@ -155,11 +155,11 @@ def _print_model(found: Explanation, title: str) -> None:
         largest = found.attribution.nlargest(10, "size")
         print_frame(largest, "who wrote the forecast", ["part", "share", "low", "high", "size"])
     if len(found.mechanism):
-        columns = ["claim", "excess", "low", "high", "verdict"]
+        columns = ["claim", "statement", "value", "low", "high", "verdict"]
         print_frame(found.mechanism, "does the paper's third mechanism hold?", columns)
-    if len(found.verdicts):
-        for trait, part in found.verdicts.groupby("trait", sort=False):
-            columns = ["percent", "sharp", "diffuse", "excess", "low", "high", "verdict"]
+    if len(found.by_share):
+        for trait, part in found.by_share.groupby("trait", sort=False):
+            columns = ["percent", "sharp", "diffuse", "excess", "low", "high"]
             print_frame(part, f"{trait} without the sharpest heads, against as many random ones", columns)
 
     if len(found.chaos):

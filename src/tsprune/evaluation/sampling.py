@@ -6,11 +6,12 @@ import dataclasses
 from collections.abc import Iterator
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 
 from tsprune.data.suite import Configuration, Suite
 from tsprune.evaluation.batching import batches, unforecastable
 from tsprune.models.forecaster import Forecaster
+from tsprune.statistics import Sample, unit_means
 
 PER_CONFIGURATION = 16
 BATCH_SIZE = 16
@@ -47,6 +48,29 @@ class Windows:
     contexts: list[NDArray[np.float32]]
     targets: NDArray[np.float32]
     series: NDArray[np.int64]
+
+
+class Owners:
+    """Remembers which series and configuration the windows of batches are from, in order of the batches."""
+
+    def __init__(self) -> None:
+        self._series: list[int] = []
+        self._configurations: list[str] = []
+
+    def add(self, batch: Windows) -> None:
+        """The windows of one more batch."""
+        self._series += batch.series.tolist()
+        self._configurations += [batch.configuration.name] * len(batch.series)
+
+    @property
+    def units(self) -> tuple[str, ...]:
+        """The unit of each window: its configuration; its series, if there is a single configuration."""
+        several = len(set(self._configurations)) > 1
+        return tuple(self._configurations if several else map(str, self._series))
+
+    def sample(self, values: ArrayLike) -> Sample:
+        """Values of all windows, [W] or [W, M], by unit."""
+        return Sample.of(*unit_means(values, self._series, self._configurations))
 
 
 def batched(suite: Suite, model: Forecaster, batch_size: int = BATCH_SIZE) -> Iterator[Windows]:

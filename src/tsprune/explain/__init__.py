@@ -9,7 +9,8 @@ from tsprune.explain.forecast_traits import dominant_period, mean_reversion, par
 from tsprune.explain.head_correlations import head_correlations
 from tsprune.explain.induction import induction, induction_and_parroting
 from tsprune.explain.kernel import kernel_view
-from tsprune.explain.mechanism import HeadEffects, head_effects, mechanism_table, verdicts
+from tsprune.explain.mechanism import HeadEffects, head_effects
+from tsprune.explain.mechanism_claims import by_share, mechanism_table
 from tsprune.explain.overview import EXPLAIN_SAMPLES, STEPWISE_SAMPLES, Explanation, overview
 from tsprune.explain.portraits import Glance, Portrait, portraits
 from tsprune.explain.residual import Residual, lens, lens_guard, residual
@@ -30,6 +31,7 @@ __all__ = [
     "Residual",
     "attention",
     "attribution",
+    "by_share",
     "chaotic_mechanism",
     "chaotic_traits",
     "contributions",
@@ -51,5 +53,4 @@ __all__ = [
     "portraits",
     "residual",
     "seasonal_share",
-    "verdicts",
 ]

@@ -2,7 +2,8 @@
 
 1. Every window is run once (`teacher_forced`), and each map that is applied is reduced on the spot
    to sums per head and window: maps are never kept.
-2. Windows are averaged within their series, and intervals are bootstrapped over series.
+2. Windows are averaged within their series, and these within their
+   configuration; intervals are over configurations.
 
 Every share has its null beside it: the same share if the head attended evenly to the keys it may see.
 """
@@ -21,9 +22,8 @@ from torch import Tensor
 from tsprune.anatomy import Component
 from tsprune.attention import AttentionMap, require_heads, watching
 from tsprune.data.suite import Suite
-from tsprune.evaluation.sampling import BATCH_SIZE, PER_CONFIGURATION, batched, sampled
+from tsprune.evaluation.sampling import BATCH_SIZE, PER_CONFIGURATION, Owners, batched, sampled
 from tsprune.explain.forecast_traits import dominant_period
-from tsprune.explain.intervals import column_intervals, series_means
 from tsprune.models.forecaster import Forecaster
 
 STATISTICS = (
@@ -84,13 +84,13 @@ def attention(
     require_heads(model)
     chosen = sampled(suite, model, per_configuration)
     sums = _Sums(model, len(chosen))
-    series = np.zeros(len(chosen), dtype=np.int64)
+    owners = Owners()
     for batch in batched(chosen, model, batch_size):
         sums.start(batch.first, [dominant_period(context) for context in batch.contexts])
-        series[batch.first : batch.first + len(batch.contexts)] = batch.series
+        owners.add(batch)
         with torch.no_grad(), watching(model, sums.add):
             model.teacher_forced(batch.contexts)
-    return AttentionStatistics(_heads(model, sums, series, seed), sums.profiles())
+    return AttentionStatistics(_heads(model, sums, owners, seed), sums.profiles())
 
 
 class _Sums:
@@ -231,7 +231,7 @@ def _at_multiples(distance: Tensor, periods: Tensor, span: int) -> Tensor:
     return near & (multiple >= 1)
 
 
-def _heads(model: Forecaster, sums: _Sums, series: NDArray[np.int64], seed: int) -> pd.DataFrame:
+def _heads(model: Forecaster, sums: _Sums, owners: Owners, seed: int) -> pd.DataFrame:
     parts = []
     for site, described in model.anatomy.sites():
         if not described.heads:
@@ -245,7 +245,7 @@ def _heads(model: Forecaster, sums: _Sums, series: NDArray[np.int64], seed: int)
             "windows": np.isfinite(sums.means(site, "entropy")).sum(0),
         }
         for name in STATISTICS:
-            mean, low, high = column_intervals(series_means(sums.means(site, name), series), seed)
-            columns |= {name: mean, f"{name}_low": low, f"{name}_high": high}
+            found = owners.sample(sums.means(site, name)).estimates(seed=seed)
+            columns |= {name: found.value, f"{name}_low": found.low, f"{name}_high": found.high}
         parts.append(pd.DataFrame(columns))
     return pd.concat(parts, ignore_index=True)

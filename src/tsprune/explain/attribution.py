@@ -30,9 +30,8 @@ from torch import Tensor
 from tsprune.anatomy import Readout
 from tsprune.data.suite import Suite
 from tsprune.errors import TspruneError
-from tsprune.evaluation.sampling import BATCH_SIZE, PER_CONFIGURATION, batched, sampled
+from tsprune.evaluation.sampling import BATCH_SIZE, PER_CONFIGURATION, Owners, batched, sampled
 from tsprune.explain.fetched import crossing, divided, recorded_source, source_of
-from tsprune.explain.intervals import column_intervals, series_means
 from tsprune.explain.writes import gain_of, kind_of, layer_of, recorded_writes
 from tsprune.models.forecaster import Forecaster
 
@@ -141,15 +140,15 @@ def attribution(
     encoder sum to the share of the decoder's cross-attention heads, who fetched what they wrote.
 
     One row a part: part, stack, kind (embedding, head, bias, mlp), layer (-1: the embedding), share (of
-    the total), low, high (95 % over series), and size: mean absolute share, which does not cancel over
-    windows. Nulls: the shares of an idle part are 0, and an even part's are what its stack sums to
+    the total), low, high (95 % over configurations), and size: mean absolute share, which does not cancel
+    over windows. Nulls: the shares of an idle part are 0, and an even part's are what its stack sums to
     over the number of its parts.
 
     Raises TspruneError as `contributions` does, or for a suite without windows.
     """
     suite.require_windows()
     chosen = sampled(suite, model, per_configuration)
-    shares, series = [], []
+    shares, owners = [], Owners()
     parts: list[tuple[str, str]] = []
     for batch in batched(chosen, model, batch_size):
         found = contributions(model, batch.contexts)
@@ -157,17 +156,18 @@ def attribution(
         parts = [(name, names[-1]) for name in found.names]
         parts += [(name, name.split(".")[0]) for name in found.sources]
         shares.append(found.shares)
-        series.append(batch.series)
-    values, owners = np.concatenate(shares), np.concatenate(series)
-    mean, low, high = column_intervals(series_means(values, owners), seed)
-    size, _, _ = column_intervals(series_means(abs(values), owners), seed)
+        owners.add(batch)
+    values = np.concatenate(shares)
+    shared = owners.sample(values).estimates(seed=seed)
+    size = owners.sample(abs(values)).means()
     columns = {
         "part": [name for name, _ in parts],
         "stack": [stack for _, stack in parts],
         "kind": [kind_of(name) for name, _ in parts],
         "layer": [layer_of(name) for name, _ in parts],
     }
-    return pd.DataFrame({**columns, "share": mean, "low": low, "high": high, "size": size})
+    share = {"share": shared.value, "low": shared.low, "high": shared.high, "size": size}
+    return pd.DataFrame(columns | share)
 
 
 # --- how the stream is read ---------------------------------------------------------------------------

@@ -7,7 +7,6 @@ copying, or short of it, shows against forecasters that do nothing else.
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Mapping
 
 import numpy as np
@@ -16,10 +15,11 @@ import pandas as pd
 from tsprune.data.suite import Suite
 from tsprune.evaluation.sampling import sampled
 from tsprune.explain.baselines import nadaraya_watson, parrot
-from tsprune.explain.intervals import Floats, Interval, mean_interval, series_means
-from tsprune.explain.mechanism import head_effects, mechanism_table
+from tsprune.explain.mechanism import head_effects
+from tsprune.explain.mechanism_claims import mechanism_table
 from tsprune.explain.traits import EXCESS, forecast_traits
 from tsprune.models.forecaster import Forecaster, Predictor
+from tsprune.statistics import Estimate, Sample, unit_means
 
 PER_SYSTEM = 2  # windows: one of each trajectory
 PERCENTS = (30,)
@@ -56,27 +56,27 @@ def chaotic_traits(
     rows = []
     for name, values in found.items():
         for measure in MEASURES:
-            mean = mean_interval(values[measure], seed)
+            mean = values[measure].estimate(seed=seed)
             row: dict[str, object] = {"forecaster": name, "measure": measure}
             row |= _columns(mean, ("mean", "low", "high")) | {"systems": mean.count}
-            beyond = None if name == model.name else values[measure] - own[measure]
+            beyond = None if name == model.name else values[measure].minus(own[measure])
             rows.append(row | _difference(beyond, seed))
     return pd.DataFrame(rows)
 
 
-def _by_system(forecaster: Predictor, trajectories: Suite) -> Mapping[str, Floats]:
-    """Measure -> its mean by system [S], in order of their names."""
+def _by_system(forecaster: Predictor, trajectories: Suite) -> Mapping[str, Sample]:
+    """Measure -> its means by system."""
     frame = forecast_traits(forecaster, trajectories)
-    return {measure: series_means(frame[measure], frame["configuration"]) for measure in MEASURES}
+    return {measure: Sample.of(*unit_means(frame[measure], frame["configuration"])) for measure in MEASURES}
 
 
-def _columns(found: Interval, names: tuple[str, str, str]) -> dict[str, float]:
-    return dict(zip(names, (found.mean, found.low, found.high), strict=True))
+def _columns(found: Estimate, names: tuple[str, str, str]) -> dict[str, float]:
+    return dict(zip(names, (found.value, found.low, found.high), strict=True))
 
 
-def _difference(values: Floats | None, seed: int) -> dict[str, float]:
+def _difference(values: Sample | None, seed: int) -> dict[str, float]:
     names = ("difference", "difference_low", "difference_high")
-    return dict.fromkeys(names, np.nan) if values is None else _columns(mean_interval(values, seed), names)
+    return dict.fromkeys(names, np.nan) if values is None else _columns(values.estimate(seed=seed), names)
 
 
 def chaotic_mechanism(
@@ -98,7 +98,7 @@ def chaotic_mechanism(
     """
     effects = head_effects(
         model,
-        _systems_as_series(trajectories),
+        trajectories,
         sharpness,
         per_configuration=per_system,
         percents=PERCENTS,
@@ -106,12 +106,4 @@ def chaotic_mechanism(
         single=False,
         seed=seed,
     )
-    return mechanism_table({model.name: effects})
-
-
-def _systems_as_series(trajectories: Suite) -> Suite:
-    """Windows of one system count as of one series: its trajectories are on one attractor."""
-    configurations = tuple(
-        dataclasses.replace(c, series=np.zeros_like(c.series)) for c in trajectories.configurations
-    )
-    return dataclasses.replace(trajectories, configurations=configurations)
+    return mechanism_table({model.name: effects}, seed=seed)

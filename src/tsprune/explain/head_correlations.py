@@ -8,11 +8,9 @@ trusted to choose what to remove is another question, asked on series that the s
 
 from __future__ import annotations
 
-import dataclasses
-
 import pandas as pd
 
-from tsprune.evaluation.correlation import correlation
+from tsprune.statistics import correlation_row
 
 PROPERTIES = (
     "stable_rank",
@@ -25,19 +23,19 @@ PROPERTIES = (
 OUTCOMES = ("mase", "parroting", "seasonality")
 
 
-def head_correlations(heads: pd.DataFrame, *, seed: int = 0) -> pd.DataFrame:
+def head_correlations(heads: pd.DataFrame) -> pd.DataFrame:
     """Spearman's rho over heads of each of `PROPERTIES` with the effects of ablating a head alone.
 
     heads : `Explanation.heads`; properties and outcomes that it lacks are left out
 
-    One row a property and outcome: measure, outcome, rho, low, high (95 % bootstrap over heads), p_value
-    (against permutations), count. `size` is how far attribution agrees with the exact effect of an
+    One row a property and outcome: measure, outcome, rho, low, high (95 % over heads), p_value (of no
+    relation), count. `size` is how far attribution agrees with the exact effect of an
     ablation: then its rho with mase is above 0.
     """
     rows = []
     for measure in PROPERTIES:
         for outcome in OUTCOMES:
             if measure in heads and outcome in heads:
-                found = correlation(heads[measure].to_numpy(float), heads[outcome].to_numpy(float), seed)
-                rows.append({"measure": measure, "outcome": outcome} | dataclasses.asdict(found))
+                found = correlation_row(heads[measure].to_numpy(float), heads[outcome].to_numpy(float))
+                rows.append({"measure": measure, "outcome": outcome} | found)
     return pd.DataFrame(rows)

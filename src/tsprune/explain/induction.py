@@ -21,9 +21,8 @@ from torch import Tensor
 from tsprune.anatomy import Component
 from tsprune.attention import AttentionMap, require_heads, watching
 from tsprune.errors import TspruneError
-from tsprune.evaluation.correlation import correlation
-from tsprune.explain.intervals import column_intervals
 from tsprune.models.forecaster import Forecaster
+from tsprune.statistics import Sample, correlation_row
 
 BLOCKS = (3, 5, 8)  # positions in a block
 REPEATS = (2, 3, 4)
@@ -148,27 +147,27 @@ def _table(
             now = repeated.get((site, name), nothing)
             before = control.get((site, name), nothing)
             uniform = repeated.get((site, f"{name}_uniform"), nothing)
-            score, low, high = column_intervals(now - before, seed)
+            score = Sample.of(now - before).estimates(seed=seed)
             columns |= {
-                name: column_intervals(now, seed)[0],
-                f"{name}_control": column_intervals(before, seed)[0],
-                f"{name}_uniform": column_intervals(uniform, seed)[0],
-                f"{name}_score": score,
-                f"{name}_score_low": low,
-                f"{name}_score_high": high,
+                name: Sample.of(now).means(),
+                f"{name}_control": Sample.of(before).means(),
+                f"{name}_uniform": Sample.of(uniform).means(),
+                f"{name}_score": score.value,
+                f"{name}_score_low": score.low,
+                f"{name}_score_high": score.high,
             }
         parts.append(pd.DataFrame(columns))
     return pd.concat(parts, ignore_index=True)
 
 
-def induction_and_parroting(found: pd.DataFrame, effects: pd.DataFrame, *, seed: int = 0) -> pd.DataFrame:
+def induction_and_parroting(found: pd.DataFrame, effects: pd.DataFrame) -> pd.DataFrame:
     """Do heads that look at repetitions make the forecast copy? Spearman's rho over heads.
 
     found : of `induction`; effects : `head_effects(...).heads`
 
     One row a target (`TARGETS`) and combination, and one of the mean over combinations (block and
     repeats NaN): rho of a head's score with the change of parroting without it, low, high (95 %
-    bootstrap over heads), p_value (against permutations), count. If induction heads carry
+    over heads), p_value (of no relation), count. If induction heads carry
     parroting, rho is below 0.
     """
     change = effects.set_index("address")["parroting"]
@@ -178,6 +177,6 @@ def induction_and_parroting(found: pd.DataFrame, effects: pd.DataFrame, *, seed:
         columns = {(np.nan, np.nan): scores.mean(axis=1), **dict(scores.items())}
         for (block, repeats), values in columns.items():
             both = change.reindex(values.index)
-            result = dataclasses.asdict(correlation(values.to_numpy(), both.to_numpy(), seed))
+            result = correlation_row(values.to_numpy(), both.to_numpy())
             rows.append({"target": name, "block": block, "repeats": repeats} | result)
     return pd.DataFrame(rows)

@@ -7,25 +7,23 @@ reads low stable rank as a narrow kernel, high as a wide one).
 
 from __future__ import annotations
 
-import dataclasses
-
 import pandas as pd
 
-from tsprune.evaluation.correlation import correlation
 from tsprune.explain.attention_maps import AttentionStatistics
 from tsprune.models.forecaster import Forecaster
 from tsprune.scores.stable_rank import stable_ranks
+from tsprune.statistics import correlation_row
 
 BANDWIDTHS = ("effective_keys", "lag_spread", "sharpness")
 SCORES = ("stable_rank", "stable_rank_effective")
 
 
-def kernel_view(model: Forecaster, statistics: AttentionStatistics, *, seed: int = 0) -> pd.DataFrame:
+def kernel_view(model: Forecaster, statistics: AttentionStatistics) -> pd.DataFrame:
     """Does stable rank tell how widely a head attends? Spearman's rho over heads.
 
     One row for each bandwidth on data (`BANDWIDTHS`), score (`SCORES`) and group of heads: `all`, and each
     attention sublayer kind of each stack, e.g. `decoder.cross`. Columns: group, bandwidth, score, rho, low,
-    high (95 % bootstrap over heads), p_value (against permutations), count. The view expects rho > 0
+    high (95 % over heads), p_value (of no relation), count. The view expects rho > 0
     for effective_keys and lag_spread, and rho < 0 for sharpness.
     """
     heads = statistics.heads.merge(stable_ranks(model)[["address", *SCORES]], on="address", validate="1:1")
@@ -37,7 +35,7 @@ def kernel_view(model: Forecaster, statistics: AttentionStatistics, *, seed: int
     for group, part in groups.items():
         for bandwidth in BANDWIDTHS:
             for score in SCORES:
-                found = correlation(part[bandwidth].to_numpy(), part[score].to_numpy(), seed)
+                found = correlation_row(part[bandwidth].to_numpy(), part[score].to_numpy())
                 what = {"group": group, "bandwidth": bandwidth, "score": score}
-                rows.append(what | dataclasses.asdict(found))
+                rows.append(what | found)
     return pd.DataFrame(rows)

@@ -1,16 +1,23 @@
 """Which heads do it: forecasts without the sharpest heads, the most diffuse ones, and random ones.
 
 The claim (arXiv 2602.01605, its third mechanism): sharp heads carry parroting and seasonality, diffuse
-ones can go. It is a claim about a difference, so it is judged by one: the effect without the sharpest
-heads minus that without as many random ones of the same sublayers, paired by series. What is random about
-it, the series and the draws of heads, is resampled together, so its interval holds the luck of both.
+ones can go. Sharp is defined by attention on data (`tsprune.explain.attention`); the stable rank predicts
+it without data, and how well is measured here as well.
+
+1. Sets of equal size: the sharpest heads, the most diffuse ones, and as many random ones of the same
+   sublayers.
+2. Sets of equal damage: a trait also falls where the forecast is ruined. So the change without sharp heads
+   is read off at the error that random heads of each share cost: between two sizes of the sharp set, by
+   linear interpolation (`_equal_damage`).
+3. Each claim is a list of statements about levels and differences, all of which must be shown (`CLAIMS`).
+   Configurations are the units, and random draws are crossed with them, so that an interval holds the luck
+   of both.
 """
 
 from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -22,11 +29,10 @@ from tsprune.data.suite import Suite
 from tsprune.errors import TspruneError
 from tsprune.evaluation import Prepared, prepare
 from tsprune.evaluation.sampling import PER_CONFIGURATION, sampled
-from tsprune.evaluation.verdicts import Verdict, below, every
 from tsprune.explain.forecast_traits import dominant_period
-from tsprune.explain.intervals import Interval, crossed_interval, mean_interval, series_means
 from tsprune.explain.traits import TRAITS, scaled_errors, traits_on
 from tsprune.models.forecaster import Forecaster
+from tsprune.statistics import Estimate, Sample, unit_means
 from tsprune.sweep.engine import run
 from tsprune.sweep.result import CLEAN, SweepResult
 
@@ -38,8 +44,12 @@ BATCH_SIZE = 32
 MEMORY = 2**29
 SETS = ("sharp", "diffuse", "random")
 EFFECTS = ("mase", *TRAITS)
+# shares of the sharpest heads between which equal damage is looked for
+LADDER = (1, 2, 5, 10, 20, 30, 50, 70)
+# the share at which levels are tested
+CLAIM_PERCENT = 30
 
-Effects = dict[str, NDArray[np.float64]]
+Array = NDArray[np.float64]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -111,24 +121,41 @@ def _shared_out(sublayers: Mapping[Component, list[Component]], percent: int) ->
 
 @dataclasses.dataclass(frozen=True)
 class HeadEffects:
-    """What forecasts lose without heads, with 95 % intervals over series.
+    """What forecasts lose without heads, with 95 % intervals over configurations (`tsprune.statistics`).
 
-    sets : one row a percentage, set (`SETS`; random: mean of the draws) and effect (`EFFECTS`):
-        percent, which, heads, effect, mean, low, high, series; for random ones draw_low and draw_high, the
-        lowest and highest mean of a draw; for sharp and diffuse ones excess, excess_low, excess_high:
-        minus the random sets' (paired; the claim expects it below 0 for parroting and seasonality of
-        sharp heads). `mase` is the change of the window's scaled error, the traits' the change of the
-        trait itself
+    sets : one row a percentage, set (`SETS`; random: mean of the draws) and effect (`EFFECTS`): percent,
+        which, heads, effect, mean, low, high, units; for random ones draw_low and draw_high, the lowest
+        and highest mean of a draw; for sharp and diffuse ones excess, excess_low, excess_high: minus the
+        random sets' (paired). `mase` is the change of the window's scaled error, the traits' the change
+        of the trait itself
     heads : one row a head, its effect on each of `EFFECTS` alone (`_low`, `_high`), lowest parroting first
     clean : of the unablated forecast: the excess of each trait over the true future's
-    overall : the excess of `sets` averaged over the percentages, one row a set (sharp, diffuse) and effect:
-        which, effect, excess, low, high, series
+    samples : what the claims are tested on; see `tsprune.explain.mechanism_claims`
     """
 
     sets: pd.DataFrame
     heads: pd.DataFrame
-    clean: Mapping[str, Interval]
-    overall: pd.DataFrame = dataclasses.field(default_factory=pd.DataFrame)
+    clean: Mapping[str, Estimate]
+    samples: SetSamples | None = None
+
+
+@dataclasses.dataclass(frozen=True)
+class SetSamples:
+    """Effects of sets of heads as samples of one quantity, averaged over the percentages.
+
+    change : (which, effect) -> change without the sharp or the diffuse heads
+    excess : (which, effect) -> that minus the change without as many random ones
+    matched : trait -> change without the sharp heads minus that without random ones, at equal damage; no
+        units where no sets of equal damage were found
+    error : which -> relative change of the scaled error without `percent` of the heads
+    percent : of `error`
+    """
+
+    change: Mapping[tuple[str, str], Sample]
+    excess: Mapping[tuple[str, str], Sample]
+    matched: Mapping[str, Sample]
+    error: Mapping[str, Sample]
+    percent: int
 
 
 def head_effects(
@@ -154,10 +181,12 @@ def head_effects(
     sets = head_sets(ranked, percents=percents, draws=draws, seed=seed)
     if not sets:
         raise TspruneError(f"{model.name}: no head has a sharpness to be ranked by")
+    ladder = [x for x in head_sets(ranked, percents=LADDER, draws=0, seed=seed) if x.which == "sharp"]
     chosen = sampled(suite, model, per_configuration)
     prepared = [prepare(configuration) for configuration in chosen.configurations]
     alone = {head: Ablation((head,)) for head in ranked} if single else {}
-    cells = list(dict.fromkeys([*(Ablation(x.heads) for x in sets), *alone.values()]))
+    together = (Ablation(x.heads) for x in (*sets, *ladder))
+    cells = list(dict.fromkeys([*together, *alone.values()]))
     result = run(
         model,
         chosen,
@@ -169,26 +198,25 @@ def head_effects(
         memory=MEMORY,
     )
     measured = _Measured(result, prepared, cells, model.context_length)
-    clean = {name: mean_interval(measured.excess[name], seed) for name in TRAITS}
     return HeadEffects(
         _set_rows(sets, measured, seed),
         _head_rows(alone, measured, seed),
-        clean,
-        _overall_rows(sets, measured, seed),
+        {name: measured.excess(name).estimate(seed=seed) for name in TRAITS},
+        _samples(sets, ladder, measured),
     )
 
 
-class _Measured:
-    """Effects per series of the ablations `cells` of a sweep.
+# --- what was measured ---------------------------------------------------------------------------
 
-    excess : trait -> [S], the unablated forecast's minus the true future's
-    """
+
+class _Measured:
+    """Effects of the ablations `cells` of a sweep, by unit."""
 
     def __init__(
         self, result: SweepResult, prepared: Sequence[Prepared], cells: Sequence[Ablation], cut: int
     ) -> None:
         self._place = {cell: place for place, cell in enumerate(cells)}
-        tables, owners, before = [], [], 0
+        tables, series, configurations = [], [], []
         for p in prepared:
             c = p.configuration
             if c.name not in result.rows:
@@ -197,22 +225,38 @@ class _Measured:
             medians = np.stack([result.forecasts[cell, c.name].median for cell in (CLEAN, *cells)], axis=1)
             windows = zip(rows, medians, strict=True)
             tables += [_of_window(p, int(row), median, cut) for row, median in windows]
-            owners.append(c.series[rows] + before)
-            before += int(c.series.max()) + 1
-        table = np.stack(tables)  # [windows, effects, future and unablated and cells]
-        series = np.concatenate(owners)
-        excess = series_means(table[:, :, 1] - table[:, :, 0], series)
-        self.excess = {name: excess[:, EFFECTS.index(name)] for name in TRAITS}
-        changes = table[:, :, 2:] - table[:, :, 1:2]
-        self._changes = series_means(changes, series)  # [S, effects, cells]
+            series += [f"{c.name} {number}" for number in c.series[rows]]
+            configurations += [c.name] * len(rows)
+        # [units, effects, future and unablated and cells]
+        self._table, self._units = unit_means(np.stack(tables), series, configurations)
 
-    def effects(self, ablation: Ablation) -> Effects:
-        """Effect -> change per series [S]."""
-        of = self._changes[:, :, self._place[ablation]]
-        return {name: of[:, number] for number, name in enumerate(EFFECTS)}
+    def __len__(self) -> int:
+        """The number of units."""
+        return len(self._units)
+
+    def excess(self, effect: str) -> Sample:
+        """The unablated forecast's trait minus the true future's."""
+        of = self._table[:, EFFECTS.index(effect)]
+        return Sample.of(of[:, 1] - of[:, 0], self._units)
+
+    def effects(self, ablation: Ablation) -> Mapping[str, Array]:
+        """Effect -> its change [N] by unit."""
+        changes = self._table[:, :, 2 + self._place[ablation]] - self._table[:, :, 1]
+        return dict(zip(EFFECTS, changes.T, strict=True))
+
+    def relative_error(self, ablation: Ablation) -> Sample:
+        """The relative change of the scaled error."""
+        of = self._table[:, EFFECTS.index("mase")]
+        with np.errstate(all="ignore"):
+            logs = np.log(of[:, 2 + self._place[ablation]]) - np.log(of[:, 1])
+        return Sample.of(logs, self._units, logarithmic=True)
+
+    def sample(self, changes: Sequence[Array]) -> Sample:
+        """A sample of one quantity under D draws, from its values [N] under each."""
+        return Sample(np.stack(changes)[:, :, None], self._units)
 
 
-def _of_window(prepared: Prepared, row: int, medians: NDArray[np.float32], cut: int) -> NDArray[np.float64]:
+def _of_window(prepared: Prepared, row: int, medians: NDArray[np.float32], cut: int) -> Array:
     """`EFFECTS` of one window's future and forecasts [M, H], [effects, 1 + M]."""
     c = prepared.configuration
     context, target = c.contexts[row][-cut:], c.targets[row]
@@ -221,141 +265,149 @@ def _of_window(prepared: Prepared, row: int, medians: NDArray[np.float32], cut: 
     return np.vstack([scaled, traits_on(values, context, dominant_period(context))])
 
 
-def _set_rows(sets: Sequence[HeadSet], measured: _Measured, seed: int) -> pd.DataFrame:
-    rows = []
-    for percent in dict.fromkeys(x.percent for x in sets):
-        of = {which: [x for x in sets if (x.percent, x.which) == (percent, which)] for which in SETS}
-        for name in EFFECTS:
-            changes = _changes(of, measured, name)
-            for which, values in changes.items():
-                found = mean_interval(values.mean(axis=0), seed)
-                row = {"percent": percent, "which": which, "heads": len(of[which][0].heads), "effect": name}
-                row |= {"mean": found.mean, "low": found.low, "high": found.high, "series": found.count}
-                if which == "random":
-                    row |= _lowest_to_highest(values)
-                elif "random" in changes:
-                    paired = crossed_interval(values - changes["random"], seed)
-                    row |= {"excess": paired.mean, "excess_low": paired.low, "excess_high": paired.high}
-                rows.append(row)
-    return pd.DataFrame(rows)
+# --- tables --------------------------------------------------------------------------------------
 
 
 def _changes(
-    of: Mapping[str, Sequence[HeadSet]], measured: _Measured, name: str
-) -> dict[str, NDArray[np.float64]]:
-    """Set -> change of an effect, [draws, S] (one draw but for random ones)."""
+    sets: Sequence[HeadSet], measured: _Measured, percent: int, effect: str
+) -> dict[str, list[Array]]:
+    """Set -> changes [N] of an effect, one a draw (a single one but for random sets)."""
+    of = {which: [x for x in sets if (x.percent, x.which) == (percent, which)] for which in SETS}
     return {
-        which: np.stack([measured.effects(Ablation(x.heads))[name] for x in members])
+        which: [measured.effects(Ablation(x.heads))[effect] for x in members]
         for which, members in of.items()
         if members
     }
 
 
-def _lowest_to_highest(values: NDArray[np.float64]) -> dict[str, float]:
-    means = [mean_interval(draw).mean for draw in values]
-    return {"draw_low": min(means), "draw_high": max(means)}
-
-
-def _overall_rows(sets: Sequence[HeadSet], measured: _Measured, seed: int) -> pd.DataFrame:
-    """The excess over random sets, averaged over percentages: draw i of each is one draw of all."""
-    percents = list(dict.fromkeys(x.percent for x in sets))
+def _set_rows(sets: Sequence[HeadSet], measured: _Measured, seed: int) -> pd.DataFrame:
     rows = []
-    for name in EFFECTS:
-        by_percent = []
-        for percent in percents:
-            of = {which: [x for x in sets if (x.percent, x.which) == (percent, which)] for which in SETS}
-            by_percent.append(_changes(of, measured, name))
-        for which in ("sharp", "diffuse"):
-            if not all("random" in changes for changes in by_percent):
-                continue
-            excess = np.mean([changes[which] - changes["random"] for changes in by_percent], axis=0)
-            found = crossed_interval(excess, seed)
-            row = {"which": which, "effect": name, "excess": found.mean}
-            rows.append(row | {"low": found.low, "high": found.high, "series": found.count})
+    heads = {x.percent: len(x.heads) for x in sets}
+    for percent in dict.fromkeys(x.percent for x in sets):
+        for effect in EFFECTS:
+            changes = _changes(sets, measured, percent, effect)
+            for which, values in changes.items():
+                found = measured.sample([np.mean(values, axis=0)]).estimate(seed=seed)
+                row = {"percent": percent, "which": which, "heads": heads[percent], "effect": effect}
+                row |= {"mean": found.value, "low": found.low, "high": found.high, "units": found.count}
+                if which == "random":
+                    means = [measured.sample([one]).means()[0] for one in values]
+                    row |= {"draw_low": min(means), "draw_high": max(means)}
+                elif "random" in changes:
+                    pairs = [values[0] - one for one in changes["random"]]
+                    paired = measured.sample(pairs).estimate(seed=seed)
+                    row |= {"excess": paired.value, "excess_low": paired.low, "excess_high": paired.high}
+                rows.append(row)
     return pd.DataFrame(rows)
 
 
 def _head_rows(alone: Mapping[Component, Ablation], measured: _Measured, seed: int) -> pd.DataFrame:
-    rows = []
-    for head, ablation in alone.items():
-        row: dict[str, object] = {"address": head.address}
-        for name in EFFECTS:
-            found = mean_interval(measured.effects(ablation)[name], seed)
-            row |= {name: found.mean, f"{name}_low": found.low, f"{name}_high": found.high}
-        rows.append(row)
-    frame = pd.DataFrame(rows)
+    columns: dict[str, object] = {"address": [head.address for head in alone]}
+    for effect in EFFECTS if alone else ():
+        values = np.stack([measured.effects(ablation)[effect] for ablation in alone.values()], axis=1)
+        found = Sample.of(values).estimates(seed=seed)
+        columns |= {effect: found.value, f"{effect}_low": found.low, f"{effect}_high": found.high}
+    frame = pd.DataFrame(columns)
     return frame.sort_values("parroting", kind="stable", ignore_index=True) if len(frame) else frame
 
 
-def verdicts(effects: Mapping[str, HeadEffects]) -> pd.DataFrame:
-    """Does the paper's third mechanism hold? One row a model, percentage and trait.
+# --- samples of the claims -----------------------------------------------------------------------
 
-    effects : model -> `head_effects` of it
 
-    Columns: model, percent, trait (parroting, seasonality), sharp, diffuse (mean change of the trait),
-    excess, low, high (of the sharp heads over random ones, 95 %), verdict on the claim
-    that the trait falls more without the sharp heads than without random ones (see
-    `tsprune.evaluation.verdicts`).
-    """
-    rows = []
-    for model, found in effects.items():
-        for (percent, trait), part in found.sets.groupby(["percent", "effect"], sort=False):
-            if trait not in ("parroting", "seasonality"):
-                continue
-            by = part.set_index("which")
-            sharp = by.loc["sharp"]
-            excess = _interval(sharp, "excess", "excess_low", "excess_high")
-            rows.append(
-                {
-                    "model": model,
-                    "percent": percent,
-                    "trait": trait,
-                    "sharp": sharp["mean"],
-                    "diffuse": by.loc["diffuse", "mean"],
-                    "excess": excess.mean,
-                    "low": excess.low,
-                    "high": excess.high,
-                    "verdict": below(excess, 0.0),
-                }
+def _samples(sets: Sequence[HeadSet], ladder: Sequence[HeadSet], measured: _Measured) -> SetSamples | None:
+    """None if no random sets were drawn."""
+    percents = list(dict.fromkeys(x.percent for x in sets))
+    by = {
+        (percent, effect): _changes(sets, measured, percent, effect)
+        for percent in percents
+        for effect in EFFECTS
+    }
+    if not all("random" in changes for changes in by.values()):
+        return None
+    change, excess = {}, {}
+    for which in ("sharp", "diffuse"):
+        for effect in EFFECTS:
+            own = [by[percent, effect][which][0] for percent in percents]
+            change[which, effect] = measured.sample([np.mean(own, axis=0)])
+            excess[which, effect] = _over_random(
+                [(by[percent, effect][which][0], by[percent, effect]["random"]) for percent in percents],
+                measured,
             )
-    return pd.DataFrame(rows)
+    steps = _ladder(ladder, measured)
+    matched = {
+        trait: measured.sample(
+            _matched(steps, [(by[p, "mase"]["random"], by[p, trait]["random"]) for p in percents], trait)
+        )
+        for trait in TRAITS
+    }
+    middle = min(percents, key=lambda percent: abs(percent - CLAIM_PERCENT))
+    error = {
+        x.which: measured.relative_error(Ablation(x.heads))
+        for x in sets
+        if x.percent == middle and x.which != "random"
+    }
+    return SetSamples(change, excess, matched, error, middle)
 
 
-# claim -> (ablated heads, effect): each says that the excess over random heads is below 0
-CLAIMS = {
-    "sharp heads carry parroting": ("sharp", "parroting"),
-    "sharp heads carry seasonality": ("sharp", "seasonality"),
-    "diffuse heads can go": ("diffuse", "mase"),
-}
-WHOLE = "all three"
+def _over_random(pairs: Sequence[tuple[Array, Sequence[Array]]], measured: _Measured) -> Sample:
+    """The excess over random sets, averaged over percentages: draw i of each is one draw of all."""
+    draws = min(len(random) for _, random in pairs)
+    return measured.sample(
+        [np.mean([own - random[draw] for own, random in pairs], axis=0) for draw in range(draws)]
+    )
 
 
-def mechanism_table(effects: Mapping[str, HeadEffects]) -> pd.DataFrame:
-    """The paper's third mechanism, claim by claim: one row a model and claim, and one for all of them.
+Step = Mapping[str, Array]
 
-    effects : model -> `head_effects` of it
 
-    Columns: model, claim (`CLAIMS`, `WHOLE`), excess, low, high (over random heads, averaged over all
-    percentages, 95 % over series and draws), series, verdict on the claim that the excess is below 0;
-    the whole is confirmed if every claim is, and refuted if any is (see `tsprune.evaluation.verdicts`).
+def _ladder(ladder: Sequence[HeadSet], measured: _Measured) -> list[Step]:
+    """Effects [N] of growing sets of the sharpest heads, the first of which is empty."""
+    nothing = {effect: np.zeros(len(measured)) for effect in EFFECTS}
+    return [nothing, *(measured.effects(Ablation(x.heads)) for x in ladder)]
+
+
+def _matched(
+    steps: Sequence[Step], random: Sequence[tuple[Sequence[Array], Sequence[Array]]], trait: str
+) -> list[Array]:
+    """`_equal_damage` averaged over the percentages at which there are sets of equal damage, D times [N].
+
+    random : (changes of the error, changes of the trait) of the draws of each percentage, [N] each
+
+    No units count (NaN) if there is no such percentage.
     """
-    rows = []
-    for model, found in effects.items():
-        judged: list[Verdict] = []
-        for claim, (which, effect) in CLAIMS.items():
-            part = found.overall
-            if len(part):
-                part = part[(part["which"] == which) & (part["effect"] == effect)]
-            excess = _interval(part.iloc[0] if len(part) else {}, "excess", "low", "high")
-            judged.append(below(excess, 0.0))
-            row = {"model": model, "claim": claim, "excess": excess.mean, "low": excess.low}
-            rows.append(row | {"high": excess.high, "series": excess.count, "verdict": judged[-1]})
-        rows.append({"model": model, "claim": WHOLE, "verdict": every(judged)})
-    return pd.DataFrame(rows)
+    found = [_equal_damage(steps, np.stack(loss), np.stack(change), trait) for loss, change in random]
+    known = [one for one in found if one is not None]
+    if not known:
+        return [np.full(len(one), np.nan) for one in random[0][0]]
+    return list(np.mean(known, axis=0))
 
 
-def _interval(row: Mapping[str, Any] | pd.Series, mean: str, low: str, high: str) -> Interval:
-    """The interval in these columns of a row; NaN where the row lacks them."""
-    known = dict(row)
-    middle, least, most = (float(known.get(name, np.nan)) for name in (mean, low, high))
-    return Interval(middle, least, most, int(known.get("series", 0)))
+def _equal_damage(steps: Sequence[Step], loss: Array, change: Array, trait: str) -> Array | None:
+    """A trait's change without sharp heads minus that without random ones, where both lose as much.
+
+    steps : effects of growing sets of sharp heads
+    loss, change : of the error and of the trait without random heads, [D, N]
+
+    Between two sizes of the sharp set effects are interpolated, with the weight at which the mean losses
+    are equal. That weight is estimated, too: where it moves, the trait moves along the slope between both
+    sizes. So each value [D, N] is the difference in the trait minus that slope times the difference in the
+    loss; the latter's mean is 0. None if the random heads cost nothing, or more than any sharp set.
+    """
+    known = np.isfinite(change).all(axis=0) & np.isfinite(loss).all(axis=0)
+    known &= np.all([np.isfinite(step[trait]) & np.isfinite(step["mase"]) for step in steps], axis=0)
+    if not known.any():
+        return None
+    target = loss[:, known].mean()
+    losses = np.array([step["mase"][known].mean() for step in steps])
+    traits = np.array([step[trait][known].mean() for step in steps])
+    beyond = np.flatnonzero(losses >= target)
+    if target <= 0 or not len(beyond):
+        return None
+    upper = int(beyond[0])  # the empty set loses nothing, so there is one below
+    lower, width = upper - 1, losses[upper] - losses[upper - 1]
+    weight, slope = (target - losses[lower]) / width, (traits[upper] - traits[lower]) / width
+    sharp = {
+        name: (1 - weight) * steps[lower][name] + weight * steps[upper][name] for name in ("mase", trait)
+    }
+    found = sharp[trait] - change - slope * (sharp["mase"] - loss)
+    return np.where(known, found, np.nan)

@@ -18,14 +18,8 @@ from tsprune.explain.chaotic import PER_SYSTEM, chaotic_mechanism, chaotic_trait
 from tsprune.explain.head_correlations import head_correlations
 from tsprune.explain.induction import induction, induction_and_parroting
 from tsprune.explain.kernel import kernel_view
-from tsprune.explain.mechanism import (
-    DRAWS,
-    PERCENTS,
-    HeadEffects,
-    head_effects,
-    mechanism_table,
-    verdicts,
-)
+from tsprune.explain.mechanism import DRAWS, PERCENTS, HeadEffects, head_effects
+from tsprune.explain.mechanism_claims import by_share, mechanism_table
 from tsprune.explain.portraits import Portrait, portraits
 from tsprune.explain.residual import guard_contexts, lens, lens_guard, residual
 from tsprune.models.forecaster import Forecaster, SamplingForecaster
@@ -58,10 +52,10 @@ class Explanation:
     residual, cka : `residual`
     lens, guard : `lens`, `lens_guard`
     attribution : `attribution`
-    effects, verdicts, induction_effects : `head_effects(...).sets`, `verdicts`, `induction_and_parroting`;
+    effects, by_share, induction_effects : `head_effects(...).sets`, `by_share`, `induction_and_parroting`;
         empty without effects
     clean : of the unablated forecast, one row a trait: trait, excess over the true future's, low, high,
-        series; empty without effects
+        units; empty without effects
     mechanism, correlations : `mechanism_table`, `head_correlations`; empty without effects
     chaos, chaos_mechanism : `chaotic_traits` and, with effects, `chaotic_mechanism`; empty without
         trajectories
@@ -83,7 +77,7 @@ class Explanation:
     guard: pd.DataFrame
     attribution: pd.DataFrame
     effects: pd.DataFrame
-    verdicts: pd.DataFrame
+    by_share: pd.DataFrame
     induction_effects: pd.DataFrame
     clean: pd.DataFrame
     mechanism: pd.DataFrame
@@ -171,7 +165,7 @@ def overview(
         heads=heads,
         attention=seen.heads,
         profile=seen.profile,
-        kernel=kernel_view(model, seen, seed=seed),
+        kernel=kernel_view(model, seen),
         induction=repeated,
         residual=stream.layers,
         cka=stream.cka,
@@ -223,14 +217,14 @@ def _conclusions(
 ) -> dict[str, pd.DataFrame]:
     """What follows from ablating heads: tables of `Explanation`, all of them empty if none was."""
     if not len(found.sets):
-        names = ("verdicts", "mechanism", "induction_effects", "correlations")
+        names = ("by_share", "mechanism", "induction_effects", "correlations")
         return {name: pd.DataFrame() for name in names}
-    linked = induction_and_parroting(repeated, found.heads, seed=seed) if len(repeated) else pd.DataFrame()
+    linked = induction_and_parroting(repeated, found.heads) if len(repeated) else pd.DataFrame()
     return {
-        "verdicts": verdicts({model.name: found}),
-        "mechanism": mechanism_table({model.name: found}),
+        "by_share": by_share({model.name: found}),
+        "mechanism": mechanism_table({model.name: found}, {model.name: heads}, seed=seed),
         "induction_effects": linked,
-        "correlations": head_correlations(heads, seed=seed),
+        "correlations": head_correlations(heads),
     }
 
 
@@ -254,7 +248,7 @@ def _on_chaos(
 
 def _clean(found: HeadEffects) -> pd.DataFrame:
     return pd.DataFrame(
-        {"trait": trait, "excess": x.mean, "low": x.low, "high": x.high, "series": x.count}
+        {"trait": trait, "excess": x.value, "low": x.low, "high": x.high, "units": x.count}
         for trait, x in found.clean.items()
     )
 

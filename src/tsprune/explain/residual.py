@@ -8,7 +8,6 @@ is. No readout is written per model, and the last layer's lens is the forecast i
 from __future__ import annotations
 
 import dataclasses
-import warnings
 from collections.abc import Sequence
 
 import numpy as np
@@ -22,9 +21,9 @@ from tsprune.anatomy import Component, Stack
 from tsprune.data.suite import Suite
 from tsprune.errors import TspruneError
 from tsprune.evaluation import spearman_distance
-from tsprune.evaluation.sampling import BATCH_SIZE, PER_CONFIGURATION, batched, sampled
-from tsprune.explain.intervals import LIMITS, column_intervals, series_means
+from tsprune.evaluation.sampling import BATCH_SIZE, PER_CONFIGURATION, Owners, batched, sampled
 from tsprune.models.forecaster import Forecaster
+from tsprune.statistics import Sample
 from tsprune.stream import replaced, streams
 
 LENS_HORIZON = 8  # steps that are decoded of every layer
@@ -40,7 +39,8 @@ class Residual:
 
     layers : one row a stack and layer (-1: the embedding): stack, layer; norm : Euclidean norm; update :
         norm of what the layer adds, relative to the norm before; cosine : between what this layer
-        and the one before it add (below 0: it takes back); each with `_low`, `_high` (95 % over series)
+        and the one before it add (below 0: it takes back); each with `_low`, `_high` (95 % over
+        configurations)
     cka : one row a stack and pair of layers a < b: stack, a, b, cka (linear), low, high, and null: the
         same with the windows of one layer shuffled (linear CKA is above 0 for few windows)
     """
@@ -66,9 +66,9 @@ def residual(
     chosen = sampled(suite, model, per_configuration)
     layers, pairs = [], []
     for stack in model.anatomy.stacks:
-        values, series = _positions(model, chosen, stack, batch_size)
-        layers.append(_layer_rows(stack, values, series, seed))
-        pairs.append(_cka_rows(stack, values, series, seed))
+        values, owners = _positions(model, chosen, stack, batch_size)
+        layers.append(_layer_rows(stack, values, owners, seed))
+        pairs.append(_cka_rows(stack, values, owners, seed))
     return Residual(pd.concat(layers, ignore_index=True), pd.concat(pairs, ignore_index=True))
 
 
@@ -84,11 +84,9 @@ def read_position(model: Forecaster, stack: Stack) -> int:
     return -1 - (stack.time.marks + stack.time.future if stack.time is not None else 0)
 
 
-def _positions(
-    model: Forecaster, suite: Suite, stack: Stack, batch_size: int
-) -> tuple[Floats, NDArray[np.int64]]:
-    """[layers + 1, windows, d_model] and each window's series."""
-    parts, series = [], []
+def _positions(model: Forecaster, suite: Suite, stack: Stack, batch_size: int) -> tuple[Floats, Owners]:
+    """[layers + 1, windows, d_model] and whose the windows are."""
+    parts, owners = [], Owners()
     position = read_position(model, stack)
     for batch in batched(suite, model, batch_size):
         with torch.no_grad(), streams(model, stack) as recorded:
@@ -96,11 +94,11 @@ def _positions(
         # a family may run several passes over a window: the first is the window as it is
         rows = [torch.cat([x.flatten(0, -3)[:, position] for x in calls]) for calls in recorded]
         parts.append(torch.stack(rows)[:, : len(batch.contexts)].double().numpy(force=True))
-        series.append(batch.series)
-    return np.concatenate(parts, axis=1), np.concatenate(series)
+        owners.add(batch)
+    return np.concatenate(parts, axis=1), owners
 
 
-def _layer_rows(stack: Stack, values: Floats, series: NDArray[np.int64], seed: int) -> pd.DataFrame:
+def _layer_rows(stack: Stack, values: Floats, owners: Owners, seed: int) -> pd.DataFrame:
     norms = np.linalg.norm(values, axis=-1)  # [L + 1, W]
     updates = np.diff(values, axis=0)
     sizes = np.linalg.norm(updates, axis=-1)
@@ -115,8 +113,8 @@ def _layer_rows(stack: Stack, values: Floats, series: NDArray[np.int64], seed: i
     }
     columns: dict[str, object] = {"stack": stack.name, "layer": layers_of(stack)}
     for what, table in measures.items():
-        mean, low, high = column_intervals(series_means(table.T, series), seed)
-        columns |= {what: mean, f"{what}_low": low, f"{what}_high": high}
+        found = owners.sample(table.T).estimates(seed=seed)
+        columns |= {what: found.value, f"{what}_low": found.low, f"{what}_high": found.high}
     return pd.DataFrame(columns)
 
 
@@ -135,20 +133,12 @@ def _pairwise_cka(grams: Floats) -> Floats:
         return np.asarray(np.where(sizes > 0, 1, np.nan) * (flat @ flat.T) / np.outer(sizes, sizes))
 
 
-def _cka_rows(stack: Stack, values: Floats, series: NDArray[np.int64], seed: int) -> pd.DataFrame:
+def _cka_rows(stack: Stack, values: Floats, owners: Owners, seed: int) -> pd.DataFrame:
     grams = values @ values.transpose(0, 2, 1)
-    rng = np.random.default_rng(seed)
-    names = np.unique(series)
-    members = [np.flatnonzero(series == one) for one in names]
-    drawn = []
-    for _ in range(DRAWS):
-        windows = np.concatenate([members[i] for i in rng.integers(0, len(names), len(names))])
-        drawn.append(_pairwise_cka(grams[:, windows[:, None], windows]))
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", RuntimeWarning)  # of a layer that is constant in every draw
-        low, high = np.nanpercentile(drawn, LIMITS, axis=0)
-    shuffle = rng.permutation(len(series))
-    found, shuffled = _pairwise_cka(grams), grams[:, shuffle[:, None], shuffle]
+    found = _pairwise_cka(grams)
+    low, high = _cka_limits(grams, found, owners.units, seed)
+    shuffle = np.random.default_rng(seed).permutation(grams.shape[1])
+    shuffled = grams[:, shuffle[:, None], shuffle]
     null = _pairwise_cka(np.concatenate([grams, shuffled]))[: len(grams), len(grams) :]
     layers = layers_of(stack)
     return pd.DataFrame(
@@ -157,6 +147,23 @@ def _cka_rows(stack: Stack, values: Floats, series: NDArray[np.int64], seed: int
         for a in range(len(layers))
         for b in range(a + 1, len(layers))
     )
+
+
+def _cka_limits(grams: Floats, found: Floats, units: Sequence[str], seed: int) -> tuple[Floats, Floats]:
+    """Limits of CKA [layers, layers] over units: it is no mean of windows, so units have pseudo-values.
+
+    A bootstrap of windows would raise CKA: a window that is drawn twice is like itself.
+    """
+    names = sorted(set(units))
+    if len(names) < 2:
+        return np.full_like(found, np.nan), np.full_like(found, np.nan)
+    kept = [np.flatnonzero([unit != name for unit in units]) for name in names]
+    without = np.array([_pairwise_cka(grams[:, windows[:, None], windows]) for windows in kept])
+    with np.errstate(invalid="ignore"):
+        spread = found - (len(names) - 1) * (without - without.mean(axis=0))
+    estimates = Sample.of(spread.reshape(len(names), -1), names).estimates(seed=seed)
+    low, high = (limit.reshape(found.shape).clip(0, 1) for limit in (estimates.low, estimates.high))
+    return low, high
 
 
 # --- the lens ------------------------------------------------------------------------------------
@@ -179,8 +186,8 @@ def lens(
 ) -> pd.DataFrame:
     """What every layer of the last stack would forecast, one row a layer (-1: the embedding alone).
 
-    Columns, each with a 95 % interval over series (`_low`, `_high`): distance (Spearman distance of the
-    layer's median forecast over `horizon` steps to the model's); for models of values, spread (of the
+    Columns, each with a 95 % interval over configurations (`_low`, `_high`): distance (Spearman distance of
+    the layer's median forecast over `horizon` steps to the model's); for models of values, spread (of the
     0.1 and 0.9 quantiles, in standard deviations of the context); for models of tokens, over the
     steps that `teacher_forced` predicts, entropy (nats), vocabulary (its exponential, the effective
     number of tokens) and peaks (local maxima of at least a tenth of the highest probability).
@@ -193,10 +200,10 @@ def lens(
     layers = layers_of(stack)
     tokens = model.anatomy.tokens
     parts: dict[str, list[list[Floats]]] = {}
-    series = []
+    owners = Owners()
     for batch in batched(chosen, model, batch_size):
         clean = None if tokens else model.forecast(batch.contexts, horizon).median
-        series.append(batch.series)
+        owners.add(batch)
         for place, layer in enumerate(layers):
             with applied(model, later_layers(model, layer)), torch.no_grad():
                 if tokens:
@@ -211,11 +218,10 @@ def lens(
             for name, values in found.items():
                 parts.setdefault(name, [[] for _ in layers])[place].append(values)
     columns: dict[str, object] = {"stack": stack.name, "layer": layers}
-    owners = np.concatenate(series)
     for name, by_layer in parts.items():
         table = np.stack([np.concatenate(values) for values in by_layer], axis=1)
-        mean, low, high = column_intervals(series_means(table, owners), seed)
-        columns |= {name: mean, f"{name}_low": low, f"{name}_high": high}
+        by_unit = owners.sample(table).estimates(seed=seed)
+        columns |= {name: by_unit.value, f"{name}_low": by_unit.low, f"{name}_high": by_unit.high}
     return pd.DataFrame(columns)
 
 

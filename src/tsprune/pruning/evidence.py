@@ -10,10 +10,11 @@ import numpy as np
 from tsprune.data.suite import Suite
 from tsprune.errors import TspruneError
 from tsprune.evaluation import WindowStatistics, crps, forecast_statistics, mase, prepare
-from tsprune.evaluation.intervals import Change, Metric, Paired, change_interval
+from tsprune.evaluation.changes import Metric, Scored, changes
 from tsprune.evaluation.latency import compare as compare_latency
 from tsprune.evaluation.latency import machine
 from tsprune.models.forecaster import Evidence, Forecaster, Measured
+from tsprune.statistics import Estimate
 from tsprune.sweep.engine import BATCH_SIZE
 
 METRICS: tuple[Metric, ...] = ("MASE", "CRPS")
@@ -34,13 +35,13 @@ class Comparison:
     windows: int
     before: Mapping[Metric, float]
     after: Mapping[Metric, float]
-    change: Mapping[Metric, Change]
+    change: Mapping[Metric, Estimate]
 
     def evidence(self) -> Evidence:
         """Rows for a model card."""
         return {
             f"{metric} relative to Seasonal Naive ({self.suite}, {self.windows} windows)": Measured(
-                self.before[metric], self.after[metric], str(self.change[metric])
+                self.before[metric], self.after[metric], self.change[metric].as_percent()
             )
             for metric in METRICS
         }
@@ -55,7 +56,7 @@ def compare(
 
     Raises TspruneError if there is no window that both can forecast.
     """
-    pairs: list[Paired] = []
+    pairs: list[Scored] = []
     ratios: dict[Metric, list[tuple[float, float]]] = {metric: [] for metric in METRICS}
     ready = [prepare(configuration) for configuration in suite.configurations]
     both = [forecast_statistics(each, ready, batch_size=batch_size) for each in (model, other)]
@@ -67,7 +68,8 @@ def compare(
         for result in results:
             assert result.statistics is not None
             scores.append(result.statistics.select(np.isin(result.rows, rows)))
-        pairs.append(Paired(scores[0], scores[1], prepared.configuration.series[rows]))
+        series = prepared.configuration.series[rows]
+        pairs.append(Scored(prepared.configuration.name, scores[0], scores[1:], series))
         naive = prepared.baseline.select(rows)
         for metric in METRICS:
             score = _COMPUTE[metric]
@@ -81,7 +83,7 @@ def compare(
         sum(len(pair.before) for pair in pairs),
         {metric: means[metric][0] for metric in METRICS},
         {metric: means[metric][1] for metric in METRICS},
-        {metric: change_interval(pairs, metric, seed=seed) for metric in METRICS},
+        {metric: changes(pairs, metric).estimate(seed=seed) for metric in METRICS},
     )
 
 

@@ -13,9 +13,11 @@ from numpy.typing import NDArray
 from tsprune.ablation import Ablation
 from tsprune.anatomy import Anatomy, Component
 from tsprune.data.suite import Suite
-from tsprune.evaluation.intervals import Change, Metric, Paired, change_interval
+from tsprune.evaluation import changes
+from tsprune.evaluation.changes import Metric
 from tsprune.models.forecaster import Forecaster
 from tsprune.pruning.savings import is_inside
+from tsprune.statistics import Estimate
 from tsprune.sweep.engine import BATCH_SIZE, Progress, run
 from tsprune.sweep.result import CLEAN, SweepResult, WindowScores
 
@@ -40,7 +42,7 @@ class Losses:
     """Measures losses on calibration series.
 
     metric : whose geometric mean over configurations a loss is a relative change of
-    confidence : that a loss on series like these is at most its `high`, from a bootstrap over series
+    confidence : that a loss on series like these is at most its `high`, over configurations
     seed : of the bootstrap
     """
 
@@ -57,7 +59,7 @@ class Losses:
         result = run(model, self.calibration, ablations, batch_size=self.batch_size, progress=self.progress)
         return Scored.of(result, CLEAN), [Scored.of(result, ablation) for ablation in ablations]
 
-    def change(self, before: Scored, after: Scored) -> Change:
+    def change(self, before: Scored, after: Scored) -> Estimate:
         """The loss on the same windows; `high` is its upper limit. What is not finite cannot go."""
         series = {c.name: c.series for c in self.calibration.configurations}
         pairs = []
@@ -65,13 +67,13 @@ class Losses:
             if not np.array_equal(rows, after.rows.get(name, ())):
                 return UNKNOWN  # some windows cannot be forecast any more
             scores = before.scores[name].statistics, after.scores[name].statistics
-            pairs.append(Paired(*scores, series[name][rows]))
+            pairs.append(changes.Scored(name, scores[0], [scores[1]], series[name][rows]))
         level = 2 * self.confidence - 1  # of the interval whose upper end this is
-        found = change_interval(pairs, self.metric, level=level, seed=self.seed)
+        found = changes.change(pairs, self.metric, level=level, seed=self.seed)
         return found if math.isfinite(found.value) and math.isfinite(found.high) else UNKNOWN
 
 
-UNKNOWN = Change(math.inf, math.inf, math.inf, 0.0, 0)
+UNKNOWN = Estimate(math.inf, math.inf, math.inf, 0.0, 0)
 
 
 def joined(components: Sequence[Component], more: Component) -> Components:

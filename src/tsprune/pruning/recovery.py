@@ -28,7 +28,7 @@ from tsprune.data.split import CALIBRATION_FRACTION, split
 from tsprune.data.suite import Suite
 from tsprune.errors import TspruneError
 from tsprune.evaluation import evaluate, geometric_mean_ratios, prepare
-from tsprune.evaluation.intervals import Metric
+from tsprune.evaluation.changes import Metric
 from tsprune.models.forecaster import Forecaster, Origin, Recovery, SamplingForecaster
 from tsprune.pruning.distillation import check_pair, distance, histories
 from tsprune.pruning.plan import identity

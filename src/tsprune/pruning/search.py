@@ -24,7 +24,7 @@ from tsprune.anatomy import Kind
 from tsprune.data.split import CALIBRATION_FRACTION, split
 from tsprune.data.suite import Suite
 from tsprune.errors import TspruneError
-from tsprune.evaluation.intervals import Metric
+from tsprune.evaluation.changes import Metric
 from tsprune.models.forecaster import Forecaster
 from tsprune.pruning.imitation import KINDS, Imitation, Progress, Walk, check_kinds
 from tsprune.pruning.losses import Losses, joined

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import dataclasses
 
-from tsprune.evaluation.intervals import Change
 from tsprune.pruning.losses import Components
+from tsprune.statistics import Estimate
 
 
 @dataclasses.dataclass(frozen=True)
@@ -34,7 +34,7 @@ class Step:
         earlier = self.before.path() if self.before is not None else []
         return [*earlier, self] if self.components else earlier
 
-    def then(self, components: Components, saved: float, change: Change) -> Step:
+    def then(self, components: Components, saved: float, change: Estimate) -> Step:
         """The step that leads from here to `components`."""
         lowest = min(self.lowest, change.value)
         return Step(components, saved, change.value, change.high, lowest, self)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-INTERVALS = "Bars and brackets are 95 % intervals, bootstrapped over series."
+INTERVALS = "Bars and brackets are 95 % intervals over configurations."
 PORTRAIT = (
     "Attention in one real window (the one with the clearest season, if there is one of a season that "
     "this model's positions can tell), what the last position of it looks at, and how far back the head "
@@ -40,8 +40,7 @@ ATTENDED = (
 KERNEL = (
     "Softmax attention is Nadaraya-Watson regression, and the paper reads stable rank, which needs no "
     "data, as the bandwidth of its kernel. Then points rise with it for keys and spread, and fall for "
-    "sharpness. A point is a head (hollow: of an encoder); intervals of Spearman's rho are bootstrapped "
-    "over heads, p is against permutations."
+    "sharpness. A point is a head (hollow: of an encoder); intervals of Spearman's rho and p are over heads."
 )
 INDUCTION = (
     "Blocks of random values, repeated: how much more a head attends to what followed the same values "
@@ -52,8 +51,8 @@ INDUCTION = (
 )
 RANKED = (
     "Each head ablated alone, in order of how far parroting falls: the correlation of the forecast with "
-    "the most similar piece of its context. Bars are 95 % intervals over series of one head at a time; of"
-    " many heads, one in twenty leaves out 0 by chance. The axis of changes is linear close to zero and "
+    "the most similar piece of its context. Bars are 95 % intervals over configurations of one head at a time; "
+    "of many heads, one in twenty leaves out 0 by chance. The axis of changes is linear close to zero and "
     "logarithmic beyond. All heads in this order are in a table below."
 )
 CHAOS = (

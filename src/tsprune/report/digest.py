@@ -21,7 +21,7 @@ class PruningPoint:
     """What pruning `percent` of the eligible heads cost, by strategy.
 
     Changes are fractions (0.06 is 6 % worse); NaN where the strategy was not run. `random_*` are
-    over `seeds` draws. `*_interval` are 95 % intervals, of the random draws' mean for `random`.
+    over `seeds` draws, `random_mean` their geometric mean. `*_interval` are 95 % intervals.
     """
 
     percent: float
@@ -47,19 +47,20 @@ def pruning_at(model: ModelStudy, percent: float = 30, metric: str = "crps_chang
     rows = table[distance == distance.min()]
     chance = _of(rows, "random", metric)
     known = chance[np.isfinite(chance)]
+    mean, interval = _of_random(model, float(rows["percent"].iloc[0]), metric)
     return PruningPoint(
         percent=float(rows["percent"].iloc[0]),
         heads_removed=int(rows["heads_removed"].iloc[0]),
         heads_total=int(rows["heads_total"].iloc[0]),
         high_to_low=_mean(_of(rows, "high-to-low", metric)),
         low_to_high=_mean(_of(rows, "low-to-high", metric)),
-        random_mean=_mean(known),
+        random_mean=mean,
         random_low=float(known.min()) if known.size else float("nan"),
         random_high=float(known.max()) if known.size else float("nan"),
         seeds=int(known.size),
         high_interval=_interval(rows[rows["strategy"] == "high-to-low"], metric),
         low_interval=_interval(rows[rows["strategy"] == "low-to-high"], metric),
-        random_interval=_of_random(model, float(rows["percent"].iloc[0]), metric),
+        random_interval=interval,
     )
 
 
@@ -71,13 +72,17 @@ def _interval(rows: pd.DataFrame, metric: str) -> Interval:
     return float(rows[low].iloc[0]), float(rows[high].iloc[0])
 
 
-def _of_random(model: ModelStudy, percent: float, metric: str) -> Interval:
-    if model.comparisons.empty:
-        return UNKNOWN
+def _of_random(model: ModelStudy, percent: float, metric: str) -> tuple[float, Interval]:
+    """The geometric mean over random draws, and its interval."""
     rows = model.comparisons
+    if rows.empty:
+        return float("nan"), UNKNOWN
     rows = rows[(rows["versus"] == "unpruned") & (rows["percent"] == percent)]
     rows = rows[rows["metric"] == metric.removesuffix("_change").upper()]
-    return (float(rows["low"].iloc[0]), float(rows["high"].iloc[0])) if len(rows) else UNKNOWN
+    if rows.empty:
+        return float("nan"), UNKNOWN
+    mean, low, high = (float(rows[name].iloc[0]) for name in ("difference", "low", "high"))
+    return mean, (low, high)
 
 
 def _of(rows: pd.DataFrame, strategy: str, metric: str) -> NDArray[np.float64]:
@@ -130,7 +135,7 @@ def mlp_summary(study: Study) -> pd.DataFrame:
     """What ablating one MLP costs, one row a stack of a model, encoder-decoder models first.
 
     Columns model, architecture, stack, MLPs, and of the change of MASE and of CRPS (fractions):
-    median, its interval where the study has it, and largest, e.g. median_mase_change, median_mase_low,
+    median, its interval, and largest, e.g. median_mase_change, median_mase_low,
     median_mase_high, largest_mase_change.
     """
     rows = []
@@ -146,10 +151,8 @@ def mlp_summary(study: Study) -> pd.DataFrame:
             }
             medians = model.mlps[model.mlps["stack"] == stack] if len(model.mlps) else model.mlps
             for metric in ("mase", "crps"):
-                row[f"median_{metric}_change"] = part[f"{metric}_change"].median()
-                if len(medians):
-                    for side in ("low", "high"):
-                        row[f"median_{metric}_{side}"] = medians[f"{metric}_{side}"].iloc[0]
+                for name in (f"{metric}_change", f"{metric}_low", f"{metric}_high"):
+                    row[f"median_{name}"] = medians[name].iloc[0] if len(medians) else float("nan")
                 row[f"largest_{metric}_change"] = part[f"{metric}_change"].max()
             rows.append(row)
     return pd.DataFrame(rows)
@@ -172,8 +175,7 @@ def heads_at_totals(model: ModelStudy) -> pd.DataFrame:
     return totals.reindex(columns=["stack", "attention", "heads", "test", "calibration"])
 
 
-def confirmed(study: Study, model: str) -> tuple[int, int]:
-    """How many claims about `model` were confirmed, and how many could be decided at all."""
+def tally(study: Study, model: str) -> tuple[int, int, int]:
+    """How many claims about `model` were confirmed, refuted and left undecided: all that were tested."""
     verdicts = [claim.verdict for claim in study.claims if claim.model == model]
-    decided = [verdict for verdict in verdicts if verdict in ("confirmed", "refuted")]
-    return decided.count("confirmed"), len(decided)
+    return verdicts.count("confirmed"), verdicts.count("refuted"), verdicts.count("undecided")

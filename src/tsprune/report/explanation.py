@@ -16,6 +16,7 @@ from tsprune.report.roles import facts
 from tsprune.report.section import Picture, Section, page, picture
 from tsprune.report.tables import Table, table
 from tsprune.report.words import count, drawn, percent
+from tsprune.statistics import SEEDS
 
 
 def write_explanation(found: Explanation, path: Path) -> None:
@@ -38,7 +39,7 @@ def about(found: Explanation) -> str:
     """On what a model was explained, and whether the third mechanism was found, in sentences."""
     if not len(found.mechanism):
         return f"{_looked_at(found)} No head was ablated."
-    rows = found.mechanism.iloc[:-1]
+    rows = found.mechanism.drop_duplicates("claim")
     claims = ", ".join(f"{row.claim}: {row.verdict}" for row in rows.itertuples())
     return f"{_looked_at(found)} The paper's third mechanism: {claims}."
 
@@ -77,15 +78,17 @@ def _in_sets(explained: Sequence[Explanation]) -> list[Section]:
         lambda columns: figures.mechanism_curves(explained, columns=columns),
     )
     lead = (
-        "The paper's third mechanism says that sharp heads drive context parroting and seasonality, while "
-        "diffuse heads smooth and can go. Each claim is about a difference: the change without those heads "
-        "minus the change without as many random heads of the same sublayers, averaged over all shares "
-        "ablated. It is confirmed if the whole interval (over series and random draws) is below 0, refuted "
-        "if it is above, and else undecided. Sharp is said here of attention on these windows; the claims at "
-        "the head of a study's report say it of the weights (low stable rank)."
+        "The paper's third mechanism: sharp heads drive context parroting and seasonality, diffuse heads "
+        "smooth and can go. Sharpness is measured on attention over these windows; stable rank predicts it "
+        "from the weights. A claim is a list of statements, all of which must be shown. Changes without "
+        "sharp or diffuse heads are compared with those without as many random heads of the same sublayers "
+        "(equal size) and, for the traits, with those without random heads that cost as much error (equal "
+        "damage), averaged over the shares ablated. Intervals are over configurations and random draws. The "
+        "claims about a model are one family of tests: a claim is decided if its Holm-corrected p is at most "
+        f"0.05 under each of {SEEDS} bootstrap seeds."
     )
     folded = (
-        table("The same by share of heads ablated", pd.concat([one.verdicts for one in explained])),
+        table("The same by share of heads ablated", pd.concat([one.by_share for one in explained])),
         table("What every set of heads costs", pd.concat([_named(one, one.effects) for one in explained])),
     )
     return [
@@ -94,24 +97,17 @@ def _in_sets(explained: Sequence[Explanation]) -> list[Section]:
 
 
 def mechanism_summary(explained: Sequence[Explanation]) -> Table:
-    """One row a model: each claim's verdict with its excess over random heads, and the verdict on all."""
-    return _claims("Does mechanism 3 hold?", [(one.model, one.mechanism) for one in explained], "series")
+    """One row a statement: the verdict on its claim, and its estimate."""
+    return _claims("Does mechanism 3 hold?", [one.mechanism for one in explained])
 
 
-def _claims(title: str, judged: Sequence[tuple[str, pd.DataFrame]], of: str) -> Table:
-    """A row for each model and `mechanism_table`, whose intervals are over so many `of`."""
-    rows = []
-    for model, table_of_claims in judged:
-        row = {"model": model}
-        for claim in table_of_claims.to_dict("records"):
-            excess = claim["excess"]
-            numbers = ""
-            if excess == excess:
-                interval = f"[{claim['low']:+.3f}, {claim['high']:+.3f}]"
-                numbers = f": {excess:+.3f} {interval}, {int(claim['series'])} {of}"
-            row[str(claim["claim"])] = f"{claim['verdict']}{numbers}"
-        rows.append(row)
-    return table(title, pd.DataFrame(rows))
+def _claims(title: str, tables: Sequence[pd.DataFrame]) -> Table:
+    """The rows of several `mechanism_table`; model, claim and verdict at the first statement of a claim."""
+    whole = pd.concat(tables, ignore_index=True)
+    shown = whole[["model", "claim", "verdict", "statement", "value", "low", "high", "units", "note"]].copy()
+    named = ["model", "claim", "verdict", "note"]
+    shown.loc[whole.duplicated(["model", "claim"]), named] = ""
+    return table(title, shown)
 
 
 def _chaotic(explained: Sequence[Explanation]) -> list[Section]:
@@ -119,11 +115,11 @@ def _chaotic(explained: Sequence[Explanation]) -> list[Section]:
     if not explained:
         return []
     shown = [table("The model, and who only copies", pd.concat([_beside_copiers(one) for one in explained]))]
-    judged = [(one.model, one.chaos_mechanism) for one in explained if len(one.chaos_mechanism)]
+    judged = [one.chaos_mechanism for one in explained if len(one.chaos_mechanism)]
     lead = captions.CHAOS
     if judged:
         lead += f" {captions.CHAOS_CLAIMS}"
-        shown.append(_claims("Mechanism 3 on chaotic trajectories", judged, "systems"))
+        shown.append(_claims("Mechanism 3 on chaotic trajectories", judged))
     folded = (table("All of it", pd.concat([_named(one, one.chaos) for one in explained])),)
     return [Section("On chaotic trajectories", (), folded, lead=lead, shown=tuple(shown))]
 

@@ -9,7 +9,7 @@ import pandas as pd
 
 from tsprune.atomic import write_whole
 from tsprune.report import explanation, figures, questions
-from tsprune.report.digest import confirmed
+from tsprune.report.digest import tally
 from tsprune.report.section import Section, page, picture
 from tsprune.report.tables import Table, table
 from tsprune.report.words import about, drawn, headline, ratio_between
@@ -20,9 +20,7 @@ _CHANGE = (
     "Changes are relative changes of the geometric mean over configurations of the metric divided by "
     "Seasonal Naive's: +6 % is 6 % worse."
 )
-_BARS = (
-    "Bars are 95 % intervals: a paired bootstrap over series within configurations, then over configurations."
-)
+_BARS = "Bars are 95 % intervals over configurations (studentised bootstrap of log ratios)."
 _AXIS = "The axis is linear close to zero and logarithmic beyond."
 
 
@@ -54,7 +52,7 @@ def _summary(study: Study) -> Table:
     """One row a model, the page's first table."""
     rows = []
     for model in study.models:
-        good, decided = confirmed(study, model.name)
+        good, bad, open_ = tally(study, model.name)
         rows.append(
             {
                 "model": model.name,
@@ -65,7 +63,7 @@ def _summary(study: Study) -> Table:
                 "MASE_interval": ratio_between(*model.mase_interval),
                 "CRPS_ratio": model.crps_ratio,
                 "CRPS_interval": ratio_between(*model.crps_interval),
-                "claims confirmed": f"{good} of {decided}" if decided else "none decided",
+                "claims": f"{good} confirmed, {bad} refuted, {open_} undecided",
             }
         )
     return table("Models", pd.DataFrame(rows))
@@ -108,7 +106,7 @@ def _common(study: Study) -> Section:
                 "pruning",
                 "Removing heads from the middle layers",
                 "Heads of the middle layers are ablated in order of their stable rank, from either end, or "
-                "at random with the same counts per sublayer (mean over the draws; bands: lowest to "
+                "at random with the same counts per sublayer (geometric mean of the draws; bands: lowest to "
                 f"highest draw, and one standard deviation). {_CHANGE} {_BARS} The bar of the random mean "
                 "also knows that other draws could have been made. "
                 "If stable rank tells which heads are redundant, its line lies below the random band; "

@@ -124,8 +124,8 @@ def _svd_facts(model: ModelStudy) -> list[str]:
         verdict = "stable rank chooses better"
     return [
         f"{model.name}: at {int(row['percent'])} % of the middle layers' heads, CRPS by attention maps "
-        f"(lowest rank first) minus by stable rank (highest first) is {value:+.2f} "
-        f"points [{low:+.2f}, {high:+.2f}]: {verdict}{_alike(model)}."
+        f"(lowest rank first) relative to stable rank (highest first) is {value:+.2f} % "
+        f"[{low:+.2f}, {high:+.2f}]: {verdict}{_alike(model)}."
     ]
 
 

@@ -34,7 +34,7 @@ HEADINGS = {
     "MASE_interval": "95 % interval",
     "CRPS_interval": "95 % interval",
     "expected": "sign expected",
-    "difference": "difference (points)",
+    "difference": "relative difference",
     "beaten": "draws beaten",
     "percent": "removed (%)",
     "heads_removed": "heads removed",
@@ -44,7 +44,7 @@ HEADINGS = {
 }
 NUMBERS_OF_THINGS = {
     "layer", "head", "MLPs", "heads", "seed", "windows", "heads_removed", "heads_total", "heads_at",
-    "removed", "draws", "beaten", "count",
+    "removed", "draws", "beaten", "count", "units",
 }  # fmt: skip
 LOW, HIGH = "low", "high"
 

@@ -9,7 +9,7 @@ from rich.console import Console, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from tsprune.report.digest import Interval, confirmed, extreme_layers, heads_at_totals, pruning_at
+from tsprune.report.digest import Interval, extreme_layers, heads_at_totals, pruning_at, tally
 from tsprune.report.words import between, count, drawn, parameters, percent, ratio
 from tsprune.study.result import Claim, Study
 
@@ -61,16 +61,17 @@ def _row(table: Table, *cells: str, style: str = "") -> None:
 
 
 def _models(study: Study, narrow: bool) -> Table:
-    title = f"Study on {study.suite} ({count(study.windows, 'window')})"
+    title = (
+        f"Study on {study.suite} ({count(study.windows, 'window')}); claims: confirmed / refuted / undecided"
+    )
     table = _about_models(
         "",
         "model", "family", "forecasts", "param-\neters" if narrow else "parameters", "MASE\n/ naive",
-        "CRPS\n/ naive", "claims\nconfirmed",
+        "CRPS\n/ naive", "claims\n+ / - / ?",
         left=3, study=study, narrow=narrow,
     )  # fmt: skip
     table.title = Text(title)
     for model in study.models:
-        good, decided = confirmed(study, model.name)
         _row(
             table,
             model.name,
@@ -79,7 +80,7 @@ def _models(study: Study, narrow: bool) -> Table:
             parameters(model.parameters),
             ratio(model.mase_ratio),
             ratio(model.crps_ratio),
-            f"{good} of {decided}",
+            " / ".join(map(str, tally(study, model.name))),
         )
     return table
 

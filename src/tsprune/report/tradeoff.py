@@ -16,7 +16,7 @@ _CAPTION = (
     "A point is a model with some components physically removed: on the way of the plan search, and with "
     "whole layers removed only. Both are chosen on one half of the series; changes of MASE and CRPS are of "
     "the other half (geometric mean over configurations of the ratio to Seasonal Naive's; +6 % is 6 % worse) "
-    "with 95 % intervals (a paired bootstrap over series within configurations, then over configurations). "
+    "with 95 % intervals over configurations (studentised bootstrap of log ratios). "
     "Time is that of a forecast of 64 windows, measured in turns with the original's, with the 95 % interval "
     "of its median. Further left is faster, lower is better."
 )

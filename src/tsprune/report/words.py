@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 
 from tsprune.report.digest import extreme_layers, pruning_at
-from tsprune.study.result import ClaimVerdict, ModelStudy, Study
+from tsprune.study.result import ModelStudy, Study
 
 MISSING = "n/a"
 
@@ -66,13 +66,13 @@ def headline(study: Study) -> str:
 
 def _claims(study: Study) -> str:
     verdicts = [claim.verdict for claim in study.claims]
-    if not verdicts:
+    outside = verdicts.count("not applicable")
+    if len(verdicts) == outside:
         return "no claim of the paper was tested."
-    good, bad = verdicts.count("confirmed"), verdicts.count("refuted")
-    text = f"of {count(len(verdicts), 'claim')} tested, {good} confirmed and {bad} refuted"
-    others: tuple[ClaimVerdict, ...] = ("undecided", "not applicable")
-    rest = [(verdicts.count(verdict), verdict) for verdict in others]
-    return "; ".join([text, *(f"{number} {verdict}" for number, verdict in rest if number)]) + "."
+    good, bad, unsure = (verdicts.count(verdict) for verdict in ("confirmed", "refuted", "undecided"))
+    tested = count(len(verdicts) - outside, "claim")
+    text = f"of {tested} tested, {good} confirmed, {bad} refuted, {unsure} undecided"
+    return f"{text}; {outside} not applicable." if outside else f"{text}."
 
 
 def about(model: ModelStudy) -> str:
@@ -86,7 +86,8 @@ def about(model: ModelStudy) -> str:
             f"{percent(point.high_to_low)}"
         )
         if point.seeds:
-            sentence += f", at random by {percent(point.random_mean)} (mean of {count(point.seeds, 'draw')})"
+            draws = count(point.seeds, "draw")
+            sentence += f", at random by {percent(point.random_mean)} (geometric mean of {draws})"
         found.append(sentence + ".")
     extremes = extreme_layers(model)
     if extremes is not None and extremes[0] != extremes[1]:

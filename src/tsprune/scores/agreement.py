@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
@@ -11,12 +10,12 @@ import pandas as pd
 from tsprune.anatomy import Kind
 from tsprune.data.split import CALIBRATION_FRACTION, split
 from tsprune.data.suite import Suite
-from tsprune.evaluation.correlation import correlation
 from tsprune.evaluation.sampling import PER_CONFIGURATION
 from tsprune.models.forecaster import Forecaster
 from tsprune.scores.catalogue import SCORES
 from tsprune.scores.ranking import score_table
 from tsprune.scores.registry import Progress
+from tsprune.statistics import correlation_row
 from tsprune.sweep import BATCH_SIZE, Store
 
 METRICS = {"MASE": "mase_change", "CRPS": "crps_change"}
@@ -71,19 +70,18 @@ def agreement(
         store=store,
         progress=progress,
     )
-    return agreement_table(scores, effects, seed=seed)
+    return agreement_table(scores, effects)
 
 
-def agreement_table(scores: pd.DataFrame, effects: pd.DataFrame, *, seed: int = 0) -> pd.DataFrame:
+def agreement_table(scores: pd.DataFrame, effects: pd.DataFrame) -> pd.DataFrame:
     """Spearman's rho of every score with exact effects, over components of one kind.
 
     scores : as `score_table` gives them (with further columns named as in `SCORES`, if there are)
     effects : one row a component with address, mase_change and crps_change; a sweep's table, say
-    seed : of the bootstrap and the permutations
 
     Columns: kind, group (`all`, or the heads of one kind of sublayer of one stack, e.g.
-    `decoder.cross`), score, metric, rho, low, high (95 % bootstrap over components), p_value
-    (against permutations), count, and expected: the sign that rho has if the score is right about
+    `decoder.cross`), score, metric, rho, low, high (95 % over components), p_value (of no
+    relation), count, and expected: the sign that rho has if the score is right about
     which end is redundant, +1 where low scores go first, -1 where high ones do. NaN where fewer than
     three components have both, or one of them is constant.
     """
@@ -96,10 +94,10 @@ def agreement_table(scores: pd.DataFrame, effects: pd.DataFrame, *, seed: int = 
             if kind not in score.kinds:
                 continue
             for metric, column in METRICS.items():
-                found = correlation(part[score.name].to_numpy(), part[f"exact {column}"].to_numpy(), seed)
+                found = correlation_row(part[score.name].to_numpy(), part[f"exact {column}"].to_numpy())
                 what = {"kind": kind, "group": group, "score": score.name, "metric": metric}
                 expected = 1 if score.redundant == "low-to-high" else -1
-                rows.append({**what, **dataclasses.asdict(found), "expected": expected})
+                rows.append({**what, **found, "expected": expected})
     return pd.DataFrame(rows)
 
 

@@ -1,8 +1,8 @@
-"""The paper's headline claims, held against what a study measured.
+"""The paper's headline claims, tested on a study's measurements.
 
-A verdict follows from an interval alone: confirmed if all of it is on the claim's side of the limit,
-refuted if all of it is on the other, undecided otherwise. Where a claim is about several changes at
-once, their intervals are wider, so that all of them hold together with 95 % (Bonferroni).
+A claim is a list of statements about levels and differences, all of which must be shown. The claims about
+one model are one family of tests: `tsprune.statistics.verdicts` gives the rules. The claims about mechanism
+are a family of their own, tested in `tsprune.explain.mechanism_claims`; they are quoted here.
 """
 
 from __future__ import annotations
@@ -10,20 +10,17 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Mapping, Sequence
 
+import numpy as np
 import pandas as pd
 
 from tsprune.anatomy import Architecture
-from tsprune.evaluation.intervals import Change, Resampled, simultaneous
-from tsprune.evaluation.verdicts import above, at_most, below, every
-from tsprune.explain.intervals import Interval
-from tsprune.study.mechanism import Mechanism
+from tsprune.explain.mechanism_claims import PREDICTS, TOLERATED
+from tsprune.statistics import UNKNOWN, Estimate, Judged, Sample, Test, judged
 from tsprune.study.result import Claim
 
-HEADLINE_SHARE = 0.28  # of all heads, with two MLPs, for a loss of at most
-HEADLINE_LOSS = 0.06
+HEADLINE_SHARE = 0.28  # of all heads, with two MLPs, for a loss of at most TOLERATED
 ENDS_LOSS = 0.25
 PRUNED_PERCENT = 30
-PRUNED_LOSS = 0.06
 RANDOM_LOSS = 0.20
 
 
@@ -31,84 +28,103 @@ RANDOM_LOSS = 0.20
 class Headline:
     """28 % of all heads (from the middle layers) and two middle MLPs ablated together.
 
-    mase, crps : on the report windows; None if the middle layers do not have that many heads or MLPs
+    mase, crps : changes on the report windows; None if the middle layers do not have that many heads or
+        MLPs
     """
 
     heads: int
     total: int
     mlps: Sequence[str]
-    mase: Change | None
-    crps: Change | None
+    mase: Sample | None
+    crps: Sample | None
 
 
 @dataclasses.dataclass(frozen=True)
 class Pruned:
-    """MASE after `PRUNED_PERCENT` of the middle layers' heads are gone.
+    """Changes of MASE after `PRUNED_PERCENT` of the middle layers' heads are gone.
 
-    high, random : by highest stable rank first, and the mean over random draws; intervals that hold
-        together
-    above_random : difference of the two
-    above_low : difference to lowest stable rank first
-    low : value by lowest stable rank first
-    drawn : values of the random draws
+    high, low : by highest, and by lowest, stable rank first
+    random : of the random draws, crossed with the units
     """
 
-    high: Change
-    random: Change
-    above_random: Change
-    above_low: Change
-    low: float
-    drawn: Sequence[float]
+    high: Sample
+    low: Sample
+    random: Sample
 
 
 @dataclasses.dataclass(frozen=True)
 class Findings:
-    """What the claims about one model follow from.
+    """The measurements that the claims about one model are tested on.
 
-    ends : address of each first or last layer -> change of MASE without it; intervals hold together
+    ends : address of each first or last layer -> change of MASE without it
     pruned : None if the middle layers have too few heads
-    mechanism : None if it was not measured
+    mechanism : `tsprune.explain.mechanism_table` of the model; empty if it was not measured
     """
 
     headline: Headline
-    ends: Mapping[str, Change]
+    ends: Mapping[str, Sample]
     pruned: Pruned | None
-    mechanism: Mechanism | None
+    mechanism: pd.DataFrame
 
 
-def model_claims(name: str, found: Findings) -> list[Claim]:
-    """The claims about a single model."""
-    return [
-        _middle(name, found.headline),
-        _ends(name, found.ends),
-        *_pruning(name, found.pruned),
-        *_mechanism(name, found.mechanism),
-    ]
+@dataclasses.dataclass(frozen=True)
+class _Draft:
+    """A claim before its verdict.
+
+    shown : the quantity whose interval stands for the claim
+    tests : none if the claim does not apply
+    """
+
+    statement: str
+    evidence: str
+    shown: Estimate = UNKNOWN
+    tests: Sequence[Test] = ()
 
 
-def _percent(value: float) -> str:
-    return f"{100 * value:+.1f} %"
+def model_claims(name: str, found: Findings, *, seed: int = 0) -> list[Claim]:
+    """The claims about a single model.
+
+    seed : of the bootstrap
+    """
+    drafts = [_middle(found.headline), _ends(found.ends), *_pruning(found.pruned)]
+    return [*_decided(name, drafts, seed), *_mechanism(name, found.mechanism)]
 
 
-def _points(change: Change) -> str:
-    """A difference of two changes, in percentage points."""
-    if change.low != change.low:
-        return f"{100 * change.value:+.1f} points [no interval]"
-    return f"{100 * change.value:+.1f} points [{100 * change.low:+.1f}, {100 * change.high:+.1f}]"
+def _decided(name: str, drafts: Sequence[_Draft], seed: int) -> list[Claim]:
+    """The drafts with the verdicts of their family."""
+    tested = [draft for draft in drafts if draft.tests]
+    verdicts = dict(zip(map(id, tested), judged([draft.tests for draft in tested], seed=seed), strict=True))
+    return [_claim(name, draft, verdicts.get(id(draft))) for draft in drafts]
 
 
-def _middle(name: str, headline: Headline) -> Claim:
-    statement = "Middle layers tolerate ablation: 28 % of all heads and 2 MLPs gone for at most 6 % MASE."
-    change = headline.mase
-    if change is None:
+def _claim(name: str, draft: _Draft, verdict: Judged | None) -> Claim:
+    if verdict is None:
+        return Claim(name, draft.statement, "not applicable", draft.evidence)
+    shown = draft.shown
+    return Claim(
+        name,
+        draft.statement,
+        verdict.verdict,
+        f"{draft.evidence}; {verdict}",
+        shown.value,
+        shown.low,
+        shown.high,
+        verdict.p,
+        verdict.agreement,
+    )
+
+
+def _middle(headline: Headline) -> _Draft:
+    statement = "Middle layers tolerate ablation: 28 % of all heads and 2 MLPs gone for less than 6 % MASE."
+    if headline.mase is None or headline.crps is None:
         evidence = f"the middle layers have too few heads or MLPs ({headline.total} heads in all)"
-        return Claim(name, statement, "not applicable", evidence)
+        return _Draft(statement, evidence)
+    mase, crps = headline.mase.estimate(), headline.crps.estimate()
     evidence = (
         f"{headline.heads} of {headline.total} heads (middle layers, highest stable rank first) and "
-        f"{' and '.join(headline.mlps)} ablated: MASE {change}, CRPS {headline.crps}"
+        f"{' and '.join(headline.mlps)} ablated: MASE {mase.as_percent()}, CRPS {crps.as_percent()}"
     )
-    verdict = at_most(change, HEADLINE_LOSS)
-    return Claim(name, statement, verdict, evidence, change.value, change.low, change.high)
+    return _Draft(statement, evidence, mase, [Test(headline.mase, "below", TOLERATED)])
 
 
 def end_layers(layers: pd.DataFrame) -> pd.DataFrame:
@@ -118,94 +134,110 @@ def end_layers(layers: pd.DataFrame) -> pd.DataFrame:
     return both[(both["layer"] == 0) | (both["layer"] == last)]
 
 
-def _ends(name: str, ends: Mapping[str, Change]) -> Claim:
+def _ends(ends: Mapping[str, Sample]) -> _Draft:
     statement = "First and last layers do not tolerate ablation: each costs more than 25 % MASE."
-    evidence = "MASE without " + ", ".join(f"{address} {change}" for address, change in ends.items())
-    verdict = every([above(change, ENDS_LOSS) for change in ends.values()])
-    least = min(ends.values(), key=lambda change: change.value)
-    return Claim(name, statement, verdict, evidence, least.value, least.low, least.high)
+    costs = {address: sample.estimate() for address, sample in ends.items()}
+    evidence = "MASE without " + ", ".join(
+        f"{address} {cost.as_percent()}" for address, cost in costs.items()
+    )
+    least = min(costs.values(), key=lambda cost: cost.value)
+    return _Draft(statement, evidence, least, [Test(one, "above", ENDS_LOSS) for one in ends.values()])
 
 
-def _pruning(name: str, pruned: Pruned | None) -> list[Claim]:
+def _pruning(pruned: Pruned | None) -> list[_Draft]:
     published = (
         "Stable-rank pruning costs less than 6 % MASE at 30 % of the middle layers' heads, "
         "random pruning more than 20 %."
     )
     better = "Stable-rank pruning (highest first) beats random pruning at 30 % of the middle layers' heads."
-    diffuse = "Diffuse heads (high stable rank) can go, sharp ones (low) cannot: the other end costs more."
+    diffuse = (
+        "At 30 % of the middle layers' heads, those of high stable rank can go (less than 6 % MASE), those "
+        "of low stable rank cannot (more than 6 %, and more than the others)."
+    )
     if pruned is None:
         reason = "the middle layers have too few heads"
-        return [Claim(name, text, "not applicable", reason) for text in (published, better, diffuse)]
-    high, random, draws = pruned.high, pruned.random, pruned.drawn
-    costs = f"MASE {high} by stable rank, {random} at random (mean of {len(draws)} draws)"
-    beaten = sum(high.value < one for one in draws)
+        return [_Draft(text, reason) for text in (published, better, diffuse)]
+    high, low, random = (one.estimate() for one in (pruned.high, pruned.low, pruned.random))
+    draws = np.expm1(pruned.random.values.mean(axis=(1, 2)))
+    over_random, over_low = pruned.high.minus(pruned.random), pruned.high.minus(pruned.low)
+    costs = (
+        f"MASE {high.as_percent()} by stable rank, {random.as_percent()} at random (geometric mean of "
+        f"{len(draws)} draws)"
+    )
     against = (
-        f"{_points(pruned.above_random)} of MASE against the mean of random draws, cheaper than "
-        f"{beaten} of {len(draws)} draws ({_percent(min(draws))} to {_percent(max(draws))})"
+        f"MASE by stable rank relative to random draws {over_random.estimate().as_percent()}, lower than in "
+        f"{(high.value < draws).sum()} of {len(draws)} draws ({100 * draws.min():+.1f} % to "
+        f"{100 * draws.max():+.1f} %)"
     )
     ends = (
-        f"MASE {_percent(high.value)} without the highest, {_percent(pruned.low)} without the lowest stable "
-        f"ranks: {_points(pruned.above_low)}"
+        f"MASE {high.as_percent()} without the highest, {low.as_percent()} without the lowest stable ranks; "
+        f"the first relative to the second {over_low.estimate().as_percent()}"
     )
+    levels = [Test(pruned.high, "below", TOLERATED), Test(pruned.random, "above", RANDOM_LOSS)]
+    both = [
+        Test(pruned.high, "below", TOLERATED),
+        Test(pruned.low, "above", TOLERATED),
+        Test(over_low, "below"),
+    ]
     return [
-        Claim(
-            name,
-            published,
-            every([below(high, PRUNED_LOSS), above(random, RANDOM_LOSS)]),
-            costs,
-            high.value,
-            high.low,
-            high.high,
-        ),
-        _difference(name, better, pruned.above_random, against),
-        _difference(name, diffuse, pruned.above_low, ends),
+        _Draft(published, costs, high, levels),
+        _Draft(better, against, over_random.estimate(), [Test(over_random, "below")]),
+        _Draft(diffuse, ends, over_low.estimate(), both),
     ]
 
 
-def _difference(name: str, statement: str, difference: Change | Interval, evidence: str) -> Claim:
-    """The claim that a difference is negative."""
-    value = difference.value if isinstance(difference, Change) else difference.mean
-    verdict = below(difference, 0.0)
-    return Claim(name, statement, verdict, evidence, value, difference.low, difference.high)
-
-
-def _mechanism(name: str, mechanism: Mechanism | None) -> list[Claim]:
+def _mechanism(name: str, table: pd.DataFrame) -> list[Claim]:
+    """The rows of the mechanism's table as claims: one a claim, its statements as the evidence."""
     claims = []
-    for trait, what in (("parroting", "context parroting"), ("seasonality", "the seasonality bias")):
-        statement = (
-            f"Sharp heads (low stable rank) carry {what}: "
-            "it falls more without them than without diffuse ones."
-        )
-        if mechanism is None or mechanism.difference[trait].count < 2:
-            reason = "no windows on which it can be measured, or too few heads"
-            claims.append(Claim(name, statement, "not applicable", reason))
+    parts = table.groupby("claim", sort=False) if len(table) else ()
+    for claim, part in parts:
+        text = f"{str(claim)[0].upper()}{str(claim)[1:]}."
+        if part["p_holm"].isna().all():
+            reason = "; ".join(part["statement"].astype(str))
+            claims.append(Claim(name, text, "not applicable", f"not tested: {reason}"))
             continue
-        difference = mechanism.difference[trait]
-        evidence = (
-            f"{trait} of the unablated forecast exceeds the true future's by {mechanism.clean[trait]}; "
-            f"change without sharp heads {mechanism.sharp[trait]}, without diffuse ones "
-            f"{mechanism.diffuse[trait]}, difference {difference} ({difference.count} series, 95 %)"
+        first = part.iloc[0]
+        evidence = "; ".join(
+            f"{row.statement}: {Estimate(row.value, row.low, row.high, row.p_holm, row.units)}"
+            for row in part.itertuples()
         )
-        claims.append(_difference(name, statement, difference, evidence))
+        unit = "heads" if claim == PREDICTS else "configurations"
+        claims.append(
+            Claim(
+                name,
+                text,
+                first["verdict"],
+                f"{evidence} ({first['units']} {unit}); {first['note']}",
+                first["value"],
+                first["low"],
+                first["high"],
+                first["p_holm"],
+                first["agreement"],
+            )
+        )
     return claims
 
 
 @dataclasses.dataclass(frozen=True)
 class MLPMedian:
-    """The median change of MASE over a model's MLPs, each ablated alone; `changes` has one column."""
+    """The median change of MASE over a model's MLPs, each ablated alone; `change` is one quantity."""
 
     model: str
     architecture: Architecture
-    changes: Resampled
+    change: Sample
 
 
-def mlp_claim(medians: Sequence[MLPMedian]) -> Claim:
+def mlp_claim(medians: Sequence[MLPMedian], *, seed: int = 0) -> Claim:
     """Encoder-decoder models tolerate the ablation of an MLP, decoder-only models need theirs.
 
-    Every encoder-decoder model must lose less than every decoder-only model. Of encoder-only models
-    the paper says nothing here: they are shown, and do not count.
+    The median MLP of every encoder-decoder model must cost less than 6 % of MASE, that of every
+    decoder-only model more, and more than every encoder-decoder's. Of encoder-only models the paper says
+    nothing here: they are shown, and do not count.
     """
-    statement = "Encoder-decoder models tolerate MLP ablation, decoder-only models need their MLPs."
+    statement = (
+        "Encoder-decoder models tolerate MLP ablation (median cost below 6 % MASE), decoder-only models need "
+        "their MLPs (above 6 %)."
+    )
     kinds: dict[Architecture, list[MLPMedian]] = {
         "encoder-decoder": [],
         "decoder-only": [],
@@ -213,18 +245,19 @@ def mlp_claim(medians: Sequence[MLPMedian]) -> Claim:
     }
     for one in medians:
         kinds[one.architecture].append(one)
-    pairs = [
-        (tolerant.changes.minus(needy.changes))
-        for tolerant in kinds["encoder-decoder"]
-        for needy in kinds["decoder-only"]
-    ]
-    if not pairs:
-        return Claim("all", statement, "not applicable", "needs a model of each kind in one study")
-    differences = [pair.change(level=simultaneous(len(pairs))) for pair in pairs]
-    largest = max(differences, key=lambda difference: difference.value)
+    tolerant, needy = kinds["encoder-decoder"], kinds["decoder-only"]
+    if not tolerant or not needy:
+        reason = "needs a model of each kind in one study"
+        return _claim("all", _Draft(statement, reason), None)
+    differences = [one.change.minus(other.change) for one in tolerant for other in needy]
+    largest = max((one.estimate() for one in differences), key=lambda one: one.value)
     evidence = "median MASE change without one MLP: " + ", ".join(
-        f"{one.model} {one.changes.change()} ({kind})" for kind, found in kinds.items() for one in found
+        f"{one.model} {one.change.estimate().as_percent()} ({kind})"
+        for kind, found in kinds.items()
+        for one in found
     )
-    evidence += f"; largest difference of encoder-decoder to decoder-only {_points(largest)}"
-    verdict = every([below(difference, 0.0) for difference in differences])
-    return Claim("all", statement, verdict, evidence, largest.value, largest.low, largest.high)
+    evidence += f"; largest ratio of encoder-decoder to decoder-only {largest.as_percent()}"
+    tests = [Test(one.change, "below", TOLERATED) for one in tolerant]
+    tests += [Test(one.change, "above", TOLERATED) for one in needy]
+    tests += [Test(one, "below") for one in differences]
+    return _decided("all", [_Draft(statement, evidence, largest, tests)], seed)[0]

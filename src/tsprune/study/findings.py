@@ -7,9 +7,9 @@ import pandas as pd
 from tsprune.ablation import Ablation
 from tsprune.anatomy import Component
 from tsprune.errors import TspruneError
-from tsprune.evaluation.intervals import Change, simultaneous
 from tsprune.models.forecaster import Forecaster
 from tsprune.pruning.strategies import middle_heads, remove_ranked
+from tsprune.statistics import Sample
 from tsprune.study.claims import (
     HEADLINE_SHARE,
     PRUNED_PERCENT,
@@ -38,30 +38,18 @@ def require_all(result: SweepResult) -> None:
         )
 
 
-def ends_found(effects: Effects, wanted: Plan, layers: pd.DataFrame) -> dict[str, Change]:
-    """First and last layers, with intervals that hold together."""
-    ends = end_layers(layers)
-    ablations = [wanted.layers[LayerUnit(row.stack, row.layer, "both")] for row in ends.itertuples()]
-    changes = effects.of(ablations, "MASE")
-    level = simultaneous(len(ablations))
-    return {address: changes.change(column, level=level) for column, address in enumerate(ends["address"])}
+def ends_found(effects: Effects, wanted: Plan, layers: pd.DataFrame) -> dict[str, Sample]:
+    """Changes of MASE without each first and last layer."""
+    return {
+        row.address: effects.of([wanted.layers[LayerUnit(row.stack, row.layer, "both")]], "MASE")
+        for row in end_layers(layers).itertuples()
+    }
 
 
-def pruned_found(effects: Effects, wanted: Plan, seed: int) -> Pruned | None:
+def pruned_found(effects: Effects, wanted: Plan) -> Pruned | None:
+    """Changes of MASE by strategy; None if the middle layers have too few heads."""
     found = strategies_at(effects, wanted, PRUNED_PERCENT, "MASE")
-    if not found:
-        return None
-    high, low, random = found["high-to-low"], found["low-to-high"], found["random"]
-    mean = random.mean_of_drawn(seed)
-    level = simultaneous(2)
-    return Pruned(
-        high=high.change(level=level),
-        random=mean.change(level=level),
-        above_random=high.minus(mean).change(),
-        above_low=high.minus(low).change(),
-        low=float(low.values[0]),
-        drawn=random.values.tolist(),
-    )
+    return Pruned(found["high-to-low"], found["low-to-high"], found["random"]) if found else None
 
 
 def mlp_median(one: ModelStudy, effects: Effects, wanted: Plan) -> list[MLPMedian]:
@@ -104,5 +92,5 @@ def headline_found(
     require_all(second)
     report = {name: ~mask for name, mask in settings.calibration.items()}
     effects = Effects(second, settings.suite, [ablation], masks=report, seed=settings.seed)
-    mase, crps = (effects.of([ablation], metric).change() for metric in METRICS)
+    mase, crps = (effects.of([ablation], metric) for metric in METRICS)
     return Headline(count, len(ranking), addresses, mase, crps)

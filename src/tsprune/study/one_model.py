@@ -7,8 +7,8 @@
    interval, all of them from the same bootstrap draws (`effects.Effects`).
 4. A second, short sweep for the headline claim, whose MLPs are chosen by what the first one found
    on the calibration series.
-5. The paper's claims: confirmed, refuted or undecided, as their intervals say.
-6. Why: attention, residual stream and traits of forecasts, on a part of the windows (`explanation`).
+5. Attention, residual stream and traits of forecasts, on a part of the windows (`explanation`).
+6. The paper's claims: confirmed, refuted or undecided (`claims`).
 """
 
 from __future__ import annotations
@@ -34,7 +34,6 @@ from tsprune.study.effects import Effects, ratio_interval
 from tsprune.study.experiments import Plan, plan
 from tsprune.study.explanation import explained
 from tsprune.study.findings import ends_found, headline_found, mlp_median, pruned_found, require_all
-from tsprune.study.mechanism import Mechanism, measure
 from tsprune.study.rankings import Rankings, agreement, measured, svd_correlation
 from tsprune.study.result import Claim, Example, ModelStudy
 from tsprune.study.settings import Progress, Settings, Stage
@@ -71,7 +70,7 @@ class Studied:
 class _Swept:
     """What was measured on one model: all that the tables are made from.
 
-    sharp, diffuse : the middle layers' heads of lowest and highest stable rank; None if there are too few
+    diffuse : the middle layers' heads of highest stable rank; None if there are too few
     """
 
     ranking: pd.DataFrame
@@ -79,7 +78,6 @@ class _Swept:
     wanted: Plan
     baseline: pd.DataFrame
     result: SweepResult
-    sharp: Ablation | None
     diffuse: Ablation | None
 
 
@@ -97,16 +95,17 @@ def study_model(
     swept = _swept(model, settings, store, lambda done, total: report("ablating", done, total))
     effects = Effects(swept.result, settings.suite, swept.wanted.ablations(), seed=settings.seed)
     tables = _tables(swept, effects, settings)
-    findings = Findings(
-        headline=headline_found(model, settings, store, swept.ranking, swept.wanted, swept.result),
-        ends=ends_found(effects, swept.wanted, tables["layers"]),
-        pruned=pruned_found(effects, swept.wanted, settings.seed),
-        mechanism=_mechanism(model, swept, settings),
-    )
+    headline = headline_found(model, settings, store, swept.ranking, swept.wanted, swept.result)
     if settings.explain:
         report("explaining")
     explanation, unexplained = (
         explained(model, settings.suite, settings.seed) if settings.explain else (None, [])
+    )
+    findings = Findings(
+        headline=headline,
+        ends=ends_found(effects, swept.wanted, tables["layers"]),
+        pruned=pruned_found(effects, swept.wanted),
+        mechanism=pd.DataFrame() if explanation is None else explanation.mechanism,
     )
     ratios = geometric_mean_ratios(swept.baseline)
     one = ModelStudy(
@@ -136,7 +135,7 @@ def study_model(
     report("done")
     return Studied(
         one,
-        tuple(model_claims(one.name, findings)),
+        tuple(model_claims(one.name, findings, seed=settings.seed)),
         mlp_median(one, effects, swept.wanted),
         list(dict.fromkeys(left_out)),
     )
@@ -151,7 +150,6 @@ def _swept(
     ranking = rank(model)
     rankings = measured(model, settings.suite, batch_size=settings.batch_size, seed=settings.seed)
     wanted = plan(model.anatomy, ranking, settings.seed, rankings.svd(ranking))
-    sharp = _pruned(wanted, "low-to-high", PRUNED_PERCENT)
     diffuse = _pruned(wanted, "high-to-low", PRUNED_PERCENT)
     baseline = evaluate(model, settings.suite, batch_size=settings.batch_size, prepared=settings.prepared)
     result = run(
@@ -159,14 +157,14 @@ def _swept(
         settings.suite,
         wanted.ablations(),
         batch_size=settings.batch_size,
-        keep=[CLEAN, *(ablation for ablation in (sharp, diffuse) if ablation is not None)],
+        keep=[CLEAN] if diffuse is None else [CLEAN, diffuse],
         prepared=settings.prepared,
         progress=on_forecast,
         store=store,
         memory=settings.memory,
     )
     require_all(result)
-    return _Swept(ranking, rankings, wanted, baseline, result, sharp, diffuse)
+    return _Swept(ranking, rankings, wanted, baseline, result, diffuse)
 
 
 def _pruned(wanted: Plan, strategy: str, percent: int) -> Ablation | None:
@@ -181,18 +179,18 @@ def _pruned(wanted: Plan, strategy: str, percent: int) -> Ablation | None:
 
 def _tables(swept: _Swept, effects: Effects, settings: Settings) -> dict[str, Any]:
     """The tables of `ModelStudy` that follow from the sweep, by name."""
-    wanted, seed = swept.wanted, settings.seed
+    wanted = swept.wanted
     heads = heads_table(effects, wanted, swept.ranking)
     return {
         "layers": layers_table(effects, wanted),
         "heads": heads,
-        "rank_correlation": rank_correlation(heads, seed),
+        "rank_correlation": rank_correlation(heads),
         "pruning": pruning_table(effects, wanted),
         "heads_at": _heads_at(swept, settings),
         "mlps": mlps_table(effects, wanted),
-        "comparisons": comparisons_table(effects, wanted, seed),
-        "agreement": agreement(swept.rankings, swept.result, wanted, settings.calibration, seed),
-        "svd_correlation": svd_correlation(swept.rankings, seed),
+        "comparisons": comparisons_table(effects, wanted),
+        "agreement": agreement(swept.rankings, swept.result, wanted, settings.calibration),
+        "svd_correlation": svd_correlation(swept.rankings),
     }
 
 
@@ -212,19 +210,6 @@ def _heads_at(swept: _Swept, settings: Settings) -> pd.DataFrame:
         prefixes,
         metric="MASE",
         calibration=settings.calibration,
-        seed=settings.seed,
-    )
-
-
-def _mechanism(model: Forecaster, swept: _Swept, settings: Settings) -> Mechanism | None:
-    if swept.sharp is None or swept.diffuse is None:
-        return None
-    return measure(
-        swept.result,
-        settings.suite,
-        sharp=swept.sharp,
-        diffuse=swept.diffuse,
-        context_length=model.context_length,
         seed=settings.seed,
     )
 

@@ -59,6 +59,8 @@ def results_table(study: Study) -> pd.DataFrame:
             "value": claim.value,
             "low": claim.low,
             "high": claim.high,
+            "p_holm": claim.p_holm,
+            "agreement": claim.agreement,
         }
         for claim in study.claims
     )

@@ -17,11 +17,10 @@ from tsprune.anatomy import Component, Kind
 from tsprune.data.split import CALIBRATION_FRACTION, split
 from tsprune.data.suite import Suite
 from tsprune.errors import TspruneError
-from tsprune.evaluation.correlation import correlation
-from tsprune.evaluation.intervals import holm
 from tsprune.evaluation.sampling import sampled
 from tsprune.models.forecaster import Forecaster
 from tsprune.scores import Score, activations, agreement_table, available, gradients, score_table, weights
+from tsprune.statistics import correlation_row, holm
 from tsprune.study.experiments import Plan
 from tsprune.sweep.result import Masks, SweepResult
 
@@ -83,9 +82,7 @@ def measured(model: Forecaster, suite: Suite, *, batch_size: int, seed: int) -> 
     return Rankings(table, len(few), tuple(left_out))
 
 
-def agreement(
-    rankings: Rankings, result: SweepResult, wanted: Plan, calibration: Masks, seed: int
-) -> pd.DataFrame:
+def agreement(rankings: Rankings, result: SweepResult, wanted: Plan, calibration: Masks) -> pd.DataFrame:
     """Columns as in `ModelStudy.agreement`."""
     ablations = dict(wanted.heads) | {
         Component(key.stack, key.layer, mlp=True): ablation
@@ -102,19 +99,18 @@ def agreement(
         return pd.DataFrame({"address": list(changes), **columns})
 
     scores = rankings.table.merge(exact(calibration), on="address", validate="one_to_one")
-    table = agreement_table(scores, exact(report), seed=seed)
+    table = agreement_table(scores, exact(report))
     corrected = table.groupby(["kind", "group", "metric"], sort=False)["p_value"].transform(holm)
     table.insert(table.columns.get_loc("p_value") + 1, "p_holm", corrected)  # type: ignore[arg-type]
     return table
 
 
-def svd_correlation(rankings: Rankings, seed: int) -> pd.DataFrame:
+def svd_correlation(rankings: Rankings) -> pd.DataFrame:
     """How alike both rankings of heads are; columns as in `ModelStudy.svd_correlation`."""
     rows = []
     if SVD in rankings.table:
         for (stack, attention), heads in rankings.heads.groupby(["stack", "attention"], sort=False):
             plain, maps = (heads[name].to_numpy(np.float64) for name in ("stable_rank", SVD))
-            found = dataclasses.asdict(correlation(plain, maps, seed))
-            rows.append({"stack": stack, "attention": attention, **found})
+            rows.append({"stack": stack, "attention": attention, **correlation_row(plain, maps)})
     columns = ["stack", "attention", "rho", "low", "high", "p_value", "count"]
     return pd.DataFrame(rows, columns=columns)

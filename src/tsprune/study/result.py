@@ -8,9 +8,9 @@ from typing import Literal
 import pandas as pd
 
 from tsprune.anatomy import Architecture
-from tsprune.evaluation.verdicts import Verdict
 from tsprune.explain.examples import Example as Example
 from tsprune.explain.overview import Explanation
+from tsprune.statistics import Verdict
 
 ClaimVerdict = Verdict | Literal["not applicable"]
 
@@ -21,8 +21,10 @@ class Claim:
 
     statement : the claim in one sentence
     evidence : the numbers measured here, in one sentence
-    value, low, high : the change, or difference, that the claim is about, and the interval that the
-        verdict follows from (of several, one; `evidence` has them all); NaN if it does not apply
+    value, low, high : the change, or difference, that the claim is about, with its 95 % interval (of
+        several, one; `evidence` has them all); NaN if it does not apply
+    p_holm : p-value of the claim, corrected over its family (the claims about one model)
+    agreement : share of bootstrap seeds that give this verdict; below 1 it is undecided
     """
 
     model: str
@@ -32,6 +34,8 @@ class Claim:
     value: float = float("nan")
     low: float = float("nan")
     high: float = float("nan")
+    p_holm: float = float("nan")
+    agreement: float = float("nan")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -44,8 +48,8 @@ class ModelStudy:
     mase_interval, crps_interval : (low, high) of those means
 
     Changes below are relative changes of those geometric means by an ablation: 0.06 is 6 % worse. Each
-    has its 95 % interval beside it in columns _low and _high (see `tsprune.evaluation.intervals`; NaN
-    where there is too little data for one). p_holm is a p-value of no change, corrected for all tests
+    has its 95 % interval beside it in columns _low and _high (see `tsprune.statistics`; NaN where there is
+    too little data for one). p_holm is a p-value of no change, corrected for all tests
     of its family. "Changes" stands for the columns mase_change, mase_low, mase_high, crps_change,
     crps_low, crps_high, spearman_distance.
 
@@ -55,7 +59,7 @@ class ModelStudy:
         stable_rank_effective, changes, mase_p_holm, crps_p_holm (family: all heads)
     rank_correlation : Spearman correlation of stable rank with the heads' ablation effect; columns
         stack, attention, variant ("paper", "effective"), metric, correlation, low, high (over heads),
-        p_value (against permutations), p_holm (family: the table), heads
+        p_value (of no relation), p_holm (family: the table), heads
     pruning : one row a pruned model; columns percent (10, 20, ...), strategy ("high-to-low",
         "low-to-high"; by the rank of attention maps "svd-high-to-low", "svd-low-to-high"; "random"),
         seed, heads_removed, heads_total, changes
@@ -66,9 +70,10 @@ class ModelStudy:
     mlps : median over the MLPs of a stack, each ablated alone; columns stack, count, mase_change,
         mase_low, mase_high, crps_change, crps_low, crps_high
     comparisons : strategies of `pruning` against each other; columns percent, metric, strategy, versus
-        ("random": the mean over draws; another strategy; "unpruned", for what random pruning costs),
-        difference (of the two changes), low, high, p_holm (family: one metric's rows), draws,
-        beaten (how many random draws cost more than the strategy)
+        ("random": the geometric mean over draws; another strategy; "unpruned", for what random pruning
+        costs), difference (relative: (1 + a) / (1 + b) - 1 of both changes), low, high, p_holm (family:
+        one metric's rows; NaN of rows that a claim decides, see `claims`), draws, beaten (how many random
+        draws cost more than the strategy)
     agreement : rank correlation of every score with the exact effect of ablating single components, on
         series the scores have not seen; columns as in `tsprune.scores.agreement_table`, and p_holm
         (family: the scores of one kind, group and metric)

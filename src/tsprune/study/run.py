@@ -101,7 +101,7 @@ def study(
         studies,
         (
             *(claim for one in found for claim in one.claims),
-            mlp_claim([m for one in found for m in one.mlps]),
+            mlp_claim([m for one in found for m in one.mlps], seed=seed),
         ),
         tuple(dict.fromkeys(item for one in found for item in one.skipped)),
         _record(suite, studies, arguments),

@@ -8,13 +8,14 @@ import numpy as np
 import pandas as pd
 
 from tsprune.data.suite import Suite
-from tsprune.evaluation.correlation import correlation
-from tsprune.evaluation.intervals import Metric, Resampled, holm
+from tsprune.evaluation.changes import Metric
 from tsprune.pruning.heads_at import Prefix, Prefixes
+from tsprune.statistics import Sample, correlation, holm
+from tsprune.study.claims import PRUNED_PERCENT
 from tsprune.study.effects import METRICS, Effects
 from tsprune.study.experiments import LayerUnit, Plan, PrunedHeads
-from tsprune.sweep.intervals import resampled_changes
 from tsprune.sweep.result import CLEAN, Masks, SweepResult
+from tsprune.sweep.samples import change_sample
 
 PRUNING_KEYS = ["percent", "strategy", "seed", "heads_removed", "heads_total"]
 COMPARISONS = ["percent", "metric", "strategy", "versus", "difference", "low", "high", "p_holm"]
@@ -57,7 +58,7 @@ def mlps_table(effects: Effects, wanted: Plan) -> pd.DataFrame:
             continue
         row: dict[str, object] = {"stack": stack, "count": len(mlps)}
         for metric in METRICS:
-            change = effects.of(mlps, metric).median().change()
+            change = effects.of(mlps, metric).median().estimate(seed=effects.seed)
             name = metric.lower()
             row |= {
                 f"{name}_change": change.value,
@@ -94,25 +95,27 @@ def pruning_table(effects: Effects, wanted: Plan) -> pd.DataFrame:
 # --- strategies against each other ---------------------------------------------------------------
 
 
-def strategies_at(
-    effects: Effects, wanted: Plan, percent: int, metric: Metric
-) -> dict[str, Resampled]:  # of one column, but for "random", which has one a draw
-    """The changes of every strategy that removes `percent` of the middle layers' heads."""
+def strategies_at(effects: Effects, wanted: Plan, percent: int, metric: Metric) -> dict[str, Sample]:
+    """The change of every strategy that removes `percent` of the middle layers' heads; "random" as draws."""
     ablations: dict[str, list[PrunedHeads]] = {}
     for key in wanted.pruning:
         if key.percent == percent:
             ablations.setdefault(key.strategy, []).append(key)
-    return {
+    found = {
         strategy: effects.of([wanted.pruning[key] for key in keys], metric)
         for strategy, keys in ablations.items()
     }
+    if "random" in found:
+        found["random"] = found["random"].as_draws()
+    return found
 
 
-def comparisons_table(effects: Effects, wanted: Plan, seed: int) -> pd.DataFrame:
+def comparisons_table(effects: Effects, wanted: Plan) -> pd.DataFrame:
     """Strategies against random draws and against each other; columns as in `ModelStudy.comparisons`.
 
-    The interval of a comparison with random draws is about their mean over all draws there could
-    have been: series, configurations and draws are resampled. Holm's family is one metric's rows.
+    The interval of a comparison with random draws is about their mean over all draws there could have been:
+    configurations and draws are resampled. Holm's family is one metric's rows, without those that the
+    claims test: these have one answer, which is there.
     """
     tables = []
     for metric in METRICS:
@@ -121,24 +124,30 @@ def comparisons_table(effects: Effects, wanted: Plan, seed: int) -> pd.DataFrame
         for percent in dict.fromkeys(key.percent for key in wanted.pruning):
             found = strategies_at(effects, wanted, percent, metric)
             chance = found.pop("random")
-            mean = chance.mean_of_drawn(seed)
-            draws = len(chance.values)
-            pairs = [("random", "unpruned", mean)]
-            pairs += [(name, "random", one.minus(mean)) for name, one in found.items()]
+            costs = chance.values.mean(axis=(1, 2))
+            pairs = [("random", "unpruned", chance)]
+            pairs += [(name, "random", one.minus(chance)) for name, one in found.items()]
             pairs += [(a, b, found[a].minus(found[b])) for a, b in PAIRS if a in found and b in found]
             for strategy, versus, difference in pairs:
-                change = difference.change()
-                beaten = int((found[strategy].values < chance.values).sum()) if versus == "random" else None
-                # what random pruning costs by itself is no comparison of strategies
-                p_values.append(change.p_value if versus != "unpruned" else float("nan"))
+                change = difference.estimate(seed=effects.seed)
+                beaten = int((found[strategy].means()[0] < costs).sum()) if versus == "random" else None
+                # the cost of random pruning by itself compares no strategies
+                decided = versus == "unpruned" or _claimed(percent, metric, strategy, versus)
+                p_values.append(float("nan") if decided else change.p)
                 numbers = change.value, change.low, change.high, np.nan
-                drawn = draws if "random" in (strategy, versus) else None
+                drawn = len(costs) if "random" in (strategy, versus) else None
                 rows.append([percent, metric, strategy, versus, *numbers, drawn, beaten])
         table = pd.DataFrame(rows, columns=COMPARISONS)
         table["p_holm"] = holm(p_values)
         tables.append(table)
     both = pd.concat(tables, ignore_index=True)
     return both.astype({"draws": "Int64", "beaten": "Int64"})
+
+
+def _claimed(percent: int, metric: Metric, strategy: str, versus: str) -> bool:
+    """Whether a claim of `tsprune.study.claims` tests this comparison."""
+    ours = strategy == "high-to-low" and versus in ("random", "low-to-high")
+    return ours and percent == PRUNED_PERCENT and metric == "MASE"
 
 
 # --- heads that must stay ------------------------------------------------------------------------
@@ -171,36 +180,36 @@ def with_intervals(
         ablations = [prefixes[key] if key.count else CLEAN for key in keys]
         if not ablations:
             continue
-        changes = resampled_changes(result, suite, ablations, metric, masks=masks, seed=seed)
-        table.loc[rows, "score_low"], table.loc[rows, "score_high"] = changes.limits()
+        found = change_sample(result, suite, ablations, metric, masks=masks).estimates(seed=seed)
+        table.loc[rows, "score_low"], table.loc[rows, "score_high"] = found.low, found.high
     return table
 
 
 # --- stable rank and effect ----------------------------------------------------------------------
 
 
-def rank_correlation(heads: pd.DataFrame, seed: int = 0) -> pd.DataFrame:
+def rank_correlation(heads: pd.DataFrame) -> pd.DataFrame:
     """Spearman correlation of both stable ranks with the ablation effect, per attention kind.
 
     heads : the table of `ModelStudy.heads`; columns of the result as in `ModelStudy`
 
-    Intervals are over heads (bootstrap), p-values from permutations, corrected over the table.
+    Intervals are over heads, p-values of no relation, corrected over the table.
     """
     rows = []
     for (stack, attention), group in heads.groupby(["stack", "attention"], sort=False):
         for variant, column in (("paper", "stable_rank"), ("effective", "stable_rank_effective")):
             for metric in METRICS:
-                found = correlation(_floats(group[column]), _floats(group[f"{metric.lower()}_change"]), seed)
+                found = correlation(_floats(group[column]), _floats(group[f"{metric.lower()}_change"]))
                 rows.append(
                     {
                         "stack": stack,
                         "attention": attention,
                         "variant": variant,
                         "metric": metric,
-                        "correlation": found.rho,
+                        "correlation": found.value,
                         "low": found.low,
                         "high": found.high,
-                        "p_value": found.p_value,
+                        "p_value": found.p,
                         "heads": found.count,
                     }
                 )

@@ -118,7 +118,7 @@ def _pruning_traces(
 def pruning_curve(model: ModelStudy, strategy: str, metric: str) -> pd.DataFrame:
     """Of one strategy, in percent: change, low, high; index percent removed, with the unpruned's 0 in front.
 
-    Of random draws: their mean, with the interval about all draws there could have been.
+    Of random draws: their geometric mean, with the interval about all draws there could have been.
     """
     start = pd.DataFrame(0.0, index=[0.0], columns=["change", "low", "high"])
     rows = model.pruning[model.pruning["strategy"] == strategy]
@@ -127,18 +127,18 @@ def pruning_curve(model: ModelStudy, strategy: str, metric: str) -> pd.DataFrame
         {"change": in_percent(rows[metric]), "low": low, "high": high}, index=rows["percent"].astype(float)
     )
     if strategy == "random":
-        table = table.groupby(level=0).mean()
-        table[["low", "high"]] = _of_the_mean(model, metric).reindex(table.index)
+        table = _of_the_mean(model, metric)
     return pd.concat([start, table[table.index > 0].sort_index()])
 
 
 def _of_the_mean(model: ModelStudy, metric: str) -> pd.DataFrame:
-    """low and high of the random draws' mean, in percent; index percent removed."""
+    """change (the random draws' geometric mean), low and high, in percent; index percent removed."""
     rows = model.comparisons
     if rows.empty:
-        return pd.DataFrame(columns=["low", "high"], dtype=float)
+        return pd.DataFrame(columns=["change", "low", "high"], dtype=float)
     rows = rows[(rows["versus"] == "unpruned") & (rows["metric"] == METRICS[metric])]
-    columns = {"low": in_percent(rows["low"]), "high": in_percent(rows["high"])}
+    names = {"change": "difference", "low": "low", "high": "high"}
+    columns = {name: in_percent(rows[column]) for name, column in names.items()}
     return pd.DataFrame(columns, index=rows["percent"].astype(float))
 
 

@@ -1,4 +1,4 @@
-"""Intervals of a sweep's changes: every ablation under the same bootstrap draws."""
+"""A sweep's changes as samples, from which intervals and tests follow."""
 
 from __future__ import annotations
 
@@ -9,24 +9,23 @@ import numpy as np
 from tsprune.ablation import Ablation
 from tsprune.data.suite import Suite
 from tsprune.evaluation import WindowStatistics
-from tsprune.evaluation.intervals import DRAWS, Metric, Resampled, Scored, resample
+from tsprune.evaluation.changes import Metric, Scored, changes
+from tsprune.statistics import Sample
 from tsprune.sweep.result import CLEAN, Masks, SweepResult
 
 
-def resampled_changes(
+def change_sample(
     result: SweepResult,
     suite: Suite,
     ablations: Sequence[Ablation],
     metric: Metric,
     *,
     masks: Masks | None = None,
-    draws: int = DRAWS,
-    seed: int = 0,
-) -> Resampled:
-    """The changes of `ablations`, in that order, with draws from which intervals follow.
+) -> Sample:
+    """The changes of `ablations`, in that order: one quantity each.
 
     suite : the one that was swept; it knows which windows are of one series
-    masks : as in `SweepResult.change`, whose numbers the values are
+    masks : as in `SweepResult.change`, whose numbers the estimates are
 
     An ablation that failed on any configuration is NaN, as there.
     """
@@ -43,5 +42,6 @@ def resampled_changes(
 
         before = result.scores[CLEAN][name].statistics
         chosen = np.ones(len(rows), dtype=np.bool_) if masks is None else masks[name][rows]
-        scored.append(Scored(before, [of(one) for one in ablations], configuration.series[rows], chosen))
-    return resample(scored, metric, draws=draws, seed=seed)
+        after = [of(ablation) for ablation in ablations]
+        scored.append(Scored(name, before, after, configuration.series[rows], chosen))
+    return changes(scored, metric)
