@@ -11,10 +11,10 @@ import sys
 import time
 
 import numpy as np
+from tsprune.evaluation.intervals import DRAWS, Scored, resample
 
 from tsprune.data.pocket import pocket
 from tsprune.evaluation import WindowStatistics
-from tsprune.evaluation.intervals import DRAWS, Scored, resample
 
 ABLATIONS = 470
 LIMIT = 10.0

@@ -459,7 +459,7 @@ def test_explain_as_json_and_in_files(run: Runner, model: Path, tmp_path: Path) 
     result = run("explain", model, *EMPLOYMENT, "--no-effects", "--json", "--out", tmp_path / "tables")
     assert result.code == 0, result.err
     assert len(result.json["heads"]) == 9
-    assert result.json["verdicts"] == []
+    assert result.json["by_share"] == []
     assert 0 <= result.json["heads"][0]["sharpness"] <= 1
     written = {path.name for path in (tmp_path / "tables").iterdir()}
     assert {"heads.csv", "profile.csv", "lens.csv", "attribution.csv"} <= written

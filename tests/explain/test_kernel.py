@@ -6,10 +6,10 @@ import numpy as np
 import pandas as pd
 
 from tests.suites import small_suite, tiny
-from tsprune.evaluation.correlation import spearman
 from tsprune.explain import attention, kernel_view
 from tsprune.explain.attention_maps import AttentionStatistics
 from tsprune.scores.stable_rank import stable_ranks
+from tsprune.statistics import spearman
 
 
 def test_a_bandwidth_that_is_the_stable_rank_is_found() -> None:

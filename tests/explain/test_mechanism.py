@@ -6,7 +6,6 @@ import dataclasses
 from collections import Counter
 
 import numpy as np
-import pandas as pd
 import pytest
 
 import tsprune
@@ -17,15 +16,12 @@ from tsprune.anatomy import Component
 from tsprune.data import Suite
 from tsprune.errors import TspruneError
 from tsprune.explain import (
-    HeadEffects,
     attention,
     forecast_traits,
     head_effects,
-    mechanism_table,
     parrot,
-    verdicts,
 )
-from tsprune.explain.mechanism import CLAIMS, WHOLE, head_sets
+from tsprune.explain.mechanism import _equal_damage, head_sets
 
 SUITE = Suite("s", (configuration("a/D/short", [60, 90, 128, 75, 128], 12, owners=[0, 0, 1, 2, 3]),))
 
@@ -72,7 +68,7 @@ def test_effects_are_those_of_plain_ablations() -> None:
     for trait in ("parroting", "seasonality", "mean_reversion"):
         change = (ablated[trait] - clean[trait]).groupby(clean["series"]).mean()
         assert row[trait] == pytest.approx(change.mean(), abs=1e-6, nan_ok=True)
-    assert found.clean["parroting"].mean == pytest.approx(
+    assert found.clean["parroting"].value == pytest.approx(
         clean.groupby("series")["excess_parroting"].mean().mean(), abs=1e-6
     )
     assert found.heads["parroting"].is_monotonic_increasing
@@ -119,78 +115,71 @@ def test_the_planted_copy_is_what_parrots() -> None:
     assert found.heads["address"].tolist() == ["stack.0.self.head.0", "stack.0.self.head.1"]
 
 
-def test_overall_is_the_mean_over_percentages_with_the_luck_of_the_draws() -> None:
+def test_claims_are_about_the_mean_over_percentages_with_the_luck_of_the_draws() -> None:
     model = tiny("tiny-timesfm")
     sharp = {c.address: float(i) for i, c in enumerate(model.anatomy.components("head"))}
     found = head_effects(model, SUITE, sharp, percents=[30, 60], draws=3, single=False)
     sets = found.sets[found.sets["which"] != "random"]
     means = sets.groupby(["which", "effect"])["excess"].mean()
-    for row in found.overall.itertuples():
-        if row.effect != "seasonality":  # not all series have one under every draw
-            assert row.excess == pytest.approx(means[row.which, row.effect], abs=1e-9)
-        assert not row.low > row.excess
-        assert not row.high < row.excess
+    assert found.samples is not None
+    for (which, effect), sample in found.samples.excess.items():
+        assert sample.values.shape == (3, 4, 1)
+        if effect != "seasonality":  # not all series have one under every draw
+            assert sample.estimate().value == pytest.approx(means[which, effect], abs=1e-9)
     random = found.sets[found.sets["which"] == "random"].dropna(subset="mean")
     assert (random["draw_low"] <= random["mean"] + 1e-12).all()
     assert (random["draw_high"] >= random["mean"] - 1e-12).all()
     assert (random["draw_high"] > random["draw_low"]).any()
+    assert found.samples.percent == 30
 
 
-@pytest.mark.parametrize(
-    ("parroting", "seasonality", "diffuse", "whole"),
-    [
-        ((-2, -1), (-2, -1), (-2, -1), "confirmed"),
-        ((-2, -1), (-2, 1), (-2, -1), "undecided"),
-        ((-2, 1), (-2, -1), (1, 2), "refuted"),
-        ((np.nan, np.nan), (-2, -1), (-2, -1), "undecided"),
-    ],
-)
-def test_the_mechanism_is_confirmed_if_every_claim_is(
-    parroting: tuple, seasonality: tuple, diffuse: tuple, whole: str
-) -> None:
-    limits = {
-        ("sharp", "parroting"): parroting,
-        ("sharp", "seasonality"): seasonality,
-        ("diffuse", "mase"): diffuse,
-    }
-    rows = [
-        {
-            "which": which,
-            "effect": effect,
-            "excess": sum(limit) / 2,
-            "low": limit[0],
-            "high": limit[1],
-            "series": 9,
-        }
-        for (which, effect), limit in limits.items()
+def test_equal_damage_by_hand() -> None:
+    """Random heads cost 1.5 of error on average; sharp sets cost 0, 1 and 3: a quarter of the way to 3."""
+    units = np.array([-0.5, 0.5])
+    steps = [
+        {"mase": np.zeros(2), "parroting": np.zeros(2)},
+        {"mase": 1 + units, "parroting": np.array([-0.2, -0.4])},
+        {"mase": 3 + units, "parroting": np.array([-0.8, -0.6])},
     ]
-    table = mechanism_table({"m": HeadEffects(pd.DataFrame(), pd.DataFrame(), {}, pd.DataFrame(rows))})
-    assert table["verdict"].tolist()[-1] == whole
-    assert table["claim"].tolist() == [*CLAIMS, WHOLE]
-    expected = [
-        "undecided" if low != low or low < 0 < high else "confirmed" if high < 0 else "refuted"
-        for low, high in limits.values()
-    ]
-    assert table["verdict"].tolist()[:-1] == expected
+    loss = np.stack([1.5 + 2 * units, 1.5 - 2 * units])
+    change = np.full((2, 2), -0.1)
+    found = _equal_damage(steps, loss, change, "parroting")
+    assert found is not None
+    # sharp heads at that error: -0.3 + 0.25 * (-0.7 + 0.3) = -0.4, so -0.3 less than the random ones
+    assert found.mean() == pytest.approx(-0.3)
+    slope = (-0.7 + 0.3) / (3 - 1)
+    sharp, error = np.array([-0.35, -0.45]), 1.5 + units
+    np.testing.assert_allclose(found, sharp - change - slope * (error - loss))
 
 
-def test_without_random_sets_the_mechanism_is_undecided() -> None:
-    table = mechanism_table({"m": HeadEffects(pd.DataFrame(), pd.DataFrame(), {})})
-    assert set(table["verdict"]) == {"undecided"}
+@pytest.mark.parametrize("loss", [0.0, -1.0, 4.0])
+def test_without_damage_or_beyond_the_ladder_nothing_is_equal(loss: float) -> None:
+    steps = [{"mase": np.full(3, x), "parroting": np.full(3, -x)} for x in (0.0, 1.0, 3.0)]
+    assert _equal_damage(steps, np.full((2, 3), loss), np.zeros((2, 3)), "parroting") is None
 
 
-def test_verdicts() -> None:
-    rows = [
-        {"percent": 10, "which": which, "effect": effect, "mean": mean}
-        | ({"excess": low + 0.1, "excess_low": low, "excess_high": low + 0.2} if which != "random" else {})
-        for effect, low in (("parroting", -0.3), ("seasonality", -0.1), ("mase", 0.0))
-        for which, mean in (("sharp", -0.2), ("diffuse", -0.01), ("random", -0.1))
-    ]
-    effects = HeadEffects(pd.DataFrame(rows), pd.DataFrame(), {})
-    table = verdicts({"m": effects})
-    assert table["verdict"].tolist() == ["confirmed", "undecided"]
-    flipped = dataclasses.replace(effects, sets=effects.sets.assign(excess_low=0.1, excess_high=0.3))
-    assert verdicts({"m": flipped})["verdict"].tolist() == ["refuted", "refuted"]
+def test_units_without_the_trait_do_not_count_at_equal_damage() -> None:
+    steps = [{"mase": np.full(3, x), "seasonality": np.full(3, -x)} for x in (0.0, 2.0)]
+    change = np.array([[0.0, np.nan, 0.0]])
+    found = _equal_damage(steps, np.ones((1, 3)), change, "seasonality")
+    assert found is not None
+    np.testing.assert_allclose(found, [[-1.0, np.nan, -1.0]])
+
+
+def test_a_forecast_that_is_merely_ruined_carries_no_trait() -> None:
+    """Without the copying head parroting falls more than without the other, but so does the error rise."""
+    model = Planted(TREND)
+    suite = Suite(
+        "s",
+        tuple(dataclasses.replace(waves(LAG, horizon=LAG).configurations[0], name=n) for n in "abcdef"),
+    )
+    sharp = attention(model, suite).heads.set_index("address")["sharpness"]
+    found = head_effects(model, suite, sharp, percents=[50], draws=6)
+    assert found.samples is not None
+    excess = found.samples.excess["sharp", "parroting"].estimate()
+    matched = found.samples.matched["parroting"].estimate()
+    assert excess.value < 0
+    assert not matched.value < excess.value
 
 
 def test_traits_of_a_parrot() -> None:

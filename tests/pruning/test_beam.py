@@ -12,11 +12,11 @@ from tsprune import prune
 from tsprune.ablation import Ablation
 from tsprune.anatomy import Component
 from tsprune.data import Suite
-from tsprune.evaluation.intervals import Change
 from tsprune.pruning.beam import beam, frontier
 from tsprune.pruning.losses import Losses, joined, may_go
 from tsprune.pruning.savings import measure
 from tsprune.pruning.step import Step
+from tsprune.statistics import Estimate
 from tsprune.sweep import run
 
 parse = Component.parse
@@ -65,8 +65,8 @@ def test_heads_alone_are_no_matter_of_a_beam() -> None:
 
 
 def test_a_gain_is_not_spent() -> None:
-    first = Step().then((parse("stack.1.mlp"),), 0.1, Change(-0.05, -0.06, -0.04, 0.0, 4))
-    second = first.then((parse("stack.1.mlp"), parse("stack.2")), 0.3, Change(-0.03, -0.05, 0.0, 0.0, 4))
+    first = Step().then((parse("stack.1.mlp"),), 0.1, Estimate(-0.05, -0.06, -0.04, 0.0, 4))
+    second = first.then((parse("stack.1.mlp"), parse("stack.2")), 0.3, Estimate(-0.03, -0.05, 0.0, 0.0, 4))
     assert first.fits(0.01)
     assert second.limit <= 0.01
     assert not second.fits(0.01)  # 2 % above the best on the way

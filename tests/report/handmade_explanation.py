@@ -7,6 +7,7 @@ import pandas as pd
 from handmade_study import ENCODER_DECODER, SINGLE_STACK, _example
 
 from tsprune.explain import Explanation, Glance, Portrait
+from tsprune.explain.mechanism_claims import COLUMNS
 
 EFFECTS = ("mase", "parroting", "seasonality", "mean_reversion")
 SPAN, POSITIONS = 16, 12
@@ -49,7 +50,7 @@ def _effects(rng: np.random.Generator) -> pd.DataFrame:
             for which, size in (("sharp", -3), ("diffuse", -0.5), ("random", -1)):
                 mean = 0.001 * percent * size * rng.uniform(0.8, 1.2)
                 row = {"percent": percent, "which": which, "heads": percent, "effect": effect, "mean": mean}
-                row |= {"low": mean - 0.02, "high": mean + 0.02, "series": 30}
+                row |= {"low": mean - 0.02, "high": mean + 0.02, "units": 30}
                 if which == "random":
                     row |= {"draw_low": mean - 0.01, "draw_high": mean + 0.01}
                 else:
@@ -141,18 +142,11 @@ def make_explanation(
     claims = ("sharp heads carry parroting", "sharp heads carry seasonality", "diffuse heads can go")
     mechanism = pd.DataFrame(
         [
-            {
-                "model": model,
-                "claim": c,
-                "excess": -0.1,
-                "low": -0.2,
-                "high": -0.05,
-                "series": 30,
-                "verdict": "confirmed",
-            }
+            [model, c, f"statement {n}", -0.1, -0.2, -0.05, 30, "confirmed", 0.01, 1.0, "p = 0.01"]
             for c in claims
-        ]
-        + [{"model": model, "claim": "all three", "verdict": "confirmed"}]
+            for n in (1, 2)
+        ],
+        columns=COLUMNS,
     )
     rho = {"rho": 0.3, "low": 0.1, "high": 0.5, "p_value": 0.01, "count": len(table)}
     stack, _ = stacks[-1]
@@ -171,19 +165,17 @@ def make_explanation(
         ),
         attribution=_attribution(rng, stacks, layers, heads),
         effects=_effects(rng),
-        verdicts=pd.DataFrame(
-            [{"model": model, "percent": 10, "trait": "parroting", "verdict": "confirmed"}]
-        ),
+        by_share=pd.DataFrame([{"model": model, "percent": 10, "trait": "parroting", "excess": -0.1}]),
         induction_effects=pd.DataFrame(
             [{"target": "followed", "block": np.nan, "repeats": np.nan} | rho, *linked]
         ),
         clean=pd.DataFrame(
-            [{"trait": t, "excess": 0.123, "low": 0.1, "high": 0.15, "series": 30} for t in EFFECTS[1:]]
+            [{"trait": t, "excess": 0.123, "low": 0.1, "high": 0.15, "units": 30} for t in EFFECTS[1:]]
         ),
         mechanism=mechanism,
         correlations=pd.DataFrame([{"measure": "size", "outcome": "mase"} | rho]),
         chaos=_chaos(rng, model),
-        chaos_mechanism=mechanism.assign(series=24),
+        chaos_mechanism=mechanism.assign(units=24),
         portraits=tuple(
             _portrait(rng, a, r) for a, r in zip(chosen, ("the sharpest", "the most diffuse"), strict=True)
         ),

@@ -114,6 +114,17 @@ def _comparisons(rng: np.random.Generator) -> pd.DataFrame:
     return frame.astype({"draws": "Int64", "beaten": "Int64"})
 
 
+def _mlps(layers: pd.DataFrame) -> pd.DataFrame:
+    rows = []
+    for stack, part in layers[layers["unit"] == "mlp"].groupby("stack", sort=False):
+        row: dict[str, object] = {"stack": stack, "count": len(part)}
+        for metric in ("mase", "crps"):
+            middle = part[f"{metric}_change"].median()
+            row |= {f"{metric}_change": middle, f"{metric}_low": middle - 0.1, f"{metric}_high": middle + 0.1}
+        rows.append(row)
+    return pd.DataFrame(rows)
+
+
 def _correlations(rng: np.random.Generator, stacks: tuple, heads: int) -> pd.DataFrame:
     rows = [
         (stack, kind, variant, metric, *_rho(rng), rng.uniform(0, 0.1), rng.uniform(0, 0.2), heads)
@@ -211,6 +222,7 @@ def make_model(
     rng = np.random.default_rng(seed)
     pruning = _pruning(rng, 3 * heads)
     comparisons = _comparisons(rng)
+    swept = _layers(rng, stacks, layers)
     return ModelStudy(
         name=name,
         family="chronos_bolt" if len(stacks) > 1 else "timesfm",
@@ -220,7 +232,7 @@ def make_model(
         baseline=_baseline(rng),
         mase_ratio=float(rng.uniform(0.7, 1)),
         crps_ratio=float(rng.uniform(0.6, 1)),
-        layers=_layers(rng, stacks, layers),
+        layers=swept,
         heads=_heads(rng, stacks, layers, heads),
         rank_correlation=_correlations(rng, stacks, layers * heads),
         pruning=pruning if layers > 2 else pruning.iloc[:0],
@@ -229,6 +241,7 @@ def make_model(
         seconds=float(rng.uniform(30, 300)),
         mase_interval=(0.61, 1.21),
         crps_interval=(0.51, 1.11),
+        mlps=_mlps(swept),
         comparisons=comparisons if layers > 2 else comparisons.iloc[:0],
         agreement=_agreement(rng, stacks),
         svd_correlation=_svd(rng, stacks, layers * heads),

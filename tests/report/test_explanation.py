@@ -35,7 +35,7 @@ def bare(found: Explanation) -> Explanation:
             "guard",
             "attribution",
             "effects",
-            "verdicts",
+            "by_share",
             "induction_effects",
             "clean",
             "mechanism",
@@ -70,18 +70,19 @@ def test_a_page_of_its_own_fetches_nothing_and_holds_everything(found: Explanati
         assert used <= figure["wide"].keys() & figure["narrow"].keys()
 
 
-def test_the_verdict_table_holds_each_claim_of_each_model(found: Explanation) -> None:
+def test_the_verdict_table_names_each_claim_once_and_each_statement(found: Explanation) -> None:
     section, _ = compared([found, make_single_stack()])
     (table,) = section.shown
-    assert table.columns[1:] == (
-        "sharp heads carry parroting",
-        "sharp heads carry seasonality",
-        "diffuse heads can go",
-        "all three",
+    assert table.columns == (
+        *("model", "claim", "verdict", "statement", "value", "95 % interval", "units", "note"),
     )
-    assert [row[0].text for row in table.rows] == ["bolt-pocket", "timesfm-pocket"]
-    assert table.rows[0][1].text == "confirmed: -0.100 [-0.200, -0.050], 30 series"
-    assert table.rows[0][4].text == "confirmed"
+    named = [(row[0].text, row[1].text, row[2].text) for row in table.rows if row[0].text]
+    claims = found.mechanism["claim"].unique().tolist()
+    assert named == [(m, c, "confirmed") for m in ("bolt-pocket", "timesfm-pocket") for c in claims]
+    assert len(table.rows) == 2 * len(found.mechanism)
+    assert [cell.text for cell in table.rows[0][3:7]] == ["statement 1", "-0.1", "-0.20 to -0.05", "30"]
+    assert [cell.text for cell in table.rows[1][:3]] == ["", "", ""]
+    assert table.rows[1][3].text == "statement 2"
 
 
 def test_chaos_is_a_table_of_the_model_and_of_copiers(found: Explanation) -> None:
@@ -96,7 +97,8 @@ def test_chaos_is_a_table_of_the_model_and_of_copiers(found: Explanation) -> Non
     interval = f"{own['mean']:+.3f} [{own['low']:+.3f}, {own['high']:+.3f}]"
     assert copied.rows[0][place].text == interval
     assert copied.rows[1][place].text.endswith(f"{parrot['high']:+.3f}] (+0.500)")
-    assert claims.rows[0][1].text == "confirmed: -0.100 [-0.200, -0.050], 24 systems"
+    assert [cell.text for cell in claims.rows[0][1:3]] == ["sharp heads carry parroting", "confirmed"]
+    assert claims.rows[0][6].text == "24"
     assert "three random draws" in section.lead
     bare_of_claims = dataclasses.replace(found, chaos_mechanism=pd.DataFrame())
     *_, section = compared([bare_of_claims])

@@ -63,7 +63,9 @@ def test_pruning_means_and_bands(study: Study) -> None:
     line = lines["random"]
     assert line.customdata[:, 3].tolist() == [0, 10, 20, 30, 40, 50]
     np.testing.assert_allclose(line.x, line.customdata[:, 3], atol=1)
-    assert line.customdata[3, 0] == pytest.approx(draws.mean())
+    rows = study.models[0].comparisons.set_index(["percent", "metric", "versus"])
+    mean = rows.loc[(30, "CRPS", "unpruned"), "difference"]
+    assert line.customdata[3, 0] == pytest.approx(100 * mean)
 
 
 def ends(trace, side: str = "y") -> tuple[np.ndarray, np.ndarray]:

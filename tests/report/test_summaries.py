@@ -16,7 +16,7 @@ from rich.console import Console
 
 from tsprune.errors import TspruneError
 from tsprune.report import print_summary, write_picture
-from tsprune.report.digest import confirmed, extreme_layers, heads_at_totals, pruning_at
+from tsprune.report.digest import extreme_layers, heads_at_totals, pruning_at, tally
 from tsprune.report.words import about, headline, parameters, percent, ratio
 from tsprune.study.result import Study
 
@@ -34,7 +34,9 @@ def test_pruning_at_takes_the_nearest_percent() -> None:
     rows = model.pruning[model.pruning.percent == 30].set_index("strategy")["crps_change"]
     assert point.percent == 30
     assert point.high_to_low == rows["high-to-low"]
-    assert point.random_mean == pytest.approx(rows["random"].mean())
+    compared = model.comparisons.set_index(["percent", "metric", "versus"]).loc[(30, "CRPS", "unpruned")]
+    assert point.random_mean == compared["difference"]
+    assert point.random_interval == (compared["low"], compared["high"])
     assert (point.random_low, point.random_high, point.seeds) == (
         rows["random"].min(),
         rows["random"].max(),
@@ -71,13 +73,17 @@ def test_heads_at_totals_add_up() -> None:
             assert row[selection] == here[here.selection == selection]["heads_at"].sum()
 
 
-def test_claims_that_do_not_apply_do_not_count(study: Study) -> None:
-    assert confirmed(study, "bolt-pocket") == (1, 2)
-    assert confirmed(study, "unknown") == (0, 0)
+def test_all_claims_tested_count(study: Study) -> None:
+    assert tally(study, "bolt-pocket") == (1, 1, 0)
+    assert tally(study, "unknown") == (0, 0, 0)
+    open_ = dataclasses.replace(study.claims[1], verdict="undecided")
+    more = dataclasses.replace(study, claims=(*study.claims, open_, open_))
+    assert tally(more, open_.model) == (1, 1, 2)
+    assert "of 7 claims tested, 3 confirmed, 2 refuted, 2 undecided; 2 not applicable." in headline(more)
 
 
 def test_the_sentences_quote_the_studys_numbers(study: Study) -> None:
-    assert "of 7 claims tested, 3 confirmed and 2 refuted; 2 not applicable." in headline(study)
+    assert "of 5 claims tested, 3 confirmed, 2 refuted, 0 undecided; 2 not applicable." in headline(study)
     for model in study.models:
         point = pruning_at(model)
         assert point is not None

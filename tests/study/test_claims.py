@@ -1,4 +1,4 @@
-"""The paper's claims at their limits, with intervals made by hand."""
+"""The paper's claims on measurements made by hand: levels as well as differences."""
 
 from __future__ import annotations
 
@@ -8,14 +8,24 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from tsprune.evaluation.intervals import Change, Resampled
+from tsprune.explain.mechanism_claims import COLUMNS, PREDICTS
+from tsprune.statistics import Sample
 from tsprune.study.claims import Findings, Headline, MLPMedian, Pruned, end_layers, mlp_claim, model_claims
-from tsprune.study.mechanism import Interval, Mechanism
 from tsprune.study.result import Claim
 
+UNITS = 15
+UNSURE = 0.5  # spread of log ratios at which nothing of a few per cent is decided
 
-def change(low: float, high: float) -> Change:
-    return Change((low + high) / 2, low, high, 0.5, 9)
+
+def costing(change: float, spread: float = 0.005) -> Sample:
+    """A relative change with about the same value on every configuration."""
+    return Sample.of(np.log1p(change) + spread * np.linspace(-1, 1, UNITS), logarithmic=True)
+
+
+def at_random(change: float, spread: float = 0.005) -> Sample:
+    """Three random draws."""
+    draws = np.array([-spread, 0.0, spread])[:, None, None]
+    return dataclasses.replace(costing(change, spread), values=costing(change, spread).values + draws)
 
 
 def layers(changes: dict[str, float], stack: str = "stack", unit: str = "both") -> pd.DataFrame:
@@ -27,7 +37,7 @@ def layers(changes: dict[str, float], stack: str = "stack", unit: str = "both") 
     return pd.DataFrame(rows)
 
 
-NOTHING = Findings(Headline(28, 100, (), None, None), {"stack.0": change(0.3, 0.4)}, None, None)
+NOTHING = Findings(Headline(28, 100, (), None, None), {"stack.0": costing(0.35)}, None, pd.DataFrame())
 
 
 def claim(start: str, **found: object) -> Claim:
@@ -36,31 +46,32 @@ def claim(start: str, **found: object) -> Claim:
     return one
 
 
-def test_every_model_gets_seven_different_claims() -> None:
+def test_every_model_gets_nine_different_claims() -> None:
     claims = model_claims("m", NOTHING)
-    assert len({c.statement for c in claims}) == len(claims) == 7
+    assert len({c.statement for c in claims}) == len(claims) == 9
+    assert {c.verdict for c in claims[5:]} == {"not applicable"}  # heads were not ablated in sets
     assert {c.model for c in claims} == {"m"}
 
 
 @pytest.mark.parametrize(
-    ("low", "high", "verdict"),
+    ("sample", "verdict"),
     [
-        (0.01, 0.06, "confirmed"),
-        (-0.2, -0.1, "confirmed"),
-        (0.05, 0.0601, "undecided"),  # although the change itself is within the limit
-        (0.0601, 0.07, "refuted"),
-        (float("nan"), float("nan"), "undecided"),
+        (costing(0.03), "confirmed"),
+        (costing(-0.1), "confirmed"),
+        (costing(0.059, UNSURE), "undecided"),  # although the change itself is within the limit
+        (costing(0.08), "refuted"),
+        (Sample.of([0.01], logarithmic=True), "undecided"),  # one configuration of one series
     ],
 )
-def test_middle_layers(low: float, high: float, verdict: str) -> None:
-    headline = Headline(28, 100, ("stack.3.mlp", "stack.4.mlp"), change(low, high), change(0.01, 0.02))
+def test_middle_layers(sample: Sample, verdict: str) -> None:
+    headline = Headline(28, 100, ("stack.3.mlp", "stack.4.mlp"), sample, costing(0.015))
     found = claim("Middle layers", headline=headline)
     assert found.verdict == verdict
     assert "28 of 100 heads" in found.evidence
     assert "stack.3.mlp and stack.4.mlp" in found.evidence
-    assert f"MASE {headline.mase}, CRPS +1.5 % [+1.0, +2.0]" in found.evidence
-    if low == low:
-        assert (found.low, found.high) == (low, high)
+    assert f"MASE {sample.estimate().as_percent()}, CRPS +1.5 % [" in found.evidence
+    if verdict != "undecided":
+        assert (found.low, found.high) == (sample.estimate().low, sample.estimate().high)
 
 
 def test_middle_layers_that_are_too_few() -> None:
@@ -70,17 +81,18 @@ def test_middle_layers_that_are_too_few() -> None:
 @pytest.mark.parametrize(
     ("first", "last", "verdict"),
     [
-        ((0.26, 0.5), (0.3, 9.0), "confirmed"),
-        ((0.25, 0.5), (0.3, 9.0), "undecided"),
-        ((0.3, 9.0), (0.2, 0.3), "undecided"),
-        ((0.1, 0.24), (0.3, 9.0), "refuted"),
-        ((0.1, 0.24), (0.2, 0.3), "refuted"),
+        (costing(0.3), costing(3.0), "confirmed"),
+        (costing(0.26, UNSURE), costing(3.0), "undecided"),
+        (costing(0.3), costing(0.24, UNSURE), "undecided"),
+        (costing(0.2), costing(3.0), "refuted"),
+        (costing(0.2), costing(0.2), "refuted"),
     ],
 )
-def test_first_and_last_layers(first: tuple[float, float], last: tuple[float, float], verdict: str) -> None:
-    found = claim("First and last", ends={"stack.0": change(*first), "stack.2": change(*last)})
+def test_first_and_last_layers(first: Sample, last: Sample, verdict: str) -> None:
+    found = claim("First and last", ends={"stack.0": first, "stack.2": last})
     assert found.verdict == verdict
-    assert f"stack.0 {change(*first)}, stack.2 {change(*last)}" in found.evidence
+    for address, sample in (("stack.0", first), ("stack.2", last)):
+        assert f"{address} {sample.estimate().as_percent()}" in found.evidence
 
 
 def test_ends_are_those_of_every_stack() -> None:
@@ -94,120 +106,121 @@ def test_ends_are_those_of_every_stack() -> None:
     ]
 
 
-def pruned(high: tuple[float, float], random: tuple[float, float], **more: object) -> Pruned:
-    return dataclasses.replace(
-        Pruned(change(*high), change(*random), change(-1, 1), change(-1, 1), 0.3, (0.1, 0.2, 0.6)),
-        **more,  # type: ignore[arg-type]
-    )
+@pytest.mark.parametrize(
+    ("high", "random", "verdict"),
+    [
+        (costing(0.03), at_random(0.25), "confirmed"),
+        (costing(0.059, UNSURE), at_random(0.25), "undecided"),
+        (costing(0.03), at_random(0.21, UNSURE), "undecided"),
+        (costing(0.03), at_random(0.15), "refuted"),
+        (costing(0.08), at_random(0.21, UNSURE), "refuted"),
+    ],
+)
+def test_the_published_costs_of_pruning(high: Sample, random: Sample, verdict: str) -> None:
+    found = claim("Stable-rank pruning costs", pruned=Pruned(high, costing(0.5), random))
+    assert found.verdict == verdict
+    assert f"MASE {high.estimate().as_percent()} by stable rank, " in found.evidence
 
 
 @pytest.mark.parametrize(
     ("high", "random", "verdict"),
     [
-        ((0.01, 0.05), (0.21, 0.30), "confirmed"),
-        ((0.01, 0.06), (0.21, 0.30), "undecided"),  # the paper says less than 6 %
-        ((0.01, 0.05), (0.20, 0.30), "undecided"),
-        ((0.01, 0.05), (0.10, 0.19), "refuted"),
-        ((0.07, 0.09), (0.10, 0.30), "refuted"),
-        ((0.01, 0.09), (0.10, 0.30), "undecided"),
+        (costing(0.1), at_random(0.2), "confirmed"),
+        (costing(0.1, UNSURE), at_random(0.1), "undecided"),
+        (costing(0.2), at_random(0.1), "refuted"),
     ],
 )
-def test_what_was_published_of_pruning(
-    high: tuple[float, float], random: tuple[float, float], verdict: str
-) -> None:
-    found = claim("Stable-rank pruning costs", pruned=pruned(high, random))
+def test_a_difference_decides_about_random_pruning(high: Sample, random: Sample, verdict: str) -> None:
+    found = claim("Stable-rank pruning (highest", pruned=Pruned(high, costing(0.5), random))
     assert found.verdict == verdict
-    assert f"MASE {change(*high)} by stable rank, {change(*random)} at random" in found.evidence
+    assert found.value == pytest.approx((1 + high.estimate().value) / (1 + random.estimate().value) - 1)
+    assert "of 3 draws" in found.evidence
 
 
 @pytest.mark.parametrize(
-    ("low", "high", "verdict"),
-    [(-0.2, -0.1, "confirmed"), (-0.2, 0.0, "undecided"), (-0.2, 0.1, "undecided"), (0.1, 0.2, "refuted")],
+    ("high", "low", "verdict"),
+    [
+        (0.02, 0.5, "confirmed"),
+        (0.02, 0.04, "refuted"),  # cheaper, but the others can go as well
+        (0.8, 1.5, "refuted"),  # cheaper, but neither can go
+        (0.5, 0.02, "refuted"),
+    ],
 )
-def test_differences_decide_about_strategies(low: float, high: float, verdict: str) -> None:
-    against = change(low, high)
-    found = claim("Stable-rank pruning (highest", pruned=pruned((0.0, 0.3), (0, 1), above_random=against))
-    assert (found.verdict, found.low, found.high) == (verdict, low, high)
-    # 0.15 is less than two of the three draws
-    assert "cheaper than 2 of 3 draws (+10.0 % to +60.0 %)" in found.evidence
-    assert f"points [{100 * low:+.1f}, {100 * high:+.1f}]" in found.evidence
-    other = claim("Diffuse heads", pruned=pruned((0, 1), (0, 1), above_low=against))
-    assert (other.verdict, other.low, other.high) == (verdict, low, high)
+def test_diffuse_heads_can_go_and_sharp_ones_cannot(high: float, low: float, verdict: str) -> None:
+    found = claim("At 30 %", pruned=Pruned(costing(high), costing(low), at_random(0.3)))
+    assert found.verdict == verdict
 
 
 def test_pruning_claims_need_heads() -> None:
-    for start in ("Stable-rank pruning costs", "Stable-rank pruning (highest", "Diffuse heads"):
+    for start in ("Stable-rank pruning costs", "Stable-rank pruning (highest", "At 30 %"):
         assert claim(start, pruned=None).verdict == "not applicable"
 
 
-def mechanism(low: float, high: float, count: int = 20) -> Mechanism:
-    def both(interval: Interval) -> dict[str, Interval]:
-        return {"parroting": interval, "seasonality": interval}
+def test_the_claims_of_a_model_are_one_family() -> None:
+    """A p-value that decides alone may not decide beside others; the evidence states the corrected one."""
+    spread = 0.03
+    close = Sample.of(np.log1p(0.06) - 0.6 * spread + spread * np.linspace(-1, 1, UNITS), logarithmic=True)
+    headline = Headline(28, 100, ("a", "b"), close, close)
+    alone = dataclasses.replace(
+        NOTHING, ends={"stack.0": Sample.of([0.0], logarithmic=True)}, headline=headline
+    )
+    first = model_claims("m", alone)[0]
+    beside = Pruned(costing(0.1, UNSURE), costing(0.1, UNSURE), at_random(0.1, UNSURE))
+    second = model_claims("m", dataclasses.replace(alone, pruned=beside))[0]
+    assert second.p_holm > first.p_holm
+    for found in (first, second):
+        assert (found.verdict == "confirmed") == (found.p_holm <= 0.05)
+        assert "Holm-corrected p" in found.evidence
 
-    other = both(Interval(0.0, -1.0, 1.0, count))
-    return Mechanism(other, other, other, both(Interval((low + high) / 2, low, high, count)))
+
+def mechanism(verdict: str, p: float) -> pd.DataFrame:
+    rows = [
+        ["m", "sharp heads carry parroting", f"statement {n}", -0.1, -0.2, -0.05, 15, verdict, p, 1.0, "note"]
+        for n in (1, 2)
+    ]
+    rows.append(["m", PREDICTS, "rho", -0.5, -0.8, -0.1, 32, "confirmed", 0.01, 1.0, "note"])
+    return pd.DataFrame(rows, columns=COLUMNS)
 
 
 @pytest.mark.parametrize(
-    ("how", "verdict"),
+    ("verdict", "p", "expected"),
     [
-        (mechanism(-0.3, -0.1), "confirmed"),
-        (mechanism(0.1, 0.3), "refuted"),
-        (mechanism(-0.3, 0.0), "undecided"),
-        (mechanism(0.0, 0.3), "undecided"),
-        (mechanism(-0.3, 0.3), "undecided"),
-        (mechanism(-0.3, -0.1, count=1), "not applicable"),
-        (None, "not applicable"),
+        ("confirmed", 0.01, "confirmed"),
+        ("undecided", 0.5, "undecided"),
+        ("undecided", np.nan, "not applicable"),
     ],
 )
-def test_sharp_heads(how: Mechanism | None, verdict: str) -> None:
-    for name in ("context parroting", "the seasonality bias"):
-        found = claim(f"Sharp heads (low stable rank) carry {name}", mechanism=how)
-        assert found.verdict == verdict
+def test_the_mechanism_is_quoted(verdict: str, p: float, expected: str) -> None:
+    claims = model_claims("m", dataclasses.replace(NOTHING, mechanism=mechanism(verdict, p)))
+    parroting, predicts = claims[5:]
+    assert parroting.statement == "Sharp heads carry parroting."
+    assert parroting.verdict == expected
+    assert "statement 2" in parroting.evidence
+    assert predicts.verdict == "confirmed"
+    assert "32 heads" in predicts.evidence
 
 
-def median(name: str, draws: list[float]) -> MLPMedian:
+def median(name: str, change: float, spread: float = 0.005) -> MLPMedian:
     kind = {"b": "encoder-decoder", "t": "decoder-only", "m": "encoder-only"}[name[0]]
-    column = np.array(draws)[:, None]
-    return MLPMedian(name, kind, Resampled(column.mean(axis=0), column, 15, 99))  # type: ignore[arg-type]
-
-
-LITTLE, MUCH = [0.01, 0.02, 0.03], [0.3, 0.4, 0.5]
+    return MLPMedian(name, kind, costing(change, spread))  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize(
     ("encoder_decoder", "decoder_only", "verdict"),
     [
-        (LITTLE, MUCH, "confirmed"),
-        (MUCH, LITTLE, "refuted"),
-        (LITTLE, [0.3, 0.4, 0.0], "undecided"),
-        # draw by draw the same difference: the spread that both share does not count
-        ([0.0, 1.0, 2.0], [0.1, 1.1, 2.1], "confirmed"),
-        ([0.0, 1.0, 2.0], [0.0, 1.0, 2.0], "undecided"),
+        (median("b", 0.02), median("t", 0.4), "confirmed"),
+        (median("b", 0.4), median("t", 0.02), "refuted"),
+        (median("b", 0.5), median("t", 0.8), "refuted"),  # less, but not tolerated
+        (median("b", 0.01), median("t", 0.03), "refuted"),  # more, but not needed
+        (median("b", 0.02), median("t", 0.15, UNSURE), "undecided"),
     ],
 )
-def test_mlps(encoder_decoder: list[float], decoder_only: list[float], verdict: str) -> None:
-    bolt, timesfm = median("b", encoder_decoder), median("t", decoder_only)
-    assert mlp_claim([bolt, timesfm]).verdict == verdict
-    assert mlp_claim([timesfm, bolt]).verdict == verdict
+def test_mlps(encoder_decoder: MLPMedian, decoder_only: MLPMedian, verdict: str) -> None:
+    assert mlp_claim([encoder_decoder, decoder_only]).verdict == verdict
+    assert mlp_claim([decoder_only, encoder_decoder]).verdict == verdict
 
 
 def test_mlps_need_a_model_of_each_kind() -> None:
-    bolt, timesfm = median("b", LITTLE), median("t", MUCH)
+    bolt, timesfm = median("b", 0.02), median("t", 0.4)
     for medians in ([bolt], [timesfm], [bolt, bolt], []):
         assert mlp_claim(medians).verdict == "not applicable"
-
-
-def test_an_encoder_only_model_is_shown_but_does_not_count() -> None:
-    tolerant, other, needy = median("b", LITTLE), median("m", MUCH), median("t", MUCH)
-    found = mlp_claim([tolerant, other, needy])
-    assert found.verdict == "confirmed"
-    assert "m +40.0 % [+30.3, +49.7] (encoder-only)" in found.evidence
-    assert mlp_claim([tolerant, other]).verdict == "not applicable"
-
-
-def test_every_model_of_a_kind_counts() -> None:
-    tolerant, needy = median("b", LITTLE), median("t", MUCH)
-    assert mlp_claim([tolerant, needy]).verdict == "confirmed"
-    assert mlp_claim([tolerant, needy, median("b2", [0.6, 0.7, 0.8])]).verdict == "refuted"
-    assert mlp_claim([tolerant, needy, median("b2", [0.3, 0.4, 0.8])]).verdict == "undecided"

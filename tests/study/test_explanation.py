@@ -55,7 +55,7 @@ def test_two_of_them_are_in_one_report(tmp_path: Path) -> None:
     result = study(models, SUITE)
     write_results(result, tmp_path)
     kept = pd.read_parquet(tmp_path / "results.parquet")
-    assert (kept["experiment"] == "explain_mechanism").sum() == 8
+    assert (kept["experiment"] == "explain_mechanism").sum() == 2 * 9
     page = render(result)
     for number, one in enumerate(result.models):
         assert one.explanation is not None

@@ -51,9 +51,9 @@ INDUCTION = (
 )
 RANKED = (
     "Each head ablated alone, in order of how far parroting falls: the correlation of the forecast with "
-    "the most similar piece of its context. Bars are 95 % intervals over configurations of one head at a time; "
-    "of many heads, one in twenty leaves out 0 by chance. The axis of changes is linear close to zero and "
-    "logarithmic beyond. All heads in this order are in a table below."
+    "the most similar piece of its context. Bars are 95 % intervals over configurations of one head at a "
+    "time; of many heads, one in twenty leaves out 0 by chance. The axis of changes is linear close to "
+    "zero and logarithmic beyond. All heads in this order are in a table below."
 )
 CHAOS = (
     "Chaotic systems nearly return and then part: copying what followed is hard to beat for a while "

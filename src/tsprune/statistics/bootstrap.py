@@ -8,8 +8,8 @@
 3. Up to `EXACT` units all draws are enumerated with their probabilities, so that nothing depends on a
    seed. Above, as many are drawn as it takes for the Monte Carlo error of a limit to be below
    `MONTE_CARLO` of the interval's width, at least `DRAWS`.
-4. Fewer than `SMALL` units have too few different draws: Student's t, with Satterthwaite's degrees of
-   freedom where draws are crossed with units.
+4. Fewer than `SMALL` units, or random draws, leave too few different bootstrap draws: Student's t, with
+   Satterthwaite's degrees of freedom where draws are crossed with units.
 """
 
 from __future__ import annotations
@@ -34,11 +34,14 @@ ROUNDING = 1e-12
 
 
 def inference(
-    values: Array, *, level: float, seed: int
+    values: Array, *, level: float | None, seed: int, draws: int = DRAWS
 ) -> tuple[Array, Array, Array, Array, NDArray[np.int64]]:
     """(mean, low, high, p of mean 0, units) of M quantities, each [M].
 
     values : [D, N, M], as in `Sample`; a unit without a value under one of the draws does not count
+
+    level : of the limits; None leaves them out (NaN)
+    draws : of the bootstrap, at least
 
     Limits and p are NaN for fewer than two units.
     """
@@ -48,15 +51,17 @@ def inference(
     for number, pattern in enumerate(patterns.T):
         columns = np.flatnonzero(owner.ravel() == number)
         some = values[:, pattern][:, :, columns]
-        for table, part in zip(found, _inference(some, level, seed), strict=True):
+        for table, part in zip(found, _inference(some, level, seed, draws), strict=True):
             table[columns] = part
     mean, low, high, p = found
     return mean, low, high, p, known.sum(axis=0)
 
 
-def _inference(values: Array, level: float, seed: int) -> tuple[Array, Array, Array, Array]:
+def _inference(
+    values: Array, level: float | None, seed: int, least: int
+) -> tuple[Array, Array, Array, Array]:
     """`inference` of quantities that all units have."""
-    _, count, columns = values.shape
+    draws, count, columns = values.shape
     nothing = np.full(columns, np.nan)
     if count == 0:
         return nothing, nothing, nothing, nothing
@@ -67,13 +72,13 @@ def _inference(values: Array, level: float, seed: int) -> tuple[Array, Array, Ar
     error = standard_errors(deviations)
     # equal values have no spread, up to rounding
     error = np.where(error > ROUNDING * np.maximum(1.0, np.abs(values).max(axis=(0, 1))), error, 0.0)
-    if count < SMALL:
+    if count < SMALL or 1 < draws < SMALL:
         freedom = _freedom(deviations)
-        reach = t.ppf((1 + level) / 2, freedom)
+        reach = np.nan if level is None else t.ppf((1 + level) / 2, freedom)
         tails = 2 * t.sf(np.abs(_pivot(mean, error)), freedom)
         p = np.where(np.abs(mean) <= ROUNDING, 1.0, tails)
         return mean, mean - reach * error, mean + reach * error, p
-    below, above, p = _bootstrapped(deviations, mean, error, level, seed)
+    below, above, p = _bootstrapped(deviations, mean, error, level, seed, least)
     with np.errstate(invalid="ignore"):
         low, high = (np.where(error > 0, mean - pivot * error, mean) for pivot in (above, below))
     flat = np.where(np.abs(mean) <= ROUNDING, 1.0, 0.0)
@@ -124,7 +129,7 @@ def _pivot(mean: Array, error: Array) -> Array:
 
 
 def _bootstrapped(
-    deviations: Array, mean: Array, error: Array, level: float, seed: int
+    deviations: Array, mean: Array, error: Array, level: float | None, seed: int, least: int
 ) -> tuple[Array, Array, Array]:
     """(lower and upper quantile of the pivot, p of mean 0), each [M]."""
     draws, count, columns = deviations.shape
@@ -134,7 +139,7 @@ def _bootstrapped(
         pivots = _pivots(deviations, times, None)
         return (*_limits(pivots, weights, level)[:2], _tails(pivots, weights, observed))
     found = np.full((3, columns), np.nan)
-    left, size = np.arange(columns), DRAWS
+    left, size = np.arange(columns), least
     while len(left):
         times, picks = _drawn(draws, count, size, seed)
         pivots = _pivots(deviations[:, :, left], times, picks)
@@ -143,7 +148,7 @@ def _bootstrapped(
         found[:, left] = below, above, _tails(pivots, weights, observed[left], extra=1 / (size + 1))
         with np.errstate(invalid="ignore"):
             rough = noise > MONTE_CARLO * (above - below)
-        left = left[rough] if size < MOST_DRAWS else left[:0]
+        left = left[rough] if size < MOST_DRAWS and level is not None else left[:0]
         size *= 4
     return found[0], found[1], found[2]
 
@@ -204,8 +209,11 @@ def _crossed(x: Array, times: Array, picks: Array) -> tuple[Array, Array]:
     return mean, np.maximum(np.maximum(units, drawn), units + drawn - both)
 
 
-def _limits(pivots: Array, weights: Array, level: float) -> tuple[Array, Array, Array]:
+def _limits(pivots: Array, weights: Array, level: float | None) -> tuple[Array, Array, Array]:
     """(lower quantile, upper quantile, Monte Carlo error of the worse one) of each column, [M] each."""
+    if level is None:
+        nothing = np.full(pivots.shape[1], np.nan)
+        return nothing, nothing, nothing
     order = np.argsort(pivots, axis=0, kind="stable")
     ordered = np.take_along_axis(pivots, order, axis=0)
     below = np.cumsum(weights[order], axis=0)
@@ -221,7 +229,7 @@ def _limits(pivots: Array, weights: Array, level: float) -> tuple[Array, Array, 
         with np.errstate(invalid="ignore"):
             return np.asarray((at(min(1.0, share + step)) - at(max(0.0, share - step))) / 2)
 
-    return at(tail), at(1 - tail), np.fmax(noise(tail), noise(1 - tail))
+    return at(tail), at(1 - tail), np.asarray(np.fmax(noise(tail), noise(1 - tail)))
 
 
 def _tails(pivots: Array, weights: Array, observed: Array, extra: float = 0.0) -> Array:

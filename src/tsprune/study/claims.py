@@ -14,7 +14,7 @@ import numpy as np
 import pandas as pd
 
 from tsprune.anatomy import Architecture
-from tsprune.explain.mechanism_claims import PREDICTS, TOLERATED
+from tsprune.explain.mechanism_claims import CLAIMS, PREDICTS, TOLERATED
 from tsprune.statistics import UNKNOWN, Estimate, Judged, Sample, Test, judged
 from tsprune.study.result import Claim
 
@@ -188,9 +188,11 @@ def _pruning(pruned: Pruned | None) -> list[_Draft]:
 
 def _mechanism(name: str, table: pd.DataFrame) -> list[Claim]:
     """The rows of the mechanism's table as claims: one a claim, its statements as the evidence."""
+    if table.empty:
+        reason = "heads were not ablated in sets"
+        return [Claim(name, f"{claim[0].upper()}{claim[1:]}.", "not applicable", reason) for claim in CLAIMS]
     claims = []
-    parts = table.groupby("claim", sort=False) if len(table) else ()
-    for claim, part in parts:
+    for claim, part in table.groupby("claim", sort=False):
         text = f"{str(claim)[0].upper()}{str(claim)[1:]}."
         if part["p_holm"].isna().all():
             reason = "; ".join(part["statement"].astype(str))

@@ -7,6 +7,7 @@ import pandas as pd
 import plotly.graph_objects as go
 
 from tsprune.report import palette
+from tsprune.report.digest import mlp_summary
 from tsprune.report.figures.shared import (
     METRICS,
     at_site,
@@ -103,11 +104,13 @@ def mlp_sensitivity(study: Study, *, columns: int | None = None) -> go.Figure:
         return message("No MLP was ablated.")
     grid = Grid([""], columns=1, height=44 * len(rows) + 20, legend_rows=2 if columns == 1 else 1)
     scale = scale_for(changes(mlps for _, _, mlps in rows), threshold=1.0)
+    medians = mlp_summary(study).set_index(["model", "stack"])
     named: set[tuple[str, str]] = set()
     for row, (model, stack, mlps) in enumerate(rows):
         for metric in METRICS:
             kind = model.architecture
-            points, median = _mlp_points(mlps, row, kind, metric, scale)
+            middle = 100 * float(medians.loc[(model.name, stack), f"median_{metric}"])
+            points, median = _mlp_points(mlps, middle, row, kind, metric, scale)
             points.showlegend = (metric, kind) not in named
             named.add((metric, kind))
             points.hovertemplate = (
@@ -135,12 +138,10 @@ def mlp_sensitivity(study: Study, *, columns: int | None = None) -> go.Figure:
 
 
 def _mlp_points(
-    mlps: pd.DataFrame, row: int, kind: str, metric: str, scale: Scale
+    mlps: pd.DataFrame, median: float, row: int, kind: str, metric: str, scale: Scale
 ) -> tuple[go.Scatter, go.Scatter]:
     change = in_percent(mlps[metric])
     low, high = limits(mlps, metric)
-    finite = change[np.isfinite(change)]
-    median = float(np.median(finite)) if finite.size else float("nan")
     points = go.Scatter(
         x=scale(change),
         # a little apart, in order of layers, or error bars would hide each other

@@ -7,9 +7,9 @@ import pytest
 
 from tests.suites import small_suite, tiny
 from tsprune.ablation import Ablation
-from tsprune.evaluation.intervals import Paired, change_interval
+from tsprune.evaluation.changes import Scored, change
 from tsprune.sweep import CLEAN, SweepResult, run
-from tsprune.sweep.intervals import resampled_changes
+from tsprune.sweep.samples import change_sample
 
 MODEL = tiny("tiny-timesfm")
 ABLATIONS = [Ablation((component,)) for component in MODEL.anatomy.components("mlp")]
@@ -27,29 +27,28 @@ def test_values_are_the_sweeps_and_limits_those_of_one_ablation(
 ) -> None:
     suite = small_suite()
     masks = {c.name: np.arange(len(c)) % 3 != 0 for c in suite.configurations} if masked else None
-    found = resampled_changes(result, suite, ABLATIONS, metric, masks=masks, seed=5)  # type: ignore[arg-type]
+    found = change_sample(result, suite, ABLATIONS, metric, masks=masks).estimates()  # type: ignore[arg-type]
     for column, ablation in enumerate(ABLATIONS):
         expected = result.change(ablation, masks)
-        assert found.values[column] == pytest.approx(getattr(expected, metric.lower()))
+        assert found.value[column] == pytest.approx(getattr(expected, metric.lower()))
         pairs = []
         for c in suite.configurations:
             rows = result.rows[c.name]
             keep = np.ones(len(rows), bool) if masks is None else masks[c.name][rows]
             before, after = (result.scores[x][c.name].statistics.select(keep) for x in (CLEAN, ablation))
-            pairs.append(Paired(before, after, c.series[rows][keep]))
-        alone = change_interval(pairs, metric, seed=5)  # type: ignore[arg-type]
-        low, high = found.limits()
-        assert (low[column], high[column]) == pytest.approx((alone.low, alone.high))
+            pairs.append(Scored(c.name, before, [after], c.series[rows][keep]))
+        alone = change(pairs, metric)  # type: ignore[arg-type]
+        assert (found.low[column], found.high[column]) == pytest.approx((alone.low, alone.high), nan_ok=True)
 
 
 def test_the_unablated_model_changes_nothing(result: SweepResult) -> None:
-    change = resampled_changes(result, small_suite(), [CLEAN], "MASE").change()
-    assert (change.value, change.low, change.high, change.p_value) == (0, 0, 0, 1)
+    found = change_sample(result, small_suite(), [CLEAN], "MASE").estimate()
+    assert (found.value, found.low, found.high, found.p) == (0, 0, 0, 1)
 
 
 def test_what_failed_is_nan(result: SweepResult) -> None:
     broken = SweepResult(
         result.rows, result.scores, {}, (), {(ABLATIONS[0], "first/D/short"): "RuntimeError: broken"}
     )
-    found = resampled_changes(broken, small_suite(), ABLATIONS, "MASE")
-    assert np.isnan(found.values).tolist() == [True, False, False]
+    found = change_sample(broken, small_suite(), ABLATIONS, "MASE")
+    assert np.isnan(found.means()).tolist() == [True, False, False]
