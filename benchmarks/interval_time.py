@@ -11,10 +11,11 @@ import sys
 import time
 
 import numpy as np
-from tsprune.evaluation.intervals import DRAWS, Scored, resample
 
 from tsprune.data.pocket import pocket
 from tsprune.evaluation import WindowStatistics
+from tsprune.evaluation.changes import Scored, changes
+from tsprune.statistics.bootstrap import DRAWS
 
 ABLATIONS = 470
 LIMIT = 10.0
@@ -28,14 +29,12 @@ def main() -> int:
         return WindowStatistics(**{name: rng.lognormal(0, 1, windows) for name in fields})
 
     scored = [
-        Scored(scores(len(c)), [scores(len(c)) for _ in range(ABLATIONS)], c.series)
+        Scored(c.name, scores(len(c)), [scores(len(c)) for _ in range(ABLATIONS)], c.series)
         for c in pocket().configurations
     ]
     start = time.process_time()
     for metric in ("MASE", "CRPS"):
-        found = resample(scored, metric)  # type: ignore[arg-type]
-        found.limits()
-        found.p_values()
+        changes(scored, metric).estimates()  # type: ignore[arg-type]
     seconds = time.process_time() - start
     print(f"{ABLATIONS} ablations, {DRAWS} draws, both metrics: {seconds:.2f} s of CPU")
     print(f"ratio to the limit of {LIMIT:g} s {seconds / LIMIT:.3f}")

@@ -96,7 +96,11 @@ class Sample:
         return self.columns([column]).estimates(level=level, null=null, seed=seed).at(0)
 
     def p_value(self, *, null: float = 0.0, seed: int = 0, draws: int = DRAWS) -> float:
-        """The p-value of the only quantity, without limits; arguments as of `estimates`, and of `inference`."""
+        """The p-value of the only quantity, without the cost of limits.
+
+        null, seed : as of `estimates`
+        draws : of the bootstrap
+        """
         shift = float(np.log1p(null)) if self.logarithmic else null
         return float(inference(self.values - shift, level=None, seed=seed, draws=draws)[3][0])
 

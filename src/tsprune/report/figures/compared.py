@@ -7,7 +7,7 @@ import pandas as pd
 import plotly.graph_objects as go
 
 from tsprune.report import palette
-from tsprune.report.digest import mlp_summary
+from tsprune.report.digest import mlp_median
 from tsprune.report.figures.shared import (
     METRICS,
     at_site,
@@ -104,12 +104,11 @@ def mlp_sensitivity(study: Study, *, columns: int | None = None) -> go.Figure:
         return message("No MLP was ablated.")
     grid = Grid([""], columns=1, height=44 * len(rows) + 20, legend_rows=2 if columns == 1 else 1)
     scale = scale_for(changes(mlps for _, _, mlps in rows), threshold=1.0)
-    medians = mlp_summary(study).set_index(["model", "stack"])
     named: set[tuple[str, str]] = set()
     for row, (model, stack, mlps) in enumerate(rows):
         for metric in METRICS:
             kind = model.architecture
-            middle = 100 * float(medians.loc[(model.name, stack), f"median_{metric}"])
+            middle = 100 * mlp_median(model, stack, metric)
             points, median = _mlp_points(mlps, middle, row, kind, metric, scale)
             points.showlegend = (metric, kind) not in named
             named.add((metric, kind))
