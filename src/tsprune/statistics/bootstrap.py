@@ -223,7 +223,7 @@ def _limits(pivots: Array, weights: Array, level: float | None) -> tuple[Array, 
 
     def at(share: float) -> Array:
         places = np.minimum((below < share - 1e-12).sum(axis=0), last)
-        return np.take_along_axis(ordered, places[None], axis=0)[0]
+        return np.asarray(np.take_along_axis(ordered, places[None], axis=0)[0], np.float64)
 
     def noise(share: float) -> Array:
         with np.errstate(invalid="ignore"):

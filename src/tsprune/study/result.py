@@ -67,8 +67,8 @@ class ModelStudy:
         heads, selection ("test", "calibration"), order ("high-to-low", "low-to-high"),
         removed (n), heads_at (heads that must stay), score_change (of the n on the report windows),
         score_low, score_high
-    mlps : median over the MLPs of a stack, each ablated alone; columns stack, count, mase_change,
-        mase_low, mase_high, crps_change, crps_low, crps_high
+    mlps : median over the MLPs of a stack ("all": of all stacks), each ablated alone; columns stack, count,
+        mase_change, mase_low, mase_high, crps_change, crps_low, crps_high
     comparisons : strategies of `pruning` against each other; columns percent, metric, strategy, versus
         ("random": the geometric mean over draws; another strategy; "unpruned", for what random pruning
         costs), difference (relative: (1 + a) / (1 + b) - 1 of both changes), low, high, p_holm (family:

@@ -20,6 +20,7 @@ from tsprune.sweep.samples import change_sample
 PRUNING_KEYS = ["percent", "strategy", "seed", "heads_removed", "heads_total"]
 COMPARISONS = ["percent", "metric", "strategy", "versus", "difference", "low", "high", "p_holm"]
 COMPARISONS += ["draws", "beaten"]
+ALL = "all"  # the row of all stacks together
 # strategies that are compared with each other, besides each of them with random draws
 PAIRS = (
     ("high-to-low", "low-to-high"),
@@ -52,8 +53,9 @@ def layers_table(effects: Effects, wanted: Plan) -> pd.DataFrame:
 def mlps_table(effects: Effects, wanted: Plan) -> pd.DataFrame:
     """Columns as in `ModelStudy.mlps`."""
     rows = []
-    for stack in dict.fromkeys(key.stack for key in wanted.layers):
-        mlps = [one for key, one in wanted.layers.items() if key.stack == stack and key.unit == "mlp"]
+    every = [(key.stack, one) for key, one in wanted.layers.items() if key.unit == "mlp"]
+    for stack in (*dict.fromkeys(stack for stack, _ in every), ALL):
+        mlps = [one for name, one in every if stack in (name, ALL)]
         if not mlps:
             continue
         row: dict[str, object] = {"stack": stack, "count": len(mlps)}
