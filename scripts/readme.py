@@ -24,8 +24,8 @@ ARCHITECTURES = {"bundled:timesfm": "decoder-only", "bundled:chronos-bolt": "enc
 CLAIMS = {
     "Middle layers tolerate": "28 % of all heads and 2 MLPs can go for less than 6 % MASE",
     "First and last layers": "first and last layers cost more than 25 % MASE each",
-    "Stable-rank pruning costs": "30 % of the middle heads cost less than 6 % MASE by stable rank and more than "
-    "20 % at random",
+    "Stable-rank pruning costs": "30 % of the middle heads cost less than 6 % MASE by stable rank and more "
+    "than 20 % at random",
     "Stable-rank pruning (highest": "stable-rank pruning beats random pruning",
     "At 30 %": "heads of high stable rank can go, those of low stable rank cannot",
     "Low stable rank": "low stable rank predicts sharp attention",

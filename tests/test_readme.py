@@ -35,7 +35,7 @@ def test_the_study_is_that_of_the_bundled_checkpoints(script: ModuleType) -> Non
     """Scores to the digits that the README prints; checkpoints and data to the last bit."""
     manifest = json.loads(script.MANIFEST.read_text())
     suite = tsprune.data.pocket()
-    assert manifest["suite"]["fingerprint"] == suite.fingerprint()
+    assert manifest["suite"]["fingerprint"] == suite.fingerprint
     model = tsprune.load("bundled:timesfm")
     found = tsprune.evaluation.geometric_mean_ratios(tsprune.evaluate(model, suite))
     for metric in ("MASE", "CRPS"):
