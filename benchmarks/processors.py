@@ -77,7 +77,7 @@ def tables(folder: Path) -> dict[str, pd.DataFrame]:
         if path.suffix not in (".parquet", ".csv"):
             continue
         frame = pd.read_parquet(path) if path.suffix == ".parquet" else pd.read_csv(path)
-        name = str(path.relative_to(folder))
+        name = path.stem
         if "experiment" in frame:
             parts = frame.groupby("experiment", sort=False)
             found |= {f"{name}: {part}": rows.dropna(axis=1, how="all") for part, rows in parts}
@@ -120,19 +120,23 @@ def verdicts(first: pd.DataFrame, other: pd.DataFrame) -> list[str]:
 
 def compare(first: Mapping[str, pd.DataFrame], other: Mapping[str, pd.DataFrame]) -> int:
     """Prints how the tables of two settings differ; how many verdicts do."""
-    changed = 0
+    changed = equal = 0
     print(f"{'table and column':60} {'absolute':>9} {'relative':>9}  decimals")
     for name, table in first.items():
         if name not in other:
             print(f"{name}: missing")
             continue
         for column, apart, relative, lost in differences(table, other[name]):
-            decimals = "all" if apart == 0 else str(max(0, math.floor(-math.log10(2 * apart))))
+            if not apart and not lost:
+                equal += 1
+                continue
+            decimals = "all" if not apart else max(0, math.floor(-math.log10(2 * apart)))
             note = f"  ({lost:.1%} of the rows in one only)" if lost else ""
             print(f"{name + ' ' + column:60} {apart:9.2g} {relative:9.2g}  {decimals}{note}")
         for line in (found := verdicts(table, other[name])):
             print(f"verdict differs: {line}")
         changed += len(found)
+    print(f"{equal} more columns are equal to the last bit")
     return changed
 
 
