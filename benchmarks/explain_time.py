@@ -54,7 +54,7 @@ def measure(name: str, windows: int, *, of_study: bool) -> int:
         if not marks or marks[-1][0] != step:
             mark(step)
 
-    trajectories = chaos()  # integrated once and kept, so no part of the time
+    trajectories = chaos()
     if of_study:
         found = overview(
             model,

@@ -51,7 +51,8 @@ def test_weights_are_torchs(seed: int, kind: str, scale: float | None) -> None:
 
 
 def test_grouped_queries_share_keys() -> None:
-    query, key = torch.randn(1, 4, 3, 2), torch.randn(1, 2, 3, 2)
+    generator = torch.Generator().manual_seed(1)
+    query, key = (torch.randn(1, heads, 3, 2, generator=generator) for heads in (4, 2))
     weights, _ = attention_weights(query, key, enable_gqa=True)
     for head in range(4):
         alone, _ = attention_weights(query[:, head], key[:, head // 2])

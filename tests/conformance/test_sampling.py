@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from tests.tiny import SAMPLES, ragged
+from tests.tiny import SAMPLES, double_precision, ragged
 from tsprune.ablation import ablate
 from tsprune.models import Forecaster, SamplingForecaster, load
 
@@ -73,11 +73,13 @@ def test_ablated_and_unablated_paths_are_paired(sampling: SamplingForecaster) ->
 def test_batches_of_any_size_draw_the_same(
     sampling: SamplingForecaster, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    """In float64: in float32 a path may jump where a rounding error meets the edge of a draw."""
     contexts = ragged(sampling, 4)
-    together = sampling.forecast(contexts, 5).quantiles
-    monkeypatch.setattr(f"{type(sampling).__module__}.ROWS", 1)
-    apart = sampling.forecast(contexts, 5).quantiles
-    np.testing.assert_allclose(apart, together, atol=1e-4 * np.abs(together).max())
+    with double_precision(sampling):
+        together = sampling.forecast(contexts, 5).quantiles
+        monkeypatch.setattr(f"{type(sampling).__module__}.ROWS", 1)
+        apart = sampling.forecast(contexts, 5).quantiles
+    np.testing.assert_allclose(apart, together, rtol=0, atol=1e-6 * np.abs(together).max())
 
 
 def test_samples_and_seed_can_be_chosen_at_loading(sampling: SamplingForecaster, directory: Path) -> None:

@@ -11,7 +11,7 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from torch import nn
 
-from tests.tiny import full_length, output_patch, pristine, ragged, spread
+from tests.tiny import double_precision, full_length, output_patch, pristine, ragged, spread
 from tsprune.ablation import MODES, Ablation, ablate, applied
 from tsprune.anatomy import Anatomy, Component
 from tsprune.capture import point_of, recording, reference
@@ -21,16 +21,15 @@ from tsprune.pruning import prune
 from tsprune.replay import Replay
 from tsprune.scores.stable_rank import stable_ranks
 
-TOLERANCE = 2e-5  # of the largest value; sums over fewer columns are rounded differently
+# Of the largest value. Sums over fewer columns are rounded differently, by 1e-16 in float64, and some of
+# upstream's code and the forecast itself are rounded to float32: 6e-8, twice where a value is at an edge.
+TOLERANCE = 1e-6
 
 
 def outputs(model: Forecaster, horizon: int) -> list[np.ndarray]:
     contexts = ragged(model, 3)
-    with torch.no_grad():
-        logits = model.teacher_forced(contexts).numpy()
-    quantiles = model.forecast(contexts, horizon).quantiles
-    # Chronos-2's forecast is the sinh of what its network says: 1e13 here, where rounding errors grow
-    return [np.arcsinh(quantiles) if model.family == "chronos2" else quantiles, logits]
+    with double_precision(model), torch.no_grad():
+        return [model.forecast(contexts, horizon).quantiles, model.teacher_forced(contexts).numpy()]
 
 
 def assert_alike(actual: list[np.ndarray], expected: list[np.ndarray], what: object) -> None:
@@ -65,11 +64,10 @@ def leaves_something(anatomy: Anatomy, components: Iterable[Component]) -> bool:
     return True
 
 
-@settings(max_examples=8, derandomize=True)
+@settings(max_examples=8)
 @given(data=st.data())
 def test_random_plans(loaded: Forecaster, data: st.DataObject) -> None:
-    """Uneven across layers, with heads, sublayers and layers mixed; derandomized because a sampled
-    path may jump where a rounding error meets the edge between two draws."""
+    """Uneven across layers, with heads, sublayers and layers mixed."""
     every = loaded.anatomy.components()
     chosen = data.draw(st.lists(st.sampled_from(every), min_size=1, max_size=len(every) // 3, unique=True))
     assume(leaves_something(loaded.anatomy, chosen))

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from tests.tiny import full_length, output_patch, ragged
+from tests.tiny import double_precision, full_length, output_patch, ragged
 from tests.upstream import TOLERANCE, UPSTREAM
 from tsprune.models import Forecaster, bundled_names
 
@@ -45,17 +45,16 @@ def test_forecast_is_finite_and_repeatable(model: Forecaster) -> None:
 
 
 def test_a_series_is_forecast_alike_in_any_company(model: Forecaster) -> None:
+    """In float64: in float32 a sampled path may jump where a rounding error meets the edge of a draw."""
     contexts = ragged(model)
-    together = model.forecast(contexts, 6).quantiles
-    scale = np.abs(together).max()
-
     order = [3, 0, 5, 2, 4, 1]
-    shuffled = model.forecast([contexts[i] for i in order], 6).quantiles
-    np.testing.assert_allclose(shuffled, together[order], atol=1e-4 * scale)
-
-    for index, context in enumerate(contexts):
-        alone = model.forecast([context], 6).quantiles
-        np.testing.assert_allclose(alone[0], together[index], atol=1e-4 * scale)
+    with double_precision(model):
+        together = model.forecast(contexts, 6).quantiles
+        shuffled = model.forecast([contexts[i] for i in order], 6).quantiles
+        alone = np.concatenate([model.forecast([context], 6).quantiles for context in contexts])
+    tolerance = 1e-6 * np.abs(together).max()
+    np.testing.assert_allclose(shuffled, together[order], rtol=0, atol=tolerance)
+    np.testing.assert_allclose(alone, together, rtol=0, atol=tolerance)
 
 
 def test_history_beyond_the_context_length_is_ignored(model: Forecaster) -> None:

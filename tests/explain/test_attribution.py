@@ -19,7 +19,7 @@ from tsprune.capture import Point, recording
 from tsprune.data import Suite
 from tsprune.errors import TspruneError
 from tsprune.explain import attribution, contributions
-from tsprune.explain.attribution import _average_gradient, _final_gain, _scalar, read
+from tsprune.explain.attribution import COMPLETE, _average_gradient, _final_gain, _scalar, read
 from tsprune.pruning import prune
 
 SUITE = Suite("s", (configuration("a/D/short", [60, 90, 128, 75], 12),))
@@ -32,7 +32,8 @@ def test_everything_adds_up(name: str) -> None:
         found = contributions(model, full_length(model, 3))
     scale = found.stream.abs().max()
     assert (found.writes.sum(1) - found.stream).abs().max() <= 1e-4 * scale
-    torch.testing.assert_close(found.values.sum(1), found.total, rtol=1e-3, atol=0)
+    # integration is as fine as COMPLETE asks for; writes are float32, so their sum is rounded
+    torch.testing.assert_close(found.values.sum(1), found.total, rtol=1.1 * COMPLETE, atol=0)
     heads = [c.address for c in model.anatomy.components("head") if c.stack == model.anatomy.stacks[-1].name]
     assert [n for n in found.names if ".head." in n] == heads
     assert len(set(found.names)) == len(found.names)
