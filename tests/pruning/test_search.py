@@ -136,3 +136,11 @@ def test_a_plan_for_time_reads_no_clock(name: str, monkeypatch: pytest.MonkeyPat
     first, second = (plan(model, suite(), 0.05, kinds=["mlp", "layer"]) for _ in range(2))
     assert first == second
     assert first.provenance["objective"] == "latency"
+
+
+def test_a_single_series_has_no_interval_to_search_by() -> None:
+    model = tiny("tiny-timesfm")
+    single = Suite("s", (configuration("first/D/short", [60, 50, 64, 55], horizon=5, owners=[0, 0, 1, 1]),))
+    with pytest.raises(TspruneError, match="single series"):  # one of the two is for the report
+        plan(model, single, 0.5, objective="parameters")
+    assert plan(model, single, 0.5, objective="parameters", confidence=0.5).components

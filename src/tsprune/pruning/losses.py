@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from tsprune.ablation import Ablation
 from tsprune.anatomy import Anatomy, Component
 from tsprune.data.suite import Suite
+from tsprune.errors import TspruneError
 from tsprune.evaluation import changes
 from tsprune.evaluation.changes import Metric
 from tsprune.models.forecaster import Forecaster
@@ -42,7 +43,7 @@ class Losses:
     """Measures losses on calibration series.
 
     metric : whose geometric mean over configurations a loss is a relative change of
-    confidence : that a loss on series like these is at most its `high`, over configurations
+    confidence : that a loss on configurations like these is at most its `high`; `MEAN` takes the loss itself
     seed : of the bootstrap
     """
 
@@ -70,9 +71,24 @@ class Losses:
             pairs.append(changes.Scored(name, scores[0], [scores[1]], series[name][rows]))
         level = 2 * self.confidence - 1  # of the interval whose upper end this is
         found = changes.change(pairs, self.metric, level=level, seed=self.seed)
+        if self.confidence == MEAN:
+            found = dataclasses.replace(found, low=found.value, high=found.value)
         return found if math.isfinite(found.value) and math.isfinite(found.high) else UNKNOWN
 
+    def require_units(self) -> None:
+        """Raises TspruneError if the calibration series are too few for a loss to have an upper limit."""
+        forecast = [c for c in self.calibration.configurations if len(c)]
+        if self.confidence == MEAN or len(forecast) > 1:
+            return
+        if len(forecast) == 1 and len(np.unique(forecast[0].series)) > 1:
+            return
+        raise TspruneError(
+            "the calibration part is a single series, so a loss on it has no interval; add series or "
+            f"configurations, or use confidence {MEAN} to trust the mean"
+        )
 
+
+MEAN = 0.5
 UNKNOWN = Estimate(math.inf, math.inf, math.inf, 0.0, 0)
 
 

@@ -59,8 +59,8 @@ def plan(
     kinds : of the components that may go
     calibration_fraction, seed : which series it may look at (`tsprune.data.split`); the seed is also that
         of the synthetic histories
-    confidence : that the loss on series like these is within the budget, from a bootstrap over the
-        calibration series; 0.5 takes their mean as it is
+    confidence : that the loss on series like these is within the budget, over configurations (over
+        series, of a single one); 0.5 takes their mean as it is
     patience : components in a row that cost too much, after which the search ends
     progress : called after each component that was tried, with (tried, of those there are)
 
@@ -74,6 +74,7 @@ def plan(
     check_kinds(kinds)
     calibration, _ = split(suite, fraction=calibration_fraction, seed=seed)
     losses = Losses(calibration, metric, confidence, seed, batch_size)
+    losses.require_units()
     walk = Walk(model, measure(model, objective), kinds, Imitation(model, seed=seed))
     reached = _walked(walk, losses, max_loss, patience, progress or (lambda done, total: None))
     return Plan.of(
