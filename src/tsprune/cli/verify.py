@@ -8,12 +8,14 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from tsprune.cli.options import (
+    COUNT,
     BatchOption,
     ConfigsOption,
     DeviceOption,
     JsonOption,
     ModelArgument,
     SamplesOption,
+    finite,
     open_model,
     open_suite,
 )
@@ -49,10 +51,22 @@ def verify(
         typer.Option("--model", help="Which model of the tables it is; by default, by its name."),
     ] = None,
     tolerance: Annotated[
-        float, typer.Option(min=0, help="Relative difference of stable ranks that counts as equal.")
+        float,
+        typer.Option(
+            min=0,
+            max=COUNT,
+            callback=finite,
+            help="Relative difference of stable ranks that counts as equal.",
+        ),
     ] = 1e-3,
     score_tolerance: Annotated[
-        float, typer.Option(min=0, help="Relative difference of scores that counts as equal.")
+        float,
+        typer.Option(
+            min=0,
+            max=COUNT,
+            callback=finite,
+            help="Relative difference of scores that counts as equal.",
+        ),
     ] = 0.02,
     samples: SamplesOption = None,
     batch_size: BatchOption = 64,
