@@ -54,11 +54,11 @@ def test_what_is_no_state(tmp_path: Path) -> None:
         path.write_bytes(content)
         with pytest.raises(TspruneError, match="is not the state of a recovery, or is damaged"):
             read_state(path, KEY)
-    torch.save({"format": 1, "key": KEY, "content": Harmful()}, path)
+    torch.save({"format": 2, "key": KEY, "content": Harmful()}, path)
     with pytest.raises(TspruneError, match="is not the state of a recovery"):
         read_state(path, KEY)
     torch.save({"format": 7}, path)
-    with pytest.raises(TspruneError, match="has format 7; this tsprune reads format 1"):
+    with pytest.raises(TspruneError, match="has format 7; this tsprune reads format 2"):
         read_state(path, KEY)
 
 

@@ -8,7 +8,7 @@ import typer
 
 from tsprune.cli.options import COUNT, DeviceOption, JsonOption, ModelArgument, open_model
 from tsprune.cli.output import err, out, print_frame, print_json, records
-from tsprune.errors import TspruneError
+from tsprune.errors import TspruneError, printable
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -55,7 +55,7 @@ def latency(
         return
     _print(frame, f"context {context}, horizon {horizon}, {dtype}, {rounds} rounds")
     note = f"{where}. Intervals: 95 %, of the median. Ratio: {other} / {model}; below 1 is faster."
-    out.print(note, highlight=False, soft_wrap=True)
+    out.print(printable(note), markup=False, highlight=False, soft_wrap=True)
     if any(frame["ratio_low"].lt(1) & frame["ratio_high"].gt(1)):
         err.print("The interval of a ratio holds 1: no difference was measured there.")
 

@@ -21,6 +21,7 @@ from tsprune.cli.options import (
     open_suite,
 )
 from tsprune.cli.output import out, print_json, records, stage_bars
+from tsprune.errors import printable
 from tsprune.files import check_files, output_folder
 
 
@@ -110,4 +111,4 @@ def study(
         print_json({"manifest": result.manifest, "results": records(results_table(result))})
         return
     print_summary(result, out)
-    out.print(f"Report: {output / 'report.html'}", highlight=False)
+    out.print(printable(f"Report: {output / 'report.html'}"), markup=False, highlight=False, soft_wrap=True)

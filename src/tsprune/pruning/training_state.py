@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -12,7 +13,7 @@ from tsprune.atomic import whole_file
 from tsprune.errors import TspruneError
 from tsprune.files import existing_file
 
-FORMAT = 1
+FORMAT = 2
 
 
 def write_state(path: Path, key: Mapping[str, Any], content: Mapping[str, Any]) -> None:
@@ -24,7 +25,8 @@ def write_state(path: Path, key: Mapping[str, Any], content: Mapping[str, Any]) 
     """
     with whole_file(path) as file:
         sink = _Sink(file)
-        torch.save({"format": FORMAT, "key": dict(key), "content": dict(content)}, sink)  # type: ignore[arg-type]
+        whole = {"format": FORMAT, "key": dict(key), "content": dict(content), "seal": _seal(key, content)}
+        torch.save(whole, sink)  # type: ignore[arg-type]
         if sink.error is not None:
             raise sink.error
 
@@ -59,16 +61,37 @@ def read_state(path: Path, key: Mapping[str, Any]) -> dict[str, Any]:
                 f"{source} has format {stored['format']!r}; this tsprune reads format {FORMAT}"
             )
         found, content = dict(stored["key"]), dict(stored["content"])
+        if stored["seal"] != _seal(found, content):
+            raise TspruneError(f"the state {source} is damaged: it is not as it was written; name another")
         others = [name.replace("_", " ") for name in key if not _same(found.get(name), key[name])]
     except TspruneError:
         raise
-    except (MemoryError, Exception):  # torch raises whatever the bytes it stumbles over lead to
+    except Exception:  # torch raises whatever the bytes it stumbles over lead to
         raise TspruneError(f"{source} is not the state of a recovery, or is damaged; name another") from None
     if others:
         raise TspruneError(
             f"{source} is the state of another recovery (other {', '.join(others)}); name another file"
         )
     return content
+
+
+def _seal(key: Mapping[str, Any], content: Mapping[str, Any]) -> str:
+    """SHA-256 of all names, types, shapes and plain values; the archive itself guards the tensors' bytes.
+
+    Where it fits, whatever was read is what a training wrote, and needs no checks of its own.
+    """
+    return hashlib.sha256(_described([dict(key), dict(content)]).encode()).hexdigest()
+
+
+def _described(value: Any) -> str:
+    if isinstance(value, torch.Tensor):
+        return f"{value.dtype}{list(value.shape)}"
+    if isinstance(value, Mapping):
+        inner = [f"{_described(name)}: {_described(one)}" for name, one in value.items()]
+        return f"{{{', '.join(inner)}}}"
+    if isinstance(value, list | tuple):
+        return f"{type(value).__name__}({', '.join(map(_described, value))})"
+    return f"{type(value).__name__} {value!r}"
 
 
 def _same(found: Any, wanted: Any) -> bool:
