@@ -26,6 +26,7 @@ from tsprune.atomic import write_whole
 from tsprune.data.suite import Suite
 from tsprune.data.windows import cut_windows
 from tsprune.errors import TspruneError
+from tsprune.files import existing_file
 
 PER_PERIOD = 32  # samples of a trajectory in one period
 HORIZON = 2 * PER_PERIOD
@@ -145,11 +146,11 @@ def _trajectories(names: Sequence[str], seed: int, directory: Path) -> dict[str,
     what = repr((_VERSION, tuple(names), seed, TRAJECTORIES, LENGTH, PER_PERIOD, TRANSIENT))
     path = directory / f"chaos-{hashlib.sha256(what.encode()).hexdigest()[:16]}.npz"
     try:
-        with np.load(path, allow_pickle=False) as kept:
+        with np.load(existing_file(path, "cache"), allow_pickle=False) as kept:
             found = {name: kept[name] for name in names}
         if all(x.shape == (TRAJECTORIES, LENGTH) for x in found.values()):
             return found
-    except (OSError, KeyError, ValueError, zipfile.BadZipFile):
+    except (TspruneError, OSError, KeyError, ValueError, zipfile.BadZipFile):
         pass  # nothing there, or nothing that can be used: it is made again
     made: dict[str, Any] = {  # numpy's other keyword arguments are no arrays
         name: np.stack([trajectory(name, seed=seed * TRAJECTORIES + i) for i in range(TRAJECTORIES)])
@@ -157,7 +158,7 @@ def _trajectories(names: Sequence[str], seed: int, directory: Path) -> dict[str,
     }
     content = io.BytesIO()
     np.savez_compressed(content, **made)
-    with contextlib.suppress(OSError):  # where nothing can be kept, it is made again next time
+    with contextlib.suppress(TspruneError):  # where nothing can be kept, it is made again next time
         write_whole(path, content.getvalue())
     return made
 
