@@ -47,7 +47,9 @@ from tsprune.pruning.recovery import optimizers
 from tsprune.sweep.cell_bytes import from_bytes
 
 CONFIGURATION = "us_finance/M/short"
-SIZE = timesfm.Size(width=24, layers=3, heads=3, hidden=40, context=128)  # random weights: a forecast is quick
+SIZE = timesfm.Size(
+    width=24, layers=3, heads=3, hidden=40, context=128
+)  # random weights: a forecast is quick
 STEPS = 5
 Digests = Mapping[str, str]
 
@@ -140,7 +142,9 @@ def _cells(folder: Path) -> Digests:
 
 def _batches_or_cells(folder: Path) -> Digests:
     """Finished cells as they are; of a batch of another one, the cell that it will be in."""
-    return {name.partition(" ")[0]: "" for name, _ in _rows(folder, "parts")} | dict.fromkeys(_cells(folder), "")
+    return {name.partition(" ")[0]: "" for name, _ in _rows(folder, "parts")} | dict.fromkeys(
+        _cells(folder), ""
+    )
 
 
 def _finished_store(folder: Path) -> Digests:
@@ -185,9 +189,7 @@ def _state(folder: Path) -> Digests:
 
 
 WORKS = (
-    Work(
-        "sweep --store", sweep, lambda folder: bool(_stored(folder)), _batches_or_cells, _finished_store
-    ),
+    Work("sweep --store", sweep, lambda folder: bool(_stored(folder)), _batches_or_cells, _finished_store),
     Work(
         "prune --out",
         prune,
@@ -243,9 +245,16 @@ def to_the_end(work: Work, folder: Path) -> None:
         raise ValueError(f"a run ended with {os.waitstatus_to_exitcode(status)}: {log[-1:]}")
 
 
-def killed(work: Work, folder: Path, after: float) -> bool:
-    """Whether the work was killed so many seconds after its beginning; False if it was done by then."""
+def killed(work: Work, folder: Path, after: float, *, late: bool) -> bool:
+    """Whether the work was killed before it was done.
+
+    after : seconds from its beginning; if `late`, from its first trace
+    """
     child = forked(work, folder)
+    while late and not work.begun(folder):
+        if os.waitpid(child, os.WNOHANG) != (0, 0):
+            return False
+        time.sleep(0.001)
     time.sleep(after)
     os.kill(child, signal.SIGKILL)
     _, status = os.waitpid(child, 0)
@@ -280,12 +289,12 @@ class Tally:
         return self.torn + self.lost + self.doubled + self.other
 
 
-def trial(work: Work, root: Path, expected: Digests, after: float, tally: Tally) -> None:
+def trial(work: Work, root: Path, expected: Digests, after: float, tally: Tally, *, late: bool) -> None:
     """One kill, and the run that follows it; a run that was done before it could be killed does not count."""
     folder = root / "trial"
     folder.mkdir()
     try:
-        if not killed(work, folder, after):
+        if not killed(work, folder, after, late=late):
             return
         tally.kills += 1
         tally.begun += work.begun(folder)
@@ -319,9 +328,9 @@ def kill(work: Work, root: Path, count: int, rng: random.Random) -> tuple[Tally,
     shutil.rmtree(reference)
     tally = Tally()
     while tally.kills < count:
-        late = tally.begun < count / 2 and tally.kills >= count / 2
-        earliest = first if late or tally.kills % 2 else 0.0
-        trial(work, root, expected, rng.uniform(earliest, whole), tally)
+        late = tally.begun < (tally.kills + 1) / 2
+        after = rng.uniform(0.0, whole - first if late else whole)
+        trial(work, root, expected, after, tally, late=late)
     return tally, whole
 
 
@@ -329,7 +338,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--kills", type=int, default=10, help="of each work (default: 10)")
     parser.add_argument("--seed", type=int, default=0, help="of the times")
-    parser.add_argument("--works", nargs="*", default=["sweep", "prune", "recover"], help="which of the three")
+    parser.add_argument(
+        "--works", nargs="*", default=["sweep", "prune", "recover"], help="which of the three"
+    )
     asked = parser.parse_args()
     torch.set_num_threads(1)  # what is forked may have no threads
     print(f"{'work':18}{'seconds':>9}" + "".join(f"{f.name:>9}" for f in dataclasses.fields(Tally)))
@@ -345,8 +356,10 @@ def main() -> None:
             row = "".join(f"{count:>9}" for count in dataclasses.astuple(tally))
             print(f"{work.name:18}{seconds:>9.2f}{row}", flush=True)
             faults += tally.faults
-    print("ratio of kills after which nothing was lost, doubled or half-written: "
-          f"{1 - faults / max(1, asked.kills * len(asked.works)):.3f}")
+    print(
+        "ratio of kills after which nothing was lost, doubled or half-written: "
+        f"{1 - faults / max(1, asked.kills * len(asked.works)):.3f}"
+    )
     sys.exit(faults > 0)
 
 

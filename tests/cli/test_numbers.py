@@ -14,7 +14,21 @@ from typer.models import ArgumentInfo
 from tsprune import cli
 
 HUGE = str(10**30)
-NEVER = ("text", "nan", "inf", "-inf", "1e400", "-1e400", HUGE, "-1", "", "0x10", "9" * 5000, "1 2", "\x1b[31m")
+NEVER = (
+    "text",
+    "nan",
+    "inf",
+    "-inf",
+    "1e400",
+    "-1e400",
+    HUGE,
+    "-1",
+    "",
+    "0x10",
+    "9" * 5000,
+    "1 2",
+    "\x1b[31m",
+)
 # numbers that a whole one cannot be
 FRACTIONS = ("0.5", "1e3")
 # of the commands' own arguments: nothing that is there, so that a run ends where an option was accepted

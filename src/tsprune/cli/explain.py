@@ -36,7 +36,9 @@ def explain(
     ] = None,
     data: DataOption = "pocket",
     configs: ConfigsOption = None,
-    windows: Annotated[int, typer.Option(min=1, max=COUNT, help="Windows of each configuration that are used.")] = 16,
+    windows: Annotated[
+        int, typer.Option(min=1, max=COUNT, help="Windows of each configuration that are used.")
+    ] = 16,
     effects: Annotated[
         bool, typer.Option("--effects/--no-effects", help="Also ablate heads (takes most of the time).")
     ] = True,

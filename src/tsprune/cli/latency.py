@@ -20,7 +20,9 @@ MOST_VALUES = 10**8  # of a batch, history and forecast; 400 MB
 def latency(
     model: ModelArgument,
     other: Annotated[str, typer.Argument(metavar="OTHER", help="What to time it against, named alike.")],
-    batch: Annotated[list[int], typer.Option(min=1, max=COUNT, help="Series forecast together; repeatable.")] = [1, 64],  # noqa: B006
+    batch: Annotated[
+        list[int], typer.Option(min=1, max=COUNT, help="Series forecast together; repeatable.")
+    ] = [1, 64],  # noqa: B006
     context: Annotated[int, typer.Option(min=1, max=COUNT, help="Steps of history.")] = 512,
     horizon: Annotated[int, typer.Option(min=1, max=COUNT, help="Steps to forecast.")] = 64,
     rounds: Annotated[

@@ -46,9 +46,7 @@ def recover(
             help="End training after so many minutes, if the steps take longer.",
         ),
     ] = None,
-    batch_size: Annotated[
-        int, typer.Option(min=2, max=COUNT, help="Synthetic histories in a step.")
-    ] = 32,
+    batch_size: Annotated[int, typer.Option(min=2, max=COUNT, help="Synthetic histories in a step.")] = 32,
     learning_rate: Annotated[
         float,
         typer.Option(min=1e-12, max=1000, callback=finite, help="The highest; it falls to zero."),

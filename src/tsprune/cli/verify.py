@@ -203,4 +203,9 @@ def _print_scores(model: str, found: ScoreComparison) -> None:
         soft_wrap=True,
     )
     if found.missing:
-        out.print(printable(f"Not published: {', '.join(found.missing)}"), markup=False, highlight=False, soft_wrap=True)
+        out.print(
+            printable(f"Not published: {', '.join(found.missing)}"),
+            markup=False,
+            highlight=False,
+            soft_wrap=True,
+        )

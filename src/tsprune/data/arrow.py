@@ -147,9 +147,7 @@ def _storage(array: Any) -> Any:
 def _is_list(kind: Any) -> bool:
     import pyarrow as pa
 
-    return bool(
-        pa.types.is_list(kind) or pa.types.is_large_list(kind) or pa.types.is_fixed_size_list(kind)
-    )
+    return bool(pa.types.is_list(kind) or pa.types.is_large_list(kind) or pa.types.is_fixed_size_list(kind))
 
 
 def _require_lists(folder: Path, first: int | None, array: Any) -> None:

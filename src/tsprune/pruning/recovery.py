@@ -358,7 +358,9 @@ class _Training:
                 optimizer.load_state_dict(saved)
             self._trained = Trained(**content)
         except Exception as error:  # torch raises whatever a value of another type leads to
-            raise TspruneError(f"the state {path} is damaged ({one_line(error, 200)}); name another") from None
+            raise TspruneError(
+                f"the state {path} is damaged ({one_line(error, 200)}); name another"
+            ) from None
 
 
 def _weights(model: Forecaster) -> Weights:

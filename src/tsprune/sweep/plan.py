@@ -160,9 +160,7 @@ def make_plan(
         found = store.finished(entry.key, kept=cell[0] in keep, windows=windows)
         if found is not None:
             finished[cell] = found
-        elif done := store.parts(
-            entry.key, kept=cell[0] in keep, windows=windows, batches=len(numbers)
-        ):
+        elif done := store.parts(entry.key, kept=cell[0] in keep, windows=windows, batches=len(numbers)):
             parts[cell] = {numbers[part]: scores for part, scores in done.items()}
     return dataclasses.replace(plan, checkpoint=checkpoint, entries=entries, finished=finished, parts=parts)
 

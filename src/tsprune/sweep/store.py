@@ -153,9 +153,7 @@ class Store:
 
     # --- reading ---------------------------------------------------------------------------------
 
-    def finished(
-        self, key: CellKey, *, kept: bool = False, windows: int | None = None
-    ) -> CellScores | None:
+    def finished(self, key: CellKey, *, kept: bool = False, windows: int | None = None) -> CellScores | None:
         """The scores of a finished cell, None if it is not there.
 
         kept : only with its forecasts
