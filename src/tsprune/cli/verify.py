@@ -197,8 +197,8 @@ def _print_scores(model: str, found: ScoreComparison) -> None:
     print_frame(found.configurations, f"{model} beside the published scores of {found.model}")
     count = len(found.configurations)
     out.print(
-        f"Scores of {escape(printable(found.model))}: {_verdict(found.holds)}. {count - len(found.wrong)} of {count} "
-        f"configurations within {100 * found.tolerance:g} % in MASE and CRPS",
+        f"Scores of {escape(printable(found.model))}: {_verdict(found.holds)}. "
+        f"{count - len(found.wrong)} of {count} configurations within {100 * found.tolerance:g} % in MASE and CRPS",
         highlight=False,
         soft_wrap=True,
     )

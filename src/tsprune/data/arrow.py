@@ -130,7 +130,7 @@ def _variates(folder: Path, first: int, targets: Any) -> list[list[Series]]:
         lengths = sorted({len(variate) for variate in variates})
         if len(lengths) > 1:
             raise TspruneError(
-                f"{folder}, row {row}: variates of {lengths[0]} and of {lengths[-1]} steps; they must be equal"
+                f"{folder}, row {row}: variates of {lengths[0]} and {lengths[-1]} steps; they must be equal"
             )
         if lengths in ([], [0]):
             raise TspruneError(f"{folder}, row {row}: the target is empty")
