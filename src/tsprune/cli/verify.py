@@ -198,7 +198,8 @@ def _print_scores(model: str, found: ScoreComparison) -> None:
     count = len(found.configurations)
     out.print(
         f"Scores of {escape(printable(found.model))}: {_verdict(found.holds)}. "
-        f"{count - len(found.wrong)} of {count} configurations within {100 * found.tolerance:g} % in MASE and CRPS",
+        f"{count - len(found.wrong)} of {count} configurations "
+        f"within {100 * found.tolerance:g} % in MASE and CRPS",
         highlight=False,
         soft_wrap=True,
     )
