@@ -243,7 +243,7 @@ def test_tables_that_cannot_be_used_are_refused(tmp_path: Path) -> None:
     path.write_bytes(bytes(range(256)))
     with pytest.raises(TspruneError, match="not a CSV table"):
         read_table(path, RANK_COLUMNS)
-    with pytest.raises(TspruneError, match="cannot read"):
+    with pytest.raises(TspruneError, match="there is no table"):
         read_table(tmp_path / "absent.csv", RANK_COLUMNS)
 
 

@@ -1,57 +1,145 @@
-"""Files that are complete or absent, never torn."""
+"""Files that are complete or absent, never torn.
+
+What is written has a hidden name of its own beside its target, is flushed to the disk and then renamed. Two
+writers of one target cannot meet, and whoever renames last wins. A name that was left by a killed process is
+removed by the next writer of the same target: the dead hold no lock on it.
+"""
 
 from __future__ import annotations
 
 import os
+import secrets
 import shutil
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import BinaryIO
 
-from tsprune.errors import TspruneError
+from tsprune.files import check_file, check_free, user_path, writing
+
+try:
+    import fcntl
+except ImportError:  # not on Windows, where nothing stale is removed
+    fcntl = None  # type: ignore[assignment]
+
+__all__ = ["check_free", "whole_directory", "whole_file", "write_whole"]
+
+_SUFFIX = ".partial"
 
 
-def write_whole(path: Path, content: bytes) -> None:
-    """Write `content` beside `path`, then rename: whatever happens, `path` is the old file or the new."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle, aside = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-    try:
-        with os.fdopen(handle, "wb") as file:
-            file.write(content)
-        os.chmod(aside, 0o644)  # mkstemp's files are private, a report is to be passed on
-        os.replace(aside, path)
-    except BaseException:
-        Path(aside).unlink(missing_ok=True)
-        raise
+def write_whole(path: str | Path, content: bytes) -> None:
+    """Write `content` beside `path`, then rename: whatever happens, `path` is the old file or the new.
+
+    Raises TspruneError if it cannot be written.
+    """
+    with whole_file(path) as file:
+        file.write(content)
 
 
 @contextmanager
-def whole_directory(path: Path) -> Iterator[Path]:
+def whole_file(path: str | Path) -> Iterator[BinaryIO]:
+    """A new file beside `path` to write to, which becomes `path` if nothing goes wrong.
+
+    A link at `path` is replaced, not followed. Missing folders are made.
+
+    Raises TspruneError if it cannot be written, or a folder, a pipe or a device is there.
+    """
+    target = check_file(path)
+    with writing(target):
+        target.parent.mkdir(parents=True, exist_ok=True)
+        _remove_stale(target)
+        handle, aside = _aside(target)
+        try:
+            with os.fdopen(os.dup(handle), "wb") as file:
+                yield file
+                file.flush()
+                os.fsync(file.fileno())
+            if fcntl is None:  # an open file cannot be renamed
+                os.close(handle)
+            os.replace(aside, target)
+            _flush_folder(target.parent)
+        except BaseException:
+            aside.unlink(missing_ok=True)
+            raise
+        finally:
+            if fcntl is not None:
+                os.close(handle)
+
+
+def _prefix(target: Path) -> str:
+    # names have at most 255 bytes; a character may take four
+    return f".{target.name[:40]}."
+
+
+def _aside(target: Path) -> tuple[int, Path]:
+    """A new file beside `target`, open and locked by this process."""
+    while True:
+        path = target.with_name(f"{_prefix(target)}{secrets.token_hex(8)}{_SUFFIX}")
+        # O_EXCL follows no link and opens nothing that is there; the mode is the user's own (umask)
+        handle = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | getattr(os, "O_CLOEXEC", 0), 0o666)
+        if _lock(handle) and os.fstat(handle).st_nlink:
+            return handle, path
+        os.close(handle)  # another writer took it for a stale one in that instant
+
+
+def _lock(handle: int) -> bool:
+    """Whether nobody else holds the lock of an open file; True where there are no locks."""
+    if fcntl is None:
+        return True
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    except OSError:  # a file system without locks
+        return True
+    return True
+
+
+def _remove_stale(target: Path) -> None:
+    """Removes what killed writers of `target` left beside it."""
+    if fcntl is None:
+        return
+    with suppress(OSError):
+        for path in target.parent.iterdir():
+            if path.name.startswith(_prefix(target)) and path.name.endswith(_SUFFIX):
+                _remove_if_dead(path)
+
+
+def _remove_if_dead(path: Path) -> None:
+    with suppress(OSError):
+        handle = os.open(path, os.O_RDWR | os.O_NOFOLLOW | os.O_NONBLOCK)
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)  # raises where a writer is alive
+            path.unlink()
+        finally:
+            os.close(handle)
+
+
+def _flush_folder(folder: Path) -> None:
+    """Has the new name on the disk, too, where the system can."""
+    with suppress(OSError):
+        handle = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(handle)
+        finally:
+            os.close(handle)
+
+
+@contextmanager
+def whole_directory(path: str | Path) -> Iterator[Path]:
     """A new directory beside `path` to write to, which becomes `path` if nothing goes wrong.
 
-    Raises TspruneError if `path` is there and is not an empty directory, or cannot be made.
+    Raises TspruneError if `path` is there and is not an empty directory, or cannot be made or written to.
     """
-    path = Path(path).expanduser().absolute()
-    check_free(path)
-    try:
+    path = check_free(user_path(path).absolute())
+    with writing(path):
         path.parent.mkdir(parents=True, exist_ok=True)
-        aside = Path(tempfile.mkdtemp(dir=path.parent, prefix=f".{path.name}."))
-    except OSError as error:
-        raise TspruneError(f"cannot make the folder {path} ({error.strerror})") from None
-    try:
-        yield aside
-        os.chmod(aside, 0o755)  # mkdtemp's directories are private
-        os.replace(aside, path)
-    except BaseException:
-        shutil.rmtree(aside, ignore_errors=True)
-        raise
-
-
-def check_free(path: Path) -> None:
-    """TspruneError unless `path` is not there yet, or is an empty directory."""
-    if path.is_dir():
-        if any(path.iterdir()):
-            raise TspruneError(f"{path} is not empty; name a new folder")
-    elif path.exists():
-        raise TspruneError(f"{path} is a file; name a new folder")
+        aside = Path(tempfile.mkdtemp(dir=path.parent, prefix=f".{path.name[:40]}."))
+        try:
+            yield aside
+            os.chmod(aside, 0o755)  # mkdtemp's directories are private
+            os.replace(aside, path)
+        except BaseException:
+            shutil.rmtree(aside, ignore_errors=True)
+            raise

@@ -18,6 +18,7 @@ from scipy.stats import spearmanr
 
 from tsprune.anatomy import Anatomy, AttentionSite, Component
 from tsprune.errors import TspruneError
+from tsprune.files import existing_file, reason
 from tsprune.models.forecaster import Forecaster
 from tsprune.scores.stable_rank import query_key, singular_values, stable_rank, stable_ranks
 
@@ -39,11 +40,12 @@ def read_table(path: str | Path, columns: Sequence[str]) -> pd.DataFrame:
 
     Layers and heads must be whole numbers, stable ranks and scores numbers.
     """
+    path = existing_file(path, "table")
     try:
-        table = pd.read_csv(path)
+        table = pd.read_csv(path, low_memory=False)
     except OSError as error:
-        raise TspruneError(f"cannot read the table {path} ({error.strerror or error})") from None
-    except (ValueError, pd.errors.ParserError) as error:
+        raise TspruneError(f"cannot read the table {path} ({reason(error)})") from None
+    except Exception as error:  # pandas and what unpacks a .gz raise whatever the bytes lead to
         raise TspruneError(f"{path} is not a CSV table ({' '.join(str(error).split())})") from None
     missing = [name for name in columns if name not in table]
     if missing:
@@ -187,7 +189,7 @@ def _spearman(one: np.ndarray, other: np.ndarray) -> float:
 
 def _component(anatomy: Anatomy, model: str, row: dict[str, object]) -> Component:
     """The head that a row of a table is about."""
-    kind, layer, head = str(row["attention"]), int(str(row["layer"])), int(str(row["head"]))
+    kind, layer, head = str(row["attention"]), int(float(str(row["layer"]))), int(float(str(row["head"])))
     named = row.get("stack")
     stacks = [s for s in anatomy.stacks if named is None or named != named or s.name == named]
     blocks = {s.name: s.blocks[layer] for s in stacks if layer < len(s.blocks)}

@@ -368,7 +368,7 @@ def test_mistakes_about_stores(
     refused(run("results", store, "--where", "colour=red"), "no column 'colour'")
     refused(run("results", store, "--where", "ablation"), "COLUMN=GLOB")
     refused(run("results", store, "--export", tmp_path / "x.xlsx"), ".parquet or .csv")
-    refused(run("results", store, "--export", text / "x.csv"), "cannot write")
+    refused(run("results", store, "--export", text / "x.csv"), "cannot make the folder")
     refused(run("results", store, "--leaderboard", tmp_path / "x.csv"), "4 are selected", "--where")
     monkeypatch.setitem(sys.modules, "ray", None)
     refused(run("sweep", model, "--data", gift, "--ray", "local"), 'pip install "tsprune[ray]"')

@@ -85,7 +85,7 @@ def test_mistakes_are_one_line(run: Runner, folders: tuple[Path, Path], tmp_path
         ([small, "--teacher", "bundled:timesfm", *new], "was not made from the weights of bundled:timesfm"),
         ([small, "--teacher", "bundled:chronos-bolt", *new], "is a timesfm model"),
         ([model, "--teacher", model, *new], "is not pruned"),
-        ([small, "--teacher", model, *new, "--steps", 0], "steps must be at least 1"),
+        ([small, "--teacher", model, *new, "--steps", 0], "Invalid value for '--steps'"),
         ([small, "--teacher", model, *new, "--resume", tmp_path / "text"], "is not the state of a recovery"),
         ([small, "--teacher", model, "--out", model], "is not empty; name a new folder"),
     ):

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import json
 import os
+import socket
 import subprocess
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
@@ -165,3 +167,58 @@ def test_without_ray_the_extra_is_named(monkeypatch: pytest.MonkeyPatch) -> None
     monkeypatch.setitem(sys.modules, "ray", None)
     with pytest.raises(TspruneError, match=r'^Ray is not installed.*pip install "tsprune\[ray\]"$'):
         RayExecutor()
+
+
+# --- a cluster on this machine, and addresses where there is none --------------------------------
+
+LOCAL = """
+import json, os, sys
+from tests.suites import small_suite
+from tests.sweep.test_cluster import ablations
+from tsprune.models import load
+from tsprune.sweep import run
+from tsprune.sweep.cluster import RayExecutor, import_ray
+from tsprune.sweep.reachable import problem_at
+
+model, listening, asked = load(sys.argv[1], device="cpu"), set(), []
+
+def look(_done, _total):
+    ray = import_ray()
+    import psutil  # comes with ray
+    this = psutil.Process()
+    own = {this.pid, *(child.pid for child in this.children(recursive=True))}
+    for socket in psutil.net_connections("inet"):
+        if socket.status == "LISTEN" and socket.pid in own:
+            listening.add(socket.laddr.ip)
+    asked.append(problem_at(ray.get_runtime_context().gcs_address))
+
+run(model, small_suite(), ablations(model)[:2], executor=RayExecutor("local", workers=1), progress=look)
+print(json.dumps({"listening": sorted(listening), "problem": asked[0],
+                  "left": os.environ.get("RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER")}))
+"""
+
+
+def test_a_local_cluster_listens_on_this_machine_only(tmp_path: Path) -> None:
+    """Also: a cluster that is there is not taken for one that is not."""
+    TINY["tiny-timesfm"](tmp_path / "model")
+    command = [sys.executable, "-c", LOCAL, str(tmp_path / "model")]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stderr
+    found = json.loads(done.stdout)
+    assert found["listening"]
+    assert set(found["listening"]) <= {"127.0.0.1", "::ffff:127.0.0.1", "::1"}
+    assert (found["problem"], found["left"]) == (None, None)
+
+
+def test_an_address_where_nobody_is_answers_at_once() -> None:
+    with socket.socket() as silent, socket.socket() as free:
+        for one in (silent, free):
+            one.bind(("127.0.0.1", 0))
+        silent.listen()
+        listens, closed = (f"127.0.0.1:{one.getsockname()[1]}" for one in (silent, free))
+        addresses = (closed, f"ray://{closed}", listens, "name.invalid:6379", "127.0.0.1:99999", "\0:1")
+        start = time.monotonic()
+        for address in addresses:
+            with pytest.raises(TspruneError, match="cannot reach a Ray cluster at"):
+                RayExecutor(address)
+        assert time.monotonic() - start < 10

@@ -32,9 +32,10 @@ from tsprune.evaluation.leaderboard import COLUMNS as LEADERBOARD
 from tsprune.evaluation.metrics import CRPS_LEVELS
 from tsprune.models import Forecast
 from tsprune.sweep import CLEAN, Store, run
+from tsprune.sweep.cell_bytes import from_bytes, to_bytes
 from tsprune.sweep.key import RESULTS_VERSION, CellKey, checkpoint_digest, protocol, windows_fingerprint
 from tsprune.sweep.result import CellScores, WindowScores
-from tsprune.sweep.store import Entry, from_bytes, to_bytes
+from tsprune.sweep.store import Entry
 
 HEAD = Component("stack", 1, "self", 2)
 MLP = Component("stack", 0, mlp=True)

@@ -12,15 +12,14 @@ from tsprune.cli.explain import explain
 from tsprune.cli.heads_at import heads_at
 from tsprune.cli.latency import latency
 from tsprune.cli.models import models
-from tsprune.cli.output import err
 from tsprune.cli.prune import prune
 from tsprune.cli.rank import rank
 from tsprune.cli.recover import recover
 from tsprune.cli.results import results
+from tsprune.cli.run import run
 from tsprune.cli.study import study
 from tsprune.cli.sweep import sweep
 from tsprune.cli.verify import verify
-from tsprune.errors import TspruneError
 from tsprune.evaluation.allocator import keep_freed_memory
 
 app = typer.Typer(
@@ -49,10 +48,7 @@ for command in (
 
 
 def main() -> None:
-    """Entry point: a user's mistake is one line on stderr and exit code 2."""
+    """Entry point: a user's mistake is one line on stderr and exit code 2; see `tsprune.cli.run`."""
     keep_freed_memory()
-    try:
-        app()
-    except TspruneError as error:
-        err.print(f"error: {error}", markup=False, highlight=False, soft_wrap=True)
-        sys.exit(2)
+    if code := run(app):
+        sys.exit(code)

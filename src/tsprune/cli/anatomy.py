@@ -6,10 +6,12 @@ from typing import Annotated
 
 import typer
 from rich.table import Table
+from rich.text import Text
 
 from tsprune.anatomy import KINDS
 from tsprune.cli.options import JsonOption, ModelArgument, open_model
 from tsprune.cli.output import out, print_json
+from tsprune.errors import printable
 
 
 def anatomy(
@@ -30,7 +32,7 @@ def anatomy(
         for component in components:
             typer.echo(component.address)
         return
-    table = Table(title=f"{model} ({loaded.family})", title_justify="left")
+    table = Table(title=Text(printable(f"{model} ({loaded.family})")), title_justify="left")
     for column in ("stack", "layers", "attention", "heads per sublayer", "head dim", "components"):
         table.add_column(column)
     for stack in loaded.anatomy.stacks:

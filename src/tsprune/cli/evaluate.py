@@ -16,9 +16,9 @@ from tsprune.cli.options import (
     SamplesOption,
     open_model,
     open_suite,
-    output_folder,
 )
 from tsprune.cli.output import out, print_frame, print_json, print_skipped, progress_bar, records
+from tsprune.files import check_files, output_folder
 
 
 def evaluate(
@@ -43,6 +43,7 @@ def evaluate(
     loaded = model if model == "seasonal-naive" else open_model(model, device, samples)
     if output is not None:
         output = output_folder(output)
+        check_files(output / "all_results.csv")
     with progress_bar("evaluate") as update:
         frame = run_evaluate(
             loaded,  # type: ignore[arg-type]

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from tsprune.cli.options import (
+    COUNT,
     ConfigsOption,
     DataOption,
     DeviceOption,
@@ -16,10 +17,10 @@ from tsprune.cli.options import (
     SeedOption,
     open_model,
     open_suite,
-    output_folder,
 )
 from tsprune.cli.output import err, print_frame, print_json, print_skipped, progress_bar, records
 from tsprune.errors import TspruneError
+from tsprune.files import check_files, output_folder
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -35,7 +36,9 @@ def explain(
     ] = None,
     data: DataOption = "pocket",
     configs: ConfigsOption = None,
-    windows: Annotated[int, typer.Option(min=1, help="Windows of each configuration that are used.")] = 16,
+    windows: Annotated[
+        int, typer.Option(min=1, max=COUNT, help="Windows of each configuration that are used.")
+    ] = 16,
     effects: Annotated[
         bool, typer.Option("--effects/--no-effects", help="Also ablate heads (takes most of the time).")
     ] = True,
@@ -53,6 +56,7 @@ def explain(
         int | None,
         typer.Option(
             min=1,
+            max=COUNT,
             help="Paths drawn per window by models that sample; by default 9, and 5 by Chronos-T5.",
             show_default=False,
         ),
@@ -69,7 +73,10 @@ def explain(
     suite = open_suite(data, configs)
     as_page = out is not None and out.suffix.lower() == ".html"
     if out is not None:
-        output_folder(out.parent if as_page else out)
+        if as_page:
+            check_files(out)
+        else:
+            output_folder(out)
     opened = open_model(model, device)
     loaded = drawing(opened, samples, usual=EXPLAIN_SAMPLES, of_tokens=STEPWISE_SAMPLES)
     if head is not None:

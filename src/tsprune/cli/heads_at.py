@@ -14,6 +14,7 @@ from tsprune.cli.options import (
     DeviceOption,
     JsonOption,
     ModelArgument,
+    PercentOption,
     SamplesOption,
     SeedOption,
     StoreOption,
@@ -32,7 +33,7 @@ from tsprune.cli.output import (
 
 def heads_at(
     model: ModelArgument,
-    percent: Annotated[float, typer.Option(min=0, help="Loss allowed, in percent.")] = 1.0,
+    percent: PercentOption = 1.0,
     by: ByOption = "stable_rank",
     metric: Annotated[str, typer.Option(help="MASE or CRPS.")] = "MASE",
     data: DataOption = "pocket",

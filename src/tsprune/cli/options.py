@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-import os
+import math
+import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -15,6 +16,19 @@ if TYPE_CHECKING:
 
     from tsprune.data.suite import Suite
     from tsprune.models.forecaster import Forecaster
+
+# Bounds are those of what computes with the numbers, or beyond any use of them. NaN passes every comparison
+# of a range, so options with fractions have `finite` as well; tests/cli/test_numbers.py tries them all.
+COUNT = 1_000_000
+SEED = 2**32 - 1
+
+
+def finite(value: float | None) -> float | None:
+    """The callback of options that take a fraction: refuses NaN, which no range does."""
+    if value is not None and not math.isfinite(value):
+        raise typer.BadParameter(f"{value} is not a finite number.")
+    return value
+
 
 ModelArgument = Annotated[
     str,
@@ -38,7 +52,7 @@ ConfigsOption = Annotated[
     ),
 ]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")]
-BatchOption = Annotated[int, typer.Option(min=1, help="Windows forecast together.")]
+BatchOption = Annotated[int, typer.Option(min=1, max=COUNT, help="Windows forecast together.")]
 StoreOption = Annotated[
     Path | None,
     typer.Option(
@@ -46,7 +60,11 @@ StoreOption = Annotated[
         help="File that keeps finished work, made if it is not there: a run that was stopped goes on.",
     ),
 ]
-SeedOption = Annotated[int, typer.Option(help="Seed of everything that is random.")]
+SeedOption = Annotated[int, typer.Option(min=0, max=SEED, help="Seed of everything that is random.")]
+PercentOption = Annotated[
+    float,
+    typer.Option(min=0, max=COUNT, callback=finite, help="X of heads@Xpp: the loss allowed, in percent."),
+]
 ByOption = Annotated[
     str,
     typer.Option(
@@ -64,6 +82,7 @@ SamplesOption = Annotated[
     int | None,
     typer.Option(
         min=1,
+        max=COUNT,
         help="Paths drawn per window by models that sample; by default what upstream uses.",
         show_default=False,
     ),
@@ -90,25 +109,13 @@ def open_model(
 
 
 def check_device(device: str | None) -> None:
-    """Raises TspruneError if the device that was asked for is not there."""
+    """Raises TspruneError if the device that was asked for is not there, or computes nothing (meta)."""
     import torch
 
     if device is None:
         return
     try:
-        torch.zeros(1, device=device)
-    except (RuntimeError, AssertionError, NotImplementedError):
+        with warnings.catch_warnings(action="ignore"):
+            torch.ones(1, device=device).sum().item()
+    except Exception:  # torch raises half a dozen classes, by device
         raise TspruneError(f"no device {device!r} on this machine; leave --device out, or use cpu") from None
-
-
-def output_folder(path: Path) -> Path:
-    """`path` as a folder that can be written to, made if need be, before hours of work depend on it."""
-    if path.exists() and not path.is_dir():
-        raise TspruneError(f"{path} is a file; name a folder with --out")
-    try:
-        path.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise TspruneError(f"cannot make the folder {path} ({error.strerror})") from None
-    if not os.access(path, os.W_OK):
-        raise TspruneError(f"cannot write to the folder {path}")
-    return path

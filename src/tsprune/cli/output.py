@@ -11,6 +11,9 @@ import typer
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.table import Table
+from rich.text import Text
+
+from tsprune.errors import one_line, printable
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -39,7 +42,8 @@ def stage_bars(console: Console = err) -> Iterator[Callable[[str, str, int, int]
                 tasks[model] = progress.add_task(model, total=None)
             if stage == "done":
                 done = total = 1
-            name = model if len(model) <= NAME_WIDTH else f"…{model[1 - NAME_WIDTH :]}"
+            name = printable(model)
+            name = name if len(name) <= NAME_WIDTH else f"…{name[1 - NAME_WIDTH :]}"
             progress.update(tasks[model], description=f"{name}: {stage}", completed=done, total=total or None)
 
         yield update
@@ -72,7 +76,7 @@ def print_json(value: object) -> None:
 def _cell(value: object) -> str:
     if value is None or value != value:
         return "-"
-    return f"{value:.4f}" if isinstance(value, float) else str(value)
+    return f"{value:.4f}" if isinstance(value, float) else printable(str(value))
 
 
 # columns that name a row are whole, unless a name is long (a path is): then there would be no room for others
@@ -93,7 +97,7 @@ def print_frame(frame: pd.DataFrame, title: str, columns: list[str] | None = Non
         same = [column for column in chosen if column not in numeric and len({*cells[column]}) == 1]
         title = "; ".join([title, *(f"{_words(column)} {cells.pop(column)[0]}" for column in same)])
     # not the table's own title, which is as wide as the table and no wider
-    out.print(title, style="italic", markup=False, highlight=False, soft_wrap=True)
+    out.print(printable(title), style="italic", markup=False, highlight=False, soft_wrap=True)
     out.print(_table(cells, numeric))
 
 
@@ -113,7 +117,7 @@ def _table(cells: dict[str, list[str]], numeric: set[str]) -> Table:
             overflow="ellipsis" if column in numeric else "fold",
         )
     for row in zip(*cells.values(), strict=True):
-        table.add_row(*row)
+        table.add_row(*map(Text, row))  # words of users, in which [bold] is no markup
     return table
 
 
@@ -139,7 +143,7 @@ def print_evidence(first: str, evidence: Evidence) -> None:
         f"{name}: {was:.4g} -> {now:.4g}, {''.join(change)}" for name, (was, now, *change) in evidence.items()
     ]
     for line in lines:
-        out.print(line, highlight=False, soft_wrap=True, markup=False)
+        out.print(printable(line), highlight=False, soft_wrap=True, markup=False)
 
 
 def evidence_record(evidence: Evidence) -> dict[str, dict[str, float | str]]:
@@ -154,11 +158,11 @@ def print_skipped(skipped: list[tuple[str, str]]) -> None:
     if skipped:
         err.print(f"[yellow]{len(skipped)} left out:[/]")
         for what, reason in skipped:
-            err.print(f"  {what}: {reason}", markup=False, highlight=False)
+            err.print(f"  {one_line(what)}: {one_line(reason)}", markup=False, highlight=False)
 
 
 def print_failed(failed: list[tuple[str, str]]) -> None:
     """The cells of a sweep that raised."""
     err.print(f"[red]failed cells: {len(failed)}[/] (the next run with this store tries them again)")
     for what, error in failed:
-        err.print(f"  {what}: {error}", markup=False, highlight=False, soft_wrap=True)
+        err.print(f"  {one_line(what)}: {one_line(error)}", markup=False, highlight=False, soft_wrap=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -19,6 +20,7 @@ from tsprune.cli.options import (
 )
 from tsprune.cli.output import evidence_record, print_evidence, print_frame, print_json, progress_bar, records
 from tsprune.errors import TspruneError
+from tsprune.files import check_files, check_free
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -89,7 +91,6 @@ def prune(
     as_json: JsonOption = False,
 ) -> None:
     """Remove components for good: a smaller checkpoint that tsprune.load and load_pipeline read."""
-    from tsprune.atomic import check_free
     from tsprune.data import split
     from tsprune.pruning import Plan
     from tsprune.pruning import prune as run_prune
@@ -102,6 +103,7 @@ def prune(
     if curve is not None and max_loss is None:
         raise TspruneError("--curve draws the way of a search; give --max-loss, too")
     check_free(output)
+    check_files(curve)
     chosen = Plan.load(plan) if plan is not None else None
     loss, saved = (None if text is None else share(text) for text in (max_loss, saving))
     searched = loss is not None or saved is not None
@@ -156,11 +158,14 @@ def _require_components(plan: Plan, loss: float, curve: Path | None) -> None:
 
 
 def share(text: str) -> float:
-    """A share that is written as 1% or 0.01; TspruneError if it is neither."""
+    """A share that is written as 1% or 0.01; TspruneError if it is neither, or is below 0 or infinite."""
     try:
-        return float(text.removesuffix("%")) / 100 if text.endswith("%") else float(text)
+        value = float(text.removesuffix("%")) / 100 if text.endswith("%") else float(text)
     except ValueError:
-        raise TspruneError(f"{text!r} is no share; write 1% or 0.01") from None
+        value = math.nan
+    if not 0 <= value < math.inf:
+        raise TspruneError(f"invalid share {text!r}; write 1% or 0.01")
+    return value
 
 
 def _evidence(before: Forecaster, after: Forecaster, suite: Suite, batch_size: int, seed: int) -> Evidence:

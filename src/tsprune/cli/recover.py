@@ -9,20 +9,25 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from tsprune.cli.options import (
+    COUNT,
     ConfigsOption,
     DataOption,
     DeviceOption,
     JsonOption,
     SamplesOption,
     SeedOption,
+    finite,
     open_model,
     open_suite,
 )
 from tsprune.cli.output import evidence_record, print_evidence, print_json, progress_bar
+from tsprune.files import check_files, check_free
 
 if TYPE_CHECKING:
     from tsprune.data.suite import Suite
     from tsprune.models.forecaster import Evidence, Forecaster
+
+STEPS = 10**9
 
 
 def recover(
@@ -31,25 +36,40 @@ def recover(
         str, typer.Option(help="The model that it was made from: bundled:NAME, a directory or a hub id.")
     ],
     output: Annotated[Path, typer.Option("--out", help="New folder for the recovered checkpoint.")],
-    steps: Annotated[int, typer.Option(help="Training steps.")] = 800,
+    steps: Annotated[int, typer.Option(min=1, max=STEPS, help="Training steps.")] = 800,
     minutes: Annotated[
-        float | None, typer.Option(help="End training after so many minutes, if the steps take longer.")
+        float | None,
+        typer.Option(
+            min=1e-6,
+            max=COUNT,
+            callback=finite,
+            help="End training after so many minutes, if the steps take longer.",
+        ),
     ] = None,
-    batch_size: Annotated[int, typer.Option(help="Synthetic histories in a step.")] = 32,
-    learning_rate: Annotated[float, typer.Option(help="The highest; it falls to zero.")] = 1e-3,
+    batch_size: Annotated[int, typer.Option(min=2, max=COUNT, help="Synthetic histories in a step.")] = 32,
+    learning_rate: Annotated[
+        float,
+        typer.Option(min=1e-12, max=1000, callback=finite, help="The highest; it falls to zero."),
+    ] = 1e-3,
     metric: Annotated[str, typer.Option(help="MASE or CRPS: what the best weights are chosen by.")] = "MASE",
     patience: Annotated[
-        int, typer.Option(help="Stop after so many checks (of 20) without improvement.")
+        int, typer.Option(min=1, max=COUNT, help="Stop after so many checks (of 20) without improvement.")
     ] = 10,
     precision: Annotated[
         str, typer.Option(help="float32, or bfloat16 where the processor is fast at it.")
     ] = "float32",
     history: Annotated[
-        int, typer.Option(help="Steps of the longest histories; shorter ones are cheaper.")
+        int,
+        typer.Option(min=16, max=COUNT, help="Steps of the longest histories; shorter ones are cheaper."),
     ] = 512,
     stream: Annotated[
         float,
-        typer.Option(help="Weight of the residual stream's distance, block by block; 0: output only."),
+        typer.Option(
+            min=0,
+            max=COUNT,
+            callback=finite,
+            help="Weight of the residual stream's distance, block by block; 0: output only.",
+        ),
     ] = 1.0,
     resume: Annotated[
         Path | None,
@@ -69,11 +89,11 @@ def recover(
 
     The best weights are chosen on one half of the series; the card reports on the other.
     """
-    from tsprune.atomic import check_free
     from tsprune.data import split
     from tsprune.pruning.recovery import recover as run_recover
 
     check_free(output)
+    check_files(resume)
     suite = open_suite(data, configs)
     pruned, original = (open_model(name, device, samples) for name in (small, teacher))
     with progress_bar("recover", quiet=quiet) as update:

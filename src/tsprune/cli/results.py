@@ -11,6 +11,7 @@ import typer
 from tsprune.cli.options import JsonOption
 from tsprune.cli.output import print_frame, print_json, records
 from tsprune.errors import TspruneError
+from tsprune.files import check_files
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -49,6 +50,7 @@ def results(
         raise TspruneError(f"--export writes .parquet or .csv, not {export.name!r}")
     if leaderboard is not None and leaderboard.suffix != ".csv":
         raise TspruneError(f"--leaderboard writes a .csv, not {leaderboard.name!r}")
+    check_files(export, leaderboard)
     with Store(store, create=False) as opened:
         frame = opened.frame(filters)
         table = None if leaderboard is None else opened.leaderboard(filters)
@@ -82,7 +84,4 @@ def _write(frame: pd.DataFrame, path: Path) -> None:
         buffer = io.BytesIO()
         frame.to_parquet(buffer, index=False)
         content = buffer.getvalue()
-    try:
-        write_whole(path, content)
-    except OSError as error:
-        raise TspruneError(f"cannot write {path} ({error.strerror})") from None
+    write_whole(path, content)

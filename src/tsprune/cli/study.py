@@ -8,18 +8,21 @@ from typing import Annotated
 import typer
 
 from tsprune.cli.options import (
+    COUNT,
     BatchOption,
     ConfigsOption,
     DataOption,
     DeviceOption,
     JsonOption,
+    PercentOption,
     SeedOption,
     StoreOption,
     check_device,
     open_suite,
-    output_folder,
 )
 from tsprune.cli.output import out, print_json, records, stage_bars
+from tsprune.errors import printable
+from tsprune.files import check_files, output_folder
 
 
 def study(
@@ -30,12 +33,13 @@ def study(
     data: DataOption = "pocket",
     configs: ConfigsOption = None,
     output: Annotated[Path, typer.Option("--out", help="Folder for the report and results.")] = Path("study"),
-    percent: Annotated[float, typer.Option(min=0, help="X of heads@Xpp.")] = 1.0,
+    percent: PercentOption = 1.0,
     seed: SeedOption = 0,
     samples: Annotated[
         int | None,
         typer.Option(
             min=1,
+            max=COUNT,
             help="Paths drawn per window by models that sample; by default 8, and 3 by Chronos-T5, which "
             "decodes them value by value.",
             show_default=False,
@@ -52,6 +56,7 @@ def study(
         int | None,
         typer.Option(
             min=1,
+            max=1024,
             help="Models studied at once, each in a process of its own; by default as many as there are "
             "threads for, and 1 on a GPU.",
             show_default=False,
@@ -79,7 +84,9 @@ def study(
     names = models or list(DEFAULT_MODELS)
     for name in names:  # before a folder is made
         find(name)
+    check_files(picture, store)
     output = output_folder(output)
+    check_files(*(output / name for name in ("report.html", "results.parquet", "manifest.json")))
     with stage_bars() as update:
         result = run_study(
             names,
@@ -104,4 +111,4 @@ def study(
         print_json({"manifest": result.manifest, "results": records(results_table(result))})
         return
     print_summary(result, out)
-    out.print(f"Report: {output / 'report.html'}", highlight=False)
+    out.print(printable(f"Report: {output / 'report.html'}"), markup=False, highlight=False, soft_wrap=True)

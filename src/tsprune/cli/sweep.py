@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from tsprune.cli.options import (
+    COUNT,
+    SEED,
     BatchOption,
     ConfigsOption,
     DataOption,
@@ -19,6 +21,7 @@ from tsprune.cli.options import (
     ModelArgument,
     SamplesOption,
     StoreOption,
+    finite,
     open_model,
     open_suite,
 )
@@ -49,7 +52,7 @@ def sweep(
         list[str] | None, typer.Option("--only", help="Only these addresses or patterns; repeatable.")
     ] = None,
     mode: Annotated[str, typer.Option(help="Replace outputs by: zero, mean or resample.")] = "zero",
-    seed: Annotated[int, typer.Option(help="Of the windows that resample draws.")] = 0,
+    seed: Annotated[int, typer.Option(min=0, max=SEED, help="Of the windows that resample draws.")] = 0,
     data: DataOption = "pocket",
     configs: ConfigsOption = None,
     samples: SamplesOption = None,
@@ -66,14 +69,24 @@ def sweep(
             help="Work on a Ray cluster: its address, auto (one that runs), or local (on this machine).",
         ),
     ] = None,
-    worker_cpus: Annotated[float, typer.Option(min=0, help="With --ray: CPUs of one worker.")] = 1.0,
+    worker_cpus: Annotated[
+        float, typer.Option(min=0, max=COUNT, callback=finite, help="With --ray: CPUs of one worker.")
+    ] = 1.0,
     worker_gpus: Annotated[
-        float, typer.Option(min=0, help="With --ray: GPUs of one worker; 0.5 lets two share one.")
+        float,
+        typer.Option(
+            min=0,
+            max=COUNT,
+            callback=finite,
+            help="With --ray: GPUs of one worker; 0.5 lets two share one.",
+        ),
     ] = 0.0,
     memory: Annotated[
         float,
         typer.Option(
             min=0,
+            max=COUNT,
+            callback=finite,
             metavar="GB",
             help="Most that records of clean passes may hold; with less, more is computed.",
         ),

@@ -6,19 +6,22 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
+from rich.markup import escape
 
 from tsprune.cli.options import (
+    COUNT,
     BatchOption,
     ConfigsOption,
     DeviceOption,
     JsonOption,
     ModelArgument,
     SamplesOption,
+    finite,
     open_model,
     open_suite,
 )
 from tsprune.cli.output import out, print_frame, print_json, print_skipped, progress_bar, records
-from tsprune.errors import TspruneError
+from tsprune.errors import TspruneError, printable
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -49,10 +52,22 @@ def verify(
         typer.Option("--model", help="Which model of the tables it is; by default, by its name."),
     ] = None,
     tolerance: Annotated[
-        float, typer.Option(min=0, help="Relative difference of stable ranks that counts as equal.")
+        float,
+        typer.Option(
+            min=0,
+            max=COUNT,
+            callback=finite,
+            help="Relative difference of stable ranks that counts as equal.",
+        ),
     ] = 1e-3,
     score_tolerance: Annotated[
-        float, typer.Option(min=0, help="Relative difference of scores that counts as equal.")
+        float,
+        typer.Option(
+            min=0,
+            max=COUNT,
+            callback=finite,
+            help="Relative difference of scores that counts as equal.",
+        ),
     ] = 0.02,
     samples: SamplesOption = None,
     batch_size: BatchOption = 64,
@@ -165,7 +180,7 @@ def _print_ranks(model: str, found: RankComparison) -> None:
         print_frame(found.wrong.head(SHOWN), title)
     worst = found.worst
     out.print(
-        f"Stable ranks of {found.model}: {_verdict(found.holds)}. "
+        f"Stable ranks of {escape(printable(found.model))}: {_verdict(found.holds)}. "
         f"{len(found.heads) - len(found.wrong)} of {len(found.heads)} heads within "
         f"{100 * found.tolerance:g} % ({found.total} in these sublayers); worst {worst['address']}, "
         f"{worst['stable_rank']:.4f} instead of {worst['reference']:.4f} "
@@ -182,10 +197,16 @@ def _print_scores(model: str, found: ScoreComparison) -> None:
     print_frame(found.configurations, f"{model} beside the published scores of {found.model}")
     count = len(found.configurations)
     out.print(
-        f"Scores of {found.model}: {_verdict(found.holds)}. {count - len(found.wrong)} of {count} "
-        f"configurations within {100 * found.tolerance:g} % in MASE and CRPS",
+        f"Scores of {escape(printable(found.model))}: {_verdict(found.holds)}. "
+        f"{count - len(found.wrong)} of {count} configurations "
+        f"within {100 * found.tolerance:g} % in MASE and CRPS",
         highlight=False,
         soft_wrap=True,
     )
     if found.missing:
-        out.print(f"Not published: {', '.join(found.missing)}", markup=False, highlight=False, soft_wrap=True)
+        out.print(
+            printable(f"Not published: {', '.join(found.missing)}"),
+            markup=False,
+            highlight=False,
+            soft_wrap=True,
+        )

@@ -13,21 +13,17 @@ import difflib
 import fnmatch
 import functools
 import importlib.resources
-import itertools
-import json
 import os
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
-import numpy as np
-from numpy.typing import NDArray
-
+from tsprune.data.arrow import Series, read_series
 from tsprune.data.suite import Configuration, Suite
 from tsprune.data.windows import cut_windows, prediction_length, season_length, window_count
 from tsprune.errors import TspruneError
+from tsprune.files import status, user_path
 
-Series = NDArray[np.float32]
+LONGEST_NAME = 200  # characters of a pattern that others are compared with
 
 
 @dataclasses.dataclass(frozen=True)
@@ -103,7 +99,7 @@ def gift_eval(root: str | Path | None = None, configs: Sequence[str] | str | Non
     datasets: dict[str, tuple[str, list[list[Series]]]] = {}
     for entry in chosen:
         if entry.folder not in datasets:
-            datasets[entry.folder] = _read(directory / entry.folder)
+            datasets[entry.folder] = read_series(directory / entry.folder)
         configuration, left_out = _configuration(entry, *datasets[entry.folder])
         skipped += left_out
         if configuration is not None:
@@ -115,8 +111,8 @@ def _root(root: str | Path | None) -> Path:
     chosen = root if root is not None else os.environ.get("GIFT_EVAL")
     if not chosen:
         raise TspruneError("no GIFT-Eval data: pass the directory of your copy or set GIFT_EVAL to it")
-    directory = Path(chosen).expanduser()
-    if not directory.is_dir():
+    directory = user_path(chosen)
+    if status(directory) is None or not directory.is_dir():
         raise TspruneError(f"no directory {directory}; pass the directory of your copy of GIFT-Eval")
     return directory
 
@@ -148,7 +144,7 @@ def _no_match(pattern: str, present: Sequence[Entry]) -> str:
     if elsewhere:
         return f'the data of "{pattern}" are not in this copy of GIFT-Eval: no folder {elsewhere[0].folder}'
     names = {name: entry.name for entry in present for name in entry.spellings}
-    close = difflib.get_close_matches(pattern.lower(), list(names), n=3, cutoff=0.3)
+    close = difflib.get_close_matches(pattern.lower()[:LONGEST_NAME], list(names), n=3, cutoff=0.3)
     hint = ", ".join(dict.fromkeys(names[name] for name in close)) or ", ".join(e.name for e in present[:3])
     return f'no GIFT-Eval configuration matches "{pattern}"; close names: {hint}'
 
@@ -174,83 +170,3 @@ def _configuration(
         num_variates=entry.num_variates,
         domain=entry.domain,
     )
-
-
-# --- arrow files ---------------------------------------------------------------------------------
-
-
-def _read(folder: Path) -> tuple[str, list[list[Series]]]:
-    """Frequency of the first row, and per row its variates as float32 views of the mapped files."""
-    import pyarrow as pa
-
-    freq: str | None = None
-    rows: list[list[Series]] = []
-    for path in _files(folder):
-        try:
-            batches = _record_batches(path)
-        except (pa.ArrowInvalid, OSError) as error:
-            raise TspruneError(f"cannot read {path} ({error}); download this dataset again") from error
-        for batch in batches:
-            if missing := {"freq", "target"} - set(batch.schema.names):
-                raise TspruneError(f"{path} has no column {', '.join(sorted(missing))}; is it GIFT-Eval's?")
-            if freq is None and batch.num_rows:
-                freq = batch.column("freq")[0].as_py()
-            rows += _variates(batch.column("target"))
-    if freq is None:
-        raise TspruneError(f"{folder} holds no series; download this dataset again")
-    return freq, rows
-
-
-def _files(folder: Path) -> list[Path]:
-    """The dataset's arrow files in order: what state.json lists, else what is there."""
-    state = folder / "state.json"
-    if not state.is_file():
-        return sorted(folder.glob("data-*.arrow"))
-    try:
-        listed = [folder / entry["filename"] for entry in json.loads(state.read_text())["_data_files"]]
-    except (ValueError, KeyError, TypeError) as error:
-        raise TspruneError(f"{state} is damaged; download this dataset again") from error
-    for path in listed:
-        if not path.is_file():
-            raise TspruneError(f"{state} lists {path.name}, which is missing; download this dataset again")
-    return listed
-
-
-def _record_batches(path: Path) -> list[Any]:
-    import pyarrow as pa
-
-    source = pa.memory_map(str(path))
-    try:
-        return list(pa.ipc.open_stream(source))
-    except pa.ArrowInvalid:
-        source.seek(0)
-        reader = pa.ipc.open_file(source)
-        return [reader.get_batch(index) for index in range(reader.num_record_batches)]
-
-
-def _bounds(lists: Any) -> NDArray[np.int64]:
-    """Where each list starts and ends in `lists.values`, [len(lists) + 1]."""
-    import pyarrow as pa
-
-    if pa.types.is_fixed_size_list(lists.type):
-        steps = np.arange(len(lists) + 1, dtype=np.int64) + lists.offset
-        return np.asarray(steps * lists.type.list_size)
-    return np.asarray(lists.offsets.to_numpy(zero_copy_only=False), dtype=np.int64)
-
-
-def _variates(targets: Any) -> list[list[Series]]:
-    """Per row the list of its variates; [time] rows have one, [dim][time] rows have dim."""
-    import pyarrow as pa
-
-    outer, inner = _bounds(targets), targets.values
-    if pa.types.is_nested(inner.type):
-        bounds, flat = _bounds(inner), _flat(inner.values)
-        series = [flat[start:stop] for start, stop in itertools.pairwise(bounds)]
-        return [series[start:stop] for start, stop in itertools.pairwise(outer)]
-    flat = _flat(inner)
-    return [[flat[start:stop]] for start, stop in itertools.pairwise(outer)]
-
-
-def _flat(values: Any) -> Series:
-    # a null becomes NaN; without nulls this is a view
-    return np.asarray(values.to_numpy(zero_copy_only=False), dtype=np.float32)

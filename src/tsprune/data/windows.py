@@ -34,7 +34,8 @@ _UNITS: dict[str, str] = {
     **dict.fromkeys(("Q", "QS", "QE"), "QE"),
     **dict.fromkeys(("A", "AS", "Y", "YS", "YE"), "YE"),
 }
-_FREQUENCY = re.compile(r"(\d*)([A-Za-z]+)(?:-[A-Z]{3})?")
+MULTIPLE_DIGITS = 5  # "86400s" is a day; more are no frequency of a series
+_FREQUENCY = re.compile(r"([0-9]*)([A-Za-z]+)(?:-[A-Z]{3})?")
 
 
 def parse_frequency(freq: str) -> tuple[int, str]:
@@ -46,11 +47,12 @@ def parse_frequency(freq: str) -> tuple[int, str]:
     """
     match = _FREQUENCY.fullmatch(freq.strip())
     unit = _UNITS.get(match[2]) if match else None
-    if match is None or unit is None:
+    multiple = int(match[1][:MULTIPLE_DIGITS] or 1) if match else 0
+    if match is None or unit is None or not multiple or len(match[1]) > MULTIPLE_DIGITS:
         raise TspruneError(
             f'unknown frequency "{freq}"; use a pandas frequency such as "15min", "h" or "W-SUN"'
         )
-    return int(match[1] or 1), unit
+    return multiple, unit
 
 
 def season_length(freq: str) -> int:

@@ -11,6 +11,7 @@ from typing import Any
 from tsprune.anatomy import Anatomy, Component, Selection
 from tsprune.atomic import write_whole
 from tsprune.errors import TspruneError
+from tsprune.files import parse_json, read_text
 from tsprune.models.checkpoints import checkpoint_sha256
 from tsprune.models.forecaster import Forecaster
 
@@ -80,7 +81,7 @@ class Plan:
     def from_json(cls, text: str) -> Plan:
         """The plan that `to_json` wrote; TspruneError if this is none."""
         try:
-            stated = json.loads(text)
+            stated = parse_json(text)
             if not isinstance(stated, dict):
                 raise TypeError("not a JSON object")
             if stated["version"] != VERSION:
@@ -89,11 +90,14 @@ class Plan:
                 )
             if not isinstance(stated["components"], list):
                 raise TypeError("components is not a list")
+            for name in ("model", "family", "checkpoint"):
+                if not isinstance(stated.get(name, ""), str):
+                    raise TypeError(f"{name} is not text")
             return cls(
-                model=str(stated["model"]),
-                family=str(stated["family"]),
+                model=stated["model"],
+                family=stated["family"],
                 components=tuple(Component.parse(str(address)) for address in stated["components"]),
-                checkpoint=str(stated.get("checkpoint", "")),
+                checkpoint=stated.get("checkpoint", ""),
                 provenance=dict(stated.get("provenance", {})),
             )
         except (ValueError, TypeError, KeyError) as error:
@@ -102,16 +106,14 @@ class Plan:
 
     def save(self, path: str | Path) -> None:
         """Writes the plan to a file, whole or not at all."""
-        write_whole(Path(path), (self.to_json() + "\n").encode())
+        write_whole(path, (self.to_json() + "\n").encode())
 
     @classmethod
     def load(cls, path: str | Path) -> Plan:
         """Reads a plan from a file; TspruneError if it cannot be read or is none."""
+        text = read_text(path, "plan")
         try:
-            return cls.from_json(Path(path).read_text())
-        except (OSError, UnicodeDecodeError) as error:
-            detail = error.strerror if isinstance(error, OSError) else "not a text file"
-            raise TspruneError(f"cannot read the plan {path} ({detail})") from None
+            return cls.from_json(text)
         except TspruneError as error:
             raise TspruneError(f"{path}: {error}") from None
 

@@ -26,7 +26,7 @@ from torch import Tensor, nn
 from tsprune.data.pocket import pocket
 from tsprune.data.split import CALIBRATION_FRACTION, split
 from tsprune.data.suite import Suite
-from tsprune.errors import TspruneError
+from tsprune.errors import TspruneError, one_line
 from tsprune.evaluation import evaluate, geometric_mean_ratios, prepare
 from tsprune.evaluation.changes import Metric
 from tsprune.models.forecaster import Forecaster, Origin, Recovery, SamplingForecaster
@@ -352,10 +352,15 @@ class _Training:
 
     def _restore(self, path: Path) -> None:
         content = read_state(path, self._key)
-        self._student.module.load_state_dict(content.pop("weights"))
-        for optimizer, saved in zip(self._optimizers, content.pop("optimizers"), strict=True):
-            optimizer.load_state_dict(saved)
-        self._trained = Trained(**content)
+        try:
+            self._student.module.load_state_dict(content.pop("weights"))
+            for optimizer, saved in zip(self._optimizers, content.pop("optimizers"), strict=True):
+                optimizer.load_state_dict(saved)
+            self._trained = Trained(**content)
+        except Exception as error:  # torch raises whatever a value of another type leads to
+            raise TspruneError(
+                f"the state {path} is damaged ({one_line(error, 200)}); name another"
+            ) from None
 
 
 def _weights(model: Forecaster) -> Weights:

@@ -2,46 +2,98 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import torch
 
+from tsprune.atomic import whole_file
 from tsprune.errors import TspruneError
+from tsprune.files import existing_file
 
-FORMAT = 1
+FORMAT = 2
 
 
 def write_state(path: Path, key: Mapping[str, Any], content: Mapping[str, Any]) -> None:
-    """Writes `content` (tensors, numbers, words and collections of these) beside `path`, then renames.
+    """Writes `content` (tensors, numbers, words and collections of these), whole or not at all.
 
     key : what training it is the state of
+
+    Raises TspruneError if it cannot be written; what was there stays.
     """
-    aside = path.with_name(f".{path.name}.partial")  # one name: what a killed process left is overwritten
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        torch.save({"format": FORMAT, "key": dict(key), "content": dict(content)}, aside)
-        aside.replace(path)
-    except OSError as error:
-        raise TspruneError(f"cannot write the state {path} ({error.strerror})") from None
+    with whole_file(path) as file:
+        sink = _Sink(file)
+        whole = {"format": FORMAT, "key": dict(key), "content": dict(content), "seal": _seal(key, content)}
+        torch.save(whole, sink)  # type: ignore[arg-type]
+        if sink.error is not None:
+            raise sink.error
+
+
+class _Sink:
+    """A file for `torch.save`, whose own writer ends the process where a write raises."""
+
+    def __init__(self, file: BinaryIO) -> None:
+        self._file = file
+        self.error: OSError | None = None
+
+    def write(self, content: Any) -> int:
+        if self.error is None:
+            try:
+                self._file.write(content)
+            except OSError as error:
+                self.error = error
+        return len(content)
+
+    def flush(self) -> None:
+        pass  # the file does, when all is written
 
 
 def read_state(path: Path, key: Mapping[str, Any]) -> dict[str, Any]:
     """What `write_state` wrote; TspruneError if it is damaged, or the state of another training."""
+    source = existing_file(path, "state")
     try:
         # only tensors and plain values: nothing in the file is executed
-        stored = torch.load(path, map_location="cpu", weights_only=True)
+        stored = torch.load(source, map_location="cpu", weights_only=True)
         if stored["format"] != FORMAT:
-            raise TspruneError(f"{path} has format {stored['format']!r}; this tsprune reads format {FORMAT}")
+            raise TspruneError(
+                f"{source} has format {stored['format']!r}; this tsprune reads format {FORMAT}"
+            )
         found, content = dict(stored["key"]), dict(stored["content"])
+        if stored["seal"] != _seal(found, content):
+            raise TspruneError(f"the state {source} is damaged: it is not as it was written; name another")
+        others = [name.replace("_", " ") for name in key if not _same(found.get(name), key[name])]
     except TspruneError:
         raise
     except Exception:  # torch raises whatever the bytes it stumbles over lead to
-        raise TspruneError(f"{path} is not the state of a recovery, or is damaged; name another") from None
-    others = [name.replace("_", " ") for name in key if found.get(name) != key[name]]
+        raise TspruneError(f"{source} is not the state of a recovery, or is damaged; name another") from None
     if others:
         raise TspruneError(
-            f"{path} is the state of another recovery (other {', '.join(others)}); name another file"
+            f"{source} is the state of another recovery (other {', '.join(others)}); name another file"
         )
     return content
+
+
+def _seal(key: Mapping[str, Any], content: Mapping[str, Any]) -> str:
+    """SHA-256 of all names, types, shapes and plain values; the archive itself guards the tensors' bytes.
+
+    Where it fits, whatever was read is what a training wrote, and needs no checks of its own.
+    """
+    return hashlib.sha256(_described([dict(key), dict(content)]).encode()).hexdigest()
+
+
+def _described(value: Any) -> str:
+    if isinstance(value, torch.Tensor):
+        return f"{value.dtype}{list(value.shape)}"
+    if isinstance(value, Mapping):
+        inner = [f"{_described(name)}: {_described(one)}" for name, one in value.items()]
+        return f"{{{', '.join(inner)}}}"
+    if isinstance(value, list | tuple):
+        return f"{type(value).__name__}({', '.join(map(_described, value))})"
+    return f"{type(value).__name__} {value!r}"
+
+
+def _same(found: Any, wanted: Any) -> bool:
+    """Whether a value of a key is the one that is wanted; a tensor, say, is not."""
+    return type(found) is type(wanted) and bool(found == wanted)

@@ -15,14 +15,15 @@ import math
 import os
 import uuid
 from collections.abc import Generator, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
+from importlib import import_module
 from typing import Any
 
 import torch
 
 from tsprune.ablation import Ablation
 from tsprune.capture import Reference
-from tsprune.errors import TspruneError
+from tsprune.errors import TspruneError, one_line
 from tsprune.evaluation import Batch, Truth
 from tsprune.evaluation.allocator import keep_freed_memory
 from tsprune.models import load
@@ -30,6 +31,7 @@ from tsprune.models.forecaster import SamplingForecaster
 from tsprune.sweep.engine import Work, recorded_reference
 from tsprune.sweep.key import checkpoint_digest
 from tsprune.sweep.plan import SweepPlan, Unit
+from tsprune.sweep.reachable import problem_at
 from tsprune.sweep.result import CLEAN
 from tsprune.sweep.worker import Outcome, Worker
 
@@ -59,7 +61,9 @@ class RayExecutor:
     workers: int | None = None
 
     def __post_init__(self) -> None:
-        import_ray()
+        ray = import_ray()
+        if self.address != LOCAL and not ray.is_initialized() and (problem := _problem(self.address)):
+            raise TspruneError(f"cannot reach a Ray cluster at {self.address!r} ({problem})")
 
     def __call__(self, work: Work) -> Generator[tuple[Unit, Outcome], None, None]:
         ray = import_ray()
@@ -129,17 +133,48 @@ class RayExecutor:
         if ray.is_initialized():
             yield
             return
-        local = {"num_cpus": self.workers, "include_dashboard": False} if self.address == LOCAL else {}
+        local = self.address == LOCAL
+        alone = {"num_cpus": self.workers, "include_dashboard": False} if local else {}
         try:
-            ray.init(address=self.address, log_to_driver=False, logging_level="ERROR", **local)
+            with _loopback_only() if local else nullcontext():
+                ray.init(address=self.address, log_to_driver=False, logging_level="ERROR", **alone)
         except (ConnectionError, ValueError, OSError, RuntimeError) as error:
             raise TspruneError(
-                f"cannot reach a Ray cluster at {self.address!r} ({' '.join(str(error).split())[:120]})"
+                f"cannot reach a Ray cluster at {self.address!r} ({one_line(error, 120)})"
             ) from None
         try:
             yield
         finally:
             ray.shutdown()
+
+
+def _problem(address: str) -> str | None:
+    """Why there can be no cluster at an address, or where "auto" is told to look; see `problem_at`."""
+    if os.environ.get("RAY_USE_TLS", "0") not in ("0", "false", "False"):
+        return None  # it answers nobody who does not know its certificates
+    return problem_at(os.environ.get("RAY_ADDRESS", "") if address == "auto" else address)
+
+
+@contextmanager
+def _loopback_only() -> Iterator[None]:
+    """Has a cluster that is started meanwhile listen on this machine's own interface only.
+
+    Ray does so where a cluster is not enabled for a platform, and else turns 127.0.0.1 into the address
+    that other machines see.
+    """
+    name = "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"
+    before = os.environ.get(name)
+    constants = import_module("ray._private.ray_constants")  # read when ray was imported
+    enabled = constants.ENABLE_RAY_CLUSTER
+    os.environ[name], constants.ENABLE_RAY_CLUSTER = "0", False
+    try:
+        yield
+    finally:
+        constants.ENABLE_RAY_CLUSTER = enabled
+        if before is None:
+            del os.environ[name]
+        else:
+            os.environ[name] = before
 
 
 def import_ray() -> Any:

@@ -156,11 +156,11 @@ def make_plan(
     finished: dict[Cell, CellScores] = {}
     parts: dict[Cell, dict[int, CellScores]] = {}
     for cell, entry in entries.items():
-        found = store.finished(entry.key, kept=cell[0] in keep)
+        numbers, windows = plan.batches_of[cell[1]], len(configurations[cell[1]])
+        found = store.finished(entry.key, kept=cell[0] in keep, windows=windows)
         if found is not None:
             finished[cell] = found
-        elif done := store.parts(entry.key, kept=cell[0] in keep):
-            numbers = plan.batches_of[cell[1]]
+        elif done := store.parts(entry.key, kept=cell[0] in keep, windows=windows, batches=len(numbers)):
             parts[cell] = {numbers[part]: scores for part, scores in done.items()}
     return dataclasses.replace(plan, checkpoint=checkpoint, entries=entries, finished=finished, parts=parts)
 

@@ -9,24 +9,21 @@ batch it was working on and nothing else, and several processes may write to one
 from __future__ import annotations
 
 import dataclasses
-import io
 import sqlite3
 import time
-import zipfile
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pandas as pd
-from numpy.typing import NDArray
 
 from tsprune.errors import TspruneError
-from tsprune.evaluation import WindowStatistics, crps, leaderboard_metrics, mase
-from tsprune.models.forecaster import Forecast
+from tsprune.evaluation import crps, leaderboard_metrics, mase
+from tsprune.files import check_file, existing_file, status, user_path, writing
+from tsprune.sweep.cell_bytes import DamagedRowError, from_bytes, to_bytes
 from tsprune.sweep.key import CellKey
-from tsprune.sweep.result import CellScores, WindowScores
+from tsprune.sweep.result import CellScores
 
 BUSY_SECONDS = 60.0  # how long a process waits for another one's transaction
 NO_ABLATION = "none"
@@ -62,7 +59,11 @@ _SCHEMA = (
     "CREATE TABLE IF NOT EXISTS parts (key TEXT, batch INTEGER, kept INTEGER NOT NULL, "
     "scores BLOB NOT NULL, PRIMARY KEY (key, batch))",
 )
-_FIELDS = tuple(field.name for field in dataclasses.fields(WindowStatistics))
+_TYPES = {"TEXT": "text", "INTEGER": "integer", "REAL": "real"}  # as SQLite calls what a value is
+_UNLIKE = " OR ".join(
+    f"typeof({name}) NOT IN ('{_TYPES[kind.split()[0]]}'{'' if 'NOT NULL' in kind else ', ' + repr('null')})"
+    for name, kind in _COLUMNS.items()
+)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -89,21 +90,22 @@ class Store:
     """
 
     def __init__(self, path: str | Path, *, create: bool = True) -> None:
-        self.path = Path(path)
-        if self.path.is_dir():
-            raise TspruneError(f"{path} is a folder; name a file for the results store")
-        if not create and not self.path.exists():
+        self.path = user_path(path)
+        found = status(self.path)
+        if found is None and not create:
             raise TspruneError(f"there is no results store {path}; `tsprune sweep --store {path}` makes one")
-        try:
+        if found is None or create:
+            check_file(self.path)
+        else:
+            existing_file(self.path, "results store")
+        with writing(self.path):
             self.path.parent.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise TspruneError(f"cannot make the folder of {path} ({error.strerror})") from None
         with self._errors():
             # autocommit: transactions begin and end where this file says so
-            self._database = sqlite3.connect(self.path, timeout=BUSY_SECONDS, isolation_level=None)
+            self._database = sqlite3.connect(self.path.absolute(), timeout=BUSY_SECONDS, isolation_level=None)
         try:
             with self._errors():
-                self._open()
+                self._open(create=create)
         except BaseException:
             self._database.close()
             raise
@@ -151,24 +153,33 @@ class Store:
 
     # --- reading ---------------------------------------------------------------------------------
 
-    def finished(self, key: CellKey, *, kept: bool = False) -> CellScores | None:
+    def finished(self, key: CellKey, *, kept: bool = False, windows: int | None = None) -> CellScores | None:
         """The scores of a finished cell, None if it is not there.
 
         kept : only with its forecasts
+        windows : of the cell's configuration; scores of others are damaged
         """
         with self._errors():
             row = self._database.execute(
                 "SELECT scores FROM cells WHERE key = ? AND status = 'done' AND kept >= ?", (key.digest, kept)
             ).fetchone()
-            return None if row is None else from_bytes(row[0])
+            return None if row is None else from_bytes(row[0], windows)
 
-    def parts(self, key: CellKey, *, kept: bool = False) -> dict[int, CellScores]:
-        """Number of the batch -> its scores, of a cell that is not finished yet."""
+    def parts(
+        self, key: CellKey, *, kept: bool = False, windows: int | None = None, batches: int | None = None
+    ) -> dict[int, CellScores]:
+        """Number of the batch -> its scores, of a cell that is not finished yet.
+
+        windows, batches : of the cell's configuration; scores and numbers of others are damaged
+        """
         with self._errors():
             rows = self._database.execute(
                 "SELECT batch, scores FROM parts WHERE key = ? AND kept >= ?", (key.digest, kept)
             ).fetchall()
-            return {batch: from_bytes(scores) for batch, scores in rows}
+            for batch, _ in rows:
+                if not isinstance(batch, int) or not 0 <= batch < (batches or batch + 1):
+                    raise DamagedRowError(f"no batch {batch!r} of a cell")
+            return {batch: from_bytes(scores, windows) for batch, scores in rows}
 
     def frame(self, where: Mapping[str, str] | None = None) -> pd.DataFrame:
         """One row a cell, without the windows' scores; `where` filters columns by glob pattern.
@@ -181,6 +192,7 @@ class Store:
         condition, patterns = _condition(where or {})
         query = f"SELECT {', '.join(COLUMNS)} FROM cells WHERE {condition} ORDER BY rowid"
         with self._errors():
+            self._check_types(condition, patterns)
             rows = self._database.execute(query, patterns).fetchall()
         frame = pd.DataFrame(rows, columns=list(COLUMNS))
         numbers = ["mase", "crps", "spearman_distance", "seconds"]
@@ -199,6 +211,7 @@ class Store:
             f"WHERE status = 'done' AND count > 0 AND {condition} ORDER BY rowid"
         )
         with self._errors():
+            self._check_types(condition, patterns)
             rows = _latest(self._database.execute(query, patterns).fetchall())
             statistics = [from_bytes(row[4]).scores.statistics for row in rows]
         names = [row[1] for row in rows]
@@ -217,9 +230,16 @@ class Store:
         ]
         return pd.DataFrame.from_records(records)
 
+    def _check_types(self, condition: str, patterns: list[str]) -> None:
+        """SQLite keeps what it is given in any column: DamagedRowError where a value is of another type."""
+        query = f"SELECT rowid FROM cells WHERE ({condition}) AND ({_UNLIKE}) LIMIT 1"
+        found = self._database.execute(query, patterns).fetchone()
+        if found is not None:
+            raise DamagedRowError(f"cell {found[0]} has values of another type")
+
     # --- the file --------------------------------------------------------------------------------
 
-    def _open(self) -> None:
+    def _open(self, *, create: bool) -> None:
         database = self._database
         identity = database.execute("PRAGMA application_id").fetchone()[0]
         tables = database.execute("SELECT count(*) FROM sqlite_schema").fetchone()[0]
@@ -230,6 +250,8 @@ class Store:
                 f"{self.path} is a results store of format {found}, and this tsprune reads {_FORMAT}; "
                 "name a new one"
             )
+        if tables == 0 and not create:
+            raise TspruneError(f"{self.path} is empty, not a results store")
         self._use_wal()
         database.execute("PRAGMA synchronous=FULL")
         if tables == 0:
@@ -268,9 +290,9 @@ class Store:
         """What SQLite and damaged rows raise, as one line."""
         try:
             yield
-        except sqlite3.OperationalError as error:
+        except (sqlite3.OperationalError, OverflowError) as error:
             raise TspruneError(f"cannot use the results store {self.path} ({error})") from None
-        except (sqlite3.DatabaseError, _DamagedRowError) as error:
+        except (sqlite3.Error, DamagedRowError) as error:
             raise TspruneError(
                 f"{self.path} is damaged or not a results store ({error}); move it away to start a new one"
             ) from None
@@ -322,41 +344,3 @@ def _row(entry: Entry, *, scores: CellScores | None = None, error: str | None = 
             "scores": to_bytes(scores),
         }
     return row
-
-
-# --- scores as bytes -----------------------------------------------------------------------------
-
-
-class _DamagedRowError(Exception):
-    pass
-
-
-def to_bytes(scores: CellScores) -> bytes:
-    """The arrays as .npz; nothing in it is a pickle."""
-    arrays: dict[str, NDArray[np.generic]] = {
-        "rows": scores.rows,
-        "spearman": scores.scores.spearman,
-        "statistics": np.stack([getattr(scores.scores.statistics, name) for name in _FIELDS]),
-        "fields": np.array(_FIELDS),
-        "seconds": np.array(scores.seconds),
-    }
-    if scores.forecast is not None:
-        arrays |= {"quantiles": scores.forecast.quantiles, "levels": np.array(scores.forecast.levels)}
-    buffer = io.BytesIO()
-    # numpy's stub takes the keyword arguments for allow_pickle
-    np.savez(buffer, **arrays)  # type: ignore[arg-type]
-    return buffer.getvalue()
-
-
-def from_bytes(data: bytes) -> CellScores:
-    """What `to_bytes` wrote, to the last bit."""
-    try:
-        with np.load(io.BytesIO(data), allow_pickle=False) as arrays:
-            columns = dict(zip(arrays["fields"].tolist(), arrays["statistics"], strict=True))
-            forecast = None
-            if "quantiles" in arrays:
-                forecast = Forecast(arrays["quantiles"], tuple(arrays["levels"].tolist()))
-            scores = WindowScores(WindowStatistics(**columns), arrays["spearman"])
-            return CellScores(arrays["rows"], scores, forecast, float(arrays["seconds"]))
-    except (ValueError, KeyError, TypeError, EOFError, OSError, zipfile.BadZipFile) as error:
-        raise _DamagedRowError(f"unreadable scores: {error}") from None

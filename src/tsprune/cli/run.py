@@ -1,0 +1,116 @@
+"""Running a command: every way it can end is an exit code and at most one line on stderr.
+
+0: done. 1: it ran, and something does not hold or failed (`verify`, cells of a sweep), or whoever read the
+output stopped reading. 2: a user's mistake or a fault of the machine, in one line that begins with "error:".
+130: stopped with Ctrl-C.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import sys
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from typing import Any
+
+import typer
+
+from tsprune.cli.output import err
+from tsprune.errors import TspruneError, one_line
+
+DONE, FAILED, REFUSED, STOPPED = 0, 1, 2, 130
+
+# Click's base class, which Typer exports under no name of its own: (BadParameter, UsageError, ClickException)
+_ClickError: type[Exception] = typer.BadParameter.__mro__[2]
+
+
+def run(app: typer.Typer) -> int:
+    """Runs the command of `sys.argv` and returns its exit code; nothing but an error of ours is raised."""
+    _print_everything()
+    with _warnings_afterwards() as held:
+        code, message = _ended(app)
+    if message is not None:
+        err.print(one_line(f"error: {message}"), markup=False, highlight=False, soft_wrap=True)
+    else:
+        for text in dict.fromkeys(held):
+            err.print(f"warning: {text}", markup=False, highlight=False, soft_wrap=True)
+    return code
+
+
+def _ended(app: typer.Typer) -> tuple[int, object]:
+    """(exit code, the message of an error or None) of a command."""
+    try:
+        result = app(prog_name="tsprune", standalone_mode=False)  # the code of an Exit is returned
+        sys.stdout.flush()
+    except TspruneError as error:
+        return REFUSED, error
+    except (KeyboardInterrupt, typer.Abort):
+        return STOPPED, None
+    except MemoryError:
+        return REFUSED, _OUT_OF_MEMORY
+    except OSError as error:
+        return _of_system(error)
+    except RuntimeError as error:
+        if not _is_out_of_memory(error):
+            raise
+        return REFUSED, _OUT_OF_MEMORY
+    except _ClickError as error:
+        return REFUSED, _of_usage(error)
+    return (result if isinstance(result, int) else DONE), None
+
+
+_OUT_OF_MEMORY = "out of memory; try a smaller --batch-size, shorter series or fewer --configs"
+
+
+def _is_out_of_memory(error: RuntimeError) -> bool:
+    """torch's allocators raise RuntimeErrors, of which only the GPU's have a class of their own."""
+    text = str(error)
+    return "out of memory" in text.lower() or "can't allocate memory" in text or "not enough memory" in text
+
+
+def _of_system(error: OSError) -> tuple[int, object]:
+    """An end by the operating system: nobody reads on, or no space is left where the output goes."""
+    if error.errno == errno.EPIPE:
+        _discard_output()
+        return FAILED, None
+    if error.filename is None:  # files that this package writes have their own messages
+        _discard_output()
+    where = "" if error.filename is None else f"{os.fsdecode(error.filename)}: "
+    return REFUSED, f"{where}{error.strerror or one_line(error, 200) or type(error).__name__}"
+
+
+def _of_usage(error: Any) -> object:
+    """What is wrong with the arguments; the help itself where there are none."""
+    context = getattr(error, "ctx", None)
+    if type(error).__name__ == "NoArgsIsHelpError":
+        with suppress(OSError):
+            error.show()
+        return None
+    command = "" if context is None else f"; see {context.command_path} --help"
+    return f"{one_line(error.format_message()).rstrip('.')}{command}"
+
+
+@contextmanager
+def _warnings_afterwards() -> Iterator[list[str]]:
+    """Collects warnings: after the output they disturb nobody, and an error line stands alone."""
+    held: list[str] = []
+    with warnings.catch_warnings():
+        warnings.showwarning = lambda message, *_, **__: held.append(one_line(message, 300))
+        yield held
+
+
+def _print_everything() -> None:
+    """Characters that the terminal's encoding lacks are escaped, not raised."""
+    for stream in (sys.stdout, sys.stderr):
+        with suppress(AttributeError, ValueError):
+            stream.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]
+
+
+def _discard_output() -> None:
+    """Has what is still buffered for stdout go nowhere: Python flushes it once more when it ends."""
+    with suppress(OSError, ValueError):
+        nowhere = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(nowhere, sys.stdout.fileno())
+        os.close(nowhere)
