@@ -164,7 +164,7 @@ def _loopback_only() -> Iterator[None]:
     """
     name = "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"
     before = os.environ.get(name)
-    constants = import_module("ray._private.ray_constants")  # read when ray was imported
+    constants: Any = import_module("ray._private.ray_constants")  # read when ray was imported
     enabled = constants.ENABLE_RAY_CLUSTER
     os.environ[name], constants.ENABLE_RAY_CLUSTER = "0", False
     try:
