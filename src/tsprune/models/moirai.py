@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import NDArray
 from torch import Tensor
 from torch.distributions import Categorical, Distribution, LogNormal, Normal, StudentT
 from uni2ts.distribution.mixture import Mixture
@@ -19,7 +19,7 @@ from uni2ts.model.moirai.module import decode_distr_output
 from tsprune.anatomy import Readout
 from tsprune.models import draws, moirai_base
 from tsprune.models.checkpoints import Checkpoint
-from tsprune.models.forecaster import Forecast, SamplingForecaster, checked_contexts
+from tsprune.models.forecaster import Forecast, SamplingForecaster
 
 GIFT_EVAL_PATCH = 32
 GIFT_EVAL_SAMPLES = 100
@@ -64,14 +64,14 @@ class Moirai(moirai_base.MoiraiForecaster, SamplingForecaster):
         )
         self.config = config
 
-    def forecast(self, contexts: Sequence[ArrayLike], horizon: int) -> Forecast:
-        series = [x[-self.context_length :] for x in checked_contexts(contexts, horizon)]
+    def _forecast(self, series: list[NDArray[np.float32]], horizon: int) -> Forecast:
+        visible = [x[-self.context_length :] for x in series]
         with torch.no_grad():
-            distribution = self._distribution(series, horizon)
+            distribution = self._distribution(visible, horizon)
             most = max(1, ROWS // self.samples)
             paths = [
-                self._drawn(distribution, series, slice(start, start + most))
-                for start in range(0, len(series), most)
+                self._drawn(distribution, visible, slice(start, start + most))
+                for start in range(0, len(visible), most)
             ]
         return self.from_samples(np.concatenate(paths)[..., :horizon])
 
@@ -98,13 +98,12 @@ class Moirai(moirai_base.MoiraiForecaster, SamplingForecaster):
         paths: NDArray[np.float32] = drawn.flatten(-2).float().numpy(force=True)
         return paths
 
-    def teacher_forced(self, contexts: Sequence[ArrayLike]) -> Tensor:
+    def _teacher_forced(self, series: list[NDArray[np.float32]]) -> Tensor:
         """Parameters of the normalised distribution of the patch after the contexts.
 
         [B, patch, parameters]: the weights' logits, then those of each component.
         """
-        series = [x[-self.context_length :] for x in checked_contexts(contexts, 1)]
-        future = self._distribution(series, 1)
+        future = self._distribution([x[-self.context_length :] for x in series], 1)
         parameters = [future.weights.logits]
         for component in future.components:
             own = [getattr(component, name) for name in component.arg_constraints if name != "probs"]

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import NDArray
 from safetensors.torch import save_file
 from torch import Tensor, nn
 from torch.distributions import Distribution, MixtureSameFamily
@@ -37,7 +37,7 @@ from tsprune.errors import TspruneError
 from tsprune.models import draws, pruned, toto_uneven
 from tsprune.models.absent import AbsentAttention
 from tsprune.models.checkpoints import MAX_CONTEXT, Checkpoint, load_weights, one_line
-from tsprune.models.forecaster import Evidence, Forecast, SamplingForecaster, checked_contexts
+from tsprune.models.forecaster import Evidence, Forecast, SamplingForecaster
 from tsprune.models.forwards import substituted_forwards
 
 # upstream's GIFT-Eval script is not part of its package: 256 is what the evaluation that is
@@ -281,13 +281,13 @@ class Toto(SamplingForecaster):
         self.samples = GIFT_EVAL_SAMPLES
         self._config: dict[str, Any] = dict(config)
 
-    def forecast(self, contexts: Sequence[ArrayLike], horizon: int) -> Forecast:
-        series = [x[-self.context_length :] for x in checked_contexts(contexts, horizon)]
+    def _forecast(self, series: list[NDArray[np.float32]], horizon: int) -> Forecast:
+        visible = [x[-self.context_length :] for x in series]
         paths = np.empty((len(series), self.samples, horizon), dtype=np.float32)
         spare: dict[str, Tensor] = {}
         rows_at_once = ROWS if horizon <= self.module.patch_embed.patch_size else min(ROWS, STEPWISE_ROWS)
-        for rows in self._alike(series, max(1, rows_at_once // self.samples)):
-            paths[rows] = self._sampled([series[row] for row in rows], horizon, spare)
+        for rows in self._alike(visible, max(1, rows_at_once // self.samples)):
+            paths[rows] = self._sampled([visible[row] for row in rows], horizon, spare)
         return self.from_samples(paths)
 
     def _alike(self, series: Sequence[NDArray[np.float32]], most: int) -> list[list[int]]:
@@ -326,15 +326,15 @@ class Toto(SamplingForecaster):
         paths: NDArray[np.float32] = forecast.samples[:, 0].permute(0, 2, 1).float().numpy(force=True)
         return paths
 
-    def teacher_forced(self, contexts: Sequence[ArrayLike]) -> Tensor:
+    def _teacher_forced(self, series: list[NDArray[np.float32]]) -> Tensor:
         """The mixture over the patch after the contexts, normalised: [B, patch, K, 4].
 
         Of each of K components: weight, degrees of freedom, location, scale.
         """
-        series = [x[-self.context_length :] for x in checked_contexts(contexts, 1)]
+        visible = [x[-self.context_length :] for x in series]
         outputs: dict[int, Tensor] = {}
-        for rows in self._alike(series, ROWS):
-            inputs = self._inputs([series[row] for row in rows])
+        for rows in self._alike(visible, ROWS):
+            inputs = self._inputs([visible[row] for row in rows])
             with read_at_end(self.module, self.module.patch_embed.patch_size):
                 base = self.module(inputs.series, inputs.padding_mask, inputs.id_mask).distribution
             weights, parameters = mixture_of(base, self.module.patch_embed.patch_size)
