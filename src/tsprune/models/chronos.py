@@ -17,6 +17,7 @@ from transformers import T5Config, T5ForConditionalGeneration
 
 from tsprune.models import draws, t5
 from tsprune.models.checkpoints import Checkpoint
+from tsprune.models.finite import Broken, watched
 from tsprune.models.forecaster import Forecast, SamplingForecaster, padded
 from tsprune.models.pretrained import load_pretrained, quiet_horizon
 from tsprune.models.t5 import T5Forecaster
@@ -137,11 +138,13 @@ class Chronos(T5Forecaster, SamplingForecaster):
         for start in range(0, len(series), most):
             chunk = series[start : start + most]
             shared = SharedContext(crossing, self.module.decoder, draws.Noise(chunk, self.seed), self.samples)
-            with quiet_horizon(upstream_module.logger), shared:
+            broken = Broken()  # paths with a token that was drawn from NaN, which is a token like others
+            logits = watched([self.module.lm_head], broken, clean=False)
+            with quiet_horizon(upstream_module.logger), shared, logits:
                 drawn = self.upstream.predict(
                     torch.from_numpy(padded(chunk)), horizon, num_samples=self.samples
                 )
-            paths.append(drawn.numpy())
+            paths.append(broken.marked(drawn.flatten(0, 1)).view(drawn.shape).numpy())
         return self.from_samples(np.concatenate(paths))
 
     def _teacher_forced(self, series: list[NDArray[np.float32]]) -> Tensor:

@@ -176,7 +176,9 @@ def _number(value: Any) -> float:
     if isinstance(value, list | tuple) or len(getattr(value, "shape", ())) > 0:
         raise _RefusedError("is not a sequence of numbers but of sequences; pass one series per context")
     stranger = _RefusedError(f"is not a sequence of numbers: it holds {shown(value)}")
-    real = isinstance(value, numbers.Real | decimal.Decimal | Tensor) and not isinstance(value, np.timedelta64)
+    real = isinstance(value, numbers.Real | decimal.Decimal | Tensor) and not isinstance(
+        value, np.timedelta64
+    )
     if not real or (isinstance(value, Tensor) and value.is_complex()):
         raise stranger
     try:

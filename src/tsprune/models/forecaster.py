@@ -192,9 +192,9 @@ class Forecaster(ABC):
 
         Only one thread at a time uses a model: others wait (see `tsprune.ablate`).
 
-        Raises TspruneError, in one line, for an empty list, a series that is empty, without any observed value,
-        not of real numbers or beyond float32's range, and for a horizon that is no such number; NotFiniteError
-        if a quantile or a sampled path, or what it is computed from, is NaN or infinite.
+        Raises TspruneError, in one line, for an empty list, a series that is empty, has no observed value,
+        does not hold real numbers or exceeds float32's range, and for a horizon that is no such number;
+        NotFiniteError if a quantile, a sampled path, or what these are computed from is NaN or infinite.
         """
         series, steps = checked_contexts(contexts), checked_horizon(horizon)
         with self.alone(), self._explained():

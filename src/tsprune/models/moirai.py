@@ -19,6 +19,7 @@ from uni2ts.model.moirai.module import decode_distr_output
 from tsprune.anatomy import Readout
 from tsprune.models import draws, moirai_base
 from tsprune.models.checkpoints import Checkpoint
+from tsprune.models.finite import Broken, watched
 from tsprune.models.forecaster import Forecast, SamplingForecaster
 
 GIFT_EVAL_PATCH = 32
@@ -78,10 +79,11 @@ class Moirai(moirai_base.MoiraiForecaster, SamplingForecaster):
     def _distribution(self, series: Sequence[NDArray[np.float32]], horizon: int) -> Future:
         """Of the patches that cover the horizon."""
         length = max(map(len, series))
-        with self._set_up(length, horizon):
+        broken = Broken(3)
+        with self._set_up(length, horizon), watched([self.module.param_proj], broken):
             whole = self.upstream._get_distr(self.patch, **moirai_base.inputs(series, self.device))
             first = self.upstream.context_token_length(self.patch)
-        return Future(whole, first, self.patch)
+        return Future(whole, first, self.patch, broken)
 
     @contextmanager
     def _set_up(self, length: int, horizon: int) -> Iterator[None]:
@@ -108,7 +110,7 @@ class Moirai(moirai_base.MoiraiForecaster, SamplingForecaster):
         for component in future.components:
             own = [getattr(component, name) for name in component.arg_constraints if name != "probs"]
             parameters += [x.expand(component.batch_shape)[..., None] for x in own]
-        return torch.cat(parameters, -1)[:, 0]
+        return future.marked(torch.cat(parameters, -1))[:, 0]
 
 
 def _readout(module: MoiraiModule, patch: int) -> Readout | None:
@@ -126,9 +128,10 @@ class Future:
     weights : of the components, [B, tokens, patch, K]
     components : K distributions [B, tokens, patch] of the normalised values
     loc, scale : [B, tokens, 1]
+    broken : where parameters are NaN or infinite, [B, tokens, patch], of all tokens and the largest patch
     """
 
-    def __init__(self, whole: Any, first: int, patch: int) -> None:
+    def __init__(self, whole: Any, first: int, patch: int, broken: Broken) -> None:
         def cut(x: Tensor) -> Tensor:
             return x[:, first:, :patch]
 
@@ -139,6 +142,11 @@ class Future:
         logits = base.weights.logits if mixture else torch.zeros(*base.batch_shape, 1)
         self.weights = Categorical(logits=cut(logits), validate_args=False)
         self.loc, self.scale = whole.loc[:, first:], whole.scale[:, first:]
+        self._broken = cut(broken.places)
+
+    def marked(self, parameters: Tensor) -> Tensor:
+        """`parameters` [B, tokens, patch, n] with NaN where one of the distribution's is NaN or infinite."""
+        return parameters.masked_fill(self._broken[..., None], torch.nan)
 
     def sample(self, rows: slice, numbers: Tensor) -> Tensor:
         """Draws [rows, S, tokens, patch] from uniform numbers [rows, S, tokens, patch, 3]."""
@@ -153,7 +161,7 @@ class Future:
 
             values[chosen] = _draw(component, at, one[chosen], other[chosen]).to(values)
         drawn: Tensor = values * self.scale[rows, None] + self.loc[rows, None]
-        return drawn
+        return drawn.masked_fill(self._broken[rows, None], torch.nan)
 
 
 def _narrowed(component: Distribution, cut: Any) -> Distribution:

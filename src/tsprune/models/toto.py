@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -37,6 +37,7 @@ from tsprune.errors import TspruneError
 from tsprune.models import draws, pruned, toto_uneven
 from tsprune.models.absent import AbsentAttention
 from tsprune.models.checkpoints import MAX_CONTEXT, Checkpoint, load_weights, one_line
+from tsprune.models.finite import Broken, watched
 from tsprune.models.forecaster import Evidence, Forecast, SamplingForecaster
 from tsprune.models.forwards import substituted_forwards
 
@@ -83,8 +84,19 @@ def anatomy(backbone: TotoBackbone) -> Anatomy:
     return Anatomy((stack,), backbone.embed_dim, readout=readout)
 
 
-def mixture_of(distribution: Any, steps: int) -> tuple[Tensor, Tensor]:
-    """Weights [B, 1, steps, K] and (df, location, scale) [B, 1, steps, K, 3] of the first `steps`."""
+@contextmanager
+def watched_mixture(backbone: TotoBackbone) -> Iterator[Broken]:
+    """Notes at which of [B, 1, steps] a parameter of the distribution is NaN or infinite."""
+    broken = Broken(3)
+    with watched(backbone.output_distribution.children(), broken):
+        yield broken
+
+
+def mixture_of(distribution: Any, steps: int, broken: Broken) -> tuple[Tensor, Tensor]:
+    """Weights [B, 1, steps, K] and (df, location, scale) [B, 1, steps, K, 3] of the first `steps`.
+
+    The latter are NaN where `broken` says so.
+    """
     if isinstance(distribution, MixtureSameFamily):
         weights: Tensor = distribution.mixture_distribution.probs
         parts: Any = distribution.component_distribution
@@ -92,7 +104,7 @@ def mixture_of(distribution: Any, steps: int) -> tuple[Tensor, Tensor]:
     else:  # a single Student-t
         single = torch.stack([distribution.df, distribution.loc, distribution.scale], -1)
         weights, parameters = torch.ones_like(distribution.df)[..., None], single[..., None, :]
-    return weights[:, :, :steps], parameters[:, :, :steps]
+    return weights[:, :, :steps], broken.marked(parameters)[:, :, :steps]
 
 
 def _for_mixtures(uniform: Tensor) -> tuple[Tensor, Tensor, Tensor]:
@@ -201,14 +213,14 @@ class SharedContext:
         if drawn.shape[-1] and kv_cache is not None and kv_cache.batch_size < len(inputs):
             _repeat(kv_cache, self._paths, self._spare)
         steps = min(self._patch, self._horizon - drawn.shape[-1])
-        with read_at_end(self._backbone, steps):
+        with read_at_end(self._backbone, steps), watched_mixture(self._backbone) as broken:
             base, loc, scale = self._backbone(
                 **self._continued(drawn),
                 kv_cache=kv_cache,
                 scaling_prefix_length=self._history.series.shape[-1],
             )
         loc, scale = (x[..., -self._patch :].repeat(len(inputs) // len(x), 1, 1) for x in (loc, scale))
-        patch = PatchDraws(*mixture_of(base, steps), self._noise, self._paths, self._patch)
+        patch = PatchDraws(*mixture_of(base, steps, broken), self._noise, self._paths, self._patch)
         return TotoOutput(patch, loc, scale)
 
     def _continued(self, drawn: Tensor) -> dict[str, Tensor]:
@@ -335,9 +347,10 @@ class Toto(SamplingForecaster):
         outputs: dict[int, Tensor] = {}
         for rows in self._alike(visible, ROWS):
             inputs = self._inputs([visible[row] for row in rows])
-            with read_at_end(self.module, self.module.patch_embed.patch_size):
+            patch = self.module.patch_embed.patch_size
+            with read_at_end(self.module, patch), watched_mixture(self.module) as broken:
                 base = self.module(inputs.series, inputs.padding_mask, inputs.id_mask).distribution
-            weights, parameters = mixture_of(base, self.module.patch_embed.patch_size)
+            weights, parameters = mixture_of(base, patch, broken)
             outputs |= dict(zip(rows, torch.cat([weights[..., None], parameters], -1)[:, 0], strict=True))
         return torch.stack([outputs[row] for row in range(len(series))])
 
