@@ -136,8 +136,9 @@ def _unmasked(context: np.ma.MaskedArray[Any, Any]) -> NDArray[Any]:
     kind = context.dtype.kind
     if kind not in "biuf":
         return np.asarray(context.data)  # refused, masked or not
-    wide = context.astype(np.longdouble if kind == "f" and context.dtype.itemsize > 8 else np.float64)
-    return np.asarray(wide.filled(np.nan))
+    values = np.array(context.data, dtype=np.result_type(context.dtype, np.float64))
+    values[np.ma.getmaskarray(context)] = np.nan
+    return values
 
 
 def _float32(array: NDArray[Any]) -> Series:
@@ -176,10 +177,9 @@ def _number(value: Any) -> float:
     if isinstance(value, list | tuple) or len(getattr(value, "shape", ())) > 0:
         raise _RefusedError("is not a sequence of numbers but of sequences; pass one series per context")
     stranger = _RefusedError(f"is not a sequence of numbers: it holds {shown(value)}")
-    real = isinstance(value, numbers.Real | decimal.Decimal | Tensor) and not isinstance(
-        value, np.timedelta64
-    )
-    if not real or (isinstance(value, Tensor) and value.is_complex()):
+    if not isinstance(value, numbers.Real | decimal.Decimal | Tensor) or isinstance(value, np.timedelta64):
+        raise stranger
+    if isinstance(value, Tensor) and value.is_complex():
         raise stranger
     try:
         number = float(value)

@@ -94,9 +94,9 @@ class Forecast:
     levels    : the Q quantile levels, ascending, 0.5 among them
     samples   : float32 [B, S, H] if the model samples paths, else None
 
-    Quantiles are those that upstream returns. Models that emit each level by itself (Chronos-Bolt, Chronos-2,
-    Moirai-2) may let neighbouring levels cross; `np.sort(quantiles, axis=1)` puts them in order. TimesFM's are
-    put in order by upstream, those of models that sample are in order by construction.
+    Quantiles are those that upstream returns. Models that emit each level by itself (Chronos-Bolt,
+    Chronos-2, Moirai-2) may let neighbouring levels cross; `np.sort(quantiles, axis=1)` puts them in order.
+    TimesFM's are put in order by upstream, those of models that sample are in order by construction.
     """
 
     quantiles: NDArray[np.float32]
@@ -115,8 +115,10 @@ class Forecast:
         """
         steps = self.quantiles.shape[-1]
         beyond = np.arange(steps) >= (np.full(1, steps) if horizons is None else horizons)[:, None, None]
-        values = (self.quantiles,) if self.samples is None else (self.quantiles, self.samples)
-        return np.logical_and.reduce([(np.isfinite(x) | beyond).all(axis=(1, 2)) for x in values])
+        found = (np.isfinite(self.quantiles) | beyond).all(axis=(1, 2))
+        if self.samples is not None:
+            found = found & (np.isfinite(self.samples) | beyond).all(axis=(1, 2))
+        return np.asarray(found)
 
 
 class NotFiniteError(TspruneError):

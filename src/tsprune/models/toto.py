@@ -92,7 +92,7 @@ def watched_mixture(backbone: TotoBackbone) -> Iterator[Broken]:
         yield broken
 
 
-def mixture_of(distribution: Any, steps: int, broken: Broken) -> tuple[Tensor, Tensor]:
+def mixture_of(distribution: Any, steps: int, broken: Broken | None = None) -> tuple[Tensor, Tensor]:
     """Weights [B, 1, steps, K] and (df, location, scale) [B, 1, steps, K, 3] of the first `steps`.
 
     The latter are NaN where `broken` says so.
@@ -104,7 +104,8 @@ def mixture_of(distribution: Any, steps: int, broken: Broken) -> tuple[Tensor, T
     else:  # a single Student-t
         single = torch.stack([distribution.df, distribution.loc, distribution.scale], -1)
         weights, parameters = torch.ones_like(distribution.df)[..., None], single[..., None, :]
-    return weights[:, :, :steps], broken.marked(parameters)[:, :, :steps]
+    marked = parameters if broken is None else broken.marked(parameters)
+    return weights[:, :, :steps], marked[:, :, :steps]
 
 
 def _for_mixtures(uniform: Tensor) -> tuple[Tensor, Tensor, Tensor]:
