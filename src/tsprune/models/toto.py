@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import Any
@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from safetensors.torch import save_file
 from torch import Tensor, nn
 from torch.distributions import Distribution, MixtureSameFamily
-from toto.data.util.dataset import MaskedTimeseries
+from toto.data.util.dataset import MaskedTimeseries, is_extreme_value
 from toto.inference.forecaster import TotoForecaster
 from toto.model.attention import AttentionAxis
 from toto.model.backbone import TotoBackbone, TotoOutput
@@ -120,13 +120,20 @@ class PatchDraws(Distribution):
     weights, parameters : as `mixture_of` makes them, of the windows or of their paths; then paths are
         outermost, as they are in what is drawn
     patch : steps that are drawn; those after the steps of `weights` are 0
+    look : called with what is drawn, [paths * B, 1, patch]
     """
 
     def __init__(
-        self, weights: Tensor, parameters: Tensor, noise: draws.Noise, paths: int, patch: int
+        self,
+        weights: Tensor,
+        parameters: Tensor,
+        noise: draws.Noise,
+        paths: int,
+        patch: int,
+        look: Callable[[Tensor], None] = lambda drawn: None,
     ) -> None:
         self._weights, self._parameters, self._noise = weights, parameters, noise
-        self._paths = paths
+        self._paths, self._look = paths, look
         super().__init__(torch.Size((paths * noise.windows, 1, patch)), validate_args=False)
 
     @property
@@ -141,7 +148,9 @@ class PatchDraws(Distribution):
         index = draws.categorical(self._weights, which)
         freedom, location, scale = (x.gather(-1, index) for x in self._parameters.unbind(-1))
         drawn = draws.student_t(freedom, location, scale, *polar).permute(3, 0, 1, 2)
-        return self._whole(drawn.reshape(-1, *drawn.shape[2:]))
+        whole = self._whole(drawn.reshape(-1, *drawn.shape[2:]))
+        self._look(whole)
+        return whole
 
     def _whole(self, steps: Tensor) -> Tensor:
         """[..., patch] from [..., steps]."""
@@ -162,7 +171,8 @@ class SharedContext:
     The history is the same in all paths of a window, so it is run once a window, its keys and values are
     copied for the paths if there is a second patch, and it is not copied for those of one patch; what is
     read are the wanted steps after the last position, so nothing else is turned into a distribution; and
-    patches are drawn from `noise`.
+    patches are drawn from `noise`. Upstream puts 0 in place of draws that are NaN, infinite or beyond what it
+    takes for extreme: `lost` says which paths have such a step.
 
     history : of B windows, [B, 1, T]
     horizon : steps that are drawn
@@ -181,6 +191,7 @@ class SharedContext:
         self._backbone, self._history, self._noise = backbone, history, noise
         self._paths, self._horizon, self._spare = paths, horizon, spare
         self._patch: int = backbone.patch_embed.patch_size
+        self._lost = torch.zeros(paths * len(history.series), dtype=torch.bool, device=history.series.device)
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._backbone, name)
@@ -221,8 +232,17 @@ class SharedContext:
                 scaling_prefix_length=self._history.series.shape[-1],
             )
         loc, scale = (x[..., -self._patch :].repeat(len(inputs) // len(x), 1, 1) for x in (loc, scale))
-        patch = PatchDraws(*mixture_of(base, steps, broken), self._noise, self._paths, self._patch)
+
+        def look(drawn: Tensor) -> None:
+            self._lost |= is_extreme_value(drawn * scale + loc)[..., :steps].flatten(1).any(1)
+
+        patch = PatchDraws(*mixture_of(base, steps, broken), self._noise, self._paths, self._patch, look)
         return TotoOutput(patch, loc, scale)
+
+    @property
+    def lost(self) -> Tensor:
+        """Which paths of the B windows have a step that upstream did not keep, bool [B, paths]."""
+        return self._lost.view(self._paths, -1).T
 
     def _continued(self, drawn: Tensor) -> dict[str, Tensor]:
         """The history and what was drawn after it; the windows' own if that is nothing."""
@@ -336,8 +356,9 @@ class Toto(SamplingForecaster):
         forecast = TotoForecaster(stand_in).forecast(
             stand_in.tail, horizon, num_samples=self.samples, samples_per_batch=self.samples
         )
-        paths: NDArray[np.float32] = forecast.samples[:, 0].permute(0, 2, 1).float().numpy(force=True)
-        return paths
+        paths = forecast.samples[:, 0].permute(0, 2, 1).float()
+        kept: NDArray[np.float32] = paths.masked_fill(stand_in.lost[..., None], torch.nan).numpy(force=True)
+        return kept
 
     def _teacher_forced(self, series: list[NDArray[np.float32]]) -> Tensor:
         """The mixture over the patch after the contexts, normalised: [B, patch, K, 4].
