@@ -20,6 +20,14 @@ def shown(value: object) -> str:
     return text if len(text) <= SHOWN else f"{text[: SHOWN - 3]}..."
 
 
+def shape_of(value: object) -> tuple[int, ...] | None:
+    """The shape of an array of any package, None of what has none."""
+    try:
+        return tuple(value.shape)  # type: ignore[attr-defined]
+    except Exception:  # nested tensors, among others, raise
+        return None
+
+
 def whole(value: object, name: str, *, least: int = 1, most: int | None = None) -> int:
     """`value` as an int between `least` and `most`.
 
@@ -45,9 +53,9 @@ def whole(value: object, name: str, *, least: int = 1, most: int | None = None) 
 
 
 def _integer(value: object) -> int | None:
-    if isinstance(value, bool | np.bool_):
+    if isinstance(value, bool | np.bool_) or str(getattr(value, "dtype", "")) in ("bool", "torch.bool"):
         return None
-    if str(getattr(value, "dtype", "")) in ("bool", "torch.bool"):
+    if shape_of(value):
         return None
     try:
         return operator.index(value)  # type: ignore[arg-type]

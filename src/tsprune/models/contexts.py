@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from torch import Tensor
 
-from tsprune.arguments import shown, whole
+from tsprune.arguments import shape_of, shown, whole
 from tsprune.errors import TspruneError
 
 Series = NDArray[np.float32]
@@ -67,14 +67,14 @@ def _each(contexts: Any) -> list[Any]:
     hint = "pass a list of series, one array or list of numbers each"
     if isinstance(contexts, str | bytes | bytearray | dict | Set):
         raise TspruneError(f"contexts are a {type(contexts).__name__}; {hint}")
-    if len(getattr(contexts, "shape", ())) == 2 and not isinstance(contexts, np.ndarray | Tensor):
+    if len(shape_of(contexts) or ()) == 2 and not isinstance(contexts, np.ndarray | Tensor):
         raise TspruneError(f"contexts are a table ({type(contexts).__name__}); {hint}")
     try:
         len(contexts)  # a generator may never end
         found = list(contexts)
     except Exception:  # a single number, None, or an object of any class
         raise TspruneError(f"contexts are {shown(contexts)}; {hint}") from None
-    if found and (isinstance(found[0], numbers.Number) or getattr(found[0], "shape", None) == ()):
+    if found and (isinstance(found[0], numbers.Number) or shape_of(found[0]) == ()):
         raise TspruneError(
             "series 0 has 0 dimensions (it is a single number); wrap a single series in a list: [series]"
         )
@@ -96,7 +96,7 @@ def _observed(context: Any) -> Series:
         array[infinite] = np.nan
     # the last value first: almost always that is all there is to look at
     if np.isnan(array[-1]) and np.isnan(array).all():
-        how = "NaN" if not infinite.any() else "infinite" if infinite.all() else "NaN or infinite"
+        how = "missing" if not infinite.any() else "infinite" if infinite.all() else "missing or infinite"
         raise _RefusedError(f"has no observed value (all {how}); leave it out")
     return array
 
@@ -174,7 +174,7 @@ def _of_objects(values: Any) -> NDArray[np.float64]:
 def _number(value: Any) -> float:
     if value is None or value is np.ma.masked or type(value).__name__ in ("NAType", "NullScalar"):
         return float("nan")
-    if isinstance(value, list | tuple) or len(getattr(value, "shape", ())) > 0:
+    if isinstance(value, list | tuple) or shape_of(value):
         raise _RefusedError("is not a sequence of numbers but of sequences; pass one series per context")
     stranger = _RefusedError(f"is not a sequence of numbers: it holds {shown(value)}")
     if not isinstance(value, numbers.Real | decimal.Decimal | Tensor) or isinstance(value, np.timedelta64):
@@ -182,7 +182,7 @@ def _number(value: Any) -> float:
     if isinstance(value, Tensor) and value.is_complex():
         raise stranger
     try:
-        number = float(value)
+        number = float(value.detach() if isinstance(value, Tensor) else value)
         overflown = math.isinf(number) and bool(value != number)  # as Decimal("1e400") does
     except OverflowError:  # an integer of hundreds of digits
         raise _too_large() from None
