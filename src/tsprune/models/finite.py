@@ -19,12 +19,12 @@ from torch.utils._pytree import tree_map
 def watched(modules: Iterable[nn.Module], broken: Broken, *, clean: bool = True) -> Iterator[None]:
     """While it lasts, `broken` looks at what `modules` return, a tensor or several.
 
-    clean : they then return zeros in place of NaN and infinity
+    clean : they then return 1 in place of NaN and infinity, which every parameter of a distribution may be
     """
 
     def look(x: Tensor) -> Tensor:
         broken.note(x.detach())
-        return x.nan_to_num(0.0, 0.0, 0.0) if clean else x
+        return x.nan_to_num(1.0, 1.0, 1.0) if clean else x
 
     with ExitStack() as hooks:
         for module in modules:

@@ -251,7 +251,7 @@ class Forecaster(ABC):
         """The error's line: which series, and why, as far as that is known."""
         where = "" if finite is None or not finite.any() else f" for series {int(np.argmin(finite))}"
         damaged = self.damaged_weight()
-        cause = "values grew too large for the network"
+        cause = "NaN or infinity arises in the network, say from values that are too large"
         if damaged is not None:
             cause = f"NaN or infinity in its weights, first in {damaged}"
         return f"{self.name}: the {what} is not finite{where} ({cause})"
@@ -267,7 +267,7 @@ class Forecaster(ABC):
         """TspruneError, naming the tensor, if a weight is NaN or infinite."""
         if (name := self.damaged_weight()) is not None:
             raise TspruneError(
-                f"{self.name}: NaN or infinity in its weights, first in {name}; the checkpoint is damaged"
+                f"{self.name}: the weights are not finite (NaN or infinity, first in {name}); the checkpoint is damaged"
             )
 
     def differentiable_output(self, contexts: Sequence[ArrayLike]) -> Tensor:
