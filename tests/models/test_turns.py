@@ -1,4 +1,4 @@
-"""A model is one thread's at a time: no ablation, recording or forecast of another thread shows in a forecast."""
+"""A model is one thread's at a time: what another thread does with it never shows in a forecast."""
 
 from __future__ import annotations
 

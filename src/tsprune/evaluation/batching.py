@@ -16,8 +16,8 @@ from functools import cached_property
 import numpy as np
 from numpy.typing import NDArray
 
-from tsprune.data.suite import Configuration
 from tsprune.arguments import whole
+from tsprune.data.suite import Configuration
 
 Rows = NDArray[np.int64]
 

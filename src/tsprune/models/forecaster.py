@@ -266,8 +266,9 @@ class Forecaster(ABC):
     def require_finite_weights(self) -> None:
         """TspruneError, naming the tensor, if a weight is NaN or infinite."""
         if (name := self.damaged_weight()) is not None:
+            where = f"NaN or infinity, first in {name}"
             raise TspruneError(
-                f"{self.name}: the weights are not finite (NaN or infinity, first in {name}); the checkpoint is damaged"
+                f"{self.name}: the weights are not finite ({where}); the checkpoint is damaged"
             )
 
     def differentiable_output(self, contexts: Sequence[ArrayLike]) -> Tensor:
