@@ -4,22 +4,24 @@
 2. Heads are replaced in the input of the output projection (a copy of it), sublayers and MLPs in
    their output, by forward hooks: nothing is computed twice and no weight changes.
 3. The hooks are removed on the way out, also by an exception.
+4. While they are there, the model is this thread's: another thread's forecast waits (`tsprune.models.turns`).
 """
 
 from __future__ import annotations
 
 import dataclasses
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from typing import Literal
 
 import torch
 from torch import Tensor, nn
 
 from tsprune.anatomy import Anatomy, Component, Selection
+from tsprune.arguments import shown, whole
 from tsprune.capture import Point, Reference, default_reference, point_of
 from tsprune.errors import TspruneError
-from tsprune.models.forecaster import Forecaster
+from tsprune.models.forecaster import Forecaster, NotFiniteError
 
 Mode = Literal["zero", "mean", "resample"]
 MODES: tuple[Mode, ...] = ("zero", "mean", "resample")
@@ -40,7 +42,8 @@ class Ablation:
 
     def __post_init__(self) -> None:
         if self.mode not in MODES:
-            raise TspruneError(f"unknown ablation mode {self.mode!r}; one of: {', '.join(MODES)}")
+            raise TspruneError(f"unknown ablation mode {shown(self.mode)}; one of: {', '.join(MODES)}")
+        object.__setattr__(self, "seed", whole(self.seed, "the seed", least=0))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -90,7 +93,19 @@ def applied(model: Forecaster, ablation: Ablation, *, reference: Reference | Non
     reference : for mean and resample; None records one from synthetic series
     """
     with side_by_side(model, [ablation], reference=reference):
-        yield
+        try:
+            yield
+        except NotFiniteError as error:
+            if not ablation.components:
+                raise
+            raise NotFiniteError(f"{error}, without {_named(ablation)}", error.forecast) from error
+
+
+def _named(ablation: Ablation) -> str:
+    """The first of the components, and how many more there are."""
+    addresses = [component.address for component in ablation.components]
+    more = f" and {len(addresses) - 1} more" if len(addresses) > 1 else ""
+    return f"{addresses[0]}{more}"
 
 
 @contextmanager
@@ -108,18 +123,14 @@ def side_by_side(
     for number, ablation in enumerate(ablations):
         for edit in _edits(model.anatomy, ablation.components):
             edits.setdefault(edit.point, []).append((number, edit))
-    if reference is None and any(ablation.mode != "zero" for ablation in ablations):
-        wanted = [c for one in ablations if one.mode != "zero" for c in one.components]
-        reference = default_reference(model, wanted)
-    handles = []
-    try:
+    with model.alone(keeps=True), ExitStack() as hooks:
+        if reference is None and any(ablation.mode != "zero" for ablation in ablations):
+            wanted = [c for one in ablations if one.mode != "zero" for c in one.components]
+            reference = default_reference(model, wanted)
         for point, numbered in edits.items():
             module = model.module.get_submodule(point.path)
-            handles.append(_hook(module, point, numbered, ablations, reference))
+            hooks.callback(_hook(module, point, numbered, ablations, reference).remove)
         yield
-    finally:
-        for handle in handles:
-            handle.remove()
 
 
 def _hook(
@@ -160,6 +171,10 @@ def ablate(
     reference : activations for mean and resample, from `tsprune.reference`; None records one from
         synthetic series
     seed : which reference windows `resample` draws
+
+    While the context lasts, the model belongs to the thread that opened it. Another thread that forecasts
+    with this model waits, so that no ablation changes its forecast; after 10 seconds it gets a TspruneError.
+    Load the model once a thread to forecast side by side.
 
     Raises TspruneError if a pattern matches nothing. The model is left bit for bit as it was.
 

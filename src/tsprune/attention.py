@@ -11,7 +11,7 @@ from __future__ import annotations
 import dataclasses
 import math
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from typing import Any
 
 import torch
@@ -20,7 +20,7 @@ from torch.overrides import TorchFunctionMode
 
 from tsprune.anatomy import Component
 from tsprune.errors import TspruneError
-from tsprune.models.forecaster import Forecaster
+from tsprune.models.forecaster import Forecaster, NotFiniteError
 
 
 @dataclasses.dataclass(frozen=True)
@@ -95,23 +95,19 @@ def watching(model: Forecaster, each: Watcher) -> Iterator[None]:
     Maps are made one at a time, outside autograd, and not kept. The times are those of `teacher_forced`'s
     sequence; run no other pass if they matter.
 
-    Raises TspruneError on leaving if an attention sublayer ran but did not attend by
-    `scaled_dot_product_attention` (a checkpoint loaded with eager attention).
+    Raises NotFiniteError if a head attends with NaN, and TspruneError on leaving if an attention sublayer ran
+    but did not attend by `scaled_dot_product_attention` (a checkpoint loaded with eager attention).
     """
     mode = _Interception(model, each)
-    handles = []
-    try:
+    with model.alone(keeps=True), ExitStack() as hooks:
         for component, site in model.anatomy.sites():
             if not site.heads:  # a bias is all that is left of it
                 continue
             module = model.module.get_submodule(site.module)
-            handles.append(module.register_forward_pre_hook(mode.enter(component)))
-            handles.append(module.register_forward_hook(mode.leave()))
+            hooks.callback(module.register_forward_pre_hook(mode.enter(component)).remove)
+            hooks.callback(module.register_forward_hook(mode.leave()).remove)
         with mode:
             yield
-    finally:
-        for handle in handles:
-            handle.remove()
     if mode.silent:
         raise TspruneError(
             f"{model.name}: {mode.silent[0]} ran without torch's scaled_dot_product_attention; set "
@@ -125,6 +121,7 @@ class _Interception(TorchFunctionMode):
     def __init__(self, model: Forecaster, each: Watcher) -> None:
         super().__init__()
         self._anatomy = model.anatomy
+        self._name = model.name
         self._each = each
         self._running: Component | None = None
         self._seen = False
@@ -158,6 +155,8 @@ class _Interception(TorchFunctionMode):
         self, component: Component, query: Tensor, key: Tensor, value: Tensor, *args: Any, **kw: Any
     ) -> Any:
         weights, allowed = attention_weights(query, key, *args, **kw)
+        if not bool(torch.isfinite(weights).all()):
+            raise NotFiniteError(f"{self._name}: the attention of {component} is not finite")
         heads = self._anatomy.site(component).heads
         if value.shape[:-2] != weights.shape[:-2]:  # grouped queries
             value = value.repeat_interleave(heads // value.shape[-3], dim=-3)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from typing import Literal, NamedTuple
 
 import numpy as np
@@ -16,6 +16,7 @@ from tsprune.anatomy import Anatomy, Component
 from tsprune.data.synthetic import series
 from tsprune.errors import TspruneError
 from tsprune.models.forecaster import Forecaster
+from tsprune.models.turns import alone
 
 REFERENCE_WINDOWS = 32
 
@@ -49,28 +50,28 @@ def point_of(anatomy: Anatomy, component: Component) -> Point:
 
 
 @contextmanager
-def recording(module: nn.Module, points: Iterable[Point]) -> Iterator[Mapping[Point, list[Tensor]]]:
+def recording(
+    module: nn.Module, points: Iterable[Point], *, gradients: bool = False
+) -> Iterator[Mapping[Point, list[Tensor]]]:
     """Records, call by call, the tensors at `points` while the context lasts.
 
-    The recorded tensors are detached but not copied. Hooks are removed on the way out.
+    The recorded tensors are not copied, and detached unless `gradients` are wanted. Hooks are removed on the
+    way out. Until then the module is this thread's (`tsprune.models.turns`).
     """
     recorded: dict[Point, list[Tensor]] = {point: [] for point in points}
-    handles = []
-    try:
-        for point, tensors in recorded.items():
+
+    def keep(point: Point, x: Tensor) -> None:
+        recorded[point].append(x if gradients else x.detach())
+
+    with alone(module, type(module).__name__, keeps=True), ExitStack() as hooks:
+        for point in recorded:
             target = module.get_submodule(point.path)
             if point.side == "input":
-                handles.append(
-                    target.register_forward_pre_hook(lambda _m, args, t=tensors: t.append(args[0].detach()))
-                )
+                handle = target.register_forward_pre_hook(lambda _m, args, p=point: keep(p, args[0]))
             else:
-                handles.append(
-                    target.register_forward_hook(lambda _m, _args, out, t=tensors: t.append(out.detach()))
-                )
+                handle = target.register_forward_hook(lambda _m, _args, out, p=point: keep(p, out))
+            hooks.callback(handle.remove)
         yield recorded
-    finally:
-        for handle in handles:
-            handle.remove()
 
 
 @dataclasses.dataclass(frozen=True)

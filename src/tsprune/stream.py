@@ -7,7 +7,7 @@ the first tensor of the model's width among what a block is given, and among wha
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from typing import Any
 
 from torch import Tensor
@@ -32,8 +32,7 @@ def streams(model: Forecaster, stack: Stack, *, gradients: bool = False) -> Iter
         return stream if gradients else stream.detach()
 
     recorded: list[list[Tensor]] = [[] for _ in range(len(stack.blocks) + 1)]
-    handles = []
-    try:
+    with model.alone(keeps=True), ExitStack() as hooks:
         for place, block in enumerate(stack.blocks):
             module = model.module.get_submodule(block.module)
 
@@ -42,11 +41,8 @@ def streams(model: Forecaster, stack: Stack, *, gradients: bool = False) -> Iter
                     recorded[0].append(seen((args, kwargs)))
                 recorded[place + 1].append(seen(output))
 
-            handles.append(module.register_forward_hook(hook, with_kwargs=True))
+            hooks.callback(module.register_forward_hook(hook, with_kwargs=True).remove)
         yield recorded
-    finally:
-        for handle in handles:
-            handle.remove()
 
 
 @contextmanager
@@ -58,11 +54,9 @@ def replaced(model: Forecaster, block: Block, edit: Edit) -> Iterator[None]:
         stream = stream_of(model, output)
         return _exchanged(output, stream, edit(stream))
 
-    handle = module.register_forward_hook(hook)
-    try:
+    with model.alone(keeps=True), ExitStack() as hooks:
+        hooks.callback(module.register_forward_hook(hook).remove)
         yield
-    finally:
-        handle.remove()
 
 
 def stream_of(model: Forecaster, value: Any) -> Tensor:

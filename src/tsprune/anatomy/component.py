@@ -12,6 +12,7 @@ from collections.abc import Iterable, Sequence
 from fnmatch import fnmatchcase
 from typing import Literal
 
+from tsprune.arguments import shown
 from tsprune.errors import TspruneError
 
 Kind = Literal["head", "mlp", "attention", "layer"]
@@ -81,10 +82,12 @@ Selection = str | Component | Iterable[str | Component]
 
 
 def as_patterns(what: Selection) -> Sequence[str]:
-    """What was selected, as addresses and patterns."""
-    if isinstance(what, str | Component):
-        what = [what]
-    return [str(item) for item in what]
+    """What was selected, as addresses and patterns; TspruneError if it is neither."""
+    items = [what] if isinstance(what, str | Component) or not isinstance(what, Iterable) else list(what)
+    for item in items:
+        if not isinstance(item, str | Component):
+            raise TspruneError(f"select by addresses, patterns or components, not by {shown(item)}")
+    return [str(item) for item in items]
 
 
 def matches(pattern: str, address: str) -> bool:

@@ -105,7 +105,9 @@ def open_model(
     from tsprune.models import load
 
     check_device(device)
-    return load(name, device=device, dtype=dtype or torch.float32, samples=samples)
+    model = load(name, device=device, dtype=dtype or torch.float32, samples=samples)
+    model.require_finite_weights()  # whatever is asked of it
+    return model
 
 
 def check_device(device: str | None) -> None:

@@ -23,8 +23,8 @@ class Configuration:
     freq : pandas-style frequency as GIFT-Eval names it ("H", "15T", "W", ...)
     horizon : steps to forecast (H)
     season : steps in a season, for MASE and Seasonal Naive
-    contexts : N histories, float32, of various lengths; NaN marks a missing value
-    targets : float32 [N, H], what followed; NaN where it is unknown
+    contexts : N histories, float32, of various lengths; NaN or infinity marks a missing value
+    targets : float32 [N, H], what followed; NaN or infinity where it is unknown
     series : int64 [N], which series a window is from (windows of one series are not independent)
     num_variates : number of variates of the dataset (1 unless it is multivariate)
     domain : GIFT-Eval's domain of the dataset, "" if unknown

@@ -83,6 +83,12 @@ def window_count(shortest: int, horizon: int, *, m4: bool = False) -> int:
     return min(max(1, math.ceil(TEST_SHARE * shortest / horizon)), MAX_WINDOWS)
 
 
+def without_infinity(values: Series) -> Series:
+    """`values`, or a copy of them with NaN (missing) in place of infinite values."""
+    infinite = np.isinf(values)
+    return np.where(infinite, np.float32(np.nan), values) if infinite.any() else values
+
+
 def cut_windows(
     series: Sequence[Series],
     *,
@@ -96,7 +102,8 @@ def cut_windows(
 ) -> tuple[Configuration | None, list[tuple[str, str]]]:
     """Cuts each series into its last `windows` windows, which do not overlap.
 
-    series : univariate float32 arrays; the contexts are views of them, from their first step on
+    series : univariate float32 arrays; the contexts are views of them, from their first step on. Infinite
+        values are missing (NaN in a copy), as in every forecast
 
     Returns the configuration, windows ordered by series and then by time (None if no series is long
     enough), and (name, reason) of what was left out.
@@ -111,6 +118,7 @@ def cut_windows(
             reason = f"{len(values)} steps; {windows} windows of {horizon} need at least {needed + 1}"
             skipped.append((f"{name}, series {index}", reason))
             continue
+        values = without_infinity(values)
         for start in range(len(values) - needed, len(values), horizon):
             contexts.append(values[:start])
             targets.append(values[start : start + horizon])

@@ -16,8 +16,8 @@ from functools import cached_property
 import numpy as np
 from numpy.typing import NDArray
 
+from tsprune.arguments import whole
 from tsprune.data.suite import Configuration
-from tsprune.errors import TspruneError
 
 Rows = NDArray[np.int64]
 
@@ -106,12 +106,12 @@ def shared_batches(
     history is at least `SHORTEST_SHARE` of the longest (as many steps as that, or `SHORT`). Ties keep
     the order of the configurations, so the same arguments give the same batches.
 
-    Raises TspruneError if `context_length` or `batch_size` is below 1.
+    Raises TspruneError if `context_length` or `batch_size` is no whole number of at least 1.
     """
-    if context_length < 1 or batch_size < 1:
-        raise TspruneError(
-            f"context length and batch size must be at least 1, not {context_length} and {batch_size}"
-        )
+    context_length, batch_size = (
+        whole(context_length, "the context length"),
+        whole(batch_size, "the batch size"),
+    )
     by_horizon: dict[int, list[tuple[int, int]]] = {}
     for number, configuration in enumerate(configurations):
         windows = by_horizon.setdefault(max(configuration.horizon, prefix_steps), [])

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import dataclasses
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
@@ -63,15 +63,16 @@ class Truth:
 
     def statistics(self, forecast: Forecast) -> WindowStatistics:
         """Statistics of a forecast of these windows."""
-        mean, interval = _from_samples(forecast)
-        return window_statistics(
-            quantiles=forecast.quantiles,
-            levels=forecast.levels,
-            targets=self.targets,
-            season_errors=self.season_errors,
-            mean=mean,
-            interval=interval,
-        )
+        with np.errstate(invalid="ignore"):  # windows without a finite forecast, which callers leave out
+            mean, interval = _from_samples(forecast)
+            return window_statistics(
+                quantiles=forecast.quantiles,
+                levels=forecast.levels,
+                targets=self.targets,
+                season_errors=self.season_errors,
+                mean=mean,
+                interval=interval,
+            )
 
 
 @dataclasses.dataclass(frozen=True)
@@ -159,8 +160,7 @@ class ModelStatistics:
 
 def finite_windows(forecast: Forecast, batch: Batch) -> NDArray[np.bool_]:
     """Which windows of a batch have a finite forecast over their own horizon, [B]."""
-    quantiles = forecast.quantiles
-    return np.asarray((np.isfinite(quantiles) | ~batch.wanted(quantiles)).all(axis=(1, 2)))
+    return forecast.finite(batch.horizons)
 
 
 def forecast_statistics(
@@ -176,6 +176,8 @@ def forecast_statistics(
 
     A window the model refuses (TspruneError) or answers with NaN or infinity is listed in `skipped`.
     """
+    from tsprune.models.forecaster import with_gaps  # brings in torch, which the pieces do not need
+
     configurations = [p.configuration for p in prepared]
     gathered = [_Gathered(unforecastable(c, model.context_length)) for c in configurations]
     pending = shared_batches(
@@ -189,7 +191,7 @@ def forecast_statistics(
         contexts = batch.contexts
         start = time.perf_counter()
         try:
-            forecast = model.forecast(contexts, batch.horizon)
+            forecast = with_gaps(model, contexts, batch.horizon)
         except TspruneError as error:
             if len(batch) == 1:
                 gathered[int(batch.configurations[0])].skipped.append((int(batch.rows[0]), str(error)))
@@ -344,7 +346,7 @@ def _scored(
         return None, [(name, "no window could be forecast"), *skipped]
     record = _record(prepared.configuration, result.statistics, prepared.baseline.select(result.rows))
     skipped += [
-        (name, f"no {metric} ratio: Seasonal Naive's is {record[f'seasonal_naive_{metric}']}")
+        (name, f"no {metric} ratio: {_why_no_ratio(record, metric)}")
         for metric in ("MASE", "CRPS")
         if not np.isfinite(record[f"{metric}_ratio"])
     ]
@@ -375,6 +377,18 @@ def _record(
     return record | metrics
 
 
+def _why_no_ratio(record: Mapping[str, Any], metric: str) -> str:
+    """Why a row of `evaluate` has no ratio to Seasonal Naive in MASE or CRPS."""
+    naive = record[f"seasonal_naive_{metric}"]
+    if np.isnan(record.get("MAE[0.5]", 0.0)):
+        return "no target is known"
+    if naive == 0:
+        return "Seasonal Naive's is 0.0"
+    if np.isnan(naive):
+        return "all targets are zero" if metric == "CRPS" else "the histories are constant"
+    return f"the model's is {record[metric]}, Seasonal Naive's {naive}"
+
+
 def geometric_mean_ratios(frame: pd.DataFrame) -> dict[str, float]:
     """{"MASE": ..., "CRPS": ...}: geometric means over configurations of the ratio to Seasonal Naive.
 
@@ -387,9 +401,10 @@ def geometric_mean_ratios(frame: pd.DataFrame) -> dict[str, float]:
         ratios = frame[f"{name}_ratio"].to_numpy(dtype=np.float64)
         known = ratios[np.isfinite(ratios)]
         if len(known) == 0:
-            raise TspruneError(
-                f"no configuration has a {name} ratio; evaluate on series that are not constant"
-            )
+            why = _why_no_ratio(frame.iloc[-1].to_dict(), name) if len(frame) else "there is none"
+            constant = why.endswith(("is 0.0", "constant", "zero"))
+            advice = "; evaluate on series that are not constant" if constant else ""
+            raise TspruneError(f"no configuration has a {name} ratio ({why}){advice}")
         with np.errstate(divide="ignore"):
             means[name] = float(np.exp(np.log(known).mean()))
     return means

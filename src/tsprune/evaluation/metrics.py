@@ -26,8 +26,8 @@ INTERVAL_ALPHA = 0.05
 def seasonal_errors(contexts: Sequence[ArrayLike], season: int) -> Array:
     """Mean absolute seasonal difference of each history, [N]: mean over t of |y_t - y_(t-season)|.
 
-    contexts : N one-dimensional histories, whole (not cut to a model's context length); NaN is
-        missing, and pairs with a missing end do not count
+    contexts : N one-dimensional histories, whole (not cut to a model's context length); NaN and
+        infinite values are missing, and pairs with a missing end do not count
 
     A history shorter than a season is scaled by its first differences; one without any pair gets 0,
     which masks its scaled errors. Source: `gluonts.ev.ts_stats.seasonal_error` on masked arrays.
@@ -37,7 +37,8 @@ def seasonal_errors(contexts: Sequence[ArrayLike], season: int) -> Array:
 
 def _seasonal_error(history: NDArray[np.floating], season: int) -> float:
     lag = 1 if season > len(history) else season
-    difference = np.abs(history[lag:].astype(np.float64) - history[: len(history) - lag])
+    with np.errstate(invalid="ignore"):  # infinite values are missing, like NaN
+        difference = np.abs(history[lag:].astype(np.float64) - history[: len(history) - lag])
     total = difference.sum()
     if np.isfinite(total):
         return float(total / len(difference)) if len(difference) else 0.0

@@ -16,7 +16,8 @@ from numpy.typing import ArrayLike, NDArray
 
 from tsprune.errors import TspruneError
 from tsprune.explain.forecast_traits import filled
-from tsprune.models.forecaster import LEVELS, Forecast, checked_contexts
+from tsprune.models.contexts import checked_contexts
+from tsprune.models.forecaster import LEVELS, Forecast
 
 MOTIF = 10
 BANDWIDTH = 0.1

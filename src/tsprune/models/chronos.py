@@ -10,14 +10,15 @@ import numpy as np
 import torch
 from chronos import chronos as upstream_module
 from chronos.chronos import ChronosConfig, ChronosModel, ChronosPipeline, ChronosTokenizer
-from numpy.typing import ArrayLike
+from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 from transformers import T5Config, T5ForConditionalGeneration
 
 from tsprune.models import draws, t5
 from tsprune.models.checkpoints import Checkpoint
-from tsprune.models.forecaster import Forecast, SamplingForecaster, checked_contexts, padded
+from tsprune.models.finite import Broken, watched
+from tsprune.models.forecaster import Forecast, SamplingForecaster, padded
 from tsprune.models.pretrained import load_pretrained, quiet_horizon
 from tsprune.models.t5 import T5Forecaster
 
@@ -128,8 +129,8 @@ class Chronos(T5Forecaster, SamplingForecaster):
         self.context_length = pipeline.model.config.context_length
         self.samples = pipeline.model.config.num_samples
 
-    def forecast(self, contexts: Sequence[ArrayLike], horizon: int) -> Forecast:
-        series = [x[-self.context_length :] for x in checked_contexts(contexts, horizon)]
+    def _forecast(self, series: list[NDArray[np.float32]], horizon: int) -> Forecast:
+        series = [x[-self.context_length :] for x in series]
         most = math.ceil(len(series) / math.ceil(len(series) * self.samples / ROWS))
         sites = [site for _, site in self.anatomy.sites() if site.kind == "cross" and site.heads]
         crossing = [self.module.get_submodule(site.module) for site in sites]
@@ -137,14 +138,16 @@ class Chronos(T5Forecaster, SamplingForecaster):
         for start in range(0, len(series), most):
             chunk = series[start : start + most]
             shared = SharedContext(crossing, self.module.decoder, draws.Noise(chunk, self.seed), self.samples)
-            with quiet_horizon(upstream_module.logger), shared:
+            broken = Broken()  # paths with a token that was drawn from NaN, which is a token like others
+            logits = watched([self.module.lm_head], broken, clean=False)
+            with quiet_horizon(upstream_module.logger), shared, logits:
                 drawn = self.upstream.predict(
                     torch.from_numpy(padded(chunk)), horizon, num_samples=self.samples
                 )
-            paths.append(drawn.numpy())
+            paths.append(broken.marked(drawn.flatten(0, 1)).view(drawn.shape).numpy())
         return self.from_samples(np.concatenate(paths))
 
-    def teacher_forced(self, contexts: Sequence[ArrayLike]) -> Tensor:
+    def _teacher_forced(self, series: list[NDArray[np.float32]]) -> Tensor:
         """Logits of the tokens of the contexts' last steps, given all before them: [B, steps, tokens].
 
         The encoder sees what lies before these steps (as many as one pass forecasts, at most half of
@@ -152,12 +155,12 @@ class Chronos(T5Forecaster, SamplingForecaster):
         """
         limit = self.context_length
         steps = min(self.upstream.model.config.prediction_length, limit // 2)
-        series = torch.from_numpy(padded([x[-limit:] for x in checked_contexts(contexts, 1)]))
-        if series.shape[-1] <= steps:
-            series = torch.nn.functional.pad(series, (steps + 1 - series.shape[-1], 0), value=torch.nan)
+        contexts = torch.from_numpy(padded([x[-limit:] for x in series]))
+        if contexts.shape[-1] <= steps:
+            contexts = torch.nn.functional.pad(contexts, (steps + 1 - contexts.shape[-1], 0), value=torch.nan)
         tokenizer = self.upstream.tokenizer
-        tokens, mask, scale = tokenizer.context_input_transform(series[:, :-steps])
-        labels, _, _ = tokenizer._input_transform(series[:, -steps:], scale)
+        tokens, mask, scale = tokenizer.context_input_transform(contexts[:, :-steps])
+        labels, _, _ = tokenizer._input_transform(contexts[:, -steps:], scale)
         output: Tensor = self.module(
             input_ids=tokens.to(self.device),
             attention_mask=mask.to(self.device),

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +12,7 @@ from chronos.chronos2.config import Chronos2CoreConfig
 from chronos.chronos2.layers import AttentionOutput
 from chronos.chronos2.model import Chronos2Model
 from chronos.chronos2.pipeline import Chronos2Pipeline
-from numpy.typing import ArrayLike
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from tsprune.anatomy import (
@@ -29,7 +29,7 @@ from tsprune.anatomy import (
 from tsprune.models import pruned
 from tsprune.models.absent import AbsentAttention
 from tsprune.models.checkpoints import Checkpoint
-from tsprune.models.forecaster import LEVELS, Evidence, Forecast, Forecaster, checked_contexts
+from tsprune.models.forecaster import LEVELS, Evidence, Forecast, Forecaster, padded
 from tsprune.models.pretrained import load_pretrained, quiet_horizon
 
 
@@ -91,27 +91,23 @@ class Chronos2(Forecaster):
         patch, most = model.chronos_config.output_patch_size, model.chronos_config.max_output_patches
         self.readout_horizon = patch * most
 
-    def forecast(self, contexts: Sequence[ArrayLike], horizon: int) -> Forecast:
-        series = [torch.from_numpy(x[-self.context_length :]) for x in checked_contexts(contexts, horizon)]
+    def _forecast(self, series: list[NDArray[np.float32]], horizon: int) -> Forecast:
+        visible = [torch.from_numpy(x[-self.context_length :]) for x in series]
         # upstream's data loader draws a seed
         with quiet_horizon(), torch.random.fork_rng(devices=[]):
             quantiles, _ = self.upstream.predict_quantiles(
-                series,
+                visible,
                 prediction_length=horizon,
                 quantile_levels=list(LEVELS),
-                batch_size=len(series),
+                batch_size=len(visible),
             )
         stacked = torch.stack([of_series[0] for of_series in quantiles])  # [B, H, Q]
         return Forecast(np.ascontiguousarray(stacked.transpose(1, 2).float().numpy()), LEVELS)
 
-    def teacher_forced(self, contexts: Sequence[ArrayLike]) -> Tensor:
+    def _teacher_forced(self, series: list[NDArray[np.float32]]) -> Tensor:
         """Normalised quantiles of the first output patch, [B, Q * output_patch_size]."""
-        series = [torch.from_numpy(x[-self.context_length :]) for x in checked_contexts(contexts, 1)]
-        longest = max(map(len, series))
-        padded = torch.stack(
-            [torch.nn.functional.pad(x, (longest - len(x), 0), value=torch.nan) for x in series]
-        )
-        encoded, *_ = self.module.encode(padded.to(self.device), num_output_patches=1)
+        contexts = torch.from_numpy(padded([x[-self.context_length :] for x in series]))
+        encoded, *_ = self.module.encode(contexts.to(self.device), num_output_patches=1)
         output: Tensor = self.module.output_patch_embedding(encoded[0][:, -1])
         return output
 

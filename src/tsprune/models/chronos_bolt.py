@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
+import numpy as np
 import torch
 from chronos.chronos_bolt import ChronosBoltModelForForecasting, ChronosBoltPipeline
-from numpy.typing import ArrayLike
+from numpy.typing import NDArray
 from torch import Tensor
 from transformers import T5Config
 
 from tsprune.models import t5
 from tsprune.models.checkpoints import Checkpoint
-from tsprune.models.forecaster import Forecast, checked_contexts, padded
+from tsprune.models.forecaster import Forecast, padded
 from tsprune.models.pretrained import load_pretrained, quiet_horizon
 from tsprune.models.t5 import T5Forecaster
 
@@ -39,16 +38,15 @@ class ChronosBolt(T5Forecaster):
         self.levels = tuple(model.chronos_config.quantiles)
         self.readout_horizon = self.prefix_steps = model.chronos_config.prediction_length
 
-    def forecast(self, contexts: Sequence[ArrayLike], horizon: int) -> Forecast:
-        series = torch.from_numpy(padded(checked_contexts(contexts, horizon)))
+    def _forecast(self, series: list[NDArray[np.float32]], horizon: int) -> Forecast:
         with quiet_horizon():
-            quantiles = self.upstream.predict(series, prediction_length=horizon)
+            quantiles = self.upstream.predict(torch.from_numpy(padded(series)), prediction_length=horizon)
         return Forecast(quantiles.numpy(), self.levels)
 
-    def teacher_forced(self, contexts: Sequence[ArrayLike]) -> Tensor:
+    def _teacher_forced(self, series: list[NDArray[np.float32]]) -> Tensor:
         """Normalised quantiles of the first output patch, [B, Q * prediction_length]."""
-        series = torch.from_numpy(padded(checked_contexts(contexts, 1)))
-        encoded, _, embedded, mask = self.module.encode(series.to(self.device))
+        contexts = torch.from_numpy(padded(series)).to(self.device)
+        encoded, _, embedded, mask = self.module.encode(contexts)
         decoded = self.module.decode(embedded, mask, encoded)
         output: Tensor = self.module.output_patch_embedding(decoded)
         return output.flatten(1)

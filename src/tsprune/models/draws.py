@@ -90,7 +90,10 @@ def _kept(seeds: tuple[tuple[int, int], ...], shape: tuple[int, ...], change: Ca
 
 
 def categorical(probabilities: Tensor, uniform: Tensor) -> Tensor:
-    """Indices [..., N] drawn with `probabilities` [..., K] by `uniform` [..., N]."""
+    """Indices [..., N] drawn with `probabilities` [..., K] by `uniform` [..., N].
+
+    They mean nothing where a probability is NaN: the caller must know where that is.
+    """
     cumulative = probabilities.double().cumsum(-1)
     threshold = uniform.to(cumulative) * cumulative[..., -1:]
     # never an index of probability zero, whatever rounding does to the last sums
@@ -123,7 +126,9 @@ def negative_binomial(count: Tensor, logits: Tensor, rate: Tensor, number: Tenso
     means = torch.from_numpy(gamma) * logits.double().cpu().exp()
     drawn = np.ceil(special.pdtrik(number.numpy(force=True), means.numpy()))
     # pdtrik is NaN where even the count 0 is more likely than the uniform number
-    return torch.from_numpy(np.nan_to_num(np.maximum(drawn, 0), posinf=0.0)).to(logits)
+    counts = np.nan_to_num(np.maximum(drawn, 0), posinf=0.0)
+    counts[~np.isfinite(means.numpy())] = np.nan
+    return torch.from_numpy(counts).to(logits)
 
 
 class CategoricalDraws(TorchFunctionMode):

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import dataclasses
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
@@ -14,10 +15,14 @@ from numpy.typing import ArrayLike, NDArray
 from torch import Tensor, nn
 
 from tsprune.anatomy import Anatomy, AttentionSite, Component
+from tsprune.arguments import whole
 from tsprune.errors import TspruneError
+from tsprune.models import turns
 from tsprune.models.absent import AbsentAttention
+from tsprune.models.contexts import checked_contexts, checked_horizon
 from tsprune.models.gradients import Gradients
 
+MOST_SAMPLES = 2**16
 LEVELS: tuple[float, ...] = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9)
 
 
@@ -88,6 +93,10 @@ class Forecast:
     quantiles : float32 [B, Q, H]
     levels    : the Q quantile levels, ascending, 0.5 among them
     samples   : float32 [B, S, H] if the model samples paths, else None
+
+    Quantiles are those that upstream returns. Models that emit each level by itself (Chronos-Bolt,
+    Chronos-2, Moirai-2) may let neighbouring levels cross; `np.sort(quantiles, axis=1)` puts them in order.
+    TimesFM's are put in order by upstream, those of models that sample are in order by construction.
     """
 
     quantiles: NDArray[np.float32]
@@ -98,6 +107,29 @@ class Forecast:
     def median(self) -> NDArray[np.float32]:
         """The 0.5 quantile, [B, H]."""
         return self.quantiles[:, self.levels.index(0.5)]
+
+    def finite(self, horizons: NDArray[np.int64] | None = None) -> NDArray[np.bool_]:
+        """Which series have neither NaN nor infinity in a quantile or a path, bool [B].
+
+        horizons : int64 [B], steps of each series that count; None: all
+        """
+        steps = self.quantiles.shape[-1]
+        beyond = np.arange(steps) >= (np.full(1, steps) if horizons is None else horizons)[:, None, None]
+        found = (np.isfinite(self.quantiles) | beyond).all(axis=(1, 2))
+        if self.samples is not None:
+            found = found & (np.isfinite(self.samples) | beyond).all(axis=(1, 2))
+        return np.asarray(found)
+
+
+class NotFiniteError(TspruneError):
+    """A network's answer holds NaN or infinity.
+
+    forecast : the whole answer, if it is a forecast, so that the series it is finite for can be used
+    """
+
+    def __init__(self, message: str, forecast: Forecast | None = None) -> None:
+        super().__init__(message)
+        self.forecast = forecast
 
 
 class Predictor(Protocol):
@@ -153,28 +185,95 @@ class Forecaster(ABC):
     def parameter_count(self) -> int:
         return sum(parameter.numel() for parameter in self.module.parameters())
 
-    @abstractmethod
     def forecast(self, contexts: Sequence[ArrayLike], horizon: int) -> Forecast:
         """Forecasts B series at once, exactly as the upstream pipeline does.
 
-        contexts : B one-dimensional arrays of possibly different lengths; NaN marks a missing value
-        horizon : number of future steps, >= 1
+        contexts : B one-dimensional arrays (or lists, tensors, pandas series) of possibly different lengths.
+            NaN, infinite, masked, None and NA values are missing in every family
+        horizon : number of future steps, from 1 to 16,384
 
-        Raises TspruneError for an empty list, an empty series or one without any observed value.
+        Only one thread at a time uses a model: others wait (see `tsprune.ablate`).
+
+        Raises TspruneError, in one line, for an empty list, a series that is empty, has no observed value,
+        does not hold real numbers or exceeds float32's range, and for a horizon that is no such number;
+        NotFiniteError if a quantile, a sampled path, or what these are computed from is NaN or infinite.
         """
+        series, steps = checked_contexts(contexts), checked_horizon(horizon)
+        with self.alone(), self._explained():
+            forecast = self._forecast(series, steps)
+        finite = forecast.finite()
+        if not finite.all():
+            raise NotFiniteError(self._not_finite("forecast", finite), forecast)
+        return forecast
 
-    @abstractmethod
+    def _forecast(self, series: list[NDArray[np.float32]], horizon: int) -> Forecast:
+        """The forecast of B checked series (fresh arrays, which may be written to), NaN where it has none.
+
+        Every family has its own; `forecast` is what callers use.
+        """
+        raise NotImplementedError
+
     def teacher_forced(self, contexts: Sequence[ArrayLike]) -> Tensor:
         """The network's own output on the contexts, without sampling, decoding or rescaling.
 
         Returns a tensor whose first dimension is B (a family may run several passes per series;
         their outputs follow each other in later dimensions). Its gradient may be switched off; see
-        `differentiable_output`.
+        `differentiable_output`. Contexts and errors as in `forecast`.
         """
+        series = checked_contexts(contexts)
+        with self.alone(), self._explained():
+            output = self._teacher_forced(series)
+        finite = torch.isfinite(output).flatten(1).all(1).numpy(force=True)
+        if not finite.all():
+            raise NotFiniteError(self._not_finite("output", finite))
+        return output
+
+    def _teacher_forced(self, series: list[NDArray[np.float32]]) -> Tensor:
+        """`teacher_forced` of B checked series, NaN where there is no output; every family has its own."""
+        raise NotImplementedError
+
+    def alone(self, *, keeps: bool = False) -> AbstractContextManager[None]:
+        """The calling thread has this model alone while the context lasts (see `tsprune.models.turns`)."""
+        return turns.alone(self.module, self.name, keeps=keeps)
+
+    @contextmanager
+    def _explained(self) -> Iterator[None]:
+        """Upstream's complaints about NaN and infinity, of many kinds, become a NotFiniteError."""
+        try:
+            yield
+        except (ValueError, RuntimeError, IndexError) as error:
+            # distributions check their parameters
+            if str(error).startswith("Expected parameter") or self.damaged_weight() is not None:
+                raise NotFiniteError(self._not_finite("forecast")) from error
+            raise
+
+    def _not_finite(self, what: str, finite: NDArray[np.bool_] | None = None) -> str:
+        """The error's line: which series, and why, as far as that is known."""
+        where = "" if finite is None or not finite.any() else f" for series {int(np.argmin(finite))}"
+        damaged = self.damaged_weight()
+        cause = "NaN or infinity arises in the network, say from values that are too large"
+        if damaged is not None:
+            cause = f"NaN or infinity in its weights, first in {damaged}"
+        return f"{self.name}: the {what} is not finite{where} ({cause})"
+
+    def damaged_weight(self) -> str | None:
+        """Name of the first weight of the checkpoint that holds NaN or infinity, None if all are finite."""
+        for name, weight in self.saved_module.named_parameters():
+            if weight.is_floating_point() and not bool(torch.isfinite(weight).all()):
+                return name
+        return None
+
+    def require_finite_weights(self) -> None:
+        """TspruneError, naming the tensor, if a weight is NaN or infinite."""
+        if (name := self.damaged_weight()) is not None:
+            where = f"NaN or infinity, first in {name}"
+            raise TspruneError(
+                f"{self.name}: the weights are not finite ({where}); the checkpoint is damaged"
+            )
 
     def differentiable_output(self, contexts: Sequence[ArrayLike]) -> Tensor:
         """`teacher_forced` with its gradient in every family, also where upstream switches it off."""
-        with torch.enable_grad(), Gradients():
+        with self.alone(), torch.enable_grad(), Gradients():
             return self.teacher_forced(contexts)
 
     def readout(self, contexts: Sequence[ArrayLike], horizon: int) -> Tensor:
@@ -188,15 +287,16 @@ class Forecaster(ABC):
         the passes of an autoregressive forecast), if all parameters are frozen, and for models that
         sample: a draw has no gradient.
         """
+        horizon = checked_horizon(horizon)
         if horizon > self.readout_horizon:
             raise TspruneError(
                 f"{self.name} has gradients over one pass, {self.readout_horizon} steps, not over {horizon}"
             )
-        with torch.enable_grad(), Gradients() as gradients:
+        with self.alone(), torch.enable_grad(), Gradients() as gradients:
             forecast = self.forecast(contexts, horizon)
         if not gradients.left:
             raise TspruneError(f"{self.name}: its forecast has no gradient; its parameters are frozen")
-        quantiles = self._readout_quantiles(gradients.left[-1], len(contexts), horizon)
+        quantiles = self._readout_quantiles(gradients.left[-1], len(forecast.quantiles), horizon)
         if not np.array_equal(quantiles.detach().cpu().numpy(), forecast.quantiles, equal_nan=True):
             raise TspruneError(f"{self.name}: no tensor with a gradient is equal to its forecast")
         return quantiles
@@ -250,12 +350,28 @@ class SamplingForecaster(Forecaster):
 
     Attributes
     ----------
-    samples : paths per window; settable
-    seed : of the draws; the same seed gives a window the same draws under any ablation
+    samples : paths per window; settable, 1 or more
+    seed : of the draws, settable, 0 or more; the same seed gives a window the same draws under any ablation
     """
 
-    samples: int
-    seed: int = 0
+    _samples: int
+    _seed: int = 0
+
+    @property
+    def samples(self) -> int:
+        return self._samples
+
+    @samples.setter
+    def samples(self, samples: int) -> None:
+        self._samples = whole(samples, "the number of samples", most=MOST_SAMPLES)
+
+    @property
+    def seed(self) -> int:
+        return self._seed
+
+    @seed.setter
+    def seed(self, seed: int) -> None:
+        self._seed = whole(seed, "the seed", least=0)
 
     def readout(self, contexts: Sequence[ArrayLike], horizon: int) -> Tensor:
         raise TspruneError(
@@ -270,27 +386,15 @@ class SamplingForecaster(Forecaster):
         return Forecast(np.ascontiguousarray(chosen), LEVELS, paths)
 
 
-def checked_contexts(contexts: Sequence[ArrayLike], horizon: int) -> list[NDArray[np.float32]]:
-    """Contexts as one-dimensional float32 arrays, or a TspruneError that names the series."""
-    if horizon < 1:
-        raise TspruneError(f"the horizon must be at least 1, not {horizon}")
-    if len(contexts) == 0:
-        raise TspruneError("no series to forecast: the list of contexts is empty")
-    arrays = []
-    for index, context in enumerate(contexts):
-        try:
-            array = np.array(context, dtype=np.float32)  # a copy: upstream code may write to it
-        except (TypeError, ValueError):
-            raise TspruneError(f"series {index} is not a sequence of numbers") from None
-        if array.ndim != 1:
-            raise TspruneError(f"series {index} has {array.ndim} dimensions; pass one series per context")
-        if array.size == 0:
-            raise TspruneError(f"series {index} is empty; a forecast needs at least one observed value")
-        # the last value first: almost always that is all there is to look at
-        if not (np.isfinite(array[-1]) or np.isfinite(array).any()):
-            raise TspruneError(f"series {index} has no observed value (all NaN); leave it out")
-        arrays.append(array)
-    return arrays
+def with_gaps(model: Predictor, contexts: Sequence[ArrayLike], horizon: int) -> Forecast:
+    """What `model` forecasts, also where that is NaN or infinite: `Forecast.finite` says which series can
+    be used. Other errors as in `Forecaster.forecast`."""
+    try:
+        return model.forecast(contexts, horizon)
+    except NotFiniteError as error:
+        if error.forecast is None:
+            raise
+        return error.forecast
 
 
 def padded(series: Sequence[NDArray[np.float32]]) -> NDArray[np.float32]:

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import NDArray
 from torch import Tensor
 from torch.distributions import Categorical, Distribution, LogNormal, Normal, StudentT
 from uni2ts.distribution.mixture import Mixture
@@ -19,7 +19,8 @@ from uni2ts.model.moirai.module import decode_distr_output
 from tsprune.anatomy import Readout
 from tsprune.models import draws, moirai_base
 from tsprune.models.checkpoints import Checkpoint
-from tsprune.models.forecaster import Forecast, SamplingForecaster, checked_contexts
+from tsprune.models.finite import Broken, watched
+from tsprune.models.forecaster import Forecast, SamplingForecaster
 
 GIFT_EVAL_PATCH = 32
 GIFT_EVAL_SAMPLES = 100
@@ -64,24 +65,25 @@ class Moirai(moirai_base.MoiraiForecaster, SamplingForecaster):
         )
         self.config = config
 
-    def forecast(self, contexts: Sequence[ArrayLike], horizon: int) -> Forecast:
-        series = [x[-self.context_length :] for x in checked_contexts(contexts, horizon)]
+    def _forecast(self, series: list[NDArray[np.float32]], horizon: int) -> Forecast:
+        visible = [x[-self.context_length :] for x in series]
         with torch.no_grad():
-            distribution = self._distribution(series, horizon)
+            distribution = self._distribution(visible, horizon)
             most = max(1, ROWS // self.samples)
             paths = [
-                self._drawn(distribution, series, slice(start, start + most))
-                for start in range(0, len(series), most)
+                self._drawn(distribution, visible, slice(start, start + most))
+                for start in range(0, len(visible), most)
             ]
         return self.from_samples(np.concatenate(paths)[..., :horizon])
 
     def _distribution(self, series: Sequence[NDArray[np.float32]], horizon: int) -> Future:
         """Of the patches that cover the horizon."""
         length = max(map(len, series))
-        with self._set_up(length, horizon):
+        broken = Broken(3)
+        with self._set_up(length, horizon), watched([self.module.param_proj], broken):
             whole = self.upstream._get_distr(self.patch, **moirai_base.inputs(series, self.device))
             first = self.upstream.context_token_length(self.patch)
-        return Future(whole, first, self.patch)
+        return Future(whole, first, self.patch, broken)
 
     @contextmanager
     def _set_up(self, length: int, horizon: int) -> Iterator[None]:
@@ -98,18 +100,17 @@ class Moirai(moirai_base.MoiraiForecaster, SamplingForecaster):
         paths: NDArray[np.float32] = drawn.flatten(-2).float().numpy(force=True)
         return paths
 
-    def teacher_forced(self, contexts: Sequence[ArrayLike]) -> Tensor:
+    def _teacher_forced(self, series: list[NDArray[np.float32]]) -> Tensor:
         """Parameters of the normalised distribution of the patch after the contexts.
 
         [B, patch, parameters]: the weights' logits, then those of each component.
         """
-        series = [x[-self.context_length :] for x in checked_contexts(contexts, 1)]
-        future = self._distribution(series, 1)
+        future = self._distribution([x[-self.context_length :] for x in series], 1)
         parameters = [future.weights.logits]
         for component in future.components:
             own = [getattr(component, name) for name in component.arg_constraints if name != "probs"]
             parameters += [x.expand(component.batch_shape)[..., None] for x in own]
-        return torch.cat(parameters, -1)[:, 0]
+        return future.marked(torch.cat(parameters, -1))[:, 0]
 
 
 def _readout(module: MoiraiModule, patch: int) -> Readout | None:
@@ -127,9 +128,10 @@ class Future:
     weights : of the components, [B, tokens, patch, K]
     components : K distributions [B, tokens, patch] of the normalised values
     loc, scale : [B, tokens, 1]
+    broken : where parameters are NaN or infinite, [B, tokens, patch], of all tokens and the largest patch
     """
 
-    def __init__(self, whole: Any, first: int, patch: int) -> None:
+    def __init__(self, whole: Any, first: int, patch: int, broken: Broken) -> None:
         def cut(x: Tensor) -> Tensor:
             return x[:, first:, :patch]
 
@@ -140,6 +142,11 @@ class Future:
         logits = base.weights.logits if mixture else torch.zeros(*base.batch_shape, 1)
         self.weights = Categorical(logits=cut(logits), validate_args=False)
         self.loc, self.scale = whole.loc[:, first:], whole.scale[:, first:]
+        self._broken = cut(broken.places)
+
+    def marked(self, parameters: Tensor) -> Tensor:
+        """`parameters` [B, tokens, patch, n] with NaN where one of the distribution's is NaN or infinite."""
+        return parameters.masked_fill(self._broken[..., None], torch.nan)
 
     def sample(self, rows: slice, numbers: Tensor) -> Tensor:
         """Draws [rows, S, tokens, patch] from uniform numbers [rows, S, tokens, patch, 3]."""
@@ -154,7 +161,7 @@ class Future:
 
             values[chosen] = _draw(component, at, one[chosen], other[chosen]).to(values)
         drawn: Tensor = values * self.scale[rows, None] + self.loc[rows, None]
-        return drawn
+        return drawn.masked_fill(self._broken[rows, None], torch.nan)
 
 
 def _narrowed(component: Distribution, cut: Any) -> Distribution:

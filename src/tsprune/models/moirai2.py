@@ -3,19 +3,19 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 import torch
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import NDArray
 from torch import Tensor
 from uni2ts.model.moirai2 import Moirai2Forecast, Moirai2Module
 
 from tsprune.anatomy import Readout
 from tsprune.models import moirai_base
 from tsprune.models.checkpoints import Checkpoint
-from tsprune.models.forecaster import Forecast, checked_contexts
+from tsprune.models.forecaster import Forecast
 
 # what follows the last position is the one that the forecast is asked for at; its own is not used
 READOUT = Readout(("out_proj",), "encoder.norm", position=-2)
@@ -45,26 +45,22 @@ class Moirai2(moirai_base.MoiraiForecaster):
         )
         self.config = config
 
-    def forecast(self, contexts: Sequence[ArrayLike], horizon: int) -> Forecast:
-        series = [x[-self.context_length :] for x in checked_contexts(contexts, horizon)]
-        return Forecast(np.ascontiguousarray(self._predicted(series, horizon)), self.levels)
-
-    def _predicted(self, series: Sequence[NDArray[np.float32]], horizon: int) -> NDArray[np.float32]:
+    def _forecast(self, series: list[NDArray[np.float32]], horizon: int) -> Forecast:
+        columns = [x[-self.context_length :, None] for x in series]
         # whole patches: upstream pads the first one with the first value, and only up to this length
-        length = math.ceil(max(map(len, series)) / self.module.patch_size) * self.module.patch_size
-        columns = [x[:, None].copy() for x in series]  # upstream imputes in place
+        length = math.ceil(max(map(len, columns)) / self.module.patch_size) * self.module.patch_size
         with self.upstream.hparams_context(prediction_length=horizon, context_length=length):
             quantiles: NDArray[np.float32] = self.upstream.predict(columns)
-        return quantiles
+        return Forecast(np.ascontiguousarray(quantiles), self.levels)
 
-    def teacher_forced(self, contexts: Sequence[ArrayLike]) -> Tensor:
+    def _teacher_forced(self, series: list[NDArray[np.float32]]) -> Tensor:
         """Normalised quantiles of the patches after the contexts, [B, tokens * Q * patch_size]."""
         recorded: list[Tensor] = []
         hook = self.module.out_proj.register_forward_hook(
             lambda module, inputs, output: recorded.append(output)
         )
         try:
-            self.forecast(contexts, 1)
+            self._forecast(series, 1)
         finally:
             hook.remove()
         return recorded[0][:, -2]  # the last token of the context; after it comes the forecast one

@@ -5,13 +5,12 @@ from __future__ import annotations
 import dataclasses
 import json
 import math
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from numpy.typing import ArrayLike
+from numpy.typing import NDArray
 from safetensors.torch import save_file
 from timesfm import ForecastConfig, TimesFM_2p5_200M_torch
 from timesfm.configs import ResidualBlockConfig
@@ -37,7 +36,7 @@ from tsprune.errors import TspruneError
 from tsprune.models import pruned
 from tsprune.models.absent import AbsentAttention
 from tsprune.models.checkpoints import Checkpoint, Shapes, load_weights, one_line
-from tsprune.models.forecaster import LEVELS, Evidence, Forecast, Forecaster, checked_contexts
+from tsprune.models.forecaster import LEVELS, Evidence, Forecast, Forecaster
 
 GIFT_EVAL_CONTEXT = 2048  # what upstream uses there; config.json may say less ("max_context")
 
@@ -163,8 +162,7 @@ class TimesFM(Forecaster):
             fix_quantile_crossing=True,
         )
 
-    def forecast(self, contexts: Sequence[ArrayLike], horizon: int) -> Forecast:
-        series = checked_contexts(contexts, horizon)
+    def _forecast(self, series: list[NDArray[np.float32]], horizon: int) -> Forecast:
         settings = self.settings(max(map(len, series)), horizon, len(series))
         limit = self.module.config.context_limit
         if settings.max_context + settings.max_horizon > limit:
@@ -180,7 +178,7 @@ class TimesFM(Forecaster):
     def _readout_quantiles(self, output: Tensor, count: int, horizon: int) -> Tensor:
         return output[:count, :horizon, 1:].transpose(1, 2)  # the mean comes first
 
-    def teacher_forced(self, contexts: Sequence[ArrayLike]) -> Tensor:
+    def _teacher_forced(self, series: list[NDArray[np.float32]]) -> Tensor:
         """Normalised outputs after every patch, for the series and its negative.
 
         Shape [B, 2, patches, output_patch_len * 10]; recorded on the way through `forecast`.
@@ -190,7 +188,7 @@ class TimesFM(Forecaster):
             lambda module, inputs, output: recorded.append(output)
         )
         try:
-            self.forecast(contexts, 1)
+            self._forecast(series, 1)
         finally:
             hook.remove()
         return torch.stack(recorded, dim=1)

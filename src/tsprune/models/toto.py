@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import NDArray
 from safetensors.torch import save_file
 from torch import Tensor, nn
 from torch.distributions import Distribution, MixtureSameFamily
-from toto.data.util.dataset import MaskedTimeseries
+from toto.data.util.dataset import MaskedTimeseries, is_extreme_value
 from toto.inference.forecaster import TotoForecaster
 from toto.model.attention import AttentionAxis
 from toto.model.backbone import TotoBackbone, TotoOutput
@@ -37,7 +37,8 @@ from tsprune.errors import TspruneError
 from tsprune.models import draws, pruned, toto_uneven
 from tsprune.models.absent import AbsentAttention
 from tsprune.models.checkpoints import MAX_CONTEXT, Checkpoint, load_weights, one_line
-from tsprune.models.forecaster import Evidence, Forecast, SamplingForecaster, checked_contexts
+from tsprune.models.finite import Broken, watched
+from tsprune.models.forecaster import Evidence, Forecast, SamplingForecaster
 from tsprune.models.forwards import substituted_forwards
 
 # upstream's GIFT-Eval script is not part of its package: 256 is what the evaluation that is
@@ -83,8 +84,19 @@ def anatomy(backbone: TotoBackbone) -> Anatomy:
     return Anatomy((stack,), backbone.embed_dim, readout=readout)
 
 
-def mixture_of(distribution: Any, steps: int) -> tuple[Tensor, Tensor]:
-    """Weights [B, 1, steps, K] and (df, location, scale) [B, 1, steps, K, 3] of the first `steps`."""
+@contextmanager
+def watched_mixture(backbone: TotoBackbone) -> Iterator[Broken]:
+    """Notes at which of [B, 1, steps] a parameter of the distribution is NaN or infinite."""
+    broken = Broken(3)
+    with watched(backbone.output_distribution.children(), broken):
+        yield broken
+
+
+def mixture_of(distribution: Any, steps: int, broken: Broken | None = None) -> tuple[Tensor, Tensor]:
+    """Weights [B, 1, steps, K] and (df, location, scale) [B, 1, steps, K, 3] of the first `steps`.
+
+    The latter are NaN where `broken` says so.
+    """
     if isinstance(distribution, MixtureSameFamily):
         weights: Tensor = distribution.mixture_distribution.probs
         parts: Any = distribution.component_distribution
@@ -92,7 +104,8 @@ def mixture_of(distribution: Any, steps: int) -> tuple[Tensor, Tensor]:
     else:  # a single Student-t
         single = torch.stack([distribution.df, distribution.loc, distribution.scale], -1)
         weights, parameters = torch.ones_like(distribution.df)[..., None], single[..., None, :]
-    return weights[:, :, :steps], parameters[:, :, :steps]
+    marked = parameters if broken is None else broken.marked(parameters)
+    return weights[:, :, :steps], marked[:, :, :steps]
 
 
 def _for_mixtures(uniform: Tensor) -> tuple[Tensor, Tensor, Tensor]:
@@ -107,13 +120,20 @@ class PatchDraws(Distribution):
     weights, parameters : as `mixture_of` makes them, of the windows or of their paths; then paths are
         outermost, as they are in what is drawn
     patch : steps that are drawn; those after the steps of `weights` are 0
+    look : called with what is drawn, [paths * B, 1, patch]
     """
 
     def __init__(
-        self, weights: Tensor, parameters: Tensor, noise: draws.Noise, paths: int, patch: int
+        self,
+        weights: Tensor,
+        parameters: Tensor,
+        noise: draws.Noise,
+        paths: int,
+        patch: int,
+        look: Callable[[Tensor], None] = lambda drawn: None,
     ) -> None:
         self._weights, self._parameters, self._noise = weights, parameters, noise
-        self._paths = paths
+        self._paths, self._look = paths, look
         super().__init__(torch.Size((paths * noise.windows, 1, patch)), validate_args=False)
 
     @property
@@ -128,7 +148,9 @@ class PatchDraws(Distribution):
         index = draws.categorical(self._weights, which)
         freedom, location, scale = (x.gather(-1, index) for x in self._parameters.unbind(-1))
         drawn = draws.student_t(freedom, location, scale, *polar).permute(3, 0, 1, 2)
-        return self._whole(drawn.reshape(-1, *drawn.shape[2:]))
+        whole = self._whole(drawn.reshape(-1, *drawn.shape[2:]))
+        self._look(whole)
+        return whole
 
     def _whole(self, steps: Tensor) -> Tensor:
         """[..., patch] from [..., steps]."""
@@ -149,7 +171,8 @@ class SharedContext:
     The history is the same in all paths of a window, so it is run once a window, its keys and values are
     copied for the paths if there is a second patch, and it is not copied for those of one patch; what is
     read are the wanted steps after the last position, so nothing else is turned into a distribution; and
-    patches are drawn from `noise`.
+    patches are drawn from `noise`. Upstream puts 0 in place of draws that are NaN, infinite or beyond what it
+    takes for extreme: `lost` says which paths have such a step.
 
     history : of B windows, [B, 1, T]
     horizon : steps that are drawn
@@ -168,6 +191,7 @@ class SharedContext:
         self._backbone, self._history, self._noise = backbone, history, noise
         self._paths, self._horizon, self._spare = paths, horizon, spare
         self._patch: int = backbone.patch_embed.patch_size
+        self._lost = torch.zeros(paths * len(history.series), dtype=torch.bool, device=history.series.device)
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._backbone, name)
@@ -201,15 +225,24 @@ class SharedContext:
         if drawn.shape[-1] and kv_cache is not None and kv_cache.batch_size < len(inputs):
             _repeat(kv_cache, self._paths, self._spare)
         steps = min(self._patch, self._horizon - drawn.shape[-1])
-        with read_at_end(self._backbone, steps):
+        with read_at_end(self._backbone, steps), watched_mixture(self._backbone) as broken:
             base, loc, scale = self._backbone(
                 **self._continued(drawn),
                 kv_cache=kv_cache,
                 scaling_prefix_length=self._history.series.shape[-1],
             )
         loc, scale = (x[..., -self._patch :].repeat(len(inputs) // len(x), 1, 1) for x in (loc, scale))
-        patch = PatchDraws(*mixture_of(base, steps), self._noise, self._paths, self._patch)
+
+        def look(drawn: Tensor) -> None:
+            self._lost |= is_extreme_value(drawn * scale + loc)[..., :steps].flatten(1).any(1)
+
+        patch = PatchDraws(*mixture_of(base, steps, broken), self._noise, self._paths, self._patch, look)
         return TotoOutput(patch, loc, scale)
+
+    @property
+    def lost(self) -> Tensor:
+        """Which paths of the B windows have a step that upstream did not keep, bool [B, paths]."""
+        return self._lost.view(self._paths, -1).T
 
     def _continued(self, drawn: Tensor) -> dict[str, Tensor]:
         """The history and what was drawn after it; the windows' own if that is nothing."""
@@ -281,13 +314,13 @@ class Toto(SamplingForecaster):
         self.samples = GIFT_EVAL_SAMPLES
         self._config: dict[str, Any] = dict(config)
 
-    def forecast(self, contexts: Sequence[ArrayLike], horizon: int) -> Forecast:
-        series = [x[-self.context_length :] for x in checked_contexts(contexts, horizon)]
+    def _forecast(self, series: list[NDArray[np.float32]], horizon: int) -> Forecast:
+        visible = [x[-self.context_length :] for x in series]
         paths = np.empty((len(series), self.samples, horizon), dtype=np.float32)
         spare: dict[str, Tensor] = {}
         rows_at_once = ROWS if horizon <= self.module.patch_embed.patch_size else min(ROWS, STEPWISE_ROWS)
-        for rows in self._alike(series, max(1, rows_at_once // self.samples)):
-            paths[rows] = self._sampled([series[row] for row in rows], horizon, spare)
+        for rows in self._alike(visible, max(1, rows_at_once // self.samples)):
+            paths[rows] = self._sampled([visible[row] for row in rows], horizon, spare)
         return self.from_samples(paths)
 
     def _alike(self, series: Sequence[NDArray[np.float32]], most: int) -> list[list[int]]:
@@ -323,21 +356,23 @@ class Toto(SamplingForecaster):
         forecast = TotoForecaster(stand_in).forecast(
             stand_in.tail, horizon, num_samples=self.samples, samples_per_batch=self.samples
         )
-        paths: NDArray[np.float32] = forecast.samples[:, 0].permute(0, 2, 1).float().numpy(force=True)
-        return paths
+        paths = forecast.samples[:, 0].permute(0, 2, 1).float()
+        kept: NDArray[np.float32] = paths.masked_fill(stand_in.lost[..., None], torch.nan).numpy(force=True)
+        return kept
 
-    def teacher_forced(self, contexts: Sequence[ArrayLike]) -> Tensor:
+    def _teacher_forced(self, series: list[NDArray[np.float32]]) -> Tensor:
         """The mixture over the patch after the contexts, normalised: [B, patch, K, 4].
 
         Of each of K components: weight, degrees of freedom, location, scale.
         """
-        series = [x[-self.context_length :] for x in checked_contexts(contexts, 1)]
+        visible = [x[-self.context_length :] for x in series]
         outputs: dict[int, Tensor] = {}
-        for rows in self._alike(series, ROWS):
-            inputs = self._inputs([series[row] for row in rows])
-            with read_at_end(self.module, self.module.patch_embed.patch_size):
+        for rows in self._alike(visible, ROWS):
+            inputs = self._inputs([visible[row] for row in rows])
+            patch = self.module.patch_embed.patch_size
+            with read_at_end(self.module, patch), watched_mixture(self.module) as broken:
                 base = self.module(inputs.series, inputs.padding_mask, inputs.id_mask).distribution
-            weights, parameters = mixture_of(base, self.module.patch_embed.patch_size)
+            weights, parameters = mixture_of(base, patch, broken)
             outputs |= dict(zip(rows, torch.cat([weights[..., None], parameters], -1)[:, 0], strict=True))
         return torch.stack([outputs[row] for row in range(len(series))])
 

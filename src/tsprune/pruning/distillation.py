@@ -25,6 +25,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from tsprune.capture import Point, recording
 from tsprune.data.training import batches
 from tsprune.errors import TspruneError
 from tsprune.models.forecaster import Forecaster
@@ -169,26 +170,12 @@ def deviation(student: Tensor, teacher: Tensor) -> Tensor:
 def said(model: Forecaster, contexts: Sequence[Array], *, gradients: bool = False) -> list[Tensor]:
     """Output of the network, and of what else reads its residual stream, [B, ...] each."""
     readout = model.anatomy.readout
-    with _recorded(model, readout.others if readout is not None else ()) as others:
+    points = [Point(path, "output") for path in (readout.others if readout is not None else ())]
+    with recording(model.module, points, gradients=True) as others:
         fresh = [context.copy() for context in contexts]
         if gradients:
             output = model.differentiable_output(fresh)
         else:
             with torch.no_grad():
                 output = model.teacher_forced(fresh)
-    return [output, *(torch.stack(calls, 1) for calls in others)]
-
-
-@contextmanager
-def _recorded(model: Forecaster, paths: Sequence[str]) -> Iterator[list[list[Tensor]]]:
-    """What the modules at `paths` return while the context lasts: of each, a list by call."""
-    calls: list[list[Tensor]] = [[] for _ in paths]
-    handles = []
-    try:
-        for path, seen in zip(paths, calls, strict=True):
-            module = model.module.get_submodule(path)
-            handles.append(module.register_forward_hook(lambda _m, _args, out, s=seen: s.append(out)))
-        yield calls
-    finally:
-        for handle in handles:
-            handle.remove()
+    return [output, *(torch.stack(calls, 1) for calls in others.values())]

@@ -73,6 +73,7 @@ class Replay:
     def __init__(self, model: Forecaster, memory: int = MEMORY) -> None:
         if memory < 0:
             raise TspruneError(f"memory for replay must be 0 bytes or more, not {memory}")
+        self._model = model
         self._anatomy = model.anatomy
         self._units = units_of(model.anatomy, model.module)
         self._modules = {path: model.module.get_submodule(path) for path in self._units.paths}
@@ -104,7 +105,14 @@ class Replay:
 
     @contextmanager
     def record(self, key: Hashable) -> Iterator[None]:
-        """Records the calls made while the context lasts (a clean pass) under `key`."""
+        """Records the calls made while the context lasts (a clean pass) under `key`.
+
+        Until then the model is this thread's, as in `reuse` (`tsprune.models.turns`).
+        """
+        with self._model.alone(keeps=True):
+            yield from self._recorded(key)
+
+    def _recorded(self, key: Hashable) -> Iterator[None]:
         self.forget(key)
         recorder = Recorder(self._modules, self._units, Ledger(max(0, self._memory - self.nbytes)))
         forwards = recorder.forwards()
@@ -125,6 +133,11 @@ class Replay:
         Without components (an empty ablation) everything is upstream. Raises KeyError for a key
         that was not recorded.
         """
+        with self._model.alone(keeps=True), self._substituted(self._reusing(key, components, times)):
+            yield
+
+    def _reusing(self, key: Hashable, components: Iterable[Component], times: int) -> dict[str, Forward]:
+        """The forwards that modules have meanwhile, by path."""
         calls, embeddings, read_alone = self._records[key]
         names = self._units.names
         lowest, layer, sublayer = self.lowest(components) or (len(names), 0, 0)
@@ -135,9 +148,7 @@ class Replay:
         for name in names[lowest : lowest + 1]:
             forwards |= self._skip_into_stack(name, layer, sublayer, given)
             forwards |= self._keep_cross(name, layer, given)
-        forwards |= {path: self._reading.alone(self._original(path)) for path in read_alone}
-        with self._substituted(forwards):
-            yield
+        return forwards | {path: self._reading.alone(self._original(path)) for path in read_alone}
 
     def at_once(self, key: Hashable, place: Place) -> int:
         """How many ablations are worth computing in one batch, whose lowest sublayer is at `place`.

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable, Collection, Iterator, Mapping
-from contextlib import contextmanager, nullcontext
+from contextlib import ExitStack, contextmanager, nullcontext
 from typing import Any
 
 import numpy as np
@@ -144,25 +144,22 @@ class _Follower:
     @contextmanager
     def following(self) -> Iterator[None]:
         """Hooks on every block and sublayer while the context lasts."""
-        handles: list[torch.utils.hooks.RemovableHandle] = []
+        hooks = ExitStack()
 
         def on(path: str, hook: Callable[..., None], *, before: bool = False) -> None:
             module: nn.Module = self._model.module.get_submodule(path)
             if before:
-                handles.append(module.register_forward_pre_hook(hook, with_kwargs=True))
+                hooks.callback(module.register_forward_pre_hook(hook, with_kwargs=True).remove)
             else:
-                handles.append(module.register_forward_hook(hook))
+                hooks.callback(module.register_forward_hook(hook).remove)
 
-        try:
+        with self._model.alone(keeps=True), hooks:
             for stack in self._model.anatomy.stacks:
                 on(stack.blocks[0].module, self._begin, before=True)
                 for layer, block in stack.numbered():
                     self._follow(on, Component(stack.name, layer), block)
                 on(stack.blocks[-1].module, self._end)
             yield
-        finally:
-            for handle in handles:
-                handle.remove()
 
     def _begin(self, *_: Any) -> None:
         self._real, self._found = None, []

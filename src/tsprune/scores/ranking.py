@@ -53,7 +53,7 @@ def rank(
     never called redundant. Heads have both stable ranks beside, whatever they are ranked by.
 
     Raises TspruneError for an unknown score or kind, a score that the kind does not have or that needs
-    windows without a suite, and for a model without such components.
+    windows without a suite, for a model without such components, and for one with NaN or infinite weights.
     """
     score = _checked(by, kind)
     settings = Settings(per_configuration, batch_size, seed, prepared, store, progress)
@@ -129,6 +129,7 @@ def _measured(
     components: Sequence[Component],
     settings: Settings,
 ) -> dict[str, Values]:
+    model.require_finite_weights()
     families: dict[Measure, list[Score]] = {}
     for score in scores:
         _require(model, suite, score)

@@ -29,17 +29,16 @@ the windows: by how much the ablation moves the output, not whether for the bett
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 import pandas as pd
 import torch
 from numpy.typing import NDArray
-from torch import Tensor, nn
+from torch import Tensor
 
 from tsprune.anatomy import Anatomy, Component, Selection
-from tsprune.capture import Point, point_of
+from tsprune.capture import Point, point_of, recording
 from tsprune.data.suite import Configuration, Suite
 from tsprune.errors import TspruneError
 from tsprune.evaluation.batching import Batch, batches
@@ -91,7 +90,7 @@ def screen(
     for configuration in suite.configurations:
         total = _Total(parts)
         for batch in batches(configuration, context_length=model.context_length, batch_size=batch_size):
-            with _activations(model.module, set(points.values())) as calls:
+            with recording(model.module, set(points.values()), gradients=True) as calls:
                 losses = measure.losses(configuration, batch)
             total.add(_terms(model.anatomy, points, calls, losses), losses)
             done += len(batch.rows)
@@ -181,24 +180,6 @@ def _signs(like: Tensor, generator: torch.Generator) -> Tensor:
 
 
 # --- gradient x activation -----------------------------------------------------------------------
-
-
-@contextmanager
-def _activations(module: nn.Module, points: set[Point]) -> Iterator[Calls]:
-    """Call by call, the tensors at `points`, as autograd has them; hooks are removed on the way out."""
-    calls: dict[Point, list[Tensor]] = {point: [] for point in points}
-    handles = []
-    try:
-        for point, seen in calls.items():
-            target = module.get_submodule(point.path)
-            if point.side == "input":
-                handles.append(target.register_forward_pre_hook(lambda _m, args, s=seen: s.append(args[0])))
-            else:
-                handles.append(target.register_forward_hook(lambda _m, _args, out, s=seen: s.append(out)))
-        yield calls
-    finally:
-        for handle in handles:
-            handle.remove()
 
 
 def _terms(

@@ -54,7 +54,10 @@ def spectra(model: Forecaster) -> pd.DataFrame:
 
     Columns: address, and `SPECTRUM_SCORES`: the entropic rank of W_Q W_K^T; largest singular value
     and Frobenius norm of W_Q W_K^T and of W_V W_O.
+
+    Raises TspruneError for NaN or infinite weights.
     """
+    model.require_finite_weights()
     rows = []
     for sublayer, site in model.anatomy.sites():
         if site.heads:  # of a pruned model, perhaps only the output bias is left

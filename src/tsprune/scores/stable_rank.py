@@ -72,7 +72,10 @@ def stable_ranks(model: Forecaster) -> pd.DataFrame:
     """Both variants of the stable rank of every head, one row a head in order of execution.
 
     Columns: address, stack, layer, attention, head, stable_rank, stable_rank_effective.
+
+    Raises TspruneError for NaN or infinite weights.
     """
+    model.require_finite_weights()
     rows = []
     for sublayer, site in model.anatomy.sites():
         if not site.heads:  # of a pruned model: only the output bias is left

@@ -20,7 +20,7 @@ import numpy as np
 from tsprune.ablation import Ablation, applied, side_by_side
 from tsprune.capture import Reference
 from tsprune.evaluation import Batch
-from tsprune.models.forecaster import Forecast, Forecaster
+from tsprune.models.forecaster import Forecast, Forecaster, with_gaps
 from tsprune.replay import Place, Replay
 
 FEWEST = 8  # windows of a batch that ablations share
@@ -44,8 +44,8 @@ class Variants:
 
     def clean(self, batch: Batch) -> Forecast:
         """The unablated forecast, whose pass is recorded for the ablated ones."""
-        with self._replay.record(_KEY):
-            return self._model.forecast(batch.contexts, batch.horizon)
+        with self._model.alone(), self._replay.record(_KEY):
+            return with_gaps(self._model, batch.contexts, batch.horizon)
 
     def look_ahead(self, batch: Batch, ablations: Sequence[Ablation]) -> dict[Ablation, Forecast]:
         """Forecasts the first of `ablations` (the next `MOST`) together with those that it can be.
@@ -95,17 +95,19 @@ class Variants:
 
     def _alone(self, batch: Batch, ablation: Ablation) -> Forecast:
         with (
+            self._model.alone(),
             applied(self._model, ablation, reference=self._reference),
             self._replay.reuse(_KEY, ablation.components),
         ):
-            return self._model.forecast(batch.contexts, batch.horizon)
+            return with_gaps(self._model, batch.contexts, batch.horizon)
 
     def _together(self, batch: Batch, group: Sequence[Ablation]) -> list[Forecast]:
         with (
+            self._model.alone(),
             side_by_side(self._model, group, reference=self._reference),
             self._replay.reuse(_KEY, group[0].components, len(group)),
         ):
-            joint = self._model.forecast([*batch.contexts] * len(group), batch.horizon)
+            joint = with_gaps(self._model, [*batch.contexts] * len(group), batch.horizon)
         return [_piece(joint, place, len(batch)) for place in range(len(group))]
 
     def _found(self, batch: Batch, place: Place, group: list[Ablation]) -> dict[Ablation, Forecast]:

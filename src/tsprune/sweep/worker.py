@@ -21,7 +21,7 @@ from tsprune.capture import Reference
 from tsprune.errors import TspruneError
 from tsprune.evaluation import Batch, Truth, centred_ranks, finite_windows, rank_distance
 from tsprune.models.checkpoints import one_line
-from tsprune.models.forecaster import Forecast, Forecaster
+from tsprune.models.forecaster import Forecast, Forecaster, NotFiniteError, with_gaps
 from tsprune.replay import MEMORY, MOST, in_parts
 from tsprune.sweep.plan import Cell
 from tsprune.sweep.result import CLEAN, CellScores, WindowScores
@@ -119,10 +119,12 @@ class Worker:
                     start = time.perf_counter()
                 try:
                     forecast = scorer.clean if ablation == CLEAN else self._ablated(batch, ablation)
+                    scorer.require_finite(forecast, self._model.name)
                     whole = scored.pop(ablation, None) or scorer.scored([forecast])[0]
                     found = scorer.by_configuration(whole, forecast, keep=ablation in self._keep)
                 except Exception as error:
-                    self._raise_unless_recorded(error)
+                    if not isinstance(error, NotFiniteError):  # one ablation's doing, whoever sweeps
+                        self._raise_unless_recorded(error)
                     failed[ablation] = _described(error)
                 else:
                     seconds = (time.perf_counter() - start + self._share(ablation)) / len(batch)
@@ -142,14 +144,14 @@ class Worker:
 
     def _clean(self, batch: Batch) -> Forecast:
         if self._variants is None:
-            return self._model.forecast(batch.contexts, batch.horizon)
+            return with_gaps(self._model, batch.contexts, batch.horizon)
         return self._variants.clean(batch)
 
     def _ablated(self, batch: Batch, ablation: Ablation) -> Forecast:
         if self._variants is not None:
             return self._variants.forecast(batch, ablation)
-        with applied(self._model, ablation, reference=self._reference):
-            return self._model.forecast(batch.contexts, batch.horizon)
+        with self._model.alone(), applied(self._model, ablation, reference=self._reference):
+            return with_gaps(self._model, batch.contexts, batch.horizon)
 
     def _share(self, ablation: Ablation) -> float:
         return self._variants.share(ablation) if self._variants is not None else 0.0
@@ -170,6 +172,13 @@ class _Scorer:
         self.clean = clean
         self._finite = finite_windows(clean, batch)
         self._clean_ranks = self._ranks([clean])
+
+    def require_finite(self, forecast: Forecast, model: str) -> None:
+        """NotFiniteError if a window has no finite forecast, although it has one without ablation."""
+        lost = self._finite & ~finite_windows(forecast, self._batch)
+        if lost.any():
+            of = f"{lost.sum()} of {self._finite.sum()} windows of a batch"
+            raise NotFiniteError(f"{model}: the forecast is not finite for {of}")
 
     def scored(self, forecasts: Sequence[Forecast]) -> list[WindowScores]:
         """Scores of all windows of the batch under each of the forecasts."""

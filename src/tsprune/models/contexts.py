@@ -1,0 +1,193 @@
+"""What callers pass as series: turned into float32 arrays, or refused in one line, alike for every family.
+
+Masked, None, NA, NaN and infinite values are missing (NaN from here on). Anything that is no real number is
+refused, and so are finite numbers that float32 cannot hold.
+"""
+
+from __future__ import annotations
+
+import decimal
+import math
+import numbers
+import warnings
+from collections.abc import Sequence, Set
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+from torch import Tensor
+
+from tsprune.arguments import shape_of, shown, whole
+from tsprune.errors import TspruneError
+
+Series = NDArray[np.float32]
+
+# GIFT-Eval's longest horizon is 900; what this many steps take is still bounded in every family
+MOST_STEPS = 2**14
+LARGEST = float(np.finfo(np.float32).max)
+_KINDS = {
+    "c": "complex numbers",
+    "M": "dates",
+    "m": "durations",
+    "S": "text",
+    "U": "text",
+    "T": "text",
+    "V": "records",
+}
+
+
+class _RefusedError(Exception):
+    """Why a series cannot be used, to be completed by which one it is."""
+
+
+def checked_horizon(horizon: object) -> int:
+    """The horizon as an int; TspruneError if it is no whole number between 1 and `MOST_STEPS`."""
+    return whole(horizon, "the horizon", most=MOST_STEPS)
+
+
+def checked_contexts(contexts: Sequence[ArrayLike], horizon: int = 1) -> list[Series]:
+    """Contexts as fresh one-dimensional float32 arrays, NaN where a value is missing.
+
+    Infinite values are missing. Raises TspruneError with one line that names the series, or the horizon.
+    """
+    checked_horizon(horizon)
+    arrays = []
+    for index, context in enumerate(_each(contexts)):
+        try:
+            arrays.append(_observed(context))
+        except _RefusedError as refused:
+            raise TspruneError(f"series {index} {refused}") from None
+    if not arrays:
+        raise TspruneError("no series to forecast: the list of contexts is empty")
+    return arrays
+
+
+def _each(contexts: Any) -> list[Any]:
+    """The series of what should be a list of them."""
+    hint = "pass a list of series, one array or list of numbers each"
+    if isinstance(contexts, str | bytes | bytearray | dict | Set):
+        raise TspruneError(f"contexts are a {type(contexts).__name__}; {hint}")
+    if len(shape_of(contexts) or ()) == 2 and not isinstance(contexts, np.ndarray | Tensor):
+        raise TspruneError(f"contexts are a table ({type(contexts).__name__}); {hint}")
+    try:
+        len(contexts)  # a generator may never end
+        found = list(contexts)
+    except Exception:  # a single number, None, or an object of any class
+        raise TspruneError(f"contexts are {shown(contexts)}; {hint}") from None
+    if found and (isinstance(found[0], numbers.Number) or shape_of(found[0]) == ()):
+        raise TspruneError(
+            "series 0 has 0 dimensions (it is a single number); wrap a single series in a list: [series]"
+        )
+    return found
+
+
+def _observed(context: Any) -> Series:
+    """One series; raises _RefusedError, whose message goes on from "series 3 "."""
+    if type(context) is np.ndarray and context.dtype == np.float32:
+        array = context.copy()  # upstream code may write to it
+    else:
+        array = _float32(_array(context))
+    if array.ndim != 1:
+        raise _RefusedError(_unlike(array))
+    if array.size == 0:
+        raise _RefusedError("is empty; a forecast needs at least one observed value")
+    infinite = np.isinf(array)
+    if infinite.any():
+        array[infinite] = np.nan
+    # the last value first: almost always that is all there is to look at
+    if np.isnan(array[-1]) and np.isnan(array).all():
+        how = "missing" if not infinite.any() else "infinite" if infinite.all() else "missing or infinite"
+        raise _RefusedError(f"has no observed value (all {how}); leave it out")
+    return array
+
+
+def _array(context: Any) -> NDArray[Any]:
+    """`context` as an array of any dtype, missing values of masked arrays and tables as NaN."""
+    if isinstance(context, Tensor):
+        return _of_tensor(context)
+    if isinstance(context, str | bytes | bytearray):
+        raise _RefusedError("is not a sequence of numbers but text")
+    if str(getattr(context, "dtype", "")) == "category":
+        raise _RefusedError("is not a sequence of numbers but of categories")
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # numpy warns of masked elements in lists, which are missing
+            if isinstance(context, np.ma.MaskedArray):
+                return _unmasked(context)
+            return np.asarray(context)
+    except Exception:  # ragged lists, tensors with gradients in a list, foreign classes
+        if isinstance(context, list | tuple):
+            return _of_objects(context)
+        raise _RefusedError("is not a sequence of numbers") from None
+
+
+def _of_tensor(context: Tensor) -> NDArray[Any]:
+    if context.is_complex():
+        raise _RefusedError("is not a sequence of numbers but of complex numbers")
+    try:
+        dense = context.detach().to_dense() if context.is_sparse else context.detach()
+        # numpy has no bfloat16
+        return (dense.float() if dense.is_floating_point() and dense.itemsize < 4 else dense).cpu().numpy()
+    except Exception:  # of the meta device, quantised, nested
+        raise _RefusedError("is a tensor that has no values to read") from None
+
+
+def _unmasked(context: np.ma.MaskedArray[Any, Any]) -> NDArray[Any]:
+    kind = context.dtype.kind
+    if kind not in "biuf":
+        return np.asarray(context.data)  # refused, masked or not
+    values = np.array(context.data, dtype=np.result_type(context.dtype, np.float64))
+    values[np.ma.getmaskarray(context)] = np.nan
+    return values
+
+
+def _float32(array: NDArray[Any]) -> Series:
+    if array.dtype.kind == "O":
+        if array.ndim != 1:
+            raise _RefusedError("is not a sequence of numbers" if array.ndim == 0 else _unlike(array))
+        array = _of_objects(array)
+    if array.dtype.kind in _KINDS:
+        raise _RefusedError(f"is not a sequence of numbers but of {_KINDS[array.dtype.kind]}")
+    try:
+        with np.errstate(over="ignore", invalid="ignore"):
+            narrow = np.array(array, dtype=np.float32)
+    except Exception:  # dtypes of other packages
+        raise _RefusedError(f"is not a sequence of numbers but of {array.dtype}") from None
+    if array.dtype.itemsize > 4 and np.isinf(narrow).any() and (np.isinf(narrow) & np.isfinite(array)).any():
+        raise _too_large()
+    return narrow
+
+
+def _unlike(array: NDArray[Any]) -> str:
+    return f"has {array.ndim} dimensions; pass one list or one-dimensional array of numbers per series"
+
+
+def _too_large() -> _RefusedError:
+    return _RefusedError(f"has values beyond {LARGEST:.1e}, the range of float32; rescale it")
+
+
+def _of_objects(values: Any) -> NDArray[np.float64]:
+    """Numbers of various classes, one by one; None and NA are missing."""
+    return np.array([_number(value) for value in values], dtype=np.float64)
+
+
+def _number(value: Any) -> float:
+    if value is None or value is np.ma.masked or type(value).__name__ in ("NAType", "NullScalar"):
+        return float("nan")
+    if isinstance(value, list | tuple) or shape_of(value):
+        raise _RefusedError("is not a sequence of numbers but of sequences; pass one series per context")
+    stranger = _RefusedError(f"is not a sequence of numbers: it holds {shown(value)}")
+    if not isinstance(value, numbers.Real | decimal.Decimal | Tensor) or isinstance(value, np.timedelta64):
+        raise stranger
+    if isinstance(value, Tensor) and value.is_complex():
+        raise stranger
+    try:
+        number = float(value.detach() if isinstance(value, Tensor) else value)
+        overflown = math.isinf(number) and bool(value != number)  # as Decimal("1e400") does
+    except OverflowError:  # an integer of hundreds of digits
+        raise _too_large() from None
+    except Exception:
+        raise stranger from None
+    if overflown:
+        raise _too_large()
+    return number
