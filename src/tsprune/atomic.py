@@ -9,21 +9,19 @@ from __future__ import annotations
 
 import os
 import secrets
-import shutil
-import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import BinaryIO
 
-from tsprune.files import check_file, check_free, user_path, writing
+from tsprune.files import check_file, writing
 
 try:
     import fcntl
 except ImportError:  # not on Windows, where nothing stale is removed
     fcntl = None  # type: ignore[assignment]
 
-__all__ = ["check_free", "whole_directory", "whole_file", "write_whole"]
+__all__ = ["whole_file", "write_whole"]
 
 _SUFFIX = ".partial"
 
@@ -124,22 +122,3 @@ def _flush_folder(folder: Path) -> None:
             os.fsync(handle)
         finally:
             os.close(handle)
-
-
-@contextmanager
-def whole_directory(path: str | Path) -> Iterator[Path]:
-    """A new directory beside `path` to write to, which becomes `path` if nothing goes wrong.
-
-    Raises TspruneError if `path` is there and is not an empty directory, or cannot be made or written to.
-    """
-    path = check_free(user_path(path).absolute())
-    with writing(path):
-        path.parent.mkdir(parents=True, exist_ok=True)
-        aside = Path(tempfile.mkdtemp(dir=path.parent, prefix=f".{path.name[:40]}."))
-        try:
-            yield aside
-            os.chmod(aside, 0o755)  # mkdtemp's directories are private
-            os.replace(aside, path)
-        except BaseException:
-            shutil.rmtree(aside, ignore_errors=True)
-            raise

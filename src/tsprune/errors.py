@@ -50,3 +50,10 @@ def _shortened(text: str, most: int) -> str:
         return text
     end = (most - len(_CUT)) // 3
     return text[: most - len(_CUT) - end] + _CUT.strip() + text[-end:]
+
+
+class TspruneWarning(UserWarning):
+    """Something is left out that a user may expect to count; one line, which the command line prints."""
+
+    def __init__(self, message: object) -> None:
+        super().__init__(one_line(message))

@@ -288,7 +288,7 @@ def test_timesfm_context_limit(timesfm: Path, limit: object) -> None:
 def test_a_family_whose_package_is_missing(timesfm: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     original = importlib.util.find_spec
     monkeypatch.setattr(
-        "tsprune.models.find_spec", lambda name: None if name == "timesfm" else original(name)
+        "tsprune.models.families.find_spec", lambda name: None if name == "timesfm" else original(name)
     )
     message = problem(timesfm)
     assert "timesfm model" in message

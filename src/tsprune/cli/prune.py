@@ -92,6 +92,7 @@ def prune(
 ) -> None:
     """Remove components for good: a smaller checkpoint that tsprune.load and load_pipeline read."""
     from tsprune.data import split
+    from tsprune.files import check_free
     from tsprune.pruning import Plan
     from tsprune.pruning import prune as run_prune
 

@@ -1,171 +1,111 @@
-"""From what a user names to checkpoint files on disk, without executing anything in them."""
+"""A checkpoint before it is loaded: its files found and their headers read, nothing executed."""
 
 from __future__ import annotations
 
 import dataclasses
-import hashlib
-import json
-from collections.abc import Mapping, Sequence
+import os
+from collections.abc import Mapping
 from pathlib import Path
-
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import load_file
-from torch import Tensor
+from typing import Any
 
 from tsprune.errors import TspruneError
+from tsprune.models import weights
+from tsprune.models.adapter_files import AdapterFiles, base_of, read_adapter
+from tsprune.models.documents import MOST_CONFIG_BYTES, read_if_there
+from tsprune.models.locations import (
+    BUNDLED,
+    CONFIG,
+    GENERATION,
+    REMOVAL,
+    Location,
+    bundled_names,
+    locate,
+)
+from tsprune.models.weights import WEIGHTS, Headers, Shapes
 
-BUNDLED = Path(__file__).parent / "bundled"
-WEIGHTS = "model.safetensors"
-REMOVAL = "tsprune.json"  # of a pruned checkpoint: see `pruned`
+__all__ = ["BUNDLED", "REMOVAL", "WEIGHTS", "Checkpoint", "Shapes", "bundled_names", "find"]
+
 MAX_CONTEXT = "max_context"
-_INDEX = "model.safetensors.index.json"
-_PICKLES = ("*.bin", "*.pt", "*.pth", "*.ckpt")
-
-Shapes = Mapping[str, tuple[int, ...]]
 
 
 @dataclasses.dataclass(frozen=True)
 class Checkpoint:
     """A checkpoint before it is loaded.
 
-    name : what the user asked for
-    directory : where its files are
+    name : how `tsprune.load` finds it again
+    directory : where its weights are
     config : the parsed config.json, {} if there is none
     shapes : shape of every tensor, from the safetensors headers
-    metadata : what else the safetensors headers say
+    metadata : what else the safetensors headers state
+    headers : all that the headers state; None of a checkpoint that has no files
+    generation : the parsed generation_config.json, {} if there is none
+    adapter : the fine-tuned adapter to be merged, if there is one
     """
 
     name: str
     directory: Path
-    config: Mapping[str, object]
+    config: Mapping[str, Any]
     shapes: Shapes
     metadata: Mapping[str, str] = dataclasses.field(default_factory=dict)
+    headers: Headers | None = None
+    generation: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+    adapter: AdapterFiles | None = None
 
     def context_length(self, default: int, least: int) -> int:
-        """The history to use: `default`, unless the weights' metadata say `max_context`.
+        """The history to use: `default`, unless the weights' metadata state `max_context`.
 
         For families whose config.json upstream takes literally, so that no key can be added to it.
         """
         stated = self.metadata.get(MAX_CONTEXT, str(default))
-        if not stated.isdecimal() or int(stated) < least:
+        digits = stated.isascii() and stated.isdecimal() and len(stated) < 10
+        if not digits or int(stated) < least:
             raise TspruneError(
                 f"{self.name}: {MAX_CONTEXT} in the metadata of the weights must be at least {least}"
             )
         return int(stated)
 
+    @property
+    def sha256(self) -> str:
+        """SHA-256 over the weight files, those of the adapter included, hexadecimal."""
+        files = list(weights.weight_files(self.directory))
+        return weights.sha256([*files, *(self.adapter.files if self.adapter else ())])
 
-def bundled_names() -> tuple[str, ...]:
-    """Names of the checkpoints that come with the package."""
-    return tuple(sorted(path.parent.name for path in BUNDLED.glob(f"*/{WEIGHTS}")))
 
+def find(
+    model: str | os.PathLike[str], *, revision: str | None = None, subfolder: str | None = None
+) -> Checkpoint:
+    """The checkpoint `model`: `bundled:NAME`, a directory, or a hub id (from the hub or its cache).
 
-def find(name: str) -> Checkpoint:
-    """The checkpoint `name`: `bundled:NAME`, a directory, or a hub id (from the hub or its cache).
+    model, revision, subfolder : as `tsprune.models.locations.locate` takes them
 
     Raises TspruneError if there is none, or if it cannot be read safely.
     """
-    directory = _directory(name)
-    config = _config(directory)
-    shapes, metadata = _headers(directory)
-    return Checkpoint(name, directory, config, shapes, metadata)
+    place = locate(model, revision=revision, subfolder=subfolder)
+    adapter = read_adapter(place.directory)
+    base = place if adapter is None else base_of(adapter, place)
+    return _read(place.name, base, adapter)
 
 
-def _directory(name: str) -> Path:
-    if name.startswith("bundled:"):
-        wanted = name.removeprefix("bundled:")
-        if wanted not in bundled_names():
-            raise TspruneError(f"no bundled checkpoint {wanted!r}; there are: {', '.join(bundled_names())}")
-        return BUNDLED / wanted
-    path = Path(name).expanduser()
-    if path.is_dir():
-        return path
-    if path.exists():
-        raise TspruneError(f"{name} is a file; name the directory with config.json and {WEIGHTS}")
-    if name.count("/") == 1 and not name.startswith((".", "/", "~")):
-        return _from_hub(name)
-    raise TspruneError(f"no model {name!r}: neither bundled:NAME, nor a directory, nor a hub id (owner/name)")
-
-
-def _from_hub(repository: str) -> Path:
-    from huggingface_hub import snapshot_download
-    from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
-
-    try:
-        return Path(
-            snapshot_download(repository, allow_patterns=["config.json", REMOVAL, "*.safetensors", _INDEX])
-        )
-    except LocalEntryNotFoundError:
-        problem = "it is not in the local cache and the hub cannot be reached"
-    except HFValidationError:
-        problem = "this is not a valid hub id"
-    except HfHubHTTPError as error:
-        problem = one_line(error)
-    except OSError as error:
-        problem = f"the hub cannot be reached ({type(error).__name__})"
-    raise TspruneError(f"cannot get {repository!r}: {problem}")
-
-
-def _config(directory: Path) -> Mapping[str, object]:
-    path = directory / "config.json"
-    if not path.exists():
-        return {}
-    try:
-        config = json.loads(path.read_text())
-    except (ValueError, OSError) as error:
-        raise TspruneError(f"{path} is not readable JSON ({one_line(error)})") from None
-    if not isinstance(config, dict):
-        raise TspruneError(f"{path} does not hold a JSON object")
-    return config
-
-
-def weight_files(directory: Path) -> Sequence[Path]:
-    """The safetensors files of a checkpoint; TspruneError if there are none."""
-    files = sorted(directory.glob("*.safetensors"))
-    if files:
-        return files
-    pickles = [path.name for pattern in _PICKLES for path in directory.glob(pattern)]
-    if pickles:
-        raise TspruneError(
-            f"{directory} holds only {pickles[0]}, a pickle that could execute code; "
-            "convert it to model.safetensors first"
-        )
-    raise TspruneError(f"{directory} holds no checkpoint: there is no {WEIGHTS}")
-
-
-def _headers(directory: Path) -> tuple[Shapes, Mapping[str, str]]:
-    shapes: dict[str, tuple[int, ...]] = {}
-    metadata: dict[str, str] = {}
-    for path in weight_files(directory):
-        try:
-            with safe_open(path, framework="pt") as tensors:
-                metadata |= tensors.metadata() or {}
-                for name in tensors.keys():  # noqa: SIM118  (not a dict)
-                    shapes[name] = tuple(tensors.get_slice(name).get_shape())
-        except (SafetensorError, OSError) as error:
-            raise TspruneError(f"{path} is damaged or not a safetensors file ({one_line(error)})") from None
-    return shapes, metadata
-
-
-def load_weights(checkpoint: Checkpoint) -> dict[str, Tensor]:
-    """Every tensor of a checkpoint."""
-    weights: dict[str, Tensor] = {}
-    for path in weight_files(checkpoint.directory):
-        weights |= load_file(path)
-    return weights
-
-
-def one_line(error: Exception, most: int = 200) -> str:
-    """What another library's exception says, fit for the one line of a TspruneError."""
-    return " ".join(str(error).split())[:most] or type(error).__name__
+def _read(name: str, place: Location, adapter: AdapterFiles | None) -> Checkpoint:
+    directory = place.directory
+    config = read_if_there(directory / CONFIG, "config.json", MOST_CONFIG_BYTES)
+    generation = read_if_there(directory / GENERATION, "generation_config.json", MOST_CONFIG_BYTES)
+    headers = weights.read_headers(directory)
+    return Checkpoint(
+        name,
+        directory,
+        config or {},
+        headers.shapes,
+        headers.metadata,
+        headers,
+        generation or {},
+        adapter,
+    )
 
 
 def checkpoint_sha256(name: str) -> str:
     """SHA-256 over the weight files of the checkpoint `name`; "" if the model is not from a file."""
     try:
-        directory = find(name).directory
+        return find(name).sha256
     except TspruneError:
         return ""
-    digest = hashlib.sha256()
-    for path in weight_files(directory):
-        digest.update(path.read_bytes())
-    return digest.hexdigest()

@@ -13,15 +13,33 @@ from chronos.chronos import ChronosConfig, ChronosModel, ChronosPipeline, Chrono
 from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
-from transformers import T5Config, T5ForConditionalGeneration
+from transformers import T5ForConditionalGeneration
 
 from tsprune.models import draws, t5
 from tsprune.models.checkpoints import Checkpoint
 from tsprune.models.finite import Broken, watched
 from tsprune.models.forecaster import Forecast, SamplingForecaster, padded
-from tsprune.models.pretrained import load_pretrained, quiet_horizon
-from tsprune.models.t5 import T5Forecaster
+from tsprune.models.pretrained import check_tokens, quiet_horizon, quietly, set_generation
+from tsprune.models.stated import check, flag, mapping, real, whole, word
+from tsprune.models.t5 import T5Forecaster, t5_config
 
+# of chronos_config in config.json
+SETTINGS = {
+    "tokenizer_class": word,
+    "tokenizer_kwargs": mapping,
+    "context_length": whole(),
+    "prediction_length": whole(),
+    "n_tokens": whole(),
+    "n_special_tokens": whole(),
+    "pad_token_id": whole(0),
+    "eos_token_id": whole(0),
+    "use_eos_token": flag,
+    "model_type": word,
+    "num_samples": whole(most=2**16),
+    "temperature": real(1e-6, 1e6),
+    "top_k": whole(),
+    "top_p": real(1e-6, 1),
+}
 ROWS = 320  # paths that are sampled together: each holds the keys and values of its whole history
 
 
@@ -175,22 +193,24 @@ def _pipeline(model: T5ForConditionalGeneration) -> ChronosPipeline:
     config = ChronosConfig(**model.config.chronos_config)
     if config.model_type != "seq2seq":
         raise ValueError(f"model_type is {config.model_type!r}")
-    tokenizer = getattr(upstream_module, config.tokenizer_class)
-    if not issubclass(tokenizer, ChronosTokenizer):
+    tokenizer = getattr(upstream_module, config.tokenizer_class, None)
+    if not (isinstance(tokenizer, type) and issubclass(tokenizer, ChronosTokenizer)):
         raise ValueError(f"{config.tokenizer_class} is no tokenizer")
     if config.n_tokens != model.config.vocab_size:
         raise ValueError(f"n_tokens is {config.n_tokens}, but vocab_size {model.config.vocab_size}")
+    if config.n_tokens < config.n_special_tokens + 3:
+        raise ValueError(f"{config.n_tokens} tokens of which {config.n_special_tokens} are special")
     return ChronosPipeline(config.create_tokenizer(), ChronosModel(config, model))
-
-
-def open_checkpoint(checkpoint: Checkpoint, device: torch.device, dtype: torch.dtype) -> Chronos:
-    """Loads through the upstream class; TspruneError if weights and config disagree."""
-    model = load_pretrained(T5ForConditionalGeneration, checkpoint, dtype, "Chronos-T5", check=_pipeline)
-    torch.nn.Module.to(model, device)
-    return Chronos(_pipeline(model), checkpoint.name)
 
 
 def blank(checkpoint: Checkpoint) -> Chronos:
     """The model that config.json describes, with weights as upstream initialises them."""
-    model = T5ForConditionalGeneration(T5Config.from_dict(dict(checkpoint.config)))
+    config = t5_config(checkpoint, SETTINGS)
+    limits = config.chronos_config["tokenizer_kwargs"]
+    check(limits, {"low_limit": real(-1e9, 1e9), "high_limit": real(-1e9, 1e9)}, "tokenizer_kwargs")
+    if not limits["low_limit"] < limits["high_limit"]:
+        raise ValueError("low_limit is not below high_limit")
+    model = quietly(lambda: T5ForConditionalGeneration(config))
+    check_tokens(model, start=True)
+    set_generation(model, checkpoint)
     return Chronos(_pipeline(model), checkpoint.name)

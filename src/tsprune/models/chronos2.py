@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -26,11 +25,28 @@ from tsprune.anatomy import (
     Stack,
     TimeAxis,
 )
-from tsprune.models import pruned
 from tsprune.models.absent import AbsentAttention
 from tsprune.models.checkpoints import Checkpoint
-from tsprune.models.forecaster import LEVELS, Evidence, Forecast, Forecaster, padded
-from tsprune.models.pretrained import load_pretrained, quiet_horizon
+from tsprune.models.forecaster import LEVELS, Forecast, padded
+from tsprune.models.pretrained import PretrainedForecaster, check_tokens, hub_config, quiet_horizon, quietly
+from tsprune.models.stated import flag, levels, or_none, real, whole
+
+# of config.json
+SIZES = {
+    **dict.fromkeys(("d_model", "d_kv", "d_ff", "num_layers", "num_heads", "vocab_size"), whole()),
+    "rope_theta": real(1e-6, 1e12),
+}
+SETTINGS = {  # of chronos_config in it
+    "context_length": whole(),
+    "input_patch_size": whole(),
+    "input_patch_stride": whole(),
+    "output_patch_size": whole(),
+    "quantiles": levels,
+    "use_reg_token": flag,
+    "use_arcsinh": flag,
+    "max_output_patches": whole(),
+    "time_encoding_scale": or_none(whole()),
+}
 
 
 def _attention(kind: str, layer: str, config: Chronos2CoreConfig) -> AttentionSite:
@@ -74,7 +90,7 @@ class AbsentChronos2Attention(AbsentAttention):
         return AttentionOutput(hidden_states=self.contribution(args[0]))
 
 
-class Chronos2(Forecaster):
+class Chronos2(PretrainedForecaster):
     """`upstream` is the `Chronos2Pipeline`; every series is a group of its own."""
 
     family = "chronos2"
@@ -111,10 +127,6 @@ class Chronos2(Forecaster):
         output: Tensor = self.module.output_patch_embedding(encoded[0][:, -1])
         return output
 
-    def save(self, directory: Path, *, evidence: Evidence | None = None) -> None:
-        with pruned.written(self, directory, evidence) as aside:
-            self.module.save_pretrained(aside)
-
     def absent_attention(self, site: AttentionSite, output: nn.Linear | None) -> nn.Module:
         return AbsentChronos2Attention()
 
@@ -126,12 +138,9 @@ class Chronos2(Forecaster):
         return {**config, "num_layers": len(self.anatomy.stacks[0].blocks), "num_heads": heads}
 
 
-def open_checkpoint(checkpoint: Checkpoint, device: torch.device, dtype: torch.dtype) -> Chronos2:
-    """Loads through the upstream class; TspruneError if weights and config disagree."""
-    model = load_pretrained(Chronos2Model, checkpoint, dtype, "Chronos-2")
-    return Chronos2(model.to(device), checkpoint.name)
-
-
 def blank(checkpoint: Checkpoint) -> Chronos2:
     """The model that config.json describes, with weights as upstream initialises them."""
-    return Chronos2(Chronos2Model(Chronos2CoreConfig.from_dict(dict(checkpoint.config))), checkpoint.name)
+    stated = hub_config(checkpoint, SIZES, SETTINGS)
+    model = quietly(lambda: Chronos2Model(Chronos2CoreConfig.from_dict(stated)))
+    check_tokens(model, start=False)
+    return Chronos2(model, checkpoint.name)

@@ -7,13 +7,23 @@ import torch
 from chronos.chronos_bolt import ChronosBoltModelForForecasting, ChronosBoltPipeline
 from numpy.typing import NDArray
 from torch import Tensor
-from transformers import T5Config
 
 from tsprune.models import t5
 from tsprune.models.checkpoints import Checkpoint
 from tsprune.models.forecaster import Forecast, padded
-from tsprune.models.pretrained import load_pretrained, quiet_horizon
-from tsprune.models.t5 import T5Forecaster
+from tsprune.models.pretrained import check_tokens, quiet_horizon, quietly
+from tsprune.models.stated import flag, levels, whole
+from tsprune.models.t5 import T5Forecaster, t5_config
+
+# of chronos_config in config.json
+SETTINGS = {
+    "context_length": whole(),
+    "prediction_length": whole(),
+    "input_patch_size": whole(),
+    "input_patch_stride": whole(),
+    "quantiles": levels,
+    "use_reg_token": flag,
+}
 
 
 class ChronosBolt(T5Forecaster):
@@ -52,14 +62,9 @@ class ChronosBolt(T5Forecaster):
         return output.flatten(1)
 
 
-def open_checkpoint(checkpoint: Checkpoint, device: torch.device, dtype: torch.dtype) -> ChronosBolt:
-    """Loads through the upstream class; TspruneError if weights and config disagree."""
-    model = load_pretrained(ChronosBoltModelForForecasting, checkpoint, dtype, "Chronos-Bolt")
-    return ChronosBolt(model.to(device), checkpoint.name)
-
-
 def blank(checkpoint: Checkpoint) -> ChronosBolt:
     """The model that config.json describes, with weights as upstream initialises them."""
-    return ChronosBolt(
-        ChronosBoltModelForForecasting(T5Config.from_dict(dict(checkpoint.config))), checkpoint.name
-    )
+    config = t5_config(checkpoint, SETTINGS)
+    model = quietly(lambda: ChronosBoltModelForForecasting(config))
+    check_tokens(model, start=True)
+    return ChronosBolt(model, checkpoint.name)

@@ -7,6 +7,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, NamedTuple, Protocol
 
 import numpy as np
@@ -162,6 +163,7 @@ class Forecaster(ABC):
     prefix_steps : a forecast of up to this many steps is the beginning of one of this many steps, to the
         last bit, so that windows of unlike horizons can be forecast together
     origin : of a pruned model, what it was made from and what was removed
+    stored : types that the checkpoint's tensors are stored in, by name; empty if it was not read from a file
     licence_note : for the card of a pruned model
     """
 
@@ -175,6 +177,7 @@ class Forecaster(ABC):
     readout_horizon: int = 1
     prefix_steps: int = 1
     origin: Origin | None = None
+    stored: Mapping[str, torch.dtype] = MappingProxyType({})
     licence_note: str = "The licence of the original checkpoint applies to this one, too."
 
     @property
@@ -306,21 +309,35 @@ class Forecaster(ABC):
         return output
 
     @abstractmethod
-    def save(self, directory: Path, *, evidence: Evidence | None = None) -> None:
+    def save(
+        self,
+        directory: str | Path,
+        *,
+        evidence: Evidence | None = None,
+        dtype: str | torch.dtype | None = None,
+    ) -> None:
         """Writes the checkpoint in the upstream format (config.json, model.safetensors).
 
         That of a pruned model has two more files: tsprune.json, which `tsprune.load` reads, and
         README.md, a model card. Where upstream's config can say what is left, upstream reads it too.
 
         evidence : of a pruned model, what was measured, for its card
+        dtype : type of all weights in the file, "float32", "bfloat16" or "float16"; None: as they were stored
+            in the original. The forecast after a reload is that of the model with weights rounded so
+            (`tsprune.models.saving.round_weights`); evidence should be measured on these
 
-        Raises TspruneError if the directory is there and not empty; it is written whole or not at all.
+        Raises TspruneError if the directory is there and not empty, or cannot be written, and for a weight
+        that is too large for its type; the directory is written whole or not at all.
         """
 
     @property
     def saved_module(self) -> nn.Module:
         """The module whose parameters' names are those in the checkpoint."""
         return self.module
+
+    def upstream_name(self, stored: str) -> str:
+        """The name in `saved_module` of a tensor that checkpoints have under the name `stored`."""
+        return stored
 
     def to(self, device: torch.device, dtype: torch.dtype) -> None:
         """Moves the weights, in place."""

@@ -17,26 +17,31 @@ from uni2ts.model.moirai import MoiraiForecast, MoiraiModule
 from uni2ts.model.moirai.module import decode_distr_output
 
 from tsprune.anatomy import Readout
+from tsprune.arguments import shown
+from tsprune.errors import TspruneError
 from tsprune.models import draws, moirai_base
 from tsprune.models.checkpoints import Checkpoint
 from tsprune.models.finite import Broken, watched
 from tsprune.models.forecaster import Forecast, SamplingForecaster
+from tsprune.models.stated import check, list_of, mapping, real, whole
 
 GIFT_EVAL_PATCH = 32
 GIFT_EVAL_SAMPLES = 100
 ROWS = 1024  # paths that are drawn together
 
-_DISTRIBUTIONS = {
-    f"uni2ts.distribution.{file}.{name}Output"
-    for file, name in (
-        ("mixture", "Mixture"),
-        ("student_t", "StudentT"),
-        ("normal", "Normal"),
-        ("normal", "NormalFixedScale"),
-        ("negative_binomial", "NegativeBinomial"),
-        ("log_normal", "LogNormal"),
-    )
+_FILES = {
+    "MixtureOutput": "mixture",
+    "StudentTOutput": "student_t",
+    "NormalOutput": "normal",
+    "NormalFixedScaleOutput": "normal",
+    "NegativeBinomialOutput": "negative_binomial",
+    "LogNormalOutput": "log_normal",
 }
+# by the paths that config.json may name them by
+_DISTRIBUTIONS = {
+    f"uni2ts.distribution.{path}{name}": name for name, file in _FILES.items() for path in (f"{file}.", "")
+}
+SIZES = {**moirai_base.SIZES, "patch_sizes": list_of(whole()), "distr_output": mapping}
 
 
 class Moirai(moirai_base.MoiraiForecaster, SamplingForecaster):
@@ -184,29 +189,35 @@ def _draw(component: Distribution, at: Any, one: Tensor, other: Tensor) -> Tenso
     return drawn.exp() if isinstance(component, LogNormal) else drawn
 
 
-def _checked(distribution: Any) -> Any:
-    """`distribution` of config.json, if it names nothing but known classes."""
-    for part in (distribution, *distribution.get("components", [])):
-        if part.get("_target_") not in _DISTRIBUTIONS:
-            raise ValueError(f"unknown distribution {part.get('_target_')!r}")
-    return distribution
+def _distribution(stated: Any, *, nested: bool = False) -> dict[str, Any]:
+    """`distr_output` of config.json with full paths, if it names nothing but known classes.
 
+    Upstream makes an object of every `_target_` in it, whatever that is.
 
-def _make(config: dict[str, Any]) -> MoiraiModule:
-    distribution = decode_distr_output(_checked(config.pop("distr_output")))
-    return MoiraiModule(distr_output=distribution, **config)
-
-
-def open_checkpoint(checkpoint: Checkpoint, device: torch.device, dtype: torch.dtype) -> Moirai:
-    """Builds the upstream module from config.json and loads the weights strictly."""
-    return _opened(moirai_base.build(_make, checkpoint, device, dtype, "Moirai"), checkpoint)
+    Raises TspruneError for anything else.
+    """
+    target = stated.get("_target_") if isinstance(stated, dict) else None
+    name = _DISTRIBUTIONS.get(target) if isinstance(target, str) else None
+    keys = {"MixtureOutput": "components", "NormalFixedScaleOutput": "scale"}
+    if (
+        name is None
+        or (name == "MixtureOutput" and nested)
+        or not stated.keys() <= {"_target_", keys.get(name)}
+    ):
+        raise TspruneError(f"config.json: unknown distribution {shown(target or stated)}")
+    full = {**stated, "_target_": f"uni2ts.distribution.{_FILES[str(name)]}.{name}"}
+    if name == "MixtureOutput":
+        check(stated, {"components": list_of(mapping)}, "distr_output in config.json")
+        full["components"] = [_distribution(part, nested=True) for part in stated["components"]]
+    check(stated, {"scale": real(1e-12, 1e12)}, "distr_output in config.json", required=False)
+    return full
 
 
 def blank(checkpoint: Checkpoint) -> Moirai:
     """The model that config.json describes, with weights as upstream initialises them."""
-    return _opened(moirai_base.described(_make, checkpoint, "Moirai"), checkpoint)
-
-
-def _opened(module: MoiraiModule, checkpoint: Checkpoint) -> Moirai:
+    config = moirai_base.stated(checkpoint, SIZES)
+    distribution = decode_distr_output(_distribution(config.get("distr_output")))
+    sizes = {key: value for key, value in config.items() if key != "distr_output"}
+    module = MoiraiModule(distr_output=distribution, **sizes).eval()
     context = checkpoint.context_length(moirai_base.GIFT_EVAL_CONTEXT, min(module.patch_sizes))
-    return Moirai(module, checkpoint.config, checkpoint.name, context)
+    return Moirai(module, config, checkpoint.name, context)

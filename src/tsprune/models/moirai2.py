@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from typing import Any
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 from torch import Tensor
 from uni2ts.model.moirai2 import Moirai2Forecast, Moirai2Module
@@ -16,7 +14,13 @@ from tsprune.anatomy import Readout
 from tsprune.models import moirai_base
 from tsprune.models.checkpoints import Checkpoint
 from tsprune.models.forecaster import Forecast
+from tsprune.models.stated import levels, whole
 
+SIZES = {
+    **moirai_base.SIZES,
+    **dict.fromkeys(("d_ff", "patch_size", "num_predict_token"), whole()),
+    "quantile_levels": levels,
+}
 # what follows the last position is the one that the forecast is asked for at; its own is not used
 READOUT = Readout(("out_proj",), "encoder.norm", position=-2)
 
@@ -66,21 +70,10 @@ class Moirai2(moirai_base.MoiraiForecaster):
         return recorded[0][:, -2]  # the last token of the context; after it comes the forecast one
 
 
-def _make(config: dict[str, Any]) -> Moirai2Module:
-    return Moirai2Module(**config)
-
-
-def open_checkpoint(checkpoint: Checkpoint, device: torch.device, dtype: torch.dtype) -> Moirai2:
-    """Builds the upstream module from config.json and loads the weights strictly."""
-    return _opened(moirai_base.build(_make, checkpoint, device, dtype, "Moirai-2"), checkpoint)
-
-
 def blank(checkpoint: Checkpoint) -> Moirai2:
     """The model that config.json describes, with weights as upstream initialises them."""
-    return _opened(moirai_base.described(_make, checkpoint, "Moirai-2"), checkpoint)
-
-
-def _opened(module: Moirai2Module, checkpoint: Checkpoint) -> Moirai2:
+    config = moirai_base.stated(checkpoint, SIZES)
+    module = Moirai2Module(**config).eval()
     context = checkpoint.context_length(moirai_base.GIFT_EVAL_CONTEXT, module.patch_size)
     context = context // module.patch_size * module.patch_size
-    return Moirai2(module, checkpoint.config, checkpoint.name, context)
+    return Moirai2(module, config, checkpoint.name, context)

@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Callable, Mapping, Sequence
-from pathlib import Path
-from typing import Any, TypeVar
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from safetensors.torch import save_file
-from torch import Tensor, nn
+from torch import Tensor
 
 from tsprune.anatomy import (
     Anatomy,
@@ -26,10 +23,9 @@ from tsprune.anatomy import (
     Stack,
     TimeAxis,
 )
-from tsprune.errors import TspruneError
-from tsprune.models import pruned
-from tsprune.models.checkpoints import MAX_CONTEXT, Checkpoint, load_weights, one_line
-from tsprune.models.forecaster import Evidence, Forecaster
+from tsprune.models.checkpoints import MAX_CONTEXT, Checkpoint
+from tsprune.models.saving import SavedForecaster
+from tsprune.models.stated import Rule, check, flag, only, real, whole
 
 # stated for Moirai 1.1; upstream's package holds no GIFT-Eval script and says nothing of Moirai-2
 # there (its README's example has 1680), so for Moirai-2 this is an assumption
@@ -40,7 +36,14 @@ LICENCE_NOTE = (
     "publish this checkpoint unless the weights it was made from are your own."
 )
 
-Module = TypeVar("Module", bound=nn.Module)
+SIZES: dict[str, Rule] = {  # of config.json, of both versions
+    "d_model": whole(),
+    "num_layers": whole(),
+    "max_seq_len": whole(),
+    "attn_dropout_p": real(0, 0.99),
+    "dropout_p": real(0, 0.99),
+    "scaling": flag,
+}
 
 
 def _sizes(module: str) -> tuple[Size, ...]:
@@ -99,35 +102,14 @@ def inputs(series: Sequence[NDArray[np.float32]], device: torch.device) -> dict[
     return {name: torch.from_numpy(array).to(device) for name, array in given.items()}
 
 
-def described(make: Callable[[dict[str, Any]], Module], checkpoint: Checkpoint, what: str) -> Module:
-    """The module that `make` builds from config.json, with weights as upstream initialises them."""
-    try:
-        return make(dict(checkpoint.config)).eval()
-    except Exception as error:  # upstream raises whatever the value it stumbles over leads to
-        raise TspruneError(
-            f"{checkpoint.name}: config.json does not describe a {what} model ({one_line(error)})"
-        ) from error
+def stated(checkpoint: Checkpoint, sizes: Mapping[str, Rule]) -> dict[str, Any]:
+    """The known keys of config.json, checked; `sizes` are their rules."""
+    config = only(checkpoint.config, sizes, f"{checkpoint.name}: config.json")
+    check(config, sizes, "config.json", required=False)
+    return config
 
 
-def build(
-    make: Callable[[dict[str, Any]], Module],
-    checkpoint: Checkpoint,
-    device: torch.device,
-    dtype: torch.dtype,
-    what: str,
-) -> Module:
-    """The module that `make` builds from config.json, with the checkpoint's weights, strictly."""
-    module = described(make, checkpoint, what)
-    try:
-        module.load_state_dict(load_weights(checkpoint), strict=True)
-    except RuntimeError as error:
-        raise TspruneError(
-            f"{checkpoint.name}: config.json and weights disagree ({one_line(error)})"
-        ) from error
-    return module.to(device=device, dtype=dtype).eval()
-
-
-class MoiraiForecaster(Forecaster):
+class MoiraiForecaster(SavedForecaster):
     """What both versions do alike: saving, and what upstream reads of it.
 
     config : config.json of the checkpoint
@@ -137,12 +119,11 @@ class MoiraiForecaster(Forecaster):
     licence_note = LICENCE_NOTE
     config: Mapping[str, object]
 
-    def save(self, directory: Path, *, evidence: Evidence | None = None) -> None:
-        with pruned.written(self, directory, evidence) as aside:
-            tensors = {name: tensor.contiguous() for name, tensor in self.module.state_dict().items()}
-            metadata = {MAX_CONTEXT: str(self.context_length)}
-            save_file(tensors, aside / "model.safetensors", metadata=metadata)
-            (aside / "config.json").write_text(json.dumps(dict(self.config), indent=2) + "\n")
+    def config_file(self) -> dict[str, Any]:
+        return dict(self.config)
+
+    def stored_metadata(self) -> dict[str, str]:
+        return {MAX_CONTEXT: str(self.context_length)}
 
     def upstream_config(self, config: Mapping[str, Any]) -> dict[str, Any] | None:
         """Whole layers can go; upstream has as many heads as the width has multiples of 64."""

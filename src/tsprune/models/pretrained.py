@@ -1,78 +1,141 @@
-"""What the Chronos families share: strict loading through transformers, and quiet long horizons."""
+"""What the Chronos families share: models of transformers, their config.json, and quiet long horizons."""
 
 from __future__ import annotations
 
+import json
 import logging as python_logging
 import warnings
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any, TypeVar
 
 import torch
 from transformers import PreTrainedModel
 from transformers.utils import logging
 
-from tsprune.errors import TspruneError
-from tsprune.models.checkpoints import Checkpoint, one_line
+from tsprune.errors import TspruneError, TspruneWarning
+from tsprune.models.checkpoints import Checkpoint
+from tsprune.models.locations import CONFIG, GENERATION
+from tsprune.models.saving import SavedForecaster, usual_dtype
+from tsprune.models.stated import Rule, check, flag, mapping, only, or_none, real, whole, word
+from tsprune.models.weights import named
 
-Model = TypeVar("Model", bound=PreTrainedModel)
+_TOKENS = ("pad_token_id", "eos_token_id", "decoder_start_token_id", "reg_token_id")
+# of config.json, beside the sizes of the family and `chronos_config`. What is not known is left out: upstream
+# would make an attribute of anything, and some keys make it fetch or run code
+_COMMON: dict[str, Rule] = {
+    "dropout_rate": real(0, 0.99),
+    "classifier_dropout": real(0, 0.99),
+    "layer_norm_epsilon": real(1e-30, 1),
+    "initializer_factor": real(0, 1e6),
+    "feed_forward_proj": word,
+    "dense_act_fn": word,
+    "chronos_pipeline_class": word,
+    "model_type": word,
+    "transformers_version": or_none(word),
+    "dtype": or_none(word),
+    "torch_dtype": or_none(word),
+    **dict.fromkeys(
+        (
+            "is_decoder",
+            "is_encoder_decoder",
+            "is_gated_act",
+            "scale_decoder_outputs",
+            "tie_word_embeddings",
+            "use_cache",
+        ),
+        flag,
+    ),
+    **dict.fromkeys(_TOKENS, or_none(whole(0))),
+}
+# of generation_config.json; the sampling itself is configured by config.json
+_GENERATION = {"pad_token_id", "eos_token_id", "decoder_start_token_id", "bos_token_id"}
+_GENERATION_NOTES = {"_from_model_config", "transformers_version", "max_length", "use_cache"}
+
+Built = TypeVar("Built")
 
 
-def load_pretrained(
-    upstream: type[Model],
-    checkpoint: Checkpoint,
-    dtype: torch.dtype,
-    what: str,
-    check: Callable[[Model], object] = lambda model: None,
-) -> Model:
-    """An `upstream` model with exactly the weights of `checkpoint`.
+def hub_config(
+    checkpoint: Checkpoint, sizes: Mapping[str, Rule], settings: Mapping[str, Rule]
+) -> dict[str, Any]:
+    """The known keys of a config.json, checked.
 
-    what : how error messages call the model
-    check : raises if config.json cannot be used for another reason
+    sizes, settings : rules of the family's keys in it, and in its `chronos_config`
 
-    Raises TspruneError if config.json does not fit, or if weights are missing, unexpected or of
-    another shape (upstream would leave such weights random).
+    Raises TspruneError that names the first value that cannot be.
     """
-    logging.disable_progress_bar()
+    rules = {**_COMMON, **sizes}
+    stated = {key: checkpoint.config[key] for key in rules if key in checkpoint.config}
+    check(stated, rules, CONFIG, required=False)
+    forecasting = checkpoint.config.get("chronos_config")
+    check({"chronos_config": forecasting}, {"chronos_config": mapping}, CONFIG)
+    assert isinstance(forecasting, dict)
+    forecasting = only(forecasting, settings, f"{checkpoint.name}: chronos_config in {CONFIG}")
+    check(forecasting, settings, f"chronos_config in {CONFIG}", required=False)
+    return {**stated, "chronos_config": forecasting}
+
+
+def quietly(build: Callable[[], Built]) -> Built:
+    """What `build` returns, without transformers' log."""
     verbosity = logging.get_verbosity()
     logging.set_verbosity_error()
     try:
-        loaded: Any = upstream.from_pretrained(
-            checkpoint.directory,
-            use_safetensors=True,
-            local_files_only=True,
-            ignore_mismatched_sizes=True,
-            output_loading_info=True,
-            dtype=dtype,
-        )
-        model: Model = loaded[0]
-        info: dict[str, Any] = loaded[1]
-        check(model)
-    except Exception as error:  # upstream raises whatever the value it stumbles over leads to
-        raise TspruneError(
-            f"{checkpoint.name}: config.json does not describe a {what} model ({one_line(error)})"
-        ) from error
+        return build()
     finally:
         logging.set_verbosity(verbosity)
-    info["missing_keys"] = [*info["missing_keys"], *_random(model, checkpoint)]
-    for problem in ("missing_keys", "mismatched_keys", "unexpected_keys"):
-        if info[problem]:
-            first = str(next(iter(info[problem])))
-            raise TspruneError(
-                f"{checkpoint.name}: config.json and weights disagree ({problem.replace('_', ' ')}: {first})"
-            )
-    return model
 
 
-def _random(model: PreTrainedModel, checkpoint: Checkpoint) -> list[str]:
-    """Tensors that upstream initialised although it does not report them as missing."""
-    tensors: dict[str, Any] = model.state_dict()
-    given = set()
-    for name in checkpoint.shapes:
-        with suppress(KeyError):
-            given.add(tensors[name].data_ptr())
-    # tied weights are given under one of their names
-    return [name for name, tensor in tensors.items() if tensor.data_ptr() not in given]
+def check_tokens(model: PreTrainedModel, *, start: bool) -> None:
+    """TspruneError unless the special tokens of a model's config are in its vocabulary.
+
+    start : whether there must be one that the decoder starts with
+    """
+    for name in _TOKENS:
+        token = getattr(model.config, name, None)
+        if token is None and start and name == "decoder_start_token_id":
+            raise TspruneError(f"{CONFIG} has no {name}")
+        if token is not None and not 0 <= token < model.config.vocab_size:
+            raise TspruneError(f"{CONFIG}: {name} {token} is not in the vocabulary")
+
+
+def set_generation(model: PreTrainedModel, checkpoint: Checkpoint) -> None:
+    """Gives a model the special tokens of generation_config.json, as upstream does; warns of the rest."""
+    stated = dict(checkpoint.generation)
+    ids = {key: stated.pop(key) for key in _GENERATION & stated.keys()}
+    check(ids, dict.fromkeys(ids, or_none(whole(0, model.config.vocab_size - 1))), GENERATION)
+    unused = [key for key, value in stated.items() if value and key not in _GENERATION_NOTES]
+    if unused:
+        message = f"{checkpoint.name}: settings in {GENERATION} are ignored: {named(unused)}"
+        warnings.warn(message, TspruneWarning, stacklevel=2)
+    for key, value in ids.items():
+        setattr(model.generation_config, key, value)
+
+
+class PretrainedForecaster(SavedForecaster):
+    """A Forecaster of a transformers model."""
+
+    module: PreTrainedModel
+
+    def config_file(self) -> dict[str, Any]:
+        config: dict[str, Any] = json.loads(self.module.config.to_json_string())
+        config["architectures"] = [type(self.module).__name__]
+        # upstream computes in this type, whatever the weights are stored in
+        config["dtype"] = config.get("dtype") or str(usual_dtype(self)).removeprefix("torch.")
+        return config
+
+    def other_files(self) -> dict[str, dict[str, Any]]:
+        if not self.module.can_generate():
+            return {}
+        return {GENERATION: json.loads(self.module.generation_config.to_json_string())}
+
+    def to(self, device: torch.device, dtype: torch.dtype) -> None:
+        """Moves the weights, in place; in float16 those stay in float32 that upstream keeps so."""
+        kept = (self.module._keep_in_fp32_modules or ()) if dtype == torch.float16 else ()
+        parts = [part for name, part in self.module.named_modules() if name.rpartition(".")[2] in kept]
+        exact = [(parameter, parameter.data) for part in parts for parameter in part.parameters()]
+        super().to(device, dtype)
+        for parameter, data in exact:
+            parameter.data = data.to(device, torch.float32)
 
 
 @contextmanager

@@ -11,24 +11,20 @@ strictly. Nothing in a checkpoint is executed or unpickled.
 from __future__ import annotations
 
 import dataclasses
-import json
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+import os
+from collections.abc import Mapping
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
-import torch
-from torch import Tensor
-
 from tsprune.anatomy import Component
-from tsprune.atomic import whole_directory
-from tsprune.errors import TspruneError
+from tsprune.arguments import shown
+from tsprune.errors import TspruneError, one_line
 from tsprune.models.card import model_card
-from tsprune.models.checkpoints import REMOVAL, Checkpoint, load_weights, one_line
+from tsprune.models.documents import as_json, read_object
 from tsprune.models.forecaster import Evidence, Forecaster, Origin, Recovery
-from tsprune.models.removal import remove
+from tsprune.models.locations import CONFIG, REMOVAL
+from tsprune.models.stated import list_of, whole
 
 FORMAT = 1
 
@@ -48,20 +44,15 @@ class Record:
 # --- writing ------------------------------------------------------------------------------------
 
 
-@contextmanager
-def written(model: Forecaster, directory: Path, evidence: Evidence | None) -> Iterator[Path]:
-    """A directory for upstream's files, with the original's config.json; becomes `directory`, whole."""
-    with whole_directory(directory) as aside:
-        yield aside
-        if model.origin is not None:
-            _complete(model, model.origin, aside, evidence)
+def complete(
+    model: Forecaster, origin: Origin, original: dict[str, Any], directory: Path, evidence: Evidence | None
+) -> None:
+    """Adds what describes a pruned model to a folder with its weights: config.json, tsprune.json, the card.
 
-
-def _complete(model: Forecaster, origin: Origin, directory: Path, evidence: Evidence | None) -> None:
-    path = directory / "config.json"
-    original = json.loads(path.read_text())
+    original : config.json of the model that it was made from
+    """
     reduced = model.upstream_config(original)
-    path.write_text(_json(_refused(model) if reduced is None else reduced))
+    (directory / CONFIG).write_text(as_json(_refused(model) if reduced is None else reduced))
     record = {
         "format": FORMAT,
         "tsprune": _version(),
@@ -76,7 +67,7 @@ def _complete(model: Forecaster, origin: Origin, directory: Path, evidence: Evid
         "config": original,
         "shapes": {name: list(shape) for name, shape in origin.shapes.items()},
     }
-    (directory / REMOVAL).write_text(_json(record))
+    (directory / REMOVAL).write_text(as_json(record))
     card = model_card(model, origin, upstream_reads_it=reduced is not None, evidence=evidence)
     (directory / "README.md").write_text(card)
 
@@ -88,10 +79,6 @@ def _refused(model: Forecaster) -> dict[str, Any]:
         "load_with": "tsprune.load or tsprune.load_pipeline",
         "family": model.family,
     }
-
-
-def _json(value: object) -> str:
-    return json.dumps(value, indent=2) + "\n"
 
 
 def _version() -> str:
@@ -110,31 +97,49 @@ def read_record(directory: Path) -> Record | None:
     Raises TspruneError if it is damaged or of a format that this version does not know.
     """
     path = directory / REMOVAL
-    if not path.exists():
+    if not os.path.lexists(path):
         return None
     try:
-        stated = json.loads(path.read_text())
-        if stated["format"] != FORMAT:
-            raise TspruneError(
-                f"{path} has format {stated['format']!r}; this version of tsprune reads format {FORMAT}"
-            )
-        shapes = {str(name): tuple(int(n) for n in shape) for name, shape in stated["shapes"].items()}
-        components = tuple(Component.parse(address) for address in stated["components"])
-        origin = Origin(
-            name=str(stated["model"]),
-            sha256=str(stated["checkpoint"]),
-            parameters=int(stated["parameters"]["before"]),
-            shapes=shapes,
-            components=components,
-            provenance=dict(stated["provenance"]),
-            recovery=_recovery(stated.get("recovery")),
-        )
-        return Record(str(stated["family"]), dict(stated["config"]), origin)
+        stated = read_object(path, REMOVAL)
+    except TspruneError as error:
+        raise TspruneError(f"{path} is damaged ({str(error).removeprefix(f'{path} ')})") from None
+    try:
+        return _record(stated, path)
     except TspruneError as error:
         raise TspruneError(str(error) if str(path) in str(error) else f"{path}: {error}") from None
-    except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
-        detail = f"no {error}" if isinstance(error, KeyError) else one_line(error)
+    except (ValueError, TypeError, KeyError, AttributeError, OverflowError, RecursionError) as error:
+        detail = f"no {error}" if isinstance(error, KeyError) else one_line(error, 200)
         raise TspruneError(f"{path} is damaged ({detail})") from None
+
+
+def _record(stated: Mapping[str, Any], path: Path) -> Record:
+    if stated["format"] != FORMAT:
+        raise TspruneError(
+            f"{path} has format {shown(stated['format'])}; this version of tsprune reads format {FORMAT}"
+        )
+    for key in ("shapes", "config", "provenance", "parameters"):
+        if not isinstance(stated[key], dict):
+            raise TypeError(f"{key} is not an object")
+    wrong = [name for name, shape in stated["shapes"].items() if _shape(shape)]
+    if wrong:
+        raise ValueError(f"no shape: {wrong[0]}")
+    origin = Origin(
+        name=str(stated["model"]),
+        sha256=str(stated["checkpoint"]),
+        parameters=int(stated["parameters"]["before"]),
+        shapes={name: tuple(shape) for name, shape in stated["shapes"].items()},
+        components=tuple(Component.parse(address) for address in stated["components"]),
+        provenance=stated["provenance"],
+        recovery=_recovery(stated.get("recovery")),
+    )
+    if origin.parameters < 1:
+        raise ValueError("the original has no parameters")
+    return Record(str(stated["family"]), stated["config"], origin)
+
+
+def _shape(value: object) -> str:
+    """The problem with a tensor's shape, "" if there is none; a tensor without dimensions has []."""
+    return "" if value == [] else list_of(whole(0, 2**40))(value)
 
 
 def _recovery(stated: Mapping[str, Any] | None) -> Recovery | None:
@@ -153,46 +158,3 @@ def _recovery(stated: Mapping[str, Any] | None) -> Recovery | None:
         score_after=float(stated["score_after"]),
         recipe=dict(stated["recipe"]),
     )
-
-
-def open_pruned(
-    adapter: ModuleType, checkpoint: Checkpoint, record: Record, device: torch.device, dtype: torch.dtype
-) -> Forecaster:
-    """The pruned model; TspruneError if tsprune.json contradicts itself or the weights."""
-    shapes = record.origin.shapes
-    original = dataclasses.replace(checkpoint, config=record.config, shapes=shapes)
-    what = f"{checkpoint.name}: {REMOVAL}"
-    try:
-        with torch.random.fork_rng(devices=[]):  # upstream's initial weights, of which none stays
-            model: Forecaster = adapter.blank(original)
-    except Exception as error:  # upstream raises whatever the value it stumbles over leads to
-        raise TspruneError(f"{what} does not describe a {record.family} model ({one_line(error)})") from error
-    if _shapes(model) != dict(shapes):
-        raise TspruneError(f"{what} contradicts itself: its shapes are not those of its config")
-    try:
-        remove(model, model.anatomy.select(record.origin.components))
-    except TspruneError as error:
-        raise TspruneError(f"{what} does not fit its own model ({error})") from None
-    model.origin = record.origin
-    _fill(model, load_weights(checkpoint), what)
-    model.to(device, dtype)
-    return model
-
-
-def _shapes(model: Forecaster) -> dict[str, tuple[int, ...]]:
-    return {name: tuple(tensor.shape) for name, tensor in model.module.state_dict().items()}
-
-
-def _fill(model: Forecaster, weights: Mapping[str, Tensor], what: str) -> None:
-    """Loads `weights` strictly; a tensor with two names is given under one of them."""
-    state: dict[str, Tensor] = model.saved_module.state_dict()
-    given = {state[name].data_ptr() for name in weights if name in state}
-    missing = [name for name in state if name not in weights and state[name].data_ptr() not in given]
-    unknown = [name for name in weights if name not in state]
-    unlike = [name for name in weights if name in state and state[name].shape != weights[name].shape]
-    for problem, names in (("missing", missing), ("unexpected", unknown), ("of another shape", unlike)):
-        if names:
-            raise TspruneError(f"{what} and the weights disagree ({problem}: {names[0]})")
-    with torch.no_grad():
-        for name, tensor in weights.items():
-            state[name].copy_(tensor)

@@ -11,12 +11,11 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
-from transformers import PreTrainedModel, T5Config
+from transformers import T5Config
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
@@ -32,11 +31,29 @@ from tsprune.anatomy import (
     Stack,
     TimeAxis,
 )
-from tsprune.models import pruned
+from tsprune.errors import TspruneError
 from tsprune.models.absent import AbsentAttention
-from tsprune.models.forecaster import Evidence, Forecaster
+from tsprune.models.checkpoints import Checkpoint
+from tsprune.models.locations import CONFIG
+from tsprune.models.pretrained import PretrainedForecaster, hub_config
+from tsprune.models.stated import Rule, or_none, whole
 
 SELECTING = "tsprune_selected_heads"
+# of config.json
+SIZES = {
+    **dict.fromkeys(("d_model", "d_kv", "d_ff", "num_layers", "num_heads", "vocab_size"), whole()),
+    "num_decoder_layers": or_none(whole()),
+    "relative_attention_num_buckets": whole(4),
+    "relative_attention_max_distance": whole(),
+}
+
+
+def t5_config(checkpoint: Checkpoint, settings: Mapping[str, Rule]) -> T5Config:
+    """The T5Config that config.json describes, checked; `settings` are the rules of its `chronos_config`."""
+    config = T5Config.from_dict(hub_config(checkpoint, SIZES, settings))
+    if config.relative_attention_max_distance <= config.relative_attention_num_buckets // 2:
+        raise TspruneError(f"{CONFIG}: relative_attention_max_distance is too small for its buckets")
+    return config
 
 
 def _attention(kind: str, layer: str, name: str, heads: int, head_dim: int) -> AttentionSite:
@@ -146,7 +163,8 @@ def adapt(module: nn.Module, anatomy: Anatomy) -> None:
 def _select(attention: Any, chosen: list[int], heads: int) -> None:
     """Makes an attention module use the heads `chosen` of a bias with `heads` heads."""
     attention.n_heads = heads
-    device = attention.q.weight.device
+    weight = attention.q.weight
+    device = "cpu" if weight.is_meta else weight.device  # weights may follow later, see `skeleton`
     attention.register_buffer("selected_heads", torch.tensor(chosen, device=device), persistent=False)
     if chosen != list(range(heads)) and attention.config._attn_implementation != SELECTING:
         attention.config = copy.copy(attention.config)  # others share it
@@ -174,18 +192,13 @@ def upstream_config(
     }
 
 
-class T5Forecaster(Forecaster):
-    """What both families do alike: saving, and what is left after a removal.
+class T5Forecaster(PretrainedForecaster):
+    """What both families do alike: what is left after a removal.
 
     cached : whether upstream's decoder runs with a key-value cache
     """
 
-    module: PreTrainedModel
     cached = False
-
-    def save(self, directory: Path, *, evidence: Evidence | None = None) -> None:
-        with pruned.written(self, directory, evidence) as aside:
-            self.module.save_pretrained(aside)
 
     def absent_attention(self, site: AttentionSite, output: nn.Linear | None) -> nn.Module:
         return AbsentT5Attention()

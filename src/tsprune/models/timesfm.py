@@ -3,15 +3,12 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 import math
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from safetensors.torch import save_file
 from timesfm import ForecastConfig, TimesFM_2p5_200M_torch
 from timesfm.configs import ResidualBlockConfig
 from timesfm.timesfm_2p5.timesfm_2p5_base import TimesFM_2p5_200M_Definition
@@ -32,11 +29,12 @@ from tsprune.anatomy import (
     Stack,
     TimeAxis,
 )
-from tsprune.errors import TspruneError
-from tsprune.models import pruned
+from tsprune.errors import TspruneError, one_line
 from tsprune.models.absent import AbsentAttention
-from tsprune.models.checkpoints import Checkpoint, Shapes, load_weights, one_line
-from tsprune.models.forecaster import LEVELS, Evidence, Forecast, Forecaster
+from tsprune.models.checkpoints import Checkpoint, Shapes
+from tsprune.models.forecaster import LEVELS, Forecast
+from tsprune.models.saving import SavedForecaster
+from tsprune.models.stated import whole
 
 GIFT_EVAL_CONTEXT = 2048  # what upstream uses there; config.json may say less ("max_context")
 
@@ -129,7 +127,7 @@ class NarrowAttention(MultiHeadAttention):
         return super().forward(*args, decode_cache=decode_cache, **kwargs)
 
 
-class TimesFM(Forecaster):
+class TimesFM(SavedForecaster):
     """`upstream` is the `TimesFM_2p5_200M_torch` wrapper, recompiled (cheaply) at each forecast."""
 
     family = "timesfm"
@@ -193,16 +191,12 @@ class TimesFM(Forecaster):
             hook.remove()
         return torch.stack(recorded, dim=1)
 
-    def save(self, directory: Path, *, evidence: Evidence | None = None) -> None:
-        tensors = {name: tensor.contiguous() for name, tensor in self.module.state_dict().items()}
-        config = {
+    def config_file(self) -> dict[str, Any]:
+        return {
             "architecture": "timesfm-2.5",
             "max_context": self.context_length,
             "definition": dataclasses.asdict(self.module.config),
         }
-        with pruned.written(self, directory, evidence) as aside:
-            save_file(tensors, aside / "model.safetensors")
-            (aside / "config.json").write_text(json.dumps(config, indent=2) + "\n")
 
     def to(self, device: torch.device, dtype: torch.dtype) -> None:
         super().to(device, dtype)
@@ -219,19 +213,6 @@ class TimesFM(Forecaster):
                 self.module.get_submodule(site.module).__class__ = NarrowAttention
 
 
-def open_checkpoint(checkpoint: Checkpoint, device: torch.device, dtype: torch.dtype) -> TimesFM:
-    """Builds the upstream module at the size of the weights and loads them strictly."""
-    model = blank(checkpoint)
-    try:
-        model.module.load_state_dict(load_weights(checkpoint), strict=True)
-    except RuntimeError as error:
-        raise TspruneError(
-            f"{checkpoint.name}: weights do not fit TimesFM 2.5 ({one_line(error)})"
-        ) from error
-    model.to(device, dtype)
-    return model
-
-
 def blank(checkpoint: Checkpoint) -> TimesFM:
     """A model of the size of the checkpoint's tensors, with weights as upstream initialises them."""
     try:
@@ -243,9 +224,9 @@ def blank(checkpoint: Checkpoint) -> TimesFM:
         module = SizedModule()
     except (KeyError, ValueError, IndexError, ZeroDivisionError) as error:
         raise TspruneError(
-            f"{checkpoint.name}: not a complete TimesFM 2.5 checkpoint ({one_line(error)})"
+            f"{checkpoint.name}: not a complete TimesFM 2.5 checkpoint ({one_line(error, 200)})"
         ) from error
     limit = checkpoint.config.get("max_context", GIFT_EVAL_CONTEXT)
-    if not isinstance(limit, int) or limit < module.p:
+    if whole(module.p)(limit):
         raise TspruneError(f"{checkpoint.name}: max_context in config.json must be at least {module.p}")
     return TimesFM(module, checkpoint.name, limit)

@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from safetensors.torch import save_file
 from torch import Tensor, nn
 from torch.distributions import Distribution, MixtureSameFamily
 from toto.data.util.dataset import MaskedTimeseries, is_extreme_value
@@ -33,13 +30,14 @@ from tsprune.anatomy import (
     Stack,
     TimeAxis,
 )
-from tsprune.errors import TspruneError
-from tsprune.models import draws, pruned, toto_uneven
+from tsprune.models import draws, toto_uneven
 from tsprune.models.absent import AbsentAttention
-from tsprune.models.checkpoints import MAX_CONTEXT, Checkpoint, load_weights, one_line
+from tsprune.models.checkpoints import MAX_CONTEXT, Checkpoint
 from tsprune.models.finite import Broken, watched
-from tsprune.models.forecaster import Evidence, Forecast, SamplingForecaster
+from tsprune.models.forecaster import Forecast, SamplingForecaster
 from tsprune.models.forwards import substituted_forwards
+from tsprune.models.saving import SavedForecaster
+from tsprune.models.stated import check, flag, list_of, mapping, only, or_none, real, whole, word
 
 # upstream's GIFT-Eval script is not part of its package: 256 is what the evaluation that is
 # (toto.evaluation.fev) draws by default, 4096 is not stated anywhere in it
@@ -49,7 +47,22 @@ ROWS = 8192  # paths that are drawn together
 STEPWISE_ROWS = 512  # where a second patch is drawn, for which each path has keys and values of its own
 # rows at the edge of a matrix product may be computed another way, with other last bits: there shall be none
 STEPS_TOGETHER = 16
-_DERIVED = "rotary_emb."  # buffers that follow from the sizes
+SIZES = {  # of config.json
+    **dict.fromkeys(
+        ("patch_size", "stride", "embed_dim", "num_layers", "num_heads", "mlp_hidden_dim"), whole()
+    ),
+    "dropout": real(0, 0.99),
+    "spacewise_every_n_layers": whole(-1),
+    "scaler_cls": word,
+    "output_distribution_classes": list_of(word),
+    "spacewise_first": flag,
+    "output_distribution_kwargs": or_none(mapping),
+    "use_memory_efficient_attention": flag,
+    "stabilize_with_global": flag,
+    "scale_factor_exponent": real(0, 1e6),
+}
+_NOTES = {"pre_xformers_checkpoint"}  # of upstream's loader
+_KEYS = {*SIZES, *_NOTES}
 _KINDS = {AttentionAxis.TIME: "time", AttentionAxis.SPACE: "variate"}
 
 
@@ -294,7 +307,7 @@ class AbsentTotoAttention(AbsentAttention):
         return self.contribution(args[1])  # after the layer's index
 
 
-class Toto(SamplingForecaster):
+class Toto(SavedForecaster, SamplingForecaster):
     """`upstream` is the `Toto` model that `TotoForecaster` takes the backbone of.
 
     Upstream does not mask the padding of short series in its attention, so series are forecast
@@ -376,13 +389,16 @@ class Toto(SamplingForecaster):
             outputs |= dict(zip(rows, torch.cat([weights[..., None], parameters], -1)[:, 0], strict=True))
         return torch.stack([outputs[row] for row in range(len(series))])
 
-    def save(self, directory: Path, *, evidence: Evidence | None = None) -> None:
-        # the rotary embedding's buffers are shared by the layers; safetensors wants them apart
-        tensors = {name: tensor.contiguous().clone() for name, tensor in self.upstream.state_dict().items()}
-        metadata = {MAX_CONTEXT: str(self.context_length)}
-        with pruned.written(self, directory, evidence) as aside:
-            save_file(tensors, aside / "model.safetensors", metadata=metadata)
-            (aside / "config.json").write_text(json.dumps(self._config, indent=2) + "\n")
+    def config_file(self) -> dict[str, Any]:
+        return dict(self._config)
+
+    def stored_metadata(self) -> dict[str, str]:
+        return {MAX_CONTEXT: str(self.context_length)}
+
+    def upstream_name(self, stored: str) -> str:
+        """Checkpoints have the fused or the unfused SwiGLU."""
+        (name,) = UpstreamToto._map_state_dict_keys({stored: None}, XFORMERS_SWIGLU_AVAILABLE)
+        return str(name)
 
     @property
     def saved_module(self) -> nn.Module:
@@ -406,31 +422,11 @@ class Toto(SamplingForecaster):
         return {**config, "num_layers": len(kinds), **pattern} if pattern else None
 
 
-def open_checkpoint(checkpoint: Checkpoint, device: torch.device, dtype: torch.dtype) -> Toto:
-    """Builds the upstream model from config.json and loads the weights strictly."""
-    model = blank(checkpoint)
-    toto = model.upstream
-    given = UpstreamToto._map_state_dict_keys(load_weights(checkpoint), XFORMERS_SWIGLU_AVAILABLE)
-    kept = {name: tensor for name, tensor in given.items() if _DERIVED not in name}
-    derived = {name: tensor for name, tensor in toto.state_dict().items() if _DERIVED in name}
-    try:
-        toto.load_state_dict(kept | derived, strict=True)
-    except RuntimeError as error:
-        raise TspruneError(
-            f"{checkpoint.name}: config.json and weights disagree ({one_line(error)})"
-        ) from error
-    toto.to(device=device, dtype=dtype)
-    return model
-
-
 def blank(checkpoint: Checkpoint) -> Toto:
     """The model that config.json describes, with weights as upstream initialises them."""
-    config = {**checkpoint.config, "use_memory_efficient_attention": False}  # a dense kernel instead
-    try:
-        toto = UpstreamToto(**config)
-    except Exception as error:  # upstream raises whatever the value it stumbles over leads to
-        raise TspruneError(
-            f"{checkpoint.name}: config.json does not describe a Toto model ({one_line(error)})"
-        ) from error
+    config = only(checkpoint.config, _KEYS, f"{checkpoint.name}: config.json")
+    check(config, SIZES, "config.json", required=False)
+    config = {**config, "use_memory_efficient_attention": False}  # a dense kernel instead
+    toto = UpstreamToto(**{key: value for key, value in config.items() if key not in _NOTES})
     context = checkpoint.context_length(GIFT_EVAL_CONTEXT, toto.model.patch_embed.patch_size)
     return Toto(toto, config, checkpoint.name, context)

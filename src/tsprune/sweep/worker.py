@@ -18,9 +18,8 @@ from numpy.typing import NDArray
 
 from tsprune.ablation import Ablation, applied
 from tsprune.capture import Reference
-from tsprune.errors import TspruneError
+from tsprune.errors import TspruneError, one_line
 from tsprune.evaluation import Batch, Truth, centred_ranks, finite_windows, rank_distance
-from tsprune.models.checkpoints import one_line
 from tsprune.models.forecaster import Forecast, Forecaster, NotFiniteError, with_gaps
 from tsprune.replay import MEMORY, MOST, in_parts
 from tsprune.sweep.plan import Cell

@@ -1,0 +1,36 @@
+"""Where a model is put and in which precision, as users state it, checked."""
+
+from __future__ import annotations
+
+import torch
+
+from tsprune.arguments import shown
+from tsprune.errors import TspruneError
+
+# the types that weights are stored and computed in, as users and safetensors write them
+DTYPES = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
+STORED = {"F64": torch.float64, "F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16}
+
+
+def device_of(device: object) -> torch.device:
+    """The device that is meant, which is there; None: CUDA if there is one, else the CPU."""
+    if device is None:
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    if not isinstance(device, str | torch.device):
+        raise TspruneError(f"the device must be a name such as cpu or cuda:0, not {shown(device)}")
+    try:
+        found = torch.device(device)
+        torch.ones(1, device=found).sum().item()
+    except Exception:  # torch raises half a dozen classes, by device
+        raise TspruneError(
+            f"no device {shown(str(device))} on this machine; leave it out, or use cpu"
+        ) from None
+    return torch.device("cpu") if found.type == "cpu" else found
+
+
+def dtype_of(dtype: object) -> torch.dtype:
+    """The precision that is meant: a floating torch.dtype, or the name of one."""
+    found = DTYPES.get(dtype.removeprefix("torch.")) if isinstance(dtype, str) else dtype
+    if isinstance(found, torch.dtype) and found in (*DTYPES.values(), torch.float64):
+        return found
+    raise TspruneError(f"unknown precision {shown(dtype)}; one of: {', '.join(DTYPES)}")

@@ -1,0 +1,133 @@
+"""Writing a checkpoint: one way for every family.
+
+A checkpoint is written in the types that the original was stored in, unless the caller names another. So
+the forecast after a reload is that of the model whose weights were rounded to these types (`rounded`), and
+it is the same forecast where they hold the weights exactly, as those of a model that was only pruned.
+"""
+
+from __future__ import annotations
+
+import re
+from abc import abstractmethod
+from collections import Counter
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import save_file
+from torch import Tensor, nn
+
+from tsprune.errors import TspruneError, one_line
+from tsprune.folders import whole_directory
+from tsprune.models import pruned
+from tsprune.models.arguments import dtype_of
+from tsprune.models.documents import as_json
+from tsprune.models.forecaster import Evidence, Forecaster
+from tsprune.models.locations import CONFIG
+from tsprune.models.weights import WEIGHTS, named
+
+
+class SavedForecaster(Forecaster):
+    """A Forecaster that is written as its weights, its config.json, and what its family adds."""
+
+    @abstractmethod
+    def config_file(self) -> dict[str, Any]:
+        """What config.json holds: of a pruned model, what that of its original does."""
+
+    def other_files(self) -> dict[str, dict[str, Any]]:
+        """Further JSON files of the checkpoint, by name."""
+        return {}
+
+    def stored_metadata(self) -> dict[str, str]:
+        """What the header of the weights states beside them."""
+        return {}
+
+    def save(
+        self,
+        directory: str | Path,
+        *,
+        evidence: Evidence | None = None,
+        dtype: str | torch.dtype | None = None,
+    ) -> None:
+        tensors = stored_tensors(self, dtype)
+        config = self.config_file()
+        with whole_directory(Path(directory)) as aside:
+            try:
+                save_file(tensors, aside / WEIGHTS, metadata={"format": "pt", **self.stored_metadata()})
+            except (SafetensorError, OSError) as error:
+                raise TspruneError(f"cannot write {directory}/{WEIGHTS} ({one_line(error, 200)})") from None
+            for name, content in self.other_files().items():
+                (aside / name).write_text(as_json(content))
+            if self.origin is None:
+                (aside / CONFIG).write_text(as_json(config))
+            else:
+                pruned.complete(self, self.origin, config, aside, evidence)
+
+
+def stored_dtypes(model: Forecaster, dtype: str | torch.dtype | None = None) -> dict[str, torch.dtype]:
+    """The type that each tensor of a model is written in, by its name in the checkpoint.
+
+    dtype : of all weights; None: as the original was stored. A tensor of a name that the original did not
+        have (paths move up where a layer leaves) takes the type of its role in other layers, else the
+        one that most of the original has; of a model that is not from a file, its own
+    """
+    floating = {
+        name: tensor.dtype
+        for name, tensor in model.saved_module.state_dict().items()
+        if isinstance(tensor, Tensor) and tensor.is_floating_point()
+    }
+    if dtype is not None:
+        return dict.fromkeys(floating, dtype_of(dtype))
+    if not model.stored:
+        return floating
+    usual = usual_dtype(model)
+    roles = {_role(name): kind for name, kind in model.stored.items()}
+    return {name: model.stored.get(name) or roles.get(_role(name), usual) for name in floating}
+
+
+def usual_dtype(model: Forecaster) -> torch.dtype:
+    """The type that most tensors of a model were stored in; of one that is not from a file, its own."""
+    if model.stored:
+        return Counter(model.stored.values()).most_common(1)[0][0]
+    return next(model.module.parameters()).dtype
+
+
+def _role(name: str) -> str:
+    return re.sub(r"\d+", "#", name)
+
+
+def stored_tensors(model: Forecaster, dtype: str | torch.dtype | None = None) -> dict[str, Tensor]:
+    """What is written: every tensor once, in its type; a tied one under its first name only.
+
+    Raises TspruneError if a weight is too large for its type.
+    """
+    types = stored_dtypes(model, dtype)
+    parameters: set[int] = set()
+    written: dict[str, Tensor] = {}
+    too_large = []
+    for name, tensor in model.saved_module.state_dict(keep_vars=True).items():
+        if not isinstance(tensor, Tensor) or id(tensor) in parameters:
+            continue
+        if isinstance(tensor, nn.Parameter):
+            parameters.add(id(tensor))
+        # tensors that share memory, as buffers do, are written apart
+        copied = tensor.detach().to("cpu", types.get(name, tensor.dtype), copy=True)
+        written[name] = copied.contiguous()
+        if copied.is_floating_point() and (copied.isinf() & ~tensor.detach().to("cpu").isinf()).any():
+            too_large.append(name)
+    if too_large:
+        kind = str(types[too_large[0]]).removeprefix("torch.")
+        raise TspruneError(
+            f"{model.name}: {named(too_large)} is too large for {kind}; save it as bfloat16 or float32"
+        )
+    return written
+
+
+def round_weights(model: Forecaster, dtype: str | torch.dtype | None = None) -> None:
+    """Makes the weights, in place, those that a reloaded checkpoint has (see `stored_dtypes`)."""
+    values: Mapping[str, Any] = model.saved_module.state_dict()
+    with torch.no_grad():
+        for name, tensor in stored_tensors(model, dtype).items():
+            values[name].copy_(tensor)

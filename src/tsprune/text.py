@@ -1,0 +1,23 @@
+"""Text of users and of files from outside, made literal where it is shown: in Markdown, in a terminal."""
+
+from __future__ import annotations
+
+import re
+
+from tsprune.errors import one_line
+
+LONGEST = 500  # characters
+# an underscore inside a word is no markup; a hyphen is where a list would begin
+_MARKDOWN = re.compile(r"([\\`*\[\]#|~]|(?<!\w)_|_(?!\w)|^[-+=])")
+_ADDRESS = re.compile(r"(?i)\b(https?|ftp|www)(?=[:.])")
+
+
+def markdown(value: object, most: int = LONGEST) -> str:
+    """`value` as one line of Markdown that shows it literally: no markup, HTML, link or table border."""
+    text = one_line(value, most).replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
+    return _ADDRESS.sub(r"\1&#8203;", _MARKDOWN.sub(r"\\\1", text))
+
+
+def code(value: object, most: int = LONGEST) -> str:
+    """`value` as one line of Markdown code."""
+    return f"`{one_line(value, most).replace('`', chr(39)) or ' '}`"
