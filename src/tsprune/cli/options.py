@@ -89,6 +89,16 @@ SamplesOption = Annotated[
 ]
 
 
+DtypeOption = Annotated[
+    str | None,
+    typer.Option(
+        "--dtype",
+        help="Type of the weights in the file: float32, bfloat16 or float16; by default that of the original.",
+        show_default=False,
+    ),
+]
+
+
 def open_suite(data: str, configs: list[str] | None) -> Suite:
     from tsprune.data import gift_eval, pocket
 
@@ -104,7 +114,6 @@ def open_model(
 
     from tsprune.models import load
 
-    check_device(device)
     model = load(name, device=device, dtype=dtype or torch.float32, samples=samples)
     model.require_finite_weights()  # whatever is asked of it
     return model

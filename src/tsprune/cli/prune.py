@@ -12,6 +12,7 @@ from tsprune.cli.options import (
     BatchOption,
     ConfigsOption,
     DataOption,
+    DtypeOption,
     JsonOption,
     ModelArgument,
     SeedOption,
@@ -88,11 +89,14 @@ def prune(
     configs: ConfigsOption = None,
     seed: SeedOption = 0,
     batch_size: BatchOption = 64,
+    dtype: DtypeOption = None,
     as_json: JsonOption = False,
 ) -> None:
     """Remove components for good: a smaller checkpoint that tsprune.load and load_pipeline read."""
     from tsprune.data import split
     from tsprune.files import check_free
+    from tsprune.models.arguments import dtype_of
+    from tsprune.models.saving import round_weights
     from tsprune.pruning import Plan
     from tsprune.pruning import prune as run_prune
 
@@ -105,6 +109,7 @@ def prune(
         raise TspruneError("--curve draws the way of a search; give --max-loss, too")
     check_free(output)
     check_files(curve)
+    stored = None if dtype is None else dtype_of(dtype)
     chosen = Plan.load(plan) if plan is not None else None
     loss, saved = (None if text is None else share(text) for text in (max_loss, saving))
     searched = loss is not None or saved is not None
@@ -120,6 +125,7 @@ def prune(
         _require_components(chosen, loss, curve)
         suite = split(suite, seed=seed)[1]  # what the search has not looked at
     pruned = run_prune(loaded, chosen or remove or [])
+    round_weights(pruned, stored)  # what is measured is true of the file
     evidence = {} if suite is None else _evidence(loaded, pruned, suite, batch_size, seed)
     pruned.save(output, evidence=evidence)
     _print(loaded, pruned, output, evidence, points, as_json)

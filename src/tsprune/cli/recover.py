@@ -13,6 +13,7 @@ from tsprune.cli.options import (
     ConfigsOption,
     DataOption,
     DeviceOption,
+    DtypeOption,
     JsonOption,
     SamplesOption,
     SeedOption,
@@ -82,6 +83,7 @@ def recover(
     seed: SeedOption = 0,
     samples: SamplesOption = None,
     device: DeviceOption = None,
+    dtype: DtypeOption = None,
     quiet: Annotated[bool, typer.Option("--quiet", help="No progress.")] = False,
     as_json: JsonOption = False,
 ) -> None:
@@ -91,10 +93,12 @@ def recover(
     """
     from tsprune.data import split
     from tsprune.files import check_free
+    from tsprune.models.arguments import dtype_of
     from tsprune.pruning.recovery import recover as run_recover
 
     check_free(output)
     check_files(resume)
+    stored = None if dtype is None else dtype_of(dtype)
     suite = open_suite(data, configs)
     pruned, original = (open_model(name, device, samples) for name in (small, teacher))
     with progress_bar("recover", quiet=quiet) as update:
@@ -113,6 +117,7 @@ def recover(
             history=history,
             stream=stream,
             state=resume,
+            dtype=stored,
             progress=update,
         )
     evidence = _evidence(original, pruned, recovered, split(suite, seed=seed)[1], seed)

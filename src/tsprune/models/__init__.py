@@ -7,11 +7,13 @@ from typing import Any
 
 import torch
 
+from tsprune.errors import TspruneError
 from tsprune.models.arguments import device_of, dtype_of
 from tsprune.models.checkpoints import bundled_names, find
 from tsprune.models.families import FAMILIES, Family, family_named, family_of
 from tsprune.models.forecaster import Forecast, Forecaster, SamplingForecaster
 from tsprune.models.loading import opened
+from tsprune.models.objects import adopted
 from tsprune.models.pruned import read_record
 
 __all__ = [
@@ -28,10 +30,10 @@ __all__ = [
 
 
 def load(
-    name: str | os.PathLike[str],
+    name: Any,
     *,
     device: str | torch.device | None = None,
-    dtype: str | torch.dtype = torch.float32,
+    dtype: str | torch.dtype | None = None,
     samples: int | None = None,
     seed: int = 0,
     revision: str | None = None,
@@ -40,9 +42,10 @@ def load(
     """Loads a model, pruned or not: `bundled:NAME`, a directory in the upstream format, or a hub id.
 
     name : a hub id may have a revision and a subfolder, `owner/name@revision:sub/folder`; a path object is
-        always a directory
+        always a directory. Also one of upstream's pipelines, forecasters or networks, which is then studied
+        as it is in memory: it is put into evaluation mode and otherwise left as it was
     device : where to put it; None takes CUDA if there is one, else the CPU
-    dtype : precision of the weights, and of most that is computed
+    dtype : precision of the weights, and of most that is computed; None: float32
     samples : paths per window, for models that sample; None takes what upstream uses
     seed : of the draws, for models that sample
     revision : branch, tag or commit of a hub id
@@ -57,14 +60,30 @@ def load(
     >>> model.forecast([[1.0, 2.0, 3.0] * 20], horizon=3).median.shape
     (1, 3)
     """
-    target, precision = device_of(device), dtype_of(dtype)
+    if isinstance(name, str | os.PathLike):
+        model = _from_files(name, device, dtype, revision, subfolder)
+    elif revision is not None or subfolder is not None:
+        raise TspruneError("a model in memory has neither a revision nor a subfolder; leave them out")
+    else:
+        model = adopted(name, device, dtype)
+    if isinstance(model, SamplingForecaster):
+        model.samples, model.seed = model.samples if samples is None else samples, seed
+    return model
+
+
+def _from_files(
+    name: str | os.PathLike[str],
+    device: object,
+    dtype: object,
+    revision: str | None,
+    subfolder: str | None,
+) -> Forecaster:
+    target, precision = device_of(device), dtype_of(torch.float32 if dtype is None else dtype)
     checkpoint = find(name, revision=revision, subfolder=subfolder)
     record = read_record(checkpoint.directory)
     family = family_of(checkpoint) if record is None else family_named(checkpoint.name, record.family)
     model = opened(family, checkpoint, record)
     model.to(target, precision)
-    if isinstance(model, SamplingForecaster):
-        model.samples, model.seed = model.samples if samples is None else samples, seed
     return model
 
 
@@ -72,7 +91,7 @@ def load_pipeline(
     name: str | os.PathLike[str],
     *,
     device: str | torch.device | None = None,
-    dtype: str | torch.dtype = torch.float32,
+    dtype: str | torch.dtype | None = None,
     revision: str | None = None,
     subfolder: str | None = None,
 ) -> Any:

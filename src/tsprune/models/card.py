@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 
 from tsprune.models.forecaster import Evidence, Forecaster, Measured, Origin
+from tsprune.text import code, markdown
 
 
 def model_card(
@@ -16,13 +17,13 @@ def model_card(
     """
     share = 1 - model.parameter_count / origin.parameters
     lines = [
-        f"# {origin.name}, pruned" + (" and recovered" if origin.recovery else ""),
+        f"# {markdown(origin.name)}, pruned" + (" and recovered" if origin.recovery else ""),
         "",
         f"A {model.family} checkpoint with {share:.1%} of its parameters removed by tsprune: "
         f"{origin.parameters:,} before, {model.parameter_count:,} after.",
         "",
-        f"Made from `{origin.name}`"
-        + (f" (SHA-256 of its weights {origin.sha256})." if origin.sha256 else "."),
+        f"Made from {code(origin.name)}"
+        + (f" (SHA-256 of its weights {markdown(origin.sha256)})." if origin.sha256 else "."),
         "",
         "## What was removed",
         "",
@@ -74,7 +75,7 @@ def _provenance(origin: Origin) -> list[str]:
         return []
     # the way to a plan, step by step, is in tsprune.json
     said = {key: value for key, value in origin.provenance.items() if not isinstance(value, list)}
-    return ["", "Chosen by:", "", *(f"- {key}: {value}" for key, value in said.items())]
+    return ["", "Chosen by:", "", *(f"- {markdown(key)}: {markdown(value)}" for key, value in said.items())]
 
 
 def _recovery(origin: Origin) -> list[str]:
@@ -86,10 +87,10 @@ def _recovery(origin: Origin) -> list[str]:
         "",
         "## Recovered",
         "",
-        f"Trained after the removal to forecast as `{how.teacher}` does: {how.steps:,} steps, "
+        f"Trained after the removal to forecast as {code(how.teacher)} does: {how.steps:,} steps, "
         f"{how.histories:,} synthetic histories (`tsprune recover`). The weights are those of step "
-        f"{how.best_step:,}, the best on calibration series of {how.suite} ({how.windows} windows): "
-        f"{how.metric} relative to Seasonal Naive {how.score_before:.4g} before, "
+        f"{how.best_step:,}, the best on calibration series of {markdown(how.suite)} ({how.windows} windows): "
+        f"{markdown(how.metric)} relative to Seasonal Naive {how.score_before:.4g} before, "
         f"{how.score_after:.4g} after." + (f" The last {later} components went later." if later else ""),
     ]
 
@@ -98,5 +99,8 @@ def _table(evidence: Evidence | None) -> list[str]:
     if not evidence:
         return ["Not measured. Measure before you rely on it."]
     measured = ((name, Measured(*row)) for name, row in evidence.items())
-    rows = [f"| {name} | {row.before:.4g} | {row.after:.4g} | {row.change} |" for name, row in measured]
+    rows = [
+        f"| {markdown(name)} | {row.before:.4g} | {row.after:.4g} | {markdown(row.change)} |"
+        for name, row in measured
+    ]
     return ["| | before | after | change |", "|---|---:|---:|---:|", *rows]

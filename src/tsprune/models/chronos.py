@@ -19,6 +19,7 @@ from tsprune.models import draws, t5
 from tsprune.models.checkpoints import Checkpoint
 from tsprune.models.finite import Broken, watched
 from tsprune.models.forecaster import Forecast, SamplingForecaster, padded
+from tsprune.models.objects import network
 from tsprune.models.pretrained import check_tokens, quiet_horizon, quietly, set_generation
 from tsprune.models.stated import check, flag, mapping, real, whole, word
 from tsprune.models.t5 import T5Forecaster, t5_config
@@ -214,3 +215,14 @@ def blank(checkpoint: Checkpoint) -> Chronos:
     check_tokens(model, start=True)
     set_generation(model, checkpoint)
     return Chronos(_pipeline(model), checkpoint.name)
+
+
+def adopt(upstream: Any, name: str) -> Chronos:
+    """The model of a `ChronosPipeline`, its `ChronosModel` or its network in memory."""
+    if isinstance(upstream, ChronosPipeline):
+        network(upstream.model.model, T5ForConditionalGeneration)
+        return Chronos(upstream, name)
+    whole = isinstance(upstream, ChronosModel)
+    return Chronos(
+        _pipeline(network(upstream.model if whole else upstream, T5ForConditionalGeneration)), name
+    )

@@ -28,6 +28,7 @@ from tsprune.anatomy import (
 from tsprune.models.absent import AbsentAttention
 from tsprune.models.checkpoints import Checkpoint
 from tsprune.models.forecaster import LEVELS, Forecast, padded
+from tsprune.models.objects import network
 from tsprune.models.pretrained import PretrainedForecaster, check_tokens, hub_config, quiet_horizon, quietly
 from tsprune.models.stated import flag, levels, or_none, real, whole
 
@@ -144,3 +145,11 @@ def blank(checkpoint: Checkpoint) -> Chronos2:
     model = quietly(lambda: Chronos2Model(Chronos2CoreConfig.from_dict(stated)))
     check_tokens(model, start=False)
     return Chronos2(model, checkpoint.name)
+
+
+def adopt(upstream: Any, name: str) -> Chronos2:
+    """The model of a `Chronos2Pipeline` or its network in memory."""
+    whole = isinstance(upstream, Chronos2Pipeline)
+    model = Chronos2(network(upstream.model if whole else upstream, Chronos2Model), name)
+    model.upstream = upstream if whole else model.upstream
+    return model

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import torch
 from chronos.chronos_bolt import ChronosBoltModelForForecasting, ChronosBoltPipeline
@@ -11,6 +13,7 @@ from torch import Tensor
 from tsprune.models import t5
 from tsprune.models.checkpoints import Checkpoint
 from tsprune.models.forecaster import Forecast, padded
+from tsprune.models.objects import network
 from tsprune.models.pretrained import check_tokens, quiet_horizon, quietly
 from tsprune.models.stated import flag, levels, whole
 from tsprune.models.t5 import T5Forecaster, t5_config
@@ -68,3 +71,11 @@ def blank(checkpoint: Checkpoint) -> ChronosBolt:
     model = quietly(lambda: ChronosBoltModelForForecasting(config))
     check_tokens(model, start=True)
     return ChronosBolt(model, checkpoint.name)
+
+
+def adopt(upstream: Any, name: str) -> ChronosBolt:
+    """The model of a `ChronosBoltPipeline` or its network in memory."""
+    whole = isinstance(upstream, ChronosBoltPipeline)
+    model = ChronosBolt(network(upstream.model if whole else upstream, ChronosBoltModelForForecasting), name)
+    model.upstream = upstream if whole else model.upstream
+    return model

@@ -17,6 +17,7 @@ class Family:
     title : how messages call it
     package : the upstream package's import name
     extra : the extra of tsprune that installs it
+    objects : classes of upstream's that `tsprune.load` takes in place of a name
     weights, config_key : a checkpoint with tensors of these names and this key in config.json
         (None: any) is of this family; it can be told without importing the upstream package
     """
@@ -26,6 +27,7 @@ class Family:
     module: str
     package: str
     extra: str
+    objects: tuple[str, ...]
     weights: tuple[str, ...]
     config_key: str | None = None
 
@@ -45,6 +47,10 @@ FAMILIES: tuple[Family, ...] = (
         "tsprune.models.chronos_bolt",
         package="chronos",
         extra="chronos",
+        objects=(
+            "chronos.chronos_bolt.ChronosBoltPipeline",
+            "chronos.chronos_bolt.ChronosBoltModelForForecasting",
+        ),
         weights=(
             "input_patch_embedding.hidden_layer.weight",
             "decoder.block.0.layer.0.SelfAttention.q.weight",
@@ -57,6 +63,10 @@ FAMILIES: tuple[Family, ...] = (
         "tsprune.models.chronos2",
         package="chronos",
         extra="chronos",
+        objects=(
+            "chronos.chronos2.pipeline.Chronos2Pipeline",
+            "chronos.chronos2.model.Chronos2Model",
+        ),
         weights=(
             "input_patch_embedding.hidden_layer.weight",
             "encoder.block.0.layer.1.self_attention.q.weight",
@@ -69,6 +79,7 @@ FAMILIES: tuple[Family, ...] = (
         "tsprune.models.chronos",
         package="chronos",
         extra="chronos",
+        objects=("chronos.chronos.ChronosPipeline",),
         weights=("shared.weight", "decoder.block.0.layer.1.EncDecAttention.q.weight"),
         config_key="chronos_config",
     ),
@@ -78,6 +89,10 @@ FAMILIES: tuple[Family, ...] = (
         "tsprune.models.timesfm",
         package="timesfm",
         extra="timesfm",
+        objects=(
+            "timesfm.timesfm_2p5.timesfm_2p5_torch.TimesFM_2p5_200M_torch",
+            "timesfm.timesfm_2p5.timesfm_2p5_torch.TimesFM_2p5_200M_torch_module",
+        ),
         weights=("stacked_xf.0.attn.qkv_proj.weight",),
     ),
     Family(
@@ -86,6 +101,11 @@ FAMILIES: tuple[Family, ...] = (
         "tsprune.models.toto",
         package="toto",
         extra="toto",
+        objects=(
+            "toto.model.toto.Toto",
+            "toto.inference.forecaster.TotoForecaster",
+            "toto.model.backbone.TotoBackbone",
+        ),
         weights=("model.transformer.layers.0.attention.wQKV.weight",),
         config_key="scaler_cls",
     ),
@@ -95,6 +115,10 @@ FAMILIES: tuple[Family, ...] = (
         "tsprune.models.moirai",
         package="uni2ts",
         extra="moirai",
+        objects=(
+            "uni2ts.model.moirai.forecast.MoiraiForecast",
+            "uni2ts.model.moirai.module.MoiraiModule",
+        ),
         weights=("mask_encoding.weight", "encoder.layers.0.ffn.fc_gate.weight"),
         config_key="distr_output",
     ),
@@ -104,6 +128,10 @@ FAMILIES: tuple[Family, ...] = (
         "tsprune.models.moirai2",
         package="uni2ts",
         extra="moirai",
+        objects=(
+            "uni2ts.model.moirai2.forecast.Moirai2Forecast",
+            "uni2ts.model.moirai2.module.Moirai2Module",
+        ),
         weights=("out_proj.hidden_layer.weight", "encoder.layers.0.ffn.fc_gate.weight"),
         config_key="num_predict_token",
     ),

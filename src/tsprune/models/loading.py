@@ -4,6 +4,7 @@
    the file: a contradiction is refused before memory is taken.
 2. It is built without weights; of a pruned checkpoint, what tsprune.json lists is removed.
 3. The weights are read one by one, strictly: none may be missing, left over, or of another shape.
+4. A fine-tuned adapter beside them is merged (`adapters`).
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ import torch
 from torch import Tensor, nn
 
 from tsprune.errors import TspruneError, TspruneWarning, one_line
-from tsprune.models import skeleton
+from tsprune.models import adapters, skeleton
 from tsprune.models.arguments import STORED
 from tsprune.models.checkpoints import Checkpoint
 from tsprune.models.families import Family
@@ -47,6 +48,8 @@ def opened(family: Family, checkpoint: Checkpoint, record: Record | None) -> For
     where.match(_built(skeleton.outlined, adapter, described, record, where))
     model = _built(skeleton.without_weights, adapter, described, record, where)
     where.fill(model)
+    if checkpoint.adapter is not None:
+        adapters.merge(model, checkpoint.adapter)
     if record is not None:
         model.origin = record.origin
     return model

@@ -14,7 +14,7 @@ from torch.distributions import Categorical, Distribution, LogNormal, Normal, St
 from uni2ts.distribution.mixture import Mixture
 from uni2ts.distribution.negative_binomial import NegativeBinomial
 from uni2ts.model.moirai import MoiraiForecast, MoiraiModule
-from uni2ts.model.moirai.module import decode_distr_output
+from uni2ts.model.moirai.module import decode_distr_output, encode_distr_output
 
 from tsprune.anatomy import Readout
 from tsprune.arguments import shown
@@ -23,6 +23,7 @@ from tsprune.models import draws, moirai_base
 from tsprune.models.checkpoints import Checkpoint
 from tsprune.models.finite import Broken, watched
 from tsprune.models.forecaster import Forecast, SamplingForecaster
+from tsprune.models.objects import network
 from tsprune.models.stated import check, list_of, mapping, real, whole
 
 GIFT_EVAL_PATCH = 32
@@ -221,3 +222,11 @@ def blank(checkpoint: Checkpoint) -> Moirai:
     module = MoiraiModule(distr_output=distribution, **sizes).eval()
     context = checkpoint.context_length(moirai_base.GIFT_EVAL_CONTEXT, min(module.patch_sizes))
     return Moirai(module, config, checkpoint.name, context)
+
+
+def adopt(upstream: Any, name: str) -> Moirai:
+    """The model of a `MoiraiForecast` or its network in memory."""
+    whole = isinstance(upstream, MoiraiForecast)
+    module = network(upstream.module if whole else upstream, MoiraiModule).eval()
+    config = {**moirai_base.config_of(module), "distr_output": encode_distr_output(module.distr_output)}
+    return Moirai(module, config, name, moirai_base.history_of(upstream, min(module.patch_sizes)))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,6 +15,7 @@ from tsprune.anatomy import Readout
 from tsprune.models import moirai_base
 from tsprune.models.checkpoints import Checkpoint
 from tsprune.models.forecaster import Forecast
+from tsprune.models.objects import network
 from tsprune.models.stated import levels, whole
 
 SIZES = {
@@ -77,3 +79,11 @@ def blank(checkpoint: Checkpoint) -> Moirai2:
     context = checkpoint.context_length(moirai_base.GIFT_EVAL_CONTEXT, module.patch_size)
     context = context // module.patch_size * module.patch_size
     return Moirai2(module, config, checkpoint.name, context)
+
+
+def adopt(upstream: Any, name: str) -> Moirai2:
+    """The model of a `Moirai2Forecast` or its network in memory."""
+    whole = isinstance(upstream, Moirai2Forecast)
+    module = network(upstream.module if whole else upstream, Moirai2Module).eval()
+    history = moirai_base.history_of(upstream, module.patch_size) // module.patch_size * module.patch_size
+    return Moirai2(module, moirai_base.config_of(module), name, history)

@@ -132,3 +132,17 @@ class MoiraiForecaster(SavedForecaster):
             if self.anatomy.whole_layers
             else None
         )
+
+
+def config_of(module: Any) -> dict[str, Any]:
+    """The config.json of a network in memory: what it was made with, as upstream's hub mixin keeps it."""
+    return {
+        key: list(value) if isinstance(value, tuple) else value
+        for key, value in (module._hub_mixin_config or {}).items()
+    }
+
+
+def history_of(upstream: Any, patch: int) -> int:
+    """Steps of history that one of upstream's forecast modules is set to; the usual for a bare network."""
+    stated = getattr(getattr(upstream, "hparams", None), "context_length", GIFT_EVAL_CONTEXT)
+    return max(int(stated), patch)

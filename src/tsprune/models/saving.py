@@ -125,9 +125,19 @@ def stored_tensors(model: Forecaster, dtype: str | torch.dtype | None = None) ->
     return written
 
 
-def round_weights(model: Forecaster, dtype: str | torch.dtype | None = None) -> None:
-    """Makes the weights, in place, those that a reloaded checkpoint has (see `stored_dtypes`)."""
+def round_weights(model: Forecaster, dtype: str | torch.dtype | None = None) -> bool:
+    """Makes the weights, in place, those that a reloaded checkpoint has (see `stored_dtypes`).
+
+    From then on `save` writes these types by default, so what is measured now is true of the file.
+    Returns whether any weight changed.
+    """
     values: Mapping[str, Any] = model.saved_module.state_dict()
+    changed = False
+    types = stored_dtypes(model, dtype)
     with torch.no_grad():
         for name, tensor in stored_tensors(model, dtype).items():
+            before = values[name].clone()
             values[name].copy_(tensor)
+            changed = changed or not torch.equal(before, values[name])
+    model.stored = types
+    return changed

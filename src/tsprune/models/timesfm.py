@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 import math
 from typing import Any
@@ -33,6 +34,7 @@ from tsprune.errors import TspruneError, one_line
 from tsprune.models.absent import AbsentAttention
 from tsprune.models.checkpoints import Checkpoint, Shapes
 from tsprune.models.forecaster import LEVELS, Forecast
+from tsprune.models.objects import network
 from tsprune.models.saving import SavedForecaster
 from tsprune.models.stated import whole
 
@@ -230,3 +232,18 @@ def blank(checkpoint: Checkpoint) -> TimesFM:
     if whole(module.p)(limit):
         raise TspruneError(f"{checkpoint.name}: max_context in config.json must be at least {module.p}")
     return TimesFM(module, checkpoint.name, limit)
+
+
+def adopt(upstream: Any, name: str) -> TimesFM:
+    """The model of a `TimesFM_2p5_200M_torch` or its network in memory, which keeps its own settings.
+
+    The history is as long as the wrapper is compiled for; if it is not, as in upstream's GIFT-Eval runs.
+    """
+    whole = isinstance(upstream, TimesFM_2p5_200M_torch)
+    module = network(upstream.model if whole else upstream, TimesFM_2p5_200M_torch_module)
+    if "forward" in vars(module):  # upstream compiles it by default; hooks need the original
+        module = copy.copy(module)
+        del module.forward
+    settings = getattr(upstream, "forecast_config", None)
+    limit = settings.max_context if settings is not None else GIFT_EVAL_CONTEXT
+    return TimesFM(module, name, max(limit, module.p))

@@ -36,6 +36,7 @@ from tsprune.models.checkpoints import MAX_CONTEXT, Checkpoint
 from tsprune.models.finite import Broken, watched
 from tsprune.models.forecaster import Forecast, SamplingForecaster
 from tsprune.models.forwards import substituted_forwards
+from tsprune.models.objects import network
 from tsprune.models.saving import SavedForecaster
 from tsprune.models.stated import check, flag, list_of, mapping, only, or_none, real, whole, word
 
@@ -430,3 +431,37 @@ def blank(checkpoint: Checkpoint) -> Toto:
     toto = UpstreamToto(**{key: value for key, value in config.items() if key not in _NOTES})
     context = checkpoint.context_length(GIFT_EVAL_CONTEXT, toto.model.patch_embed.patch_size)
     return Toto(toto, config, checkpoint.name, context)
+
+
+def adopt(upstream: Any, name: str) -> Toto:
+    """The model of a `Toto`, `TotoForecaster` or `TotoBackbone` in memory."""
+    toto = upstream
+    if not isinstance(upstream, UpstreamToto):
+        backbone = upstream if isinstance(upstream, TotoBackbone) else upstream.model
+        toto = object.__new__(UpstreamToto)
+        nn.Module.__init__(toto)
+        toto.model, toto.model_kwargs = network(backbone, TotoBackbone), {}
+    return Toto(toto, _config_of(toto.model), name, GIFT_EVAL_CONTEXT)
+
+
+def _config_of(backbone: TotoBackbone) -> dict[str, Any]:
+    """The config.json of a backbone."""
+    layer, scaler, output = backbone.transformer.layers[0], backbone.scaler, backbone.output_distribution
+    kinds = [_KINDS[layer.attention_axis] for layer in backbone.transformer.layers]
+    components = getattr(output, "k_components", None)
+    return {
+        "patch_size": backbone.patch_embed.patch_size,
+        "stride": backbone.patch_embed.stride,
+        "embed_dim": backbone.embed_dim,
+        "num_layers": backbone.num_layers,
+        "num_heads": layer.num_heads,
+        "mlp_hidden_dim": layer.mlp_hidden_dim,
+        "dropout": backbone.dropout,
+        **(toto_uneven.alternation(kinds) or {}),
+        "scaler_cls": f"<class 'model.scaler.{type(scaler).__name__}'>",
+        "output_distribution_classes": [f"<class 'model.distribution.{type(output).__name__}'>"],
+        "output_distribution_kwargs": None if components is None else {"k_components": components},
+        "use_memory_efficient_attention": False,
+        "stabilize_with_global": getattr(scaler, "stabilize_with_global", True),
+        "scale_factor_exponent": getattr(scaler, "scale_factor_exponent", 10.0),
+    }

@@ -30,6 +30,7 @@ from tsprune.errors import TspruneError, one_line
 from tsprune.evaluation import evaluate, geometric_mean_ratios, prepare
 from tsprune.evaluation.changes import Metric
 from tsprune.models.forecaster import Forecaster, Origin, Recovery, SamplingForecaster
+from tsprune.models.saving import round_weights
 from tsprune.pruning.distillation import check_pair, distance, histories
 from tsprune.pruning.plan import identity
 from tsprune.pruning.surgery import copied
@@ -147,6 +148,7 @@ def recover(
     history: int = HISTORY,
     stream: float = STREAM,
     state: str | Path | None = None,
+    dtype: str | torch.dtype | None = None,
     progress: Progress | None = None,
 ) -> Forecaster:
     """A copy of a pruned model, trained for a while to forecast as its teacher does.
@@ -164,6 +166,7 @@ def recover(
     stream : weight of the residual stream's distance, block by block, beside that of the output
     state : file that keeps the state; if it is there, training goes on from it (with `minutes` the time
         that was lost is not trained again, else the result is the same to the last bit)
+    dtype : type that the weights are rounded to, which is what `save` writes; None: that of the original
     progress : called after each step with (steps done, of all); with `minutes`, in shares of these
 
     The result may be `small` as it was, if nothing better was found. Its `origin` says how it was
@@ -191,7 +194,7 @@ def recover(
     calibration, _ = split(whole, fraction=calibration_fraction, seed=seed)
     calibration.require_windows()
     student = copied(small)
-    dtype = next(small.module.parameters()).dtype
+    precision = next(small.module.parameters()).dtype
     student.to(small.device, torch.float32)
     student.module.requires_grad_(True)
     key = _key(small, teacher, calibration, recipe)
@@ -201,11 +204,13 @@ def recover(
     student.module.zero_grad(set_to_none=True)
     for one, before in zip(student.module.parameters(), small.module.parameters(), strict=True):
         one.requires_grad_(before.requires_grad)
-    student.to(small.device, dtype)
+    student.to(small.device, precision)
+    scores = dict(trained.scores)
+    if round_weights(student, dtype):
+        scores[trained.best_step] = training.score()
     assert student.origin is not None
-    student.origin = dataclasses.replace(
-        student.origin, recovery=_account(student.origin, teacher, calibration, recipe, trained)
-    )
+    account = _account(student.origin, teacher, calibration, recipe, trained, scores)
+    student.origin = dataclasses.replace(student.origin, recovery=account)
     student.name = f"{student.origin.name} (pruned, recovered)"
     return student
 
@@ -223,10 +228,14 @@ def _key(small: Forecaster, teacher: Forecaster, calibration: Suite, recipe: Rec
 
 
 def _account(
-    origin: Origin, teacher: Forecaster, calibration: Suite, recipe: Recipe, trained: Trained
+    origin: Origin,
+    teacher: Forecaster,
+    calibration: Suite,
+    recipe: Recipe,
+    trained: Trained,
+    scores: Mapping[int, float],
 ) -> Recovery:
-    """How a model was recovered, for its checkpoint."""
-    scores = dict(trained.scores)
+    """How a model was recovered, for its checkpoint; `scores` by step, of the weights as they are stored."""
     return Recovery(
         teacher=identity(teacher)[0],
         components=len(origin.components),
@@ -323,12 +332,12 @@ class _Training:
     def _check(self) -> None:
         """Scores the student as it is, and keeps its weights if none was better."""
         trained = self._trained
-        trained.scores.append((trained.step, self._score()))
+        trained.scores.append((trained.step, self.score()))
         if trained.best_step == trained.step:
             trained.best = _weights(self._student)
 
-    def _score(self) -> float:
-        """On the calibration series; infinite if it cannot forecast all that it could before."""
+    def score(self) -> float:
+        """Of the student, on the calibration series; infinite if it cannot forecast all that it could before."""
         trained = self._trained
         try:
             frame = evaluate(self._student, self._calibration, prepared=self._prepared)

@@ -1,0 +1,69 @@
+"""Models that are in memory already: upstream's pipelines and networks, studied as they are."""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import Any
+
+import torch
+from torch import nn
+
+from tsprune.errors import TspruneError, one_line
+from tsprune.models.arguments import device_of, dtype_of
+from tsprune.models.families import FAMILIES, Family
+from tsprune.models.forecaster import Forecaster
+
+
+def adopted(upstream: Any, device: object, dtype: object) -> Forecaster:
+    """A Forecaster of one of upstream's objects, which it shares the weights with.
+
+    The network is put into evaluation mode, and is otherwise left as it is, on its device and in its
+    precision. It has no name that it could be loaded by again: `name` says its class, and can be set.
+
+    device, dtype : None, or those that it has
+
+    Raises TspruneError for an object of another class, or on another device or of another precision.
+    """
+    kind = type(upstream).__name__
+    family = _family(upstream)
+    if family is None:
+        titles = ", ".join(family.title for family in FAMILIES)
+        raise TspruneError(
+            f"cannot load a {one_line(kind, 60)}; name a folder, bundled:NAME or a hub id, or pass an object of "
+            f"upstream's: {titles}"
+        )
+    try:
+        model: Forecaster = import_module(family.module).adopt(upstream, f"{kind} in memory")
+    except TspruneError:
+        raise
+    except Exception as error:  # upstream's object may lack anything
+        raise TspruneError(f"this {kind} is not complete ({one_line(error, 200)})") from error
+    _check_place(model, kind, device, dtype)
+    return model
+
+
+def _family(upstream: object) -> Family | None:
+    names = {f"{base.__module__}.{base.__qualname__}" for base in type(upstream).__mro__}
+    return next((family for family in FAMILIES if names & set(family.objects)), None)
+
+
+def _check_place(model: Forecaster, kind: str, device: object, dtype: object) -> None:
+    first = next(model.module.parameters())
+    if first.is_meta:
+        raise TspruneError(f"this {kind} has no weights (it is on the device 'meta')")
+    here = torch.device("cpu") if first.device.type == "cpu" else first.device
+    if device is not None and device_of(device) != here:
+        raise TspruneError(f"this {kind} is on {here}; move it there yourself, or leave the device out")
+    if dtype is not None and dtype_of(dtype) != first.dtype:
+        precision = str(first.dtype).removeprefix("torch.")
+        raise TspruneError(f"this {kind} is in {precision}; convert it yourself, or leave the precision out")
+
+
+def network(module: Any, wanted: type[nn.Module]) -> Any:
+    """`module`, or what torch.compile wraps in it, if it is of the class `wanted`; TspruneError if not."""
+    found = getattr(module, "_orig_mod", module)
+    if isinstance(found, wanted):
+        return found
+    if type(found).__module__.partition(".")[0] == "peft":
+        raise TspruneError("the network is wrapped by peft; pass what merge_and_unload() returns")
+    raise TspruneError(f"the network is a {type(found).__name__}, not a {wanted.__name__}")
