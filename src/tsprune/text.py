@@ -7,8 +7,9 @@ import re
 from tsprune.errors import one_line
 
 LONGEST = 500  # characters
-# an underscore inside a word is no markup; a hyphen is where a list would begin
-_MARKDOWN = re.compile(r"([\\`*\[\]#|~]|(?<!\w)_|_(?!\w)|^[-+=])")
+# an underscore inside a word is no markup, nor is a bracket that no link follows; lists, headings and
+# underlines of headings begin a line
+_MARKDOWN = re.compile(r"([\\`*|~]|(?<!\w)_|_(?!\w)|\](?=[(\[:])|^[-+=#])")
 _ADDRESS = re.compile(r"(?i)\b(https?|ftp|www)(?=[:.])")
 
 

@@ -79,7 +79,11 @@ FAMILIES: tuple[Family, ...] = (
         "tsprune.models.chronos",
         package="chronos",
         extra="chronos",
-        objects=("chronos.chronos.ChronosPipeline",),
+        objects=(
+            "chronos.chronos.ChronosPipeline",
+            "chronos.chronos.ChronosModel",
+            "transformers.models.t5.modeling_t5.T5ForConditionalGeneration",
+        ),
         weights=("shared.weight", "decoder.block.0.layer.1.EncDecAttention.q.weight"),
         config_key="chronos_config",
     ),

@@ -194,7 +194,7 @@ def recover(
     calibration, _ = split(whole, fraction=calibration_fraction, seed=seed)
     calibration.require_windows()
     student = copied(small)
-    precision = next(small.module.parameters()).dtype
+    computed_in = next(small.module.parameters()).dtype
     student.to(small.device, torch.float32)
     student.module.requires_grad_(True)
     key = _key(small, teacher, calibration, recipe)
@@ -204,7 +204,7 @@ def recover(
     student.module.zero_grad(set_to_none=True)
     for one, before in zip(student.module.parameters(), small.module.parameters(), strict=True):
         one.requires_grad_(before.requires_grad)
-    student.to(small.device, precision)
+    student.to(small.device, computed_in)
     scores = dict(trained.scores)
     if round_weights(student, dtype):
         scores[trained.best_step] = training.score()
