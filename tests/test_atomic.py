@@ -6,8 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from tsprune.atomic import whole_directory, write_whole
+from tsprune.atomic import write_whole
 from tsprune.errors import TspruneError
+from tsprune.folders import whole_directory
 
 
 def test_a_directory_appears_when_it_is_complete(tmp_path: Path) -> None:
