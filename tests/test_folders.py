@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import os
-import subprocess
-import sys
+import signal
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -12,23 +14,26 @@ import pytest
 from tsprune.errors import TspruneError
 from tsprune.folders import PREFIX, whole_directory
 
-WRITER = """
-import sys, time
-from pathlib import Path
-from tsprune.folders import whole_directory
-with whole_directory(Path(sys.argv[1])) as aside:
-    (aside / "file").write_text("half")
-    print("there", flush=True)
-    time.sleep(60)
-"""
 
-
-def writer(target: Path) -> subprocess.Popen[str]:
-    """A process that is in the middle of writing `target`."""
-    process = subprocess.Popen([sys.executable, "-c", WRITER, str(target)], stdout=subprocess.PIPE, text=True)
-    assert process.stdout is not None
-    assert process.stdout.readline() == "there\n"
-    return process
+@contextmanager
+def writer(target: Path) -> Iterator[int]:
+    """A process that is in the middle of writing `target`; killed in the end."""
+    read, write = os.pipe()
+    process = os.fork()
+    if not process:
+        with whole_directory(target) as aside:
+            (aside / "file").write_text("half")
+            os.write(write, b".")
+            time.sleep(60)
+        os._exit(0)
+    try:
+        os.close(write)
+        assert os.read(read, 1) == b"."
+        yield process
+    finally:
+        os.close(read)
+        os.kill(process, signal.SIGKILL)
+        os.waitpid(process, 0)
 
 
 def hidden(folder: Path) -> list[Path]:
@@ -41,18 +46,14 @@ def write(target: Path) -> None:
 
 
 def test_the_dead_are_cleaned_up_after_and_the_living_are_not(tmp_path: Path) -> None:
-    living, dead = writer(tmp_path / "one"), writer(tmp_path / "two")
-    dead.kill()
-    dead.wait()
-    try:
-        assert len(hidden(tmp_path)) == 2
+    with writer(tmp_path / "one") as living:
+        with writer(tmp_path / "two"):
+            assert len(hidden(tmp_path)) == 2
         write(tmp_path / "three")
         (left,) = hidden(tmp_path)
-        assert f"-{living.pid}-" in left.name
+        assert f"-{living}-" in left.name
         assert (left / "file").read_text() == "half"
-    finally:
-        living.kill()
-        living.wait()
+    assert len(hidden(tmp_path)) == 1
     write(tmp_path / "four")
     assert hidden(tmp_path) == []
 
@@ -67,9 +68,14 @@ def test_folders_of_other_hosts_and_other_things_stay(tmp_path: Path) -> None:
 
 def test_the_slower_of_two_writers_gets_one_line(tmp_path: Path) -> None:
     target = tmp_path / "target"
-    with pytest.raises(TspruneError, match="target is not empty"), whole_directory(target) as aside:
-        (aside / "file").write_text("slow")
-        write(target)
+
+    def slow() -> None:
+        with whole_directory(target) as aside:
+            (aside / "file").write_text("slow")
+            write(target)
+
+    with pytest.raises(TspruneError, match="target is not empty"):
+        slow()
     assert (target / "file").read_text() == "whole"
     assert [path.name for path in tmp_path.iterdir()] == ["target"]
 

@@ -97,7 +97,9 @@ def test_a_tensor_in_two_shards(shards: Path) -> None:
     assert f"{name} is in {FIRST} and again in {SECOND}" in problem(shards)
 
 
-@pytest.mark.parametrize("file", ["../../etc/x.safetensors", "/etc/x.safetensors", "x.bin", "", None, 5, "a\0b"])
+@pytest.mark.parametrize(
+    "file", ["../../etc/x.safetensors", "/etc/x.safetensors", "x.bin", "", None, 5, "a\0b"]
+)
 def test_an_index_that_names_other_files(shards: Path, file: object) -> None:
     index = json.loads((shards / INDEX).read_text())
     index["weight_map"]["shared.weight"] = file
