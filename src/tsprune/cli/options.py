@@ -93,7 +93,7 @@ DtypeOption = Annotated[
     str | None,
     typer.Option(
         "--dtype",
-        help="Type of the weights in the file: float32, bfloat16 or float16; by default that of the original.",
+        help="Type of the weights in the file: float32, bfloat16 or float16; by default as in the original.",
         show_default=False,
     ),
 ]
