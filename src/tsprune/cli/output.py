@@ -3,19 +3,17 @@
 from __future__ import annotations
 
 import json
-import warnings
 from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 import typer
 from rich.console import Console
-from rich.markup import escape
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.table import Table
 from rich.text import Text
 
-from tsprune.errors import TspruneWarning, one_line, printable
+from tsprune.errors import one_line, printable
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -69,24 +67,6 @@ def records(frame: pd.DataFrame) -> list[dict[str, Any]]:
     known = frame.notna() & ~frame.isin([float("inf"), float("-inf")])
     rows: list[dict[str, Any]] = frame.astype(object).where(known, None).to_dict("records")
     return rows
-
-
-def warn_in_lines() -> None:
-    """From now on TspruneWarning is one line on stderr, without the place in the code that Python adds."""
-    usual = warnings.showwarning
-
-    def show(message: Warning | str, category: type[Warning], *place: Any, **how: Any) -> None:
-        if issubclass(category, TspruneWarning):
-            err.print(f"warning: {message}", markup=False, highlight=False, soft_wrap=True)
-        else:
-            usual(message, category, *place, **how)
-
-    warnings.showwarning = show
-
-
-def literal(value: object) -> str:
-    """`value` in a line with markup: neither markup of its own nor anything that a terminal acts on."""
-    return escape(printable(str(value)))
 
 
 def print_json(value: object) -> None:

@@ -94,7 +94,6 @@ def prune(
 ) -> None:
     """Remove components for good: a smaller checkpoint that tsprune.load and load_pipeline read."""
     from tsprune.data import split
-    from tsprune.files import check_free
     from tsprune.models.arguments import dtype_of
     from tsprune.models.saving import round_weights
     from tsprune.pruning import Plan

@@ -92,7 +92,6 @@ def recover(
     The best weights are chosen on one half of the series; the card reports on the other.
     """
     from tsprune.data import split
-    from tsprune.files import check_free
     from tsprune.models.arguments import dtype_of
     from tsprune.pruning.recovery import recover as run_recover
 

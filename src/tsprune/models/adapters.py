@@ -182,7 +182,8 @@ def _check_shapes(root: nn.Module, targets: list[_Target], prefix: str, adapter:
                 len(shape) != 2 or shape[dim] != target.rank or shape[1 - dim] not in weight.shape
             ):
                 raise TspruneError(
-                    f"the adapter in {adapter.directory} does not fit: {target.path}{suffix} is {list(shape)}, "
+                    f"the adapter in {adapter.directory} does not fit: {target.path}{suffix} is "
+                    f"{list(shape)}, "
                     f"but {ADAPTER} states the rank {target.rank} and the weight is {list(weight.shape)}"
                 )
 

@@ -89,7 +89,8 @@ def _recovery(origin: Origin) -> list[str]:
         "",
         f"Trained after the removal to forecast as {code(how.teacher)} does: {how.steps:,} steps, "
         f"{how.histories:,} synthetic histories (`tsprune recover`). The weights are those of step "
-        f"{how.best_step:,}, the best on calibration series of {markdown(how.suite)} ({how.windows} windows): "
+        f"{how.best_step:,}, the best on calibration series of {markdown(how.suite)} "
+        f"({how.windows} windows): "
         f"{markdown(how.metric)} relative to Seasonal Naive {how.score_before:.4g} before, "
         f"{how.score_after:.4g} after." + (f" The last {later} components went later." if later else ""),
     ]

@@ -29,7 +29,8 @@ def adopted(upstream: Any, device: object, dtype: object) -> Forecaster:
     if family is None:
         titles = ", ".join(family.title for family in FAMILIES)
         raise TspruneError(
-            f"cannot load a {one_line(kind, 60)}; name a folder, bundled:NAME or a hub id, or pass an object of "
+            f"cannot load a {one_line(kind, 60)}; name a folder, bundled:NAME or a hub id, or pass an "
+            "object of "
             f"upstream's: {titles}"
         )
     try:

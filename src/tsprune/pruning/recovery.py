@@ -337,7 +337,7 @@ class _Training:
             trained.best = _weights(self._student)
 
     def score(self) -> float:
-        """Of the student, on the calibration series; infinite if it cannot forecast all that it could before."""
+        """Of the student, on the calibration series; infinite if it cannot forecast all windows of before."""
         trained = self._trained
         try:
             frame = evaluate(self._student, self._calibration, prepared=self._prepared)
