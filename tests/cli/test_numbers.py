@@ -58,7 +58,9 @@ def _parameters() -> list[Parameter]:
         for name, parameter in inspect.signature(command.callback).parameters.items():
             value, info = typing.get_args(hints[name])
             dashed = name.replace("_", "-")
-            words = [word for word in info.param_decls or () if word.startswith("--")] or [f"--{dashed}"]
+            # Typer keeps the first name in an annotation as the default
+            names = [str(info.default), *(info.param_decls or ())]
+            words = [word for word in names if word.startswith("--")] or [f"--{dashed}"]
             label = dashed if isinstance(info, ArgumentInfo) else words[0]
             called = command.callback.__name__.replace("_", "-")
             found.append(Parameter(called, label, _types(value), parameter.default is parameter.empty))
