@@ -20,5 +20,6 @@ def markdown(value: object, most: int = LONGEST) -> str:
 
 
 def code(value: object, most: int = LONGEST) -> str:
-    """`value` as one line of Markdown code."""
-    return f"`{one_line(value, most).replace('`', chr(39)) or ' '}`"
+    """`value` as one line of Markdown code; as text where it holds what could end the code, or HTML."""
+    text = one_line(value, most)
+    return markdown(text, most) if not text or set(text) & set("`<>") else f"`{text}`"
