@@ -200,7 +200,7 @@ def test_the_learning_rate_rises_stays_and_falls_to_zero() -> None:
 
 def test_every_parameter_has_one_optimiser_and_norms_are_not_muons(family: str) -> None:
     model = OBJECTIVES[family]().build()
-    muon, adamw = loop.optimizers(model, SCHEDULE)
+    muon, adamw = loop.optimizers(model, SCHEDULE, "float32")
     by_muon, by_adamw = (
         {id(p) for group in optimizer.param_groups for p in group["params"]} for optimizer in (muon, adamw)
     )
@@ -230,7 +230,7 @@ def test_training_learns(family: str) -> None:
     time = np.arange(objective.window_length)
     phase = np.linspace(0, 6, 8)[:, None]
     batch = (np.sqrt(2) * np.sin(2 * np.pi * time / 8 + phase)).astype(np.float32)
-    optims = loop.optimizers(model, Schedule(60, 8, 1e-2))
+    optims = loop.optimizers(model, Schedule(60, 8, 1e-2), "float32")
     losses = []
     for _ in range(60):
         value = objective.loss(model, batch, 0, 0.5)

@@ -296,7 +296,7 @@ def test_every_parameter_has_one_optimizer() -> None:
         model = tiny(name)
         groups = [
             {id(p) for group in optimizer.param_groups for p in group["params"]}
-            for optimizer in recovery.optimizers(model)
+            for optimizer in recovery.optimizers(model, "float32")
         ]
         assert sum(map(len, groups)) == len(set().union(*groups))
         assert set().union(*groups) == {id(p) for p in model.module.parameters()}
