@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from pretrain.families.hidden_patches import Batch, Contexts, draw
 from pretrain.families.supervision import LEVELS, pinball
-from pretrain.families.t5 import INITIALIZER_FACTOR, narrow_outputs
+from pretrain.families.t5 import narrow_outputs
 from pretrain.loop import Losses, Objective
 from tsprune.data.training import Windows
 
@@ -65,10 +65,32 @@ def config(size: Size) -> Chronos2CoreConfig:
         num_layers=size.layers,
         num_heads=size.heads,
         dropout_rate=0.0,
-        initializer_factor=INITIALIZER_FACTOR,
         chronos_config=forecasting,
         chronos_pipeline_class="Chronos2Pipeline",
     )
+
+
+@torch.no_grad()
+def _initialise(model: Chronos2Model) -> None:
+    """Weights as upstream means them: under transformers 5 its own initialisation sets all alike.
+
+    Output projections are narrowed, as in the T5 recipes.
+    """
+    for name, parameter in model.named_parameters():
+        if "layer_norm" in name:
+            nn.init.ones_(parameter)
+        elif name == "shared.weight":
+            nn.init.normal_(parameter)
+        elif parameter.ndim == 1:
+            nn.init.zeros_(parameter)
+        else:
+            scale = parameter.shape[1] ** -0.5
+            if name.endswith(".q.weight"):  # attention has no 1 / sqrt(d) of its own
+                scale *= model.config.d_kv**-0.5
+            if name.startswith("output_patch_embedding"):
+                scale *= 0.05
+            nn.init.normal_(parameter, std=scale)
+    narrow_outputs(model)
 
 
 class Chronos2Objective(Objective):
@@ -79,11 +101,7 @@ class Chronos2Objective(Objective):
 
     def build(self) -> nn.Module:
         model = Chronos2Model(config(self.size))
-        narrow_outputs(model)
-        with torch.no_grad():
-            for name, parameter in model.named_parameters():
-                if name.startswith("output_patch_embedding") and parameter.ndim == 2:
-                    parameter *= 0.05
+        _initialise(model)
         built: nn.Module = model
         return built
 

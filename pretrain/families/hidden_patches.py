@@ -1,8 +1,8 @@
 """Batches for models that see a whole history at once: Chronos-Bolt and Chronos-2.
 
 One target per window is sparse supervision: without help such a model stays for long on a plateau where it
-has not learnt periodicity. So patches are hidden from the input and rebuilt; and batches of short contexts, which
-are cheap, come more often in the beginning.
+has not learnt periodicity. So patches are hidden from the input and rebuilt; and batches of short contexts,
+which are cheap, come more often in the beginning.
 """
 
 from __future__ import annotations

@@ -34,7 +34,8 @@ KNOWN = (0.125, 0.25, 0.5, 1.0)  # shares of the history that windows are normal
 class Size:
     """How large the model is and how long its training windows are; the defaults are the laboratory's.
 
-    heads : upstream has one for each 64 of the width, and its config cannot say otherwise
+    width : at least 64, or upstream's class, which wants a head for each 64, cannot be made
+    heads : any number; upstream's config cannot tell it
     hidden : of the gated MLPs, which have three matrices
     predicted : patches that each patch forecasts
     context : history in a window, a multiple of the patch

@@ -59,7 +59,7 @@ class Condition:
 
     @property
     def schedule(self) -> Schedule:
-        warmup = min(300, self.steps * 12 // 100)
+        warmup = max(1, min(300, self.steps * 12 // 100))
         return Schedule(self.steps, self.batch_size, LEARNING_RATE, warmup=warmup)
 
 

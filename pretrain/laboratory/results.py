@@ -124,6 +124,6 @@ def summary(measured: pd.DataFrame) -> pd.DataFrame:
     columns = {}
     for name, (measure, unit, metric) in named.items():
         of = pocket[(pocket["measure"] == measure) & (pocket["metric"] == metric)]
-        fitting = of[[fnmatchcase(str(u), unit) for u in of["unit"]]]
-        columns[name] = fitting.groupby("run")["value"].mean()
+        fitting = of["unit"].map(lambda found, wanted=unit: fnmatchcase(found, wanted)).astype(bool)
+        columns[name] = of[fitting].groupby("run")["value"].mean()
     return pd.DataFrame(columns, index=pd.unique(measured["run"]))

@@ -39,10 +39,22 @@ def chosen(runs: Sequence[Run], patterns: Sequence[str]) -> list[Run]:
     return [run for run in runs if not patterns or any(fnmatchcase(run.name, p) for p in patterns)]
 
 
-def carry_out(runs: Sequence[Run], out: Path, *, folder: Path = results.FOLDER, say: Say = print) -> None:
-    """Trains and measures what is not finished, in order; what is not implemented is said and passed over."""
+def carry_out(
+    runs: Sequence[Run],
+    out: Path,
+    *,
+    folder: Path = results.FOLDER,
+    windows: Windows | None = None,
+    say: Say = print,
+) -> None:
+    """Trains and measures what is not finished, in order; what is not implemented is said and passed over.
+
+    out : folder with a folder for each run; one that was stopped goes on from there
+    folder : of the results
+    windows : to measure on; `every_window` by default
+    """
     torch.set_num_threads(1)
-    windows = every_window()
+    windows = windows or every_window()
     for run in runs:
         if results.is_finished(run, folder):
             continue
