@@ -44,6 +44,9 @@ def main(
     batch_size: Annotated[int | None, typer.Option(help="Windows per step.")] = None,
     seed: Annotated[int, typer.Option(help="Seed of data and weights.")] = 0,
     start: Annotated[Path | None, typer.Option(help="`before_decay.pt` of a run to begin from.")] = None,
+    precision: Annotated[
+        str, typer.Option(help="float32 or bfloat16; auto: bfloat16 where the processor has it.")
+    ] = "auto",
     threads: Annotated[int, typer.Option(help="CPU threads.")] = 2,
 ) -> None:
     """Train one bundled checkpoint on synthetic series."""
@@ -57,7 +60,15 @@ def main(
     schedule = dataclasses.replace(
         schedule, steps=steps or schedule.steps, batch_size=batch_size or schedule.batch_size
     )
-    train(objective, schedule, out, seed=seed, start=start, say=lambda line: print(line, flush=True))
+    train(
+        objective,
+        schedule,
+        out,
+        seed=seed,
+        start=start,
+        precision=precision,
+        say=lambda line: print(line, flush=True),
+    )
 
 
 if __name__ == "__main__":

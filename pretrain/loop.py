@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import math
 import time
 from collections.abc import Callable, Iterable
 from pathlib import Path
@@ -20,7 +21,9 @@ from typing import Protocol
 import torch
 from torch import Tensor, nn
 
-from tsprune.data.training import Windows, batches
+from tsprune.data.training import ALL_SERIES, Source, Windows, batches
+from tsprune.errors import TspruneError
+from tsprune.precision import AUTO, Muon, Precision, autocast, training_precision
 
 SAVE_EVERY = 500
 LOG_EVERY = 100
@@ -91,15 +94,15 @@ def _split(
     return matrices, rest
 
 
-def optimizers(model: nn.Module, schedule: Schedule) -> list[torch.optim.Optimizer]:
+def optimizers(model: nn.Module, schedule: Schedule, precision: Precision) -> list[torch.optim.Optimizer]:
     matrices, rest = _split(model.named_parameters())
     groups = [{"params": list(group), "factor": factor} for factor, group in _by_rate(rest, schedule)]
     return [
-        torch.optim.Muon(
+        Muon(
             [{"params": matrices, "factor": 1.0}],
             lr=schedule.learning_rate,
             weight_decay=0.01,
-            adjust_lr_fn="match_rms_adamw",
+            precision=precision,
         ),
         torch.optim.AdamW(groups, lr=schedule.learning_rate, betas=(0.9, 0.98), weight_decay=0.01),
     ]
@@ -116,18 +119,62 @@ def _by_rate(
     return list(groups.items())
 
 
-def _save(path: Path, state: object) -> None:
-    aside = path.with_suffix(".partial")
-    torch.save(state, aside)
-    aside.replace(path)
+@dataclasses.dataclass
+class _Run:
+    """A training on its way: how far it is, and all that its next steps depend on."""
 
+    model: nn.Module
+    optimizers: list[torch.optim.Optimizer]
+    precision: Precision
+    step: int = 0
+    seconds: float = 0.0  # of the processor, over all processes that trained
+    average: float | None = None  # running average of the forecast's loss
 
-def _restore(path: Path, model: nn.Module, optims: list[torch.optim.Optimizer]) -> int:
-    state = torch.load(path, weights_only=True)
-    model.load_state_dict(state["model"])
-    for optimizer, saved in zip(optims, state["optimizers"], strict=True):
-        optimizer.load_state_dict(saved)
-    return int(state["step"])
+    def save(self, path: Path) -> None:
+        aside = path.with_suffix(".partial")
+        torch.save(
+            {
+                "model": self.model.state_dict(),
+                "optimizers": [optimizer.state_dict() for optimizer in self.optimizers],
+                "precision": self.precision,
+                "step": self.step,
+                "seconds": self.seconds,
+                "average": self.average,
+            },
+            aside,
+        )
+        aside.replace(path)
+
+    def restore(self, path: Path) -> None:
+        """Raises TspruneError for the state of a training in another precision."""
+        state = torch.load(path, weights_only=True)
+        if state["precision"] != self.precision:
+            raise TspruneError(
+                f"{path} was trained in {state['precision']}, not {self.precision}; "
+                f"go on with --precision {state['precision']}"
+            )
+        self.model.load_state_dict(state["model"])
+        for optimizer, saved in zip(self.optimizers, state["optimizers"], strict=True):
+            optimizer.load_state_dict(saved)
+        self.step, self.seconds, self.average = state["step"], state["seconds"], state["average"]
+
+    def advance(self, objective: Objective, schedule: Schedule, windows: Windows) -> None:
+        """One step of the optimisers."""
+        started = time.process_time()
+        for optimizer in self.optimizers:
+            for group in optimizer.param_groups:
+                group["lr"] = schedule.learning_rate * schedule.factor(self.step) * group["factor"]
+            optimizer.zero_grad(set_to_none=True)
+        with autocast(self.precision):
+            losses = objective.loss(self.model, windows, self.step, self.step / schedule.steps)
+        losses.total.backward()
+        torch.nn.utils.clip_grad_norm_(self.model.parameters(), 1.0)
+        for optimizer in self.optimizers:
+            optimizer.step()
+        self.step += 1
+        value = float(losses.forecast.detach())
+        self.average = value if self.average is None else 0.99 * self.average + 0.01 * value
+        self.seconds += time.process_time() - started
 
 
 def train(
@@ -137,12 +184,18 @@ def train(
     *,
     seed: int,
     start: Path | None = None,
+    precision: str = AUTO,
+    source: Source = ALL_SERIES,
+    save_seconds: float = math.inf,
     say: Callable[[str], None] = print,
 ) -> nn.Module:
     """Trains to `schedule.steps`, resuming from `directory/state.pt` if it is there.
 
     A run that begins takes its weights from `start`, the `state.pt` or `before_decay.pt` of an
     earlier one, if it is given; its optimisers and its data begin anew.
+    precision : "float32", "bfloat16", or "auto": bfloat16 where the processor has instructions for it
+    source : the synthetic series that windows are cut from
+    save_seconds : the state is saved after so many seconds, and every `SAVE_EVERY` steps
 
     Writes `state.pt`, `before_decay.pt` (to extend the run from) and `loss.jsonl`; the exported
     checkpoint goes to `directory/checkpoint`.
@@ -150,46 +203,35 @@ def train(
     directory.mkdir(parents=True, exist_ok=True)
     torch.manual_seed(seed)
     model = objective.build()
-    optims = optimizers(model, schedule)
     state_file, stable_file = directory / "state.pt", directory / "before_decay.pt"
-    step = 0
+    if precision == AUTO and state_file.exists():
+        precision = torch.load(state_file, weights_only=True)["precision"]
+    chosen = training_precision(precision)
+    run = _Run(model, optimizers(model, schedule, chosen), chosen)
     if state_file.exists():
-        step = _restore(state_file, model, optims)
+        run.restore(state_file)
     elif start is not None:
         model.load_state_dict(objective.adopt(torch.load(start, weights_only=True)["model"]))
-
-    def save(path: Path) -> None:
-        saved = [optimizer.state_dict() for optimizer in optims]
-        _save(path, {"model": model.state_dict(), "optimizers": saved, "step": step})
-
-    stream = batches(seed, step, schedule.batch_size, objective.window_length, objective.series_length)
-    started, first, average = time.monotonic(), step, None
+    length, series_length = objective.window_length, objective.series_length
+    stream = batches(seed, run.step, schedule.batch_size, length, series_length, source)
+    started, first, saved = time.monotonic(), run.step, time.monotonic()
     model.train()
-    while step < schedule.steps:
-        if step == schedule.decay_start:
-            save(stable_file)
-        for optimizer in optims:
-            for group in optimizer.param_groups:
-                group["lr"] = schedule.learning_rate * schedule.factor(step) * group["factor"]
-        with torch.autocast("cpu", torch.bfloat16):
-            losses = objective.loss(model, next(stream), step, step / schedule.steps)
-        for optimizer in optims:
-            optimizer.zero_grad(set_to_none=True)
-        losses.total.backward()
-        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
-        for optimizer in optims:
-            optimizer.step()
-        step += 1
-        value = float(losses.forecast.detach())
-        average = value if average is None else 0.99 * average + 0.01 * value
-        if step % LOG_EVERY == 0:
-            rate = (step - first) * schedule.batch_size / (time.monotonic() - started)
-            say(f"{step}/{schedule.steps} loss {average:.4f} {rate:.0f} windows/s")
+    while run.step < schedule.steps:
+        if run.step == schedule.decay_start:
+            run.save(stable_file)
+        drawing = time.process_time()
+        windows = next(stream)
+        run.seconds += time.process_time() - drawing
+        run.advance(objective, schedule, windows)
+        if run.step % LOG_EVERY == 0:
+            rate = (run.step - first) * schedule.batch_size / (time.monotonic() - started)
+            say(f"{run.step}/{schedule.steps} loss {run.average:.4f} {rate:.0f} windows/s")
             with (directory / "loss.jsonl").open("a") as log:
-                log.write(json.dumps({"step": step, "loss": round(average, 5)}) + "\n")
-        if step % SAVE_EVERY == 0:
-            save(state_file)
-    save(state_file)
+                log.write(json.dumps({"step": run.step, "loss": round(run.average or 0.0, 5)}) + "\n")
+        if run.step % SAVE_EVERY == 0 or time.monotonic() - saved > save_seconds:
+            run.save(state_file)
+            saved = time.monotonic()
+    run.save(state_file)
     model.eval()
     objective.export(model, directory / "checkpoint")
     return model

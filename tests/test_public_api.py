@@ -83,13 +83,14 @@ ALLOWED: dict[str, set[str]] = {
         "stream",
         "sweep",
     },
+    "precision": {"errors"},
     "stream": {"anatomy", "models"},
     "evaluation": {"anatomy", "atomic", "models", "data", "errors"},
 }
 ALLOWED["verification"] = {"anatomy", "models", "scores", "evaluation", "errors"}
 ALLOWED["sweep"] = {*ALLOWED["ablation"], "ablation", "data", "evaluation", "replay"}
 ALLOWED["explain"] = {*ALLOWED["scores"], "scores"}
-ALLOWED["pruning"] = {*ALLOWED["scores"], "atomic", "scores"}
+ALLOWED["pruning"] = {*ALLOWED["scores"], "atomic", "precision", "scores"}
 ALLOWED["study"] = {*ALLOWED["pruning"], "pruning", "explain"}
 ALLOWED["report"] = {*ALLOWED["study"], "study"}
 for part in ("study", "report"):

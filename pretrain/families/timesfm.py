@@ -1,4 +1,7 @@
-"""TimesFM 2.5: quantile loss at every patch, each normalised by the history up to it."""
+"""TimesFM 2.5: quantile loss at every patch, each normalised by the history up to it.
+
+Other losses (`pretrain.families.supervision`) are those of the laboratory.
+"""
 
 from __future__ import annotations
 
@@ -14,11 +17,19 @@ from timesfm.timesfm_2p5 import timesfm_2p5_torch as upstream
 from timesfm.timesfm_2p5.timesfm_2p5_base import TimesFM_2p5_200M_Definition
 from torch import Tensor, nn
 
+from pretrain.families.supervision import (
+    QUANTILES_EVERYWHERE,
+    Supervision,
+    as_student_t,
+    criterion,
+    excess_parroting,
+    layer_dropout,
+)
 from pretrain.loop import Losses, Objective
 from tsprune.data.training import CLIP, Windows
 
 PATCH, OUTPUT = 32, 128  # TimesFM 2.5's own, which its decoding relies on
-LEVELS = torch.arange(1, 10) / 10
+SPREAD = 0.2  # weight of the quantile-spread head's loss
 
 
 @dataclasses.dataclass(frozen=True)
@@ -67,8 +78,9 @@ def running_statistics(patches: Tensor, masks: Tensor) -> tuple[Tensor, Tensor]:
 
 
 class TimesFMObjective(Objective):
-    def __init__(self, size: Size | None = None) -> None:
+    def __init__(self, size: Size | None = None, supervision: Supervision = QUANTILES_EVERYWHERE) -> None:
         self.size = size or Size()
+        self.supervision = supervision
         self.window_length = self.size.context + OUTPUT
         self.series_length = self.size.series_length
 
@@ -83,44 +95,64 @@ class TimesFMObjective(Objective):
         return module
 
     def loss(self, model: nn.Module, windows: Windows, step: int, progress: float) -> Losses:
-        rng = np.random.default_rng([step, 17])
-        context = self.size.context
-        x = torch.from_numpy(windows)
-        # a history need not fill its first patch: upstream pads it in front and masks the padding
-        padding = np.where(rng.random(len(x)) < 0.5, rng.integers(0, PATCH, len(x)), 0)
-        masks = torch.from_numpy(np.arange(context)[None] < padding[:, None]).view(len(x), -1, PATCH)
-        patches = x[:, :context].reshape(len(x), -1, PATCH)
+        assert isinstance(model, upstream.TimesFM_2p5_200M_torch_module)
+        supervision = self.supervision
+        x, masks = torch.from_numpy(windows), self._padding(len(windows), step)
+        patches = x[:, : self.size.context].reshape(len(x), -1, PATCH)
         mean, deviation = running_statistics(patches, masks)
         safe = torch.where(deviation < 1e-6, 1.0, deviation)[..., None]
         inputs = ((patches - mean[..., None]) / safe).masked_fill(masks, 0.0)
-        (_, _, point, spread), _ = model(inputs.clamp(-CLIP, CLIP), masks)
+        with layer_dropout(model.stacked_xf, supervision.layer_dropout, step):
+            (_, _, point, spread), _ = model(inputs.clamp(-CLIP, CLIP), masks)
 
         future = x.unfold(1, OUTPUT, PATCH)[:, 1:]  # [B, N, OUTPUT], what follows each patch
         target = ((future - mean[..., None]) / safe).clamp(-CLIP, CLIP)
+        usable = (deviation > 0.05).float()
+        if supervision.shuffled:
+            target, usable = target.roll(1, 0), usable.roll(1, 0)
         point = point.float().view(*target.shape, 10)
         spread = spread.float().view(*target.shape, 10)
-        usable = (deviation > 0.05).float()
-        weights = torch.ones(target.shape[1])
-        weights[:1] = 0.5
+        weights = supervision.position_weights(target.shape[1])
 
         def reduced(values: Tensor) -> Tensor:  # [B, N, OUTPUT] -> scalar
             return (values.mean(-1) * usable * weights).mean()
 
-        def pinball(quantiles: Tensor) -> Tensor:
-            error = target[..., None] - quantiles
-            return 2 * torch.maximum(LEVELS * error, (LEVELS - 1) * error).mean(-1)
+        loss = criterion(supervision.loss)
+        forecast = reduced(loss(point[..., 1:], target))
+        total = forecast + SPREAD * reduced(loss(spread[..., 1:], target))
+        total = total + 0.1 * reduced(nn.functional.huber_loss(point[..., 0], target, reduction="none"))
+        if supervision.parroting_penalty:
+            history = (x[:, : self.size.context] - mean[:, -1:]) / safe[:, -1]
+            excess = excess_parroting(point[:, -1, :, 5], target[:, -1], history)
+            total = total + supervision.parroting_penalty * (excess * usable[:, -1]).mean()
+        return Losses(total, forecast)
 
-        mean_error = nn.functional.huber_loss(point[..., 0], target, reduction="none")
-        forecast = pinball(point[..., 1:])
-        total = reduced(forecast) + 0.2 * reduced(pinball(spread[..., 1:])) + 0.1 * reduced(mean_error)
-        return Losses(total, reduced(forecast))
+    def _padding(self, count: int, step: int) -> Tensor:
+        """Steps to mask, bool [count, N, PATCH]: a history need not fill its first patch, and upstream
+        pads it in front."""
+        rng = np.random.default_rng([step, 17])
+        padding = np.where(rng.random(count) < 0.5, rng.integers(0, PATCH, count), 0)
+        hidden = np.arange(self.size.context)[None] < padding[:, None]
+        return torch.from_numpy(hidden).view(count, -1, PATCH)
 
     def export(self, model: nn.Module, directory: Path) -> None:
         directory.mkdir(parents=True, exist_ok=True)
-        save_file(model.state_dict(), directory / "model.safetensors")
+        tensors = model.state_dict()
+        if self.supervision.loss == "student-t":
+            tensors = {name: _readout_of_student_t(name, tensor) for name, tensor in tensors.items()}
+        save_file(tensors, directory / "model.safetensors")
         config = {
             "architecture": "timesfm-2.5",
             "max_context": self.size.context,
             "definition": dataclasses.asdict(definition(self.size)),
         }
         (directory / "config.json").write_text(json.dumps(config, indent=2) + "\n")
+
+
+def _readout_of_student_t(name: str, tensor: Tensor) -> Tensor:
+    """A readout's last matrices [OUTPUT * 10, width], so that its quantiles are the Student-t's."""
+    if not name.startswith("output_projection") or "hidden_layer" in name:
+        return tensor
+    outputs = tensor.view(OUTPUT, 10, -1).movedim(1, -1)  # the mean, then the nine quantiles
+    projected = torch.cat([outputs[..., :1], as_student_t(outputs[..., 1:])], -1)
+    return projected.movedim(-1, 1).reshape(tensor.shape).contiguous()

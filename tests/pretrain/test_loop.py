@@ -11,9 +11,10 @@ import pytest
 import torch
 
 from pretrain import loop
-from pretrain.families import chronos_bolt, chronos_t5, moirai, timesfm, toto
+from pretrain.families import chronos2, chronos_bolt, chronos_t5, moirai, timesfm, toto
 from pretrain.loop import Objective, Schedule, train
 from tsprune.data import training
+from tsprune.errors import TspruneError
 from tsprune.models import load
 
 SCHEDULE = Schedule(steps=7, batch_size=4, learning_rate=2e-3, warmup=3)
@@ -60,6 +61,20 @@ def patches() -> Objective:
     return toto.TotoObjective(size)
 
 
+def encoder() -> Objective:
+    size = chronos2.Size(
+        width=16,
+        layers=1,
+        heads=2,
+        hidden=24,
+        patch=4,
+        horizon=8,
+        contexts=(16, 24, 32, 48),
+        series_length=80,
+    )
+    return chronos2.Chronos2Objective(size)
+
+
 def masked() -> Objective:
     return moirai.MoiraiObjective(
         moirai.Size(width=64, layers=1, patch=8, context=64, future=16, series_length=240)
@@ -72,8 +87,9 @@ OBJECTIVES = {
     "chronos-t5": tokens,
     "toto": patches,
     "moirai": masked,
+    "chronos2": encoder,
 }
-CONTEXTS = {"chronos-bolt": 48, "timesfm": 64, "chronos-t5": 48, "toto": 64, "moirai": 64}
+CONTEXTS = {"chronos-bolt": 48, "timesfm": 64, "chronos-t5": 48, "toto": 64, "moirai": 64, "chronos2": 48}
 PREFIXES = {"chronos-bolt": "bolt.", "toto": "model."}  # of the trained module's tensors
 
 
@@ -173,6 +189,25 @@ def test_a_finished_run_is_not_trained_again(family: str, tmp_path: Path) -> Non
     assert all(torch.equal(before[name], tensor) for name, tensor in weights(tmp_path).items())
 
 
+def test_a_state_is_gone_on_with_in_its_own_precision(tmp_path: Path) -> None:
+    with pytest.raises(InterruptionError):
+        train(times(), SCHEDULE, tmp_path, seed=3, precision="float32", say=interrupt_at(3))  # type: ignore[arg-type]
+    with pytest.raises(TspruneError, match="was trained in float32, not bfloat16"):
+        train(times(), SCHEDULE, tmp_path, seed=3, precision="bfloat16", say=lambda line: None)
+    run("timesfm", tmp_path)
+    train(times(), SCHEDULE, tmp_path / "whole", seed=3, precision="float32", say=lambda line: None)
+    whole = weights(tmp_path / "whole")
+    assert all(torch.equal(whole[name], tensor) for name, tensor in weights(tmp_path).items())
+
+
+def test_a_state_is_saved_in_time(tmp_path: Path) -> None:
+    with pytest.raises(InterruptionError):
+        train(times(), SCHEDULE, tmp_path, seed=3, save_seconds=0, say=interrupt_at(2))  # type: ignore[arg-type]
+    state = torch.load(tmp_path / "state.pt", weights_only=True)
+    assert state["step"] == 1  # the step before, since every step is saved after it is said
+    assert state["seconds"] > 0
+
+
 def test_a_run_can_be_extended_from_before_its_decay(tmp_path: Path) -> None:
     run("timesfm", tmp_path / "short")
     state = torch.load(tmp_path / "short" / "before_decay.pt", weights_only=True)
@@ -200,7 +235,7 @@ def test_the_learning_rate_rises_stays_and_falls_to_zero() -> None:
 
 def test_every_parameter_has_one_optimiser_and_norms_are_not_muons(family: str) -> None:
     model = OBJECTIVES[family]().build()
-    muon, adamw = loop.optimizers(model, SCHEDULE)
+    muon, adamw = loop.optimizers(model, SCHEDULE, "float32")
     by_muon, by_adamw = (
         {id(p) for group in optimizer.param_groups for p in group["params"]} for optimizer in (muon, adamw)
     )
@@ -230,7 +265,7 @@ def test_training_learns(family: str) -> None:
     time = np.arange(objective.window_length)
     phase = np.linspace(0, 6, 8)[:, None]
     batch = (np.sqrt(2) * np.sin(2 * np.pi * time / 8 + phase)).astype(np.float32)
-    optims = loop.optimizers(model, Schedule(60, 8, 1e-2))
+    optims = loop.optimizers(model, Schedule(60, 8, 1e-2), "float32")
     losses = []
     for _ in range(60):
         value = objective.loss(model, batch, 0, 0.5)

@@ -131,7 +131,7 @@ def test_distillation_lowers_the_distance(teacher: Forecaster) -> None:
     runs = []
     for _ in range(2):
         student = copied(small)
-        optims = optimizers(student)
+        optims = optimizers(student, "float32")
         distances = []
         for _ in range(12):
             for optimizer in optims:

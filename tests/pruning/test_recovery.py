@@ -250,6 +250,18 @@ def test_other_precisions() -> None:
     assert np.isfinite(model.forecast(full_length(model, 2), 5).median).all()
 
 
+@pytest.mark.parametrize("native", [True, False])
+def test_the_precision_is_the_processors(native: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    """By default, and the account tells which it was."""
+    for name in ("_is_avx512_bf16_supported", "_is_amx_tile_supported"):
+        monkeypatch.setattr(torch.cpu, name, lambda: native)
+    small, teacher = pair()
+    precision = "bfloat16" if native else "float32"
+    model = recovered(small, teacher, steps=3)
+    assert account(model).recipe["precision"] == precision
+    assert_same_weights(model, recovered(small, teacher, steps=3, precision=precision))
+
+
 def test_minutes_end_training() -> None:
     small, teacher = pair()
     seen: list[tuple[int, int]] = []
@@ -296,7 +308,7 @@ def test_every_parameter_has_one_optimizer() -> None:
         model = tiny(name)
         groups = [
             {id(p) for group in optimizer.param_groups for p in group["params"]}
-            for optimizer in recovery.optimizers(model)
+            for optimizer in recovery.optimizers(model, "float32")
         ]
         assert sum(map(len, groups)) == len(set().union(*groups))
         assert set().union(*groups) == {id(p) for p in model.module.parameters()}

@@ -57,8 +57,8 @@ def recover(
         int, typer.Option(min=1, max=COUNT, help="Stop after so many checks (of 20) without improvement.")
     ] = 10,
     precision: Annotated[
-        str, typer.Option(help="float32, or bfloat16 where the processor is fast at it.")
-    ] = "float32",
+        str, typer.Option(help="float32 or bfloat16; auto: bfloat16 where the processor has it.")
+    ] = "auto",
     history: Annotated[
         int,
         typer.Option(min=16, max=COUNT, help="Steps of the longest histories; shorter ones are cheaper."),

@@ -8,12 +8,14 @@ any benchmark; the period families are those of the calendar.
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy.signal import lfilter
 
 Array = NDArray[np.float64]
+Content = Literal["all", "periodic", "aperiodic"]
 
 # Periods that occur together at one sampling frequency (hourly: day and week, ...), in time steps.
 CALENDAR_PERIODS: tuple[tuple[float, ...], ...] = (
@@ -135,10 +137,10 @@ def trend(length: int, rng: np.random.Generator) -> Array:
     return line
 
 
-def stochastic(length: int, rng: np.random.Generator) -> Array:
-    """Random walk, integrated walk, AR(1) or a damped stochastic oscillator; unit deviation."""
+def stochastic(length: int, rng: np.random.Generator, *, oscillating: bool = True) -> Array:
+    """Random walk, integrated walk, AR(1) or, if wanted, a damped stochastic oscillator; unit deviation."""
     shocks = rng.standard_normal(length) if rng.random() < 0.8 else rng.standard_t(3, length)
-    kind = rng.random()
+    kind = rng.random() * (1.0 if oscillating else 0.75)
     if kind < 0.4:
         walk = np.cumsum(shocks + rng.normal(0, 0.05))
     elif kind < 0.47:
@@ -191,8 +193,33 @@ def _corrupted(x: Array, rng: np.random.Generator) -> Array:
     return x
 
 
+def periodic_series(length: int, rng: np.random.Generator) -> Array:
+    """One series [length] of seasonal parts alone, additive or multiplicative, and noise."""
+    x = seasonality(length, rng)
+    if rng.random() < 0.15:
+        x = np.exp(np.clip(_unit(x) * rng.uniform(0.3, 1.2), -5, 5))
+    return _unit(_corrupted(x, rng))
+
+
+def aperiodic_series(length: int, rng: np.random.Generator) -> Array:
+    """One series [length] without any period: trends, walks, AR(1), smooth processes, counts."""
+    kind = rng.choice(["trended", "stochastic", "smooth", "counts"], p=[0.25, 0.4, 0.2, 0.15])
+    x = np.zeros(length)
+    if kind == "trended" or rng.random() < 0.45:
+        x = x + trend(length, rng)
+    if kind == "stochastic" or rng.random() < 0.25:
+        x = x + stochastic(length, rng, oscillating=False) * np.exp(rng.normal(0.0, 0.6))
+    if kind == "smooth":
+        x = x + gaussian_process(length, rng)
+    if kind == "counts":
+        x = x * 0.2 + _unit(rng.poisson(_log_uniform(rng, 0.03, 30), length).astype(float)) * 1.5
+    elif rng.random() < 0.1:
+        x = np.exp(np.clip(_unit(x) * rng.uniform(0.3, 1.2), -5, 5))
+    return _unit(_corrupted(x, rng))
+
+
 def one_series(length: int, rng: np.random.Generator) -> Array:
-    """One synthetic series [length] with zero mean and unit deviation."""
+    """One synthetic series [length] of any kind, with zero mean and unit deviation."""
     kind = rng.choice(
         ["seasonal", "trended", "stochastic", "smooth", "counts", "multiplicative"],
         p=[0.46, 0.13, 0.16, 0.1, 0.07, 0.08],
@@ -213,6 +240,12 @@ def one_series(length: int, rng: np.random.Generator) -> Array:
     return _unit(_corrupted(x, rng))
 
 
-def series(count: int, length: int, rng: np.random.Generator) -> NDArray[np.float32]:
-    """`count` independent synthetic series, [count, length] float32, each standardised."""
-    return np.stack([one_series(length, rng) for _ in range(count)]).astype(np.float32)
+def series(
+    count: int, length: int, rng: np.random.Generator, content: Content = "all"
+) -> NDArray[np.float32]:
+    """`count` independent synthetic series, [count, length] float32, each standardised.
+
+    content : "all" kinds, only "periodic" ones, or only "aperiodic" ones
+    """
+    draw = {"all": one_series, "periodic": periodic_series, "aperiodic": aperiodic_series}[content]
+    return np.stack([draw(length, rng) for _ in range(count)]).astype(np.float32)

@@ -5,18 +5,34 @@ What the bundled checkpoints are trained on (`pretrain/`), and what pruned ones 
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Iterator
 
 import numpy as np
 from numpy.typing import NDArray
 
-from tsprune.data.synthetic import series
+from tsprune.data.synthetic import Content, series
 
 SERIES_PER_SHARD = 1024
 WINDOWS_PER_SERIES = 8
 CLIP = 12.0  # in standard deviations of the window
 
 Windows = NDArray[np.float32]
+
+
+@dataclasses.dataclass(frozen=True)
+class Source:
+    """The synthetic series that training windows are cut from.
+
+    content : the kinds of series
+    shards : sets of `SERIES_PER_SHARD` series, drawn from in turn; None: new series without end
+    """
+
+    content: Content = "all"
+    shards: int | None = None
+
+
+ALL_SERIES = Source()
 
 
 def _cut(pool: Windows, count: int, length: int, rng: np.random.Generator) -> Windows:
@@ -43,7 +59,12 @@ def draw(pool: Windows, count: int, length: int, rng: np.random.Generator) -> Wi
 
 
 def batches(
-    seed: int, first_step: int, batch_size: int, length: int, series_length: int
+    seed: int,
+    first_step: int,
+    batch_size: int,
+    length: int,
+    series_length: int,
+    source: Source = ALL_SERIES,
 ) -> Iterator[Windows]:
     """Endless batches [<= batch_size, length]; starting at `first_step` skips exactly that many.
 
@@ -53,7 +74,9 @@ def batches(
     step = first_step
     while True:
         shard = step // per_shard
-        pool = series(SERIES_PER_SHARD, series_length, np.random.default_rng([seed, 0, shard]))
+        drawn = shard if source.shards is None else shard % source.shards
+        rng = np.random.default_rng([seed, 0, drawn])
+        pool = series(SERIES_PER_SHARD, series_length, rng, source.content)
         while step // per_shard == shard:
             yield draw(pool, batch_size, length, np.random.default_rng([seed, 1, step]))
             step += 1

@@ -1,7 +1,7 @@
 """Recovery: a pruned model learns to say again what its teacher, the model it was made from, says.
 
 1. A copy of the pruned model, in float32, is trained on synthetic series (`distillation`), all weights.
-   Matrices inside the blocks go by Muon (Jordan, 2024) if torch has it, everything else by AdamW.
+   Matrices inside the blocks go by Muon (Jordan, 2024), everything else by AdamW.
 2. The learning rate warms up and then falls to zero over the steps, or over the minutes allowed.
 3. `CHECKS` times on the way the model is scored on the calibration series of a suite, and the weights of
    the best score are kept, those of the beginning among them. If the score has not improved for
@@ -16,7 +16,6 @@ import dataclasses
 import math
 import time
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any, Literal
 
@@ -31,6 +30,7 @@ from tsprune.evaluation import evaluate, geometric_mean_ratios, prepare
 from tsprune.evaluation.changes import Metric
 from tsprune.models.forecaster import Forecaster, Origin, Recovery, SamplingForecaster
 from tsprune.models.saving import round_weights
+from tsprune.precision import AUTO, PRECISIONS, Muon, Precision, autocast, training_precision
 from tsprune.pruning.distillation import check_pair, distance, histories
 from tsprune.pruning.plan import identity
 from tsprune.pruning.surgery import copied
@@ -49,7 +49,6 @@ CHECKS = 20
 PATIENCE = 10  # checks
 SAVE_SECONDS = 60.0
 
-Precision = Literal["float32", "bfloat16"]
 Progress = Callable[[int, int], None]  # (steps done, of all)
 Weights = dict[str, Tensor]
 
@@ -86,7 +85,7 @@ class Recipe:
                 raise TspruneError(f"{name} must be a number above 0, not {value}")
         if not 0 <= self.stream < math.inf:
             raise TspruneError(f"stream must be a number of at least 0, not {self.stream}")
-        for name, known in (("metric", ("MASE", "CRPS")), ("precision", ("float32", "bfloat16"))):
+        for name, known in (("metric", ("MASE", "CRPS")), ("precision", PRECISIONS)):
             if getattr(self, name) not in known:
                 raise TspruneError(f"unknown {name} {getattr(self, name)!r}; one of: {', '.join(known)}")
 
@@ -142,7 +141,7 @@ def recover(
     learning_rate: float = LEARNING_RATE,
     metric: Metric = "MASE",
     patience: int = PATIENCE,
-    precision: Precision = "float32",
+    precision: Precision | Literal["auto"] = AUTO,
     calibration_fraction: float = CALIBRATION_FRACTION,
     seed: int = 0,
     history: int = HISTORY,
@@ -160,7 +159,8 @@ def recover(
     steps : of training, each on `batch_size` synthetic histories; minutes ends it earlier
     learning_rate : the highest, after the first steps; it falls to zero
     patience : checks (a twentieth of the steps each) without improvement after which training stops
-    precision : "bfloat16" is faster where the processor has it
+    precision : of the products in the networks, "float32" or "bfloat16"; "auto": bfloat16 where the
+        processor has instructions for it
     seed : of the histories, and of the split
     history : steps of the longest histories, if the model takes that many; shorter ones are cheaper
     stream : weight of the residual stream's distance, block by block, beside that of the output
@@ -183,7 +183,7 @@ def recover(
         learning_rate,
         metric,
         patience,
-        precision,
+        training_precision(precision, small.device),
         calibration_fraction,
         seed,
         history,
@@ -273,7 +273,7 @@ class _Training:
         self._recipe = recipe
         self._path = path
         self._key = key
-        self._optimizers = optimizers(student)
+        self._optimizers = optimizers(student, recipe.precision)
         self._trained = Trained(_weights(student))
         self._saved = time.monotonic()
 
@@ -316,18 +316,13 @@ class _Training:
             optimizer.zero_grad(set_to_none=True)
             for group in optimizer.param_groups:
                 group["lr"] = rate
-        with self._autocast():
+        with autocast(recipe.precision, self._student.device):
             loss = distance(self._student, self._teacher, contexts, stream=recipe.stream)
         loss.backward()
         norm = nn.utils.clip_grad_norm_(self._student.module.parameters(), 1.0)
         if torch.isfinite(norm):  # else one strange window would cost all that was learnt
             for optimizer in self._optimizers:
                 optimizer.step()
-
-    def _autocast(self) -> AbstractContextManager[Any]:
-        if self._recipe.precision == "float32":
-            return nullcontext()
-        return torch.autocast(self._student.device.type, torch.bfloat16)
 
     def _check(self) -> None:
         """Scores the student as it is, and keeps its weights if none was better."""
@@ -376,16 +371,11 @@ def _weights(model: Forecaster) -> Weights:
     return {name: tensor.detach().clone() for name, tensor in model.module.state_dict().items()}
 
 
-def optimizers(model: Forecaster) -> list[torch.optim.Optimizer]:
+def optimizers(model: Forecaster, precision: Precision) -> list[torch.optim.Optimizer]:
     """Of the matrices inside the blocks, and of everything else."""
     matrices, rest = _matrices(model)
-    muon = getattr(torch.optim, "Muon", None)  # since torch 2.9
-    if muon is None or not matrices:
-        return [torch.optim.AdamW([*matrices, *rest], betas=(0.9, 0.98), weight_decay=0.0)]
-    return [
-        muon(matrices, weight_decay=0.0, adjust_lr_fn="match_rms_adamw"),
-        torch.optim.AdamW(rest, betas=(0.9, 0.98), weight_decay=0.0),
-    ]
+    adamw = torch.optim.AdamW(rest, betas=(0.9, 0.98), weight_decay=0.0)
+    return [Muon(matrices, precision=precision), adamw] if matrices else [adamw]
 
 
 def _matrices(model: Forecaster) -> tuple[list[Tensor], list[Tensor]]:

@@ -1,0 +1,76 @@
+"""`python -m pretrain.laboratory run|status|results`."""
+
+from __future__ import annotations
+
+import sys
+import time
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from pretrain.laboratory import results
+from pretrain.laboratory.plan import plan
+from pretrain.laboratory.running import carry_out, chosen, state_of
+from tsprune.errors import TspruneError
+
+app = typer.Typer(help="Small models trained alike but for one thing.", add_completion=False)
+
+RunsArgument = Annotated[list[str] | None, typer.Argument(help="Names or patterns of runs; all by default.")]
+ResultsOption = Annotated[Path, typer.Option("--results", help="Folder of the results.")]
+
+
+@app.command()
+def run(
+    out: Annotated[Path, typer.Option(help="Where runs are trained; a stopped one goes on from there.")],
+    runs: RunsArgument = None,
+    folder: ResultsOption = results.FOLDER,
+) -> None:
+    """Train and measure what is not finished yet, in the order of the plan."""
+
+    def say(line: str) -> None:
+        print(time.strftime("%H:%M:%S"), line, flush=True)
+
+    carry_out(chosen(plan(), runs or []), out, folder=folder, say=say)
+
+
+@app.command()
+def status(
+    runs: RunsArgument = None,
+    out: Annotated[Path | None, typer.Option(help="Where runs are trained.")] = None,
+    folder: ResultsOption = results.FOLDER,
+) -> None:
+    """Print the plan, and how far each run is."""
+    for one in chosen(plan(), runs or []):
+        c = one.condition
+        size = f"{c.layers} layers, width {c.width}, {c.steps:,} steps"
+        print(f"{one.name:18} {c.question:13} {c.architecture:13} {size:36} {c.differs:44}", end=" ")
+        print(state_of(one, out, folder))
+
+
+@app.command("results")
+def results_command(
+    folder: ResultsOption = results.FOLDER,
+    table: Annotated[
+        Path | None, typer.Option(help="Parquet file to write all measurements to; none by default.")
+    ] = None,
+) -> None:
+    """Print what was measured of each finished run, a line each."""
+    measured = results.table(folder)
+    if table is not None:
+        measured.to_parquet(table, index=False)
+        print(f"{len(measured):,} rows of {measured['run'].nunique()} runs in {table}")
+    print(results.summary(measured).to_string(float_format="{:.3f}".format))
+
+
+def main() -> None:
+    """The command line; what the user can mend is one line and exit code 2."""
+    try:
+        app(standalone_mode=True)
+    except TspruneError as error:
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(2)
+
+
+if __name__ == "__main__":
+    main()
