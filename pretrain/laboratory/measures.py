@@ -163,7 +163,7 @@ def sets(model: Forecaster, suite: Suite) -> list[Row]:
 def _kinds(model: Forecaster) -> dict[str, Ablation]:
     """All MLPs and all attention sublayers, of the whole model, of its middle layers and of each stack."""
     anatomy = model.anatomy
-    found = {}
+    found: dict[str, Ablation] = {}
     for kind in ("mlp", "attention"):
         every = anatomy.components(kind)
         parts = {
@@ -229,7 +229,8 @@ def greedy(model: Forecaster, suite: Suite, sample: Suite) -> list[Row]:
     """
     calibration, _ = split(sample)
     _, report = split(suite)
-    left, order = list(model.anatomy.components("layer")), []
+    left = list(model.anatomy.components("layer"))
+    order: list[Component] = []
     while left:
         candidates = {layer: _ablation([*order, layer]) for layer in left}
         measured = run(model, calibration, list(candidates.values()))

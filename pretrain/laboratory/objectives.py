@@ -102,7 +102,7 @@ def objective(condition: Condition) -> Objective:
 
 def not_implemented(condition: Condition) -> str:
     """What to say of a condition that is not implemented."""
-    what = condition.architecture
+    what: str = condition.architecture
     if what in _MAKERS:
         what += " with another supervision than quantiles everywhere"
     return f"training {what} is planned, but not implemented yet; it is left out"

@@ -18,7 +18,7 @@ from tsprune.errors import TspruneError
 
 Precision = Literal["float32", "bfloat16"]
 PRECISIONS: tuple[Precision, ...] = ("float32", "bfloat16")
-AUTO = "auto"
+AUTO: Literal["auto"] = "auto"
 
 # Keller Jordan, "Muon: An optimizer for hidden layers in neural networks" (2024), as in torch.optim.Muon
 _COEFFICIENTS = 3.4445, -4.7750, 2.0315
@@ -31,7 +31,7 @@ def native_bfloat16(device: torch.device | str = "cpu") -> bool:
     """Whether the device multiplies bfloat16 matrices by instructions of its own."""
     kind = torch.device(device).type
     if kind == "cuda":
-        return torch.cuda.is_bf16_supported(including_emulation=False)
+        return bool(torch.cuda.is_bf16_supported(including_emulation=False))
     if kind != "cpu":
         return False
     # private in torch, hence asked for carefully: an unknown processor trains in float32
