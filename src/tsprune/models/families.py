@@ -84,7 +84,11 @@ FAMILIES: tuple[Family, ...] = (
             "chronos.chronos.ChronosModel",
             "transformers.models.t5.modeling_t5.T5ForConditionalGeneration",
         ),
-        weights=("shared.weight", "decoder.block.0.layer.1.EncDecAttention.q.weight"),
+        # the embedding may go by the name of either stack; Chronos-Bolt, which has these, too, comes first
+        weights=(
+            "encoder.block.0.layer.0.SelfAttention.q.weight",
+            "decoder.block.0.layer.1.EncDecAttention.q.weight",
+        ),
         config_key="chronos_config",
     ),
     Family(
