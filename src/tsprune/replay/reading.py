@@ -2,8 +2,8 @@
 
 Fewer rows may make a matrix product take another way, with other last bits. Whether they do depends on the
 processor and, rarely, on the values. So the clean pass, which computes everything, compares the two on the
-stream itself and on `TRIALS` random streams of its shape and size, and only what agreed to the last bit on all
-of them is computed this way.
+stream itself and on `TRIALS` random streams of its shape and size, and only what agreed to the last bit on
+all of them is computed this way.
 """
 
 from __future__ import annotations
@@ -17,7 +17,6 @@ from torch import Tensor
 from tsprune.anatomy import Anatomy
 from tsprune.models.forwards import Forward
 from tsprune.replay.values import same
-
 
 TRIALS = 4
 
