@@ -50,7 +50,9 @@ def test_a_row_is_what_evaluate_finds_under_the_ablation(name: str, mode: str) -
                 after = geometric_mean_ratios(evaluate(model, suite))
             assert row.mase_change == pytest.approx(after["MASE"] / before["MASE"] - 1, abs=1e-12)
             assert row.crps_change == pytest.approx(after["CRPS"] / before["CRPS"] - 1, abs=1e-12)
-            assert abs(row.mase_change) > 1e-9
+            # a decoder that starts from one token has the same first self-attention in every window
+            if not (mode != "zero" and row.address.startswith("decoder.0.self")):
+                assert abs(row.mase_change) > 1e-9
 
 
 def test_a_reference_of_ones_own_is_used() -> None:
