@@ -7,16 +7,22 @@ import re
 from tsprune.errors import one_line
 
 LONGEST = 500  # characters
-# an underscore inside a word is no markup, nor is a bracket that no link follows; lists, headings and
-# underlines of headings begin a line
-_MARKDOWN = re.compile(r"([\\`*|~]|(?<!\w)_|_(?!\w)|\](?=[(\[:])|^[-+=#])")
+# an underscore inside a word is no markup, nor is a bracket that no link follows
+_MARKDOWN = re.compile(r"([\\`*|~]|(?<!\w)_|_(?!\w)|\](?=[(\[:]))")
+_BEGINS = re.compile(r"^([-+=#])")  # lists, headings and underlines of headings begin a line
 _ADDRESS = re.compile(r"(?i)\b(https?|ftp|www)(?=[:.])")
 
 
-def markdown(value: object, most: int = LONGEST) -> str:
-    """`value` as one line of Markdown that shows it literally: no markup, HTML, link or table border."""
+def markdown(value: object, most: int = LONGEST, *, begins: bool = True) -> str:
+    """`value` as one line of Markdown that shows it literally: no markup, HTML, link or table border.
+
+    begins : whether it may stand where a line (or an item of a list) begins
+    """
     text = one_line(value, most).replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
-    return _ADDRESS.sub(r"\1&#8203;", _MARKDOWN.sub(r"\\\1", text))
+    text = _MARKDOWN.sub(r"\\\1", text)
+    if begins:
+        text = _BEGINS.sub(r"\\\1", text)
+    return _ADDRESS.sub(r"\1&#8203;", text)
 
 
 def code(value: object, most: int = LONGEST) -> str:

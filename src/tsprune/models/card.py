@@ -101,7 +101,7 @@ def _table(evidence: Evidence | None) -> list[str]:
         return ["Not measured. Measure before you rely on it."]
     measured = ((name, Measured(*row)) for name, row in evidence.items())
     rows = [
-        f"| {markdown(name)} | {row.before:.4g} | {row.after:.4g} | {markdown(row.change)} |"
+        f"| {markdown(name)} | {row.before:.4g} | {row.after:.4g} | {markdown(row.change, begins=False)} |"
         for name, row in measured
     ]
     return ["| | before | after | change |", "|---|---:|---:|---:|", *rows]
