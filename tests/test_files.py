@@ -10,9 +10,10 @@ from pathlib import Path
 
 import pytest
 
-from tsprune.atomic import whole_directory, whole_file, write_whole
+from tsprune.atomic import whole_file, write_whole
 from tsprune.errors import LINE, TspruneError, one_line
 from tsprune.files import check_file, check_files, check_free, existing_file, output_folder, parse_json
+from tsprune.folders import whole_directory
 
 
 def _targets(root: Path) -> dict[str, Path | str]:
@@ -111,7 +112,8 @@ import os, resource, signal, sys
 from pathlib import Path
 import torch
 from safetensors.torch import save_file
-from tsprune.atomic import whole_directory, write_whole
+from tsprune.atomic import write_whole
+from tsprune.folders import whole_directory
 from tsprune.errors import TspruneError
 from tsprune.pruning.training_state import read_state, write_state
 
