@@ -3,13 +3,10 @@
 from __future__ import annotations
 
 import math
-import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
-
-from tsprune.errors import TspruneError
 
 if TYPE_CHECKING:
     import torch
@@ -117,16 +114,3 @@ def open_model(
     model = load(name, device=device, dtype=dtype or torch.float32, samples=samples)
     model.require_finite_weights()  # whatever is asked of it
     return model
-
-
-def check_device(device: str | None) -> None:
-    """Raises TspruneError if the device that was asked for is not there, or computes nothing (meta)."""
-    import torch
-
-    if device is None:
-        return
-    try:
-        with warnings.catch_warnings(action="ignore"):
-            torch.ones(1, device=device).sum().item()
-    except Exception:  # torch raises half a dozen classes, by device
-        raise TspruneError(f"no device {device!r} on this machine; leave --device out, or use cpu") from None

@@ -17,7 +17,6 @@ from tsprune.cli.options import (
     PercentOption,
     SeedOption,
     StoreOption,
-    check_device,
     open_suite,
 )
 from tsprune.cli.output import out, print_json, records, stage_bars
@@ -73,6 +72,7 @@ def study(
 
     Writes report.html (open it in a browser), results.parquet and manifest.json.
     """
+    from tsprune.models.arguments import device_of
     from tsprune.models.checkpoints import find
     from tsprune.report import print_summary, write_picture, write_report
     from tsprune.study import DEFAULT_MODELS
@@ -80,7 +80,7 @@ def study(
     from tsprune.study.output import write_results
 
     suite = open_suite(data, configs)
-    check_device(device)
+    device_of(device)  # refused before the work, not in its processes
     names = models or list(DEFAULT_MODELS)
     for name in names:  # before a folder is made
         find(name)

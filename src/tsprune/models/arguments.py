@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import warnings
+
 import torch
 
 from tsprune.arguments import shown
@@ -20,7 +22,8 @@ def device_of(device: object) -> torch.device:
         raise TspruneError(f"the device must be a name such as cpu or cuda:0, not {shown(device)}")
     try:
         found = torch.device(device)
-        torch.ones(1, device=found).sum().item()
+        with warnings.catch_warnings(action="ignore"):
+            torch.ones(1, device=found).sum().item()
     except Exception:  # torch raises half a dozen classes, by device
         raise TspruneError(
             f"no device {shown(str(device))} on this machine; leave it out, or use cpu"

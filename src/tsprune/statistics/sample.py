@@ -74,7 +74,7 @@ class Sample:
         null : the null hypothesis of the p-values, on the scale that is reported (0.06: a change of 6 %)
         seed : of the bootstrap where its draws cannot be enumerated (nine units and more)
         """
-        shift = float(np.log1p(null)) if self.logarithmic else null
+        shift = self._on_scale(null)
         parts = [
             inference(self.values[:, :, first : first + _COLUMNS] - shift, level=level, seed=seed)
             for first in range(0, len(self), _COLUMNS)
@@ -101,8 +101,12 @@ class Sample:
         null, seed : as of `estimates`
         draws : of the bootstrap
         """
-        shift = float(np.log1p(null)) if self.logarithmic else null
-        return float(inference(self.values - shift, level=None, seed=seed, draws=draws)[3][0])
+        values = self.values - self._on_scale(null)
+        return float(inference(values, level=None, seed=seed, draws=draws)[3][0])
+
+    def _on_scale(self, reported: float) -> float:
+        """A number on the scale that is reported, on the scale of `values`."""
+        return float(np.log1p(reported)) if self.logarithmic else reported
 
     def columns(self, chosen: Sequence[int]) -> Sample:
         """Some of the quantities."""
