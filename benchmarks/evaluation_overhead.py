@@ -9,7 +9,7 @@ import torch
 
 import tsprune
 from tsprune.data import pocket
-from tsprune.study import DEFAULT_MODELS
+from tsprune.studies import DEFAULT_MODELS
 
 SHARE = 0.15
 

@@ -27,8 +27,8 @@ from tsprune.evaluation.sampling import PER_CONFIGURATION
 from tsprune.explain import EXPLAIN_SAMPLES, overview
 from tsprune.models import bundled_names
 from tsprune.models.forecaster import drawing
-from tsprune.study import STEPWISE_SAMPLES, STUDY_SAMPLES
-from tsprune.study.explanation import DRAWS, PERCENTS, WINDOWS
+from tsprune.studies import STEPWISE_SAMPLES, STUDY_SAMPLES
+from tsprune.studies.study_explanation import DRAWS, PERCENTS, WINDOWS
 
 MINUTES, GIGABYTES, STUDY_SECONDS = 6.0, 3.0, 60.0
 

@@ -44,7 +44,7 @@ from pretrain.families import timesfm
 from tsprune.cli import main as command_line
 from tsprune.data import Suite, pocket
 from tsprune.pruning.recovery import optimizers
-from tsprune.sweep.cell_bytes import from_bytes
+from tsprune.sweeps.cell_bytes import from_bytes
 
 CONFIGURATION = "us_finance/M/short"
 SIZE = timesfm.Size(

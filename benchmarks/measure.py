@@ -16,18 +16,18 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
-from tsprune.ablation import Ablation
-from tsprune.capture import Point, point_of
+from tsprune.cost.allocator import keep_freed_memory
 from tsprune.data import Suite, pocket
 from tsprune.evaluation import Prepared, WindowStatistics, shared_batches
-from tsprune.evaluation.allocator import keep_freed_memory
+from tsprune.hooks.ablation import Ablation
+from tsprune.hooks.capture import Point, point_of
 from tsprune.models import Forecaster, bundled_names
 from tsprune.replay import Replay
-from tsprune.sweep import BATCH_SIZE, SweepResult, make_plan, run
-from tsprune.sweep.engine import Work
-from tsprune.sweep.plan import Unit
-from tsprune.sweep.variants import Variants
-from tsprune.sweep.worker import Outcome, Worker
+from tsprune.sweeps import BATCH_SIZE, SweepResult, make_plan, run
+from tsprune.sweeps.cell_plan import Unit
+from tsprune.sweeps.engine import Work
+from tsprune.sweeps.variants import Variants
+from tsprune.sweeps.worker import Outcome, Worker
 
 Result = TypeVar("Result")
 

@@ -11,8 +11,8 @@ import sys
 
 import tsprune
 from tsprune.anatomy import Anatomy
-from tsprune.evaluation.latency import compare, machine
-from tsprune.study import DEFAULT_MODELS
+from tsprune.cost.latency import compare, machine
+from tsprune.studies import DEFAULT_MODELS
 
 CONTEXT, HORIZON = 512, 64
 

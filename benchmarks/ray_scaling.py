@@ -12,8 +12,8 @@ import time
 
 import tsprune
 from tsprune.data import pocket
-from tsprune.sweep import run, unit_ablations
-from tsprune.sweep.cluster import RayExecutor, import_ray
+from tsprune.sweeps import run, unit_ablations
+from tsprune.sweeps.cluster import RayExecutor, import_ray
 
 MODEL = "bundled:timesfm"
 # enough work that setting a worker up is a small part of it

@@ -13,11 +13,11 @@ import sys
 from measure import arguments, both_ways, machine, share_outside, suite
 
 import tsprune
-from tsprune.ablation import Ablation
 from tsprune.evaluation import prepare
+from tsprune.hooks.ablation import Ablation
 from tsprune.models import Forecaster
 from tsprune.replay import MOST
-from tsprune.sweep import run
+from tsprune.sweeps import run
 
 PROCESSES = 3
 LOOP, PROCESS = 12, 40

@@ -12,11 +12,11 @@ import numpy as np
 from measure import arguments, both_ways, machine, share_outside, suffix_limit, suite
 
 import tsprune
-from tsprune.ablation import Ablation
 from tsprune.data import Suite
 from tsprune.evaluation import prepare
+from tsprune.hooks.ablation import Ablation
 from tsprune.models import Forecaster
-from tsprune.sweep import run
+from tsprune.sweeps import run
 
 BOLT, DECODER_ONLY = 3.5, 1.6
 

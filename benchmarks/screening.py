@@ -9,11 +9,11 @@ from measure import arguments, machine, suite, timed
 from scipy.stats import spearmanr
 
 import tsprune
-from tsprune.ablation import Ablation
 from tsprune.data import Suite
+from tsprune.hooks.ablation import Ablation
 from tsprune.models import Forecaster
 from tsprune.scores import screen
-from tsprune.sweep import run
+from tsprune.sweeps import run
 
 
 def compare(model: Forecaster, windows: Suite) -> None:

@@ -15,7 +15,7 @@ from pathlib import Path
 
 import numpy as np
 
-from tsprune.evaluation.threads import NARROW, thread_count
+from tsprune.cost.threads import NARROW, thread_count
 from tsprune.models import Forecaster
 from tsprune.models.checkpoints import Checkpoint
 from tsprune.models.chronos import Chronos, blank

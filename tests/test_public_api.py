@@ -57,9 +57,8 @@ def test_tables_of_the_promised_shape() -> None:
 
 # --- who may import whom -------------------------------------------------------------------------
 
-# design: cli -> report -> explain, pruning -> scores -> sweep -> evaluation -> ablation, capture,
-# replay -> models -> anatomy (an exact effect is a score, so scores are above the sweep); `data` and
-# `errors` are what anyone may see, `study` is between report and what it reports on
+# design: cli -> report -> studies -> explain, pruning -> scores -> sweeps -> evaluation, cost, hooks,
+# replay -> models -> anatomy (an exact effect is a score, so scores are above the sweeps); all may use `data`
 # the ground: errors, and what checks arguments, shows text, and reads and writes files
 GROUND = {"errors", "arguments", "text", "files", "atomic", "folders"}
 ALLOWED: dict[str, set[str]] = {
@@ -74,20 +73,18 @@ ALLOWED: dict[str, set[str]] = {
     "precision": GROUND,
     "models": {*GROUND, "anatomy"},
     "data": GROUND,
-    "capture": {*GROUND, "anatomy", "models", "data"},
-    "attention": {*GROUND, "anatomy", "models"},
+    "hooks": {*GROUND, "anatomy", "models", "data"},
     "replay": {*GROUND, "anatomy", "models"},
-    "ablation": {*GROUND, "anatomy", "capture", "models"},
-    "stream": {"anatomy", "models"},
+    "cost": {*GROUND, "models"},
     "evaluation": {*GROUND, "anatomy", "models", "data", "statistics"},
 }
-ALLOWED["sweep"] = {*ALLOWED["ablation"], *ALLOWED["evaluation"], "ablation", "evaluation", "replay"}
-ALLOWED["scores"] = {*ALLOWED["sweep"], "attention", "stream", "sweep"}
+ALLOWED["sweeps"] = {*ALLOWED["hooks"], *ALLOWED["evaluation"], "hooks", "cost", "evaluation", "replay"}
+ALLOWED["scores"] = {*ALLOWED["sweeps"], "sweeps"}
 ALLOWED["verification"] = {*GROUND, "anatomy", "models", "scores", "evaluation"}
 ALLOWED["explain"] = {*ALLOWED["scores"], "scores"}
 ALLOWED["pruning"] = {*ALLOWED["scores"], "precision", "scores"}
-ALLOWED["study"] = {*ALLOWED["pruning"], "pruning", "explain"}
-ALLOWED["report"] = {*ALLOWED["study"], "study"}
+ALLOWED["studies"] = {*ALLOWED["pruning"], "pruning", "explain"}
+ALLOWED["report"] = {*ALLOWED["studies"], "studies"}
 
 
 def imported(path: Path) -> set[str]:
@@ -128,6 +125,11 @@ def test_the_order_has_no_cycle() -> None:
 
 
 def test_the_reader_of_imports_finds_them() -> None:
-    assert imported(SOURCE / "cli" / "study.py") >= {"report", "study"}
+    assert imported(SOURCE / "cli" / "study_command.py") >= {"report", "studies"}
     assert imported(SOURCE / "cli" / "options.py") >= {"data", "models"}
     assert imported(SOURCE / "models" / "timesfm.py") == {"anatomy", "errors", "models"}
+
+
+def test_no_two_files_have_one_name() -> None:
+    names = [path.name for path in SOURCE.rglob("*.py") if path.name != "__init__.py"]
+    assert sorted({name for name in names if names.count(name) > 1}) == []

@@ -21,15 +21,15 @@ import pandas as pd
 
 import tsprune
 from pretrain.laboratory.windows import Windows, every_window
-from tsprune.ablation import Ablation
 from tsprune.anatomy import Component
 from tsprune.data import Suite, split
 from tsprune.evaluation import geometric_mean_ratios
 from tsprune.explain import attention, forecast_traits, parroting
+from tsprune.hooks.ablation import Ablation
 from tsprune.models import Forecaster
 from tsprune.pruning.strategies import middle_heads, random_draws, remove_ranked
-from tsprune.sweep.engine import run
-from tsprune.sweep.result import CLEAN, SweepResult
+from tsprune.sweeps.engine import run
+from tsprune.sweeps.sweep_result import CLEAN, SweepResult
 
 VERSION = 1  # of what is measured; another one is measured again
 COLUMNS = ("suite", "measure", "unit", "metric", "value")

@@ -8,18 +8,18 @@ os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
 
 from tsprune import data, explain
-from tsprune.ablation import Ablation, ablate
 from tsprune.anatomy import Anatomy, Component
-from tsprune.capture import Reference, reference
 from tsprune.errors import TspruneError
 from tsprune.evaluation import evaluate
+from tsprune.hooks.ablation import Ablation, ablate
+from tsprune.hooks.capture import Reference, reference
 from tsprune.models import Forecast, Forecaster, load, load_pipeline
 from tsprune.pruning import Plan, heads_at, prune, recover
 from tsprune.pruning.imitation import plan_saving
 from tsprune.pruning.search import plan
 from tsprune.scores import rank
-from tsprune.study import study
-from tsprune.sweep import sweep
+from tsprune.studies import study
+from tsprune.sweeps import sweep
 
 __all__ = [
     "Ablation",

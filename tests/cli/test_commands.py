@@ -20,8 +20,8 @@ import tsprune
 from tests.tiny import TINY
 from tsprune import cli, explain, scores
 from tsprune.explain import EXPLAIN_SAMPLES
-from tsprune.study import STEPWISE_SAMPLES, STUDY_SAMPLES
-from tsprune.sweep import Store
+from tsprune.studies import STEPWISE_SAMPLES, STUDY_SAMPLES
+from tsprune.sweeps import Store
 
 COMMANDS = [
     "study",
@@ -326,7 +326,7 @@ def test_failed_cells_are_named_and_make_the_exit_code_1(
         return opened
 
     with monkeypatch.context() as patched:
-        patched.setattr(sys.modules["tsprune.cli.sweep"], "open_model", open_model)
+        patched.setattr(sys.modules["tsprune.cli.sweep_command"], "open_model", open_model)
         result = run(*sweep, "--json")
     assert result.code == 1
     assert [row["mase_change"] is None for row in result.json] == [False, False, True]

@@ -11,9 +11,9 @@ from torch import Tensor, nn
 
 import tests.tiny as tiny
 from tests.tiny import CountLinear, double_precision, full_length, output_patch, pristine, ragged, spread
-from tsprune.ablation import ablate
 from tsprune.anatomy import AttentionSite, Component
-from tsprune.capture import point_of, recording, reference
+from tsprune.hooks.ablation import ablate
+from tsprune.hooks.capture import point_of, recording, reference
 from tsprune.models import Forecaster, bundled_names, load
 
 

@@ -9,8 +9,8 @@ from torch import Tensor
 
 from tests.tiny import full_length, ragged
 from tsprune.anatomy import Component
-from tsprune.attention import AttentionMap, watching
-from tsprune.capture import point_of, recording
+from tsprune.hooks.attention import AttentionMap, watching
+from tsprune.hooks.capture import point_of, recording
 from tsprune.models import Forecaster
 
 

@@ -11,9 +11,9 @@ import torch
 
 from tests.suites import configuration
 from tests.tiny import full_length, output_patch, pristine, ragged, spread
-from tsprune.capture import point_of
 from tsprune.data import Suite
 from tsprune.errors import TspruneError
+from tsprune.hooks.capture import point_of
 from tsprune.models import Forecaster, SamplingForecaster
 from tsprune.scores import screen
 

@@ -9,9 +9,9 @@ import pytest
 from numpy.typing import NDArray
 
 from tests.tiny import CountLinear, full_length, output_patch, ragged, spread
-from tsprune.ablation import MODES, Ablation, ablate, applied, side_by_side
 from tsprune.anatomy import KINDS, Component
-from tsprune.capture import default_reference, reference
+from tsprune.hooks.ablation import MODES, Ablation, ablate, applied, side_by_side
+from tsprune.hooks.capture import default_reference, reference
 from tsprune.models import Forecaster
 from tsprune.replay import Replay
 

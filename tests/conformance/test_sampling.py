@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from tests.tiny import SAMPLES, double_precision, ragged
-from tsprune.ablation import ablate
+from tsprune.hooks.ablation import ablate
 from tsprune.models import Forecaster, SamplingForecaster, load
 
 

@@ -12,10 +12,10 @@ from hypothesis import strategies as st
 from torch import nn
 
 from tests.tiny import double_precision, full_length, output_patch, pristine, ragged, spread
-from tsprune.ablation import MODES, Ablation, ablate, applied
 from tsprune.anatomy import Anatomy, Component
-from tsprune.capture import point_of, recording, reference
 from tsprune.errors import TspruneError
+from tsprune.hooks.ablation import MODES, Ablation, ablate, applied
+from tsprune.hooks.capture import point_of, recording, reference
 from tsprune.models import Forecaster
 from tsprune.pruning import prune
 from tsprune.replay import Replay

@@ -10,9 +10,9 @@ import pytest
 from tests.planted import LAG, Planted
 from tests.suites import configuration, small_suite, tiny
 from tsprune.anatomy import Component
-from tsprune.attention import AttentionMap
 from tsprune.data import Configuration, Suite
 from tsprune.explain.attention_maps import STATISTICS, attention, statistics_of_rows
+from tsprune.hooks.attention import AttentionMap
 
 LENGTH = 48
 

@@ -11,10 +11,10 @@ from tests.planted import LAG, Planted
 from tests.suites import tiny
 from tests.toy import Toy
 from tsprune.anatomy import Component
-from tsprune.attention import AttentionMap
 from tsprune.errors import TspruneError
 from tsprune.explain import induction, induction_and_parroting
 from tsprune.explain.induction import shares_of_rows
+from tsprune.hooks.attention import AttentionMap
 
 
 def test_targets_by_hand() -> None:

@@ -12,14 +12,14 @@ import tsprune
 from tests.explain.test_attention_maps import LENGTH, waves
 from tests.planted import LAG, Planted
 from tests.suites import configuration, tiny
-from tsprune.ablation import Ablation
 from tsprune.anatomy import Component
 from tsprune.data import Suite
 from tsprune.explain import portraits
 from tsprune.explain.examples import RANKS, moved
 from tsprune.explain.portraits import glances_at, telling_heads, telling_window
-from tsprune.sweep import CLEAN
-from tsprune.sweep.engine import run
+from tsprune.hooks.ablation import Ablation
+from tsprune.sweeps import CLEAN
+from tsprune.sweeps.engine import run
 
 SUITE = Suite(
     "s",

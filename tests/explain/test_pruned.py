@@ -11,13 +11,13 @@ from torch import Tensor
 
 from tests.suites import configuration, tiny
 from tests.tiny import TINY, full_length
-from tsprune.ablation import ablate, applied
 from tsprune.anatomy import Anatomy, Component
-from tsprune.attention import AttentionMap, watching
 from tsprune.data import Suite
 from tsprune.errors import TspruneError
 from tsprune.explain import attention, attribution, contributions, induction, residual
-from tsprune.explain.residual import later_layers, layers_of
+from tsprune.explain.attribution.residual_stream import later_layers, layers_of
+from tsprune.hooks.ablation import ablate, applied
+from tsprune.hooks.attention import AttentionMap, watching
 from tsprune.models import Forecaster
 from tsprune.pruning import prune
 

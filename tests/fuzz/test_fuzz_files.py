@@ -22,11 +22,11 @@ from tsprune.errors import LINE, TspruneError
 from tsprune.evaluation import WindowStatistics
 from tsprune.pruning import Plan
 from tsprune.pruning.training_state import read_state, write_state
-from tsprune.sweep import CLEAN, Store
-from tsprune.sweep.cell_bytes import DamagedRowError, from_bytes, to_bytes
-from tsprune.sweep.key import CellKey
-from tsprune.sweep.result import CellScores, WindowScores
-from tsprune.sweep.store import COLUMNS, Entry
+from tsprune.sweeps import CLEAN, Store
+from tsprune.sweeps.cell_bytes import DamagedRowError, from_bytes, to_bytes
+from tsprune.sweeps.key import CellKey
+from tsprune.sweeps.store import COLUMNS, Entry
+from tsprune.sweeps.sweep_result import CellScores, WindowScores
 
 FUZZ = settings(
     max_examples=80,

@@ -12,8 +12,8 @@ from toto.inference.forecaster import TotoForecaster
 
 from tests.suites import tiny
 from tests.tiny import TINY, few_samples, pristine, ragged
-from tsprune.ablation import ablate
 from tsprune.errors import TspruneError
+from tsprune.hooks.ablation import ablate
 from tsprune.models import Forecaster, load
 from tsprune.pruning import prune
 

@@ -9,9 +9,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.toy import HEAD_DIM, HEADS, WIDTH, Toy
-from tsprune.ablation import ablate
 from tsprune.anatomy import AttentionSite, Component, Projection
 from tsprune.errors import TspruneError
+from tsprune.hooks.ablation import ablate
 from tsprune.models.absent import AbsentAttention, Nothing
 from tsprune.models.removal import _with_heads, remove
 

@@ -15,14 +15,14 @@ from torch import nn
 
 from tests.suites import small_suite
 from tests.tiny import TINY, few_samples, full_length, pristine
-from tsprune.ablation import ablate
-from tsprune.attention import watching
-from tsprune.capture import Point, recording
 from tsprune.errors import TspruneError
+from tsprune.hooks.ablation import ablate
+from tsprune.hooks.attention import watching
+from tsprune.hooks.capture import Point, recording
+from tsprune.hooks.stream import streams
 from tsprune.models import Forecaster, load, turns
 from tsprune.replay import Replay
-from tsprune.stream import streams
-from tsprune.sweep import sweep
+from tsprune.sweeps import sweep
 
 HORIZON = 5
 

@@ -9,15 +9,15 @@ import pytest
 
 from tests.suites import configuration, tiny
 from tsprune import prune
-from tsprune.ablation import Ablation
 from tsprune.anatomy import Component
 from tsprune.data import Suite
+from tsprune.hooks.ablation import Ablation
 from tsprune.pruning.beam import beam, frontier
 from tsprune.pruning.losses import Losses, joined, may_go
 from tsprune.pruning.savings import measure
 from tsprune.pruning.step import Step
 from tsprune.statistics import Estimate
-from tsprune.sweep import run
+from tsprune.sweeps import run
 
 parse = Component.parse
 

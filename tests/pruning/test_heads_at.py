@@ -15,10 +15,10 @@ from numpy.typing import NDArray
 
 from tests.suites import small_suite, tiny
 from tsprune import ablate, evaluate, heads_at
-from tsprune.ablation import Ablation
 from tsprune.data import Suite, split
 from tsprune.errors import TspruneError
 from tsprune.evaluation import WindowStatistics, geometric_mean_ratios
+from tsprune.hooks.ablation import Ablation
 from tsprune.pruning.heads_at import (
     Prefix,
     calibration_masks,
@@ -28,8 +28,8 @@ from tsprune.pruning.heads_at import (
 )
 from tsprune.pruning.strategies import ordered
 from tsprune.scores import rank
-from tsprune.sweep import CLEAN, SweepResult, run
-from tsprune.sweep.result import WindowScores
+from tsprune.sweeps import CLEAN, SweepResult, run
+from tsprune.sweeps.sweep_result import WindowScores
 
 some = settings(max_examples=40, deadline=None)
 MODELS = ["tiny-chronos-bolt", "tiny-timesfm"]

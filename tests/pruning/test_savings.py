@@ -7,8 +7,8 @@ import pytest
 from tests.suites import tiny
 from tsprune import prune
 from tsprune.anatomy import Component
+from tsprune.cost.latency import flops
 from tsprune.errors import TspruneError
-from tsprune.evaluation.latency import flops
 from tsprune.pruning.savings import Class, Savings, class_of, is_inside, measure
 
 parse = Component.parse

@@ -11,13 +11,13 @@ import torch
 
 from tests.suites import configuration, tiny
 from tsprune import Plan, prune
-from tsprune.ablation import Ablation
 from tsprune.data import Suite, split
 from tsprune.data.split import calibration_mask
 from tsprune.errors import TspruneError
+from tsprune.hooks.ablation import Ablation
 from tsprune.models import Forecaster
 from tsprune.pruning.search import plan
-from tsprune.sweep import run
+from tsprune.sweeps import run
 
 MODELS = ["tiny-chronos-bolt", "tiny-timesfm"]
 
@@ -132,7 +132,7 @@ def test_unknown_names(change: dict[str, object], message: str) -> None:
 @pytest.mark.parametrize("name", MODELS)
 def test_a_plan_for_time_reads_no_clock(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     model = tiny(name)
-    monkeypatch.setattr("tsprune.evaluation.latency.in_turns", lambda *_: pytest.fail("something was timed"))
+    monkeypatch.setattr("tsprune.cost.latency.in_turns", lambda *_: pytest.fail("something was timed"))
     first, second = (plan(model, suite(), 0.05, kinds=["mlp", "layer"]) for _ in range(2))
     assert first == second
     assert first.provenance["objective"] == "latency"

@@ -13,7 +13,7 @@ import pytest
 from torch import Tensor, nn
 
 from tests.tiny import pristine
-from tsprune.ablation import ablate
+from tsprune.hooks.ablation import ablate
 from tsprune.models import Forecaster, load
 from tsprune.replay import Replay
 

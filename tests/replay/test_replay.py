@@ -10,9 +10,9 @@ from torch import Tensor, nn
 from tests.suites import tiny
 from tests.tiny import CountLinear, full_length
 from tests.toy import Toy
-from tsprune.ablation import ablate
 from tsprune.anatomy import Component
 from tsprune.errors import TspruneError
+from tsprune.hooks.ablation import ablate
 from tsprune.replay import Replay
 
 CONTEXTS = np.random.default_rng(0).standard_normal((3, 8)).astype(np.float32)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from handmade_study import ENCODER_DECODER, make_model, make_study
 
-from tsprune.study.result import Study
+from tsprune.studies.study_result import Study
 
 
 @pytest.fixture(scope="session")

@@ -7,7 +7,7 @@ import itertools
 import numpy as np
 import pandas as pd
 
-from tsprune.study.result import Claim, Example, ModelStudy, Study
+from tsprune.studies.study_result import Claim, Example, ModelStudy, Study
 
 CONFIGURATIONS = ("ett1/H/short", "m4_hourly/H/short", "hospital/M/short", "us_births/D/short")
 LEVELS = tuple(round(0.1 * i, 1) for i in range(1, 10))

@@ -17,7 +17,7 @@ from tsprune.report.figures.forecasts import quantile
 from tsprune.report.figures.pruning import pruning_scale, pruning_spread
 from tsprune.report.figures.shared import changes
 from tsprune.report.scale import Scale, scale_for
-from tsprune.study.result import Study
+from tsprune.studies.study_result import Study
 
 
 def views(figure, view: str) -> list:

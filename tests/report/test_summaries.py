@@ -18,7 +18,7 @@ from tsprune.errors import TspruneError
 from tsprune.report import print_summary, write_picture
 from tsprune.report.digest import extreme_layers, heads_at_totals, pruning_at, tally
 from tsprune.report.words import about, headline, parameters, percent, ratio
-from tsprune.study.result import Study
+from tsprune.studies.study_result import Study
 
 
 def printed(study: Study, width: int = 100) -> str:

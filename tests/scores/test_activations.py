@@ -15,13 +15,13 @@ from tests.planted import AVERAGE, BIAS, COPY, LAG, Planted
 from tests.suites import configuration, small_suite, tiny
 from tests.tiny import TINY, full_length, pristine, zeroed
 from tsprune import ablate
-from tsprune.capture import Point, recording
 from tsprune.data import Configuration, Suite
 from tsprune.errors import TspruneError
+from tsprune.hooks.capture import Point, recording
+from tsprune.hooks.stream import streams
 from tsprune.models import Forecaster
 from tsprune.scores import SCORES, score_table
 from tsprune.scores.activations import MAP_SCORES, STREAM_SCORES, Sums, influence
-from tsprune.stream import streams
 
 KINDS = ("head", "mlp", "attention", "layer")
 BY = [*MAP_SCORES, *STREAM_SCORES]

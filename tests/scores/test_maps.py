@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from tsprune.anatomy import Component
-from tsprune.attention import AttentionMap
+from tsprune.hooks.attention import AttentionMap
 from tsprune.scores.maps import (
     attention_entropic_rank,
     attention_entropy,

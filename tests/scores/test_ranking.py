@@ -17,7 +17,7 @@ from tsprune.models import Forecaster, SamplingForecaster
 from tsprune.scores import SCORES, rank, redundant_first, score_table, screen, stable_ranks
 from tsprune.scores.ranking import ranks
 from tsprune.scores.spectrum import SPECTRUM_SCORES, spectra
-from tsprune.sweep import sweep
+from tsprune.sweeps import sweep
 
 SUBLAYER = ["stack", "layer", "attention"]
 

@@ -15,14 +15,14 @@ from torch import Tensor, nn
 import tsprune
 from tests.suites import configuration, small_suite, tiny
 from tests.tiny import pristine
-from tsprune.ablation import Ablation
 from tsprune.anatomy import Anatomy, AttentionSite, Block, MLPSite, Projection, Stack
 from tsprune.data import Suite, pocket
 from tsprune.errors import TspruneError
+from tsprune.hooks.ablation import Ablation
 from tsprune.models.forecaster import Forecast, Forecaster, checked_contexts
 from tsprune.scores import screen
 from tsprune.scores.screening import output_losses, quantile_density, quantile_losses
-from tsprune.sweep import run
+from tsprune.sweeps import run
 
 WIDTH, HEADS, HEAD_DIM, LAYERS, CONTEXT = 5, 2, 3, 2, 6
 STEP = 0.5  # between neighbouring quantiles

@@ -6,21 +6,21 @@ import sys
 
 import typer
 
-from tsprune.cli.anatomy import anatomy
-from tsprune.cli.evaluate import evaluate
-from tsprune.cli.explain import explain
-from tsprune.cli.heads_at import heads_at
-from tsprune.cli.latency import latency
-from tsprune.cli.models import models
-from tsprune.cli.prune import prune
-from tsprune.cli.rank import rank
-from tsprune.cli.recover import recover
-from tsprune.cli.results import results
-from tsprune.cli.run import run
-from tsprune.cli.study import study
-from tsprune.cli.sweep import sweep
-from tsprune.cli.verify import verify
-from tsprune.evaluation.allocator import keep_freed_memory
+from tsprune.cli.anatomy_command import anatomy
+from tsprune.cli.evaluate_command import evaluate
+from tsprune.cli.execution import run
+from tsprune.cli.explain_command import explain
+from tsprune.cli.heads_at_command import heads_at
+from tsprune.cli.latency_command import latency
+from tsprune.cli.models_command import models
+from tsprune.cli.prune_command import prune
+from tsprune.cli.rank_command import rank
+from tsprune.cli.recover_command import recover
+from tsprune.cli.results_command import results
+from tsprune.cli.study_command import study
+from tsprune.cli.sweep_command import sweep
+from tsprune.cli.verify_command import verify
+from tsprune.cost.allocator import keep_freed_memory
 
 app = typer.Typer(
     add_completion=False,
@@ -48,7 +48,7 @@ for command in (
 
 
 def main() -> None:
-    """Entry point: a user's mistake is one line on stderr and exit code 2; see `tsprune.cli.run`."""
+    """Entry point: a user's mistake is one line on stderr and exit code 2; see `tsprune.cli.execution`."""
     keep_freed_memory()
     if code := run(app):
         sys.exit(code)

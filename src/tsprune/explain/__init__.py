@@ -1,7 +1,8 @@
 """Why a component matters: what it attends to, what it writes, and what forecasts lack without it."""
 
 from tsprune.explain.attention_maps import AttentionStatistics, attention
-from tsprune.explain.attribution import Attribution, attribution, contributions
+from tsprune.explain.attribution.contributions import Attribution, attribution, contributions
+from tsprune.explain.attribution.residual_stream import Residual, lens, lens_guard, residual
 from tsprune.explain.baselines import NadarayaWatson, Parrot, nadaraya_watson, parrot
 from tsprune.explain.chaotic import chaotic_mechanism, chaotic_traits
 from tsprune.explain.examples import Example
@@ -13,8 +14,7 @@ from tsprune.explain.mechanism import HeadEffects, head_effects
 from tsprune.explain.mechanism_claims import by_share, mechanism_table
 from tsprune.explain.overview import EXPLAIN_SAMPLES, STEPWISE_SAMPLES, Explanation, overview
 from tsprune.explain.portraits import Glance, Portrait, portraits
-from tsprune.explain.residual import Residual, lens, lens_guard, residual
-from tsprune.explain.traits import forecast_traits
+from tsprune.explain.suite_traits import forecast_traits
 
 __all__ = [
     "EXPLAIN_SAMPLES",

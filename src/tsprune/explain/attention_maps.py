@@ -20,10 +20,10 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from tsprune.anatomy import Component
-from tsprune.attention import AttentionMap, require_heads, watching
 from tsprune.data.suite import Suite
 from tsprune.evaluation.sampling import BATCH_SIZE, PER_CONFIGURATION, Owners, batched, sampled
 from tsprune.explain.forecast_traits import dominant_period
+from tsprune.hooks.attention import AttentionMap, require_heads, watching
 from tsprune.models.forecaster import Forecaster
 
 STATISTICS = (

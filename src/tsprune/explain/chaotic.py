@@ -17,7 +17,7 @@ from tsprune.evaluation.sampling import sampled
 from tsprune.explain.baselines import nadaraya_watson, parrot
 from tsprune.explain.mechanism import head_effects
 from tsprune.explain.mechanism_claims import mechanism_table
-from tsprune.explain.traits import EXCESS, forecast_traits
+from tsprune.explain.suite_traits import EXCESS, forecast_traits
 from tsprune.models.forecaster import Forecaster, Predictor
 from tsprune.statistics import Estimate, Sample, unit_means
 

@@ -8,10 +8,10 @@ from collections.abc import Mapping
 import numpy as np
 from numpy.typing import NDArray
 
-from tsprune.ablation import Ablation
 from tsprune.data.suite import Configuration, Suite
 from tsprune.evaluation import seasonal_errors
-from tsprune.sweep.result import CLEAN, SweepResult
+from tsprune.hooks.ablation import Ablation
+from tsprune.sweeps.sweep_result import CLEAN, SweepResult
 
 CONTEXT = 192  # steps of history kept of an example
 # which of all windows, ordered by how far the ablation moves their forecast

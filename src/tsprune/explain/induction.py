@@ -19,8 +19,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from tsprune.anatomy import Component
-from tsprune.attention import AttentionMap, require_heads, watching
 from tsprune.errors import TspruneError
+from tsprune.hooks.attention import AttentionMap, require_heads, watching
 from tsprune.models.forecaster import Forecaster
 from tsprune.statistics import Sample, correlation_row
 

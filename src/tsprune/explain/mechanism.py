@@ -23,18 +23,18 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from tsprune.ablation import Ablation
 from tsprune.anatomy import Component
 from tsprune.data.suite import Suite
 from tsprune.errors import TspruneError
 from tsprune.evaluation import Prepared, prepare
 from tsprune.evaluation.sampling import PER_CONFIGURATION, sampled
 from tsprune.explain.forecast_traits import dominant_period
-from tsprune.explain.traits import TRAITS, scaled_errors, traits_on
+from tsprune.explain.suite_traits import TRAITS, scaled_errors, traits_on
+from tsprune.hooks.ablation import Ablation
 from tsprune.models.forecaster import Forecaster
 from tsprune.statistics import Estimate, Sample, unit_means
-from tsprune.sweep.engine import run
-from tsprune.sweep.result import CLEAN, SweepResult
+from tsprune.sweeps.engine import run
+from tsprune.sweeps.sweep_result import CLEAN, SweepResult
 
 PERCENTS = (5, 10, 20, 30, 50)
 DRAWS = 5

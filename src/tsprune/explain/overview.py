@@ -8,12 +8,13 @@ from collections.abc import Callable, Mapping, Sequence
 
 import pandas as pd
 
+from tsprune.cost.threads import worthwhile
 from tsprune.data.suite import Suite
 from tsprune.errors import TspruneError
 from tsprune.evaluation.sampling import PER_CONFIGURATION, sampled
-from tsprune.evaluation.threads import worthwhile
 from tsprune.explain.attention_maps import attention
-from tsprune.explain.attribution import attribution
+from tsprune.explain.attribution.contributions import attribution
+from tsprune.explain.attribution.residual_stream import guard_contexts, lens, lens_guard, residual
 from tsprune.explain.chaotic import PER_SYSTEM, chaotic_mechanism, chaotic_traits
 from tsprune.explain.head_correlations import head_correlations
 from tsprune.explain.induction import induction, induction_and_parroting
@@ -21,7 +22,6 @@ from tsprune.explain.kernel import kernel_view
 from tsprune.explain.mechanism import DRAWS, PERCENTS, HeadEffects, head_effects
 from tsprune.explain.mechanism_claims import by_share, mechanism_table
 from tsprune.explain.portraits import Portrait, portraits
-from tsprune.explain.residual import guard_contexts, lens, lens_guard, residual
 from tsprune.models.forecaster import Forecaster, SamplingForecaster
 from tsprune.scores.stable_rank import stable_ranks
 

@@ -14,18 +14,18 @@ import pandas as pd
 import torch
 from numpy.typing import NDArray
 
-from tsprune.ablation import Ablation
 from tsprune.anatomy import Component
-from tsprune.attention import AttentionMap, watching
 from tsprune.data.suite import Suite
 from tsprune.evaluation import unforecastable
 from tsprune.evaluation.sampling import PER_CONFIGURATION, sampled
 from tsprune.explain.examples import Example, ranked_examples
 from tsprune.explain.forecast_traits import dominant_period, filled, seasonal_share
 from tsprune.explain.mechanism import BATCH_SIZE, MEMORY
+from tsprune.hooks.ablation import Ablation
+from tsprune.hooks.attention import AttentionMap, watching
 from tsprune.models.forecaster import Forecaster
-from tsprune.sweep.engine import run
-from tsprune.sweep.result import CLEAN
+from tsprune.sweeps.engine import run
+from tsprune.sweeps.sweep_result import CLEAN
 
 POSITIONS = 64  # of the map that is shown, at most
 CLEAR = 0.3  # share of a window's variance at its period from which its season is called clear

@@ -8,12 +8,12 @@ from typing import Any
 import torch
 
 from tsprune.errors import TspruneError
-from tsprune.models.arguments import device_of, dtype_of
 from tsprune.models.checkpoints import bundled_names, find
 from tsprune.models.families import FAMILIES, Family, family_named, family_of
 from tsprune.models.forecaster import Forecast, Forecaster, SamplingForecaster
 from tsprune.models.loading import opened
 from tsprune.models.objects import adopted
+from tsprune.models.placement import device_of, dtype_of
 from tsprune.models.pruned import read_record
 
 __all__ = [

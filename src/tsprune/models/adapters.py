@@ -19,9 +19,9 @@ from torch import Tensor, nn
 from tsprune.arguments import shown
 from tsprune.errors import TspruneError, one_line
 from tsprune.models.adapter_files import AdapterFiles
-from tsprune.models.arguments import STORED
 from tsprune.models.forecaster import Forecaster
 from tsprune.models.locations import ADAPTER
+from tsprune.models.placement import STORED
 from tsprune.models.stated import Rule, check, flag, list_of, mapping, or_none, real, whole, word
 from tsprune.models.weights import Shapes, named, tensors
 

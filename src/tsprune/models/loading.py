@@ -21,11 +21,11 @@ from torch import Tensor, nn
 
 from tsprune.errors import TspruneError, TspruneWarning, one_line
 from tsprune.models import adapters, skeleton
-from tsprune.models.arguments import STORED
 from tsprune.models.checkpoints import Checkpoint
 from tsprune.models.families import Family
 from tsprune.models.forecaster import Forecaster
 from tsprune.models.locations import REMOVAL
+from tsprune.models.placement import STORED
 from tsprune.models.pruned import Record
 from tsprune.models.removal import remove
 from tsprune.models.weights import Headers, named, tensors

@@ -9,9 +9,9 @@ import torch
 from torch import nn
 
 from tsprune.errors import TspruneError, one_line
-from tsprune.models.arguments import device_of, dtype_of
 from tsprune.models.families import FAMILIES, Family
 from tsprune.models.forecaster import Forecaster
+from tsprune.models.placement import device_of, dtype_of
 
 
 def adopted(upstream: Any, device: object, dtype: object) -> Forecaster:

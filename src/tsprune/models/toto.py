@@ -35,10 +35,10 @@ from tsprune.models.absent import AbsentAttention
 from tsprune.models.checkpoints import MAX_CONTEXT, Checkpoint
 from tsprune.models.finite import Broken, watched
 from tsprune.models.forecaster import Forecast, SamplingForecaster
-from tsprune.models.forwards import substituted_forwards
 from tsprune.models.objects import network
 from tsprune.models.saving import SavedForecaster
 from tsprune.models.stated import check, flag, list_of, mapping, only, or_none, real, whole, word
+from tsprune.models.substitution import substituted_forwards
 
 # upstream's GIFT-Eval script is not part of its package: 256 is what the evaluation that is
 # (toto.evaluation.fev) draws by default, 4096 is not stated anywhere in it

@@ -25,12 +25,12 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from tsprune.capture import Point, recording
 from tsprune.data.training import batches
 from tsprune.errors import TspruneError
+from tsprune.hooks.capture import Point, recording
+from tsprune.hooks.stream import streams
 from tsprune.models.forecaster import Forecaster
 from tsprune.pruning.plan import identity
-from tsprune.stream import streams
 
 LONGEST = 2048  # steps of history to train on, whatever longer ones the model takes
 # shares of the longest history that batches have, and how often: real histories are often short

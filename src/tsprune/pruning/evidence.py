@@ -7,15 +7,15 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
+from tsprune.cost.latency import compare as compare_latency
+from tsprune.cost.latency import machine
 from tsprune.data.suite import Suite
 from tsprune.errors import TspruneError
 from tsprune.evaluation import WindowStatistics, crps, forecast_statistics, mase, prepare
 from tsprune.evaluation.changes import Metric, Scored, changes
-from tsprune.evaluation.latency import compare as compare_latency
-from tsprune.evaluation.latency import machine
 from tsprune.models.forecaster import Evidence, Forecaster, Measured
 from tsprune.statistics import Estimate
-from tsprune.sweep.engine import BATCH_SIZE
+from tsprune.sweeps.engine import BATCH_SIZE
 
 METRICS: tuple[Metric, ...] = ("MASE", "CRPS")
 _COMPUTE = {"MASE": mase, "CRPS": crps}

@@ -17,18 +17,18 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from tsprune.ablation import Ablation
 from tsprune.data.split import CALIBRATION_FRACTION, calibration_mask, split
 from tsprune.data.suite import Suite
 from tsprune.errors import TspruneError
 from tsprune.evaluation import Prepared
+from tsprune.hooks.ablation import Ablation
 from tsprune.models.forecaster import Forecaster
 from tsprune.pruning.strategies import ORDERS, SUBLAYER, Order, as_components, ordered
 from tsprune.scores import rank
-from tsprune.sweep.engine import BATCH_SIZE, Progress, run
-from tsprune.sweep.result import CLEAN, Masks, SweepResult
-from tsprune.sweep.store import Store
-from tsprune.sweep.units import failed_cells
+from tsprune.sweeps.engine import BATCH_SIZE, Progress, run
+from tsprune.sweeps.single_components import failed_cells
+from tsprune.sweeps.store import Store
+from tsprune.sweeps.sweep_result import CLEAN, Masks, SweepResult
 
 Metric = Literal["MASE", "CRPS"]
 Selection = Literal["test", "calibration"]

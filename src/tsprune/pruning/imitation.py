@@ -23,9 +23,9 @@ import math
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
-from tsprune.ablation import Ablation, applied
 from tsprune.anatomy import Component, Kind
 from tsprune.errors import TspruneError
+from tsprune.hooks.ablation import Ablation, applied
 from tsprune.models.forecaster import Forecaster
 from tsprune.pruning.distillation import Array, histories, output_distance, said
 from tsprune.pruning.losses import Components, joined, may_go
@@ -54,7 +54,7 @@ def plan_saving(
     """What to remove from `model` to save a given share, chosen on synthetic series alone.
 
     saving : 0.3 is 30 % of what the objective counts; the plan saves that or a little more
-    objective : what to save: "latency" (estimated, see `tsprune.evaluation.work`), "flops" or "parameters"
+    objective : what to save: "latency" (estimated, see `tsprune.cost.flops`), "flops" or "parameters"
     kinds : of the components that may go
     count : synthetic histories that the models are compared on; history: steps of the longest
     seed : of these histories

@@ -10,17 +10,17 @@ from typing import Self
 import numpy as np
 from numpy.typing import NDArray
 
-from tsprune.ablation import Ablation
 from tsprune.anatomy import Anatomy, Component
 from tsprune.data.suite import Suite
 from tsprune.errors import TspruneError
 from tsprune.evaluation import changes
 from tsprune.evaluation.changes import Metric
+from tsprune.hooks.ablation import Ablation
 from tsprune.models.forecaster import Forecaster
 from tsprune.pruning.savings import is_inside
 from tsprune.statistics import Estimate
-from tsprune.sweep.engine import BATCH_SIZE, Progress, run
-from tsprune.sweep.result import CLEAN, SweepResult, WindowScores
+from tsprune.sweeps.engine import BATCH_SIZE, Progress, run
+from tsprune.sweeps.sweep_result import CLEAN, SweepResult, WindowScores
 
 Components = tuple[Component, ...]
 

@@ -35,7 +35,7 @@ from tsprune.pruning.distillation import check_pair, distance, histories
 from tsprune.pruning.plan import identity
 from tsprune.pruning.surgery import copied
 from tsprune.pruning.training_state import read_state, write_state
-from tsprune.sweep.key import checkpoint_digest
+from tsprune.sweeps.key import checkpoint_digest
 
 # many small steps on short histories: with 250 on 64 long ones, of the output alone and at a third of the
 # rate, as much time brought back a small part of what 30 % of the blocks' parameters had cost

@@ -2,7 +2,7 @@
 
 Components of one class (say, the heads of the decoder's cross-attention) are the same size in every
 layer, so each class is measured once, on a model it is physically removed from. Time is estimated from
-what is counted (`tsprune.evaluation.work`), not measured: a plan can be found again, elsewhere as well.
+what is counted (`tsprune.cost.flops`), not measured: a plan can be found again, elsewhere as well.
 """
 
 from __future__ import annotations
@@ -14,9 +14,9 @@ from typing import Literal, NamedTuple
 import numpy as np
 
 from tsprune.anatomy import Component
+from tsprune.cost.flops import work
+from tsprune.cost.latency import flops
 from tsprune.errors import TspruneError
-from tsprune.evaluation.latency import flops
-from tsprune.evaluation.work import work
 from tsprune.models.forecaster import Forecaster
 from tsprune.pruning.surgery import prune
 

@@ -31,7 +31,7 @@ from tsprune.pruning.losses import Losses, joined
 from tsprune.pruning.plan import Plan
 from tsprune.pruning.savings import Objective, measure
 from tsprune.pruning.step import Step
-from tsprune.sweep.engine import BATCH_SIZE
+from tsprune.sweeps.engine import BATCH_SIZE
 
 PATIENCE = 8
 CONFIDENCE = 0.8
@@ -55,7 +55,7 @@ def plan(
     """What to remove from `model` for a loss of at most `max_loss` on the calibration series.
 
     max_loss : relative change of the metric's geometric mean over configurations, 0.01 is 1 %
-    objective : what to save: "latency" (estimated, see `tsprune.evaluation.work`), "flops" or "parameters"
+    objective : what to save: "latency" (estimated, see `tsprune.cost.flops`), "flops" or "parameters"
     kinds : of the components that may go
     calibration_fraction, seed : which series it may look at (`tsprune.data.split`); the seed is also that
         of the synthetic histories

@@ -14,10 +14,10 @@ import numpy as np
 import pandas as pd
 
 from tsprune.anatomy import Component
+from tsprune.cost.latency import compare as compare_latency
 from tsprune.data.split import split
 from tsprune.data.suite import Suite
 from tsprune.errors import TspruneError
-from tsprune.evaluation.latency import compare as compare_latency
 from tsprune.models.forecaster import Forecaster
 from tsprune.pruning.beam import beam, frontier
 from tsprune.pruning.evidence import compare
@@ -26,7 +26,7 @@ from tsprune.pruning.plan import Plan
 from tsprune.pruning.savings import BATCH, CONTEXT, HORIZON, measure
 from tsprune.pruning.step import Step
 from tsprune.pruning.surgery import prune
-from tsprune.sweep.engine import BATCH_SIZE, Progress
+from tsprune.sweeps.engine import BATCH_SIZE, Progress
 
 CEILING = 0.25  # loss on the calibration series beyond which no more layers are taken
 POINTS = 6  # of a way, at most

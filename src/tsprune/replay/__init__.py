@@ -1,7 +1,7 @@
 """Replay: ablations share what lies upstream of them, bit for bit, within a limit of memory."""
 
-from tsprune.replay.batching import in_parts, record_bytes
-from tsprune.replay.repeated import MOST
+from tsprune.replay.memory_budget import in_parts, record_bytes
 from tsprune.replay.replay import MEMORY, Place, Replay
+from tsprune.replay.tiled_records import MOST
 
 __all__ = ["MEMORY", "MOST", "Place", "Replay", "in_parts", "record_bytes"]

@@ -12,8 +12,8 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from tsprune.models.forwards import Forward
-from tsprune.replay.calls import Call, Record
+from tsprune.models.substitution import Forward
+from tsprune.replay.recorded_calls import Call, Record
 from tsprune.replay.values import copied, given, leaves, same, states_among, substituted
 
 
@@ -90,7 +90,7 @@ def resumed(
 def projected(original: Forward, calls: Mapping[str, list[Call]], path: str) -> Forward:
     """Keys or values made at `path` from an encoder's output: if it is a recorded one, theirs.
 
-    Records are looked up when they are asked for: to repeat them (`tsprune.replay.repeated`) takes time.
+    Records are looked up when they are asked for: to repeat them (`tsprune.replay.tiled_records`) takes time.
     """
 
     def forward(hidden: Tensor) -> Any:

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from tsprune.anatomy import Anatomy
-from tsprune.models.forwards import Forward
+from tsprune.models.substitution import Forward
 from tsprune.replay.values import same
 
 TRIALS = 4

@@ -7,8 +7,8 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from tsprune.replay.calls import Call, Ledger, Record, Worth
-from tsprune.replay.units import Units
+from tsprune.replay.recorded_calls import Call, Ledger, Record, Worth
+from tsprune.replay.recorded_modules import Units
 from tsprune.replay.values import Inputs, copied, kept, leaves, same, states_among
 
 Forward = Callable[..., Any]

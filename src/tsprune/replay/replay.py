@@ -22,7 +22,7 @@ others than in the clean pass, and it is computed. Replayed are the encoder and 
 calls that share a key-value cache, only the first is recorded.
 
 Several ablations of one sublayer can be computed in one batch, whose rows are those of the clean one once
-per ablation (`reuse` with `times`, see `tsprune.replay.repeated`).
+per ablation (`reuse` with `times`, see `tsprune.replay.tiled_records`).
 """
 
 from __future__ import annotations
@@ -34,13 +34,13 @@ from typing import NamedTuple
 from tsprune.anatomy import Component
 from tsprune.errors import TspruneError
 from tsprune.models.forecaster import Forecaster
-from tsprune.models.forwards import Forward, substituted_forwards
-from tsprune.replay.calls import Call, Ledger
+from tsprune.models.substitution import Forward, substituted_forwards
 from tsprune.replay.forwards import Gate, leading, projected, remembered, replayed, resumed
 from tsprune.replay.reading import Reading
+from tsprune.replay.recorded_calls import Call, Ledger
+from tsprune.replay.recorded_modules import position_of, units_of
 from tsprune.replay.recorder import Calls, Recorder
-from tsprune.replay.repeated import Repeated, bytes_of, shape_of, worthwhile
-from tsprune.replay.units import position_of, units_of
+from tsprune.replay.tiled_records import Repeated, bytes_of, shape_of, worthwhile
 from tsprune.replay.values import storages
 
 MEMORY = 2 * 2**30

@@ -10,7 +10,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from tsprune.report import palette
-from tsprune.study.result import ModelStudy, Study
+from tsprune.studies.study_result import ModelStudy, Study
 
 Interval = tuple[float, float]
 UNKNOWN: Interval = (float("nan"), float("nan"))

@@ -16,7 +16,7 @@ from tsprune.report.figures.forecasts import history_of, quantile
 from tsprune.report.figures.pruning import pruning_scale, pruning_spread
 from tsprune.report.figures.shared import in_percent
 from tsprune.report.scale import Scale, scale_for
-from tsprune.study.result import Example, ModelStudy, Study
+from tsprune.studies.study_result import Example, ModelStudy, Study
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

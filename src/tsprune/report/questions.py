@@ -9,7 +9,7 @@ from tsprune.report.digest import heads_at_totals, mlp_summary
 from tsprune.report.section import Section, picture
 from tsprune.report.tables import table
 from tsprune.report.words import count
-from tsprune.study.result import ModelStudy, Study
+from tsprune.studies.study_result import ModelStudy, Study
 
 _BARS = "Bars are 95 % intervals."
 SVD_STRATEGIES = ("high-to-low", "svd-low-to-high", "svd-high-to-low")

@@ -11,7 +11,7 @@ from rich.text import Text
 
 from tsprune.report.digest import Interval, extreme_layers, heads_at_totals, pruning_at, tally
 from tsprune.report.words import between, count, drawn, parameters, percent, ratio
-from tsprune.study.result import Claim, Study
+from tsprune.studies.study_result import Claim, Study
 
 WIDTH = 100
 NAME_WIDTH = 22  # names of models are not folded below this

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 
 from tsprune.report.digest import extreme_layers, pruning_at
-from tsprune.study.result import ModelStudy, Study
+from tsprune.studies.study_result import ModelStudy, Study
 
 MISSING = "n/a"
 

@@ -21,10 +21,11 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from tsprune.anatomy import KINDS, AttentionSite, Block, Component, MLPSite
-from tsprune.attention import AttentionMap, watching
-from tsprune.capture import Point
 from tsprune.errors import TspruneError
 from tsprune.evaluation.sampling import batched, sampled
+from tsprune.hooks.attention import AttentionMap, watching
+from tsprune.hooks.capture import Point
+from tsprune.hooks.stream import stream_of
 from tsprune.models.forecaster import Forecaster
 from tsprune.scores.maps import (
     Reduction,
@@ -36,7 +37,6 @@ from tsprune.scores.maps import (
 from tsprune.scores.registry import Score, Task, Values
 from tsprune.scores.spectrum import value_output
 from tsprune.scores.stable_rank import triangular
-from tsprune.stream import stream_of
 
 OUTPUT_NORM, BLOCK_INFLUENCE = "output_norm", "block_influence"
 

@@ -16,7 +16,7 @@ from tsprune.scores.catalogue import SCORES
 from tsprune.scores.ranking import score_table
 from tsprune.scores.registry import Progress
 from tsprune.statistics import correlation_row
-from tsprune.sweep import BATCH_SIZE, Store
+from tsprune.sweeps import BATCH_SIZE, Store
 
 METRICS = {"MASE": "mase_change", "CRPS": "crps_change"}
 

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from tsprune.errors import TspruneError
-from tsprune.scores import activations, effects, gradients, weights
+from tsprune.scores import activations, effects, gradient_scores, weight_scores
 from tsprune.scores.registry import Order, Score
 
 SCORES: dict[str, Score] = {
-    score.name: score for score in (*weights.FAMILY, *activations.FAMILY, *gradients.FAMILY, *effects.FAMILY)
+    score.name: score
+    for score in (*weight_scores.FAMILY, *activations.FAMILY, *gradient_scores.FAMILY, *effects.FAMILY)
 }
 
 

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from tsprune.ablation import Ablation
 from tsprune.anatomy import KINDS
+from tsprune.hooks.ablation import Ablation
 from tsprune.scores.registry import Score, Task, Values
-from tsprune.sweep import effects_frame, run
+from tsprune.sweeps import effects_frame, run
 
 EFFECTS = ("mase_change", "crps_change", "spearman_distance")
 

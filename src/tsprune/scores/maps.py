@@ -11,7 +11,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from tsprune.attention import AttentionMap
+from tsprune.hooks.attention import AttentionMap
 
 # a statistic of each map, [N, heads], NaN where it is undefined
 Reduction = Callable[[AttentionMap], Tensor]

@@ -17,7 +17,7 @@ from tsprune.models.forecaster import Forecaster, SamplingForecaster
 from tsprune.scores.catalogue import SCORES, score_named
 from tsprune.scores.registry import Measure, Progress, Score, Settings, Task, Values
 from tsprune.scores.stable_rank import stable_ranks
-from tsprune.sweep import BATCH_SIZE, Store
+from tsprune.sweeps import BATCH_SIZE, Store
 
 
 def rank(

@@ -19,7 +19,7 @@ from tsprune.data.suite import Suite
 from tsprune.evaluation import Prepared
 from tsprune.evaluation.sampling import PER_CONFIGURATION
 from tsprune.models.forecaster import Forecaster
-from tsprune.sweep import BATCH_SIZE, Store
+from tsprune.sweeps import BATCH_SIZE, Store
 
 Order = Literal["high-to-low", "low-to-high"]
 ORDERS: tuple[Order, ...] = ("high-to-low", "low-to-high")

@@ -38,11 +38,11 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from tsprune.anatomy import Anatomy, Component, Selection
-from tsprune.capture import Point, point_of, recording
 from tsprune.data.suite import Configuration, Suite
 from tsprune.errors import TspruneError
 from tsprune.evaluation.batching import Batch, batches
 from tsprune.evaluation.metrics import CRPS_LEVELS, level_index
+from tsprune.hooks.capture import Point, point_of, recording
 from tsprune.models.forecaster import Forecaster, SamplingForecaster
 
 BATCH_SIZE = 64

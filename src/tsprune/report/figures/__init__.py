@@ -5,17 +5,17 @@ Figures that differ only in `columns` have identical traces, so that a page can 
 data and two layouts. All changes are drawn in percent.
 """
 
-from tsprune.report.figures.agreement import agreement
+from tsprune.report.figures.agreement_figure import agreement
 from tsprune.report.figures.attending import attended_maps, induction_curves, kernel_points, parroting_ranked
 from tsprune.report.figures.compared import heads_at_compared, layers_compared, mlp_sensitivity
 from tsprune.report.figures.forecasts import forecasts
 from tsprune.report.figures.heads import head_maps, heads_at, rank_against_effect
 from tsprune.report.figures.layers import layer_curves
-from tsprune.report.figures.mechanism import mechanism_curves
+from tsprune.report.figures.mechanism_figure import mechanism_curves
 from tsprune.report.figures.portrait import head_portrait
 from tsprune.report.figures.pruning import pruning_curves
-from tsprune.report.figures.stream import forecast_parts, layer_similarity, residual_stream
-from tsprune.report.figures.tradeoff import accuracy_against_time
+from tsprune.report.figures.stream_figure import forecast_parts, layer_similarity, residual_stream
+from tsprune.report.figures.tradeoff_figure import accuracy_against_time
 
 __all__ = [
     "accuracy_against_time",

@@ -23,7 +23,7 @@ from tsprune.report.figures.shared import (
 )
 from tsprune.report.panels import Grid, View, message, plain
 from tsprune.report.scale import Scale, scale_for
-from tsprune.study.result import ModelStudy, Study
+from tsprune.studies.study_result import ModelStudy, Study
 
 LONGEST_NAME = 26  # characters of a model's name beside an axis
 

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from tsprune.report import palette
 from tsprune.report.figures.shared import Floats
 from tsprune.report.panels import Grid, message, wrapped
-from tsprune.study.result import Example, ModelStudy
+from tsprune.studies.study_result import Example, ModelStudy
 
 # how much history is drawn before a forecast: in horizons, and at least so many steps
 _HISTORY_HORIZONS, _HISTORY_STEPS = 2, 24

@@ -20,7 +20,7 @@ from tsprune.report.figures.shared import (
 )
 from tsprune.report.panels import Grid, View, message, plain, wrapped
 from tsprune.report.scale import Scale, scale_for
-from tsprune.study.result import ModelStudy, Study
+from tsprune.studies.study_result import ModelStudy, Study
 
 
 def head_maps(model: ModelStudy, *, columns: int | None = None) -> go.Figure:

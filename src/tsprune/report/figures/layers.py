@@ -20,7 +20,7 @@ from tsprune.report.figures.shared import (
 )
 from tsprune.report.panels import Grid, message, plain
 from tsprune.report.scale import Scale, scale_for
-from tsprune.study.result import Study
+from tsprune.studies.study_result import Study
 
 OFFSET = {"heads": -0.08, "mlp": 0.0, "both": 0.08}  # layers
 

@@ -22,7 +22,7 @@ from tsprune.report.figures.shared import (
 )
 from tsprune.report.panels import Grid, message, plain
 from tsprune.report.scale import Scale, scale_for
-from tsprune.study.result import ModelStudy, Study
+from tsprune.studies.study_result import ModelStudy, Study
 
 # how far apart the strategies' points stand, in percent removed, or error bars would hide each other
 _STEP = 0.7

@@ -1,0 +1,1 @@
+"""The cost of a forecast: milliseconds, floating-point operations, threads and memory."""

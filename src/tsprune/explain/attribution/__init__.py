@@ -1,0 +1,1 @@
+"""Attribution: which component wrote which part of the residual stream, and of the forecast."""

@@ -1,0 +1,110 @@
+"""What cross-attention fetched, divided among what wrote the stream that it reads.
+
+A cross-attention head writes W_O W_V sum_k a_k n(x_k): a_k its attention to position k of the earlier
+stack, x_k the residual stream that this stack left there, n its final norm. With the pattern a and the
+gain of n frozen at what they were, that is linear in x_k, and x_k is a sum of parts (`writes`). So what a
+head contributed is divided among the earlier stack's parts without a rest.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+
+import torch
+from torch import Tensor
+
+from tsprune.anatomy import Anatomy, Component, Stack
+from tsprune.explain.attribution.writers import EMBEDDING, Part, Writes, gain_of, kind_of, recorded_writes
+from tsprune.hooks.attention import AttentionMap, watching
+from tsprune.models.forecaster import Forecaster
+
+Patterns = dict[Component, Tensor]
+
+
+def crossing(name: str, anatomy: Anatomy) -> Component | None:
+    """The component of a part that is a head of cross-attention; None of any other part."""
+    if kind_of(name) != "head":
+        return None
+    component = Component.parse(name)
+    return None if anatomy.site(component).reads_own_stack else component
+
+
+def source_of(anatomy: Anatomy) -> Stack | None:
+    """The stack whose stream the last one reads; None if it reads nobody's."""
+    last = (pair for pair in anatomy.sites() if pair[0].stack == anatomy.stacks[-1].name)
+    reading = (sublayer for sublayer, site in last if site.heads and not site.reads_own_stack)
+    return next(map(anatomy.key_stack, reading), None)
+
+
+@contextmanager
+def recorded_source(model: Forecaster, source: Stack, windows: int) -> Iterator[tuple[Writes, Patterns]]:
+    """Records what is written to the stream of `source`, and the attention of everyone who reads it.
+
+    Yields the writes, and by cross-attention sublayer the weights [B, heads, Q, K].
+    """
+    patterns: Patterns = {}
+
+    def keep(found: AttentionMap) -> None:
+        if not model.anatomy.site(found.component).reads_own_stack:
+            patterns.setdefault(found.component, found.weights[:windows])
+
+    with recorded_writes(model, source, windows) as writes, watching(model, keep):
+        yield writes, patterns
+
+
+def divided(
+    model: Forecaster,
+    source: Stack,
+    writes: Writes,
+    patterns: Patterns,
+    *,
+    heads: Sequence[Part],
+    position: int,
+    worth: Tensor,
+) -> tuple[tuple[str, ...], Tensor]:
+    """What `heads`, of cross-attention, contributed, divided among the parts of `source`.
+
+    position : of the queries that is read
+    worth : [B, d_model], what a unit of each feature of the last stack's stream contributes
+
+    Names [E] (the embedding's is `encoder.embedding`) and contributions float64 [B, E].
+    """
+    stream = writes.stream(slice(None))
+    pull = torch.zeros_like(stream, dtype=torch.float64)
+    for part in heads:
+        component = crossing(part.name, model.anatomy)
+        assert component is not None
+        attention = patterns[_sublayer(component)][:, _place(model, component), position]
+        # a head that is switched off looks, but hands nothing on
+        attention = attention * (part.given != 0).any(-1, keepdim=True)
+        pull += attention.double()[..., None] * _through(model, component, part, worth)[:, None]
+    if source.norm is not None:
+        with torch.no_grad():
+            normed = model.module.get_submodule(source.norm)(stream)
+        pull *= gain_of(stream, normed)
+    names, values = [], []
+    for part in writes.parts(slice(None)):
+        names.append(f"{source.name}.{EMBEDDING}" if part.name == EMBEDDING else part.name)
+        values.append((part.written * pull).sum((1, 2)))
+    return tuple(names), torch.stack(values, dim=1)
+
+
+def _sublayer(head: Component) -> Component:
+    return Component(head.stack, head.layer, head.attention)
+
+
+def _place(model: Forecaster, head: Component) -> int:
+    assert head.head is not None
+    return model.anatomy.site(head).position(head.head)
+
+
+def _through(model: Forecaster, head: Component, part: Part, worth: Tensor) -> Tensor:
+    """What a unit of each feature of what the head reads contributes, if it looks at nothing else."""
+    site = model.anatomy.site(head)
+    assert head.head is not None
+    assert part.weight is not None
+    weight = model.module.get_submodule(site.value.module).get_parameter("weight").detach()
+    value = weight[list(site.value.rows(site.key_head(head.head)))]  # [head_dim, d_model]
+    at_head = worth if part.gain is None else worth * part.gain
+    return at_head @ part.weight.double() @ value.double()

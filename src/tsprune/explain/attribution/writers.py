@@ -1,0 +1,132 @@
+"""What wrote to a residual stream: the embedding, heads, biases of output projections, and MLPs.
+
+A stream is the sum of these. A head wrote its columns of the output projection times its output; norms
+between a sublayer and the stream are frozen at the gain that they had.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+
+import torch
+from torch import Tensor
+
+from tsprune.anatomy import AttentionSite, Block, Component, Stack
+from tsprune.hooks.capture import Point, recording
+from tsprune.hooks.stream import streams
+from tsprune.models.forecaster import Forecaster
+
+EMBEDDING = "embedding"
+
+
+@dataclasses.dataclass(frozen=True)
+class Part:
+    """One of the parts that add up to a stream. ... stands for positions, or for nothing if it is one.
+
+    name : `embedding`, a head's or MLP's address, or `decoder.3.cross.bias`
+    given : [B, ..., features], what it wrote, before `weight`
+    weight : [d_model, features], the head's columns of the output projection; None: as it is
+    gain : [B, ..., d_model] of a norm on the way to the stream; None: there is none
+    """
+
+    name: str
+    given: Tensor
+    weight: Tensor | None = None
+    gain: Tensor | None = None
+
+    @property
+    def written(self) -> Tensor:
+        """What it wrote to the stream, [B, ..., d_model]."""
+        write = self.given if self.weight is None else self.given @ self.weight.T
+        return write if self.gain is None else write * self.gain
+
+
+def kind_of(name: str) -> str:
+    """Of a part: embedding, bias, head or mlp."""
+    return name.rpartition(".")[2] if name.endswith((EMBEDDING, ".bias")) else Component.parse(name).kind
+
+
+def layer_of(name: str) -> int:
+    """The layer that a part is of; -1: the embedding."""
+    return -1 if name.endswith(EMBEDDING) else int(name.split(".")[1])
+
+
+class Writes:
+    """What was written to the stream of one stack, in one run of the network."""
+
+    def __init__(
+        self,
+        model: Forecaster,
+        stack: Stack,
+        recorded: Mapping[Point, Sequence[Tensor]],
+        stream: Sequence[Sequence[Tensor]],
+        windows: int,
+    ) -> None:
+        self._model, self._stack = model, stack
+        self._recorded, self._stream = recorded, stream
+        self._windows = windows
+
+    def _first_pass(self, tensors: Sequence[Tensor], position: int | slice) -> Tensor:
+        # a family may run several passes over a window: the first is the window as it is
+        return torch.cat([x.flatten(0, -3)[:, position] for x in tensors])[: self._windows]
+
+    def stream(self, position: int | slice) -> Tensor:
+        """The stream that the last layer leaves at a position [B, d_model], or several [B, T, d_model]."""
+        return self._first_pass(self._stream[-1], position)
+
+    def parts(self, position: int | slice) -> Iterator[Part]:
+        """Every part of `stream(position)`, in order of execution."""
+        yield Part(EMBEDDING, self._first_pass(self._stream[0], position))
+        for layer, block in self._stack.numbered():
+            seen = {
+                name: self._first_pass([point.windows_first(x) for x in self._recorded[point]], position)
+                for name, point in _points(block).items()
+            }
+            for site in block.attention:
+                yield from self._of_site(layer, site, seen)
+            if block.mlp is not None:
+                yield Part(Component(self._stack.name, layer, mlp=True).address, seen["mlp"])
+
+    def _of_site(self, layer: int, site: AttentionSite, seen: Mapping[str, Tensor]) -> Iterator[Part]:
+        address = Component(self._stack.name, layer, site.kind).address
+        gain = gain_of(seen[f"{site.kind} out"], seen[f"{site.kind} normed"]) if site.norm else None
+        mixed = seen[f"{site.kind} in"]
+        projection = self._model.module.get_submodule(site.output)
+        weight = projection.get_parameter("weight").detach()
+        for head in site.numbers:
+            columns = site.columns(head)
+            yield Part(f"{address}.head.{head}", mixed[..., columns], weight[:, columns], gain)
+        bias = getattr(projection, "bias", None)
+        if bias is not None:
+            yield Part(f"{address}.bias", bias.detach().expand(*mixed.shape[:-1], -1), gain=gain)
+
+
+@contextmanager
+def recorded_writes(model: Forecaster, stack: Stack, windows: int) -> Iterator[Writes]:
+    """Records what is written to the stream of `stack` while `windows` windows are run.
+
+    What is yielded can be asked once they were.
+    """
+    every = [point for block in stack.blocks for point in _points(block).values()]
+    with recording(model.module, every) as recorded, streams(model, stack) as stream:
+        yield Writes(model, stack, recorded, stream, windows)
+
+
+def _points(block: Block) -> dict[str, Point]:
+    """Where a block's writes are seen: inputs of output projections, outputs, and norms after them."""
+    points = {}
+    for site in block.attention:
+        points[f"{site.kind} in"] = Point(site.output, "input", site.swapped)
+        if site.norm is not None:
+            points[f"{site.kind} out"] = Point(site.output, "output", site.swapped)
+            points[f"{site.kind} normed"] = Point(site.norm, "output", site.swapped)
+    if block.mlp is not None:
+        points["mlp"] = Point(block.mlp.norm or block.mlp.output, "output")
+    return points
+
+
+def gain_of(before: Tensor, after: Tensor) -> Tensor:
+    """What a norm multiplied each feature by; of a feature that was 0, nothing can be said, or need be."""
+    return torch.where(before == 0, 0, after / torch.where(before == 0, 1, before))

@@ -1,0 +1,190 @@
+"""The plan of a sweep: every cell is known before the first forecast, and so is what is left to do.
+
+A cell is one ablation (with its seed) of one checkpoint on one configuration. Work is handed out in
+units: one batch of windows (of one configuration or of several) with all ablations whose cells still
+need it, so that its clean pass is made once.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from functools import cached_property
+
+from tsprune.data.suite import Suite
+from tsprune.evaluation import Batch, Prepared, Truth, prepare, shared_batches, truth_of
+from tsprune.hooks.ablation import Ablation
+from tsprune.hooks.capture import Reference
+from tsprune.models.forecaster import Forecaster
+from tsprune.sweeps.key import (
+    CellKey,
+    batches_digest,
+    checkpoint_digest,
+    protocol,
+    reference_digest,
+    windows_fingerprint,
+)
+from tsprune.sweeps.store import Entry, Store
+from tsprune.sweeps.sweep_result import CLEAN, CellScores
+
+Cell = tuple[Ablation, int]  # an ablation on the configuration of that number
+
+
+@dataclasses.dataclass(frozen=True)
+class Unit:
+    """Work that belongs together: one batch under some ablations.
+
+    batch : its number in the plan
+    """
+
+    batch: int
+    ablations: tuple[Ablation, ...]
+
+    @property
+    def forecasts(self) -> int:
+        """Forecasts it takes; the clean one is always made, as the others are compared to it."""
+        return len(self.ablations) + (CLEAN not in self.ablations)
+
+
+@dataclasses.dataclass(frozen=True)
+class SweepPlan:
+    """What a sweep consists of, and what of it a store already holds.
+
+    ablations : every different one, `CLEAN` first
+    prepared : every configuration
+    batches : of the windows of all of them, which refer to their configuration by its number
+    checkpoint : digest of the model, "" without a store
+    entries : how the store names each cell; empty without a store
+    finished : cells that the store holds
+    parts : number of the batch -> its scores, where it holds batches of other cells
+    """
+
+    ablations: tuple[Ablation, ...]
+    prepared: tuple[Prepared, ...]
+    batches: tuple[Batch, ...]
+    checkpoint: str
+    entries: Mapping[Cell, Entry]
+    finished: Mapping[Cell, CellScores]
+    parts: Mapping[Cell, Mapping[int, CellScores]]
+
+    @cached_property
+    def batches_of(self) -> Mapping[int, tuple[int, ...]]:
+        """Number of each configuration that can be forecast -> numbers of the batches it is in."""
+        found: dict[int, list[int]] = {}
+        for place, batch in enumerate(self.batches):
+            for number in batch.members:
+                found.setdefault(number, []).append(place)
+        return {number: tuple(found[number]) for number in sorted(found)}
+
+    def cells(self) -> Iterator[Cell]:
+        """Every cell; a configuration of which no window can be forecast has none."""
+        for number in self.batches_of:
+            for ablation in self.ablations:
+                yield ablation, number
+
+    @property
+    def missing(self) -> list[Cell]:
+        """The cells that are not finished."""
+        return [cell for cell in self.cells() if cell not in self.finished]
+
+    def units(self) -> list[Unit]:
+        """What is left to do, batch by batch."""
+        missing = set(self.missing)
+        units = []
+        for place, batch in enumerate(self.batches):
+
+            def lacks(cell: Cell, place: int = place) -> bool:
+                return cell in missing and place not in self.parts.get(cell, {})
+
+            wanted = tuple(
+                ablation
+                for ablation in self.ablations
+                if any(lacks((ablation, number)) for number in batch.members)
+            )
+            if wanted:
+                units.append(Unit(place, wanted))
+        return units
+
+    def ablations_of(self, units: Iterable[Unit]) -> list[Ablation]:
+        """Every ablation that one of `units` needs, in the plan's order."""
+        wanted = {ablation for unit in units for ablation in unit.ablations}
+        return [ablation for ablation in self.ablations if ablation in wanted]
+
+    def part(self, cell: Cell, batch: int) -> int:
+        """How the store numbers a batch: among those of the cell's configuration."""
+        return self.batches_of[cell[1]].index(batch)
+
+    def truth(self, unit: Unit) -> Truth:
+        """What forecasts of a unit's batch are measured by."""
+        return truth_of(self.prepared, self.batches[unit.batch])
+
+
+def make_plan(
+    model: Forecaster,
+    suite: Suite,
+    ablations: Sequence[Ablation],
+    *,
+    batch_size: int,
+    keep: Collection[Ablation] = (),
+    prepared: Sequence[Prepared] | None = None,
+    reference: Reference | None = None,
+    store: Store | None = None,
+    device: str | None = None,
+) -> SweepPlan:
+    """The plan of `tsprune.sweep.run` with these arguments.
+
+    device : kind of device the forecasts will be made on; None if it is the model's
+
+    Raises TspruneError for a suite without windows or a store that cannot be read.
+    """
+    suite.require_windows()
+    cells = tuple(dict.fromkeys((CLEAN, *ablations)))
+    ready = tuple(prepared or [prepare(configuration) for configuration in suite.configurations])
+    configurations = [p.configuration for p in ready]
+    work = shared_batches(
+        configurations,
+        context_length=model.context_length,
+        batch_size=batch_size,
+        prefix_steps=model.prefix_steps,
+    )
+    plan = SweepPlan(cells, ready, tuple(work), "", {}, {}, {})
+    if store is None:
+        return plan
+    checkpoint = checkpoint_digest(model)
+    kind = device or model.device.type
+    entries = _entries(plan, model, checkpoint, batch_size=batch_size, device=kind, reference=reference)
+    finished: dict[Cell, CellScores] = {}
+    parts: dict[Cell, dict[int, CellScores]] = {}
+    for cell, entry in entries.items():
+        numbers, windows = plan.batches_of[cell[1]], len(configurations[cell[1]])
+        found = store.finished(entry.key, kept=cell[0] in keep, windows=windows)
+        if found is not None:
+            finished[cell] = found
+        elif done := store.parts(entry.key, kept=cell[0] in keep, windows=windows, batches=len(numbers)):
+            parts[cell] = {numbers[part]: scores for part, scores in done.items()}
+    return dataclasses.replace(plan, checkpoint=checkpoint, entries=entries, finished=finished, parts=parts)
+
+
+def _entries(
+    plan: SweepPlan,
+    model: Forecaster,
+    checkpoint: str,
+    *,
+    batch_size: int,
+    device: str,
+    reference: Reference | None,
+) -> dict[Cell, Entry]:
+    zero = all(ablation.mode == "zero" for ablation in plan.ablations)
+    values = "" if zero else reference_digest(model, reference)
+    configurations = [p.configuration for p in plan.prepared]
+    windows = [windows_fingerprint(c) for c in configurations]
+    company = [batches_digest(number, plan.batches) for number in range(len(configurations))]
+    how = [protocol(model, c, batch_size=batch_size, device=device) for c in configurations]
+
+    def entry(ablation: Ablation, number: int) -> Entry:
+        c = configurations[number]
+        known = windows[number], company[number], how[number]
+        key = CellKey(checkpoint, ablation, c.name, *known, values)
+        return Entry(key, model.name, c.domain, c.num_variates)
+
+    return {(ablation, number): entry(ablation, number) for ablation, number in plan.cells()}

@@ -1,0 +1,151 @@
+"""The sweep engine: many ablations of one model on one suite, each forecast once.
+
+1. The plan (`tsprune.sweeps.cell_plan`) says which batches of windows are needed under which ablations.
+2. Batches are the outer loop, ablations the inner one, so that a batch's clean pass is made once
+   (`tsprune.sweeps.worker`). Who works on which batch, here or on a cluster, is an executor's business.
+3. What comes back is collected in one place (`tsprune.sweeps.collector`), so the numbers do not depend
+   on where they were made.
+4. With a store (`tsprune.sweeps.store`), what it holds is not forecast again, every batch is kept as
+   soon as it is done, and an ablation that raises is recorded as failed while the others go on.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Collection, Generator, Iterable, Sequence
+from contextlib import ExitStack, closing
+from pathlib import Path
+
+from tsprune.data.suite import Suite
+from tsprune.evaluation import Prepared
+from tsprune.hooks.ablation import Ablation
+from tsprune.hooks.capture import Reference, default_reference
+from tsprune.models.forecaster import Forecaster
+from tsprune.replay import MEMORY
+from tsprune.sweeps.cell_plan import SweepPlan, Unit, make_plan
+from tsprune.sweeps.collector import Collector
+from tsprune.sweeps.store import Store
+from tsprune.sweeps.sweep_result import SweepResult
+from tsprune.sweeps.worker import Outcome, Worker
+
+BATCH_SIZE = 64
+
+Progress = Callable[[int, int], None]  # (forecasts of a batch done, of all)
+
+
+@dataclasses.dataclass(frozen=True)
+class Work:
+    """What an executor needs to know.
+
+    model : loaded here; a cluster loads its own by `model.name`
+    reference : for mean and resample ablations; None records the default
+    keep : ablations whose forecasts are kept
+    go_on : an ablation that raises is recorded, and does not end the sweep
+    memory : bytes that the records of a clean pass may hold
+    on_forecasts : to be called with the number of forecasts made since the last call
+    """
+
+    model: Forecaster
+    plan: SweepPlan
+    reference: Reference | None
+    keep: frozenset[Ablation]
+    replay: bool
+    go_on: bool
+    memory: int
+    on_forecasts: Callable[[int], None]
+
+
+Executor = Callable[[Work], Generator[tuple[Unit, Outcome], None, None]]
+
+
+def run(
+    model: Forecaster,
+    suite: Suite,
+    ablations: Sequence[Ablation],
+    *,
+    batch_size: int = BATCH_SIZE,
+    keep: Collection[Ablation] = (),
+    prepared: Sequence[Prepared] | None = None,
+    reference: Reference | None = None,
+    replay: bool = True,
+    progress: Progress | None = None,
+    store: Store | str | Path | None = None,
+    executor: Executor | None = None,
+    device: str | None = None,
+    memory: int = MEMORY,
+) -> SweepResult:
+    """Forecasts the suite once without ablation and once under each of `ablations`.
+
+    batch_size : windows forecast together
+    keep : ablations whose forecasts are kept (`CLEAN` keeps the unablated ones)
+    prepared : what `prepare` gave for each configuration, to share it between models
+    reference : for mean and resample ablations; None records one from synthetic series
+    replay : False computes every forecast from the start, with the same numbers
+    store : where finished cells are looked up and kept (a path opens, or makes, a store); an
+        ablation that raises is then in `SweepResult.failed` instead of ending the sweep
+    executor : who does the work; None does it here, see `tsprune.sweeps.cluster` for another
+    device : kind of device ("cpu", "cuda") the executor forecasts on; None if it is the model's
+    memory : bytes that the records of a clean pass may hold; with less, more is computed again
+
+    Where a batch does not fit into memory it is halved (see `Worker.outcome`). Windows of like
+    horizons share batches, whichever configuration they are of (`tsprune.evaluation.batching`).
+
+    Raises TspruneError for a suite of which no window can be forecast.
+    """
+    with ExitStack() as opened:
+        if isinstance(store, str | Path):
+            store = opened.enter_context(Store(store))
+        plan = make_plan(
+            model,
+            suite,
+            ablations,
+            batch_size=batch_size,
+            keep=keep,
+            prepared=prepared,
+            reference=reference,
+            store=store,
+            device=device,
+        )
+        units = plan.units()
+        count = _Count(sum(unit.forecasts for unit in units), progress)
+        go_on = store is not None
+        work = Work(model, plan, reference, frozenset(keep), replay, go_on, memory, count.add)
+        collector = Collector(model.name, plan, store, work.keep)
+        if units:
+            # closed at once, also by an exception: an executor may have processes to stop
+            with closing((executor or here)(work)) as outcomes:
+                for unit, outcome in outcomes:
+                    collector.take(unit, outcome)
+        return collector.result(model.context_length, suite)
+
+
+@dataclasses.dataclass
+class _Count:
+    total: int
+    progress: Progress | None
+    done: int = 0
+
+    def add(self, forecasts: int) -> None:
+        for _ in range(forecasts):
+            self.done += 1
+            if self.progress is not None:
+                self.progress(self.done, self.total)
+
+
+def here(work: Work) -> Generator[tuple[Unit, Outcome], None, None]:
+    """The executor that works on one unit after the other in this process."""
+    plan = work.plan
+    units = plan.units()
+    reference = work.reference or recorded_reference(work.model, plan.ablations_of(units))
+    worker = Worker(
+        work.model, reference, work.keep, replay=work.replay, go_on=work.go_on, memory=work.memory
+    )
+    for unit in units:
+        batch, truth = plan.batches[unit.batch], plan.truth(unit)
+        yield unit, worker.outcome(batch, truth, unit.ablations, work.on_forecasts)
+
+
+def recorded_reference(model: Forecaster, ablations: Iterable[Ablation]) -> Reference | None:
+    """The default reference for whatever of `ablations` needs one, None if nothing does."""
+    wanted = [component for one in ablations if one.mode != "zero" for component in one.components]
+    return default_reference(model, wanted) if wanted else None

@@ -1,0 +1,159 @@
+"""What the numbers of a cell depend on, as one digest: the name under which a store keeps them."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import hashlib
+import importlib.metadata
+import json
+from collections.abc import Sequence
+from contextlib import suppress
+
+import numpy as np
+import torch
+
+from tsprune.data.suite import Configuration, Suite
+from tsprune.errors import TspruneError
+from tsprune.evaluation import Batch
+from tsprune.hooks.ablation import Ablation
+from tsprune.hooks.capture import Reference, reference_contexts
+from tsprune.models.checkpoints import find
+from tsprune.models.forecaster import Forecaster, SamplingForecaster
+
+# To be raised whenever the same forecast leads to other numbers (`tsprune.evaluation.metrics`), or
+# the same arguments to another forecast: rows of another version are not used again.
+RESULTS_VERSION = 5
+
+
+@dataclasses.dataclass(frozen=True)
+class CellKey:
+    """Everything the numbers of one cell depend on.
+
+    checkpoint : see `checkpoint_digest`
+    configuration, windows : its name, and the fingerprint of its windows
+    batches : of which other windows they are forecast with; see `batches_digest`
+    protocol : how it is forecast, as JSON; see `protocol`
+    reference : what mean and resample ablations take their values from; see `reference_digest`
+    version : of the code that makes numbers out of forecasts
+    """
+
+    checkpoint: str
+    ablation: Ablation
+    configuration: str
+    windows: str
+    batches: str
+    protocol: str
+    reference: str
+    version: int = RESULTS_VERSION
+
+    @functools.cached_property
+    def digest(self) -> str:
+        """SHA-256, hexadecimal.
+
+        A zero ablation has neither reference nor draws, and a mean ablation no draws: what would
+        change nothing is not part of their digest.
+        """
+        ablation = self.ablation
+        parts = {
+            "checkpoint": self.checkpoint,
+            "components": [component.address for component in ablation.components],
+            "mode": ablation.mode,
+            "seed": ablation.seed if ablation.mode == "resample" else None,
+            "reference": None if ablation.mode == "zero" else self.reference,
+            "configuration": self.configuration,
+            "windows": self.windows,
+            "batches": self.batches,
+            "protocol": self.protocol,
+            "version": self.version,
+        }
+        return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
+
+
+def windows_fingerprint(configuration: Configuration) -> str:
+    """SHA-256 of one configuration's windows; see `Suite.fingerprint`."""
+    return Suite("", (configuration,)).fingerprint
+
+
+def batches_digest(number: int, batches: Sequence[Batch]) -> str:
+    """SHA-256 of the batches that configuration `number` has windows in, and of the windows' places there.
+
+    A forecast depends on its batch: sums of another shape differ in their last bits, padding may enter
+    the normalisation, and `resample` draws by place. So a configuration swept alone is another cell
+    than in a suite whose windows share its batches.
+    """
+    digest = hashlib.sha256()
+    for batch in batches:
+        if number in batch.members:
+            digest.update(batch.fingerprint.encode())
+            places = batch.members[number]
+            digest.update(places.data)
+            digest.update(np.ascontiguousarray(batch.rows[places]).data)
+    return digest.hexdigest()
+
+
+def checkpoint_digest(model: Forecaster) -> str:
+    """SHA-256 of the weights as they are in memory, of the anatomy, and of config.json if there is one.
+
+    Not of the files alone: a model may have been pruned or converted since it was loaded.
+    """
+    digest = hashlib.sha256(repr(model.anatomy).encode())
+    with suppress(TspruneError):  # a model that is not from files
+        digest.update(json.dumps(find(model.name).config, sort_keys=True).encode())
+    for name, value in model.module.state_dict().items():
+        if not isinstance(value, torch.Tensor):
+            digest.update(f"{name} {value!r}".encode())
+            continue
+        digest.update(f"{name} {value.dtype} {tuple(value.shape)}".encode())
+        flat = value.detach().cpu().contiguous().reshape(-1)
+        digest.update(flat.view(torch.uint8).numpy().data)
+    return digest.hexdigest()
+
+
+def protocol(model: Forecaster, configuration: Configuration, *, batch_size: int, device: str) -> str:
+    """How `configuration` is forecast, as JSON with sorted keys.
+
+    The versions of torch and of the upstream package are part of it. The batch size says how batches were
+    made; which windows are in them is not part of it (see `batches_digest`).
+
+    device : kind of device ("cpu", "cuda") the forecasts are made on
+    """
+    samples, sample_seed = None, None
+    if isinstance(model, SamplingForecaster):
+        samples, sample_seed = model.samples, model.seed
+    package = type(model.upstream).__module__.partition(".")[0]
+    parts = {
+        "family": model.family,
+        "batch_size": batch_size,
+        "context_length": model.context_length,
+        "horizon": configuration.horizon,
+        "dtype": str(next(model.module.parameters()).dtype).removeprefix("torch."),
+        "device": device,
+        "samples": samples,
+        "sample_seed": sample_seed,
+        "torch": torch.__version__,
+        "upstream": _version(package),
+    }
+    return json.dumps(parts, sort_keys=True)
+
+
+@functools.cache
+def _version(package: str) -> str:
+    """Name and version of the distribution that `package` is imported from, "" if there is none."""
+    distributions = importlib.metadata.packages_distributions().get(package, [])
+    return " ".join(f"{name} {importlib.metadata.version(name)}" for name in sorted(set(distributions)))
+
+
+def reference_digest(model: Forecaster, reference: Reference | None) -> str:
+    """SHA-256 of a reference's values; of the series it would be recorded on if it is None."""
+    digest = hashlib.sha256()
+    if reference is None:
+        contexts = np.ascontiguousarray(reference_contexts(model))
+        digest.update(f"{contexts.shape} {model.reference_horizon}".encode())
+        digest.update(contexts.data)
+        return digest.hexdigest()
+    for point in sorted(reference.values):
+        for positions, values in sorted(reference.values[point].items()):
+            digest.update(f"{point} {positions} {values.dtype} {tuple(values.shape)}".encode())
+            digest.update(values.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().data)
+    return digest.hexdigest()

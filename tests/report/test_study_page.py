@@ -1,0 +1,321 @@
+"""The page: self-contained, complete, escaped, and its numbers are the study's."""
+
+from __future__ import annotations
+
+import base64
+import dataclasses
+import json
+import re
+from html.parser import HTMLParser
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from handmade_study import CONFIGURATIONS, ENCODER_DECODER, make_model, make_study
+
+from tsprune import atomic
+from tsprune.report import figures, write_report
+from tsprune.report.study_page import render
+from tsprune.report.words import between
+from tsprune.studies.study_result import Study
+
+MARKUP = "<script>alert(1)</script>"
+
+
+class Page(HTMLParser):
+    """What a browser would see: elements, texts, scripts, tables by title."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self.elements: list[tuple[str, dict[str, str | None]]] = []
+        self.text: list[str] = []
+        self.scripts: list[tuple[str | None, str]] = []
+        self.styles: list[str] = []
+        self._stack: list[str] = []
+        self._script_type: str | None = None
+        self.feed(text)
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.elements.append((tag, dict(attrs)))
+        self._stack.append(tag)
+        self._script_type = dict(attrs).get("type")
+
+    def handle_endtag(self, tag: str) -> None:
+        while self._stack and self._stack.pop() != tag:
+            pass
+
+    def handle_data(self, data: str) -> None:
+        inside = self._stack[-1] if self._stack else ""
+        if inside == "script":
+            self.scripts.append((self._script_type, data))
+        elif inside == "style":
+            self.styles.append(data)
+        else:
+            self.text.append(data)
+
+    def figures(self) -> list[dict]:
+        return [json.loads(text) for kind, text in self.scripts if kind == "application/json"]
+
+
+def values(figure: dict) -> list[float]:
+    """All y values of a figure's traces, arrays decoded."""
+    found: list[float] = []
+    for trace in figure["data"]:
+        y = trace.get("y", [])
+        if isinstance(y, dict):
+            y = np.frombuffer(base64.b64decode(y["bdata"]), dtype=y["dtype"])
+        found += [float("nan") if v is None else float(v) for v in y]
+    return found
+
+
+@pytest.fixture(scope="module")
+def html(study: Study) -> str:
+    return render(study)
+
+
+@pytest.fixture(scope="module")
+def page(html: str) -> Page:
+    return Page(html)
+
+
+def test_nothing_is_fetched(page: Page) -> None:
+    loads = {"src", "href", "data", "action", "poster", "srcset", "xlink:href"}
+    assert not [(tag, a) for tag, a in page.elements if loads & a.keys()]
+    assert not {"link", "iframe", "object", "embed", "base", "img"} & {tag for tag, _ in page.elements}
+    style = " ".join([*page.styles, *(a["style"] or "" for _, a in page.elements if "style" in a)])
+    assert "url(" not in style
+    assert "@import" not in style
+
+
+def test_a_policy_forbids_every_connection(page: Page) -> None:
+    policy = [a["content"] for tag, a in page.elements if tag == "meta" and "http-equiv" in a]
+    assert len(policy) == 1
+    assert policy[0] is not None
+    assert policy[0].startswith("default-src 'none';")
+    assert "http" not in policy[0]
+
+
+def test_the_plotting_library_is_embedded_once_and_the_file_is_small(html: str) -> None:
+    assert html.count("* plotly.js v") == 1
+    assert len(html.encode()) < 8_000_000
+
+
+def test_every_claim_configuration_and_skipped_item_is_there(page: Page, study: Study) -> None:
+    text = " ".join(page.text)
+    for claim in study.claims:
+        assert claim.statement in text
+        assert claim.evidence in text
+    badges = [a["class"] for tag, a in page.elements if tag == "span" and "badge" in (a.get("class") or "")]
+    assert badges == [f"badge {claim.verdict.replace(' ', '-')}" for claim in study.claims]
+    for model in study.models:
+        assert model.sha256 in text
+        assert set(model.baseline["configuration"]) <= set(page.text)
+    for what, reason in study.skipped:
+        assert what in text
+        assert reason in text
+
+
+def test_tables_hold_the_studys_numbers_exactly(html: str, study: Study) -> None:
+    cells = set(re.findall(r'data-(?:value|high)="([^"]+)"', html))
+    for model in study.models:
+        frames = (
+            model.baseline,
+            model.layers,
+            model.heads,
+            model.pruning,
+            model.heads_at,
+            model.rank_correlation,
+            model.comparisons,
+            model.agreement,
+            model.svd_correlation,
+        )
+        for frame in frames:
+            for column in frame.select_dtypes("number"):
+                numbers = frame[column].to_numpy(dtype=float, na_value=np.nan)
+                assert {repr(float(value)) for value in numbers} <= cells
+        assert repr(model.crps_ratio) in cells
+
+
+def test_a_row_reads_as_its_numbers(html: str, study: Study) -> None:
+    row = study.models[0].layers.iloc[0]
+    text = f"{100 * row['crps_change']:+.3g}"[:4]
+    assert re.search(
+        rf"<td>{re.escape(row['address'])}</td>(?:(?!</tr>).)*>{re.escape(text)}[\d.]* %</td>", html
+    )
+
+
+def test_layouts_differ_but_traces_do_not(page: Page) -> None:
+    assert len(page.figures()) == 1 + 3 + 4 + 2 * 3
+    for figure in page.figures():
+        used = {trace.get("xaxis", "x").replace("x", "xaxis") for trace in figure["data"]}
+        assert used <= figure["wide"].keys()
+        assert used <= figure["narrow"].keys()
+        assert figure["narrow"]["height"] >= figure["wide"]["height"]
+
+
+@pytest.mark.parametrize("evil", [MARKUP, "</script><b>x", "<!--", "{{ 7 * 7 }}", "a & b \"c\" 'd'"])
+def test_text_from_outside_stays_text(evil: str) -> None:
+    model = dataclasses.replace(make_model("plain", layers=4, heads=2), name=evil, family=evil, sha256=evil)
+    examples = tuple(dataclasses.replace(e, configuration=evil, ablation=evil) for e in model.examples)
+    frames = {"baseline": model.baseline.assign(configuration=evil), "examples": examples}
+    study = make_study(dataclasses.replace(model, **frames), skipped=((evil, evil),))
+    study = dataclasses.replace(study, suite=evil, manifest={evil: evil})
+    page = Page(render(study))
+    clean = Page(render(make_study(make_model("plain", layers=4, heads=2), skipped=(("a", "b"),))))
+    assert [tag for tag, _ in page.elements] == [tag for tag, _ in clean.elements]
+    assert evil in " ".join(page.text)
+    for figure in page.figures():
+        assert MARKUP not in json.dumps(figure)
+
+
+def test_an_error_while_rendering_leaves_the_old_file(
+    study: Study, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "report.html"
+    path.write_text("old")
+    monkeypatch.setattr(figures, "heads_at", lambda *_, **__: 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        write_report(study, path)
+    assert [p.name for p in tmp_path.iterdir()] == ["report.html"]
+    assert path.read_text() == "old"
+
+
+@pytest.mark.parametrize("moment", ["fdopen", "replace"])
+def test_a_kill_while_writing_leaves_the_old_file(
+    study: Study, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, moment: str
+) -> None:
+    path = tmp_path / "report.html"
+    path.write_text("old")
+    real = atomic.os.fdopen
+
+    class Torn:
+        def __init__(self, handle: int, *args: object, **kwargs: object) -> None:
+            self.file = real(handle, "wb")
+
+        def __enter__(self) -> Torn:
+            return self
+
+        def __exit__(self, *_: object) -> None:
+            self.file.close()
+
+        def write(self, content: bytes) -> None:
+            self.file.write(content[:1000])
+            raise KeyboardInterrupt
+
+    def interrupted(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(atomic.os, moment, Torn if moment == "fdopen" else interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        write_report(study, path)
+    assert [p.name for p in tmp_path.iterdir()] == ["report.html"]
+    assert path.read_text() == "old"
+
+
+def test_writing_replaces_the_file_whole(study: Study, tmp_path: Path, html: str) -> None:
+    path = tmp_path / "new" / "report.html"
+    write_report(study, path)
+    assert path.read_text(encoding="utf-8") == html
+    write_report(make_study(make_model("other", layers=3, heads=2)), path)
+    assert path.read_text(encoding="utf-8").rstrip().endswith("</html>")
+    assert [p.name for p in path.parent.iterdir()] == ["report.html"]
+
+
+def test_the_page_says_how_many_samples_were_drawn() -> None:
+    sampling = dataclasses.replace(make_model("sampler"), samples=12)
+    text = Page(render(make_study(sampling, make_model("other")))).text
+    assert "12 samples" in text
+    assert "quantiles" in text
+
+
+def test_one_model_is_not_compared_with_itself() -> None:
+    assert "side by side" not in render(make_study(make_model("only")))
+
+
+def test_one_layer_nothing_to_prune() -> None:
+    text = render(make_study(make_model("tiny", layers=1, heads=1)))
+    assert "none has middle layers" in text
+    assert "NaN" not in "".join(str(f["wide"]) for f in Page(text).figures())
+
+
+def test_nothing_measured_at_all() -> None:
+    model = make_model("empty", layers=1, heads=1)
+    frames = ("baseline", "layers", "heads", "rank_correlation", "pruning", "heads_at", "comparisons")
+    frames += ("agreement", "svd_correlation")
+    bare = dataclasses.replace(
+        model,
+        examples=(),
+        mase_ratio=float("nan"),
+        **{name: getattr(model, name).iloc[:0] for name in frames},
+    )
+    page = Page(render(dataclasses.replace(make_study(bare), claims=())))
+    assert [tag for tag, _ in page.elements].count("details") == 1  # the manifest
+    drawn = json.dumps(page.figures())
+    for reason in ("No layer was", "No model was pruned", "heads@ was not", "No forecast was", "No head was"):
+        assert reason in drawn
+    assert "No claim was tested." in " ".join(page.text)
+
+
+@pytest.mark.parametrize("broken", [float("nan"), float("inf"), float("-inf")])
+def test_changes_that_are_not_finite_are_gaps_and_named_in_tables(broken: float) -> None:
+    model = make_model("broken", stacks=ENCODER_DECODER, layers=4, heads=2)
+    frames = {}
+    for name in ("layers", "heads", "pruning"):
+        frame: pd.DataFrame = getattr(model, name).copy()
+        frame.loc[frame.index[1], ["mase_change", "crps_change"]] = broken
+        frames[name] = frame
+    text = render(make_study(dataclasses.replace(model, **frames)))
+    assert ("n/a" if np.isnan(broken) else "inf %") in text
+    layers = Page(text).figures()[0]
+    assert sum(np.isnan(values(layers))) == 2  # one gap in each metric
+    assert not any(np.isinf(values(layers)))
+
+
+def test_configurations_without_change_are_drawn() -> None:
+    """All effects exactly zero: no logarithm of nothing."""
+    model = make_model("zero", layers=4, heads=2)
+    frames = {
+        n: getattr(model, n).assign(mase_change=0.0, crps_change=0.0) for n in ("layers", "heads", "pruning")
+    }
+    page = Page(render(make_study(dataclasses.replace(model, **frames))))
+    assert set(values(page.figures()[0])) == {0.0}
+
+
+def test_all_configurations_are_named_in_the_pictures(page: Page) -> None:
+    drawn = json.dumps([figure["wide"] for figure in page.figures()])
+    assert all(configuration in drawn for configuration in CONFIGURATIONS)
+
+
+def test_intervals_are_in_the_tables_beside_what_they_are_of(html: str, study: Study) -> None:
+    row = study.models[0].pruning.iloc[0]
+    low, high = row["mase_low"], row["mase_high"]
+    words = between(low, high)
+    assert re.search(
+        rf'data-value="{re.escape(repr(float(row["mase_change"])))}">[^<]*</td>'
+        rf'<td class="number" data-value="{re.escape(repr(float(low)))}" '
+        rf'data-high="{re.escape(repr(float(high)))}">{re.escape(words)}</td>',
+        html,
+    )
+    assert words.startswith(f"{100 * low:+.2f} to ")
+    text = " ".join(Page(html).text)
+    assert "0.610 to 1.210" in text  # of the ratio to Seasonal Naive
+
+
+def test_a_sentence_about_rankings_says_no_more_than_its_interval() -> None:
+    model = make_model("m", layers=4, heads=4)
+    row = model.comparisons[model.comparisons["strategy"] == "svd-low-to-high"].index
+    for low, high, words in (
+        (-0.02, 0.01, "no difference is shown"),
+        (-0.02, -0.01, "attention maps choose better"),
+        (0.01, 0.02, "stable rank chooses better"),
+        (float("nan"), float("nan"), "no difference is shown"),
+    ):
+        table = model.comparisons.copy()
+        table.loc[row, ["low", "high"]] = low, high
+        study = make_study(dataclasses.replace(model, comparisons=table))
+        text = " ".join(Page(render(study)).text)
+        found = [w for w in (": no difference", ": attention maps", ": stable rank chooses") if w in text]
+        assert len(found) == 1
+        assert words in text
+        assert "61 calibration windows" in text

@@ -1,0 +1,82 @@
+"""The page of a plan: every point is drawn, and the sentences say the numbers."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from tsprune.anatomy import Component
+from tsprune.pruning import Plan
+from tsprune.report import figures, write_tradeoff
+from tsprune.report.tradeoff_page import headline, render_tradeoff
+
+
+def points() -> pd.DataFrame:
+    rows = [
+        ("search", "stack.1.mlp", 0.002, 0.9),
+        ("search", "stack.1.mlp stack.2", 0.008, 0.7),
+        ("whole layers", "stack.2", 0.04, 0.8),
+    ]
+    return pd.DataFrame(
+        [
+            {
+                "way": way, "components": len(what.split()), "what": what, "calibration_loss": change / 2,
+                "mase_change": change, "mase_low": change - 0.03, "mase_high": change + 0.05,
+                "crps_change": 2 * change, "crps_low": change - 0.03, "crps_high": change + 0.05,
+                "ms": 100 * ratio, "ratio": ratio, "ratio_low": ratio - 0.01, "ratio_high": ratio + 0.02,
+            }
+            for way, what, change, ratio in rows
+        ]
+    )  # fmt: skip
+
+
+def plan(*addresses: str) -> Plan:
+    components = tuple(map(Component.parse, addresses))
+    return Plan("a<b>", "timesfm", components, "", {"metric": "MASE", "max_loss": 0.01})
+
+
+@pytest.mark.parametrize(("view", "column"), [("mase_change", "mase_change"), ("crps_change", "crps_change")])
+def test_every_point_is_drawn_from_the_original_on(view: str, column: str) -> None:
+    figure = figures.accuracy_against_time(points())
+    traces = [trace for trace in figure.data if trace.meta["view"] == view]
+    assert [trace.name for trace in traces] == ["the way of the search", "whole layers only"]
+    for trace, (_, rows) in zip(traces, points().groupby("way", sort=False), strict=True):
+        np.testing.assert_allclose(trace.x, [100.0, *(100 * rows["ratio"])])
+        drawn = [row[0] for row in trace.customdata]
+        np.testing.assert_allclose(drawn, [0.0, *(100 * rows[column])])
+        np.testing.assert_allclose(np.asarray(trace.error_x["array"])[1:], 2.0)
+        np.testing.assert_allclose(np.asarray(trace.error_x["arrayminus"])[1:], 1.0)
+    wide, narrow = figures.accuracy_against_time(points()), figures.accuracy_against_time(points(), columns=1)
+    assert wide.to_dict()["data"] == narrow.to_dict()["data"]
+
+
+def test_mase_is_shown_first() -> None:
+    figure = figures.accuracy_against_time(points())
+    assert [trace.meta["view"] for trace in figure.data if trace.visible] == ["mase_change"] * 2
+
+
+def test_the_page_says_what_was_measured(tmp_path: Path) -> None:
+    chosen = plan("stack.1.mlp", "stack.2")
+    said = headline(points(), chosen)
+    assert said.startswith("For at most 1 % more MASE on the series it was chosen on, ")
+    assert "2 components go: forecasts take 70 % of the time (95 % interval 69 to 72)" in said
+    assert "MASE on the other series changes by +0.8 % (-2.2 to +5.8)" in said
+    assert "stack.2, changes MASE there by +4.0 %, for 80 % of the time" in said
+    write_tradeoff(points(), chosen, "2 cores", tmp_path / "curve.html")
+    page = (tmp_path / "curve.html").read_text()
+    assert page == render_tradeoff(points(), chosen, "2 cores")
+    assert "a&lt;b&gt;" in page
+    assert "a<b>" not in page
+    assert "Timed on: 2 cores" in page
+    assert "stack.1.mlp stack.2" in page
+
+
+def test_where_nothing_can_go() -> None:
+    empty = points().iloc[:0]
+    assert "nothing can go" in headline(empty, plan())
+    assert "<h1>Accuracy against time</h1>" in render_tradeoff(empty, plan(), "2 cores")
+    layers = points().iloc[2:]
+    assert headline(layers, plan()).count("%") == 3

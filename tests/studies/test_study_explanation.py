@@ -1,0 +1,63 @@
+"""What a study says of why: the same as `overview` on few windows, and nothing if it is not asked."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from tests.suites import configuration, tiny
+from tsprune import study
+from tsprune.data import Suite
+from tsprune.explain import head_effects
+from tsprune.models import Forecaster
+from tsprune.report.study_page import render
+from tsprune.studies.study_explanation import DRAWS, PERCENTS, WINDOWS, explained
+from tsprune.studies.study_files import results_table, write_results
+
+SUITE = Suite("s", (configuration("a/D/short", [60, 90, 128, 75, 128, 100], 12),))
+
+
+def test_a_study_explains_on_few_windows() -> None:
+    model = tiny("tiny-timesfm")
+    result = study([model], SUITE)
+    (one,) = result.models
+    found = one.explanation
+    assert found is not None
+    assert found.windows == WINDOWS
+    assert set(found.effects["percent"]) == set(PERCENTS)
+    assert found.draws == DRAWS
+    sharpness = found.heads.set_index("address")["sharpness"]
+    again = head_effects(model, SUITE, sharpness, per_configuration=WINDOWS, percents=PERCENTS, draws=DRAWS)
+    pd.testing.assert_frame_equal(found.effects, again.sets)
+    assert (f"{model.name}: induction", found.skipped[0][1]) in result.skipped  # too short a context
+    assert result.manifest["arguments"]["explain"] is True  # type: ignore[index]
+    table = results_table(result)
+    rows = table[table["experiment"] == "explain_effects"].reset_index(drop=True)
+    pd.testing.assert_frame_equal(rows[found.effects.columns], found.effects, check_dtype=False)
+    assert set(table["model"]) == {model.name, "all"}
+    page = render(result)
+    assert "Do sharp heads copy?" in page
+    assert all(portrait.address in page for portrait in found.portraits)
+
+
+def test_what_cannot_be_explained_is_skipped() -> None:
+    model = tiny("tiny-timesfm")
+    empty = Suite("empty", ())
+    found, skipped = explained(model, empty, 0)
+    assert found is None
+    assert [what for what, _ in skipped] == [f"{model.name}: explanation"]
+
+
+def test_two_of_them_are_in_one_report(tmp_path: Path) -> None:
+    models: list[Forecaster] = [tiny("tiny-timesfm"), tiny("tiny-chronos-bolt")]
+    result = study(models, SUITE)
+    write_results(result, tmp_path)
+    kept = pd.read_parquet(tmp_path / "results.parquet")
+    assert (kept["experiment"] == "explain_mechanism").sum() == 2 * 9
+    page = render(result)
+    for number, one in enumerate(result.models):
+        assert one.explanation is not None
+        assert f'id="stream-{number}"' in page
+        assert np.isfinite(one.explanation.residual["norm"]).all()
