@@ -59,13 +59,26 @@ def test_tables_of_the_promised_shape() -> None:
 
 # design: cli -> report -> studies -> explain, pruning -> scores -> sweeps -> evaluation, cost, hooks,
 # replay -> models -> anatomy (an exact effect is a score, so scores are above the sweeps); all may use `data`
-# the ground: errors, and what checks arguments, shows text, and reads and writes files
-GROUND = {"errors", "arguments", "text", "files", "atomic", "folders"}
+# the ground: errors, arguments, options, text, files, and registries that other packages can add to
+GROUND = {
+    "errors",
+    "arguments",
+    "text",
+    "files",
+    "atomic",
+    "folders",
+    "progress",
+    "run_options",
+    "plugins",
+}
 ALLOWED: dict[str, set[str]] = {
     "errors": set(),
     "arguments": {"errors"},
     "text": {"errors"},
     "files": {"errors"},
+    "progress": set(),
+    "run_options": {"errors", "arguments", "progress"},
+    "plugins": {"errors", "arguments"},
     "atomic": {"errors", "files"},
     "folders": {"errors", "files", "atomic"},
     "statistics": set(),
