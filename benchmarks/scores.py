@@ -10,16 +10,16 @@ import tsprune
 from tsprune.data import Suite
 from tsprune.models import Forecaster, bundled_names
 from tsprune.scores import agreement, score_table
-from tsprune.scores.activations import FAMILY
+from tsprune.scores.activations import ACTIVATION_SCORES
 
 KINDS = ("head", "mlp", "layer")
 
 
 def passes(model: Forecaster, windows: Suite) -> None:
-    names = [score.name for score in FAMILY]
-    score_table(model, windows, names, kinds=KINDS, per_configuration=1)  # imports and allocators
-    together, _ = timed(lambda: score_table(model, windows, names, kinds=KINDS))
-    apart, _ = timed(lambda: [score_table(model, windows, [name], kinds=KINDS) for name in names])
+    names = [score.name for score in ACTIVATION_SCORES]
+    score_table(model, windows, by=names, kinds=KINDS, per_configuration=1)  # imports and allocators
+    together, _ = timed(lambda: score_table(model, windows, by=names, kinds=KINDS))
+    apart, _ = timed(lambda: [score_table(model, windows, by=[name], kinds=KINDS) for name in names])
     print(
         f"{model.name}: {len(names)} scores of activations in one pass {together:.1f} s, in a pass each "
         f"{apart:.1f} s, ratio {apart / together:.1f}"

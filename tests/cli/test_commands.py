@@ -173,7 +173,7 @@ def test_ranking_by_what_needs_windows(run: Runner, model: Path, gift: Path) -> 
     loaded, suite = tsprune.load(str(model)), tsprune.data.gift_eval(gift)
     for by, kind in (("attention_entropy", "head"), ("mase_change", "mlp")):
         found = run("rank", model, "--by", by, "--kind", kind, *where, "--json").json
-        table = tsprune.rank(loaded, by, suite, kind=kind)  # type: ignore[arg-type]
+        table = tsprune.rank(loaded, suite, by=by, kind=kind)  # type: ignore[arg-type]
         assert [row["address"] for row in found] == table["address"].tolist()
         assert [row["score"] for row in found] == pytest.approx(table["score"].tolist(), nan_ok=True)
         assert [row["rank"] for row in found] == table["rank"].tolist()
@@ -345,7 +345,7 @@ def test_failed_cells_are_named_and_make_the_exit_code_1(
 def test_screening_estimates_what_a_sweep_measures(run: Runner, model: Path, gift: Path) -> None:
     where = ("sweep", model, "--data", gift, "--units", "mlp", "--screen")
     loaded, suite = tsprune.load(str(model)), tsprune.data.gift_eval(gift)
-    expected = scores.screen(loaded, suite, only="stack.*.mlp")
+    expected = scores.screen(loaded, suite, components="stack.*.mlp")
     found = run(*where, "--json").json
     assert [row["address"] for row in found] == expected["address"].tolist()
     assert [row["crps_change"] for row in found] == expected["crps_change"].tolist()

@@ -266,7 +266,7 @@ def test_the_honest_choice_has_not_seen_the_report(by: str) -> None:
 def test_prefixes_by_a_score_of_windows_are_of_the_calibration_ranking() -> None:
     model, suite = tiny("tiny-chronos-bolt"), small_suite()
     frame = heads_at(model, suite, 5, by="output_norm", seed=4)
-    ranking = rank(model, "output_norm", split(suite, seed=4)[0])
+    ranking = rank(model, split(suite, seed=4)[0], by="output_norm")
     result = run(model, suite, list(prefix_ablations(ranking).values()))
     masks = calibration_masks(suite, fraction=0.5, seed=4)
     expected = heads_at_frame(result, prefix_ablations(ranking), percent=5, metric="MASE", calibration=masks)

@@ -30,7 +30,7 @@ MODELS = [name for name in TINY if name != "tiny-chronos-bolt-cached"]
 
 
 def scores(model: Forecaster, suite: Suite, **settings: int) -> pd.DataFrame:
-    return score_table(model, suite, BY, kinds=KINDS, **settings).set_index("address")
+    return score_table(model, suite, by=BY, kinds=KINDS, **settings).set_index("address")
 
 
 # --- by hand -------------------------------------------------------------------------------------
@@ -167,7 +167,7 @@ def test_padding_and_company_change_nothing(model: Forecaster) -> None:
 def test_what_is_removed_has_no_influence(model: Forecaster, kind: str) -> None:
     target = model.anatomy.components(kind)[-1]
     with ablate(model, target):
-        table = score_table(model, small_suite(), list(STREAM_SCORES), kinds=(kind,)).set_index("address")
+        table = score_table(model, small_suite(), by=list(STREAM_SCORES), kinds=(kind,)).set_index("address")
     assert table.loc[target.address, "block_influence"] == pytest.approx(0, abs=1e-12)
     assert table.loc[target.address, "output_norm"] == 0
     assert (table.drop(index=target.address)["output_norm"] > 0).all()
@@ -185,7 +185,7 @@ def test_a_head_alone_writes_what_its_sublayer_does(model: Forecaster) -> None:
         bias = getattr(output, "bias", None)
         bias = torch.zeros(1) if bias is None else bias
         with zeroed(output.weight, rest), zeroed(bias):
-            table = score_table(model, suite, ["output_norm"], kinds=("head", "attention"))
+            table = score_table(model, suite, by=["output_norm"], kinds=("head", "attention"))
         found = table.set_index("address")["output_norm"]
         assert found[head.address] == pytest.approx(found[sublayer.address], rel=1e-4)
         assert found[dataclasses.replace(sublayer, head=0).address] == 0
@@ -206,13 +206,13 @@ def test_one_pass_serves_all(monkeypatch: pytest.MonkeyPatch) -> None:
     assert sum(passes) == windows
     for name in BY:
         kinds = [kind for kind in KINDS if kind in SCORES[name].kinds]
-        one = score_table(model, suite, [name], kinds=kinds).set_index("address")[name]
+        one = score_table(model, suite, by=[name], kinds=kinds).set_index("address")[name]
         np.testing.assert_array_equal(one, table.loc[one.index, name])
 
 
 def test_windows_without_history_say_nothing() -> None:
     suite = Suite("bare", (configuration("a/D/short", [0, 0], 5),))
-    with pytest.raises(TspruneError, match="no window of bare can be forecast from"):
+    with pytest.raises(TspruneError, match="no window of bare can be forecast"):
         scores(tiny("tiny-timesfm"), suite)
 
 

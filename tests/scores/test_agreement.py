@@ -72,17 +72,17 @@ def test_an_effect_agrees_with_itself() -> None:
 def test_scores_and_effects_are_of_different_series() -> None:
     model, suite = tiny("tiny-timesfm"), small_suite()
     by = ["stable_rank", "output_norm", "mase_change"]
-    found = agreement(model, suite, by, seed=2)
+    found = agreement(model, suite, by=by, seed=2)
     assert set(found["kind"]) == {"head", "mlp"}
     assert set(found.loc[found["kind"] == "mlp", "score"]) == {"output_norm", "mase_change"}
     calibration, report = split(suite, seed=2)
     kinds = ("head", "mlp")
-    effects = score_table(model, report, ["mase_change", "crps_change"], kinds=kinds)
-    scores = score_table(model, calibration, by, kinds=kinds)
+    effects = score_table(model, report, by=["mase_change", "crps_change"], kinds=kinds)
+    scores = score_table(model, calibration, by=by, kinds=kinds)
     pd.testing.assert_frame_equal(found, agreement_table(scores, effects))
     # effects that are known are taken as they are
     given = effects[["address", "mase_change", "crps_change"]]
-    pd.testing.assert_frame_equal(found, agreement(model, suite, by, effects=given, seed=2))
+    pd.testing.assert_frame_equal(found, agreement(model, suite, by=by, effects=given, seed=2))
     for row in found.itertuples():
         assert row.count == {"head": 9, "mlp": 3}[row.kind]
         assert row.expected == (1 if SCORES[row.score].redundant == "low-to-high" else -1)

@@ -29,7 +29,7 @@ def model(request: pytest.FixtureRequest) -> Forecaster:
 
 @pytest.mark.parametrize("by", ["stable_rank", "stable_rank_effective"])
 def test_ranks_order_the_heads_of_each_sublayer(model: Forecaster, by: str) -> None:
-    frame = rank(model, by)
+    frame = rank(model, by=by)
     assert frame["address"].tolist() == [c.address for c in model.anatomy.components("head")]
     pd.testing.assert_series_equal(frame["score"], frame[by], check_names=False)
     for _, group in frame.groupby(SUBLAYER):
@@ -39,7 +39,7 @@ def test_ranks_order_the_heads_of_each_sublayer(model: Forecaster, by: str) -> N
 
 @pytest.mark.parametrize("by", SPECTRUM_SCORES)
 def test_other_scores_of_the_weights_order_them_too(model: Forecaster, by: str) -> None:
-    frame = rank(model, by).set_index("address")
+    frame = rank(model, by=by).set_index("address")
     assert frame["score"].to_dict() == spectra(model).set_index("address")[by].to_dict()
     for _, group in frame.groupby(SUBLAYER):
         scores = group.sort_values("rank")["score"]
@@ -110,15 +110,15 @@ def test_exact_effects_are_the_sweeps(kind: str) -> None:
     model, suite = tiny("tiny-timesfm"), small_suite()
     swept = sweep(model, suite, kind)  # type: ignore[arg-type]
     for by in ("mase_change", "crps_change", "spearman_distance"):
-        frame = rank(model, by, suite, kind=kind)  # type: ignore[arg-type]
+        frame = rank(model, suite, by=by, kind=kind)  # type: ignore[arg-type]
         assert frame["address"].tolist() == swept["address"].tolist()
         np.testing.assert_array_equal(frame["score"], swept[by])
 
 
 def test_gradient_scores_are_the_screenings() -> None:
     model, suite = tiny("tiny-timesfm"), small_suite()
-    table = score_table(model, suite, ["first_order", "screening"], kinds=("mlp", "layer"), seed=3)
-    screened = screen(model, suite, only=table["address"].tolist(), batch_size=16, seed=3)
+    table = score_table(model, suite, by=["first_order", "screening"], kinds=("mlp", "layer"), seed=3)
+    screened = screen(model, suite, components=table["address"].tolist(), batch_size=16, seed=3)
     screened = screened.set_index("address").loc[table["address"]]
     np.testing.assert_array_equal(table["screening"], screened["score"])
     np.testing.assert_array_equal(table["first_order"], screened["first_order"].abs())
@@ -126,7 +126,7 @@ def test_gradient_scores_are_the_screenings() -> None:
 
 def test_the_lowest_effect_is_the_first_to_go() -> None:
     model, suite = tiny("tiny-timesfm"), small_suite()
-    frame = rank(model, "mase_change", suite, kind="layer")
+    frame = rank(model, suite, by="mase_change", kind="layer")
     assert frame.sort_values("rank")["score"].is_monotonic_increasing
     assert sorted(frame["rank"]) == [1, 2, 3]
     assert redundant_first("mase_change") == "low-to-high"
@@ -134,7 +134,7 @@ def test_the_lowest_effect_is_the_first_to_go() -> None:
 
 
 def test_layers_are_ranked_within_their_stack() -> None:
-    frame = rank(tiny("tiny-chronos-bolt"), "weight_magnitude", kind="layer")
+    frame = rank(tiny("tiny-chronos-bolt"), by="weight_magnitude", kind="layer")
     assert {stack: sorted(part["rank"]) for stack, part in frame.groupby("stack")} == {
         "encoder": [1, 2],
         "decoder": [1, 2, 3],
@@ -150,7 +150,7 @@ def test_ties_and_what_has_no_score(by: str, expected: list[int]) -> None:
 
 
 def test_mlps_have_no_head_columns_to_fill() -> None:
-    frame = rank(tiny("tiny-timesfm"), "weight_magnitude", kind="mlp")
+    frame = rank(tiny("tiny-timesfm"), by="weight_magnitude", kind="mlp")
     assert frame["address"].tolist() == ["stack.0.mlp", "stack.1.mlp", "stack.2.mlp"]
     assert frame[["attention", "head"]].isna().all(axis=None)
     assert list(frame.columns) == ["address", "stack", "layer", "attention", "head", "score", "rank"]
@@ -175,17 +175,17 @@ def test_a_pruned_model_is_ranked_by_its_old_addresses() -> None:
 def test_mistakes_are_one_line() -> None:
     model = tiny("tiny-timesfm")
     with pytest.raises(TspruneError, match="block_influence is a score of mlp and attention and layer, not"):
-        rank(model, "block_influence", small_suite())
-    with pytest.raises(TspruneError, match="stable_rank is a score of head, not of mlp; mlp has: weight_mag"):
+        rank(model, small_suite(), by="block_influence")
+    with pytest.raises(TspruneError, match="stable_rank is a score of head, not of mlp; scores of mlp: we"):
         rank(model, kind="mlp")
     with pytest.raises(TspruneError, match=r"output_norm needs windows: pass a suite, e\.g\. tsprune\.data"):
-        rank(model, "output_norm")
+        rank(model, by="output_norm")
     with pytest.raises(TspruneError, match="unknown kind 'neuron'; one of: head, mlp, attention, layer"):
         rank(model, kind="neuron")  # type: ignore[arg-type]
     with pytest.raises(TspruneError, match="the suite empty has no windows"):
-        rank(model, "output_norm", Suite("empty", ()))
+        rank(model, Suite("empty", ()), by="output_norm")
     with pytest.raises(TspruneError, match="samples its forecasts, which have no gradient: no first_order"):
-        rank(tiny("tiny-toto"), "first_order", small_suite())
+        rank(tiny("tiny-toto"), small_suite(), by="first_order")
     bare = prune(model, ["stack.*.self"])
     with pytest.raises(TspruneError, match="no component of kind head left"):
         rank(bare)
@@ -195,4 +195,4 @@ def test_an_unknown_score_is_an_error() -> None:
     with pytest.raises(
         TspruneError, match="unknown score 'size'; one of: stable_rank, stable_rank_effective, entropic_rank"
     ):
-        rank(Toy(), "size")
+        rank(Toy(), by="size")

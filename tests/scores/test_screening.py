@@ -133,7 +133,7 @@ def test_a_component_by_hand() -> None:
     target = 50.0
     c = configuration("a/D/short", [CONTEXT], horizon=1)
     c.contexts[0], c.targets[:] = series, target
-    frame = screen(model, Suite("one", (c,)), only="stack.1.self.head.1").iloc[0]
+    frame = screen(model, Suite("one", (c,)), components="stack.1.self.head.1").iloc[0]
 
     weights = {name: tensor.detach().double().numpy() for name, tensor in model.module.named_parameters()}
     x = weights["embed.weight"][:, 0] * series.mean()  # everything is linear: the mean token is enough
@@ -217,7 +217,7 @@ def test_the_exact_effects_are_found_on_a_trained_model() -> None:
     suite = pocket().only(["el_nino/*", "mauna_loa_co2/M/*", "sunspots/*"])
     only = ["decoder.*.cross.head.*", "decoder.*.mlp"]
     with pristine(model):
-        frame = screen(model, suite, only=only)
+        frame = screen(model, suite, components=only)
     ablations = {c: Ablation((c,)) for c in model.anatomy.select(only)}
     exact = run(model, suite, list(ablations.values()))
     effects = [exact.change(ablation).crps for ablation in ablations.values()]
@@ -228,14 +228,14 @@ def test_the_exact_effects_are_found_on_a_trained_model() -> None:
 
 def test_the_table() -> None:
     model, suite = tiny("tiny-chronos-bolt"), small_suite()
-    seen: list[tuple[int, int]] = []
-    frame = screen(model, suite, batch_size=2, progress=lambda done, total: seen.append((done, total)))
+    seen: list[tuple[str, int, int]] = []
+    frame = screen(model, suite, batch_size=2, progress=lambda *step: seen.append(step))
     assert frame["address"].tolist() == [c.address for c in model.anatomy.components()]
     assert frame["rank"].min() == 1
     assert frame.sort_values("rank")["score"].is_monotonic_increasing
     assert np.isfinite(frame["crps_change"]).all()
     assert (frame["curvature"] > 0).all()
-    assert seen[-1] == (len(suite) - 1, len(suite))  # one window has no history
+    assert seen[-1] == ("screening", len(suite) - 1, len(suite))  # one window has no history
     np.testing.assert_array_equal(frame["score"], screen(model, suite, batch_size=2)["score"])
     other = screen(model, suite, batch_size=2, seed=1)
     np.testing.assert_array_equal(frame["first_order"], other["first_order"])
@@ -252,4 +252,4 @@ def test_nothing_to_screen() -> None:
     with pytest.raises(TspruneError, match="no windows"):
         screen(tiny("tiny-chronos-bolt"), Suite("empty", ()))
     with pytest.raises(TspruneError, match="matches no component"):
-        screen(tiny("tiny-chronos-bolt"), small_suite(), only="decoder.9")
+        screen(tiny("tiny-chronos-bolt"), small_suite(), components="decoder.9")

@@ -13,7 +13,7 @@ from tests.toy import HEAD_DIM, HEADS, WIDTH, Toy
 from tsprune.anatomy import Component
 from tsprune.scores import score_table, stable_ranks
 from tsprune.scores.spectrum import SPECTRUM_SCORES, spectra
-from tsprune.scores.weight_scores import FAMILY, magnitude
+from tsprune.scores.weight_scores import WEIGHT_SCORES, magnitude
 
 PART = WIDTH * HEAD_DIM  # weights of one of a head's four matrices
 MLP = 2 * 9 * WIDTH
@@ -56,7 +56,7 @@ def test_an_mlp_is_all_its_matrices() -> None:
 def test_scores_are_the_tables(name: str) -> None:
     model = Toy() if name == "toy" else tiny(name)
     table = score_table(model, kinds=("head", "mlp")).set_index("address")
-    assert set(table.columns) >= {score.name for score in FAMILY}
+    assert set(table.columns) >= {score.name for score in WEIGHT_SCORES}
     heads = table[table["kind"] == "head"]
     for source, names in (
         (stable_ranks(model), ["stable_rank", "stable_rank_effective"]),

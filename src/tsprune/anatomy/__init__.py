@@ -9,7 +9,7 @@ plans can be carried out one after the other. `numbers` and `position` translate
 """
 
 from tsprune.anatomy.anatomy import Anatomy, Architecture
-from tsprune.anatomy.component import KINDS, Component, Kind, Selection
+from tsprune.anatomy.component import DESCRIPTION, KINDS, Component, Kind, Selection, check_kinds, described
 from tsprune.anatomy.sites import (
     AttentionSite,
     Block,
@@ -25,6 +25,7 @@ from tsprune.anatomy.sites import (
 )
 
 __all__ = [
+    "DESCRIPTION",
     "KINDS",
     "Anatomy",
     "Architecture",
@@ -42,4 +43,6 @@ __all__ = [
     "Size",
     "Stack",
     "TimeAxis",
+    "check_kinds",
+    "described",
 ]

@@ -18,6 +18,8 @@ from tsprune.errors import TspruneError
 Kind = Literal["head", "mlp", "attention", "layer"]
 KINDS: tuple[Kind, ...] = ("head", "mlp", "attention", "layer")
 
+DESCRIPTION = ("address", "kind", "stack", "layer", "attention", "head")
+
 _ADDRESS = re.compile(
     r"(?P<stack>[a-z]+)\.(?P<layer>0|[1-9][0-9]*)"
     r"(?:\.(?:(?P<mlp>mlp)|(?!mlp\b)(?P<attention>[a-z]+)(?:\.head\.(?P<head>0|[1-9][0-9]*))?))?"
@@ -76,6 +78,19 @@ class Component:
 
     def __str__(self) -> str:
         return self.address
+
+
+def check_kinds(kinds: Iterable[object]) -> None:
+    """Raises TspruneError unless every entry is a kind of component."""
+    for kind in kinds:
+        if kind not in KINDS:
+            raise TspruneError(f"unknown kind {shown(kind)}; one of: {', '.join(KINDS)}")
+
+
+def described(components: Iterable[Component]) -> dict[str, list[object]]:
+    """The columns `DESCRIPTION` of a table with one row per component; None where one does not apply."""
+    rows = list(components)
+    return {name: [getattr(component, name) for component in rows] for name in DESCRIPTION}
 
 
 Selection = str | Component | Iterable[str | Component]

@@ -59,20 +59,20 @@ def rank(
     Most scores need no data, or a few windows of each configuration; exact effects (mase_change, ...)
     ablate every component on all windows.
     """
+    from tsprune.scores import SCORES
     from tsprune.scores import rank as run_rank
-    from tsprune.scores import score_named
 
-    suite = None if score_named(by).needs == "weights" else open_suite(data, configs)
+    suite = None if SCORES.named(by).needs == "weights" else open_suite(data, configs)
     with progress_bar("rank", quiet=suite is None) as update:
         frame = run_rank(
             open_model(model, device, samples),
-            by,
             suite,
+            by=by,
             kind=kind,  # type: ignore[arg-type]
             batch_size=batch_size,
             seed=seed,
             store=store,
-            progress=update,
+            progress=lambda stage, done, total: update(done, total),
         )
     if as_json:
         print_json(records(frame))

@@ -207,7 +207,13 @@ def _screen(
 
     components = list(unit_ablations(model, units, only=only))  # type: ignore[arg-type]
     with progress_bar("screen", quiet=quiet) as update:
-        frame = screen(model, suite, only=components, batch_size=batch_size, progress=update)
+        frame = screen(
+            model,
+            suite,
+            components=components,
+            batch_size=batch_size,
+            progress=lambda stage, done, total: update(done, total),
+        )
     if as_json:
         print_json(records(frame))
     else:

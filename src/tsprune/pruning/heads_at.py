@@ -185,12 +185,12 @@ def heads_at(
         calibration, _ = split(suite, fraction=calibration_fraction, seed=seed)
         ranking = rank(
             model,
-            by,
             calibration,
+            by=by,
             batch_size=batch_size,
             seed=seed,
             store=opened,
-            progress=progress,
+            progress=progress and (lambda stage, done, total: progress(done, total)),
         )
         prefixes = prefix_ablations(ranking)
         result = run(

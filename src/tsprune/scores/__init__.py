@@ -1,12 +1,12 @@
-"""Importance of components: `rank` by one score, `score_table` by many, `screen` from gradients.
+"""Importance of components: `rank` by one score, `score_table` by many, `screen` by gradients.
 
-`SCORES` says what scores there are; `agreement` which of them tell the exact effect of an ablation.
+`SCORES` holds all scores; `agreement` measures which of them predict the exact effect of an ablation.
 """
 
 from tsprune.scores.agreement import agreement, agreement_table
-from tsprune.scores.catalogue import SCORES, redundant_first, score_named
-from tsprune.scores.ranking import available, peer_columns, rank, score_table
-from tsprune.scores.registry import ORDERS, Order, Score
+from tsprune.scores.catalogue import SCORES, redundant_first
+from tsprune.scores.ranking import available_scores, peer_columns, rank, score_table
+from tsprune.scores.score import ORDERS, Order, Score, ScoringTask, Values
 from tsprune.scores.screening import screen
 from tsprune.scores.stable_rank import stable_ranks
 
@@ -15,13 +15,14 @@ __all__ = [
     "SCORES",
     "Order",
     "Score",
+    "ScoringTask",
+    "Values",
     "agreement",
     "agreement_table",
-    "available",
+    "available_scores",
     "peer_columns",
     "rank",
     "redundant_first",
-    "score_named",
     "score_table",
     "screen",
     "stable_ranks",

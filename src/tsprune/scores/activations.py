@@ -1,11 +1,10 @@
-"""Scores of what a model does on windows: one pass over them serves all that are asked for.
+"""Scores of activations: attention maps and the residual stream, all from one pass over some windows.
 
-1. A few windows of every configuration are run once (`teacher_forced`).
-2. While they run, each attention map is reduced to a number a head and window (`maps`), and the
-   residual stream is followed from block to block: what it was before a sublayer, and what that
-   sublayer wrote to it. Neither maps nor streams are kept.
-3. Positions of padding do not count: those that no query may attend to, not even their own.
-4. A score is the mean over windows within a configuration, then over configurations.
+1. Some windows of each configuration are run once (`teacher_forced`).
+2. During the pass each attention map is reduced to a number per head and window (`maps`), and the residual
+   stream is followed: its value before each sublayer, and what the sublayer adds. Neither is kept.
+3. Padding does not count: positions that no query may attend to, not even their own.
+4. A score is the mean over windows within each configuration, then over configurations.
 """
 
 from __future__ import annotations
@@ -20,13 +19,14 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from tsprune.anatomy import KINDS, AttentionSite, Block, Component, MLPSite
+from tsprune.anatomy import KINDS, AttentionSite, Block, Component, Kind, MLPSite
 from tsprune.errors import TspruneError
 from tsprune.evaluation.sampling import batched, sampled
 from tsprune.hooks.attention import AttentionMap, watching
 from tsprune.hooks.capture import Point
 from tsprune.hooks.stream import stream_of
 from tsprune.models.forecaster import Forecaster
+from tsprune.progress import showing
 from tsprune.scores.maps import (
     Reduction,
     attention_entropic_rank,
@@ -34,45 +34,44 @@ from tsprune.scores.maps import (
     attention_sharpness,
     attention_stable_rank,
 )
-from tsprune.scores.registry import Score, Task, Values
+from tsprune.scores.score import Order, Score, ScoringTask, Values
 from tsprune.scores.spectrum import value_output
 from tsprune.scores.stable_rank import triangular
 
 OUTPUT_NORM, BLOCK_INFLUENCE = "output_norm", "block_influence"
 
 
-def activation_scores(task: Task) -> Mapping[str, Values]:
-    """Scores of `FAMILY`, from one pass over the windows."""
+def measure_activations(task: ScoringTask) -> Mapping[str, Values]:
+    """`ACTIVATION_SCORES` from one pass over a part of the windows."""
     names = {score.name for score in task.scores}
-    chosen = sampled(task.windows, task.model, task.settings.per_configuration)
+    chosen = sampled(task.windows, task.model, task.per_configuration)
     if len(chosen) == 0:
-        raise TspruneError(f"no window of {task.windows.name} can be forecast from")
-    batch_size = max(1, task.settings.batch_size // 4)
+        raise TspruneError(f"no window of {task.windows.name} can be forecast")
     sums = Sums()
     done = 0
-    for batch in batched(chosen, task.model, batch_size):
-        sums.start(batch.configuration.name)
-        with torch.no_grad(), _observed(task.model, names, task.components, sums.add):
-            task.model.teacher_forced(batch.contexts)
-        done += len(batch.contexts)
-        if task.settings.progress is not None:
-            task.settings.progress(done, len(chosen))
-    return {name: {c: sums.mean(name, c) for c in task.of(name)} for name in names}
+    with showing(task.options.progress) as progress:
+        for batch in batched(chosen, task.model, max(1, task.options.batch_size // 4)):
+            sums.start(batch.configuration.name)
+            with torch.no_grad(), _observed(task.model, names, task.components, sums.add):
+                task.model.teacher_forced(batch.contexts)
+            done += len(batch.contexts)
+            progress("activations", done, len(chosen))
+    return {name: {c: sums.mean(name, c) for c in task.scored_by(name)} for name in names}
 
 
 class Sums:
-    """Values of windows added up by configuration, score and component."""
+    """Sums of window values by configuration, score and component."""
 
     def __init__(self) -> None:
         self._found: dict[tuple[str, Component], dict[str, NDArray[np.float64]]] = {}
         self._configuration = ""
 
     def start(self, configuration: str) -> None:
-        """What is added from here on is of this configuration."""
+        """Later additions belong to this configuration."""
         self._configuration = configuration
 
     def add(self, name: str, component: Component, values: Tensor) -> None:
-        """Adds the values of some windows [N]; NaN does not count."""
+        """Adds the values [N] of some windows; NaN does not count."""
         x = values.double().numpy(force=True)
         known = np.isfinite(x)
         of_score = self._found.setdefault((name, component), {})
@@ -89,14 +88,14 @@ class Sums:
 Add = Callable[[str, Component, Tensor], None]  # (score, component, [N])
 
 
-# --- what runs by --------------------------------------------------------------------------------
+# --- observing a pass ----------------------------------------------------------------------------
 
 
 @contextmanager
 def _observed(
     model: Forecaster, names: set[str], components: Collection[Component], add: Add
 ) -> Iterator[None]:
-    """Adds what is asked for from every pass that runs while the context lasts."""
+    """Within the context, every pass adds its values of the scores `names`."""
     follower = _Follower(model, names, frozenset(components), add)
     reductions = {name: MAP_SCORES[name] for name in MAP_SCORES if name in names}
 
@@ -118,8 +117,8 @@ def _observed(
 class _Follower:
     """Follows the residual stream of every stack, sublayer by sublayer.
 
-    A sublayer's contribution is what it, or the norm that follows it, returns; the stream before it is
-    what the block was given and what the block's sublayers before it wrote.
+    A sublayer adds its output, or the output of the norm that follows it. The stream before a sublayer is
+    the block's input plus what the block's earlier sublayers added.
     """
 
     def __init__(
@@ -129,21 +128,21 @@ class _Follower:
         self._names = names
         self._components = components
         self._add = add
-        # of the stack that runs:
-        self._real: Tensor | None = None  # [N, T], which positions are no padding
+        # state of the stack that is running:
+        self._real: Tensor | None = None  # [N, T], true where a position is not padding
         self._found: list[tuple[str, Component, Tensor]] = []  # (score, component, [N, T])
-        self._given: Tensor | None = None  # what the running block was given
-        self._stream: Tensor | None = None  # and what it is by now
+        self._given: Tensor | None = None  # input of the running block
+        self._stream: Tensor | None = None  # the residual stream so far
 
     def see(self, found: AttentionMap) -> None:
-        """Takes from a map which positions are padding."""
+        """Reads from a map which positions are padding."""
         site = self._model.anatomy.site(found.component)
         if site.over_time and site.reads_own_stack:
             self._real = found.real.any(1)
 
     @contextmanager
     def following(self) -> Iterator[None]:
-        """Hooks on every block and sublayer while the context lasts."""
+        """Within the context, every block and sublayer is hooked."""
         hooks = ExitStack()
 
         def on(path: str, hook: Callable[..., None], *, before: bool = False) -> None:
@@ -165,9 +164,9 @@ class _Follower:
         self._real, self._found = None, []
 
     def _end(self, *_: Any) -> None:
-        """Adds what was found in the stack that ran, now that it is known what is padding."""
+        """Adds the values of the stack that ran: its padding is known by now."""
         for name, component, values in self._found:
-            if self._real is not None:  # else no attention is left to say so
+            if self._real is not None:  # None if no self-attention is left
                 values = torch.where(self._real, values, torch.nan)
             self._add(name, component, values.nanmean(-1))
 
@@ -221,7 +220,7 @@ class _Follower:
         return hook
 
     def _step(self, component: Component, before: Tensor, after: Tensor) -> None:
-        """What `component` made of the stream, both [..., T, d_model]."""
+        """Scores `component` by the stream before and after it, [..., T, d_model] each."""
         if component not in self._components:
             return
         x, y = (stream.detach().flatten(0, -3).double() for stream in (before, after))
@@ -238,7 +237,7 @@ def influence(before: Tensor, after: Tensor) -> Tensor:
     return torch.where(size > 0, 1 - cosine, torch.nan)
 
 
-# --- the family ----------------------------------------------------------------------------------
+# --- the scores ----------------------------------------------------------------------------------
 
 MAP_SCORES: Mapping[str, Reduction] = {
     "attention_entropy": attention_entropy,
@@ -248,55 +247,43 @@ MAP_SCORES: Mapping[str, Reduction] = {
 }
 STREAM_SCORES = (OUTPUT_NORM, BLOCK_INFLUENCE)
 
-FAMILY = (
-    Score(
+
+def _score(name: str, kinds: tuple[Kind, ...], about: str, redundant: Order = "low-to-high") -> Score:
+    return Score(name, kinds, redundant, "windows", about, measure_activations)
+
+
+ACTIVATION_SCORES = (
+    _score(
         "attention_entropy",
         ("head",),
+        "mean entropy of the attention rows, in nats; high is diffuse",
         "high-to-low",
-        "windows",
-        "mean entropy of the rows of attention, in nats; high is diffuse",
-        activation_scores,
     ),
-    Score(
+    _score(
         "attention_sharpness",
         ("head",),
-        "low-to-high",
-        "windows",
-        "mean of 1 - entropy / log(keys) over the rows of attention (arXiv 2602.01605)",
-        activation_scores,
+        "mean of 1 - entropy / log(keys) over the attention rows (arXiv 2602.01605)",
     ),
-    Score(
+    _score(
         "attention_stable_rank",
         ("head",),
-        "low-to-high",
-        "windows",
-        "||A||_F^2 / ||A||_2^2 of the attention maps A: 1 if every query sees the same",
-        activation_scores,
+        "||A||_F^2 / ||A||_2^2 of the attention maps A: 1 if all queries attend alike",
     ),
-    Score(
+    _score(
         "attention_entropic_rank",
         ("head",),
-        "low-to-high",
-        "windows",
         "exp(-sum p log p), p = s^2 / sum s^2 over the singular values of the attention maps",
-        activation_scores,
     ),
-    Score(
+    _score(
         OUTPUT_NORM,
         KINDS,
-        "low-to-high",
-        "windows",
         "mean norm of what the component adds to the residual stream (of a head: before a norm that "
         "follows the output projection)",
-        activation_scores,
     ),
-    Score(
+    _score(
         BLOCK_INFLUENCE,
         ("mlp", "attention", "layer"),
-        "low-to-high",
-        "windows",
         "mean of 1 - cosine between the residual stream before and after (ShortGPT: Men et al., "
         "arXiv 2403.03853)",
-        activation_scores,
     ),
 )

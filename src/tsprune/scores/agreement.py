@@ -1,9 +1,10 @@
-"""Which scores tell what an ablation does? Rank correlation of every score with the exact effect."""
+"""Agreement of scores with the exact effect of ablations: rank correlations."""
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterator, Sequence
-from pathlib import Path
+from typing import Unpack
 
 import pandas as pd
 
@@ -12,97 +13,74 @@ from tsprune.data.split import CALIBRATION_FRACTION, split
 from tsprune.data.suite import Suite
 from tsprune.evaluation.sampling import PER_CONFIGURATION
 from tsprune.models.forecaster import Forecaster
+from tsprune.run_options import Options, RunOptions
 from tsprune.scores.catalogue import SCORES
 from tsprune.scores.ranking import score_table
-from tsprune.scores.registry import Progress
 from tsprune.statistics import correlation_row
-from tsprune.sweeps import BATCH_SIZE, Store
 
-METRICS = {"MASE": "mase_change", "CRPS": "crps_change"}
+_COLUMNS = {"MASE": "mase_change", "CRPS": "crps_change"}
 
 
 def agreement(
     model: Forecaster,
     suite: Suite,
-    by: Sequence[str] | None = None,
     *,
+    by: Sequence[str] | None = None,
     kinds: Sequence[Kind] = ("head", "mlp"),
     effects: pd.DataFrame | None = None,
-    calibration_fraction: float = CALIBRATION_FRACTION,
+    calibration: float = CALIBRATION_FRACTION,
     per_configuration: int = PER_CONFIGURATION,
-    batch_size: int = BATCH_SIZE,
-    seed: int = 0,
-    store: Store | str | Path | None = None,
-    progress: Progress | None = None,
+    **options: Unpack[Options],
 ) -> pd.DataFrame:
     """Rank correlation of scores with the exact effect of zeroing single components.
 
     by : names of scores; None takes all that the model has
-    effects : exact effects (address, mase_change, crps_change), if they are known already; they should
-        be of the report side of `tsprune.data.split` with this fraction and seed
-    calibration_fraction, seed : which series scores are computed on; effects are of the others
-    Other arguments as in `rank`.
+    effects : known exact effects (columns address, mase_change, crps_change) of the report part of
+        `tsprune.data.split` with this fraction and seed; None measures them
+    calibration : share of the series that scores are computed on; effects are of the others
+    Other arguments as in `rank`; `seed` also chooses the calibration series.
 
-    As scores and effects are of different series, noise that they would share is no agreement, and the
-    exact effect itself, a score of the calibration series, says what could be reached.
+    Scores and effects come from different series, so shared noise does not count as agreement. The exact
+    effect on the calibration series is among the scores: an upper bound for the others.
 
     Columns as in `agreement_table`. Raises TspruneError as `rank` does.
     """
-    calibration, report = split(suite, fraction=calibration_fraction, seed=seed)
+    chosen, report = split(suite, fraction=calibration, seed=RunOptions(**options).seed)
     if effects is None:
-        effects = score_table(
-            model,
-            report,
-            list(METRICS.values()),
-            kinds=kinds,
-            batch_size=batch_size,
-            store=store,
-            progress=progress,
-        )
-    scores = score_table(
-        model,
-        calibration,
-        by,
-        kinds=kinds,
-        per_configuration=per_configuration,
-        batch_size=batch_size,
-        seed=seed,
-        store=store,
-        progress=progress,
-    )
+        effects = score_table(model, report, by=list(_COLUMNS.values()), kinds=kinds, **options)
+    scores = score_table(model, chosen, by=by, kinds=kinds, per_configuration=per_configuration, **options)
     return agreement_table(scores, effects)
 
 
 def agreement_table(scores: pd.DataFrame, effects: pd.DataFrame) -> pd.DataFrame:
-    """Spearman's rho of every score with exact effects, over components of one kind.
+    """Rank correlations from a table of scores and one of exact effects.
 
-    scores : as `score_table` gives them (with further columns named as in `SCORES`, if there are)
-    effects : one row a component with address, mase_change and crps_change; a sweep's table, say
+    scores : as `score_table` returns it
+    effects : one row per component with address, mase_change and crps_change, such as a sweep's table
 
-    Columns: kind, group (`all`, or the heads of one kind of sublayer of one stack, e.g.
-    `decoder.cross`), score, metric, rho, low, high (95 % over components), p_value (of no
-    relation), count, and expected: the sign that rho has if the score is right about
-    which end is redundant, +1 where low scores go first, -1 where high ones do. NaN where fewer than
-    three components have both, or one of them is constant.
+    Columns: kind, group ("all", or the heads of one kind of sublayer of one stack, e.g. "decoder.cross"),
+    score, metric, rho, low, high (95 % interval over components), p_value (of no relation), count, and
+    expected: +1 if low scores call a component redundant, else -1, the sign of rho of a score that is right.
+    NaN where fewer than three components have both, or one of them is constant.
     """
-    columns = ["address", *METRICS.values()]
-    known = effects[columns].rename(columns={name: f"exact {name}" for name in METRICS.values()})
+    columns = ["address", *_COLUMNS.values()]
+    known = effects[columns].rename(columns={name: f"exact {name}" for name in _COLUMNS.values()})
     both = scores.merge(known, on="address", validate="one_to_one")
+    found = [SCORES[name] for name in scores.columns if name in SCORES]
     rows = []
-    for kind, group, part in _groups(both):
-        for score in (SCORES[name] for name in scores.columns if name in SCORES):
-            if kind not in score.kinds:
-                continue
-            for metric, column in METRICS.items():
-                found = correlation_row(part[score.name].to_numpy(), part[f"exact {column}"].to_numpy())
-                what = {"kind": kind, "group": group, "score": score.name, "metric": metric}
-                expected = 1 if score.redundant == "low-to-high" else -1
-                rows.append({**what, **found, "expected": expected})
+    for (kind, group, part), score in itertools.product(_groups(both), found):
+        if kind not in score.kinds:
+            continue
+        expected = 1 if score.redundant == "low-to-high" else -1
+        for metric, column in _COLUMNS.items():
+            row = correlation_row(part[score.name].to_numpy(), part[f"exact {column}"].to_numpy())
+            names = {"kind": kind, "group": group, "score": score.name, "metric": metric}
+            rows.append({**names, **row, "expected": expected})
     return pd.DataFrame(rows)
 
 
 def _groups(components: pd.DataFrame) -> Iterator[tuple[str, str, pd.DataFrame]]:
-    """(kind, group, its components): all of a kind, and heads by kind of sublayer if there are several."""
+    """(kind, group, its rows): all of a kind, then the kinds of sublayer (or stacks) if there are several."""
     for kind, part in components.groupby("kind", sort=False):
         yield str(kind), "all", part
         sublayers = part["stack"] + "." + part["attention"] if kind == "head" else part["stack"]

@@ -1,24 +1,22 @@
-"""Every score there is."""
+"""All scores: those of this package, and those that installed packages add."""
 
 from __future__ import annotations
 
-from tsprune.errors import TspruneError
-from tsprune.scores import activations, effects, gradient_scores, weight_scores
-from tsprune.scores.registry import Order, Score
+from tsprune.plugins import Registry
+from tsprune.scores.activations import ACTIVATION_SCORES
+from tsprune.scores.effects import EFFECT_SCORES
+from tsprune.scores.score import Order, Score
+from tsprune.scores.screening import GRADIENT_SCORES
+from tsprune.scores.weight_scores import WEIGHT_SCORES
 
-SCORES: dict[str, Score] = {
-    score.name: score
-    for score in (*weight_scores.FAMILY, *activations.FAMILY, *gradient_scores.FAMILY, *effects.FAMILY)
-}
-
-
-def score_named(name: str) -> Score:
-    """The score of this name; TspruneError if there is none."""
-    if name not in SCORES:
-        raise TspruneError(f"unknown score {name!r}; one of: {', '.join(SCORES)}")
-    return SCORES[name]
+SCORES: Registry[Score] = Registry(
+    "tsprune.scores",
+    Score,
+    (*WEIGHT_SCORES, *ACTIVATION_SCORES, *GRADIENT_SCORES, *EFFECT_SCORES),
+    noun="score",
+)
 
 
 def redundant_first(name: str) -> Order:
-    """The order of removal in which what the score calls redundant goes first."""
-    return score_named(name).redundant
+    """The order of removal that starts with the components the score calls redundant."""
+    return SCORES.named(name).redundant

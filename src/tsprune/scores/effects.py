@@ -6,35 +6,34 @@ from collections.abc import Mapping
 
 from tsprune.anatomy import KINDS
 from tsprune.hooks.ablation import Ablation
-from tsprune.scores.registry import Score, Task, Values
+from tsprune.progress import showing, within
+from tsprune.scores.score import Score, ScoringTask, Values
 from tsprune.sweeps import effects_frame, run
 
-EFFECTS = ("mase_change", "crps_change", "spearman_distance")
 
-
-def effect_scores(task: Task) -> Mapping[str, Values]:
-    """Scores of `FAMILY`, from one sweep; a component whose ablation failed has none."""
-    settings = task.settings
-    ablations = {component: Ablation((component,)) for component in task.of(*EFFECTS)}
-    result = run(
-        task.model,
-        task.windows,
-        list(ablations.values()),
-        batch_size=settings.batch_size,
-        prepared=settings.prepared,
-        progress=settings.progress,
-        store=settings.store,
-    )
+def measure_effects(task: ScoringTask) -> Mapping[str, Values]:
+    """`EFFECT_SCORES` from one sweep; a component whose ablation failed has no score."""
+    names = [score.name for score in EFFECT_SCORES]
+    ablations = {component: Ablation((component,)) for component in task.scored_by(*names)}
+    with showing(task.options.progress) as progress:
+        result = run(
+            task.model,
+            task.windows,
+            list(ablations.values()),
+            batch_size=task.options.batch_size,
+            progress=within(progress, "exact effects"),
+            store=task.options.store,
+        )
     frame = effects_frame(result, ablations)
-    return {name: dict(zip(ablations, frame[name].tolist(), strict=True)) for name in EFFECTS}
+    return {name: dict(zip(ablations, frame[name].tolist(), strict=True)) for name in names}
 
 
-def _effect(name: str, about: str) -> Score:
-    return Score(name, KINDS, "low-to-high", "windows", about, effect_scores)
+def _score(name: str, about: str) -> Score:
+    return Score(name, KINDS, "low-to-high", "windows", about, measure_effects)
 
 
-FAMILY = (
-    _effect("mase_change", "exact: relative change of MASE when the component alone is zeroed"),
-    _effect("crps_change", "exact: relative change of CRPS when the component alone is zeroed"),
-    _effect("spearman_distance", "exact: Spearman distance of the median forecast to the one without it"),
+EFFECT_SCORES = (
+    _score("mase_change", "exact: relative change of MASE when the component alone is zeroed"),
+    _score("crps_change", "exact: relative change of CRPS when the component alone is zeroed"),
+    _score("spearman_distance", "exact: Spearman distance of the median forecasts with and without it"),
 )

@@ -1,7 +1,6 @@
-"""Scores of heads from their attention maps on windows, reduced map by map.
+"""Scores of heads from their attention maps, reduced map by map.
 
-A map without a choice (a single key) says nothing of a head, and one of a single query nothing of its
-rank: NaN.
+The score of a map with a single key is NaN, and so is the rank of a map with a single query.
 """
 
 from __future__ import annotations
@@ -41,11 +40,11 @@ def attention_entropic_rank(found: AttentionMap) -> Tensor:
 
 
 def map_energies(found: AttentionMap) -> Tensor:
-    """Squared singular values of each map over its rows that are no padding, float64 [N, heads, n].
+    """Squared singular values of each map over its rows without padding, float64 [N, heads, n].
 
-    They are the eigenvalues of A A^T (or A^T A, whichever is smaller), much cheaper than an SVD, and
-    what rounding does to the small ones is no matter for sums of energy. NaN where no row has a choice
-    of keys, or there is only one row: its rank is 1 whatever the head.
+    Computed as eigenvalues of A A^T or A^T A, whichever is smaller: much cheaper than an SVD, and rounding
+    of the small ones does not matter for sums of energy. NaN where no row has a choice of keys, or where
+    there is only one row, whose rank is 1 for any head.
     """
     chosen = (found.counted.any(-1) & (found.real.sum(-1) > 1))[..., None]
     maps = torch.where(found.real[..., None], found.weights, 0)

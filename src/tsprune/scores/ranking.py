@@ -1,65 +1,60 @@
-"""`rank` and `score_table`: components by a score, or by many."""
+"""`rank` and `score_table`: components by one score, or by many."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from pathlib import Path
+import dataclasses
+from collections.abc import Callable, Sequence
+from typing import Unpack
 
 import numpy as np
 import pandas as pd
 
-from tsprune.anatomy import KINDS, Component, Kind
+from tsprune.anatomy import Component, Kind, check_kinds, described
 from tsprune.data.suite import Suite
 from tsprune.errors import TspruneError
-from tsprune.evaluation import Prepared
 from tsprune.evaluation.sampling import PER_CONFIGURATION
 from tsprune.models.forecaster import Forecaster, SamplingForecaster
-from tsprune.scores.catalogue import SCORES, score_named
-from tsprune.scores.registry import Measure, Progress, Score, Settings, Task, Values
+from tsprune.run_options import Options, RunOptions
+from tsprune.scores.catalogue import SCORES
+from tsprune.scores.score import Score, ScoringTask, Values
 from tsprune.scores.stable_rank import stable_ranks
-from tsprune.sweeps import BATCH_SIZE, Store
 
 
 def rank(
     model: Forecaster,
-    by: str = "stable_rank",
     suite: Suite | None = None,
     *,
+    by: str = "stable_rank",
     kind: Kind = "head",
     per_configuration: int = PER_CONFIGURATION,
-    batch_size: int = BATCH_SIZE,
-    seed: int = 0,
-    prepared: Sequence[Prepared] | None = None,
-    store: Store | str | Path | None = None,
-    progress: Progress | None = None,
+    **options: Unpack[Options],
 ) -> pd.DataFrame:
-    """Components of one kind by a score, one row a component in order of execution.
+    """Components of one kind by a score, one row per component in order of execution.
 
-    by : a score of `tsprune.scores.SCORES`; each says its formula and its source, which kinds have it,
-        and which end of it is redundant. "stable_rank", the paper's, needs no data
-    suite : for the scores that need windows. What is chosen by their targets (gradients, exact effects)
-        must be judged on other series: pass one side of `tsprune.data.split`
+    suite : for scores that need windows. Judge a choice that used the targets of these windows (gradients,
+        exact effects) on other series: pass one part of `tsprune.data.split`
+    by : a score of `tsprune.scores.SCORES`, which gives formula, source, kinds and redundant end of each;
+        "stable_rank", the paper's score, needs no data
     kind : "head", "mlp", "attention" (whole sublayers) or "layer"
-    per_configuration : scores of activations look at so many windows of each configuration, evenly
-        spread; those of losses (gradients, exact effects) look at all of them
-    batch_size : windows in one forecast; activations and gradients take a quarter of it
-    seed : of the random signs of `screening`
-    prepared, store : for exact effects, see `tsprune.sweep.run`
-    progress : called with (done, of all) of what is being computed
+    per_configuration : windows of each configuration, evenly spread, for scores of activations; scores of
+        losses (gradients, exact effects) use all windows
+    options : keywords of `tsprune.run_options.RunOptions`. Activations and gradients use a quarter of
+        `batch_size`; `seed` is of the random signs of "screening"; `store` keeps exact effects
 
     Columns: address, stack, layer, attention, head (None where it does not apply), score, rank. Rank 1
-    is the most redundant of its sublayer (heads) or of its stack, the first to be pruned. Ties
-    share the lower number; what has no score (NaN: say, attention of a single key) is last, and so
-    never called redundant. Heads have both stable ranks beside, whatever they are ranked by.
+    is the most redundant of its sublayer (heads) or of its stack: the first to be pruned. Ties share the
+    lower number. Components without a score (NaN, such as attention with a single key) come last, so they
+    are never called redundant. Heads have columns with both stable ranks whatever the score.
 
     Raises TspruneError for an unknown score or kind, a score that the kind does not have or that needs
-    windows without a suite, for a model without such components, and for one with NaN or infinite weights.
+    windows without a suite, a model without such components, or NaN or infinite weights.
     """
     score = _checked(by, kind)
-    settings = Settings(per_configuration, batch_size, seed, prepared, store, progress)
-    values = _measured(model, suite, [score], _components(model, (kind,)), settings)[by]
-    frame = _described(model.anatomy.components(kind))
-    frame["score"] = [values.get(c, np.nan) for c in model.anatomy.components(kind)]
+    components = _components(model, (kind,))
+    task = ScoringTask(model, [score], components, suite, per_configuration, RunOptions(**options))
+    values = _measured(task)[by]
+    frame = pd.DataFrame(described(components)).drop(columns="kind")
+    frame["score"] = [values.get(c, np.nan) for c in components]
     frame["rank"] = ranks(frame, score)
     if kind != "head":
         return frame
@@ -68,105 +63,92 @@ def rank(
 
 
 def ranks(frame: pd.DataFrame, score: Score) -> pd.Series:
-    """Rank of every row by its column `score` among its peers, 1 the first to go, int [rows]."""
+    """Rank of every row by its column `score` among its peers, 1 for the most redundant, int [rows]."""
     groups = frame.groupby(peer_columns(frame))["score"]
     ascending = score.redundant == "low-to-high"
     return groups.rank(ascending=ascending, method="min", na_option="bottom").astype(int)
 
 
 def peer_columns(ranking: pd.DataFrame) -> list[str]:
-    """Columns that say among which components one is ranked: a head's sublayer, or the stack."""
+    """Columns that define the group a component is ranked in: the sublayer of a head, else the stack."""
     return ["stack", "layer", "attention"] if ranking["head"].notna().all() else ["stack"]
 
 
 def score_table(
     model: Forecaster,
     suite: Suite | None = None,
-    by: Sequence[str] | None = None,
     *,
+    by: Sequence[str] | None = None,
     kinds: Sequence[Kind] = ("head",),
     per_configuration: int = PER_CONFIGURATION,
-    batch_size: int = BATCH_SIZE,
-    seed: int = 0,
-    prepared: Sequence[Prepared] | None = None,
-    store: Store | str | Path | None = None,
-    progress: Progress | None = None,
+    **options: Unpack[Options],
 ) -> pd.DataFrame:
-    """Many scores of the components of some kinds; what one pass over the windows serves is one pass.
+    """Many scores of the components of some kinds; scores that share a forward pass use one pass.
 
-    by : names of scores; None takes every one that the kinds and the model have (exact effects are among
-        them, and take most of the time), and without a suite those that need none
+    by : names of scores; None takes every score that the kinds and the model have (including the exact
+        effects, which take most of the time), and without a suite those that need no windows
     Other arguments as in `rank`.
 
-    Columns: address, kind, stack, layer, attention, head, and one for each score, NaN where a component
-    does not have it. One row a component, kind after kind, in order of execution.
+    Columns: address, kind, stack, layer, attention, head, and one per score, NaN where a component does
+    not have it. One row per component, kind after kind, in order of execution.
 
     Raises TspruneError as `rank` does.
     """
     components = _components(model, kinds)
     if by is None:
-        chosen = available(model, suite, kinds)
+        chosen = available_scores(model, suite, kinds)
     else:
         chosen = [_checked(name, *kinds) for name in dict.fromkeys(by)]
-    settings = Settings(per_configuration, batch_size, seed, prepared, store, progress)
-    found = _measured(model, suite, chosen, components, settings)
-    frame = _described(components)
-    frame.insert(1, "kind", [c.kind for c in components])
+    task = ScoringTask(model, chosen, components, suite, per_configuration, RunOptions(**options))
+    found = _measured(task)
+    frame = pd.DataFrame(described(components))
     for score in chosen:
         frame[score.name] = [found[score.name].get(c, np.nan) for c in components]
     return frame
 
 
-def available(model: Forecaster, suite: Suite | None, kinds: Sequence[Kind]) -> list[Score]:
+def available_scores(model: Forecaster, suite: Suite | None, kinds: Sequence[Kind]) -> list[Score]:
     """The scores that some of these kinds have, on this model and with this suite (or without any)."""
     return [s for s in SCORES.values() if set(s.kinds) & set(kinds) and _possible(model, suite, s)]
 
 
-def _measured(
-    model: Forecaster,
-    suite: Suite | None,
-    scores: Sequence[Score],
-    components: Sequence[Component],
-    settings: Settings,
-) -> dict[str, Values]:
-    model.require_finite_weights()
-    families: dict[Measure, list[Score]] = {}
-    for score in scores:
-        _require(model, suite, score)
+def _measured(task: ScoringTask) -> dict[str, Values]:
+    """The values of all scores of a task, measured by family."""
+    task.model.require_finite_weights()
+    families: dict[Callable[..., object], list[Score]] = {}
+    for score in task.scores:
+        _require(task.model, task.suite, score)
         families.setdefault(score.measure, []).append(score)
-    if suite is not None and any(score.needs != "weights" for score in scores):
-        suite.require_windows()
+    if task.suite is not None and any(score.needs != "weights" for score in task.scores):
+        task.suite.require_windows()
     found: dict[str, Values] = {}
-    for measure, members in families.items():
+    for members in families.values():
         kinds = {kind for score in members for kind in score.kinds}
-        those = [c for c in components if c.kind in kinds]
-        found |= measure(Task(model, members, those, suite, settings))
+        part = [c for c in task.components if c.kind in kinds]
+        found |= members[0].measure(dataclasses.replace(task, scores=members, components=part))
+    missing = [score.name for score in task.scores if score.name not in found]
+    if missing:
+        raise TspruneError(f"no values of {', '.join(missing)} came back from what measures it")
     return found
 
 
-# --- what can be asked for -----------------------------------------------------------------------
+# --- checks --------------------------------------------------------------------------------------
 
 
 def _checked(name: str, *kinds: Kind) -> Score:
-    score = score_named(name)
-    _check_kinds(kinds)
+    score = SCORES.named(name)
+    check_kinds(kinds)
     if not set(kinds) & set(score.kinds):
-        which = " or ".join(kinds)
+        wanted = " or ".join(kinds)
         have = ", ".join(s.name for s in SCORES.values() if set(kinds) & set(s.kinds))
         raise TspruneError(
-            f"{name} is a score of {' and '.join(score.kinds)}, not of {which}; {which} has: {have}"
+            f"{name} is a score of {' and '.join(score.kinds)}, not of {wanted}; scores of {wanted}: {have}"
         )
     return score
 
 
-def _check_kinds(kinds: Sequence[str]) -> None:
-    for kind in kinds:
-        if kind not in KINDS:
-            raise TspruneError(f"unknown kind {kind!r}; one of: {', '.join(KINDS)}")
-
-
 def _components(model: Forecaster, kinds: Sequence[Kind]) -> tuple[Component, ...]:
-    _check_kinds(kinds)
+    check_kinds(kinds)
     found = tuple(c for kind in dict.fromkeys(kinds) for c in model.anatomy.components(kind))
     if not found:
         raise TspruneError(f"{model.name} has no component of kind {' or '.join(kinds)} left to score")
@@ -186,15 +168,3 @@ def _require(model: Forecaster, suite: Suite | None, score: Score) -> None:
         raise TspruneError(
             f"{model.name} samples its forecasts, which have no gradient: no {score.name}; use screening"
         )
-
-
-def _described(components: Sequence[Component]) -> pd.DataFrame:
-    return pd.DataFrame(
-        {
-            "address": [c.address for c in components],
-            "stack": [c.stack for c in components],
-            "layer": [c.layer for c in components],
-            "attention": [c.attention for c in components],
-            "head": [c.head for c in components],
-        }
-    )

@@ -1,35 +1,36 @@
-"""Screening: what every ablation would do, estimated from one forward and two backward passes.
+"""Screening: the effect of every single ablation, estimated from one forward and two backward passes.
 
-Zeroing a component takes its activation a (at the component's `Point`) away. To second order the
-loss of window i changes by
+Zeroing a component removes its activation a (at the component's `Point`). To second order the loss of
+window i changes by
 
     change_i = - g_i . a_i  +  1/2 a_i' H_i a_i
 
 1. First order (Taylor pruning: Molchanov et al., ICLR 2017, arXiv 1611.06440; attribution patching:
-   Syed et al., arXiv 2310.10348, after Nanda, 2023): the loss is the window's quantile loss, as CRPS
-   sums it, and one backward pass gives its gradient g at every component at once.
+   Syed et al., arXiv 2310.10348, after Nanda, 2023): the loss is the window's quantile loss, as in
+   CRPS; one backward pass gives its gradient g at every component.
 2. Curvature: a trained model is near the minimum of its loss, so first-order terms of many windows
    cancel and what remains is the curvature (LeCun et al., Optimal Brain Damage, 1989). The mean
    quantile loss over future values with density p has the second derivative 2 p(q) in a quantile q,
    so in the Gauss-Newton approximation the term is the mean over levels of sum p(q) (J a)^2, with J the
-   Jacobian of the forecast. The model's own quantiles say what p is: the step of the level over the
+   Jacobian of the forecast. p is estimated from the model's own quantiles: the step of the level over the
    step of the value between neighbours. With random signs v, (sum v sqrt(p) J a)^2 has that
-   expectation, so one more backward pass gives an unbiased estimate of it for every component at once.
-3. A configuration's change is the sum over its windows by the sum of their clean losses; the
-   estimate is the mean over configurations, and the score its absolute value.
+   expectation, so one more backward pass gives an unbiased estimate for every component.
+3. The change on a configuration is the sum over its windows divided by the sum of their clean losses; the
+   estimate is the mean over configurations, and the score is its absolute value.
 
-On the bundled Chronos-Bolt first order alone ranks single ablations with a Spearman correlation of
-0.73 to their exact effects, both terms together with 0.95 (`benchmarks/screening.py`).
+On the bundled Chronos-Bolt the first-order term alone has a Spearman correlation of 0.73 with the exact
+effects of single ablations, both terms together 0.95 (`benchmarks/screening.py`).
 
-Models that sample have a network output but no differentiable forecast. Theirs is the expected
-squared change of that output (`Forecaster.teacher_forced`), each entry scaled by its deviation over
-the windows: by how much the ablation moves the output, not whether for the better.
+Models that sample have no differentiable forecast. Their score is the expected squared change of the
+network's output (`Forecaster.teacher_forced`), each entry scaled by its deviation over the windows: how far
+the ablation moves the output, for better or worse.
 """
 
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
+from typing import Unpack
 
 import numpy as np
 import pandas as pd
@@ -37,67 +38,70 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from tsprune.anatomy import Anatomy, Component, Selection
+from tsprune.anatomy import KINDS, Anatomy, Component, Selection, described
 from tsprune.data.suite import Configuration, Suite
 from tsprune.errors import TspruneError
 from tsprune.evaluation.batching import Batch, batches
 from tsprune.evaluation.metrics import CRPS_LEVELS, level_index
 from tsprune.hooks.capture import Point, point_of, recording
 from tsprune.models.forecaster import Forecaster, SamplingForecaster
+from tsprune.progress import showing
+from tsprune.run_options import Options, RunOptions
+from tsprune.scores.score import Needs, Score, ScoringTask, Values
 
-BATCH_SIZE = 64
-# neighbouring quantiles closer than this share of the window's mean |quantile| count as that far apart
+# least distance of neighbouring quantiles, as a share of the window's mean |quantile|
 _CLOSEST = 1e-3
 
-Array = NDArray[np.float64]
-Calls = Mapping[Point, Sequence[Tensor]]
-Progress = Callable[[int, int], None]  # (windows done, of all)
+_Array = NDArray[np.float64]
+_Recorded = Mapping[Point, Sequence[Tensor]]
 
 
 def screen(
-    model: Forecaster,
-    suite: Suite,
-    *,
-    only: Selection | None = None,
-    batch_size: int = BATCH_SIZE,
-    seed: int = 0,
-    progress: Progress | None = None,
+    model: Forecaster, suite: Suite, *, components: Selection | None = None, **options: Unpack[Options]
 ) -> pd.DataFrame:
-    """Estimates what zeroing each component alone would do, one row a component.
+    """Estimated effect of zeroing each component alone, one row per component.
 
-    only : addresses or patterns; None takes every head, MLP, attention sublayer and layer
-    batch_size : windows in one forward and backward; gradients need more memory than forecasts
-    seed : of the random signs
+    components : addresses or patterns; None selects every head, MLP, attention sublayer and layer
+    options : keywords of `tsprune.run_options.RunOptions`. `batch_size` is the number of windows in one
+        forward and backward pass, which needs more memory than a forecast; `seed` is of the random signs
 
     Columns: address, kind, stack, layer, attention, head, first_order and curvature (the two terms of
     the relative change of CRPS), crps_change (their sum), score (its absolute value), rank (1 is the
-    lowest score: the first to go). Of models that sample, first_order and crps_change are NaN and
+    lowest score: the most redundant). For models that sample, first_order and crps_change are NaN, and
     curvature and score are the squared change of the network's output.
 
-    Horizons beyond `model.readout_horizon` are screened over that many steps. The suite's targets are
-    used: screen on a calibration split what is to be judged on another. An estimate for small changes;
+    Horizons beyond `model.readout_horizon` are screened up to that step. The targets of the suite are
+    used, so judge a choice made by this score on other series. The estimate holds for small changes;
     verify the top of the list with `sweep`.
 
     Raises TspruneError for a suite without forecastable windows, or a pattern without match.
     """
+    return _screened(model, suite, components, RunOptions(**options))
+
+
+def _screened(
+    model: Forecaster, suite: Suite, components: Selection | None, options: RunOptions
+) -> pd.DataFrame:
     suite.require_windows()
-    chosen = model.anatomy.components() if only is None else model.anatomy.select(only)
+    chosen = model.anatomy.components() if components is None else model.anatomy.select(components)
     parts = {c: model.anatomy.expand([c]) for c in chosen}
-    points = {part: point_of(model.anatomy, part) for components in parts.values() for part in components}
-    measure = _Measure(model, torch.Generator().manual_seed(seed))
-    found: list[tuple[Array, Array]] = []
+    points = {part: point_of(model.anatomy, part) for group in parts.values() for part in group}
+    measure = _LossMeasure(model, torch.Generator().manual_seed(options.seed))
+    found: list[tuple[_Array, _Array]] = []
     done = 0
-    for configuration in suite.configurations:
-        total = _Total(parts)
-        for batch in batches(configuration, context_length=model.context_length, batch_size=batch_size):
-            with recording(model.module, set(points.values()), gradients=True) as calls:
-                losses = measure.losses(configuration, batch)
-            total.add(_terms(model.anatomy, points, calls, losses), losses)
-            done += len(batch.rows)
-            if progress is not None:
-                progress(done, len(suite))
-        if total.clean > 0:
-            found.append(total.terms())
+    with showing(options.progress) as progress:
+        for configuration in suite.configurations:
+            total = _Total(parts)
+            for batch in batches(
+                configuration, context_length=model.context_length, batch_size=options.batch_size
+            ):
+                with recording(model.module, set(points.values()), gradients=True) as calls:
+                    losses = measure.losses(configuration, batch)
+                total.add(_terms(model.anatomy, points, calls, losses), losses)
+                done += len(batch.rows)
+                progress("screening", done, len(suite))
+            if total.clean > 0:
+                found.append(total.terms())
     if not found:
         raise TspruneError(f"no window of {suite.name} could be screened; none has a finite loss above 0")
     first, curvature = (np.mean([terms[i] for terms in found], axis=0) for i in range(2))
@@ -108,12 +112,12 @@ def screen(
 
 
 @dataclasses.dataclass(frozen=True)
-class Losses:
-    """What is differentiated for a batch of B windows.
+class BatchLosses:
+    """The quantities that are differentiated for a batch of B windows.
 
-    loss : float [B], or None if there is none; its gradient is the first-order term
+    loss : float [B], whose gradient gives the first-order term; None for models that sample
     probe : float [B], whose squared directional derivative is the curvature term
-    clean : what changes are relative to, summed over the windows
+    clean : sum over the windows of the clean loss, which changes are relative to
     """
 
     loss: Tensor | None
@@ -121,18 +125,18 @@ class Losses:
     clean: float
 
 
-class _Measure:
-    """Runs a model on batches, to what is differentiated."""
+class _LossMeasure:
+    """Runs a model on batches and returns the quantities to differentiate."""
 
     def __init__(self, model: Forecaster, generator: torch.Generator) -> None:
         self._model = model
         self._generator = generator
-        self._rows: list[int] | None = None  # of the nine quantiles that CRPS reads
+        self._rows: list[int] | None = None  # places of the nine quantiles that CRPS uses
         if not isinstance(model, SamplingForecaster):
             levels = model.forecast([np.arange(2.0)], 1).levels
             self._rows = [level_index(levels, level) for level in CRPS_LEVELS]
 
-    def losses(self, configuration: Configuration, batch: Batch) -> Losses:
+    def losses(self, configuration: Configuration, batch: Batch) -> BatchLosses:
         if self._rows is None:
             return output_losses(self._model.differentiable_output(batch.contexts), self._generator)
         horizon = min(configuration.horizon, self._model.readout_horizon)
@@ -141,8 +145,8 @@ class _Measure:
         return quantile_losses(nine, targets, self._generator)
 
 
-def quantile_losses(nine: Tensor, targets: Tensor, generator: torch.Generator) -> Losses:
-    """From quantiles [B, 9, H] at CRPS's levels and targets [B, H], NaN where unknown.
+def quantile_losses(nine: Tensor, targets: Tensor, generator: torch.Generator) -> BatchLosses:
+    """Losses from quantiles [B, 9, H] at CRPS's levels and targets [B, H], NaN where unknown.
 
     A window with a quantile that is not finite does not count.
     """
@@ -154,11 +158,11 @@ def quantile_losses(nine: Tensor, targets: Tensor, generator: torch.Generator) -
     loss = torch.where(known, pinball, 0.0).sum(1)
     weights = (quantile_density(nine.detach()) / len(CRPS_LEVELS)).sqrt() * _signs(nine, generator)
     probe = torch.where(known[:, None], nine * weights, 0.0).sum((1, 2))
-    return Losses(loss, probe, float(loss.detach().double().sum()))
+    return BatchLosses(loss, probe, float(loss.detach().double().sum()))
 
 
 def quantile_density(nine: Tensor) -> Tensor:
-    """Density at each quantile, [B, 9, H]: step of the level over step of the value around it."""
+    """Density at each quantile, [B, 9, H]: step of the level over the step of the value around it."""
     levels = torch.tensor(CRPS_LEVELS).to(nine)
     above = [min(i + 1, len(levels) - 1) for i in range(len(levels))]
     below = [max(i - 1, 0) for i in range(len(levels))]
@@ -167,12 +171,12 @@ def quantile_density(nine: Tensor) -> Tensor:
     return 1 / torch.maximum((nine[:, above] - nine[:, below]) / steps, closest)
 
 
-def output_losses(output: Tensor, generator: torch.Generator) -> Losses:
-    """From a network's own output [B, ...]; its curvature is the squared change, not a loss."""
+def output_losses(output: Tensor, generator: torch.Generator) -> BatchLosses:
+    """Losses from a network's output [B, ...]: the curvature term is the squared change of the output."""
     flat = output.flatten(1)
     deviation = flat.detach().std(0, correction=0)
     weights = torch.where(deviation > 0, 1 / deviation, 0.0) / flat.shape[1] ** 0.5
-    return Losses(None, (flat * weights * _signs(flat, generator)).sum(1), float(len(flat)))
+    return BatchLosses(None, (flat * weights * _signs(flat, generator)).sum(1), float(len(flat)))
 
 
 def _signs(like: Tensor, generator: torch.Generator) -> Tensor:
@@ -183,9 +187,9 @@ def _signs(like: Tensor, generator: torch.Generator) -> Tensor:
 
 
 def _terms(
-    anatomy: Anatomy, points: Mapping[Component, Point], calls: Calls, losses: Losses
-) -> dict[Component, tuple[Array, Array]]:
-    """Of each component: (- g . a of the loss, the same of the probe), float64 [B] each."""
+    anatomy: Anatomy, points: Mapping[Component, Point], calls: _Recorded, losses: BatchLosses
+) -> dict[Component, tuple[_Array, _Array]]:
+    """component -> (- g . a of the loss, - g . a of the probe), float64 [B] each."""
     tensors = [x for seen in calls.values() for x in seen]
     count = len(losses.probe)
     by_loss = []
@@ -206,7 +210,7 @@ def _terms(
 def _products(point: Point, calls: Sequence[tuple[Tensor, Tensor | None]], count: int) -> Tensor:
     """Gradient x activation per window and feature, summed over calls and positions: [B, F].
 
-    A call is of all windows (several rows of a window follow each other), or calls share them out.
+    A call holds all windows (rows of one window follow each other), or the calls share the windows.
     """
     parts = []
     for activation, gradient in calls:
@@ -219,12 +223,12 @@ def _products(point: Point, calls: Sequence[tuple[Tensor, Tensor | None]], count
         return torch.stack([part.unflatten(0, (count, -1)).sum(1) for part in parts]).sum(0)
     rows = torch.cat(parts)
     if len(rows) == count:
-        return rows  # in whatever order: what follows are sums over windows, the same at all points
-    # windows cannot be told apart; the square of their sum has the right expectation, too
+        return rows  # in any order: only sums over windows follow, and the order is the same at all points
+    # windows cannot be told apart; the square of their sum has the right expectation as well
     return torch.cat([rows.sum(0, keepdim=True), torch.zeros(count - 1, rows.shape[1], dtype=rows.dtype)])
 
 
-def _of(anatomy: Anatomy, component: Component, products: Tensor) -> Array:
+def _of(anatomy: Anatomy, component: Component, products: Tensor) -> _Array:
     if component.kind == "head" and products.shape[1] > 1:
         assert component.head is not None
         products = products[:, anatomy.site(component).columns(component.head)]
@@ -243,28 +247,23 @@ class _Total:
         self._curvature = np.zeros(len(parts))
         self.clean = 0.0
 
-    def add(self, terms: Mapping[Component, tuple[Array, Array]], losses: Losses) -> None:
+    def add(self, terms: Mapping[Component, tuple[_Array, _Array]], losses: BatchLosses) -> None:
         for row, parts in enumerate(self._parts.values()):
-            # a layer is its sublayers, all gone at once: changes add up before they are squared
+            # a layer is all its sublayers at once: changes are added before they are squared
             first, probe = (np.sum([terms[part][i] for part in parts], axis=0) for i in range(2))
             self._first[row] += first.sum() if losses.loss is not None else np.nan
             self._curvature[row] += (probe**2).sum()
         self.clean += losses.clean
 
-    def terms(self) -> tuple[Array, Array]:
+    def terms(self) -> tuple[_Array, _Array]:
         return self._first / self.clean, self._curvature / self.clean
 
 
-def _frame(components: Sequence[Component], first: Array, curvature: Array) -> pd.DataFrame:
+def _frame(components: Sequence[Component], first: _Array, curvature: _Array) -> pd.DataFrame:
     change = first + curvature
     frame = pd.DataFrame(
         {
-            "address": [c.address for c in components],
-            "kind": [c.kind for c in components],
-            "stack": [c.stack for c in components],
-            "layer": [c.layer for c in components],
-            "attention": [c.attention for c in components],
-            "head": [c.head for c in components],
+            **described(components),
             "first_order": first,
             "curvature": curvature,
             "crps_change": change,
@@ -273,3 +272,37 @@ def _frame(components: Sequence[Component], first: Array, curvature: Array) -> p
     )
     frame["rank"] = frame["score"].rank(method="min").astype(int)
     return frame
+
+
+# --- the scores ----------------------------------------------------------------------------------
+
+
+def measure_gradients(task: ScoringTask) -> Mapping[str, Values]:
+    """`GRADIENT_SCORES` from one forward and two backward passes."""
+    components = [c.address for c in task.scored_by(FIRST_ORDER, SCREENING)]
+    options = task.options.replace(batch_size=max(1, task.options.batch_size // 4))
+    frame = _screened(task.model, task.windows, components, options)
+    found = [Component.parse(address) for address in frame["address"]]
+    columns = {FIRST_ORDER: frame["first_order"].abs(), SCREENING: frame["score"]}
+    return {name: dict(zip(found, values.tolist(), strict=True)) for name, values in columns.items()}
+
+
+def _score(name: str, needs: Needs, about: str) -> Score:
+    return Score(name, KINDS, "low-to-high", needs, about, measure_gradients)
+
+
+FIRST_ORDER, SCREENING = "first_order", "screening"
+GRADIENT_SCORES = (
+    _score(
+        FIRST_ORDER,
+        "gradient",
+        "|gradient x activation|: first-order change of CRPS without the component (Molchanov et al., "
+        "arXiv 1611.06440)",
+    ),
+    _score(
+        SCREENING,
+        "windows",
+        "|first order + Gauss-Newton curvature| of CRPS; of models that sample, the squared change of the "
+        "network's output (see tsprune.scores.screen)",
+    ),
+)

@@ -36,7 +36,7 @@ def entropic_rank(values: Tensor) -> Tensor:
 def value_output(model: Forecaster, site: AttentionSite) -> tuple[Tensor, Tensor]:
     """(W_V, W_O^T) of every head of a site, each float64 [heads, d_model, head_dim].
 
-    W_V W_O is what a head writes to the residual stream for a unit of attention to a position.
+    W_V W_O maps a position to what the head adds to the residual stream per unit of attention to it.
     """
     heads = site.numbers
     value = head_weights(model, site.value, [site.key_head(head) for head in heads]).double()
@@ -50,7 +50,7 @@ def head_matrices(model: Forecaster, site: AttentionSite) -> tuple[Tensor, Tenso
 
 
 def spectra(model: Forecaster) -> pd.DataFrame:
-    """Weight scores of every head, one row a head in order of execution.
+    """Weight scores of every head, one row per head in order of execution.
 
     Columns: address, and `SPECTRUM_SCORES`: the entropic rank of W_Q W_K^T; largest singular value
     and Frobenius norm of W_Q W_K^T and of W_V W_O.
@@ -60,7 +60,7 @@ def spectra(model: Forecaster) -> pd.DataFrame:
     model.require_finite_weights()
     rows = []
     for sublayer, site in model.anatomy.sites():
-        if site.heads:  # of a pruned model, perhaps only the output bias is left
+        if site.heads:  # a pruned sublayer may keep its output bias only
             addresses = [f"{sublayer}.head.{head}" for head in site.numbers]
             rows.append(pd.DataFrame({"address": addresses, **_site_scores(model, site)}))
     return pd.concat(rows, ignore_index=True)

@@ -1,4 +1,4 @@
-"""Stable rank of attention heads: how many modes their query-key form spreads its energy over.
+"""Stable rank of attention heads: over how many modes the energy of the query-key form is spread.
 
 sr(A) = ||A||_F^2 / ||A||_2^2 with A = W_Q W_K^T (arXiv 2602.01605). A is d_model x d_model but has
 rank at most head_dim: with W_Q = Q_Q R_Q and W_K = Q_K R_K its singular values are those of the
@@ -48,7 +48,7 @@ def head_weights(model: Forecaster, projection: Projection, heads: list[int]) ->
 
 
 def query_key_factor(model: Forecaster, site: AttentionSite) -> Tensor:
-    """What multiplies q . k per dimension without data (norm weights, scales), [head_dim]."""
+    """The factor of q . k per dimension that does not depend on data (norm weights, scales), [head_dim]."""
     product = torch.ones(site.head_dim, dtype=torch.float64, device=model.device)
     for factor in site.factors:
         value = model.module.get_parameter(factor.parameter).detach().double()
@@ -59,7 +59,7 @@ def query_key_factor(model: Forecaster, site: AttentionSite) -> Tensor:
 def query_key(model: Forecaster, site: AttentionSite, variant: Variant) -> tuple[Tensor, Tensor]:
     """(W_Q, W_K) of every head of a site, each float64 [heads, d_model, head_dim].
 
-    `paper` is the plain projections, `effective` has what acts on q . k per dimension folded in.
+    "paper" is the plain projections; "effective" includes the factors of q . k per dimension.
     """
     query = head_weights(model, site.query, list(range(site.heads))).double()
     key = head_weights(model, site.key, [site.key_head(head) for head in site.numbers]).double()
@@ -69,7 +69,7 @@ def query_key(model: Forecaster, site: AttentionSite, variant: Variant) -> tuple
 
 
 def stable_ranks(model: Forecaster) -> pd.DataFrame:
-    """Both variants of the stable rank of every head, one row a head in order of execution.
+    """Both variants of the stable rank of every head, one row per head in order of execution.
 
     Columns: address, stack, layer, attention, head, stable_rank, stable_rank_effective.
 
@@ -78,7 +78,7 @@ def stable_ranks(model: Forecaster) -> pd.DataFrame:
     model.require_finite_weights()
     rows = []
     for sublayer, site in model.anatomy.sites():
-        if not site.heads:  # of a pruned model: only the output bias is left
+        if not site.heads:  # a pruned sublayer may keep its output bias only
             continue
         # nearly all the time goes into the two QRs, so both variants share them: W_Q D = Q (R D)
         query, key = map(triangular, query_key(model, site, "paper"))

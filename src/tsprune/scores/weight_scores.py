@@ -6,9 +6,9 @@ from collections.abc import Mapping
 
 from torch import Tensor
 
-from tsprune.anatomy import KINDS, Component
+from tsprune.anatomy import KINDS, Component, Kind
 from tsprune.models.forecaster import Forecaster
-from tsprune.scores.registry import Order, Score, Task, Values
+from tsprune.scores.score import Order, Score, ScoringTask, Values
 from tsprune.scores.spectrum import SPECTRUM_SCORES, head_matrices, spectra
 from tsprune.scores.stable_rank import stable_ranks
 
@@ -16,8 +16,8 @@ STABLE_RANKS = ("stable_rank", "stable_rank_effective")
 MAGNITUDE = "weight_magnitude"
 
 
-def weight_scores(task: Task) -> Mapping[str, Values]:
-    """Scores of `FAMILY`: of heads from the tables of `stable_ranks` and `spectra`, and magnitudes."""
+def measure_weights(task: ScoringTask) -> Mapping[str, Values]:
+    """`WEIGHT_SCORES`: of heads from the tables of `stable_ranks` and `spectra`, and magnitudes."""
     names = [score.name for score in task.scores]
     found: dict[str, Values] = {}
     for table, its in ((stable_ranks, STABLE_RANKS), (spectra, SPECTRUM_SCORES)):
@@ -27,8 +27,8 @@ def weight_scores(task: Task) -> Mapping[str, Values]:
             heads = [Component.parse(address) for address in frame["address"]]
             found |= {name: dict(zip(heads, frame[name].tolist(), strict=True)) for name in columns}
     if MAGNITUDE in names:
-        found[MAGNITUDE] = {c: magnitude(task.model, c) for c in task.of(MAGNITUDE)}
-    return found
+        found[MAGNITUDE] = {c: magnitude(task.model, c) for c in task.scored_by(MAGNITUDE)}
+    return {name: found.get(name, {}) for name in names}
 
 
 def magnitude(model: Forecaster, component: Component) -> float:
@@ -41,7 +41,7 @@ def magnitude(model: Forecaster, component: Component) -> float:
 
 
 def _squares(model: Forecaster, component: Component) -> tuple[float, int]:
-    """Sum of squares of a component's weights, and how many they are."""
+    """(sum of squares, number) of the weights of a component."""
     matrices: list[Tensor] = []
     anatomy = model.anatomy
     if component.kind in ("head", "attention"):
@@ -60,37 +60,36 @@ def _squares(model: Forecaster, component: Component) -> tuple[float, int]:
     return sum(float((x.double() ** 2).sum()) for x in matrices), sum(x.numel() for x in matrices)
 
 
-def _of_heads(name: str, redundant: Order, about: str) -> Score:
-    return Score(name, ("head",), redundant, "weights", about, weight_scores)
+def _score(
+    name: str, about: str, redundant: Order = "low-to-high", kinds: tuple[Kind, ...] = ("head",)
+) -> Score:
+    return Score(name, kinds, redundant, "weights", about, measure_weights)
 
 
-FAMILY = (
-    _of_heads(
+WEIGHT_SCORES = (
+    _score(
         "stable_rank",
-        "high-to-low",
         "||A||_F^2 / ||A||_2^2 of A = W_Q W_K^T: how many modes share its energy (arXiv 2602.01605)",
+        "high-to-low",
     ),
-    _of_heads(
+    _score(
         "stable_rank_effective",
-        "high-to-low",
         "the same with the q/k norm weights and per-dimension scales that act on q . k folded in",
-    ),
-    _of_heads(
-        "entropic_rank",
         "high-to-low",
-        "exp(-sum p log p), p = s^2 / sum s^2 over the singular values of W_Q W_K^T (Roy & Vetterli, 2007)",
     ),
-    _of_heads("query_key_spectral_norm", "low-to-high", "largest singular value of W_Q W_K^T"),
-    _of_heads("query_key_frobenius_norm", "low-to-high", "Frobenius norm of W_Q W_K^T"),
-    _of_heads("value_output_spectral_norm", "low-to-high", "largest singular value of W_V W_O"),
-    _of_heads("value_output_frobenius_norm", "low-to-high", "Frobenius norm of W_V W_O"),
-    Score(
+    _score(
+        "entropic_rank",
+        "exp(-sum p log p), p = s^2 / sum s^2 over the singular values of W_Q W_K^T (Roy & Vetterli, 2007)",
+        "high-to-low",
+    ),
+    _score("query_key_spectral_norm", "largest singular value of W_Q W_K^T"),
+    _score("query_key_frobenius_norm", "Frobenius norm of W_Q W_K^T"),
+    _score("value_output_spectral_norm", "largest singular value of W_V W_O"),
+    _score("value_output_frobenius_norm", "Frobenius norm of W_V W_O"),
+    _score(
         MAGNITUDE,
-        KINDS,
-        "low-to-high",
-        "weights",
         "root mean square of the component's weight matrices (magnitude pruning: Han et al., "
         "arXiv 1506.02626)",
-        weight_scores,
+        kinds=KINDS,
     ),
 )

@@ -8,26 +8,25 @@ the calibration series is among the scores: it says what could be reached.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Collection
+from collections.abc import Callable, Sequence
 
 import numpy as np
 import pandas as pd
 
-from tsprune.anatomy import Component, Kind
+from tsprune.anatomy import DESCRIPTION, Component, Kind
 from tsprune.data.split import CALIBRATION_FRACTION, split
 from tsprune.data.suite import Suite
 from tsprune.errors import TspruneError
 from tsprune.evaluation.sampling import sampled
 from tsprune.models.forecaster import Forecaster
 from tsprune.scores import (
-    Score,
-    activations,
     agreement_table,
-    available,
-    gradient_scores,
+    available_scores,
     score_table,
-    weight_scores,
 )
+from tsprune.scores.activations import measure_activations
+from tsprune.scores.effects import EFFECT_SCORES
+from tsprune.scores.weight_scores import measure_weights
 from tsprune.statistics import correlation_row, holm
 from tsprune.studies.experiments import Plan
 from tsprune.sweeps.sweep_result import Masks, SweepResult
@@ -38,7 +37,6 @@ EXACT = {"mase_change": "mase", "crps_change": "crps", "spearman_distance": "spe
 SVD = "attention_stable_rank"
 
 KINDS: tuple[Kind, ...] = ("head", "mlp")
-DESCRIPTION = ("address", "kind", "stack", "layer", "attention", "head")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -75,18 +73,22 @@ def measured(model: Forecaster, suite: Suite, *, batch_size: int, seed: int) -> 
     few = sampled(calibration, model, PER_CONFIGURATION)
     windows = few if len(few) else None
     kinds = tuple(kind for kind in KINDS if model.anatomy.components(kind))
-    possible = available(model, windows, kinds)
+    families: dict[Callable[..., object], list[str]] = {}
+    for score in available_scores(model, windows, kinds):
+        if score not in EFFECT_SCORES:
+            families.setdefault(score.measure, []).append(score.name)
 
-    def scored(scores: Collection[Score]) -> pd.DataFrame:
-        names = [score.name for score in possible if score in scores]
-        return score_table(model, windows, names, kinds=kinds, batch_size=batch_size, seed=seed)
+    def scored(names: Sequence[str]) -> pd.DataFrame:
+        return score_table(model, windows, by=names, kinds=kinds, batch_size=batch_size, seed=seed)
 
-    table = scored((*weight_scores.FAMILY, *activations.FAMILY))
+    sure = [name for measure in (measure_weights, measure_activations) for name in families.pop(measure, [])]
+    table = scored(sure)
     left_out: list[tuple[str, str]] = []
-    try:
-        table = table.merge(scored(gradient_scores.FAMILY), on=list(DESCRIPTION), validate="one_to_one")
-    except TspruneError as error:  # such as frozen parameters; the other scores need no gradients
-        left_out.append((f"{model.name}: scores by gradients", str(error)))
+    for names in families.values():
+        try:
+            table = table.merge(scored(names), on=list(DESCRIPTION), validate="one_to_one")
+        except TspruneError as error:  # such as frozen parameters, which have no gradient
+            left_out.append((f"{model.name}: scores {', '.join(names)}", str(error)))
     return Rankings(table, len(few), tuple(left_out))
 
 
