@@ -62,8 +62,9 @@ def _parameters() -> list[Parameter]:
             names = [str(info.default), *(info.param_decls or ())]
             words = [word for word in names if word.startswith("--")] or [f"--{dashed}"]
             label = dashed if isinstance(info, ArgumentInfo) else words[0]
-            called = command.callback.__name__.replace("_", "-")
-            found.append(Parameter(called, label, _types(value), parameter.default is parameter.empty))
+            found.append(
+                Parameter(str(command.name), label, _types(value), parameter.default is parameter.empty)
+            )
     return found
 
 

@@ -11,7 +11,7 @@ import pytest
 import tsprune
 from tests.cli.test_commands import Runner, run  # noqa: F401  (a fixture)
 from tests.tiny import TINY
-from tsprune.cli.recover_command import recover as recover_command
+from tsprune.cli.recover_command import recover_command
 from tsprune.data import training
 from tsprune.pruning import compare
 from tsprune.pruning.recovery import recover

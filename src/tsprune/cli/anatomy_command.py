@@ -14,7 +14,7 @@ from tsprune.cli.output import out, print_json
 from tsprune.errors import printable
 
 
-def anatomy(
+def anatomy_command(
     model: ModelArgument,
     pattern: Annotated[
         str | None,

@@ -21,7 +21,7 @@ from tsprune.cli.output import out, print_frame, print_json, print_skipped, prog
 from tsprune.files import check_files, output_folder
 
 
-def evaluate(
+def evaluate_command(
     model: Annotated[
         str, typer.Argument(metavar="MODEL", help="A model as for the other commands, or seasonal-naive.")
     ],
@@ -36,8 +36,7 @@ def evaluate(
     as_json: JsonOption = False,
 ) -> None:
     """Score a model as GIFT-Eval does: MASE and CRPS, also relative to Seasonal Naive."""
-    from tsprune.evaluation import evaluate as run_evaluate
-    from tsprune.evaluation import geometric_mean_ratios, write_all_results
+    from tsprune.evaluation import evaluate, geometric_mean_ratios, write_all_results
 
     suite = open_suite(data, configs)
     loaded = model if model == "seasonal-naive" else open_model(model, device, samples)
@@ -45,7 +44,7 @@ def evaluate(
         output = output_folder(output)
         check_files(output / "all_results.csv")
     with progress_bar("evaluate") as update:
-        frame = run_evaluate(
+        frame = evaluate(
             loaded,  # type: ignore[arg-type]
             suite,
             batch_size=batch_size,

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from tsprune.models.forecaster import Forecaster
 
 
-def explain(
+def explain_command(
     model: ModelArgument,
     head: Annotated[
         str | None, typer.Option(help="Everything about this one head, e.g. decoder.3.cross.head.5.")

@@ -31,7 +31,7 @@ from tsprune.cli.output import (
 )
 
 
-def heads_at(
+def heads_at_command(
     model: ModelArgument,
     percent: PercentOption = 1.0,
     by: ByOption = "stable_rank",
@@ -49,12 +49,12 @@ def heads_at(
 
     With --store, finished work is kept as it is done, and a run that was stopped goes on where it was.
     """
-    from tsprune.pruning import heads_at as run_heads_at
+    from tsprune.pruning import heads_at
 
     suite = open_suite(data, configs)
     loaded = open_model(model, device, samples)
     with progress_bar("heads-at") as update:
-        frame = run_heads_at(
+        frame = heads_at(
             loaded,
             suite,
             percent,

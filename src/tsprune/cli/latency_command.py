@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 MOST_VALUES = 10**8  # of a batch, history and forecast; 400 MB
 
 
-def latency(
+def latency_command(
     model: ModelArgument,
     other: Annotated[str, typer.Argument(metavar="OTHER", help="What to time it against, named alike.")],
     batch: Annotated[

@@ -8,7 +8,7 @@ from tsprune.cli.options import JsonOption
 from tsprune.cli.output import out, print_json
 
 
-def models(as_json: JsonOption = False) -> None:
+def models_command(as_json: JsonOption = False) -> None:
     """List model families, whether their package is installed, and the bundled checkpoints."""
     from tsprune.models import FAMILIES, bundled_names
 

@@ -74,7 +74,7 @@ CurveOption = Annotated[
 ]
 
 
-def prune(
+def prune_command(
     model: ModelArgument,
     output: OutOption,
     remove: RemoveOption = None,
@@ -96,8 +96,7 @@ def prune(
     from tsprune.data import split
     from tsprune.models.placement import dtype_of
     from tsprune.models.saving import round_weights
-    from tsprune.pruning import Plan
-    from tsprune.pruning import prune as run_prune
+    from tsprune.pruning import Plan, prune
 
     if sum((plan is not None, bool(remove), max_loss is not None, saving is not None)) != 1:
         raise TspruneError(
@@ -123,7 +122,7 @@ def prune(
         points = None if curve is None else _curve(loaded, chosen, suite, batch_size, curve)
         _require_components(chosen, loss, curve)
         suite = split(suite, seed=seed)[1]  # what the search has not looked at
-    pruned = run_prune(loaded, chosen or remove or [])
+    pruned = prune(loaded, chosen or remove or [])
     round_weights(pruned, stored)  # what is measured is true of the file
     evidence = {} if suite is None else _evidence(loaded, pruned, suite, batch_size, seed)
     pruned.save(output, evidence=evidence)

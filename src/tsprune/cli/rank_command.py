@@ -36,7 +36,7 @@ def _list(wanted: bool) -> None:
     raise typer.Exit
 
 
-def rank(
+def rank_command(
     model: ModelArgument,
     by: ByOption = "stable_rank",
     kind: Annotated[str, typer.Option(help="What to rank: head, mlp, attention or layer.")] = "head",
@@ -59,12 +59,11 @@ def rank(
     Most scores need no data, or a few windows of each configuration; exact effects (mase_change, ...)
     ablate every component on all windows.
     """
-    from tsprune.scores import SCORES
-    from tsprune.scores import rank as run_rank
+    from tsprune.scores import SCORES, rank
 
     suite = None if SCORES.named(by).needs == "weights" else open_suite(data, configs)
     with progress_bar("rank", quiet=suite is None) as update:
-        frame = run_rank(
+        frame = rank(
             open_model(model, device, samples),
             suite,
             by=by,

@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 STEPS = 10**9
 
 
-def recover(
+def recover_command(
     small: Annotated[str, typer.Argument(metavar="SMALL", help="Directory with a pruned checkpoint.")],
     teacher: Annotated[
         str, typer.Option(help="The model that it was made from: bundled:NAME, a directory or a hub id.")
@@ -93,7 +93,7 @@ def recover(
     """
     from tsprune.data import split
     from tsprune.models.placement import dtype_of
-    from tsprune.pruning.recovery import recover as run_recover
+    from tsprune.pruning.recovery import recover
 
     check_free(output)
     check_files(resume)
@@ -101,7 +101,7 @@ def recover(
     suite = open_suite(data, configs)
     pruned, original = (open_model(name, device, samples) for name in (small, teacher))
     with progress_bar("recover", quiet=quiet) as update:
-        recovered = run_recover(
+        recovered = recover(
             pruned,
             original,
             suite,

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 SHOWN = ["model", "ablation", "mode", "configuration", "status", "count", "mase", "crps", "spearman_distance"]
 
 
-def results(
+def results_command(
     store: Annotated[Path, typer.Argument(metavar="STORE", help="A file made by --store.")],
     where: Annotated[
         list[str] | None,

@@ -24,7 +24,7 @@ from tsprune.errors import printable
 from tsprune.files import check_files, output_folder
 
 
-def study(
+def study_command(
     models: Annotated[
         list[str] | None,
         typer.Argument(metavar="[MODEL]...", help="Models to study; by default the bundled ones."),
@@ -75,8 +75,7 @@ def study(
     from tsprune.models.checkpoints import find
     from tsprune.models.placement import device_of
     from tsprune.report import print_summary, write_picture, write_report
-    from tsprune.studies import DEFAULT_MODELS
-    from tsprune.studies import study as run_study
+    from tsprune.studies import DEFAULT_MODELS, study
     from tsprune.studies.study_files import write_results
 
     suite = open_suite(data, configs)
@@ -88,7 +87,7 @@ def study(
     output = output_folder(output)
     check_files(*(output / name for name in ("report.html", "results.parquet", "manifest.json")))
     with stage_bars() as update:
-        result = run_study(
+        result = study(
             names,
             suite,
             percent=percent,

@@ -45,7 +45,7 @@ if TYPE_CHECKING:
     from tsprune.sweeps.cluster import RayExecutor
 
 
-def sweep(
+def sweep_command(
     model: ModelArgument,
     units: Annotated[str, typer.Option(help="What to ablate: head, mlp, attention or layer.")] = "head",
     only: Annotated[
@@ -101,8 +101,7 @@ def sweep(
 
     With --store, finished work is kept as it is done, and a run that was stopped goes on where it was.
     """
-    from tsprune.sweeps import Store, estimate, make_plan, unit_ablations
-    from tsprune.sweeps import sweep as run_sweep
+    from tsprune.sweeps import Store, estimate, make_plan, sweep, unit_ablations
 
     if screen:
         if store is not None or ray is not None or dry_run or mode != "zero":
@@ -135,7 +134,7 @@ def sweep(
             _print_estimate(estimate(loaded, plan, memory=limit), as_json=as_json)
             return
         with progress_bar("sweep", quiet=quiet) as update:
-            frame = run_sweep(
+            frame = sweep(
                 loaded,
                 suite,
                 units,  # type: ignore[arg-type]

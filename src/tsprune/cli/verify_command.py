@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 SHOWN = 10  # heads beyond the tolerance that are listed
 
 
-def verify(
+def verify_command(
     model: ModelArgument,
     against: Annotated[
         Path | None,

@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 import os
-from typing import Any
-
-import torch
+from typing import TYPE_CHECKING, Any
 
 from tsprune.errors import TspruneError
+from tsprune.lazy import lazily
 from tsprune.models.checkpoints import bundled_names, find
 from tsprune.models.families import FAMILIES, Family, family_named, family_of
-from tsprune.models.forecaster import Forecast, Forecaster, SamplingForecaster
-from tsprune.models.loading import opened
-from tsprune.models.objects import adopted
-from tsprune.models.placement import device_of, dtype_of
-from tsprune.models.pruned import read_record
+
+if TYPE_CHECKING:
+    import torch
+
+    from tsprune.models.forecaster import Forecast, Forecaster, SamplingForecaster
+else:  # torch is imported when a model is loaded, so that a wrong name is refused at once
+    __getattr__ = lazily(
+        __name__, {"tsprune.models.forecaster": ["Forecast", "Forecaster", "SamplingForecaster"]}
+    )
 
 __all__ = [
     "FAMILIES",
@@ -65,7 +68,11 @@ def load(
     elif revision is not None or subfolder is not None:
         raise TspruneError("a model in memory has neither a revision nor a subfolder; leave them out")
     else:
+        from tsprune.models.objects import adopted
+
         model = adopted(name, device, dtype)
+    from tsprune.models.forecaster import SamplingForecaster
+
     if isinstance(model, SamplingForecaster):
         model.samples, model.seed = model.samples if samples is None else samples, seed
     return model
@@ -78,8 +85,12 @@ def _from_files(
     revision: str | None,
     subfolder: str | None,
 ) -> Forecaster:
-    target, precision = device_of(device), dtype_of(torch.float32 if dtype is None else dtype)
     checkpoint = find(name, revision=revision, subfolder=subfolder)
+    from tsprune.models.loading import opened
+    from tsprune.models.placement import device_of, dtype_of
+    from tsprune.models.pruned import read_record
+
+    target, precision = device_of(device), dtype_of("float32" if dtype is None else dtype)
     record = read_record(checkpoint.directory)
     family = family_of(checkpoint) if record is None else family_named(checkpoint.name, record.family)
     model = opened(family, checkpoint, record)

@@ -18,14 +18,17 @@ import os
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from safetensors import SafetensorError, safe_open
-from torch import Tensor
 
 from tsprune.arguments import shown
 from tsprune.errors import TspruneError, one_line
 from tsprune.files import existing_file
 from tsprune.models.documents import read_object
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 WEIGHTS = "model.safetensors"
 INDEX = "model.safetensors.index.json"
@@ -194,7 +197,7 @@ def file_headers(path: Path) -> Headers:
     shapes: dict[str, tuple[int, ...]] = {}
     dtypes: dict[str, str] = {}
     try:
-        with safe_open(path, framework="pt") as tensors:
+        with safe_open(path, framework="np") as tensors:  # which need not import torch
             metadata = dict(tensors.metadata() or {})
             for name in tensors.keys():  # noqa: SIM118  (not a dict)
                 tensor = tensors.get_slice(name)
