@@ -70,9 +70,11 @@ GROUND = {
     "progress",
     "run_options",
     "plugins",
+    "lazy",
 }
 ALLOWED: dict[str, set[str]] = {
     "errors": set(),
+    "lazy": set(),
     "arguments": {"errors"},
     "text": {"errors"},
     "files": {"errors"},
