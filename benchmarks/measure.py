@@ -18,7 +18,7 @@ from torch import nn
 
 from tsprune.cost.allocator import keep_freed_memory
 from tsprune.data import Suite, pocket
-from tsprune.evaluation import Prepared, WindowStatistics, shared_batches
+from tsprune.evaluation import WindowStatistics, shared_batches
 from tsprune.hooks.ablation import Ablation
 from tsprune.hooks.capture import Point, point_of
 from tsprune.models import Forecaster, bundled_names
@@ -115,9 +115,7 @@ class BothWays:
 CLEAN, ALONE, TOGETHER = "clean passes", "forecasts alone", "forecasts together"
 
 
-def both_ways(
-    model: Forecaster, windows: Suite, ablations: Sequence[Ablation], prepared: Sequence[Prepared]
-) -> BothWays:
+def both_ways(model: Forecaster, windows: Suite, ablations: Sequence[Ablation]) -> BothWays:
     """Taking turns batch by batch, both sides see the same machine, whatever else it does meanwhile."""
     parts = dict.fromkeys((CLEAN, ALONE, TOGETHER), 0.0)
     loop: list[tuple[float, tuple[Unit, Outcome]]] = []
@@ -135,8 +133,8 @@ def both_ways(
     def outcomes(_work: Work) -> Generator[tuple[Unit, Outcome], None, None]:
         yield from (found for _, found in loop)
 
-    total, replayed = timed(lambda: run(model, windows, ablations, prepared=prepared, executor=work_both))
-    rest, plain = timed(lambda: run(model, windows, ablations, prepared=prepared, executor=outcomes))
+    total, replayed = timed(lambda: run(model, windows, ablations, executor=work_both))
+    rest, plain = timed(lambda: run(model, windows, ablations, executor=outcomes))
     seconds = sum(took for took, _ in loop)
     return BothWays(total - seconds, seconds + rest, parts, identical(replayed, plain))
 

@@ -13,7 +13,6 @@ import sys
 from measure import arguments, both_ways, machine, share_outside, suite
 
 import tsprune
-from tsprune.evaluation import prepare
 from tsprune.hooks.ablation import Ablation
 from tsprune.models import Forecaster
 from tsprune.replay import MOST
@@ -58,9 +57,8 @@ def main() -> int:
     print(machine())
     model, windows = tsprune.load("bundled:chronos-bolt", device="cpu"), suite(options.windows)
     cells = grid(model)[:: options.every]
-    prepared = [prepare(configuration) for configuration in windows.configurations]
-    run(model, windows, cells[:MOST], prepared=prepared)  # imports, and memory that the process will keep
-    found = both_ways(model, windows, cells, prepared)
+    run(model, windows, cells[:MOST])  # imports, and memory that the process will keep
+    found = both_ways(model, windows, cells)
     print(
         f"grid of {len(cells)} cells x {len(windows)} windows: plain loop {found.plain:.1f} s, replay "
         f"{found.replay:.1f} s, ratio {found.ratio:.1f} (to reach: {LOOP}); results "

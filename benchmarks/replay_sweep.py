@@ -13,7 +13,6 @@ from measure import arguments, both_ways, machine, share_outside, suffix_limit, 
 
 import tsprune
 from tsprune.data import Suite
-from tsprune.evaluation import prepare
 from tsprune.hooks.ablation import Ablation
 from tsprune.models import Forecaster
 from tsprune.sweeps import run
@@ -22,9 +21,8 @@ BOLT, DECODER_ONLY = 3.5, 1.6
 
 
 def compare(model: Forecaster, windows: Suite, singles: list[Ablation]) -> bool:
-    prepared = [prepare(configuration) for configuration in windows.configurations]
-    run(model, windows, singles[:1], prepared=prepared)  # imports and allocators
-    found = both_ways(model, windows, singles, prepared)
+    run(model, windows, singles[:1])  # imports and allocators
+    found = both_ways(model, windows, singles)
     wanted = target(model)
     print(
         f"{model.name}: {len(singles)} ablations x {len(windows)} windows: plain loop {found.plain:.1f} s, "

@@ -14,7 +14,7 @@ from tests.suites import shared_suite, tiny
 from tests.sweeps.test_engine import assert_equal
 from tests.tiny import pristine
 from tsprune.data import Suite
-from tsprune.evaluation import Batch, prepare
+from tsprune.evaluation import Batch
 from tsprune.hooks.ablation import MODES, Ablation
 from tsprune.hooks.capture import default_reference
 from tsprune.models import Forecast, Forecaster
@@ -43,8 +43,7 @@ def sharing(
 
     horizon : of the batch that makes it known, if another one
     """
-    prepared = [prepare(c) for c in shared_suite().configurations]
-    batch = max(make_plan(model, shared_suite(), [], batch_size=8, prepared=prepared).batches, key=len)
+    batch = max(make_plan(model, shared_suite(), [], batch_size=8).batches, key=len)
     before = batch if horizon is None else dataclasses.replace(batch, horizons=0 * batch.horizons + horizon)
     alone: list[Ablation] = []
 

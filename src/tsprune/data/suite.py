@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from tsprune.errors import TspruneError
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True, eq=False)  # equal to itself only, so that results can be kept by it
 class Configuration:
     """One row of a benchmark: one dataset at one frequency and horizon, cut into N windows.
 

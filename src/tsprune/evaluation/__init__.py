@@ -3,14 +3,10 @@
 from tsprune.evaluation.batching import Batch, batches, shared_batches, unforecastable
 from tsprune.evaluation.evaluate import (
     ModelStatistics,
-    Prepared,
-    Truth,
     evaluate,
     finite_windows,
     forecast_statistics,
     geometric_mean_ratios,
-    prepare,
-    truth_of,
 )
 from tsprune.evaluation.leaderboard import write_all_results
 from tsprune.evaluation.metrics import (
@@ -24,12 +20,13 @@ from tsprune.evaluation.metrics import (
     spearman_distance,
     window_statistics,
 )
+from tsprune.evaluation.preparation import Preparation, Truth, prepare, truth_of
 from tsprune.evaluation.seasonal_naive import seasonal_naive
 
 __all__ = [
     "Batch",
     "ModelStatistics",
-    "Prepared",
+    "Preparation",
     "Truth",
     "WindowStatistics",
     "batches",

@@ -1,6 +1,6 @@
 """From a model and a suite to one row of scores per configuration.
 
-1. `prepare` computes once what no model changes: seasonal errors, and Seasonal Naive's statistics.
+1. Seasonal errors and Seasonal Naive's statistics are computed once a configuration (`preparation`).
 2. `forecast_statistics` runs the model over batches of windows (`tsprune.evaluation.batching`) and
    keeps sums per window, not forecasts.
 3. `evaluate` turns them into metrics and ratios to Seasonal Naive over the same windows.
@@ -11,7 +11,7 @@ from __future__ import annotations
 import dataclasses
 import time
 from collections.abc import Callable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, Unpack
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,123 +19,17 @@ from numpy.typing import NDArray
 from tsprune.data.suite import Configuration, Suite
 from tsprune.errors import TspruneError
 from tsprune.evaluation.batching import Batch, Rows, shared_batches, unforecastable
-from tsprune.evaluation.metrics import (
-    CRPS_LEVELS,
-    INTERVAL_ALPHA,
-    WindowStatistics,
-    leaderboard_metrics,
-    seasonal_errors,
-    window_statistics,
-)
-from tsprune.evaluation.seasonal_naive import naive_quantiles
+from tsprune.evaluation.metrics import WindowStatistics, leaderboard_metrics
+from tsprune.evaluation.preparation import prepare, truth_of
+from tsprune.progress import Progress, showing
+from tsprune.run_options import Options, RunOptions
 
 if TYPE_CHECKING:
     import pandas as pd
 
     from tsprune.models.forecaster import Forecast, Predictor
 
-# (configuration, windows done so far, windows of the suite)
-Progress = Callable[[str, int, int], None]
-
 SEASONAL_NAIVE: Literal["seasonal-naive"] = "seasonal-naive"
-# bounds the memory that Seasonal Naive's quantiles take at long horizons
-_BASELINE_CHUNK = 512
-
-
-# --- 1. what no model changes --------------------------------------------------------------------
-
-
-@dataclasses.dataclass(frozen=True)
-class Truth:
-    """What forecasts of B windows are measured by.
-
-    targets : float32 [B, H], NaN where unknown
-    season_errors : float64 [B], see `metrics.seasonal_errors`
-    """
-
-    targets: NDArray[np.float32]
-    season_errors: NDArray[np.float64]
-
-    def select(self, places: Sequence[int]) -> Truth:
-        """Of the windows at some places, in that order."""
-        chosen = list(places)
-        return Truth(self.targets[chosen], self.season_errors[chosen])
-
-    def statistics(self, forecast: Forecast) -> WindowStatistics:
-        """Statistics of a forecast of these windows."""
-        with np.errstate(invalid="ignore"):  # windows without a finite forecast, which callers leave out
-            mean, interval = _from_samples(forecast)
-            return window_statistics(
-                quantiles=forecast.quantiles,
-                levels=forecast.levels,
-                targets=self.targets,
-                season_errors=self.season_errors,
-                mean=mean,
-                interval=interval,
-            )
-
-
-@dataclasses.dataclass(frozen=True)
-class Prepared:
-    """A configuration with what is computed once for all models and ablations.
-
-    season_errors : float64 [N], see `metrics.seasonal_errors`
-    baseline : Seasonal Naive's statistics of the N windows
-    """
-
-    configuration: Configuration
-    season_errors: NDArray[np.float64]
-    baseline: WindowStatistics
-
-    def statistics(self, forecast: Forecast, rows: Rows | None = None) -> WindowStatistics:
-        """Statistics of a forecast of the windows `rows` (all N by default), in that order."""
-        chosen = np.arange(len(self.configuration)) if rows is None else rows
-        return Truth(self.configuration.targets[chosen], self.season_errors[chosen]).statistics(forecast)
-
-
-def truth_of(prepared: Sequence[Prepared], batch: Batch) -> Truth:
-    """What forecasts of a batch are measured by; the numbers in `batch` are those of `prepared`.
-
-    Steps after a window's own horizon are unknown: they do not count.
-    """
-    targets = np.full((len(batch), batch.horizon), np.nan, dtype=np.float32)
-    season_errors = np.empty(len(batch))
-    for number, places in batch.members.items():
-        of, rows = prepared[number], batch.rows[places]
-        targets[places, : of.configuration.horizon] = of.configuration.targets[rows]
-        season_errors[places] = of.season_errors[rows]
-    return Truth(targets, season_errors)
-
-
-def _from_samples(
-    forecast: Forecast,
-) -> tuple[NDArray[np.floating] | None, NDArray[np.floating] | None]:
-    """Mean [B, H] and 95 % interval [B, 2, H] of sampled paths, as gluonts' SampleForecast has them."""
-    if forecast.samples is None:
-        return None, None
-    ordered = np.sort(forecast.samples, axis=1)
-    last = ordered.shape[1] - 1
-    tails = [round(last * level) for level in (INTERVAL_ALPHA / 2, 1 - INTERVAL_ALPHA / 2)]
-    return forecast.samples.mean(axis=1, dtype=np.float64), ordered[:, tails]
-
-
-def prepare(configuration: Configuration) -> Prepared:
-    """Seasonal errors and Seasonal Naive's statistics of a configuration, over whole histories."""
-    c = configuration
-    season_errors = seasonal_errors(c.contexts, c.season)
-    parts = []
-    for start in range(0, len(c), _BASELINE_CHUNK):
-        chunk = slice(start, start + _BASELINE_CHUNK)
-        parts.append(
-            window_statistics(
-                quantiles=naive_quantiles(c.contexts[chunk], horizon=c.horizon, season=c.season),
-                levels=CRPS_LEVELS,
-                targets=c.targets[chunk],
-                season_errors=season_errors[chunk],
-            )
-        )
-    return Prepared(c, season_errors, WindowStatistics.concatenate(parts))
-
 
 # --- 2. forecasts to statistics ------------------------------------------------------------------
 
@@ -165,7 +59,7 @@ def finite_windows(forecast: Forecast, batch: Batch) -> NDArray[np.bool_]:
 
 def forecast_statistics(
     model: Predictor,
-    prepared: Sequence[Prepared],
+    configurations: Sequence[Configuration],
     *,
     batch_size: int,
     on_batch: Callable[[Batch], None] | None = None,
@@ -178,7 +72,6 @@ def forecast_statistics(
     """
     from tsprune.models.forecaster import with_gaps  # brings in torch, which the pieces do not need
 
-    configurations = [p.configuration for p in prepared]
     gathered = [_Gathered(unforecastable(c, model.context_length)) for c in configurations]
     pending = shared_batches(
         configurations,
@@ -204,7 +97,7 @@ def forecast_statistics(
                 gathered[number].seconds_forward += forecasting * len(places) / len(batch)
         start = time.perf_counter()
         finite = finite_windows(forecast, batch)
-        statistics = truth_of(prepared, batch).statistics(forecast)
+        statistics = truth_of(configurations, batch).statistics(forecast)
         scoring = time.perf_counter() - start
         for number, places in batch.members.items():
             gathered[number].add(batch.rows[places], statistics.select(places), finite[places])
@@ -243,10 +136,7 @@ class _Gathered:
 def evaluate(
     model: Predictor | Literal["seasonal-naive"],
     suite: Suite,
-    *,
-    batch_size: int = 64,
-    progress: Progress | None = None,
-    prepared: Sequence[Prepared] | None = None,
+    **options: Unpack[Options],
 ) -> pd.DataFrame:
     """Scores a model on every configuration of a suite.
 
@@ -254,15 +144,13 @@ def evaluate(
     part of a suite may differ in their last bits (see `tsprune.evaluation.batching`).
 
     model : a Forecaster, anything that forecasts like one (a Predictor), or "seasonal-naive"
-    batch_size : windows forecast together
-    progress : called after each batch with (a configuration in it, windows done, windows of the suite)
-    prepared : what `prepare` returned for each configuration of the suite, to save computing it again
+    options : batch_size and progress (stage "evaluate", windows done, windows of the suite) of `RunOptions`
 
     Returns one row per configuration: configuration, domain, num_variates, windows, MASE, CRPS,
     seasonal_naive_MASE, seasonal_naive_CRPS (over the same windows), MASE_ratio, CRPS_ratio, the
     leaderboard's metrics by their names there, and wall-clock seconds: seconds_forward (inside the
-    model; of shared batches the windows' part), seconds_prepare (seasonal errors and baseline),
-    seconds_total (everything).
+    model; of shared batches the windows' part), seconds_prepare (seasonal errors and baseline, next to
+    nothing where an earlier call computed them), seconds_total (everything).
     `frame.attrs["skipped"]` lists (configuration or window, reason) of all that was left out.
 
     Raises TspruneError for an unknown model name or a suite without windows.
@@ -272,14 +160,14 @@ def evaluate(
             f'evaluate takes a loaded model or "{SEASONAL_NAIVE}", not "{model}"; see tsprune.load'
         )
     suite.require_windows()
-    if prepared is not None and not _belongs(prepared, suite):
-        raise TspruneError("`prepared` must hold the configurations of the suite, in its order")
-    ready = [(p, 0.0) for p in prepared] if prepared else [_timed(c) for c in suite.configurations]
+    run_options = RunOptions(**options)
+    seconds = [_preparing(configuration) for configuration in suite.configurations]
     skipped: list[tuple[str, str]] = list(suite.skipped)
     records: list[dict[str, Any]] = []
-    results = _results(model, [one for one, _ in ready], batch_size, progress)
-    for (one, seconds), result in zip(ready, results, strict=True):
-        record, left_out = _scored(one, result, seconds)
+    with showing(run_options.progress) as progress:
+        results = _results(model, suite.configurations, run_options.batch_size, progress)
+    for configuration, result, preparing in zip(suite.configurations, results, seconds, strict=True):
+        record, left_out = _scored(configuration, result, preparing)
         skipped += left_out
         if record is not None:
             records.append(record)
@@ -294,57 +182,47 @@ def evaluate(
     return frame
 
 
-def _belongs(prepared: Sequence[Prepared], suite: Suite) -> bool:
-    return len(prepared) == len(suite.configurations) and all(
-        p.configuration is c for p, c in zip(prepared, suite.configurations, strict=True)
-    )
-
-
-def _timed(configuration: Configuration) -> tuple[Prepared, float]:
+def _preparing(configuration: Configuration) -> float:
+    """Seconds that it takes to have a configuration prepared."""
     start = time.perf_counter()
-    return prepare(configuration), time.perf_counter() - start
+    prepare(configuration)
+    return time.perf_counter() - start
 
 
 def _results(
     model: Predictor | Literal["seasonal-naive"],
-    prepared: Sequence[Prepared],
+    configurations: Sequence[Configuration],
     batch_size: int,
-    progress: Progress | None,
+    progress: Progress,
 ) -> list[ModelStatistics]:
-    names = [p.configuration.name for p in prepared]
-    total, done = sum(len(p.configuration) for p in prepared), 0
+    total, done = sum(len(c) for c in configurations), 0
 
-    def report(name: str, windows: int) -> None:
+    def report(batch: Batch) -> None:
         nonlocal done
-        done += windows
-        if progress is not None and windows:
-            progress(name, done, total)
+        done += len(batch)
+        progress("evaluate", done, total)
 
     if isinstance(model, str):
         results = [
-            ModelStatistics(np.arange(len(p.configuration)), p.baseline, (), 0.0, 0.0) for p in prepared
+            ModelStatistics(np.arange(len(c)), prepare(c).baseline, (), 0.0, 0.0) for c in configurations
         ]
     else:
-        results = forecast_statistics(
-            model,
-            prepared,
-            batch_size=batch_size,
-            on_batch=lambda batch: report(names[int(batch.configurations[0])], len(batch)),
-        )
-    report(names[-1], total - done)  # what could not be forecast is done, too
+        results = forecast_statistics(model, configurations, batch_size=batch_size, on_batch=report)
+    if done < total:  # windows that cannot be forecast are done, too
+        progress("evaluate", total, total)
     return results
 
 
 def _scored(
-    prepared: Prepared, result: ModelStatistics, seconds_prepare: float
+    configuration: Configuration, result: ModelStatistics, seconds_prepare: float
 ) -> tuple[dict[str, Any] | None, list[tuple[str, str]]]:
     """The row of one configuration (None if no window was forecast), and what was left out of it."""
     start = time.perf_counter()
-    name = prepared.configuration.name
+    name = configuration.name
     skipped = [(f"{name}, window {row}", reason) for row, reason in result.skipped]
     if result.statistics is None:
         return None, [(name, "no window could be forecast"), *skipped]
-    record = _record(prepared.configuration, result.statistics, prepared.baseline.select(result.rows))
+    record = _record(configuration, result.statistics, prepare(configuration).baseline.select(result.rows))
     skipped += [
         (name, f"no {metric} ratio: {_why_no_ratio(record, metric)}")
         for metric in ("MASE", "CRPS")

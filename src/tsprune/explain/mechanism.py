@@ -24,9 +24,9 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from tsprune.anatomy import Component
-from tsprune.data.suite import Suite
+from tsprune.data.suite import Configuration, Suite
 from tsprune.errors import TspruneError
-from tsprune.evaluation import Prepared, prepare
+from tsprune.evaluation import prepare
 from tsprune.evaluation.sampling import PER_CONFIGURATION, sampled
 from tsprune.explain.forecast_traits import dominant_period
 from tsprune.explain.suite_traits import TRAITS, scaled_errors, traits_on
@@ -183,7 +183,6 @@ def head_effects(
         raise TspruneError(f"{model.name}: no head has a sharpness to be ranked by")
     ladder = [x for x in head_sets(ranked, percents=LADDER, draws=0, seed=seed) if x.which == "sharp"]
     chosen = sampled(suite, model, per_configuration)
-    prepared = [prepare(configuration) for configuration in chosen.configurations]
     alone = {head: Ablation((head,)) for head in ranked} if single else {}
     together = (Ablation(x.heads) for x in (*sets, *ladder))
     cells = list(dict.fromkeys([*together, *alone.values()]))
@@ -193,11 +192,10 @@ def head_effects(
         cells,
         batch_size=BATCH_SIZE,
         keep={CLEAN, *cells},
-        prepared=prepared,
         progress=progress,
         memory=MEMORY,
     )
-    measured = _Measured(result, prepared, cells, model.context_length)
+    measured = _Measured(result, chosen.configurations, cells, model.context_length)
     return HeadEffects(
         _set_rows(sets, measured, seed),
         _head_rows(alone, measured, seed),
@@ -213,22 +211,25 @@ class _Measured:
     """Effects of the ablations `cells` of a sweep, by unit."""
 
     def __init__(
-        self, result: SweepResult, prepared: Sequence[Prepared], cells: Sequence[Ablation], cut: int
+        self,
+        result: SweepResult,
+        configurations: Sequence[Configuration],
+        cells: Sequence[Ablation],
+        cut: int,
     ) -> None:
         self._place = {cell: place for place, cell in enumerate(cells)}
-        tables, series, configurations = [], [], []
-        for p in prepared:
-            c = p.configuration
+        tables, series, owners = [], [], []
+        for c in configurations:
             if c.name not in result.rows:
                 continue
             rows = result.rows[c.name]
             medians = np.stack([result.forecasts[cell, c.name].median for cell in (CLEAN, *cells)], axis=1)
             windows = zip(rows, medians, strict=True)
-            tables += [_of_window(p, int(row), median, cut) for row, median in windows]
+            tables += [_of_window(c, int(row), median, cut) for row, median in windows]
             series += [f"{c.name} {number}" for number in c.series[rows]]
-            configurations += [c.name] * len(rows)
+            owners += [c.name] * len(rows)
         # [units, effects, future and unablated and cells]
-        self._table, self._units = unit_means(np.stack(tables), series, configurations)
+        self._table, self._units = unit_means(np.stack(tables), series, owners)
 
     def __len__(self) -> int:
         """The number of units."""
@@ -256,12 +257,11 @@ class _Measured:
         return Sample(np.stack(changes)[:, :, None], self._units)
 
 
-def _of_window(prepared: Prepared, row: int, medians: NDArray[np.float32], cut: int) -> Array:
+def _of_window(c: Configuration, row: int, medians: NDArray[np.float32], cut: int) -> Array:
     """`EFFECTS` of one window's future and forecasts [M, H], [effects, 1 + M]."""
-    c = prepared.configuration
     context, target = c.contexts[row][-cut:], c.targets[row]
     values = np.concatenate([target[None], medians])
-    scaled = scaled_errors(values, target, prepared.season_errors[row])
+    scaled = scaled_errors(values, target, prepare(c).season_errors[row])
     return np.vstack([scaled, traits_on(values, context, dominant_period(context))])
 
 

@@ -9,7 +9,7 @@ import pandas as pd
 from numpy.typing import ArrayLike, NDArray
 
 from tsprune.data.suite import Configuration, Suite
-from tsprune.evaluation import Prepared, prepare
+from tsprune.evaluation import prepare
 from tsprune.evaluation.batching import shared_batches
 from tsprune.explain.forecast_traits import dominant_period, mean_reversions, parrotings, seasonal_shares
 from tsprune.models.forecaster import Predictor
@@ -74,14 +74,15 @@ def forecast_traits(model: Predictor, suite: Suite, *, batch_size: int = BATCH_S
     Raises TspruneError for a suite without windows.
     """
     suite.require_windows()
-    prepared = [prepare(configuration) for configuration in suite.configurations]
     parts = []
     for batch in shared_batches(
         suite.configurations, context_length=model.context_length, batch_size=batch_size
     ):
         median = model.forecast(batch.contexts, batch.horizon).median
         parts += [
-            _of_windows(prepared[number], batch.rows[places], median[places], model.context_length)
+            _of_windows(
+                suite.configurations[number], batch.rows[places], median[places], model.context_length
+            )
             for number, places in batch.members.items()
         ]
     order = {configuration.name: place for place, configuration in enumerate(suite.configurations)}
@@ -93,14 +94,13 @@ def forecast_traits(model: Predictor, suite: Suite, *, batch_size: int = BATCH_S
 
 
 def _of_windows(
-    prepared: Prepared, rows: NDArray[np.int64], median: NDArray[np.float32], cut: int
+    c: Configuration, rows: NDArray[np.int64], median: NDArray[np.float32], cut: int
 ) -> pd.DataFrame:
     """Rows of `forecast_traits`, of the windows `rows` of one configuration, forecast as `median` [M, H]."""
-    c = prepared.configuration
     contexts = [c.contexts[row][-cut:] for row in rows]
     periods = [dominant_period(context) for context in contexts]
     own, true = (traits_of(values, contexts, periods) for values in (median, c.targets[rows]))
-    errors = scaled_errors(median, c.targets[rows], prepared.season_errors[rows, None])
+    errors = scaled_errors(median, c.targets[rows], prepare(c).season_errors[rows, None])
     what = {"configuration": c.name, "window": rows, "series": c.series[rows], "error": errors}
     return pd.DataFrame(what | own | {EXCESS[trait]: own[trait] - true[trait] for trait in TRAITS})
 

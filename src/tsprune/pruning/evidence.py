@@ -58,9 +58,8 @@ def compare(
     """
     pairs: list[Scored] = []
     ratios: dict[Metric, list[tuple[float, float]]] = {metric: [] for metric in METRICS}
-    ready = [prepare(configuration) for configuration in suite.configurations]
-    both = [forecast_statistics(each, ready, batch_size=batch_size) for each in (model, other)]
-    for prepared, *results in zip(ready, *both, strict=True):
+    both = [forecast_statistics(each, suite.configurations, batch_size=batch_size) for each in (model, other)]
+    for configuration, *results in zip(suite.configurations, *both, strict=True):
         rows = np.intersect1d(results[0].rows, results[1].rows)
         if not len(rows):
             continue
@@ -68,9 +67,9 @@ def compare(
         for result in results:
             assert result.statistics is not None
             scores.append(result.statistics.select(np.isin(result.rows, rows)))
-        series = prepared.configuration.series[rows]
-        pairs.append(Scored(prepared.configuration.name, scores[0], scores[1:], series))
-        naive = prepared.baseline.select(rows)
+        series = configuration.series[rows]
+        pairs.append(Scored(configuration.name, scores[0], scores[1:], series))
+        naive = prepare(configuration).baseline.select(rows)
         for metric in METRICS:
             score = _COMPUTE[metric]
             if score(naive) > 0:

@@ -20,7 +20,6 @@ from numpy.typing import NDArray
 from tsprune.data.split import CALIBRATION_FRACTION, calibration_mask, split
 from tsprune.data.suite import Suite
 from tsprune.errors import TspruneError
-from tsprune.evaluation import Prepared
 from tsprune.hooks.ablation import Ablation
 from tsprune.models.forecaster import Forecaster
 from tsprune.pruning.strategies import ORDERS, SUBLAYER, Order, as_components, ordered
@@ -149,7 +148,6 @@ def heads_at(
     calibration_fraction: float = CALIBRATION_FRACTION,
     seed: int = 0,
     batch_size: int = BATCH_SIZE,
-    prepared: Sequence[Prepared] | None = None,
     progress: Progress | None = None,
     store: Store | str | Path | None = None,
 ) -> pd.DataFrame:
@@ -198,7 +196,6 @@ def heads_at(
             suite,
             list(prefixes.values()),
             batch_size=batch_size,
-            prepared=prepared,
             progress=progress,
             store=opened,
         )

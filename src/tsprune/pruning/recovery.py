@@ -26,7 +26,7 @@ from tsprune.data.pocket import pocket
 from tsprune.data.split import CALIBRATION_FRACTION, split
 from tsprune.data.suite import Suite
 from tsprune.errors import TspruneError, one_line
-from tsprune.evaluation import evaluate, geometric_mean_ratios, prepare
+from tsprune.evaluation import evaluate, geometric_mean_ratios
 from tsprune.evaluation.changes import Metric
 from tsprune.models.forecaster import Forecaster, Origin, Recovery, SamplingForecaster
 from tsprune.models.saving import round_weights
@@ -269,7 +269,6 @@ class _Training:
         self._student = student
         self._teacher = teacher
         self._calibration = calibration
-        self._prepared = [prepare(configuration) for configuration in calibration.configurations]
         self._recipe = recipe
         self._path = path
         self._key = key
@@ -335,7 +334,7 @@ class _Training:
         """Of the student, on the calibration series; infinite if it cannot forecast all windows of before."""
         trained = self._trained
         try:
-            frame = evaluate(self._student, self._calibration, prepared=self._prepared)
+            frame = evaluate(self._student, self._calibration)
             score = geometric_mean_ratios(frame)[self._recipe.metric]
         except TspruneError:
             if not trained.scores:

@@ -85,7 +85,6 @@ def headline_found(
         settings.suite,
         [ablation],
         batch_size=settings.batch_size,
-        prepared=settings.prepared,
         store=store,
         memory=settings.memory,
     )

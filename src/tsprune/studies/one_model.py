@@ -121,8 +121,8 @@ def study_model(
         examples=_examples(swept.result, settings.suite, swept.diffuse, model.context_length),
         seconds=time.monotonic() - started,
         samples=model.samples if isinstance(model, SamplingForecaster) else None,
-        mase_interval=ratio_interval(swept.result, settings.prepared, "MASE", settings.seed),
-        crps_interval=ratio_interval(swept.result, settings.prepared, "CRPS", settings.seed),
+        mase_interval=ratio_interval(swept.result, settings.suite, "MASE", settings.seed),
+        crps_interval=ratio_interval(swept.result, settings.suite, "CRPS", settings.seed),
         score_windows=swept.rankings.windows,
         explanation=explanation,
     )
@@ -151,14 +151,13 @@ def _swept(
     rankings = measured(model, settings.suite, batch_size=settings.batch_size, seed=settings.seed)
     wanted = plan(model.anatomy, ranking, settings.seed, rankings.svd(ranking))
     diffuse = _pruned(wanted, "high-to-low", PRUNED_PERCENT)
-    baseline = evaluate(model, settings.suite, batch_size=settings.batch_size, prepared=settings.prepared)
+    baseline = evaluate(model, settings.suite, batch_size=settings.batch_size)
     result = run(
         model,
         settings.suite,
         wanted.ablations(),
         batch_size=settings.batch_size,
         keep=[CLEAN] if diffuse is None else [CLEAN, diffuse],
-        prepared=settings.prepared,
         progress=on_forecast,
         store=store,
         memory=settings.memory,

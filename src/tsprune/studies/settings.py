@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Literal
 
 from tsprune.data.split import CALIBRATION_FRACTION
 from tsprune.data.suite import Suite
-from tsprune.evaluation import Prepared, prepare
 from tsprune.models.forecaster import Forecaster, drawing
 from tsprune.pruning.heads_at import calibration_masks
 from tsprune.replay import MEMORY
@@ -30,13 +29,11 @@ Progress = Callable[[str, Stage, int, int], None]
 class Settings:
     """What every model of a study is studied on, and how.
 
-    prepared : what `prepare` gives for each configuration of the suite
     calibration : windows that heads, MLPs and scores are chosen on
     memory : bytes that the records of one model's clean pass may hold
     """
 
     suite: Suite
-    prepared: Sequence[Prepared]
     calibration: Masks
     percent: float
     seed: int
@@ -47,9 +44,8 @@ class Settings:
 
 def settings_of(suite: Suite, *, percent: float, seed: int, batch_size: int, explain: bool) -> Settings:
     """Settings with what follows from the suite alone."""
-    prepared = [prepare(configuration) for configuration in suite.configurations]
     masks = calibration_masks(suite, fraction=CALIBRATION_FRACTION, seed=seed)
-    return Settings(suite, prepared, masks, percent, seed, batch_size, explain)
+    return Settings(suite, masks, percent, seed, batch_size, explain)
 
 
 def draw(model: Forecaster, samples: int | None) -> Forecaster:

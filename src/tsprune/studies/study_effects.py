@@ -9,7 +9,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from tsprune.data.suite import Suite
-from tsprune.evaluation import Prepared
+from tsprune.evaluation import prepare
 from tsprune.evaluation.changes import Metric, Scored, change
 from tsprune.hooks.ablation import Ablation
 from tsprune.statistics import LEVEL, SEEDS, Estimates, Sample, holm
@@ -72,19 +72,17 @@ class Effects:
         return holm(self.estimates(ablations, metric).p)
 
 
-def ratio_interval(
-    result: SweepResult, prepared: Sequence[Prepared], metric: Metric, seed: int
-) -> tuple[float, float]:
+def ratio_interval(result: SweepResult, suite: Suite, metric: Metric, seed: int) -> tuple[float, float]:
     """(low, high) of the unablated model's metric relative to Seasonal Naive's, the same windows of both."""
     scored = [
         Scored(
-            one.configuration.name,
-            one.baseline.select(result.rows[one.configuration.name]),
-            [result.scores[CLEAN][one.configuration.name].statistics],
-            one.configuration.series[result.rows[one.configuration.name]],
+            c.name,
+            prepare(c).baseline.select(result.rows[c.name]),
+            [result.scores[CLEAN][c.name].statistics],
+            c.series[result.rows[c.name]],
         )
-        for one in prepared
-        if one.configuration.name in result.rows
+        for c in suite.configurations
+        if c.name in result.rows
     ]
     found = change(scored, metric, seed=seed)
     return 1 + found.low, 1 + found.high

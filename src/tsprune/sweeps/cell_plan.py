@@ -11,8 +11,8 @@ import dataclasses
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from functools import cached_property
 
-from tsprune.data.suite import Suite
-from tsprune.evaluation import Batch, Prepared, Truth, prepare, shared_batches, truth_of
+from tsprune.data.suite import Configuration, Suite
+from tsprune.evaluation import Batch, Truth, shared_batches, truth_of
 from tsprune.hooks.ablation import Ablation
 from tsprune.hooks.capture import Reference
 from tsprune.models.forecaster import Forecaster
@@ -51,7 +51,7 @@ class SweepPlan:
     """What a sweep consists of, and what of it a store already holds.
 
     ablations : every different one, `CLEAN` first
-    prepared : every configuration
+    configurations : of the suite
     batches : of the windows of all of them, which refer to their configuration by its number
     checkpoint : digest of the model, "" without a store
     entries : how the store names each cell; empty without a store
@@ -60,7 +60,7 @@ class SweepPlan:
     """
 
     ablations: tuple[Ablation, ...]
-    prepared: tuple[Prepared, ...]
+    configurations: tuple[Configuration, ...]
     batches: tuple[Batch, ...]
     checkpoint: str
     entries: Mapping[Cell, Entry]
@@ -116,7 +116,7 @@ class SweepPlan:
 
     def truth(self, unit: Unit) -> Truth:
         """What forecasts of a unit's batch are measured by."""
-        return truth_of(self.prepared, self.batches[unit.batch])
+        return truth_of(self.configurations, self.batches[unit.batch])
 
 
 def make_plan(
@@ -126,7 +126,6 @@ def make_plan(
     *,
     batch_size: int,
     keep: Collection[Ablation] = (),
-    prepared: Sequence[Prepared] | None = None,
     reference: Reference | None = None,
     store: Store | None = None,
     device: str | None = None,
@@ -139,15 +138,14 @@ def make_plan(
     """
     suite.require_windows()
     cells = tuple(dict.fromkeys((CLEAN, *ablations)))
-    ready = tuple(prepared or [prepare(configuration) for configuration in suite.configurations])
-    configurations = [p.configuration for p in ready]
+    configurations = suite.configurations
     work = shared_batches(
         configurations,
         context_length=model.context_length,
         batch_size=batch_size,
         prefix_steps=model.prefix_steps,
     )
-    plan = SweepPlan(cells, ready, tuple(work), "", {}, {}, {})
+    plan = SweepPlan(cells, configurations, tuple(work), "", {}, {}, {})
     if store is None:
         return plan
     checkpoint = checkpoint_digest(model)
@@ -176,7 +174,7 @@ def _entries(
 ) -> dict[Cell, Entry]:
     zero = all(ablation.mode == "zero" for ablation in plan.ablations)
     values = "" if zero else reference_digest(model, reference)
-    configurations = [p.configuration for p in plan.prepared]
+    configurations = plan.configurations
     windows = [windows_fingerprint(c) for c in configurations]
     company = [batches_digest(number, plan.batches) for number in range(len(configurations))]
     how = [protocol(model, c, batch_size=batch_size, device=device) for c in configurations]

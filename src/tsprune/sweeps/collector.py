@@ -64,13 +64,13 @@ class Collector:
         failed = {cell: error for cell, error in cells.items() if cell not in self._finished}
         for (ablation, number), error in failed.items():
             what = " ".join(component.address for component in ablation.components) or "no ablation"
-            name = self._plan.prepared[number].configuration.name
+            name = self._plan.configurations[number].name
             _log.warning("failed: %s on %s, %s (%s): %s", self._model, name, what, ablation.mode, error)
         return failed
 
     def result(self, context_length: int, suite: Suite) -> SweepResult:
         """Everything together; TspruneError if no window has scores."""
-        names = [p.configuration.name for p in self._plan.prepared]
+        names = [c.name for c in self._plan.configurations]
         rows = {
             name: self._finished[CLEAN, number].rows
             for number, name in enumerate(names)
@@ -101,9 +101,9 @@ class Collector:
             return sorted(found)
 
         return suite.skipped + tuple(
-            (f"{p.configuration.name}, window {row}", reason)
-            for number, p in enumerate(self._plan.prepared)
-            for row, reason in left_out(number, p.configuration)
+            (f"{c.name}, window {row}", reason)
+            for number, c in enumerate(self._plan.configurations)
+            for row, reason in left_out(number, c)
         )
 
 

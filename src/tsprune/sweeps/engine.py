@@ -17,7 +17,6 @@ from contextlib import ExitStack, closing
 from pathlib import Path
 
 from tsprune.data.suite import Suite
-from tsprune.evaluation import Prepared
 from tsprune.hooks.ablation import Ablation
 from tsprune.hooks.capture import Reference, default_reference
 from tsprune.models.forecaster import Forecaster
@@ -65,7 +64,6 @@ def run(
     *,
     batch_size: int = BATCH_SIZE,
     keep: Collection[Ablation] = (),
-    prepared: Sequence[Prepared] | None = None,
     reference: Reference | None = None,
     replay: bool = True,
     progress: Progress | None = None,
@@ -78,7 +76,6 @@ def run(
 
     batch_size : windows forecast together
     keep : ablations whose forecasts are kept (`CLEAN` keeps the unablated ones)
-    prepared : what `prepare` gave for each configuration, to share it between models
     reference : for mean and resample ablations; None records one from synthetic series
     replay : False computes every forecast from the start, with the same numbers
     store : where finished cells are looked up and kept (a path opens, or makes, a store); an
@@ -101,7 +98,6 @@ def run(
             ablations,
             batch_size=batch_size,
             keep=keep,
-            prepared=prepared,
             reference=reference,
             store=store,
             device=device,

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Literal
 
@@ -11,7 +10,6 @@ import pandas as pd
 from tsprune.anatomy import KINDS, Component, Selection
 from tsprune.data.suite import Suite
 from tsprune.errors import TspruneError
-from tsprune.evaluation import Prepared
 from tsprune.hooks.ablation import Ablation, Mode
 from tsprune.hooks.capture import Reference
 from tsprune.models.forecaster import Forecaster
@@ -53,7 +51,6 @@ def sweep(
     seed: int = 0,
     reference: Reference | None = None,
     batch_size: int = BATCH_SIZE,
-    prepared: Sequence[Prepared] | None = None,
     progress: Progress | None = None,
     store: Store | str | Path | None = None,
     executor: Executor | None = None,
@@ -82,7 +79,6 @@ def sweep(
         suite,
         list(ablations.values()),
         batch_size=batch_size,
-        prepared=prepared,
         reference=reference,
         progress=progress,
         store=store,
