@@ -11,12 +11,12 @@ import pandas as pd
 import pytest
 from handmade_explanation import SPAN, make_explanation, make_single_stack
 from handmade_study import ENCODER_DECODER, make_model, make_study
-from test_page import MARKUP, Page
+from rendered_page import MARKUP, Page
 
 from tests.suites import configuration, tiny
 from tsprune.data import Suite
 from tsprune.explain import Explanation, overview
-from tsprune.report import figures, write_explanation
+from tsprune.report import figures, palette, write_explanation
 from tsprune.report.explanation_page import about, compared, of_model, render_explanation
 from tsprune.report.figures.portrait import last_view
 from tsprune.report.study_page import render
@@ -118,7 +118,8 @@ def test_every_statistic_of_attention_is_a_view_over_its_null(found: Explanation
         np.testing.assert_allclose(shown[view].z, expected)
     assert sum(bool(t.visible) for t in figure.data) == len(figure.data) / len(labels)
     idle = found.heads["attention"] == "self"  # a decoder's only token has no choice of keys
-    some = found.heads.assign(**{n: found.heads[n].where(~idle) for n in figures.attending.ATTENDED})
+    statistics = figures.attending.ATTENTION_STATISTICS
+    some = found.heads.assign(**{name: found.heads[name].where(~idle) for name in statistics})
     left = figures.attended_maps(dataclasses.replace(found, heads=some))
     assert {a.text for a in left.layout.annotations} == {"decoder, cross-attention"}
 
@@ -133,22 +134,22 @@ def test_the_kernel_view_is_drawn_with_its_correlation(found: Explanation) -> No
     assert sum(len(t.x) for t in drawn) == len(rows)
     texts = [a.text for a in figure.layout.annotations]
     assert sum("rho +0.30 [+0.10, +0.50], p = 0.01" in text for text in texts) == 1  # of lag_spread alone
-    assert sum("no correlation can be told" in text for text in texts) == 2
+    assert sum("correlation undefined" in text for text in texts) == 2
 
 
 def test_induction_is_drawn_by_combination_and_with_what_it_tells(found: Explanation) -> None:
     figure = figures.induction_curves(found)
-    best, *_ = (t for t in figure.data if t.legendgroup not in ("others", "rho over heads"))
+    best, *_ = (t for t in figure.data if t.name != "rho over heads")
     scores = found.induction.groupby("address")["followed_score"].mean()
     assert best.name == scores.idxmax()
     rows = found.induction[found.induction["address"] == best.name]
     assert list(best.x) == ["3x2", "3x3", "5x2", "5x3"]
     np.testing.assert_allclose(best.y, rows["followed_score"])
     np.testing.assert_allclose(best.error_y.array, 0.02)
-    (rho,) = (t for t in figure.data if t.legendgroup == "rho over heads")
+    (rho,) = (t for t in figure.data if t.name == "rho over heads")
     assert (list(rho.x), set(rho.y)) == (list(best.x), {0.3})
     without = dataclasses.replace(found, induction_effects=pd.DataFrame())
-    assert not [t for t in figures.induction_curves(without).data if t.legendgroup == "rho over heads"]
+    assert not [t for t in figures.induction_curves(without).data if t.name == "rho over heads"]
 
 
 def test_heads_are_ranked_by_their_effect_on_parroting(found: Explanation) -> None:
@@ -171,7 +172,7 @@ def test_heads_are_ranked_by_their_effect_on_parroting(found: Explanation) -> No
 
 def test_what_was_not_measured_of_heads_is_said(found: Explanation) -> None:
     nothing = bare(found)
-    blind = nothing.heads.drop(columns=[*figures.attending.ATTENDED, "lag_spread"])
+    blind = nothing.heads.drop(columns=[*figures.attending.ATTENTION_STATISTICS, "lag_spread"])
     blind = dataclasses.replace(nothing, heads=blind)
     for draw in (figures.attended_maps, figures.kernel_points):
         assert "no head has a choice" in draw(blind).layout.annotations[0].text.lower()
@@ -211,7 +212,7 @@ def test_curves_hold_the_means_intervals_and_the_band_of_the_draws(found: Explan
     np.testing.assert_allclose(band.y[-2:-5:-1], chance["draw_low"])
     for which in ("sharp", "diffuse"):
         part = rows[rows["which"] == which]
-        line = next(t for t in traces if t.legendgroup == which)
+        line = next(t for t in traces if t.name == palette.HEAD_SET[which].label)
         np.testing.assert_allclose(line.x, [0, 10, 30, 50])
         np.testing.assert_allclose(np.asarray(line.customdata)[1:], part[["mean", "low", "high"]])
         np.testing.assert_allclose(np.asarray(line.y)[1:] + np.asarray(line.error_y.array)[1:], part["high"])
@@ -234,7 +235,7 @@ def test_parts_are_drawn_at_their_layer_with_both_nulls(found: Explanation) -> N
         lines = sorted(shape.y0 for shape in figure.layout.shapes if shape.yref == axis)
         assert lines == [0, pytest.approx(100 * rows["share"].sum() / len(rows))]
     titles = [a.text for a in figure.layout.annotations]
-    assert any("cross-attention fetched from it (+50.0 %)" in title for title in titles)
+    assert any("cross-attention read from it (+50.0 %)" in title for title in titles)
 
 
 def test_every_layer_of_every_stack_is_in_the_stream(found: Explanation) -> None:
@@ -284,7 +285,7 @@ def test_a_portrait_without_attention_has_forecasts_only(found: Explanation) -> 
     assert not [t for t in figure.data if t.type in ("heatmap", "bar")]
     assert len({t.xaxis for t in figure.data}) == 3
     nothing = figures.head_portrait(dataclasses.replace(one, examples=()), found.profile.iloc[:0])
-    assert "Nothing is known" in nothing.layout.annotations[0].text
+    assert "Nothing was measured" in nothing.layout.annotations[0].text
 
 
 def test_what_was_not_measured_is_not_claimed(found: Explanation) -> None:
@@ -294,7 +295,7 @@ def test_what_was_not_measured_is_not_claimed(found: Explanation) -> None:
     assert "No head was ablated" in about(nothing)
     assert "Without it" not in text
     assert "Does the lens" not in text
-    assert "could not be divided" in render_explanation(nothing)
+    assert "could not be attributed" in render_explanation(nothing)
 
 
 def test_the_encoders_share_is_explained_where_there_is_an_encoder() -> None:

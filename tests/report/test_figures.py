@@ -11,11 +11,11 @@ from handmade_study import ENCODER_DECODER, make_model, make_study
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tsprune.report import figures
+from tsprune.report import figures, palette
 from tsprune.report.digest import mlp_summary
-from tsprune.report.figures.forecasts import quantile
+from tsprune.report.figures.forecasts import quantile_at
 from tsprune.report.figures.pruning import pruning_scale, pruning_spread
-from tsprune.report.figures.shared import changes
+from tsprune.report.figures.shared import changes_of
 from tsprune.report.scale import Scale, scale_for
 from tsprune.studies.study_result import Study
 
@@ -59,13 +59,18 @@ def test_pruning_means_and_bands(study: Study) -> None:
     assert (row["low"], row["high"], row["draws"]) == (draws.min(), draws.max(), 5)
     assert row["plus"] - row["minus"] == pytest.approx(2 * draws.std())
     assert (spread.loc[0.0] == 0).all()
-    lines = {t.legendgroup: t for t in views(figures.pruning_curves(study), "crps_change") if t.xaxis == "x"}
-    line = lines["random"]
+    lines = {t.name: t for t in views(figures.pruning_curves(study), "crps_change") if t.xaxis == "x"}
+    line = lines["random (mean)"]
     assert line.customdata[:, 3].tolist() == [0, 10, 20, 30, 40, 50]
     np.testing.assert_allclose(line.x, line.customdata[:, 3], atol=1)
     rows = study.models[0].comparisons.set_index(["percent", "metric", "versus"])
     mean = rows.loc[(30, "CRPS", "unpruned"), "difference"]
     assert line.customdata[3, 0] == pytest.approx(100 * mean)
+
+
+def key_of(trace, styles: palette.Styles) -> str | None:
+    """What a trace shows, by the label of its style."""
+    return next((key for key, style in styles.items() if style.label == trace.name), None)
 
 
 def ends(trace, side: str = "y") -> tuple[np.ndarray, np.ndarray]:
@@ -77,17 +82,18 @@ def ends(trace, side: str = "y") -> tuple[np.ndarray, np.ndarray]:
 def test_error_bars_end_at_the_limits_of_the_intervals(study: Study) -> None:
     model = study.models[1]
     alone = make_study(model)
-    scale = scale_for(changes([model.layers]), threshold=1.0)
+    scale = scale_for(changes_of([model.layers]), threshold=1.0)
     for trace in views(figures.layer_curves(alone), "mase_change"):
-        rows = model.layers[model.layers["unit"] == trace.legendgroup].sort_values("layer")
+        rows = model.layers[model.layers["unit"] == key_of(trace, palette.UNIT)].sort_values("layer")
         low, high = ends(trace)
         np.testing.assert_allclose(low, scale(100 * rows["mase_low"]))
         np.testing.assert_allclose(high, scale(100 * rows["mase_high"]))
     scale = pruning_scale([model])
     for trace in views(figures.pruning_curves(alone), "crps_change"):
-        if trace.legendgroup in ("high-to-low", "low-to-high"):
-            rows = model.pruning[model.pruning["strategy"] == trace.legendgroup].sort_values("percent")
-        elif trace.legendgroup == "random":
+        strategy = key_of(trace, palette.STRATEGY)
+        if strategy in ("high-to-low", "low-to-high"):
+            rows = model.pruning[model.pruning["strategy"] == strategy].sort_values("percent")
+        elif strategy == "random":
             rows = model.comparisons[model.comparisons["versus"] == "unpruned"]
             rows = rows[rows["metric"] == "CRPS"].sort_values("percent")
             rows = rows.rename(columns={"low": "crps_low", "high": "crps_high"})
@@ -100,8 +106,9 @@ def test_error_bars_end_at_the_limits_of_the_intervals(study: Study) -> None:
 
 def test_the_rankings_by_attention_maps_are_drawn_before_the_random_null(study: Study) -> None:
     figure = figures.pruning_curves(study, strategies=("high-to-low", "svd-low-to-high"))
-    drawn = [t.legendgroup for t in views(figure, "crps_change") if t.xaxis == "x"]
-    assert drawn == ["random: lowest to highest", "random: mean ± 1 sd", "high-to-low", "svd-low-to-high"]
+    drawn = [t.name for t in views(figure, "crps_change") if t.xaxis == "x"]
+    lines = [palette.STRATEGY[strategy].label for strategy in ("high-to-low", "svd-low-to-high")]
+    assert drawn == ["random: lowest to highest", "random: mean ± 1 sd", *lines]
 
 
 def test_scores_point_to_the_right_where_they_are_right() -> None:
@@ -114,7 +121,7 @@ def test_scores_point_to_the_right_where_they_are_right() -> None:
     ]
     columns = ["kind", "group", "score", "metric", "rho", "low", "high", "p_value", "p_holm", "count"]
     table = pd.DataFrame(rows, columns=[*columns, "expected"])
-    figure = figures.agreement(make_study(dataclasses.replace(model, agreement=table)))
+    figure = figures.score_agreement(make_study(dataclasses.replace(model, agreement=table)))
     heads, mlps = views(figure, "CRPS")
     assert list(heads.x) == [0.5, 0.1]
     low, high = ends(heads, "x")
@@ -181,7 +188,7 @@ def test_correlations_are_in_the_titles() -> None:
 
 
 def test_heads_at_draws_what_must_stay(study: Study) -> None:
-    drawn = [t for t in figures.heads_at(study).data if t.name.startswith("must stay")]
+    drawn = [t for t in figures.heads_at_bars(study).data if t.name.startswith("must stay")]
     total = sum(int(np.asarray(t.y).sum()) for t in drawn)
     assert total == sum(int(m.heads_at["heads_at"].sum()) for m in study.models)
 
@@ -207,7 +214,7 @@ def test_layers_compared_hold_every_change_at_its_depth(columns: int | None) -> 
     for metric in ("crps_change", "mase_change"):
         lines = views(figure, metric)
         assert len(lines) == 3 * 7  # units x stacks
-        drawn = np.concatenate([np.asarray(line.customdata)[:, 1] for line in lines])
+        drawn = np.concatenate([np.asarray(line.customdata)[:, 0] for line in lines])
         wanted = np.concatenate([100 * m.layers[metric].to_numpy() for m in study.models])
         np.testing.assert_allclose(np.sort(drawn), np.sort(wanted))
         for line in lines:
@@ -238,7 +245,7 @@ def test_mlp_sensitivity_puts_encoder_decoders_first_and_names_medians() -> None
     words = [trace for trace in views(figure, "mase_change") if trace.mode == "markers+text"]
     for row, (trace, label) in enumerate(zip(points, words, strict=True)):
         assert np.abs(np.asarray(trace.y) - row).max() < 0.5
-        changes = np.asarray(trace.customdata)[:, 1]
+        changes = np.asarray(trace.customdata)[:, 0]
         assert 100 * table["median_mase_change"][row] == pytest.approx(np.median(changes))
         assert 100 * table["largest_mase_change"][row] == pytest.approx(changes.max())
         assert label.text[1] == f"median {np.median(changes):+.3g} %"
@@ -267,8 +274,8 @@ def test_models_of_the_same_name_stay_apart() -> None:
 
 def test_a_quantile_between_levels_is_interpolated() -> None:
     forecast = np.array([[3.0, 30.0], [1.0, 10.0]], dtype=np.float32)
-    np.testing.assert_allclose(quantile(forecast, (0.9, 0.1), 0.5), [2.0, 20.0])
-    np.testing.assert_allclose(quantile(forecast, (0.9, 0.1), 0.1), [1.0, 10.0])
+    np.testing.assert_allclose(quantile_at(forecast, (0.9, 0.1), 0.5), [2.0, 20.0])
+    np.testing.assert_allclose(quantile_at(forecast, (0.9, 0.1), 0.1), [1.0, 10.0])
 
 
 def test_small_effects_are_linear_and_wide_ones_logarithmic() -> None:

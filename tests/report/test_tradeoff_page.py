@@ -42,7 +42,7 @@ def plan(*addresses: str) -> Plan:
 def test_every_point_is_drawn_from_the_original_on(view: str, column: str) -> None:
     figure = figures.accuracy_against_time(points())
     traces = [trace for trace in figure.data if trace.meta["view"] == view]
-    assert [trace.name for trace in traces] == ["the way of the search", "whole layers only"]
+    assert [trace.name for trace in traces] == ["plan search", "whole layers only"]
     for trace, (_, rows) in zip(traces, points().groupby("way", sort=False), strict=True):
         np.testing.assert_allclose(trace.x, [100.0, *(100 * rows["ratio"])])
         drawn = [row[0] for row in trace.customdata]

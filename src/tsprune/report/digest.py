@@ -151,13 +151,13 @@ def mlp_summary(study: Study) -> pd.DataFrame:
             }
             for metric in ("mase", "crps"):
                 for name in (f"{metric}_change", f"{metric}_low", f"{metric}_high"):
-                    row[f"median_{name}"] = mlp_median(model, str(stack), name)
+                    row[f"median_{name}"] = median_mlp(model, str(stack), name)
                 row[f"largest_{metric}_change"] = part[f"{metric}_change"].max()
             rows.append(row)
     return pd.DataFrame(rows)
 
 
-def mlp_median(model: ModelStudy, stack: str, column: str) -> float:
+def median_mlp(model: ModelStudy, stack: str, column: str) -> float:
     """A column of `ModelStudy.mlps`; NaN of a stack that is not there."""
     rows = model.mlps[model.mlps["stack"] == stack] if len(model.mlps) else model.mlps
     return float(rows[column].iloc[0]) if len(rows) else float("nan")

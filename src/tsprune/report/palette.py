@@ -1,129 +1,114 @@
-"""Colours and words for things: one thing has one colour in every picture.
+"""Colours, labels and markers: one thing looks the same in every figure.
 
-Okabe and Ito's colours, which stay apart for colour-blind readers and on light and dark pages.
-Lines also differ by marker, so that nothing hangs on colour alone.
+The colours are Okabe and Ito's, which stay distinct for colour-blind readers and on light and dark pages.
+Lines also differ by marker, so that no distinction depends on colour alone.
 """
 
 from __future__ import annotations
 
+import dataclasses
+from collections.abc import Mapping
 from typing import Final
 
 INK: Final = "#24292f"
 MUTED: Final = "#7d8590"
 GRID: Final = "#dfe3e8"
+BLUE, ORANGE, GREEN, PINK = "#0072B2", "#D55E00", "#009E73", "#CC79A7"
+AMBER, SKY, GREY = "#E69F00", "#56B4E9", "#8C8C8C"
 
-UNIT: Final = {"heads": "#0072B2", "mlp": "#D55E00", "both": "#009E73"}
-UNIT_LABEL: Final = {"heads": "all heads", "mlp": "MLP", "both": "heads and MLP"}
-UNIT_SYMBOL: Final = {"heads": "circle", "mlp": "square", "both": "diamond"}
 
-STRATEGY: Final = {
-    "high-to-low": "#0072B2",
-    "low-to-high": "#E69F00",
-    "svd-low-to-high": "#009E73",
-    "svd-high-to-low": "#CC79A7",
-    "random": "#8C8C8C",
-}
-STRATEGY_LABEL: Final = {
-    "high-to-low": "highest stable rank first",
-    "low-to-high": "lowest stable rank first",
-    "svd-low-to-high": "lowest rank of attention maps first",
-    "svd-high-to-low": "highest rank of attention maps first",
-    "random": "random (mean)",
-}
-STRATEGY_SYMBOL: Final = {
-    "high-to-low": "circle",
-    "low-to-high": "square",
-    "svd-low-to-high": "triangle-up",
-    "svd-high-to-low": "triangle-down",
-    "random": "diamond",
-}
+@dataclasses.dataclass(frozen=True)
+class Style:
+    """The look of one thing; `symbol` is plotly's name of a marker."""
 
-ATTENTION: Final = {
-    "self": "#0072B2",
-    "cross": "#D55E00",
-    "time": "#009E73",
-    "group": "#CC79A7",
-    "variate": "#E69F00",
-}
-ATTENTION_SYMBOL: Final = {
-    "self": "circle",
-    "cross": "square",
-    "time": "diamond",
-    "group": "cross",
-    "variate": "triangle-up",
-}
+    colour: str
+    label: str = ""
+    symbol: str = "circle"
 
-SELECTION: Final = {"calibration": "#0072B2", "test": "#B5BAC1"}
-SELECTION_LABEL: Final = {
-    "calibration": "chosen on held-out calibration windows",
-    "test": "chosen on the test windows (as in the paper)",
-}
 
-# models by their place in a study; with more of them than colours, symbols still differ
-MODEL: Final = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#8C8C8C")
-MODEL_SYMBOL: Final = (
-    "circle",
-    "square",
-    "diamond",
-    "triangle-up",
-    "star",
-    "triangle-down",
-    "pentagon",
-    "hexagon",
+Styles = Mapping[str, Style]
+
+OTHER: Final = Style(MUTED)
+UNIT: Final[Styles] = {
+    "heads": Style(BLUE, "all heads"),
+    "mlp": Style(ORANGE, "MLP", "square"),
+    "both": Style(GREEN, "heads and MLP", "diamond"),
+}
+KIND: Final[Styles] = {"head": Style(BLUE, "heads"), "mlp": Style(ORANGE, "MLPs", "square")}
+STRATEGY: Final[Styles] = {
+    "high-to-low": Style(BLUE, "highest stable rank first"),
+    "low-to-high": Style(AMBER, "lowest stable rank first", "square"),
+    "svd-low-to-high": Style(GREEN, "lowest rank of attention maps first", "triangle-up"),
+    "svd-high-to-low": Style(PINK, "highest rank of attention maps first", "triangle-down"),
+    "random": Style(GREY, "random (mean)", "diamond"),
+}
+ATTENTION: Final[Styles] = {
+    "self": Style(BLUE),
+    "cross": Style(ORANGE, symbol="square"),
+    "time": Style(GREEN, symbol="diamond"),
+    "group": Style(PINK, symbol="cross"),
+    "variate": Style(AMBER, symbol="triangle-up"),
+}
+SELECTION: Final[Styles] = {
+    "calibration": Style(BLUE, "must stay, chosen on held-out calibration windows"),
+    "test": Style("#B5BAC1", "must stay, chosen on the test windows (as in the paper)"),
+}
+ARCHITECTURE: Final[Styles] = {
+    "encoder-decoder": Style(BLUE, "encoder-decoder"),
+    "decoder-only": Style(ORANGE, "decoder-only", "square"),
+    "encoder-only": Style(GREEN, "encoder-only", "diamond"),
+}
+HEAD_SET: Final[Styles] = {
+    "sharp": Style(ORANGE, "without the sharpest heads", "square"),
+    "diffuse": Style(BLUE, "without the most diffuse heads"),
+    "random": Style(GREY, "without random heads (mean over draws)", "diamond"),
+}
+STACK: Final[Styles] = {
+    "encoder": Style(BLUE, "encoder"),
+    "decoder": Style(ORANGE, "decoder", "square"),
+    "stack": Style(GREEN, "stack", "diamond"),
+}
+PART: Final[Styles] = {
+    "head": Style(BLUE, "one head"),
+    "mlp": Style(ORANGE, "MLP", "square"),
+    "bias": Style(GREY, "bias", "cross"),
+    "embedding": Style(GREEN, "embedding", "diamond"),
+}
+REMOVAL: Final[Styles] = {
+    "search": Style(BLUE, "plan search"),
+    "whole layers": Style(ORANGE, "whole layers only", "square"),
+}
+BEFORE: Final = Style(BLUE, "before")
+AFTER: Final = Style(ORANGE, "after")
+
+# models by their place in a study; with more models than colours, symbols still differ
+_MODEL: Final = (BLUE, ORANGE, GREEN, PINK, AMBER, SKY, GREY)
+_MODEL_SYMBOL: Final = (
+    *("circle", "square", "diamond", "triangle-up", "star", "triangle-down", "pentagon", "hexagon"),
 )
-ARCHITECTURE: Final = {
-    "encoder-decoder": "#0072B2",
-    "decoder-only": "#D55E00",
-    "encoder-only": "#009E73",
-}
-ARCHITECTURE_SYMBOL: Final = {
-    "encoder-decoder": "circle",
-    "decoder-only": "square",
-    "encoder-only": "diamond",
-}
-
-# heads by what they attend to, and what is drawn against them
-HEAD_SET: Final = {"sharp": "#D55E00", "diffuse": "#0072B2", "random": "#8C8C8C"}
-HEAD_SET_LABEL: Final = {
-    "sharp": "without the sharpest heads",
-    "diffuse": "without the most diffuse heads",
-    "random": "without random heads (mean of the draws)",
-}
-HEAD_SET_SYMBOL: Final = {"sharp": "square", "diffuse": "circle", "random": "diamond"}
-
-STACK: Final = {"encoder": "#0072B2", "decoder": "#D55E00", "stack": "#009E73"}
-STACK_SYMBOL: Final = {"encoder": "circle", "decoder": "square", "stack": "diamond"}
-
-PART: Final = {"head": "#0072B2", "mlp": "#D55E00", "bias": "#8C8C8C", "embedding": "#009E73"}
-PART_LABEL: Final = {"head": "one head", "mlp": "MLP", "bias": "bias", "embedding": "embedding"}
-PART_SYMBOL: Final = {"head": "circle", "mlp": "square", "bias": "cross", "embedding": "diamond"}
-
-# lies over whatever the page's ground is
-ATTENTION_SCALE: Final = (
-    (0.0, "rgba(0,114,178,0)"),
-    (0.3, "rgba(0,114,178,0.4)"),
-    (1.0, "rgba(0,114,178,1)"),
-)
-
-# ways of removing components
-WAY: Final = {"search": "#0072B2", "whole layers": "#D55E00"}
-WAY_LABEL: Final = {"search": "the way of the search", "whole layers": "whole layers only"}
-WAY_SYMBOL: Final = {"search": "circle", "whole layers": "square"}
-
-BEFORE: Final = "#0072B2"
-AFTER: Final = "#D55E00"
 
 RANK_SCALE: Final = "Cividis"
-# blue: the forecast improves without the head; orange: it gets worse; the middle is no change
-CHANGE_SCALE: Final = (
-    (0.0, "#2166AC"),
-    (0.25, "#92C5DE"),
-    (0.5, "#F4F1EC"),
-    (0.75, "#F0A35E"),
-    (1.0, "#B2400A"),
-)
-# from redundant (few heads must stay) to needed
-SHARE_SCALE: Final = ((0.0, "#E8EEF4"), (0.5, "#7FB0D6"), (1.0, "#08508A"))
+# transparent at 0: the page's background shows through
+ATTENTION_SCALE: Final = [
+    [0.0, "rgba(0,114,178,0)"],
+    [0.3, "rgba(0,114,178,0.4)"],
+    [1.0, "rgba(0,114,178,1)"],
+]
+# blue: the forecast improves without the head; orange: it gets worse
+CHANGE_SCALE: Final = [
+    [0.0, "#2166AC"],
+    [0.25, "#92C5DE"],
+    [0.5, "#F4F1EC"],
+    [0.75, "#F0A35E"],
+    [1.0, "#B2400A"],
+]
+# light: redundant (few heads must stay); dark: needed
+SHARE_SCALE: Final = [[0.0, "#E8EEF4"], [0.5, "#7FB0D6"], [1.0, "#08508A"]]
+
+
+def numbered(index: int, label: str) -> Style:
+    """The style of model number `index` of a study."""
+    return Style(_MODEL[index % len(_MODEL)], label, _MODEL_SYMBOL[index % len(_MODEL_SYMBOL)])
 
 
 def translucent(colour: str, alpha: float) -> str:

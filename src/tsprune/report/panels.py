@@ -1,4 +1,4 @@
-"""Small multiples: a grid of panels with one look, titles, a legend and toggle buttons on top."""
+"""Small multiples: a grid of panels with common titles, legend and toggle buttons."""
 
 from __future__ import annotations
 
@@ -6,63 +6,70 @@ import dataclasses
 import html
 import math
 import textwrap
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
+import numpy as np
 import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
 from tsprune.report.palette import GRID, INK, MUTED
 from tsprune.report.scale import Scale
 
-FONT = "system-ui, -apple-system, 'Segoe UI', Roboto, 'Helvetica Neue', Arial, sans-serif"
-_TITLE_LINE = 17  # px a line of a panel title takes
+_FONT = "system-ui, -apple-system, 'Segoe UI', Roboto, 'Helvetica Neue', Arial, sans-serif"
+_TITLE_LINE = 17  # px of one line of a panel title
 _AXIS_ROOM = 62  # px below each row of panels for tick labels and axis title
 
 
-def plain(text: str) -> str:
-    """Text from outside for a place where plotly reads a few HTML tags."""
-    return html.escape(text, quote=False)
+def plain(text: object) -> str:
+    """Text from outside, escaped: plotly renders a few HTML tags."""
+    return html.escape(str(text), quote=False)
 
 
 def wrapped(text: str, width: int) -> str:
-    """`text` (from outside) broken into lines of at most `width` characters, for plotly."""
+    """`text` (from outside) in lines of at most `width` characters, for plotly."""
     return "<br>".join(plain(line) for line in textwrap.wrap(text, width)) or " "
+
+
+def small(text: str, size: int = 11) -> str:
+    """A line of smaller print (in px) for a panel title; `text` is safe for plotly."""
+    return f"<span style='font-size:{size}px'>{text}</span>"
 
 
 @dataclasses.dataclass(frozen=True)
 class View:
-    """One state of a figure's buttons: the traces whose meta["view"] is `key` are shown.
+    """One state of a figure's buttons; it shows the traces that were added with `view` equal to `key`.
 
     layout : further changes of the layout that belong to this view
     """
 
     key: str
     label: str
-    layout: dict[str, object] = dataclasses.field(default_factory=dict)
+    layout: Mapping[str, object] = dataclasses.field(default_factory=dict)
 
 
 class Grid:
     """A figure with panels numbered 0, 1, ... row by row.
 
-    The numbering of axes depends only on the panel, so figures made with different `columns` have
-    the same traces and differ in layout alone: the page switches between them by its width.
+    The numbering of axes depends only on the panel, so figures made with different `columns` have the same
+    traces and differ in layout alone: the page chooses a layout by its width.
     """
 
     def __init__(
         self, titles: Sequence[str], *, columns: int | None, height: int = 250, legend_rows: int = 1
     ) -> None:
-        """`titles` : one a panel, safe for plotly; `height` : px of one panel without its labels.
+        """`titles` : one per panel, safe for plotly; `height` : px of one panel without its labels.
 
-        `columns` None: as fits a wide page, two, or three for three panels.
+        `columns` None: suited to a wide page (two, or three for three panels).
         """
         self.count = len(titles)
         self.columns = max(1, min(columns or (3 if self.count == 3 else 2), self.count))
         self.rows = max(1, math.ceil(self.count / self.columns))
-        self._lines = max((title.count("<br>") + 1 for title in titles), default=1)
-        self._title_room = self._lines * _TITLE_LINE + 6
+        lines = max((title.count("<br>") + 1 for title in titles), default=1)
+        self._title_room = lines * _TITLE_LINE + 6
         self._top = 52 + 24 * legend_rows + self._title_room
         self._plot = self.rows * height + (self.rows - 1) * (_AXIS_ROOM + self._title_room)
+        self._named: set[tuple[str, str]] = set()
         gap = (_AXIS_ROOM + self._title_room) / self._plot
         self.figure = make_subplots(
             rows=self.rows,
@@ -78,7 +85,7 @@ class Grid:
             template="none",
             height=self._top + self._plot + _AXIS_ROOM,
             margin={"t": self._top, "b": _AXIS_ROOM, "l": 62, "r": 16},
-            font={"family": FONT, "size": 12, "color": INK},
+            font={"family": _FONT, "size": 12, "color": INK},
             paper_bgcolor="white",
             plot_bgcolor="rgba(0,0,0,0)",
             hovermode="closest",
@@ -90,14 +97,19 @@ class Grid:
         self.figure.update_xaxes(**look, showgrid=False)
         self.figure.update_yaxes(**look, automargin=True)
         for panel in range(self.count, self.rows * self.columns):  # the last row may not be full
-            self.figure.update_xaxes(visible=False, **self._at(panel))
-            self.figure.update_yaxes(visible=False, **self._at(panel))
+            self.x(panel, visible=False)
+            self.y(panel, visible=False)
 
     def _at(self, panel: int) -> dict[str, int]:
         return {"row": panel // self.columns + 1, "col": panel % self.columns + 1}
 
-    def add(self, panel: int, trace: Any) -> None:
-        """Draw `trace` in `panel`."""
+    def add(self, panel: int, trace: Any, view: str = "") -> None:
+        """Draw `trace` in `panel`, in all views or in one; the legend has each group once per view."""
+        if view:
+            trace.meta = {**(trace.meta or {}), "view": view}
+        group = (view, trace.legendgroup)
+        trace.showlegend = bool(trace.legendgroup) and group not in self._named
+        self._named.add(group)
         self.figure.add_trace(trace, **self._at(panel))
 
     def x(self, panel: int, **look: Any) -> None:
@@ -107,57 +119,58 @@ class Grid:
         self.figure.update_yaxes(**look, **self._at(panel))
 
     def first_in_row(self, panel: int) -> bool:
-        """Whether the panel carries the row's y title."""
         return panel % self.columns == 0
+
+    def row_title(self, panel: int, title: str) -> None:
+        """Title the y axis if the panel is the first of its row."""
+        if self.first_in_row(panel):
+            self.y(panel, title_text=title)
+
+    def integers(self, panel: int, title: str, last: float) -> None:
+        """An x axis of layers or heads up to number `last`."""
+        self.x(panel, title_text=title, tickformat="d", dtick=integer_step(last))
+
+    def rows_named(self, panel: int, names: Sequence[str], margin: float = 0.5) -> None:
+        """A y axis of rows 0, 1, ... from the top, with a name each."""
+        last = len(names) - 1
+        look = {"range": [last + margin, -margin], "showgrid": False}
+        self.y(panel, tickvals=list(range(len(names))), ticktext=list(names), **look)
 
     def y_scale(self, panel: int, scale: Scale) -> None:
         """Ticks and range of `scale` on the y axis."""
-        positions, labels = scale.ticks()
-        look: dict[str, Any] = {"range": list(scale.range())}
-        if labels:
-            look |= {"tickmode": "array", "tickvals": positions, "ticktext": labels}
-        self.y(panel, **look)
+        self.y(panel, range=list(scale.range()), **ticks_of(scale))
 
-    def line(self, panel: int, y: float, label: str = "", colour: str = MUTED) -> None:
+    def line(self, panel: int, y: float, label: str = "") -> None:
         """A thin line at position `y`: dotted with a label at its right end, or solid without one."""
-        axis = "" if panel == 0 else str(panel + 1)
-        self.figure.add_shape(
-            type="line",
-            xref=f"x{axis} domain",
-            x0=0,
-            x1=1,
-            yref=f"y{axis}",
-            y0=y,
-            y1=y,
-            line={"color": colour, "width": 1, "dash": "dot" if label else "solid"},
-            layer="below",
-        )
-        if label:
-            self.figure.add_annotation(
-                xref=f"x{axis} domain",
-                x=1,
-                xanchor="right",
-                yref=f"y{axis}",
-                y=y,
-                yanchor="bottom",
-                text=label,
-                showarrow=False,
-                font={"size": 10, "color": colour},
-            )
+        font = {"size": 10, "color": MUTED}
+        place = {"annotation_position": "top right", "annotation_text": label, "annotation_font": font}
+        look = {"color": MUTED, "width": 1, "dash": "dot" if label else "solid"}
+        where = self._at(panel) | {"exclude_empty_subplots": False, "layer": "below"}
+        self.figure.add_hline(y, line=look, **where, **(place if label else {}))
 
-    def above(self, pixels: float) -> float:
+    def _above(self, pixels: float) -> float:
         """A distance above the panels, in the figure's paper coordinates."""
         return 1 + pixels / self._plot
 
-    def colour_bar(self, title: str, left: float) -> dict[str, Any]:
-        """A lying colour bar above the panels that starts at `left` of the figure's width."""
+    def colours(
+        self, colours: object, low: float, high: float, title: str = "", *, second: bool = False, **ticks: Any
+    ) -> None:
+        """The first or second colour axis of heat maps; with a `title`, a colour bar is above the panels."""
+        bar = self._colour_bar(title, 0.55 if second else 0.0) | ticks if title else None
+        axis = {"colorscale": colours, "cmin": low, "cmax": high, "showscale": bool(title)}
+        self.figure.update_layout(
+            {"coloraxis2" if second else "coloraxis": axis | ({"colorbar": bar} if bar else {})}
+        )
+
+    def _colour_bar(self, title: str, left: float) -> dict[str, Any]:
+        """A horizontal colour bar that starts at `left` of the figure's width."""
         return {
             "orientation": "h",
             "title": {"text": title, "side": "top", "font": {"size": 11}},
             "x": left,
             "xanchor": "left",
             "len": 0.45,
-            "y": self.above(self._title_room + 4),
+            "y": self._above(self._title_room + 4),
             "yanchor": "bottom",
             "thickness": 9,
             "tickfont": {"size": 10},
@@ -167,24 +180,14 @@ class Grid:
             "ypad": 0,
         }
 
-    def legend(self) -> None:
-        """One legend for all panels, above them."""
-        self.figure.update_layout(
-            showlegend=True,
-            legend={
-                "orientation": "h",
-                "x": 0,
-                "xanchor": "left",
-                "y": self.above(self._title_room + 6),
-                "yanchor": "bottom",
-                "bgcolor": "rgba(0,0,0,0)",
-                "itemsizing": "constant",
-                "tracegroupgap": 0,
-            },
-        )
+    def legend(self) -> go.Figure:
+        """The figure with one legend for all panels, above them."""
+        look = {"orientation": "h", "bgcolor": "rgba(0,0,0,0)", "itemsizing": "constant", "tracegroupgap": 0}
+        place = {"x": 0, "xanchor": "left", "y": self._above(self._title_room + 6), "yanchor": "bottom"}
+        return self.figure.update_layout(showlegend=True, legend=look | place)
 
-    def buttons(self, views: Sequence[View]) -> None:
-        """Buttons that show one view at a time; the first is shown at the start."""
+    def buttons(self, views: Sequence[View]) -> go.Figure:
+        """The figure with buttons that show one view at a time; the first is shown at the start."""
         traces: tuple[Any, ...] = self.figure.data
 
         def seen(view: View) -> list[bool]:
@@ -192,49 +195,55 @@ class Grid:
 
         for trace, visible in zip(traces, seen(views[0]), strict=True):
             trace.visible = visible
-        self.figure.update_layout(
-            updatemenus=[
-                {
-                    "type": "buttons",
-                    "direction": "right",
-                    "showactive": True,
-                    "x": 0,
-                    "xanchor": "left",
-                    "y": self.above(self._top - 6),
-                    "yanchor": "top",
-                    "pad": {"t": 0, "r": 0, "l": 0, "b": 0},
-                    "bgcolor": "#e3e7ec",
-                    "bordercolor": "#c3c9d0",
-                    "font": {"size": 12, "color": INK},
-                    "buttons": [
-                        {"label": v.label, "method": "update", "args": [{"visible": seen(v)}, v.layout]}
-                        for v in views
-                    ],
-                }
-            ]
-        )
+        arguments = [[{"visible": seen(view)}, dict(view.layout)] for view in views]
+        menu = {
+            "type": "buttons",
+            "direction": "right",
+            "showactive": True,
+            "x": 0,
+            "xanchor": "left",
+            "y": self._above(self._top - 6),
+            "yanchor": "top",
+            "pad": {"t": 0, "r": 0, "l": 0, "b": 0},
+            "bgcolor": "#e3e7ec",
+            "bordercolor": "#c3c9d0",
+            "font": {"size": 12, "color": INK},
+            "buttons": [
+                {"label": view.label, "method": "update", "args": change}
+                for view, change in zip(views, arguments, strict=True)
+            ],
+        }
+        return self.figure.update_layout(updatemenus=[menu])
+
+
+def integer_step(last: float) -> int:
+    """Distance between ticks of whole numbers 0..last, at most twelve of them."""
+    return max(1, int(np.ceil((last + 1) / 12)))
+
+
+def ticks_of(scale: Scale, *, dense: bool = True) -> dict[str, Any]:
+    """Ticks of a logarithmic `scale` for an axis or a colour bar; empty for a linear one."""
+    positions, labels = scale.ticks(dense=dense)
+    return {"tickmode": "array", "tickvals": positions, "ticktext": labels} if labels else {}
 
 
 def message(text: str) -> go.Figure:
-    """A figure that says why there is nothing to draw."""
-    figure = go.Figure()
-    figure.update_layout(
+    """A figure that only states why there is nothing to draw."""
+    note = {
+        "text": plain(text),
+        "showarrow": False,
+        "xref": "paper",
+        "yref": "paper",
+        "x": 0,
+        "xanchor": "left",
+    }
+    return go.Figure().update_layout(
         template="none",
         height=90,
         margin={"t": 10, "b": 10, "l": 10, "r": 10},
         paper_bgcolor="white",
-        font={"family": FONT, "size": 13, "color": INK},
+        font={"family": _FONT, "size": 13, "color": INK},
         xaxis={"visible": False},
         yaxis={"visible": False},
-        annotations=[
-            {
-                "text": plain(text),
-                "showarrow": False,
-                "xref": "paper",
-                "yref": "paper",
-                "x": 0,
-                "xanchor": "left",
-            }
-        ],
+        annotations=[note],
     )
-    return figure

@@ -12,7 +12,7 @@ import numpy as np
 from tsprune.atomic import write_whole
 from tsprune.errors import TspruneError
 from tsprune.report import palette
-from tsprune.report.figures.forecasts import history_of, quantile
+from tsprune.report.figures.forecasts import history_drawn, quantile_at
 from tsprune.report.figures.pruning import pruning_scale, pruning_spread
 from tsprune.report.figures.shared import in_percent
 from tsprune.report.scale import Scale, scale_for
@@ -105,14 +105,14 @@ def _layers(axes: Axes, model: ModelStudy, scale: Scale, percent: float, *, lege
     for stack, rows in model.layers.groupby("stack", sort=False):
         start = len(ticks)
         count = int(rows["layer"].max()) + 1
-        for unit, colour in palette.UNIT.items():
+        for unit, style in palette.UNIT.items():
             part = rows[rows["unit"] == unit].sort_values("layer")
             axes.plot(
                 start + part["layer"].to_numpy(),
                 scale(in_percent(part["crps_change"])),
-                color=colour,
-                marker=MARKER[palette.UNIT_SYMBOL[unit]],
-                label=palette.UNIT_LABEL[unit] if start == 0 and len(part) else None,
+                color=style.colour,
+                marker=MARKER[style.symbol],
+                label=style.label if start == 0 and len(part) else None,
             )
         if start:
             axes.axvline(start - 0.5, color=palette.MUTED, linewidth=0.8)
@@ -147,20 +147,20 @@ def _pruning(axes: Axes, model: ModelStudy, scale: Scale, percent: float, *, leg
     for low, high, alpha in (("low", "high", 0.18), ("minus", "plus", 0.3)):
         x = spread.index.to_numpy(dtype=np.float64)
         bottom, top = (scale(spread[edge].to_numpy()) for edge in (low, high))
-        axes.fill_between(x, bottom, top, color=palette.STRATEGY["random"], alpha=alpha, linewidth=0)
+        axes.fill_between(x, bottom, top, color=palette.STRATEGY["random"].colour, alpha=alpha, linewidth=0)
     table = model.pruning.assign(change=in_percent(model.pruning["crps_change"]))
     for strategy in ("high-to-low", "low-to-high", "random"):
-        colour = palette.STRATEGY[strategy]
+        style = palette.STRATEGY[strategy]
         means = table[table["strategy"] == strategy].groupby("percent")["change"].mean()
         if means.empty:
             continue
         axes.plot(
             [0.0, *means.index],
             scale([0.0, *means]),
-            color=colour,
-            marker=MARKER[palette.STRATEGY_SYMBOL[strategy]],
+            color=style.colour,
+            marker=MARKER[style.symbol],
             linestyle="--" if strategy == "random" else "-",
-            label=palette.STRATEGY_LABEL[strategy],
+            label=style.label,
         )
     _change_axis(axes, scale, percent)
     if legend:
@@ -172,15 +172,15 @@ def _forecast(axes: Axes, example: Example | None) -> None:
         axes.set_axis_off()
         return
     axes.set_title(f"{example.configuration}: before and after")
-    history = history_of(example)
+    history = history_drawn(example)
     ahead = np.arange(len(example.target))
     axes.plot(np.arange(-len(history), 0), history, color=palette.MUTED, linewidth=1)
     axes.plot(ahead, example.target, color=palette.INK, linewidth=1.4, label="what followed")
     for name, values, colour in (
-        ("before: median, 10-90 %", example.before, palette.BEFORE),
-        ("after", example.after, palette.AFTER),
+        ("before: median, 10-90 %", example.before, palette.BEFORE.colour),
+        ("after", example.after, palette.AFTER.colour),
     ):
-        low, middle, high = (quantile(values, example.levels, level) for level in (0.1, 0.5, 0.9))
+        low, middle, high = (quantile_at(values, example.levels, level) for level in (0.1, 0.5, 0.9))
         axes.fill_between(ahead, low, high, color=colour, alpha=0.2, linewidth=0)
         axes.plot(ahead, middle, color=colour, label=name)
     removed = textwrap.fill(f"ablated: {example.ablation}", 60, max_lines=2, placeholder=" ...")

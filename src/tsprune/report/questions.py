@@ -58,7 +58,7 @@ def answered(study: Study) -> list[Section]:
                 "Scores are of calibration series, effects of the others; the exact effect of the "
                 "calibration series says what could be reached. Bars: 95 %, bootstrap over components. "
                 f"Filled: not by chance after Holm's correction for all scores. {_windows(study)}",
-                lambda columns: figures.agreement(study, columns=columns),
+                lambda columns: figures.score_agreement(study, columns=columns),
             ),
         ),
         tuple(

@@ -121,7 +121,7 @@ def _common(study: Study) -> Section:
                 f"keep the score within {study.percent:g} % of the intact model. Grey picks order and number "
                 "on the very windows it reports, as the paper does; blue on held-out windows. Outlines are "
                 "the heads there are: the lower a bar in its outline, the more redundant the sublayer.",
-                lambda columns: figures.heads_at(study, columns=columns),
+                lambda columns: figures.heads_at_bars(study, columns=columns),
             ),
         ),
     )

@@ -5,13 +5,13 @@ Figures that differ only in `columns` have identical traces, so that a page can 
 data and two layouts. All changes are drawn in percent.
 """
 
-from tsprune.report.figures.agreement_figure import agreement
+from tsprune.report.figures.agreement_figure import score_agreement
 from tsprune.report.figures.attending import attended_maps, induction_curves, kernel_points, parroting_ranked
-from tsprune.report.figures.compared import heads_at_compared, layers_compared, mlp_sensitivity
 from tsprune.report.figures.forecasts import forecasts
-from tsprune.report.figures.heads import head_maps, heads_at, rank_against_effect
-from tsprune.report.figures.layers import layer_curves
+from tsprune.report.figures.heads import head_maps, heads_at_bars, heads_at_compared, rank_against_effect
+from tsprune.report.figures.layers import layer_curves, layers_compared
 from tsprune.report.figures.mechanism_figure import mechanism_curves
+from tsprune.report.figures.mlps import mlp_sensitivity
 from tsprune.report.figures.portrait import head_portrait
 from tsprune.report.figures.pruning import pruning_curves
 from tsprune.report.figures.stream_figure import forecast_parts, layer_similarity, residual_stream
@@ -19,13 +19,12 @@ from tsprune.report.figures.tradeoff_figure import accuracy_against_time
 
 __all__ = [
     "accuracy_against_time",
-    "agreement",
     "attended_maps",
     "forecast_parts",
     "forecasts",
     "head_maps",
     "head_portrait",
-    "heads_at",
+    "heads_at_bars",
     "heads_at_compared",
     "induction_curves",
     "kernel_points",
@@ -38,4 +37,5 @@ __all__ = [
     "pruning_curves",
     "rank_against_effect",
     "residual_stream",
+    "score_agreement",
 ]

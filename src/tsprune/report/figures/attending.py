@@ -1,8 +1,9 @@
-"""What heads attend to: their statistics in maps, against stable rank, in repetitions, against parroting."""
+"""Attention of heads: statistics in maps, against stable rank, in repetitions, against parroting."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -10,12 +11,29 @@ import plotly.graph_objects as go
 
 from tsprune.explain.overview import Explanation
 from tsprune.report import palette
-from tsprune.report.figures.shared import VARIANTS, Floats, at_site, attention_sites, integer_step, site_name
-from tsprune.report.panels import Grid, View, message, plain
+from tsprune.report.figures.shared import (
+    ESTIMATE,
+    VARIANTS,
+    Site,
+    Values,
+    by_site,
+    error_bars,
+    estimate_trace,
+    estimates,
+    head_map,
+    layers_by_heads,
+    map_height,
+    scatter,
+    site_name,
+    site_style,
+    variant_views,
+)
+from tsprune.report.palette import Style
+from tsprune.report.panels import Grid, View, message, plain, small
 from tsprune.report.scale import Scale, scale_for
 
-# column -> (words for a button, for the colour bar, whether an even head's value is taken off)
-ATTENDED: Mapping[str, tuple[str, str, bool]] = {
+# column -> (words for a button, for the colour bar, whether the value of an even head is subtracted)
+ATTENTION_STATISTICS: Mapping[str, tuple[str, str, bool]] = {
     "sharpness": ("sharpness", "sharpness (0 even, 1 a single key)", False),
     "entropy": ("entropy", "entropy (nats)", False),
     "effective_keys": ("effective keys", "effective number of keys", False),
@@ -23,252 +41,170 @@ ATTENDED: Mapping[str, tuple[str, str, bool]] = {
     "diagonal": ("band", "attention within one position, over an even head's", True),
     "period_share": ("period", "attention at the dominant period, over an even head's", True),
 }
-BANDWIDTH = {
+_BANDWIDTHS = {
     "effective_keys": "effective number of keys",
     "lag_spread": "spread of lags (time steps)",
     "sharpness": "sharpness",
 }
-BEST = 5  # heads that are drawn by themselves
+_NAMED_HEADS = 5  # heads with a line of their own
+_NO_CHOICE = "No head has a choice of keys over time."
 
 
 def attended_maps(one: Explanation, *, columns: int | None = None) -> go.Figure:
-    """A map of layers and heads per kind of sublayer, of one statistic at a time (`ATTENDED`)."""
+    """Maps of layers x heads, one per kind of attention sublayer, of one attention statistic at a time."""
     heads = _with_a_choice(one.heads)
-    known = {name: _attended(heads, name) for name in ATTENDED if name in heads}
-    known = {name: values for name, values in known.items() if np.isfinite(values).any()}
+    heads = heads.assign(**{name: _over_even(heads, name) for name in ATTENTION_STATISTICS if name in heads})
+    known = [name for name in ATTENTION_STATISTICS if name in heads and heads[name].notna().any()]
     if not known:
-        return message("No head has a choice of keys over time.")
-    sites = attention_sites(heads)
-    layers = heads.groupby(["stack", "attention"])["layer"].nunique().max()
-    height = int(np.clip(26 * layers, 110, 420))
-    grid = Grid([plain(site_name(site)) for site in sites], columns=columns, height=height, legend_rows=3)
-    for panel, site in enumerate(sites):
-        for name, values in known.items():
-            rows = at_site(heads.assign(value=values), site)
-            grid.add(panel, _map(rows, name))
-        step = integer_step(float(at_site(heads, site)["head"].max()))
-        grid.x(panel, title_text="head", tickformat="d", dtick=step)
-        grid.y(panel, title_text="layer", tickformat="d", dtick=1, showgrid=False, autorange="reversed")
-    views = [View(name, ATTENDED[name][0], _colours(name, values)) for name, values in known.items()]
-    first = next(iter(known))
-    bar = grid.colour_bar(ATTENDED[first][1], 0.0)
-    low, high = _reach(first, known[first])
-    colours = palette.RANK_SCALE
-    grid.figure.update_layout(coloraxis={"colorscale": colours, "cmin": low, "cmax": high, "colorbar": bar})
-    grid.buttons(views)
-    return grid.figure
+        return message(_NO_CHOICE)
+    sites = by_site(heads)
+    titles = [plain(site_name(site)) for site, _ in sites]
+    grid = Grid(titles, columns=columns, height=map_height(heads), legend_rows=3)
+    for panel, (_, rows) in enumerate(sites):
+        for name in known:
+            matrix = layers_by_heads(rows, name)
+            text = "%{z:.2~f}" if matrix.shape[1] <= 8 else None
+            hover = f"{ATTENTION_STATISTICS[name][1]}: %{{z:.3g}}"
+            head_map(grid, panel, matrix, hover, view=name, texttemplate=text)
+    grid.colours(palette.RANK_SCALE, *_reach(heads, known[0]), ATTENTION_STATISTICS[known[0]][1])
+    return grid.buttons([View(name, ATTENTION_STATISTICS[name][0], _colours(heads, name)) for name in known])
 
 
 def _with_a_choice(heads: pd.DataFrame) -> pd.DataFrame:
-    """Without the heads of kinds of sublayers none of whose queries have two keys over time."""
+    """Heads of those kinds of sublayers where some query has two keys over time to choose from."""
     if "entropy" not in heads:
         return heads.iloc[:0]
     known = heads["entropy"].notna().groupby([heads["stack"], heads["attention"]]).transform("any")
     return heads[known]
 
 
-def _attended(heads: pd.DataFrame, name: str) -> Floats:
-    values: Floats = heads[name].to_numpy(dtype=np.float64)
-    if not ATTENDED[name][2]:
-        return values
-    even: Floats = heads[f"{name}_uniform"].to_numpy(dtype=np.float64)
-    return values - even
+def _over_even(heads: pd.DataFrame, name: str) -> pd.Series[Any]:
+    return heads[name] - heads[f"{name}_uniform"] if ATTENTION_STATISTICS[name][2] else heads[name]
 
 
-def _map(rows: pd.DataFrame, name: str) -> go.Heatmap:
-    matrix = rows.pivot_table(index="layer", columns="head", values="value", aggfunc="first", dropna=False)
-    return go.Heatmap(
-        x=matrix.columns.to_numpy(),
-        y=matrix.index.to_numpy(),
-        z=matrix.to_numpy(dtype=np.float64),
-        coloraxis="coloraxis",
-        texttemplate="%{z:.2~f}" if matrix.shape[1] <= 8 else None,
-        xgap=1,
-        ygap=1,
-        meta={"view": name},
-        hovertemplate=f"layer %{{y}}, head %{{x}}<br>{ATTENDED[name][1]}: %{{z:.3g}}<extra></extra>",
-    )
-
-
-def _reach(name: str, values: Floats) -> tuple[float, float]:
+def _reach(heads: pd.DataFrame, name: str) -> tuple[float, float]:
     if name == "sharpness":
         return 0.0, 1.0
-    low, high = float(np.nanmin(values)), float(np.nanmax(values))
+    low, high = float(heads[name].min()), float(heads[name].max())
     return low, high if high > low else low + 1.0
 
 
-def _colours(name: str, values: Floats) -> dict[str, object]:
-    low, high = _reach(name, values)
-    title = ATTENDED[name][1]
+def _colours(heads: pd.DataFrame, name: str) -> dict[str, object]:
+    low, high = _reach(heads, name)
+    title = ATTENTION_STATISTICS[name][1]
     return {"coloraxis.cmin": low, "coloraxis.cmax": high, "coloraxis.colorbar.title.text": title}
 
 
 def kernel_points(one: Explanation, *, columns: int | None = None) -> go.Figure:
-    """Each head's bandwidth on data against its stable rank; the correlation in the panel's title."""
-    shown = [name for name in BANDWIDTH if name in one.heads and one.heads[name].notna().any()]
+    """Each head's kernel bandwidth on data against its stable rank; the correlation in the panel's title."""
+    shown = [name for name in _BANDWIDTHS if name in one.heads and one.heads[name].notna().any()]
     if not shown:
-        return message("No head has a choice of keys over time.")
-    titles = {v: [_kernel_title(one.kernel, name, v) for name in shown] for v in VARIANTS}
+        return message(_NO_CHOICE)
+    titles = {variant: [_kernel_title(one.kernel, name, variant) for name in shown] for variant in VARIANTS}
     grid = Grid(titles["stable_rank"], columns=columns or len(shown), height=230, legend_rows=2)
     for panel, name in enumerate(shown):
-        for variant, words in VARIANTS.items():
-            for site in attention_sites(one.heads):
-                rows = at_site(one.heads, site)
+        for variant in VARIANTS:
+            for site, rows in by_site(one.heads):
                 if rows[name].notna().any():
-                    trace = _points(rows, rows[variant], rows[name], site)
-                    grid.add(panel, trace.update(meta={"view": variant}, showlegend=panel == 0))
-            grid.x(panel, title_text=f"stable rank ({words})")
+                    grid.add(panel, _points(rows, rows[variant], rows[name], site), variant)
         grid.x(panel, title_text="stable rank of the head")
-        grid.y(panel, title_text=BANDWIDTH[name])
+        grid.y(panel, title_text=_BANDWIDTHS[name])
     grid.legend()
-    views = []
-    for variant, words in VARIANTS.items():
-        relabel: dict[str, object] = {
-            f"annotations[{i}].text": text for i, text in enumerate(titles[variant])
-        }
-        views.append(View(variant, f"stable rank: {words}", relabel))
-    grid.buttons(views)
-    return grid.figure
+    return grid.buttons(variant_views(titles))
 
 
 def _kernel_title(kernel: pd.DataFrame, bandwidth: str, score: str) -> str:
-    rows = kernel[
-        (kernel["group"] == "all") & (kernel["bandwidth"] == bandwidth) & (kernel["score"] == score)
-    ]
-    return f"{plain(BANDWIDTH[bandwidth])}<br>{_correlation(rows)}"
+    chosen = (kernel["group"] == "all") & (kernel["bandwidth"] == bandwidth) & (kernel["score"] == score)
+    return f"{plain(_BANDWIDTHS[bandwidth])}<br>{_correlation(kernel[chosen])}"
 
 
 def _correlation(rows: pd.DataFrame) -> str:
-    """Spearman's rho of the first of `rows`, its interval and its test, for a title."""
+    """Spearman's rho in the first of `rows`, its interval and its test, for a title."""
     if not len(rows) or not np.isfinite(rows.iloc[0]["rho"]):
-        return "<span style='font-size:11px'>no correlation can be told</span>"
+        return small("correlation undefined")
     row = rows.iloc[0]
-    return (
-        f"<span style='font-size:11px'>rho {row['rho']:+.2f} [{row['low']:+.2f}, {row['high']:+.2f}], "
-        f"p = {row['p_value']:.2g}, {int(row['count'])} heads</span>"
-    )
+    limits = f"[{row['low']:+.2f}, {row['high']:+.2f}]"
+    return small(f"rho {row['rho']:+.2f} {limits}, p = {row['p_value']:.2g}, {int(row['count'])} heads")
 
 
 def _points(
-    rows: pd.DataFrame, x: pd.Series[float], y: pd.Series[float], site: tuple[str, str]
+    rows: pd.DataFrame, x: pd.Series[float], y: pd.Series[float] | Values, site: Site, **more: Any
 ) -> go.Scatter:
-    colour = palette.ATTENTION.get(site[1], palette.MUTED)
-    symbol = palette.ATTENTION_SYMBOL.get(site[1], "circle")
-    hollow = "-open" if site[0] == "encoder" else ""
-    return go.Scatter(
-        x=x.to_numpy(dtype=np.float64),
-        y=y.to_numpy(dtype=np.float64),
-        text=[plain(str(address)) for address in rows["address"]],
-        mode="markers",
-        marker={"color": colour, "symbol": f"{symbol}{hollow}", "size": 7, "line": {"color": colour}},
-        name=plain(site_name(site)),
-        legendgroup=site_name(site),
-        hovertemplate="%{text}<br>%{x:.3g}, %{y:.3g}<extra></extra>",
-    )
+    """A marker per head, with its address."""
+    look: dict[str, Any] = {
+        "mode": "markers",
+        "size": 7,
+        "text": [plain(address) for address in rows["address"]],
+    }
+    return scatter(x, y, site_style(site), **({"hover": "%{text}<br>%{x:.3g}, %{y:.3g}"} | look | more))
 
 
 def induction_curves(one: Explanation, *, columns: int | None = None) -> go.Figure:
-    """Induction by length and count of the repetition, and how well it tells the effect on parroting."""
-    found = one.induction
+    """Induction by length and count of repetitions, and its correlation with the effect on parroting."""
+    found, linked = one.induction, one.induction_effects
     if not len(found):
         return message("Induction was not measured.")
-    titles = ["attention to what followed the same values before<br>repeated minus not repeated"]
-    if len(one.induction_effects):
+    titles = ["attention to the successors of the same values<br>repeated minus not repeated"]
+    if len(linked):
         titles.append("rho of that with the change of parroting<br>without the head (all heads)")
     grid = Grid(titles, columns=columns or len(titles), height=260, legend_rows=4 if columns == 1 else 3)
-    combinations = list(found[["block", "repeats"]].drop_duplicates().itertuples(index=False, name=None))
-    scores = found.pivot_table(
-        index="address", columns=["block", "repeats"], values="followed_score", dropna=False
+    scores = found.assign(place=_places(found)).pivot_table(
+        index="address", columns="place", values="followed_score", dropna=False, sort=False
     )
-    best = scores.mean(axis=1).dropna().nlargest(BEST).index
-    for place, address in enumerate(best):
-        rows = found[found["address"] == address]
-        trace = _by_combination(rows, "followed_score", palette.MODEL[place % len(palette.MODEL)], address)
-        grid.add(0, trace)
-    grid.add(0, _others(scores.drop(index=best), combinations))
-    grid.line(0, 0.0)
+    best = scores.mean(axis=1).dropna().nlargest(_NAMED_HEADS).index
+    for number, address in enumerate(best):
+        style = Style(palette.numbered(number, "").colour, plain(address))
+        grid.add(0, _by_combination(found[found["address"] == address], "followed_score", style))
+    grid.add(0, _others(scores.drop(index=best)))
     grid.y(0, title_text="share of attention")
-    if len(one.induction_effects):
-        _draw_prediction(grid, one.induction_effects)
+    if len(linked):
+        rows = linked[(linked["target"] == "followed") & linked["block"].notna()]
+        look = {"mode": "markers", "size": 8}
+        grid.add(1, _by_combination(rows, "rho", Style(palette.MUTED, "rho over heads"), **look))
+        grid.y(1, title_text="Spearman's rho", range=[-1.05, 1.05])
     for panel in range(len(titles)):
+        grid.line(panel, 0.0)
         grid.x(panel, title_text="positions in the block x repetitions", type="category")
-        grid.x(panel, range=[-0.5, len(combinations) - 0.5])
-    grid.legend()
-    return grid.figure
+        grid.x(panel, range=[-0.5, scores.shape[1] - 0.5])
+    return grid.legend()
 
 
-def _label(block: float, repeats: float) -> str:
-    return f"{block:.0f}x{repeats:.0f}"
+def _places(rows: pd.DataFrame) -> list[str]:
+    pairs = rows[["block", "repeats"]].itertuples(index=False, name=None)
+    return [f"{block:.0f}x{repeats:.0f}" for block, repeats in pairs]
 
 
-def _labels(rows: pd.DataFrame) -> list[str]:
-    return [_label(b, r) for b, r in rows[["block", "repeats"]].itertuples(index=False, name=None)]
+def _by_combination(rows: pd.DataFrame, column: str, style: Style, **look: Any) -> go.Scatter:
+    """`column` with its interval over combinations of block and repeats."""
+    hover = f"{style.label}, %{{x}}: %{{y:+.3g}}"
+    shape = {"size": 6, "width": 1.5} | look
+    return estimate_trace(_places(rows), estimates(rows, column), style, hover, **shape)
 
 
-def _by_combination(rows: pd.DataFrame, name: str, colour: str, label: str) -> go.Scatter:
-    """A line over combinations with the interval beside it (columns `name`_low and `name`_high)."""
-    mean, low, high = (rows[c].to_numpy(dtype=np.float64) for c in (name, f"{name}_low", f"{name}_high"))
-    return go.Scatter(
-        x=_labels(rows),
-        y=mean,
-        error_y={
-            "type": "data",
-            "symmetric": False,
-            "array": np.maximum(high - mean, 0),
-            "arrayminus": np.maximum(mean - low, 0),
-            "thickness": 1,
-            "width": 3,
-        },
-        name=plain(label),
-        legendgroup=label,
-        mode="lines+markers",
-        line={"color": colour, "width": 1.5},
-        marker={"size": 6},
-        hovertemplate=f"{plain(label)}, %{{x}}: %{{y:+.3g}}<extra></extra>",
-    )
-
-
-def _others(scores: pd.DataFrame, combinations: list[tuple[int, int]]) -> go.Scatter:
-    return go.Scatter(
-        x=[_label(*one) for one in combinations],
-        y=[float(scores[one].mean()) if one in scores else np.nan for one in combinations],
-        name="mean of all other heads",
-        legendgroup="others",
-        mode="lines",
-        line={"color": palette.MUTED, "width": 2, "dash": "dash"},
-        hovertemplate="other heads, %{x}: %{y:+.3g}<extra></extra>",
-    )
-
-
-def _draw_prediction(grid: Grid, linked: pd.DataFrame) -> None:
-    rows = linked[(linked["target"] == "followed") & linked["block"].notna()]
-    named = rows.rename(columns={"low": "rho_low", "high": "rho_high"})
-    trace = _by_combination(named, "rho", palette.INK, "rho over heads")
-    grid.add(1, trace.update(mode="markers", marker={"color": palette.MUTED, "size": 8}))
-    grid.line(1, 0.0)
-    grid.y(1, title_text="Spearman's rho", range=[-1.05, 1.05])
+def _others(scores: pd.DataFrame) -> go.Scatter:
+    style = Style(palette.MUTED, "mean of all other heads")
+    hover = "other heads, %{x}: %{y:+.3g}"
+    return scatter(list(scores.columns), scores.mean(), style, hover, mode="lines", dash="dash")
 
 
 def parroting_ranked(one: Explanation, *, columns: int | None = None) -> go.Figure:
-    """Every head by what its ablation does to parroting, and that against its induction score."""
+    """Heads by the effect of their ablation on parroting, and that effect against their induction score."""
     if "parroting" not in one.heads or not one.heads["parroting"].notna().any():
         return message("No head was ablated alone.")
     ranked = one.heads.dropna(subset=["parroting"]).sort_values("parroting", kind="stable")
     ranked = ranked.assign(rank=range(1, len(ranked) + 1))
-    titles = [f"heads in order of the change of parroting<br>lowest: {plain(str(ranked['address'].iloc[0]))}"]
+    titles = [f"heads in order of the change of parroting<br>lowest: {plain(ranked['address'].iloc[0])}"]
     induced = "followed_score" in ranked and bool(ranked["followed_score"].notna().any())
     if induced:
         linked = one.induction_effects
         overall = linked[(linked["target"] == "followed") & linked["block"].isna()] if len(linked) else linked
-        titles.append(f"against attention to what followed a repetition<br>{_correlation(overall)}")
+        titles.append(f"against attention to the successors of a repetition<br>{_correlation(overall)}")
     grid = Grid(titles, columns=columns or len(titles), height=260, legend_rows=3 if columns == 1 else 2)
-    scale = scale_for([ranked[name] for name in ("parroting", "parroting_low", "parroting_high")])
-    for site in attention_sites(ranked):
-        rows = at_site(ranked, site)
-        grid.add(0, _changes(rows, rows["rank"], site, scale))
+    scale = scale_for(estimates(ranked, "parroting"))
+    for site, rows in by_site(ranked):
+        grid.add(0, _changes(rows, "rank", site, scale))
         if induced:
-            points = _changes(rows, rows["followed_score"], site, scale)
-            grid.add(1, points.update(showlegend=False, error_y={"visible": False}))
+            grid.add(1, _changes(rows, "followed_score", site, scale))
     for panel in range(len(titles)):
         grid.y_scale(panel, scale)
         grid.line(panel, 0.0)
@@ -276,24 +212,13 @@ def parroting_ranked(one: Explanation, *, columns: int | None = None) -> go.Figu
     grid.y(0, title_text="change of parroting without it")
     if induced:
         grid.x(1, title_text="repeated minus not repeated")
-    grid.legend()
-    return grid.figure
+    return grid.legend()
 
 
-def _changes(rows: pd.DataFrame, x: pd.Series[float], site: tuple[str, str], scale: Scale) -> go.Scatter:
-    names = ("parroting", "parroting_low", "parroting_high")
-    mean, low, high = (rows[name].to_numpy(dtype=np.float64) for name in names)
-    trace = _points(rows, x, pd.Series(scale(mean), index=rows.index), site)
-    return trace.update(
-        customdata=np.column_stack([mean, low, high]),
-        error_y={
-            "type": "data",
-            "symmetric": False,
-            "array": np.nan_to_num(scale(high) - scale(mean)),
-            "arrayminus": np.nan_to_num(scale(mean) - scale(low)),
-            "thickness": 1,
-            "width": 0,
-        },
-        hovertemplate="%{text}<br>change of parroting %{customdata[0]:+.3g} "
-        "[%{customdata[1]:+.3g}, %{customdata[2]:+.3g}]<extra></extra>",
-    )
+def _changes(rows: pd.DataFrame, column: str, site: Site, scale: Scale) -> go.Scatter:
+    """Change of parroting over `column`, with error bars over the rank."""
+    found = estimates(rows, "parroting")
+    bars = error_bars(found, site_style(site).colour, scale, width=0) if column == "rank" else None
+    hover = f"%{{text}}<br>change of parroting {ESTIMATE}"
+    look = {"hover": hover, "customdata": found.T, "error_y": bars}
+    return _points(rows, rows[column], scale(found[0]), site, **look)

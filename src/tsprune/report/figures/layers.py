@@ -1,6 +1,8 @@
-"""What each layer is worth."""
+"""The effect of ablating each layer, by model and for all models side by side."""
 
 from __future__ import annotations
+
+import itertools
 
 import numpy as np
 import pandas as pd
@@ -8,74 +10,94 @@ import plotly.graph_objects as go
 
 from tsprune.report import palette
 from tsprune.report.figures.shared import (
+    CHANGE,
     METRICS,
-    changes,
-    in_percent,
-    integer_step,
-    interval_in_words,
-    limits,
-    mark_percent,
+    by_stack,
+    change_axis,
+    changes_of,
+    estimate_trace,
+    estimates,
     metric_views,
-    whiskers,
 )
 from tsprune.report.panels import Grid, message, plain
 from tsprune.report.scale import Scale, scale_for
 from tsprune.studies.study_result import Study
 
-OFFSET = {"heads": -0.08, "mlp": 0.0, "both": 0.08}  # layers
+_OFFSET = {"heads": -0.08, "mlp": 0.0, "both": 0.08}  # layers; at one place error bars would hide each other
+_LONGEST = 26  # characters of a model's name beside an axis
+
+
+def short(name: str) -> str:
+    """The end of `name` (paths often begin alike), safe for plotly."""
+    return plain(name if len(name) <= _LONGEST else "…" + name[1 - _LONGEST :])
 
 
 def layer_curves(study: Study, *, columns: int | None = None) -> go.Figure:
-    """Change of CRPS (or MASE) by ablating heads, MLP or both of each layer; a panel per stack."""
-    panels = [
-        (model, str(stack), rows)
-        for model in study.models
-        for stack, rows in model.layers.groupby("stack", sort=False)
-    ]
+    """Change of CRPS (or MASE) by ablating heads, MLP or both of each layer; one panel per stack."""
+    panels = [(model, *part) for model in study.models for part in by_stack(model.layers)]
     if not panels:
         return message("No layer was ablated.")
     titles = [plain(f"{model.name}: {stack}") for model, stack, _ in panels]
     grid = Grid(titles, columns=columns, legend_rows=2 if columns == 1 else 1)
-    scale = scale_for(changes(m.layers for m in study.models), threshold=1.0)
-    named: set[tuple[str, str]] = set()
+    scale = _layer_scale(study)
     for panel, (_, _, rows) in enumerate(panels):
-        for metric in METRICS:
-            for unit, colour in palette.UNIT.items():
-                part = rows[rows["unit"] == unit].sort_values("layer")
-                if part.empty:
-                    continue
-                grid.add(panel, _layer_line(part, unit, colour, metric, scale, (metric, unit) not in named))
-                named.add((metric, unit))
-        grid.y_scale(panel, scale)
-        grid.x(panel, title_text="layer", tickformat="d", dtick=integer_step(rows["layer"].max()))
-        mark_percent(grid, panel, scale, study.percent)
-        if grid.first_in_row(panel):
-            grid.y(panel, title_text="change (%), lower is better")
+        for metric, unit in itertools.product(METRICS, palette.UNIT):
+            part = rows[rows["unit"] == unit].sort_values("layer")
+            if len(part):
+                grid.add(panel, _layer_line(part, unit, metric, scale), metric)
+        grid.integers(panel, "layer", rows["layer"].max())
+        change_axis(grid, panel, scale, study.percent)
     grid.legend()
-    grid.buttons(metric_views())
-    return grid.figure
+    return grid.buttons(metric_views())
 
 
-def _layer_line(
-    rows: pd.DataFrame, unit: str, colour: str, metric: str, scale: Scale, show: bool
-) -> go.Scatter:
-    change = in_percent(rows[metric])
-    low, high = limits(rows, metric)
-    distance = rows["spearman_distance"].to_numpy(dtype=np.float64)
-    return go.Scatter(
-        # side by side, or the bars would hide each other
-        x=rows["layer"].to_numpy() + OFFSET[unit],
-        y=scale(change),
-        error_y=whiskers(change, low, high, scale, colour),
-        customdata=np.column_stack([change, distance, low, high, rows["layer"].to_numpy()]),
-        name=palette.UNIT_LABEL[unit],
-        legendgroup=unit,
-        showlegend=show,
-        mode="lines+markers",
-        line={"color": colour, "width": 2},
-        marker={"symbol": palette.UNIT_SYMBOL[unit], "size": 8},
-        meta={"view": metric},
-        hovertemplate=f"layer %{{customdata[4]}}, {palette.UNIT_LABEL[unit]}<br>{METRICS[metric]} "
-        f"%{{customdata[0]:+.3g}} %{interval_in_words(2)}<br>Spearman distance %{{customdata[1]:.3g}}"
-        "<extra></extra>",
+def _layer_scale(study: Study) -> Scale:
+    return scale_for(changes_of(model.layers for model in study.models), threshold=1.0)
+
+
+def _layer_line(rows: pd.DataFrame, unit: str, metric: str, scale: Scale) -> go.Scatter:
+    style = palette.UNIT[unit]
+    hover = (
+        f"layer %{{customdata[3]}}, {style.label}<br>{METRICS[metric]} {CHANGE}"
+        "<br>Spearman distance %{customdata[4]:.3g}"
     )
+    found = estimates(rows, metric, factor=100)
+    extra = (rows["layer"], rows["spearman_distance"])
+    return estimate_trace(rows["layer"] + _OFFSET[unit], found, style, hover, scale, extra=extra)
+
+
+def layers_compared(study: Study, *, columns: int | None = None) -> go.Figure:
+    """Change of CRPS (or MASE) over relative depth; one line per stack of a model, one panel per unit."""
+    if all(model.layers.empty for model in study.models):
+        return message("No layer was ablated.")
+    # a legend entry takes about 230 px, and the page is 1060 or 340 px wide
+    entries = sum(model.layers["stack"].nunique() for model in study.models)
+    rows = entries if columns == 1 else -(-entries // 4)
+    grid = Grid([style.label for style in palette.UNIT.values()], columns=columns, legend_rows=rows)
+    scale = _layer_scale(study)
+    for panel, unit in enumerate(palette.UNIT):
+        for index, model in enumerate(study.models):
+            for stack, part in by_stack(model.layers[model.layers["unit"] == unit]):
+                style = _stack_style(index, model.name, stack)
+                for metric in METRICS:
+                    grid.add(panel, _depth_line(part.sort_values("layer"), style, metric, scale), metric)
+        ticks = {"tickvals": [0, 0.5, 1], "ticktext": ["first", "middle", "last"]}
+        grid.x(panel, title_text="depth", range=[-0.05, 1.05], **ticks)
+        change_axis(grid, panel, scale, study.percent)
+    grid.legend()
+    return grid.buttons(metric_views())
+
+
+def _stack_style(index: int, model: str, stack: str) -> palette.Style:
+    """Encoders have hollow markers."""
+    style = palette.numbered(index, short(model) + ("" if stack == "stack" else f", {plain(stack)}"))
+    return palette.Style(style.colour, style.label, f"{style.symbol}-open") if stack == "encoder" else style
+
+
+def _depth_line(rows: pd.DataFrame, style: palette.Style, metric: str, scale: Scale) -> go.Scatter:
+    layers = rows["layer"].to_numpy(dtype=np.float64)
+    hover = f"{style.label}, layer %{{customdata[3]}}<br>{METRICS[metric]} {CHANGE}"
+    dash = "dot" if style.symbol.endswith("-open") else "solid"
+    found = estimates(rows, metric, factor=100)
+    depth = layers / max(1.0, layers.max())
+    return estimate_trace(depth, found, style, hover, scale, extra=(layers,), bars=None, dash=dash)
