@@ -11,11 +11,11 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Iterable
 
-import torch
 from torch import Tensor
 
 from tsprune.anatomy import Anatomy
 from tsprune.models.substitution import Forward
+from tsprune.replay.trials import random_like
 from tsprune.replay.values import same
 
 TRIALS = 4
@@ -52,7 +52,7 @@ class Reading:
             output: Tensor = recording(stream)
             verdicts.append(same(self.at(output), original(self.at(stream))))
             if all(verdicts):
-                others = _like(stream)
+                others = (random_like(stream, seed) for seed in range(TRIALS))
                 verdicts.extend(same(self.at(original(one)), original(self.at(one))) for one in others)
             return output
 
@@ -66,12 +66,3 @@ class Reading:
             return output.expand(-1, stream.shape[1], *output.shape[2:])
 
         return forward
-
-
-def _like(stream: Tensor) -> list[Tensor]:
-    """Random streams of the shape of `stream` and of its size in every feature."""
-    generator = torch.Generator().manual_seed(0)
-    size = stream.detach().abs().amax(dim=tuple(range(stream.ndim - 1)))
-    shape = (TRIALS, *stream.shape)
-    noise = torch.randn(shape, generator=generator).to(stream.device, stream.dtype)
-    return list(noise * size)

@@ -3,25 +3,28 @@
 1. The clean pass of the batch is recorded, and every ablation replays what lies upstream of it.
 2. Ablations that follow each other and whose lowest component is in the same sublayer are forecast in one
    batch, the windows once per ablation, where that is quicker (`Replay.at_once`).
-3. Batches of a new shape or horizon are not trusted: the first ablation is forecast alone, in a batch that
-   holds it in every place, and in its own place among the others. If any of these forecasts is another, to
-   the last bit, no batch of that shape is used. (Kernels take blocks of rows, and what is left of them: the
-   ends may come out the same, and what is between them not; and upstream might mix the rows of a batch.) Of
-   few windows the numbers may agree by chance, so batches of fewer than `FEWEST` are not shared at all.
+3. Batches of a new shape or horizon are not trusted: every ablation of the first such batch is forecast
+   alone, too, and random streams in place of what the first one ablates (`tsprune.replay.trials`) alone and
+   in every place. If any of these forecasts is another, to the last bit, no batch of that shape is used.
+   (Kernels take blocks of rows, and what is left of them: the ends may come out the same, and what is between
+   them not; and upstream might mix the rows of a batch.) Of few windows the numbers may agree by chance, so
+   batches of fewer than `FEWEST` are not shared at all.
 """
 
 from __future__ import annotations
 
 import time
-from collections.abc import Hashable, Iterable, Sequence
+from collections.abc import Hashable, Iterable, Mapping, Sequence
 
 import numpy as np
 
+from tsprune.anatomy import Component
 from tsprune.evaluation import Batch
 from tsprune.hooks.ablation import Ablation, applied, side_by_side
 from tsprune.hooks.capture import Reference
 from tsprune.models.forecaster import Forecast, Forecaster, with_gaps
 from tsprune.replay import Place, Replay
+from tsprune.replay.trials import random_streams
 
 FEWEST = 8  # windows of a batch that ablations share
 _KEY = "clean pass"  # one batch is recorded at a time
@@ -102,16 +105,22 @@ class Variants:
             return with_gaps(self._model, batch.contexts, batch.horizon)
 
     def _together(self, batch: Batch, group: Sequence[Ablation]) -> list[Forecast]:
-        with (
-            self._model.alone(),
-            side_by_side(self._model, group, reference=self._reference),
-            self._replay.reuse(_KEY, group[0].components, len(group)),
-        ):
-            joint = with_gaps(self._model, [*batch.contexts] * len(group), batch.horizon)
-        return [_piece(joint, place, len(batch)) for place in range(len(group))]
+        with side_by_side(self._model, group, reference=self._reference):
+            return self._repeated(batch, group[0].components, len(group))
+
+    def _random(self, batch: Batch, components: Sequence[Component], times: int) -> list[Forecast]:
+        """Of random streams in place of what `components` give, the same in every repetition."""
+        with random_streams(self._model, components, times):
+            return self._repeated(batch, components, times)
+
+    def _repeated(self, batch: Batch, components: Sequence[Component], times: int) -> list[Forecast]:
+        """The forecasts of every repetition of the batch, replayed up to `components`."""
+        with self._model.alone(), self._replay.reuse(_KEY, components, times):
+            joint = with_gaps(self._model, [*batch.contexts] * times, batch.horizon)
+        return [_piece(joint, place, len(batch)) for place in range(times)]
 
     def _found(self, batch: Batch, place: Place, group: list[Ablation]) -> dict[Ablation, Forecast]:
-        """Forecasts by ablation; only of the one that was tried alone, if the others cannot be used."""
+        """Forecasts by ablation, made together if that is known to change no bit, or found out here."""
         steps = max(batch.horizon, self._model.prefix_steps)  # that the readout computes
         shape = len(group), len(batch), steps, self._replay.shape(_KEY)
         if shape in self._refused:
@@ -119,15 +128,21 @@ class Variants:
             return {}
         if shape in self._trusted and self._trusted[shape] <= place:
             return dict(zip(group, self._together(batch, group), strict=True))
-        first = group[0]
-        alone = self._alone(batch, first)
-        everywhere = self._together(batch, [first] * len(group))
-        found = dict(zip(group, self._together(batch, group), strict=True))
-        if not all(_equal(one, alone) for one in (*everywhere, found[first])):
+        alone = {ablation: self._alone(batch, ablation) for ablation in group}
+        if self._agree(batch, alone):
+            self._trusted[shape] = place
+        else:
             self._refused |= {shape, (place, len(batch))}
-            return {first: alone}
-        self._trusted[shape] = place
-        return found
+        return alone
+
+    def _agree(self, batch: Batch, alone: Mapping[Ablation, Forecast]) -> bool:
+        """Whether a batch of several ablations gives the forecasts that each of them gives `alone`."""
+        group = [*alone]
+        if not all(map(_equal, self._together(batch, group), alone.values())):
+            return False
+        components = group[0].components
+        (one,) = self._random(batch, components, 1)
+        return all(_equal(each, one) for each in self._random(batch, components, len(group)))
 
 
 def _piece(joint: Forecast, place: int, count: int) -> Forecast:
