@@ -9,7 +9,7 @@ import dataclasses
 from pathlib import Path
 from typing import Any, TypedDict, Unpack
 
-from tsprune.arguments import shown, whole
+from tsprune.arguments import RULES, shown
 from tsprune.errors import TspruneError
 from tsprune.progress import Progress
 
@@ -47,9 +47,8 @@ class RunOptions:
     progress: Progress | bool | None = None
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "batch_size", whole(self.batch_size, "batch_size"))
-        object.__setattr__(self, "memory", whole(self.memory, "memory", least=0))
-        object.__setattr__(self, "seed", whole(self.seed, "seed", least=0, most=2**63 - 1))
+        for name in ("batch_size", "memory", "seed"):
+            object.__setattr__(self, name, RULES[name](getattr(self, name)))
         if isinstance(self.store, str):
             object.__setattr__(self, "store", Path(self.store))
         if not (self.progress is None or isinstance(self.progress, bool) or callable(self.progress)):

@@ -24,6 +24,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 from torch.utils.flop_counter import FlopCounterMode, sdpa_flop_count
 
+from tsprune.arguments import checked
 from tsprune.errors import TspruneError
 from tsprune.models.forecaster import Forecaster
 
@@ -118,6 +119,7 @@ def peak_bytes(call: Callable[[], object]) -> int:
     return live.peak
 
 
+@checked
 def compare(
     model: Forecaster,
     other: Forecaster,

@@ -8,12 +8,13 @@ import zlib
 import numpy as np
 from numpy.typing import NDArray
 
+from tsprune.arguments import checked
 from tsprune.data.suite import Configuration, Suite
-from tsprune.errors import TspruneError
 
 CALIBRATION_FRACTION = 0.5  # of the series
 
 
+@checked
 def calibration_mask(configuration: Configuration, fraction: float, seed: int) -> NDArray[np.bool_]:
     """Which windows calibrate, bool [N]; the others report. No series is on both sides.
 
@@ -24,8 +25,6 @@ def calibration_mask(configuration: Configuration, fraction: float, seed: int) -
 
     Raises TspruneError unless 0 < fraction < 1.
     """
-    if not 0 < fraction < 1:
-        raise TspruneError(f"the calibration fraction must lie between 0 and 1, not {fraction}")
     owners = np.unique(configuration.series)
     if len(owners) > 1:
         rng = np.random.default_rng([seed, zlib.crc32(configuration.name.encode())])
@@ -42,6 +41,7 @@ def _share(count: int, fraction: float) -> int:
     return min(max(1, round(fraction * count)), count - 1) if count > 1 else 0
 
 
+@checked
 def split(suite: Suite, *, fraction: float = CALIBRATION_FRACTION, seed: int = 0) -> tuple[Suite, Suite]:
     """(calibration, report): two suites that share no series (by time where there is only one).
 

@@ -16,7 +16,7 @@ from functools import cached_property
 import numpy as np
 from numpy.typing import NDArray
 
-from tsprune.arguments import whole
+from tsprune.arguments import checked
 from tsprune.data.suite import Configuration
 
 Rows = NDArray[np.int64]
@@ -89,11 +89,13 @@ class Batch:
         return Batch(self.configurations[chosen], self.rows[chosen], self.horizons[chosen], views)
 
 
+@checked
 def batches(configuration: Configuration, *, context_length: int, batch_size: int) -> list[Batch]:
     """`shared_batches` of one configuration alone, whose number is 0."""
     return shared_batches([configuration], context_length=context_length, batch_size=batch_size)
 
 
+@checked
 def shared_batches(
     configurations: Sequence[Configuration], *, context_length: int, batch_size: int, prefix_steps: int = 1
 ) -> list[Batch]:
@@ -108,10 +110,6 @@ def shared_batches(
 
     Raises TspruneError if `context_length` or `batch_size` is no whole number of at least 1.
     """
-    context_length, batch_size = (
-        whole(context_length, "the context length"),
-        whole(batch_size, "the batch size"),
-    )
     by_horizon: dict[int, list[tuple[int, int]]] = {}
     for number, configuration in enumerate(configurations):
         windows = by_horizon.setdefault(max(configuration.horizon, prefix_steps), [])
@@ -147,6 +145,7 @@ def _parts(lengths: Sequence[int], batch_size: int) -> Iterator[slice]:
         yield slice(start, len(lengths))
 
 
+@checked
 def unforecastable(configuration: Configuration, context_length: int) -> list[tuple[int, str]]:
     """(row, reason) of the windows no model can forecast from their last `context_length` steps."""
     reasons = []

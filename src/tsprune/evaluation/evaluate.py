@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, Literal, Unpack
 import numpy as np
 from numpy.typing import NDArray
 
+from tsprune.arguments import checked
 from tsprune.data.suite import Configuration, Suite
 from tsprune.errors import TspruneError
 from tsprune.evaluation.batching import Batch, Rows, shared_batches, unforecastable
@@ -57,6 +58,7 @@ def finite_windows(forecast: Forecast, batch: Batch) -> NDArray[np.bool_]:
     return forecast.finite(batch.horizons)
 
 
+@checked
 def forecast_statistics(
     model: Predictor,
     configurations: Sequence[Configuration],
@@ -133,6 +135,7 @@ class _Gathered:
 # --- 3. scores -----------------------------------------------------------------------------------
 
 
+@checked
 def evaluate(
     model: Predictor | Literal["seasonal-naive"],
     suite: Suite,

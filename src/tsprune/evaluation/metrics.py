@@ -12,6 +12,7 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from tsprune.arguments import checked
 from tsprune.errors import TspruneError
 
 Array = NDArray[np.float64]
@@ -23,6 +24,7 @@ INTERVAL_ALPHA = 0.05
 # --- the scale of a series -----------------------------------------------------------------------
 
 
+@checked
 def seasonal_errors(contexts: Sequence[ArrayLike], season: int) -> Array:
     """Mean absolute seasonal difference of each history, [N]: mean over t of |y_t - y_(t-season)|.
 

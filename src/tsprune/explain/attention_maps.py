@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from tsprune.anatomy import Component
+from tsprune.arguments import checked
 from tsprune.data.suite import Suite
 from tsprune.evaluation.sampling import BATCH_SIZE, PER_CONFIGURATION, Owners, batched, sampled
 from tsprune.explain.forecast_traits import dominant_period
@@ -62,6 +63,7 @@ class AttentionStatistics:
     profile: pd.DataFrame
 
 
+@checked
 def attention(
     model: Forecaster,
     suite: Suite,

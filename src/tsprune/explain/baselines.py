@@ -14,6 +14,7 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from tsprune.arguments import checked
 from tsprune.errors import TspruneError
 from tsprune.explain.forecast_traits import filled
 from tsprune.models.contexts import checked_contexts
@@ -125,6 +126,7 @@ class NadarayaWatson(_Motifs):
         return weights
 
 
+@checked
 def parrot(motif: int = MOTIF, *, context_length: int = CONTEXT) -> Parrot:
     """Context parroting as a forecaster: `tsprune.evaluate(explain.parrot(), suite)`.
 
@@ -133,6 +135,7 @@ def parrot(motif: int = MOTIF, *, context_length: int = CONTEXT) -> Parrot:
     return Parrot(motif, context_length)
 
 
+@checked
 def nadaraya_watson(
     motif: int = MOTIF, *, bandwidth: float = BANDWIDTH, context_length: int = CONTEXT
 ) -> NadarayaWatson:

@@ -12,6 +12,7 @@ from collections.abc import Mapping
 import numpy as np
 import pandas as pd
 
+from tsprune.arguments import checked
 from tsprune.data.suite import Suite
 from tsprune.evaluation.sampling import sampled
 from tsprune.explain.baselines import nadaraya_watson, parrot
@@ -28,6 +29,7 @@ DRAWS = 3
 MEASURES = ("error", *EXCESS.values())
 
 
+@checked
 def chaotic_traits(
     model: Forecaster, trajectories: Suite, *, per_system: int = PER_SYSTEM, seed: int = 0
 ) -> pd.DataFrame:
@@ -79,6 +81,7 @@ def _difference(values: Sample | None, seed: int) -> dict[str, float]:
     return dict.fromkeys(names, np.nan) if values is None else _columns(values.estimate(seed=seed), names)
 
 
+@checked
 def chaotic_mechanism(
     model: Forecaster,
     trajectories: Suite,

@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from tsprune.anatomy import Component
+from tsprune.arguments import checked
 from tsprune.errors import TspruneError
 from tsprune.hooks.attention import AttentionMap, require_heads, watching
 from tsprune.models.forecaster import Forecaster
@@ -30,6 +31,7 @@ SEQUENCES = 16
 TARGETS = ("occurrence", "followed")
 
 
+@checked
 def induction(
     model: Forecaster,
     *,

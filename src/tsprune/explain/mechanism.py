@@ -24,6 +24,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from tsprune.anatomy import Component
+from tsprune.arguments import checked
 from tsprune.data.suite import Configuration, Suite
 from tsprune.errors import TspruneError
 from tsprune.evaluation import prepare
@@ -158,6 +159,7 @@ class SetSamples:
     percent: int
 
 
+@checked
 def head_effects(
     model: Forecaster,
     suite: Suite,

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 
 import pandas as pd
 
+from tsprune.arguments import checked
 from tsprune.explain.mechanism import HeadEffects, SetSamples
 from tsprune.statistics import UNKNOWN, Estimate, Judged, Known, Test, correlation, judged
 
@@ -25,6 +26,7 @@ COLUMNS += ["verdict", "p_holm", "agreement", "note"]
 Statement = tuple[str, Test | Known]
 
 
+@checked
 def mechanism_table(
     effects: Mapping[str, HeadEffects], heads: Mapping[str, pd.DataFrame] | None = None, *, seed: int = 0
 ) -> pd.DataFrame:

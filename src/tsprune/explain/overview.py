@@ -8,6 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 
 import pandas as pd
 
+from tsprune.arguments import checked
 from tsprune.cost.threads import worthwhile
 from tsprune.data.suite import Suite
 from tsprune.errors import TspruneError
@@ -110,6 +111,7 @@ def windows_to_forecast(model: Forecaster, per_configuration: int) -> int:
     return min(STEPWISE_WINDOWS, math.ceil(per_configuration / 4))
 
 
+@checked
 @worthwhile
 def overview(
     model: Forecaster,

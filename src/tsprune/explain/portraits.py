@@ -15,6 +15,7 @@ import torch
 from numpy.typing import NDArray
 
 from tsprune.anatomy import Component
+from tsprune.arguments import checked
 from tsprune.data.suite import Suite
 from tsprune.evaluation import unforecastable
 from tsprune.evaluation.sampling import PER_CONFIGURATION, sampled
@@ -91,6 +92,7 @@ def telling_heads(heads: pd.DataFrame) -> dict[str, tuple[str, ...]]:
     return chosen
 
 
+@checked
 def portraits(
     model: Forecaster,
     suite: Suite,

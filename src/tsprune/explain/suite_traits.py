@@ -8,6 +8,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import ArrayLike, NDArray
 
+from tsprune.arguments import checked
 from tsprune.data.suite import Configuration, Suite
 from tsprune.evaluation import prepare
 from tsprune.evaluation.batching import shared_batches
@@ -61,6 +62,7 @@ def traits_on(
     return found
 
 
+@checked
 def forecast_traits(model: Predictor, suite: Suite, *, batch_size: int = BATCH_SIZE) -> pd.DataFrame:
     """Traits of a model's median forecasts, one row a window.
 

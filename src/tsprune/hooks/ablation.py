@@ -18,7 +18,7 @@ import torch
 from torch import Tensor, nn
 
 from tsprune.anatomy import Anatomy, Component, Selection
-from tsprune.arguments import shown, whole
+from tsprune.arguments import RULES, checked, shown
 from tsprune.errors import TspruneError
 from tsprune.hooks.capture import Point, Reference, default_reference, point_of
 from tsprune.models.forecaster import Forecaster, NotFiniteError
@@ -43,7 +43,7 @@ class Ablation:
     def __post_init__(self) -> None:
         if self.mode not in MODES:
             raise TspruneError(f"unknown ablation mode {shown(self.mode)}; one of: {', '.join(MODES)}")
-        object.__setattr__(self, "seed", whole(self.seed, "the seed", least=0))
+        object.__setattr__(self, "seed", RULES["seed"](self.seed))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -155,6 +155,7 @@ def _hook(
     return module.register_forward_hook(lambda _module, _args, output: edited(output))
 
 
+@checked
 @contextmanager
 def ablate(
     model: Forecaster,

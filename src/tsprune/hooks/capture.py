@@ -13,6 +13,7 @@ from numpy.typing import ArrayLike, NDArray
 from torch import Tensor, nn
 
 from tsprune.anatomy import Anatomy, Component
+from tsprune.arguments import checked
 from tsprune.data.synthetic import series
 from tsprune.errors import TspruneError
 from tsprune.models.forecaster import Forecaster
@@ -115,6 +116,7 @@ class Reference:
         return values[torch.from_numpy(rows), -positions:]
 
 
+@checked
 def reference(
     model: Forecaster,
     contexts: Sequence[ArrayLike],

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from typing import TYPE_CHECKING, Any
 
+from tsprune.arguments import checked
 from tsprune.errors import TspruneError
 from tsprune.lazy import lazily
 from tsprune.models.checkpoints import bundled_names, find
@@ -32,6 +33,7 @@ __all__ = [
 ]
 
 
+@checked
 def load(
     name: Any,
     *,

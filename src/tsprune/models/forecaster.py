@@ -16,14 +16,13 @@ from numpy.typing import ArrayLike, NDArray
 from torch import Tensor, nn
 
 from tsprune.anatomy import Anatomy, AttentionSite, Component
-from tsprune.arguments import whole
+from tsprune.arguments import RULES
 from tsprune.errors import TspruneError
 from tsprune.models import turns
 from tsprune.models.absent import AbsentAttention
 from tsprune.models.contexts import checked_contexts, checked_horizon
 from tsprune.models.gradients import Gradients
 
-MOST_SAMPLES = 2**16
 LEVELS: tuple[float, ...] = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9)
 
 
@@ -380,7 +379,7 @@ class SamplingForecaster(Forecaster):
 
     @samples.setter
     def samples(self, samples: int) -> None:
-        self._samples = whole(samples, "the number of samples", most=MOST_SAMPLES)
+        self._samples = RULES["samples"](samples)
 
     @property
     def seed(self) -> int:
@@ -388,7 +387,7 @@ class SamplingForecaster(Forecaster):
 
     @seed.setter
     def seed(self, seed: int) -> None:
-        self._seed = whole(seed, "the seed", least=0)
+        self._seed = RULES["seed"](seed)
 
     def readout(self, contexts: Sequence[ArrayLike], horizon: int) -> Tensor:
         raise TspruneError(

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
+from tsprune.arguments import checked
 from tsprune.cost.latency import compare as compare_latency
 from tsprune.cost.latency import machine
 from tsprune.data.suite import Suite
@@ -47,6 +48,7 @@ class Comparison:
         }
 
 
+@checked
 def compare(
     model: Forecaster, other: Forecaster, suite: Suite, *, batch_size: int = BATCH_SIZE, seed: int = 0
 ) -> Comparison:
@@ -86,6 +88,7 @@ def compare(
     )
 
 
+@checked
 def latency_evidence(
     model: Forecaster,
     other: Forecaster,

@@ -17,6 +17,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from tsprune.arguments import checked
 from tsprune.data.split import CALIBRATION_FRACTION, calibration_mask, split
 from tsprune.data.suite import Suite
 from tsprune.errors import TspruneError
@@ -138,6 +139,7 @@ def calibration_masks(suite: Suite, *, fraction: float, seed: int) -> dict[str, 
     return {c.name: calibration_mask(c, fraction, seed) for c in suite.configurations}
 
 
+@checked
 def heads_at(
     model: Forecaster,
     suite: Suite,
@@ -176,8 +178,6 @@ def heads_at(
     """
     if metric not in METRICS:
         raise TspruneError(f"unknown metric {metric!r}; one of: {', '.join(METRICS)}")
-    if percent < 0:
-        raise TspruneError(f"the percentage must not be negative, got {percent}")
     masks = calibration_masks(suite, fraction=calibration_fraction, seed=seed)
     with Store(store) if isinstance(store, str | Path) else nullcontext(store) as opened:
         calibration, _ = split(suite, fraction=calibration_fraction, seed=seed)

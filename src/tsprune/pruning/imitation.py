@@ -24,6 +24,7 @@ from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 from tsprune.anatomy import Component, Kind
+from tsprune.arguments import checked
 from tsprune.errors import TspruneError
 from tsprune.hooks.ablation import Ablation, applied
 from tsprune.models.forecaster import Forecaster
@@ -40,6 +41,7 @@ KINDS: tuple[Kind, ...] = ("head", "mlp", "attention", "layer")
 Progress = Callable[[int, int], None]  # (done, of all)
 
 
+@checked
 def plan_saving(
     model: Forecaster,
     saving: float,
@@ -64,8 +66,6 @@ def plan_saving(
 
     Raises TspruneError for a share outside of (0, 1), for unknown names, or if so much cannot be saved.
     """
-    if not 0 < saving < 1:
-        raise TspruneError(f"the share to save must lie between 0 and 1, not {saving}")
     check_kinds(kinds)
     savings = measure(model, objective)
     walk = Walk(model, savings, kinds, Imitation(model, count, history, seed), wanted=saving)

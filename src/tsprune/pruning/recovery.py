@@ -22,6 +22,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
+from tsprune.arguments import checked
 from tsprune.data.pocket import pocket
 from tsprune.data.split import CALIBRATION_FRACTION, split
 from tsprune.data.suite import Suite
@@ -130,6 +131,7 @@ class Trained:
         return sum(step > self.best_step for step, _ in self.scores)
 
 
+@checked
 def recover(
     small: Forecaster,
     teacher: Forecaster,

@@ -17,10 +17,10 @@ on the way.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 
 from tsprune.anatomy import Kind
+from tsprune.arguments import checked
 from tsprune.data.split import CALIBRATION_FRACTION, split
 from tsprune.data.suite import Suite
 from tsprune.errors import TspruneError
@@ -37,6 +37,7 @@ PATIENCE = 8
 CONFIDENCE = 0.8
 
 
+@checked
 def plan(
     model: Forecaster,
     suite: Suite,
@@ -70,7 +71,7 @@ def plan(
     Raises TspruneError for a negative loss, no patience, unknown names, or a suite without calibration
     windows.
     """
-    _check(max_loss, metric, confidence, patience)
+    _check(metric)
     check_kinds(kinds)
     calibration, _ = split(suite, fraction=calibration_fraction, seed=seed)
     losses = Losses(calibration, metric, confidence, seed, batch_size)
@@ -128,12 +129,6 @@ def _account(reached: Step) -> list[dict[str, object]]:
     return steps
 
 
-def _check(max_loss: float, metric: str, confidence: float, patience: int) -> None:
-    if not max_loss >= 0 or math.isinf(max_loss):
-        raise TspruneError(f"the loss allowed must be a number of at least 0, not {max_loss}")
-    if not 0.5 <= confidence < 1:
-        raise TspruneError(f"the confidence must be at least 0.5 and below 1, not {confidence}")
-    if patience < 1:
-        raise TspruneError(f"patience must be at least 1, not {patience}")
+def _check(metric: str) -> None:
     if metric not in ("MASE", "CRPS"):
         raise TspruneError(f"unknown metric {metric!r}; one of: MASE, CRPS")

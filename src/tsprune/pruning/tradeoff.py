@@ -14,6 +14,7 @@ import numpy as np
 import pandas as pd
 
 from tsprune.anatomy import Component
+from tsprune.arguments import checked
 from tsprune.cost.latency import compare as compare_latency
 from tsprune.data.split import split
 from tsprune.data.suite import Suite
@@ -34,6 +35,7 @@ ROUNDS = 10
 WIDTH, TRIES = 2, 6  # of the search for layers
 
 
+@checked
 def tradeoff(
     model: Forecaster,
     plan: Plan,

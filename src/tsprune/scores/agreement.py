@@ -9,6 +9,7 @@ from typing import Unpack
 import pandas as pd
 
 from tsprune.anatomy import Kind
+from tsprune.arguments import checked
 from tsprune.data.split import CALIBRATION_FRACTION, split
 from tsprune.data.suite import Suite
 from tsprune.evaluation.sampling import PER_CONFIGURATION
@@ -21,6 +22,7 @@ from tsprune.statistics import correlation_row
 _COLUMNS = {"MASE": "mase_change", "CRPS": "crps_change"}
 
 
+@checked
 def agreement(
     model: Forecaster,
     suite: Suite,

@@ -10,6 +10,7 @@ import numpy as np
 import pandas as pd
 
 from tsprune.anatomy import Component, Kind, check_kinds, described
+from tsprune.arguments import checked
 from tsprune.data.suite import Suite
 from tsprune.errors import TspruneError
 from tsprune.evaluation.sampling import PER_CONFIGURATION
@@ -20,6 +21,7 @@ from tsprune.scores.score import Score, ScoringTask, Values
 from tsprune.scores.stable_rank import stable_ranks
 
 
+@checked
 def rank(
     model: Forecaster,
     suite: Suite | None = None,
@@ -74,6 +76,7 @@ def peer_columns(ranking: pd.DataFrame) -> list[str]:
     return ["stack", "layer", "attention"] if ranking["head"].notna().all() else ["stack"]
 
 
+@checked
 def score_table(
     model: Forecaster,
     suite: Suite | None = None,

@@ -39,6 +39,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from tsprune.anatomy import KINDS, Anatomy, Component, Selection, described
+from tsprune.arguments import checked
 from tsprune.data.suite import Configuration, Suite
 from tsprune.errors import TspruneError
 from tsprune.evaluation.batching import Batch, batches
@@ -56,6 +57,7 @@ _Array = NDArray[np.float64]
 _Recorded = Mapping[Point, Sequence[Tensor]]
 
 
+@checked
 def screen(
     model: Forecaster, suite: Suite, *, components: Selection | None = None, **options: Unpack[Options]
 ) -> pd.DataFrame:

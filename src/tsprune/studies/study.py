@@ -10,9 +10,9 @@ from collections.abc import Sequence
 from contextlib import nullcontext
 from pathlib import Path
 
+from tsprune.arguments import checked
 from tsprune.data.pocket import pocket
 from tsprune.data.suite import Suite
-from tsprune.errors import TspruneError
 from tsprune.models import load
 from tsprune.models.forecaster import Forecaster
 from tsprune.studies.claims import mlp_claim
@@ -28,6 +28,7 @@ from tsprune.sweeps.store import Store
 DEFAULT_MODELS = ("bundled:timesfm", "bundled:chronos-bolt")
 
 
+@checked
 def study(
     models: Sequence[str | Forecaster] = DEFAULT_MODELS,
     suite: Suite | None = None,
@@ -63,8 +64,6 @@ def study(
     Raises TspruneError for an unknown model or a suite without windows, for an ablation that
     fails (the tables need them all), and for fewer than 1 job.
     """
-    if jobs is not None and jobs < 1:
-        raise TspruneError(f"jobs must be 1 or more, not {jobs}")
     suite = pocket() if suite is None else suite
     named = [entry for entry in models if isinstance(entry, str)]
     jobs = min(jobs or jobs_by_default(len(named), device), max(1, len(named)))

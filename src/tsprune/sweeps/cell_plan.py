@@ -11,6 +11,7 @@ import dataclasses
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from functools import cached_property
 
+from tsprune.arguments import checked
 from tsprune.data.suite import Configuration, Suite
 from tsprune.evaluation import Batch, Truth, shared_batches, truth_of
 from tsprune.hooks.ablation import Ablation
@@ -119,6 +120,7 @@ class SweepPlan:
         return truth_of(self.configurations, self.batches[unit.batch])
 
 
+@checked
 def make_plan(
     model: Forecaster,
     suite: Suite,

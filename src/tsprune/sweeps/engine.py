@@ -16,6 +16,7 @@ from collections.abc import Callable, Collection, Generator, Iterable, Sequence
 from contextlib import ExitStack, closing
 from pathlib import Path
 
+from tsprune.arguments import checked
 from tsprune.data.suite import Suite
 from tsprune.hooks.ablation import Ablation
 from tsprune.hooks.capture import Reference, default_reference
@@ -57,6 +58,7 @@ class Work:
 Executor = Callable[[Work], Generator[tuple[Unit, Outcome], None, None]]
 
 
+@checked
 def run(
     model: Forecaster,
     suite: Suite,

@@ -8,6 +8,7 @@ from typing import Literal
 import pandas as pd
 
 from tsprune.anatomy import KINDS, Component, Selection
+from tsprune.arguments import checked
 from tsprune.data.suite import Suite
 from tsprune.errors import TspruneError
 from tsprune.hooks.ablation import Ablation, Mode
@@ -21,6 +22,7 @@ from tsprune.sweeps.sweep_result import SweepResult
 Units = Literal["head", "mlp", "attention", "layer"]
 
 
+@checked
 def unit_ablations(
     model: Forecaster,
     units: Units = "head",
@@ -41,6 +43,7 @@ def unit_ablations(
     return {component: Ablation((component,), mode, seed) for component in components}
 
 
+@checked
 def sweep(
     model: Forecaster,
     suite: Suite,

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
+from tsprune.arguments import checked
 from tsprune.data.chaos.systems import LENGTH, PER_PERIOD, SYSTEMS, check_known, trajectory
 from tsprune.data.suite import Suite
 from tsprune.data.windows import cut_windows
@@ -28,6 +29,7 @@ WINDOWS = 4
 TRAJECTORIES = 2  # of each system
 
 
+@checked
 def chaos(systems: Sequence[str] | None = None, *, seed: int = 0) -> Suite:
     """Windows of chaotic trajectories: one configuration a system, e.g. "lorenz/H/short".
 

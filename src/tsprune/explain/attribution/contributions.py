@@ -28,6 +28,7 @@ from numpy.typing import ArrayLike, NDArray
 from torch import Tensor
 
 from tsprune.anatomy import Readout
+from tsprune.arguments import checked
 from tsprune.data.suite import Suite
 from tsprune.errors import TspruneError
 from tsprune.evaluation.sampling import BATCH_SIZE, PER_CONFIGURATION, Owners, batched, sampled
@@ -126,6 +127,7 @@ def _check_fetched(model: Forecaster, fetched: Tensor, heads: Tensor, total: Ten
         )
 
 
+@checked
 def attribution(
     model: Forecaster,
     suite: Suite,

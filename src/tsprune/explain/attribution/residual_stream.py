@@ -17,6 +17,7 @@ from numpy.typing import ArrayLike, NDArray
 from torch import Tensor
 
 from tsprune.anatomy import Component, Stack
+from tsprune.arguments import checked
 from tsprune.data.suite import Suite
 from tsprune.errors import TspruneError
 from tsprune.evaluation import spearman_distance
@@ -49,6 +50,7 @@ class Residual:
     cka: pd.DataFrame
 
 
+@checked
 def residual(
     model: Forecaster,
     suite: Suite,
@@ -175,6 +177,7 @@ def later_layers(model: Forecaster, layer: int) -> Ablation:
     return Ablation(tuple(Component(stack.name, number) for number in stack.numbers if number > layer))
 
 
+@checked
 def lens(
     model: Forecaster,
     suite: Suite,
