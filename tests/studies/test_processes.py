@@ -114,7 +114,7 @@ def test_an_interrupt_leaves_nothing_running(directories: list[str]) -> None:
 
 
 def test_jobs_must_be_positive(directories: list[str]) -> None:
-    with pytest.raises(TspruneError, match="jobs must be 1 or more, not 0"):
+    with pytest.raises(TspruneError, match="jobs must be at least 1, not 0"):
         studied(directories, jobs=0)
 
 

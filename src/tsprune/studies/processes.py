@@ -15,6 +15,7 @@ import multiprocessing
 import os
 import queue
 import signal
+import threading
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
@@ -79,7 +80,8 @@ def in_processes(names: Sequence[str], task: Task, jobs: int, progress: Progress
         jobs, mp_context=context, initializer=_begin, initargs=(task, threads, messages)
     )
     with _stopped_in_the_end(pool):
-        futures = {place: pool.submit(_study, names[place]) for place in longest_first(costs)}
+        with _not_interrupted():
+            futures = {place: pool.submit(_study, names[place]) for place in longest_first(costs)}
         try:
             _follow(list(futures.values()), messages, progress)
         except BrokenProcessPool:
@@ -147,13 +149,30 @@ def _stopped_in_the_end(pool: ProcessPoolExecutor) -> Iterator[None]:
         pool.shutdown(wait=True, cancel_futures=True)
 
 
+@contextmanager
+def _not_interrupted() -> Iterator[None]:
+    """Processes that are started meanwhile never see Ctrl-C; this one does so afterwards."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    held: list[int] = []
+    before = signal.signal(signal.SIGINT, lambda number, _frame: held.append(number))
+    mask = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})  # inherited, unlike a handler
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, mask)
+        signal.signal(signal.SIGINT, before)
+    if held:
+        raise KeyboardInterrupt
+
+
 # --- in the processes ----------------------------------------------------------------------------
 
 _given: dict[str, Any] = {}  # what the process was started with
 
 
 def _begin(task: Task, threads: int, messages: Any) -> None:
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
     torch.set_num_threads(threads)
     keep_freed_memory()
     _given.update(task=task, messages=messages)
