@@ -18,6 +18,7 @@ SEED = 2**32 - 1  # the largest that every generator takes
 SAMPLES = 2**16  # of a window
 COUNT = 1_000_000  # of what takes time or memory, one by one
 UNLIMITED = 2**63 - 1
+BELOW_1 = math.nextafter(1, 0)
 
 Rule = Callable[[Any], Any]
 Given = ParamSpec("Given")
@@ -155,12 +156,12 @@ RULES: dict[str, Rule] = {
     "percent": _number("the percentage", 0),
     "max_loss": _number("the loss allowed", 0),
     "saving": _number("the share to save", 0, 1, open_ends=True),
-    "level": _number("the level", 0, 1, open_ends=True),
+    "level": _number("the level", 0, BELOW_1),
     "null": _number("the null hypothesis"),
     "bandwidth": _number("the bandwidth", 0, open_ends=True),
     **{name: _number(name, 0, open_ends=True) for name in ("learning_rate", "minutes")},
     "stream": _number("stream", 0),
-    "confidence": _number("the confidence", 0.5, math.nextafter(1, 0)),
+    "confidence": _number("the confidence", 0.5, BELOW_1),
 }
 
 

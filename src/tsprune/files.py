@@ -158,8 +158,13 @@ def _check_new(target: Path) -> None:
         parent = parent.parent
     if not stat.S_ISDIR(found.st_mode):
         raise TspruneError(f"cannot make the folder {target.parent} ({parent} is a file)")
-    if not os.access(parent, os.W_OK | os.X_OK) or _read_only(parent):
+    if not may_write(parent):
         raise TspruneError(f"cannot write to the folder {parent}")
+
+
+def may_write(folder: Path) -> bool:
+    """Whether something can be put into a folder."""
+    return os.access(folder, os.W_OK | os.X_OK) and not _read_only(folder)
 
 
 def _read_only(folder: Path) -> bool:

@@ -225,7 +225,7 @@ def test_mistakes_are_named() -> None:
     model, suite = tiny("tiny-timesfm"), small_suite()
     with pytest.raises(TspruneError, match="unknown metric 'RMSE'; one of: MASE, CRPS"):
         heads_at(model, suite, metric="RMSE")
-    with pytest.raises(TspruneError, match="must not be negative"):
+    with pytest.raises(TspruneError, match="of at least 0, not -1"):
         heads_at(model, suite, -1)
     with pytest.raises(TspruneError, match="unknown score"):
         heads_at(model, suite, by="size")

@@ -292,7 +292,7 @@ def test_the_learning_rate_rises_and_falls_to_zero() -> None:
         ({"precision": "int8"}, "unknown precision 'int8'"),
         ({"history": 15}, "history must be at least 16, not 15"),
         ({"stream": -1.0}, "stream must be a number of at least 0, not -1.0"),
-        ({"calibration_fraction": 1.0}, "must lie between 0 and 1"),
+        ({"calibration_fraction": 1.0}, "between 0 and 1, exclusive"),
         ({"windows": Suite("empty", ())}, "has no windows"),
     ],
 )

@@ -115,7 +115,7 @@ def test_a_plan_found_survives_its_file() -> None:
     ("change", "message"),
     [
         ({"max_loss": -0.1}, "at least 0"),
-        ({"confidence": 1.0}, "at least 0.5 and below 1"),
+        ({"confidence": 1.0}, "between 0.5 and 1"),
         ({"patience": 0}, "patience must be at least 1"),
         ({"max_loss": float("nan")}, "at least 0"),
         ({"metric": "RMSE"}, "MASE, CRPS"),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import shutil
 import sqlite3
 import subprocess
 import sys
@@ -16,6 +17,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.suites import small_suite, tiny
+from tsprune import files
 from tsprune.anatomy import Component
 from tsprune.errors import TspruneError
 from tsprune.evaluation import (
@@ -460,3 +462,71 @@ def test_two_processes_write_to_one_store(tmp_path: Path) -> None:
     assert database.execute("PRAGMA integrity_check").fetchone() == ("ok",)
     assert database.execute("SELECT count(*) FROM parts").fetchone() == (0,)
     database.close()
+
+
+# --- files that others hold, or left behind --------------------------------------------------------
+
+
+def test_a_store_that_another_process_holds_is_one_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sys.modules[Store.__module__], "BUSY_SECONDS", 0.05)
+    other = sqlite3.connect(tmp_path / "s", isolation_level=None)
+    with Store(tmp_path / "s") as store:
+        store.add(done=[(entry(CLEAN), cell_scores(3))])
+        other.execute("BEGIN IMMEDIATE")
+        with pytest.raises(TspruneError, match=r"database is locked.*: wait until it is done") as error:
+            store.add(done=[(entry(CLEAN, "other"), cell_scores(3))])
+        one_line(error)
+        assert len(store.frame()) == 1  # readers are not kept out
+    other.execute("COMMIT")
+    other.close()
+
+
+def test_a_store_that_is_closed_is_not_called_damaged(tmp_path: Path) -> None:
+    store = Store(tmp_path / "s")
+    store.close()
+    with pytest.raises(TspruneError, match=r"cannot use the results store.*closed"):
+        store.frame()
+
+
+def test_what_a_killed_process_wrote_last_is_found(tmp_path: Path) -> None:
+    """Its log, which SQLite merges when a store is closed, is still beside the file."""
+    with Store(tmp_path / "s") as store:
+        store.add(done=[(entry(CLEAN), cell_scores(3))])
+        for name in ("s", "s-wal"):
+            shutil.copy(tmp_path / name, tmp_path / f"killed{name[1:]}")
+    assert (tmp_path / "killed-wal").stat().st_size > 0
+    with Store(tmp_path / "killed", create=False) as found:
+        assert len(found.frame()) == 1
+    assert not (tmp_path / "killed-wal").exists()
+
+
+@pytest.mark.parametrize("suffix", ["-wal", "-journal"])
+def test_a_foreign_file_in_place_of_a_log_does_no_harm(tmp_path: Path, suffix: str) -> None:
+    with Store(tmp_path / "s") as store:
+        store.add(done=[(entry(CLEAN), cell_scores(3))])
+    (tmp_path / f"s{suffix}").write_bytes(b"\xa5" * 5000)
+    with Store(tmp_path / "s") as store:
+        assert len(store.frame()) == 1
+    (tmp_path / f"s{suffix}").unlink(missing_ok=True)
+    (tmp_path / f"s{suffix}").mkdir()
+    with pytest.raises(TspruneError, match="cannot use the results store") as error:
+        Store(tmp_path / "s").frame()
+    one_line(error)
+
+
+def test_a_store_in_a_folder_that_nobody_can_write_to_is_read(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "folder" / "s"
+    with Store(path) as store:
+        store.add(done=[(entry(CLEAN), cell_scores(3))])
+    # root may write anywhere but on such a file system
+    monkeypatch.setattr(files, "_read_only", lambda folder: folder == path.parent)
+    before = sorted(path.parent.iterdir())
+    with Store(path, create=False) as sealed:
+        assert len(sealed.frame()) == 1
+        assert sorted(path.parent.iterdir()) == before
+    with pytest.raises(TspruneError, match="cannot write to the folder"):
+        Store(path.with_name("new"))

@@ -10,6 +10,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from tsprune.arguments import checked
 from tsprune.data.suite import Configuration, Suite
+from tsprune.errors import TspruneError
 from tsprune.evaluation import prepare
 from tsprune.evaluation.batching import shared_batches
 from tsprune.explain.forecast_traits import dominant_period, mean_reversions, parrotings, seasonal_shares
@@ -73,7 +74,7 @@ def forecast_traits(model: Predictor, suite: Suite, *, batch_size: int = BATCH_S
     excess_parroting, seasonality_bias and excess_mean_reversion: those minus the true future's (arXiv
     2505.11349, 2602.01605). NaN where a forecast or a future has none.
 
-    Raises TspruneError for a suite without windows.
+    Raises TspruneError for a suite without windows that can be forecast.
     """
     suite.require_windows()
     parts = []
@@ -88,6 +89,8 @@ def forecast_traits(model: Predictor, suite: Suite, *, batch_size: int = BATCH_S
             for number, places in batch.members.items()
         ]
     order = {configuration.name: place for place, configuration in enumerate(suite.configurations)}
+    if not parts:
+        raise TspruneError(f"no window of {suite.name} can be forecast; none has an observed history")
     frame = pd.concat(parts, ignore_index=True)
     in_order = frame["configuration"].map(order).rename("place")
     return (

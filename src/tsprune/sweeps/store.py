@@ -20,7 +20,7 @@ import pandas as pd
 
 from tsprune.errors import TspruneError
 from tsprune.evaluation import crps, leaderboard_metrics, mase
-from tsprune.files import check_file, existing_file, status, user_path, writing
+from tsprune.files import check_file, existing_file, may_write, status, user_path, writing
 from tsprune.sweeps.cell_bytes import DamagedRowError, from_bytes, to_bytes
 from tsprune.sweeps.key import CellKey
 from tsprune.sweeps.sweep_result import CellScores
@@ -102,7 +102,12 @@ class Store:
             self.path.parent.mkdir(parents=True, exist_ok=True)
         with self._errors():
             # autocommit: transactions begin and end where this file says so
-            self._database = sqlite3.connect(self.path.absolute(), timeout=BUSY_SECONDS, isolation_level=None)
+            self._database = sqlite3.connect(
+                f"{self.path.absolute().as_uri()}{'?immutable=1' if self._sealed(create) else ''}",
+                timeout=BUSY_SECONDS,
+                isolation_level=None,
+                uri=True,
+            )
         try:
             with self._errors():
                 self._open(create=create)
@@ -261,6 +266,11 @@ class Store:
                 database.execute(f"PRAGMA application_id={_APPLICATION}")
                 database.execute(f"PRAGMA user_version={_FORMAT}")
 
+    def _sealed(self, create: bool) -> bool:
+        """Whether it is only read, and nobody can write to its folder, where SQLite would put its lock."""
+        wal = status(self.path.with_name(f"{self.path.name}-wal"))
+        return not create and not may_write(self.path.absolute().parent) and not (wal and wal.st_size)
+
     def _use_wal(self) -> None:
         """Switching a new file to WAL does not wait for another process that does the same: repeat."""
         deadline = time.monotonic() + BUSY_SECONDS
@@ -290,8 +300,9 @@ class Store:
         """What SQLite and damaged rows raise, as one line."""
         try:
             yield
-        except (sqlite3.OperationalError, OverflowError) as error:
-            raise TspruneError(f"cannot use the results store {self.path} ({error})") from None
+        except (sqlite3.OperationalError, sqlite3.ProgrammingError, OverflowError) as error:
+            advice = "; another process writes to it: wait until it is done" if "locked" in str(error) else ""
+            raise TspruneError(f"cannot use the results store {self.path} ({error}){advice}") from None
         except (sqlite3.Error, DamagedRowError) as error:
             raise TspruneError(
                 f"{self.path} is damaged or not a results store ({error}); move it away to start a new one"
