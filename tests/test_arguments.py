@@ -13,7 +13,6 @@ import torch
 import tsprune
 import tsprune.evaluation
 import tsprune.scores
-import tsprune.statistics
 from tsprune.arguments import RULES, SEED, checked, each, number, whole
 from tsprune.errors import TspruneError
 from tsprune.pruning import compare, latency_evidence, tradeoff
@@ -29,7 +28,7 @@ def functions() -> Iterator[tuple[str, Callable[..., Any]]]:
         for name in module.__all__:
             if inspect.isfunction(found := getattr(module, name)):
                 yield f"{module.__name__}.{name}", found
-    for found in (compare, latency_evidence, tradeoff, tsprune.statistics.judged):
+    for found in (compare, latency_evidence, tradeoff):
         yield found.__name__, found
 
 

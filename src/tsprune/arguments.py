@@ -137,7 +137,7 @@ def _each(name: str, least: int = 1, most: int = COUNT) -> Rule:
 RULES: dict[str, Rule] = {
     "seed": _whole("the seed", 0, SEED),
     "samples": _whole("the number of samples", 1, SAMPLES),
-    "batch_size": _whole("the batch size"),
+    "batch_size": _whole("batch_size"),
     "context_length": _whole("the context length"),
     "memory": _whole("memory for replay", 0),
     "jobs": _whole("jobs"),
@@ -156,8 +156,6 @@ RULES: dict[str, Rule] = {
     "percent": _number("the percentage", 0),
     "max_loss": _number("the loss allowed", 0),
     "saving": _number("the share to save", 0, 1, open_ends=True),
-    "level": _number("the level", 0, BELOW_1),
-    "null": _number("the null hypothesis"),
     "bandwidth": _number("the bandwidth", 0, open_ends=True),
     **{name: _number(name, 0, open_ends=True) for name in ("learning_rate", "minutes")},
     "stream": _number("stream", 0),

@@ -8,7 +8,6 @@ import numpy as np
 from numpy.typing import ArrayLike
 from scipy.stats import norm, rankdata
 
-from tsprune.arguments import checked
 from tsprune.statistics.estimate import LEVEL, Estimate
 
 FEWEST = 4  # pairs: the interval has FEWEST - 3 degrees of freedom and more
@@ -23,7 +22,6 @@ def spearman(a: ArrayLike, b: ArrayLike) -> float:
     return float(np.clip(np.corrcoef(rankdata(x[known]), rankdata(y[known]))[0, 1], -1, 1))
 
 
-@checked
 def correlation(a: ArrayLike, b: ArrayLike, *, level: float = LEVEL) -> Estimate:
     """Spearman's rho of a and b [N]; its unit is a pair (a head, say).
 

@@ -26,7 +26,6 @@ from collections.abc import Callable, Sequence
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from tsprune.arguments import checked
 from tsprune.statistics.bootstrap import DRAWS, inference
 from tsprune.statistics.estimate import LEVEL, Array, Estimate, Estimates
 
@@ -68,7 +67,6 @@ class Sample:
             total = np.where(known, self.values, 0.0).mean(axis=0).sum(axis=0)
             return np.asarray(total / known.sum(axis=0), np.float64)
 
-    @checked
     def estimates(self, *, level: float = LEVEL, null: float = 0.0, seed: int = 0) -> Estimates:
         """Estimates of all quantities.
 
@@ -91,14 +89,12 @@ class Sample:
                 value, low, high = np.expm1(value), np.expm1(low), np.expm1(high)
         return Estimates(value, low, high, p, count.astype(np.int64))
 
-    @checked
     def estimate(
         self, column: int = 0, *, level: float = LEVEL, null: float = 0.0, seed: int = 0
     ) -> Estimate:
         """The estimate of one quantity; arguments as of `estimates`."""
         return self.columns([column]).estimates(level=level, null=null, seed=seed).at(0)
 
-    @checked
     def p_value(self, *, null: float = 0.0, seed: int = 0, draws: int = DRAWS) -> float:
         """The p-value of the only quantity, without the cost of limits.
 

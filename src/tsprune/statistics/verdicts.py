@@ -23,7 +23,6 @@ from typing import Literal
 
 import numpy as np
 
-from tsprune.arguments import checked
 from tsprune.statistics.estimate import LEVEL, Estimate
 from tsprune.statistics.multiple import holm
 from tsprune.statistics.sample import Sample
@@ -110,7 +109,6 @@ class Judged:
         return text
 
 
-@checked
 def judged(family: Sequence[Sequence[Test | Known]], *, level: float = LEVEL, seed: int = 0) -> list[Judged]:
     """The verdict on each claim of a family; a claim is a list of tests.
 

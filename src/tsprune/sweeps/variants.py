@@ -14,17 +14,19 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Hashable, Iterable, Mapping, Sequence
+from collections.abc import Hashable, Iterable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
 
 import numpy as np
+from torch import Tensor
 
 from tsprune.anatomy import Component
 from tsprune.evaluation import Batch
 from tsprune.hooks.ablation import Ablation, applied, side_by_side
-from tsprune.hooks.capture import Reference
+from tsprune.hooks.capture import Point, Reference, point_of
 from tsprune.models.forecaster import Forecast, Forecaster, with_gaps
 from tsprune.replay import Place, Replay
-from tsprune.replay.trials import random_streams
+from tsprune.replay.trials import random_like
 
 FEWEST = 8  # windows of a batch that ablations share
 _KEY = "clean pass"  # one batch is recorded at a time
@@ -110,7 +112,7 @@ class Variants:
 
     def _random(self, batch: Batch, components: Sequence[Component], times: int) -> list[Forecast]:
         """Of random streams in place of what `components` give, the same in every repetition."""
-        with random_streams(self._model, components, times):
+        with _random_streams(self._model, components, times):
             return self._repeated(batch, components, times)
 
     def _repeated(self, batch: Batch, components: Sequence[Component], times: int) -> list[Forecast]:
@@ -143,6 +145,32 @@ class Variants:
         components = group[0].components
         (one,) = self._random(batch, components, 1)
         return all(_equal(each, one) for each in self._random(batch, components, len(group)))
+
+
+@contextmanager
+def _random_streams(
+    model: Forecaster, components: Iterable[Component], times: int = 1, *, seed: int = 0
+) -> Iterator[None]:
+    """Random values pass wherever `components` are ablated, while the context lasts.
+
+    times : how often the batch holds its windows, one repetition after the other; all get the same values
+    """
+    points = {point_of(model.anatomy, component) for component in model.anatomy.expand(components)}
+
+    def changed(x: Tensor, point: Point) -> Tensor:
+        x = point.windows_first(x)
+        one = random_like(x[: x.shape[0] // times], seed)
+        return point.windows_first(one.repeat(times, *[1] * (x.ndim - 1)))
+
+    with model.alone(keeps=True), ExitStack() as hooks:
+        for point in points:
+            module = model.module.get_submodule(point.path)
+            if point.side == "input":
+                handle = module.register_forward_pre_hook(lambda _m, a, p=point: (changed(a[0], p), *a[1:]))
+            else:
+                handle = module.register_forward_hook(lambda _m, _a, out, p=point: changed(out, p))
+            hooks.callback(handle.remove)
+        yield
 
 
 def _piece(joint: Forecast, place: int, count: int) -> Forecast:
