@@ -151,7 +151,8 @@ RULES: dict[str, Rule] = {
     "percents": _each("percents", 0, 100),
     **{name: _each(name) for name in ("blocks", "repeats", "batches")},
     **dict.fromkeys(
-        ("fraction", "calibration_fraction"), _number("the calibration fraction", 0, 1, open_ends=True)
+        ("fraction", "calibration", "calibration_fraction"),
+        _number("the calibration fraction", 0, 1, open_ends=True),
     ),
     "percent": _number("the percentage", 0),
     "max_loss": _number("the loss allowed", 0),
