@@ -8,9 +8,6 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from tsprune.arguments import COUNT as COUNT
-from tsprune.arguments import SEED as SEED
-
 if TYPE_CHECKING:
     import torch
 
@@ -19,6 +16,8 @@ if TYPE_CHECKING:
 
 # Bounds are those of what computes with the numbers, or beyond any use of them. NaN passes every comparison
 # of a range, so options with fractions have `finite` as well; tests/cli/test_numbers.py tries them all.
+COUNT = 1_000_000  # as in `tsprune.arguments`, which imports more than --help needs
+SEED = 2**32 - 1
 
 
 def finite(value: float | None) -> float | None:
