@@ -100,6 +100,9 @@ def test_merged_as_peft_merges(name: str, how: str, tmp_path: Path) -> None:
     if fresh.family == "chronos-bolt":
         fresh.saved_module.get_input_embeddings = torch.nn.ModuleList
     PeftModel.from_pretrained(fresh.saved_module, tmp_path / "adapter").merge_and_unload()  # type: ignore[arg-type]
+    fresh.saved_module.requires_grad_(
+        True
+    )  # peft freezes; torch takes other attention kernels for frozen weights
     np.testing.assert_array_equal(ours, fresh.forecast(contexts, 5).quantiles)
 
 

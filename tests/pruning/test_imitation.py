@@ -88,7 +88,8 @@ def test_what_is_known_to_be_idle_goes_first() -> None:
     savings = measure(model, "parameters")
     plan = chosen(model, savings.of(mlp) + savings.of(head) - 1e-6)
     assert set(plan.components) == {mlp, head}
-    assert [step["distance"] for step in plan.provenance["path"]] == [0.0, 0.0]
+    # not exactly 0: a product without the head's columns may sum the others in another order
+    assert max(step["distance"] for step in plan.provenance["path"]) < 1e-10
 
 
 def test_what_is_saved_beyond_the_share_counts_for_nothing() -> None:
