@@ -23,7 +23,7 @@ def compare(model: Forecaster, windows: Suite) -> None:
     frame = frame[frame["kind"].isin(["head", "mlp"])]
     ablations = [Ablation(model.anatomy.select(address)) for address in frame["address"]]
     exact_seconds, result = timed(lambda: run(model, windows, ablations))
-    exact = np.abs([result.change(ablation).crps for ablation in ablations])
+    exact = np.abs([result.change(ablation)["CRPS"] for ablation in ablations])
     correlations = {
         name: spearmanr(frame[name].abs(), exact).statistic for name in ("score", "first_order", "curvature")
     }

@@ -113,7 +113,7 @@ def _kind(ablation: Ablation) -> str:
 
 def _changes(suite: Suite, measure: str, unit: str, measured: SweepResult, ablation: Ablation) -> list[Row]:
     change = measured.change(ablation)
-    values = {"MASE": change.mase, "CRPS": change.crps, "spearman": change.spearman}
+    values = {"MASE": change["MASE"], "CRPS": change["CRPS"], "spearman": change.spearman}
     return [(suite.name, measure, unit, metric, value) for metric, value in values.items()]
 
 
@@ -205,7 +205,7 @@ def _cheapest_mlps(model: Forecaster, calibration: Suite) -> tuple[Component, ..
     anatomy = model.anatomy
     middle = [c for c in anatomy.components("mlp") if c.layer in anatomy.middle_layers(c.stack)]
     measured = run(model, calibration, [Ablation((c,)) for c in middle])
-    costs = {c: measured.change(Ablation((c,))).mase for c in middle}
+    costs = {c: measured.change(Ablation((c,)))["MASE"] for c in middle}
     cheapest = set(sorted(middle, key=lambda c: costs[c])[:_PAPER_MLPS])
     return tuple(c for c in middle if c in cheapest)
 
@@ -234,7 +234,7 @@ def greedy(model: Forecaster, suite: Suite, sample: Suite) -> list[Row]:
     while left:
         candidates = {layer: _ablation([*order, layer]) for layer in left}
         measured = run(model, calibration, list(candidates.values()))
-        costs = {layer: measured.change(ablation).mase for layer, ablation in candidates.items()}
+        costs = {layer: measured.change(ablation)["MASE"] for layer, ablation in candidates.items()}
         best = min(left, key=lambda layer: costs[layer])
         left.remove(best)
         order.append(best)

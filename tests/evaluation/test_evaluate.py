@@ -19,11 +19,11 @@ from tsprune.anatomy import Anatomy
 from tsprune.data import Configuration, Suite
 from tsprune.errors import TspruneError
 from tsprune.evaluation import (
+    MASE,
     Truth,
     evaluate,
     forecast_statistics,
     geometric_mean_ratios,
-    mase,
     prepare,
     seasonal_naive,
 )
@@ -160,7 +160,7 @@ def test_what_cannot_be_forecast_is_listed_and_left_out_of_both_sides() -> None:
         ("x/D/short, window 3", "cannot forecast a thirteen"),
     ]
     kept = configuration.select(np.array([True, False, False, False, True]))
-    assert frame["seasonal_naive_MASE"][0] == mase(prepare(kept).baseline)
+    assert frame["seasonal_naive_MASE"][0] == MASE.of(prepare(kept).baseline)
 
 
 def test_a_suite_that_cannot_be_forecast_at_all_is_an_error() -> None:

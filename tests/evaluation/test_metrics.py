@@ -14,7 +14,6 @@ from gluonts.dataset.split import split as gluonts_split
 from gluonts.ev.metrics import (
     MAE,
     MAPE,
-    MASE,
     MSE,
     MSIS,
     ND,
@@ -23,6 +22,7 @@ from gluonts.ev.metrics import (
     SMAPE,
     MeanWeightedSumQuantileLoss,
 )
+from gluonts.ev.metrics import MASE as GLUONTS_MASE
 from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
@@ -31,12 +31,12 @@ from scipy.stats import spearmanr
 
 from tsprune.errors import TspruneError
 from tsprune.evaluation.metrics import (
+    CRPS,
     CRPS_LEVELS,
+    MASE,
     WindowStatistics,
-    crps,
     exponential_tails,
     leaderboard_metrics,
-    mase,
     seasonal_errors,
     spearman_distance,
     window_statistics,
@@ -103,9 +103,9 @@ def test_seasonal_errors_accumulate_in_double_precision() -> None:
 
 def test_point_forecast_by_hand() -> None:
     stats = statistics_of(median=[[1, 2], [3, 3]], targets=[[2, 4], [3, NAN]], scale=[2, 1])
-    assert mase(stats) == pytest.approx((1 / 2 + 2 / 2 + 0) / 3)
+    assert MASE.of(stats) == pytest.approx((1 / 2 + 2 / 2 + 0) / 3)
     # twice the pinball loss of equal quantiles averages to the absolute error
-    assert crps(stats) == pytest.approx((1 + 2 + 0) / (2 + 4 + 3))
+    assert CRPS.of(stats) == pytest.approx((1 + 2 + 0) / (2 + 4 + 3))
     metrics = leaderboard_metrics(stats)
     assert metrics["MSE[mean]"] == pytest.approx((1 + 4 + 0) / 3)
     assert metrics["MAE[0.5]"] == pytest.approx(1.0)
@@ -128,8 +128,8 @@ def test_quantile_loss_by_hand() -> None:
 
 def test_a_point_with_zero_seasonal_error_does_not_count() -> None:
     stats = statistics_of(median=[[1.0], [1.0]], targets=[[3.0], [2.0]], scale=[0, 4])
-    assert mase(stats) == pytest.approx(0.25)
-    assert crps(stats) == pytest.approx(3 / 5)
+    assert MASE.of(stats) == pytest.approx(0.25)
+    assert CRPS.of(stats) == pytest.approx(3 / 5)
 
 
 def test_metrics_of_nothing_known_are_undefined() -> None:
@@ -138,7 +138,7 @@ def test_metrics_of_nothing_known_are_undefined() -> None:
 
 
 def test_an_undefined_forecast_is_not_hidden() -> None:
-    assert np.isnan(mase(statistics_of(median=[[NAN, 1.0]], targets=[[1.0, 1.0]], scale=[1])))
+    assert np.isnan(MASE.of(statistics_of(median=[[NAN, 1.0]], targets=[[1.0, 1.0]], scale=[1])))
 
 
 def test_a_missing_level_is_named() -> None:
@@ -157,7 +157,7 @@ GLUONTS_METRICS = [
     MSE(forecast_type="mean"),
     MSE(forecast_type="0.5"),
     MAE(),
-    MASE(),
+    GLUONTS_MASE(),
     MAPE(),
     SMAPE(),
     MSIS(),
@@ -266,8 +266,8 @@ def test_statistics_of_a_subset_are_those_of_its_windows(seed: int, keep: list[b
         )
     rejoined = WindowStatistics.concatenate([everything.select(mask), everything.select(~mask)])
     assert len(rejoined) == 6
-    assert mase(rejoined) == pytest.approx(mase(everything))
-    assert crps(rejoined) == pytest.approx(crps(everything))
+    assert MASE.of(rejoined) == pytest.approx(MASE.of(everything))
+    assert CRPS.of(rejoined) == pytest.approx(CRPS.of(everything))
 
 
 @given(st.floats(1e-3, 1e3), st.integers(0, 1000))
@@ -283,7 +283,7 @@ def test_mase_and_crps_do_not_depend_on_the_unit(factor: float, seed: int) -> No
             targets=targets * unit,
             season_errors=seasonal_errors([context * unit], 4),
         )
-        return mase(stats), crps(stats)
+        return MASE.of(stats), CRPS.of(stats)
 
     assert metrics(factor) == pytest.approx(metrics(1.0))
 

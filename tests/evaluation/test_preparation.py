@@ -9,7 +9,7 @@ from concurrent.futures import ThreadPoolExecutor
 import numpy as np
 
 from tests.suites import small_suite
-from tsprune.evaluation import mase, prepare, seasonal_errors
+from tsprune.evaluation import MASE, prepare, seasonal_errors
 from tsprune.evaluation.preparation import _prepared
 
 
@@ -27,7 +27,7 @@ def test_equal_content_is_not_the_same_configuration() -> None:
     first, other = (small_suite().configurations[0] for _ in range(2))
     assert first != other
     assert prepare(first) is not prepare(other)
-    assert mase(prepare(first).baseline) == mase(prepare(other).baseline)
+    assert MASE.of(prepare(first).baseline) == MASE.of(prepare(other).baseline)
 
 
 def test_preparation_ends_with_its_configuration_and_is_not_pickled_with_it() -> None:

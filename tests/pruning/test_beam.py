@@ -37,7 +37,7 @@ def test_wide_enough_it_finds_what_trying_everything_does() -> None:
         if may_go(group, model.anatomy)
     ]
     result = run(model, suite(), [Ablation(group) for group in every])
-    cost = {frozenset(g): result.change(Ablation(g)).mase for g in every}
+    cost = {frozenset(g): result.change(Ablation(g))["MASE"] for g in every}
     found = beam(model, losses, savings, 1e6, kinds=("attention", "mlp"), width=100, tries=100)
     assert {frozenset(step.components) for step in found} == cost.keys()
     assert len(found) == len(cost)

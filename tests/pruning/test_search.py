@@ -36,7 +36,7 @@ def loss(model: Forecaster, chosen: Plan, part: Suite) -> float:
     if not chosen.components:
         return 0.0
     ablation = Ablation(chosen.components)
-    return run(model, part, [ablation]).change(ablation).mase
+    return run(model, part, [ablation]).change(ablation)["MASE"]
 
 
 @pytest.mark.parametrize("name", MODELS)

@@ -121,7 +121,7 @@ def test_exact_where_forecast_and_loss_are_linear() -> None:
     for c in components:
         if c.kind == "layer":
             continue  # its sublayers follow each other: zeroing both is a product, not a sum
-        truth = exact.change(ablations[c]).crps
+        truth = exact.change(ablations[c])["CRPS"]
         assert abs(truth) > 1e-5
         assert estimated[c.address] == pytest.approx(truth, rel=1e-3), c.address
 
@@ -220,7 +220,7 @@ def test_the_exact_effects_are_found_on_a_trained_model() -> None:
         frame = screen(model, suite, components=only)
     ablations = {c: Ablation((c,)) for c in model.anatomy.select(only)}
     exact = run(model, suite, list(ablations.values()))
-    effects = [exact.change(ablation).crps for ablation in ablations.values()]
+    effects = [exact.change(ablation)["CRPS"] for ablation in ablations.values()]
     assert frame["address"].tolist() == [c.address for c in ablations]
     assert spearmanr(frame["score"], np.abs(effects)).statistic > 0.85
     assert spearmanr(frame["crps_change"], effects).statistic > 0.85

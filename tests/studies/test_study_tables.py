@@ -52,7 +52,7 @@ def test_every_change_has_its_interval(effects: Effects, result: SweepResult) ->
     for table, ablations in tables.values():
         assert len(table) == len(ablations)
         for metric in ("mase", "crps"):
-            expected = [getattr(result.change(one), metric) for one in ablations.values()]
+            expected = [result.change(one)[metric.upper()] for one in ablations.values()]
             np.testing.assert_array_equal(table[f"{metric}_change"], expected)
             low, high = table[f"{metric}_low"], table[f"{metric}_high"]
             assert ((low <= table[f"{metric}_change"]) & (table[f"{metric}_change"] <= high)).mean() > 0.95

@@ -15,7 +15,7 @@ from tests.suites import configuration, shared_suite, small_suite, tiny
 from tests.tiny import pristine, spread
 from tsprune.data import Suite
 from tsprune.errors import TspruneError
-from tsprune.evaluation import Truth, WindowStatistics, crps, evaluate, mase, prepare
+from tsprune.evaluation import CRPS, MASE, Truth, WindowStatistics, evaluate, prepare
 from tsprune.hooks.ablation import Ablation
 from tsprune.models import Forecast, Forecaster
 from tsprune.sweeps import CLEAN, SweepResult, run
@@ -82,7 +82,7 @@ def test_batches_keep_every_score_with_its_window(model: Forecaster) -> None:
 def test_clean_is_no_change(model: Forecaster) -> None:
     result = run(model, small_suite(), [])
     change = result.change(CLEAN)
-    assert (change.mase, change.crps, change.spearman) == (0, 0, 0)
+    assert (change["MASE"], change["CRPS"], change.spearman) == (0, 0, 0)
     assert list(result.scores) == [CLEAN]
 
 
@@ -173,8 +173,8 @@ def test_the_clean_scores_are_those_of_evaluate(model: Forecaster) -> None:
     scores = run(model, suite, [], batch_size=3).scores[CLEAN]
     assert set(frame.index) == set(scores)
     for name, one in scores.items():
-        assert mase(one.statistics) == frame.loc[name, "MASE"]
-        assert crps(one.statistics) == frame.loc[name, "CRPS"]
+        assert MASE.of(one.statistics) == frame.loc[name, "MASE"]
+        assert CRPS.of(one.statistics) == frame.loc[name, "CRPS"]
 
 
 def test_kept_forecasts_are_the_models_own(model: Forecaster) -> None:
@@ -207,7 +207,7 @@ def test_windows_answered_with_nan_are_skipped_with_a_reason() -> None:
     assert [s for s in result.skipped if s[1] == reason] == [
         (f"{n}, window {r}", reason) for n, r in expected
     ]
-    assert math.isfinite(result.change(head).mase)
+    assert math.isfinite(result.change(head)["MASE"])
     assert len(result.forecasts[CLEAN, "first/D/short"].quantiles) == 3
 
 
@@ -256,8 +256,8 @@ def test_change_by_hand(handmade: tuple[SweepResult, Ablation]) -> None:
     result, ablation = handmade
     change = result.change(ablation)
     # MASE doubles on "a" and stays on "b"; CRPS is 1.5 times on "a", undefined on "b"
-    assert change.mase == pytest.approx(math.sqrt(2) - 1)
-    assert change.crps == pytest.approx(0.5)
+    assert change["MASE"] == pytest.approx(math.sqrt(2) - 1)
+    assert change["CRPS"] == pytest.approx(0.5)
     assert change.spearman == pytest.approx(3.5 / 5)
 
 
@@ -265,13 +265,13 @@ def test_change_on_masks_by_hand(handmade: tuple[SweepResult, Ablation]) -> None
     result, ablation = handmade
     masks = {"a": np.array([True, False, False, True]), "b": np.array([False, True])}
     change = result.change(ablation, masks)
-    assert change.mase == pytest.approx(math.sqrt((2 + 6) / (1 + 3) * (6 / 4)) - 1)
-    assert change.crps == pytest.approx(2.5 / 2 - 1)
+    assert change["MASE"] == pytest.approx(math.sqrt((2 + 6) / (1 + 3) * (6 / 4)) - 1)
+    assert change["CRPS"] == pytest.approx(2.5 / 2 - 1)
     assert change.spearman == pytest.approx(3.5 / 3)
     only_a = {"a": np.ones(4, bool), "b": np.zeros(2, bool)}
-    assert result.change(ablation, only_a).mase == pytest.approx(1)
+    assert result.change(ablation, only_a)["MASE"] == pytest.approx(1)
     nothing = {name: np.zeros_like(mask) for name, mask in masks.items()}
-    assert math.isnan(result.change(ablation, nothing).mase)
+    assert math.isnan(result.change(ablation, nothing)["MASE"])
     assert math.isnan(result.change(ablation, nothing).spearman)
 
 
@@ -281,4 +281,4 @@ def test_a_perfect_ablated_forecast_is_a_change_of_minus_one(
     result, ablation = handmade
     perfect = {name: scores([0] * n, [0] * n, [0] * n) for name, n in (("a", 3), ("b", 2))}
     result = dataclasses.replace(result, scores={CLEAN: result.scores[CLEAN], ablation: perfect})
-    assert result.change(ablation).mase == -1
+    assert result.change(ablation)["MASE"] == -1

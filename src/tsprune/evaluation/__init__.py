@@ -10,11 +10,14 @@ from tsprune.evaluation.evaluate import (
 )
 from tsprune.evaluation.leaderboard import write_all_results
 from tsprune.evaluation.metrics import (
+    CRPS,
+    MASE,
+    METRICS,
+    Metric,
     WindowStatistics,
+    aggregate,
     centred_ranks,
-    crps,
     leaderboard_metrics,
-    mase,
     rank_distance,
     seasonal_errors,
     spearman_distance,
@@ -24,20 +27,23 @@ from tsprune.evaluation.preparation import Preparation, Truth, prepare, truth_of
 from tsprune.evaluation.seasonal_naive import seasonal_naive
 
 __all__ = [
+    "CRPS",
+    "MASE",
+    "METRICS",
     "Batch",
+    "Metric",
     "ModelStatistics",
     "Preparation",
     "Truth",
     "WindowStatistics",
+    "aggregate",
     "batches",
     "centred_ranks",
-    "crps",
     "evaluate",
     "finite_windows",
     "forecast_statistics",
     "geometric_mean_ratios",
     "leaderboard_metrics",
-    "mase",
     "prepare",
     "rank_distance",
     "seasonal_errors",

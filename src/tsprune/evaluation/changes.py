@@ -11,20 +11,14 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Sequence
-from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
-from tsprune.evaluation.metrics import WindowStatistics
+from tsprune.evaluation.metrics import METRICS, Metric, Sums, WindowStatistics
 from tsprune.statistics import LEVEL, UNKNOWN, Estimate, Sample, pseudo_values
 
 Array = NDArray[np.float64]
-Metric = Literal["MASE", "CRPS"]
-_SUMS: dict[Metric, tuple[str, str]] = {
-    "MASE": ("scaled_error_sum", "scaled_error_count"),
-    "CRPS": ("quantile_loss_sum", "absolute_target_sum"),
-}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -44,13 +38,13 @@ class Scored:
     chosen: NDArray[np.bool_] | None = None
 
 
-def changes(scored: Sequence[Scored], metric: Metric) -> Sample:
+def changes(scored: Sequence[Scored], metric: str) -> Sample:
     """Relative changes of the geometric mean over configurations under A ablations.
 
     A configuration whose metric before is 0 or undefined does not count. An ablation without a score on
     one that counts is NaN.
     """
-    sums = [(one, _Sums.of(one, metric)) for one in scored]
+    sums = [(one, _Sums.of(one, METRICS.named(metric))) for one in scored]
     usable = [(one, found) for one, found in sums if found.usable]
     count = len(scored[0].after) if scored else 0
     if len(usable) == 1:
@@ -62,7 +56,7 @@ def changes(scored: Sequence[Scored], metric: Metric) -> Sample:
     return Sample.of(logs, [one.name for one, _ in usable], logarithmic=True)
 
 
-def change(scored: Sequence[Scored], metric: Metric, *, level: float = LEVEL, seed: int = 0) -> Estimate:
+def change(scored: Sequence[Scored], metric: str, *, level: float = LEVEL, seed: int = 0) -> Estimate:
     """The change under the only ablation of `scored`, with its interval."""
     if not scored:
         return UNKNOWN
@@ -93,11 +87,12 @@ class _Sums:
         chosen = np.ones(len(scored.series), np.bool_) if scored.chosen is None else scored.chosen
         nothing = np.full(len(chosen), np.nan)
 
-        def column(one: WindowStatistics | None, name: str) -> Array:
-            return (nothing if one is None else np.asarray(getattr(one, name), np.float64))[chosen]
+        def column(one: WindowStatistics | None, sums: Sums) -> Array:
+            return (nothing if one is None else np.asarray(sums(one), np.float64))[chosen]
 
-        before = np.stack([column(scored.before, name) for name in _SUMS[metric]], axis=1)
-        after = [column(one, name) for name in _SUMS[metric] for one in scored.after]
+        both = metric.numerator, metric.denominator
+        before = np.stack([column(scored.before, sums) for sums in both], axis=1)
+        after = [column(one, sums) for sums in both for one in scored.after]
         empty = np.empty((int(chosen.sum()), 0))
         return cls(before, np.stack(after, axis=1) if after else empty, scored.series[chosen])
 

@@ -20,7 +20,7 @@ from tsprune.arguments import checked
 from tsprune.data.suite import Configuration, Suite
 from tsprune.errors import TspruneError
 from tsprune.evaluation.batching import Batch, Rows, shared_batches, unforecastable
-from tsprune.evaluation.metrics import WindowStatistics, leaderboard_metrics
+from tsprune.evaluation.metrics import METRICS, Metric, WindowStatistics, aggregate, leaderboard_metrics
 from tsprune.evaluation.preparation import prepare, truth_of
 from tsprune.progress import Progress, showing
 from tsprune.run_options import Options, RunOptions
@@ -149,8 +149,8 @@ def evaluate(
     model : a Forecaster, anything that forecasts like one (a Predictor), or "seasonal-naive"
     options : batch_size and progress (stage "evaluate", windows done, windows of the suite) of `RunOptions`
 
-    Returns one row per configuration: configuration, domain, num_variates, windows, MASE, CRPS,
-    seasonal_naive_MASE, seasonal_naive_CRPS (over the same windows), MASE_ratio, CRPS_ratio, the
+    Returns one row per configuration: configuration, domain, num_variates, windows, every metric of
+    `METRICS` (MASE, CRPS, ...), seasonal_naive_MASE, ... (over the same windows), MASE_ratio, ..., the
     leaderboard's metrics by their names there, and wall-clock seconds: seconds_forward (inside the
     model; of shared batches the windows' part), seconds_prepare (seasonal errors and baseline, next to
     nothing where an earlier call computed them), seconds_total (everything).
@@ -227,9 +227,9 @@ def _scored(
         return None, [(name, "no window could be forecast"), *skipped]
     record = _record(configuration, result.statistics, prepare(configuration).baseline.select(result.rows))
     skipped += [
-        (name, f"no {metric} ratio: {_why_no_ratio(record, metric)}")
-        for metric in ("MASE", "CRPS")
-        if not np.isfinite(record[f"{metric}_ratio"])
+        (name, f"no {metric.name} ratio: {_why_no_ratio(record, metric)}")
+        for metric in METRICS.values()
+        if not np.isfinite(record[f"{metric.name}_ratio"])
     ]
     scoring = result.seconds_scoring + time.perf_counter() - start
     record["seconds_forward"] = result.seconds_forward
@@ -241,51 +241,48 @@ def _scored(
 def _record(
     configuration: Configuration, statistics: WindowStatistics, baseline: WindowStatistics
 ) -> dict[str, Any]:
-    metrics, naive = leaderboard_metrics(statistics), leaderboard_metrics(baseline)
+    found, naive = ({m.name: m.of(s) for m in METRICS.values()} for s in (statistics, baseline))
     record: dict[str, Any] = {
         "configuration": configuration.name,
         "domain": configuration.domain,
         "num_variates": configuration.num_variates,
         "windows": len(statistics),
     }
-    pairs = {"MASE": "MASE[0.5]", "CRPS": "mean_weighted_sum_quantile_loss"}
-    record |= {short: metrics[name] for short, name in pairs.items()}
-    record |= {f"seasonal_naive_{short}": naive[name] for short, name in pairs.items()}
+    record |= found
+    record |= {f"seasonal_naive_{name}": value for name, value in naive.items()}
     record |= {
-        f"{short}_ratio": metrics[name] / naive[name] if naive[name] else float("nan")
-        for short, name in pairs.items()
+        f"{name}_ratio": value / naive[name] if naive[name] else float("nan") for name, value in found.items()
     }
-    return record | metrics
+    return record | leaderboard_metrics(statistics)
 
 
-def _why_no_ratio(record: Mapping[str, Any], metric: str) -> str:
-    """Why a row of `evaluate` has no ratio to Seasonal Naive in MASE or CRPS."""
-    naive = record[f"seasonal_naive_{metric}"]
+def _why_no_ratio(record: Mapping[str, Any], metric: Metric) -> str:
+    """Why a row of `evaluate` has no ratio of a metric to Seasonal Naive."""
+    naive = record[f"seasonal_naive_{metric.name}"]
     if np.isnan(record.get("MAE[0.5]", 0.0)):
         return "no target is known"
     if naive == 0:
         return "Seasonal Naive's is 0.0"
     if np.isnan(naive):
-        return "all targets are zero" if metric == "CRPS" else "the histories are constant"
-    return f"the model's is {record[metric]}, Seasonal Naive's {naive}"
+        return metric.undefined
+    return f"the model's is {record[metric.name]}, Seasonal Naive's {naive}"
 
 
 def geometric_mean_ratios(frame: pd.DataFrame) -> dict[str, float]:
-    """{"MASE": ..., "CRPS": ...}: geometric means over configurations of the ratio to Seasonal Naive.
+    """Geometric means over configurations of the ratio to Seasonal Naive, by metric ("MASE", "CRPS", ...).
 
     A configuration whose ratio is undefined (`evaluate` lists it as skipped) does not count.
 
     Raises TspruneError if no configuration has a ratio.
     """
     means = {}
-    for name in ("MASE", "CRPS"):
+    for name, metric in METRICS.items():
         ratios = frame[f"{name}_ratio"].to_numpy(dtype=np.float64)
         known = ratios[np.isfinite(ratios)]
         if len(known) == 0:
-            why = _why_no_ratio(frame.iloc[-1].to_dict(), name) if len(frame) else "there is none"
+            why = _why_no_ratio(frame.iloc[-1].to_dict(), metric) if len(frame) else "there is none"
             constant = why.endswith(("is 0.0", "constant", "zero"))
             advice = "; evaluate on series that are not constant" if constant else ""
             raise TspruneError(f"no configuration has a {name} ratio ({why}){advice}")
-        with np.errstate(divide="ignore"):
-            means[name] = float(np.exp(np.log(known).mean()))
+        means[name] = float(aggregate(known))
     return means

@@ -10,7 +10,7 @@ from tsprune.atomic import write_whole
 if TYPE_CHECKING:
     import pandas as pd
 
-METRICS: tuple[str, ...] = (
+LEADERBOARD_METRICS: tuple[str, ...] = (
     "MSE[mean]",
     "MSE[0.5]",
     "MAE[0.5]",
@@ -26,7 +26,7 @@ METRICS: tuple[str, ...] = (
 COLUMNS: tuple[str, ...] = (
     "dataset",
     "model",
-    *(f"eval_metrics/{metric}" for metric in METRICS),
+    *(f"eval_metrics/{metric}" for metric in LEADERBOARD_METRICS),
     "domain",
     "num_variates",
 )
@@ -44,6 +44,9 @@ def write_all_results(frame: pd.DataFrame, path: str | Path, model_name: str) ->
     if target.suffix != ".csv":
         target = target / "all_results.csv"
     table = frame.rename(
-        columns={"configuration": "dataset", **{metric: f"eval_metrics/{metric}" for metric in METRICS}}
+        columns={
+            "configuration": "dataset",
+            **{metric: f"eval_metrics/{metric}" for metric in LEADERBOARD_METRICS},
+        }
     ).assign(model=model_name)
     write_whole(target, table.to_csv(columns=list(COLUMNS), index=False).encode())

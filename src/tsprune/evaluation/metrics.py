@@ -7,13 +7,15 @@ are masked, and so are points whose denominator is zero. All sums are accumulate
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from operator import attrgetter
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from tsprune.arguments import checked
+from tsprune.arguments import checked, shown
 from tsprune.errors import TspruneError
+from tsprune.plugins import Registry
 
 Array = NDArray[np.float64]
 
@@ -219,14 +221,66 @@ def _count(valid: NDArray[np.bool_]) -> Array:
 # --- metrics of a set of windows -----------------------------------------------------------------
 
 
-def mase(statistics: WindowStatistics) -> float:
-    """Mean absolute scaled error of the median over all points; NaN if every point is masked."""
-    return _ratio(statistics.scaled_error_sum, statistics.scaled_error_count)
+Sums = Callable[[WindowStatistics], Array]
 
 
-def crps(statistics: WindowStatistics) -> float:
-    """Mean weighted sum quantile loss: quantile losses summed over all windows over sum of |y|."""
-    return _ratio(statistics.quantile_loss_sum, statistics.absolute_target_sum)
+@dataclasses.dataclass(frozen=True)
+class Metric:
+    """A metric of windows: a sum over them divided by another; lower is better.
+
+    name : an identifier; in lower case it begins the names of columns (`key`)
+    numerator, denominator : of each window, [N], from the N windows' statistics
+    undefined : a reason why the denominator may be zero
+
+    Packages add metrics by the entry point group `tsprune.metrics`.
+    """
+
+    name: str
+    numerator: Sums
+    denominator: Sums
+    undefined: str = "its denominator is zero"
+
+    def __post_init__(self) -> None:
+        if not self.name.isidentifier():
+            raise TspruneError(f"the name of a metric must be an identifier, not {shown(self.name)}")
+
+    @property
+    def key(self) -> str:
+        """The name in lower case: "mase" of `mase_change`."""
+        return self.name.lower()
+
+    def of(self, statistics: WindowStatistics) -> float:
+        """The metric of all windows together; NaN if the denominators sum to zero."""
+        return _ratio(self.numerator(statistics), self.denominator(statistics))
+
+
+# mean absolute scaled error of the median over all points
+MASE = Metric(
+    "MASE",
+    attrgetter("scaled_error_sum"),
+    attrgetter("scaled_error_count"),
+    undefined="the histories are constant",
+)
+# mean weighted sum quantile loss: quantile losses of all windows over the sum of |y|
+CRPS = Metric(
+    "CRPS",
+    attrgetter("quantile_loss_sum"),
+    attrgetter("absolute_target_sum"),
+    undefined="all targets are zero",
+)
+METRICS: Registry[Metric] = Registry("tsprune.metrics", Metric, (MASE, CRPS), noun="metric")
+
+
+def aggregate(values: ArrayLike) -> Array:
+    """Geometric means over C configurations of values [C] or [C, M]; NaN for none.
+
+    Not scipy's gmean, which warns about the zeros and NaN that an ablation may produce.
+    """
+    found = np.asarray(values, dtype=np.float64)
+    if not len(found):
+        return np.full(found.shape[1:], np.nan)
+    with np.errstate(all="ignore"):
+        return np.asarray(np.exp(np.log(found).mean(axis=0)))
 
 
 def leaderboard_metrics(statistics: WindowStatistics) -> dict[str, float]:
@@ -239,14 +293,14 @@ def leaderboard_metrics(statistics: WindowStatistics) -> dict[str, float]:
         "MSE[mean]": mean_squared,
         "MSE[0.5]": _ratio(s.squared_error_sum, s.target_count),
         "MAE[0.5]": _ratio(s.absolute_error_sum, s.target_count),
-        "MASE[0.5]": mase(s),
+        "MASE[0.5]": MASE.of(s),
         "MAPE[0.5]": _ratio(s.percentage_error_sum, s.percentage_error_count),
         "sMAPE[0.5]": _ratio(s.symmetric_error_sum, s.symmetric_error_count),
         "MSIS": _ratio(s.interval_score_sum, s.interval_score_count),
         "RMSE[mean]": root,
         "NRMSE[mean]": root / mean_absolute_target if mean_absolute_target else float("nan"),
         "ND[0.5]": _ratio(s.absolute_error_sum, s.absolute_target_sum),
-        "mean_weighted_sum_quantile_loss": crps(s),
+        "mean_weighted_sum_quantile_loss": CRPS.of(s),
     }
 
 

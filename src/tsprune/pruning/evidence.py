@@ -12,14 +12,12 @@ from tsprune.cost.latency import compare as compare_latency
 from tsprune.cost.latency import machine
 from tsprune.data.suite import Suite
 from tsprune.errors import TspruneError
-from tsprune.evaluation import WindowStatistics, crps, forecast_statistics, mase, prepare
-from tsprune.evaluation.changes import Metric, Scored, changes
+from tsprune.evaluation import METRICS, WindowStatistics, aggregate, forecast_statistics, prepare
+from tsprune.evaluation.changes import Scored, changes
 from tsprune.models.forecaster import Evidence, Forecaster, Measured
 from tsprune.statistics import Estimate
 from tsprune.sweeps.engine import BATCH_SIZE
 
-METRICS: tuple[Metric, ...] = ("MASE", "CRPS")
-_COMPUTE = {"MASE": mase, "CRPS": crps}
 LATENCY_BATCHES = (1, 64)
 
 
@@ -34,9 +32,9 @@ class Comparison:
 
     suite: str
     windows: int
-    before: Mapping[Metric, float]
-    after: Mapping[Metric, float]
-    change: Mapping[Metric, Estimate]
+    before: Mapping[str, float]
+    after: Mapping[str, float]
+    change: Mapping[str, Estimate]
 
     def evidence(self) -> Evidence:
         """Rows for a model card."""
@@ -59,7 +57,7 @@ def compare(
     Raises TspruneError if there is no window that both can forecast.
     """
     pairs: list[Scored] = []
-    ratios: dict[Metric, list[tuple[float, float]]] = {metric: [] for metric in METRICS}
+    ratios: dict[str, list[tuple[float, float]]] = {metric: [] for metric in METRICS}
     both = [forecast_statistics(each, suite.configurations, batch_size=batch_size) for each in (model, other)]
     for configuration, *results in zip(suite.configurations, *both, strict=True):
         rows = np.intersect1d(results[0].rows, results[1].rows)
@@ -72,13 +70,13 @@ def compare(
         series = configuration.series[rows]
         pairs.append(Scored(configuration.name, scores[0], scores[1:], series))
         naive = prepare(configuration).baseline.select(rows)
-        for metric in METRICS:
-            score = _COMPUTE[metric]
-            if score(naive) > 0:
-                ratios[metric].append((score(scores[0]) / score(naive), score(scores[1]) / score(naive)))
+        for name, metric in METRICS.items():
+            if (of_naive := metric.of(naive)) > 0:
+                before, after = (metric.of(one) / of_naive for one in scores)
+                ratios[name].append((before, after))
     if not pairs:
         raise TspruneError(f"no window of {suite.name} could be forecast by both models")
-    means = {metric: np.exp(np.log(ratios[metric]).mean(axis=0)).tolist() for metric in METRICS}
+    means = {metric: aggregate(np.reshape(ratios[metric], (-1, 2))).tolist() for metric in METRICS}
     return Comparison(
         suite.name,
         sum(len(pair.before) for pair in pairs),

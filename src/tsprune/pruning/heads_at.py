@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from tsprune.arguments import checked
 from tsprune.data.split import CALIBRATION_FRACTION, calibration_mask, split
 from tsprune.data.suite import Suite
-from tsprune.errors import TspruneError
+from tsprune.evaluation import METRICS
 from tsprune.hooks.ablation import Ablation
 from tsprune.models.forecaster import Forecaster
 from tsprune.pruning.strategies import ORDERS, SUBLAYER, Order, as_components, ordered
@@ -30,9 +30,7 @@ from tsprune.sweeps.single_components import failed_cells
 from tsprune.sweeps.store import Store
 from tsprune.sweeps.sweep_result import CLEAN, Masks, SweepResult
 
-Metric = Literal["MASE", "CRPS"]
 Selection = Literal["test", "calibration"]
-METRICS: tuple[Metric, ...] = ("MASE", "CRPS")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -79,7 +77,7 @@ def heads_at_frame(
     prefixes: Prefixes,
     *,
     percent: float,
-    metric: Metric,
+    metric: str,
     calibration: Masks,
 ) -> pd.DataFrame:
     """heads@Xpp of every sublayer under both selections; columns as in `heads_at`."""
@@ -118,7 +116,7 @@ def _choose(
     result: SweepResult,
     orders: Mapping[Order, Sequence[Ablation]],
     percent: float,
-    metric: Metric,
+    metric: str,
     masks: Masks,
 ) -> tuple[Order, int]:
     counts = {
@@ -129,9 +127,9 @@ def _choose(
     return best, counts[best]
 
 
-def _changes(result: SweepResult, ablations: Sequence[Ablation], metric: Metric, masks: Masks) -> list[float]:
+def _changes(result: SweepResult, ablations: Sequence[Ablation], metric: str, masks: Masks) -> list[float]:
     changes = (result.change(ablation, masks) for ablation in ablations)
-    return [change.mase if metric == "MASE" else change.crps for change in changes]
+    return [change[metric] for change in changes]
 
 
 def calibration_masks(suite: Suite, *, fraction: float, seed: int) -> dict[str, NDArray[np.bool_]]:
@@ -146,7 +144,7 @@ def heads_at(
     percent: float = 1.0,
     *,
     by: str = "stable_rank",
-    metric: Metric = "MASE",
+    metric: str = "MASE",
     calibration_fraction: float = CALIBRATION_FRACTION,
     seed: int = 0,
     batch_size: int = BATCH_SIZE,
@@ -156,7 +154,7 @@ def heads_at(
     """heads@`percent`pp of every attention sublayer, two rows each.
 
     by : the score that orders the heads (see `tsprune.rank`)
-    metric : "MASE" or "CRPS"
+    metric : a name in `METRICS`, such as "MASE" or "CRPS"
     calibration_fraction, seed : which series order and count are chosen on
     store : a results store, or the path of one: what it holds is not computed again, and what is
         computed is kept there batch by batch; an ablation that raises then counts as too much
@@ -176,8 +174,7 @@ def heads_at(
     Raises TspruneError for an unknown metric or score, a negative percentage, a suite without windows,
     or, if the score needs windows, without a calibration side.
     """
-    if metric not in METRICS:
-        raise TspruneError(f"unknown metric {metric!r}; one of: {', '.join(METRICS)}")
+    METRICS.named(metric)
     masks = calibration_masks(suite, fraction=calibration_fraction, seed=seed)
     with Store(store) if isinstance(store, str | Path) else nullcontext(store) as opened:
         calibration, _ = split(suite, fraction=calibration_fraction, seed=seed)

@@ -14,7 +14,6 @@ from tsprune.anatomy import Anatomy, Component
 from tsprune.data.suite import Suite
 from tsprune.errors import TspruneError
 from tsprune.evaluation import changes
-from tsprune.evaluation.changes import Metric
 from tsprune.hooks.ablation import Ablation
 from tsprune.models.forecaster import Forecaster
 from tsprune.pruning.savings import is_inside
@@ -48,7 +47,7 @@ class Losses:
     """
 
     calibration: Suite
-    metric: Metric
+    metric: str
     confidence: float
     seed: int = 0
     batch_size: int = BATCH_SIZE

@@ -27,8 +27,7 @@ from tsprune.data.pocket import pocket
 from tsprune.data.split import CALIBRATION_FRACTION, split
 from tsprune.data.suite import Suite
 from tsprune.errors import TspruneError, one_line
-from tsprune.evaluation import evaluate, geometric_mean_ratios
-from tsprune.evaluation.changes import Metric
+from tsprune.evaluation import METRICS, evaluate, geometric_mean_ratios
 from tsprune.models.forecaster import Forecaster, Origin, Recovery, SamplingForecaster
 from tsprune.models.saving import round_weights
 from tsprune.precision import AUTO, PRECISIONS, Muon, Precision, autocast, training_precision
@@ -68,7 +67,7 @@ class Recipe:
     minutes: float | None = None
     batch_size: int = BATCH_SIZE
     learning_rate: float = LEARNING_RATE
-    metric: Metric = "MASE"
+    metric: str = "MASE"
     patience: int = PATIENCE
     precision: Precision = "float32"
     calibration_fraction: float = CALIBRATION_FRACTION
@@ -86,9 +85,9 @@ class Recipe:
                 raise TspruneError(f"{name} must be a number above 0, not {value}")
         if not 0 <= self.stream < math.inf:
             raise TspruneError(f"stream must be a number of at least 0, not {self.stream}")
-        for name, known in (("metric", ("MASE", "CRPS")), ("precision", PRECISIONS)):
-            if getattr(self, name) not in known:
-                raise TspruneError(f"unknown {name} {getattr(self, name)!r}; one of: {', '.join(known)}")
+        METRICS.named(self.metric)
+        if self.precision not in PRECISIONS:
+            raise TspruneError(f"unknown precision {self.precision!r}; one of: {', '.join(PRECISIONS)}")
 
     def checks(self, step: int, seconds: float) -> int:
         """How many scores on the calibration series are due by then, beside the first."""
@@ -141,7 +140,7 @@ def recover(
     minutes: float | None = None,
     batch_size: int = BATCH_SIZE,
     learning_rate: float = LEARNING_RATE,
-    metric: Metric = "MASE",
+    metric: str = "MASE",
     patience: int = PATIENCE,
     precision: Precision | Literal["auto"] = AUTO,
     calibration_fraction: float = CALIBRATION_FRACTION,

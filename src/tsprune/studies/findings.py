@@ -20,7 +20,7 @@ from tsprune.studies.claims import (
 )
 from tsprune.studies.experiments import LayerUnit, Plan
 from tsprune.studies.settings import Settings
-from tsprune.studies.study_effects import METRICS, Effects
+from tsprune.studies.study_effects import Effects
 from tsprune.studies.study_result import ModelStudy
 from tsprune.studies.study_tables import strategies_at
 from tsprune.sweeps.engine import run
@@ -71,7 +71,7 @@ def headline_found(
     pool = middle_heads(model.anatomy, ranking)
     count = round(HEADLINE_SHARE * len(ranking))
     costs = {
-        Component(key.stack, key.layer, mlp=True): result.change(ablation, settings.calibration).mase
+        Component(key.stack, key.layer, mlp=True): result.change(ablation, settings.calibration)["MASE"]
         for key, ablation in wanted.layers.items()
         if key.unit == "mlp" and key.layer in model.anatomy.middle_layers(key.stack)
     }
@@ -91,5 +91,5 @@ def headline_found(
     require_all(second)
     report = {name: ~mask for name, mask in settings.calibration.items()}
     effects = Effects(second, settings.suite, [ablation], masks=report, seed=settings.seed)
-    mase, crps = (effects.of([ablation], metric) for metric in METRICS)
+    mase, crps = (effects.of([ablation], metric) for metric in ("MASE", "CRPS"))
     return Headline(count, len(ranking), addresses, mase, crps)

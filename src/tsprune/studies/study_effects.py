@@ -9,15 +9,14 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from tsprune.data.suite import Suite
-from tsprune.evaluation import prepare
-from tsprune.evaluation.changes import Metric, Scored, change
+from tsprune.evaluation import METRICS, prepare
+from tsprune.evaluation.changes import Scored, change
 from tsprune.hooks.ablation import Ablation
 from tsprune.statistics import LEVEL, SEEDS, Estimates, Sample, holm
 from tsprune.statistics.bootstrap import DRAWS
 from tsprune.sweeps.samples import change_sample
 from tsprune.sweeps.sweep_result import CLEAN, Masks, SweepResult
 
-METRICS: tuple[Metric, ...] = ("MASE", "CRPS")
 STATISTICS: dict[str, object] = {
     "intervals": "studentised bootstrap over configurations (over series, of a single configuration), of log "
     "ratios; Student's t below five units",
@@ -43,36 +42,36 @@ class Effects:
         """`masks` : the windows that count, as in `SweepResult.change`; `seed` : of the bootstrap."""
         self._result, self._masks, self.seed = result, masks, seed
         self._column = {ablation: column for column, ablation in enumerate(dict.fromkeys(ablations))}
-        self._samples: Mapping[Metric, Sample] = {
+        self._samples: Mapping[str, Sample] = {
             metric: change_sample(result, suite, list(self._column), metric, masks=masks)
             for metric in METRICS
         }
 
-    def of(self, ablations: Sequence[Ablation], metric: Metric) -> Sample:
+    def of(self, ablations: Sequence[Ablation], metric: str) -> Sample:
         """The changes of some of the ablations, in that order."""
         return self._samples[metric].columns([self._column[ablation] for ablation in ablations])
 
-    def estimates(self, ablations: Sequence[Ablation], metric: Metric) -> Estimates:
+    def estimates(self, ablations: Sequence[Ablation], metric: str) -> Estimates:
         """Their estimates."""
         return self.of(ablations, metric).estimates(seed=self.seed)
 
     def columns(self, ablations: Sequence[Ablation]) -> pd.DataFrame:
-        """One row an ablation: mase_change, mase_low, mase_high, the same of crps, spearman_distance."""
+        """One row an ablation: mase_change, mase_low, mase_high, ... of every metric, spearman_distance."""
         changes = [self._result.change(ablation, self._masks) for ablation in ablations]
         found: dict[str, object] = {}
         for metric in METRICS:
-            name, estimates = metric.lower(), self.estimates(ablations, metric)
-            found[f"{name}_change"] = np.array([getattr(change, name) for change in changes], dtype=float)
+            name, estimates = METRICS[metric].key, self.estimates(ablations, metric)
+            found[f"{name}_change"] = np.array([change[metric] for change in changes], dtype=float)
             found[f"{name}_low"], found[f"{name}_high"] = estimates.low, estimates.high
         found["spearman_distance"] = np.array([change.spearman for change in changes], dtype=float)
         return pd.DataFrame(found)
 
-    def corrected(self, ablations: Sequence[Ablation], metric: Metric) -> NDArray[np.float64]:
+    def corrected(self, ablations: Sequence[Ablation], metric: str) -> NDArray[np.float64]:
         """p-values of no change of a family of ablations, Holm's correction applied."""
         return holm(self.estimates(ablations, metric).p)
 
 
-def ratio_interval(result: SweepResult, suite: Suite, metric: Metric, seed: int) -> tuple[float, float]:
+def ratio_interval(result: SweepResult, suite: Suite, metric: str, seed: int) -> tuple[float, float]:
     """(low, high) of the unablated model's metric relative to Seasonal Naive's, the same windows of both."""
     scored = [
         Scored(

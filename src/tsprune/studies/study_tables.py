@@ -8,12 +8,12 @@ import numpy as np
 import pandas as pd
 
 from tsprune.data.suite import Suite
-from tsprune.evaluation.changes import Metric
+from tsprune.evaluation import METRICS
 from tsprune.pruning.heads_at import Prefix, Prefixes
 from tsprune.statistics import Sample, correlation, holm
 from tsprune.studies.claims import PRUNED_PERCENT
 from tsprune.studies.experiments import LayerUnit, Plan, PrunedHeads
-from tsprune.studies.study_effects import METRICS, Effects
+from tsprune.studies.study_effects import Effects
 from tsprune.sweeps.samples import change_sample
 from tsprune.sweeps.sweep_result import CLEAN, Masks, SweepResult
 
@@ -42,11 +42,11 @@ def layers_table(effects: Effects, wanted: Plan) -> pd.DataFrame:
     )
     table = pd.concat([names, effects.columns(ablations)], axis=1)
     for metric in METRICS:
-        table[f"{metric.lower()}_p_holm"] = np.nan
+        table[f"{METRICS[metric].key}_p_holm"] = np.nan
         for unit in names["unit"].unique():
             family = np.flatnonzero(names["unit"] == unit)
             corrected = effects.corrected([ablations[row] for row in family], metric)
-            table.loc[family, f"{metric.lower()}_p_holm"] = corrected
+            table.loc[family, f"{METRICS[metric].key}_p_holm"] = corrected
     return table
 
 
@@ -61,7 +61,7 @@ def mlps_table(effects: Effects, wanted: Plan) -> pd.DataFrame:
         row: dict[str, object] = {"stack": stack, "count": len(mlps)}
         for metric in METRICS:
             change = effects.of(mlps, metric).median().estimate(seed=effects.seed)
-            name = metric.lower()
+            name = METRICS[metric].key
             row |= {
                 f"{name}_change": change.value,
                 f"{name}_low": change.low,
@@ -76,7 +76,7 @@ def heads_table(effects: Effects, wanted: Plan, ranking: pd.DataFrame) -> pd.Dat
     ablations = list(wanted.heads.values())
     found = effects.columns(ablations)
     for metric in METRICS:
-        found[f"{metric.lower()}_p_holm"] = effects.corrected(ablations, metric)
+        found[f"{METRICS[metric].key}_p_holm"] = effects.corrected(ablations, metric)
     found.insert(0, "address", [head.address for head in wanted.heads])
     return ranking.drop(columns=["score", "rank"]).merge(found, on="address", validate="one_to_one")
 
@@ -97,7 +97,7 @@ def pruning_table(effects: Effects, wanted: Plan) -> pd.DataFrame:
 # --- strategies against each other ---------------------------------------------------------------
 
 
-def strategies_at(effects: Effects, wanted: Plan, percent: int, metric: Metric) -> dict[str, Sample]:
+def strategies_at(effects: Effects, wanted: Plan, percent: int, metric: str) -> dict[str, Sample]:
     """The change of every strategy that removes `percent` of the middle layers' heads; "random" as draws."""
     ablations: dict[str, list[PrunedHeads]] = {}
     for key in wanted.pruning:
@@ -146,7 +146,7 @@ def comparisons_table(effects: Effects, wanted: Plan) -> pd.DataFrame:
     return both.astype({"draws": "Int64", "beaten": "Int64"})
 
 
-def _claimed(percent: int, metric: Metric, strategy: str, versus: str) -> bool:
+def _claimed(percent: int, metric: str, strategy: str, versus: str) -> bool:
     """Whether a claim of `tsprune.studies.claims` tests this comparison."""
     ours = strategy == "high-to-low" and versus in ("random", "low-to-high")
     return ours and percent == PRUNED_PERCENT and metric == "MASE"
@@ -161,7 +161,7 @@ def with_intervals(
     suite: Suite,
     prefixes: Prefixes,
     *,
-    metric: Metric,
+    metric: str,
     calibration: Masks,
     seed: int,
 ) -> pd.DataFrame:
@@ -201,7 +201,7 @@ def rank_correlation(heads: pd.DataFrame) -> pd.DataFrame:
     for (stack, attention), group in heads.groupby(["stack", "attention"], sort=False):
         for variant, column in (("paper", "stable_rank"), ("effective", "stable_rank_effective")):
             for metric in METRICS:
-                found = correlation(_floats(group[column]), _floats(group[f"{metric.lower()}_change"]))
+                found = correlation(_floats(group[column]), _floats(group[f"{METRICS[metric].key}_change"]))
                 rows.append(
                     {
                         "stack": stack,

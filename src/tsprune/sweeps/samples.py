@@ -8,7 +8,7 @@ import numpy as np
 
 from tsprune.data.suite import Suite
 from tsprune.evaluation import WindowStatistics
-from tsprune.evaluation.changes import Metric, Scored, changes
+from tsprune.evaluation.changes import Scored, changes
 from tsprune.hooks.ablation import Ablation
 from tsprune.statistics import Sample
 from tsprune.sweeps.sweep_result import CLEAN, Masks, SweepResult
@@ -18,7 +18,7 @@ def change_sample(
     result: SweepResult,
     suite: Suite,
     ablations: Sequence[Ablation],
-    metric: Metric,
+    metric: str,
     *,
     masks: Masks | None = None,
 ) -> Sample:

@@ -11,6 +11,7 @@ from tsprune.anatomy import KINDS, Component, Selection
 from tsprune.arguments import checked
 from tsprune.data.suite import Suite
 from tsprune.errors import TspruneError
+from tsprune.evaluation import METRICS
 from tsprune.hooks.ablation import Ablation, Mode
 from tsprune.hooks.capture import Reference
 from tsprune.models.forecaster import Forecaster
@@ -69,10 +70,10 @@ def sweep(
         computed is kept there batch by batch; units that raise are listed, and do not end the sweep
     executor, device, memory : see `tsprune.sweep.run`
 
-    Columns: address, kind, stack, layer, attention, head, mase_change, crps_change (relative
-    changes of the geometric mean over configurations: 0.06 is 6 % worse), spearman_distance (mean
-    over windows). `frame.attrs["skipped"]` lists what could not be forecast, with the reason;
-    `frame.attrs["failed"]` lists (address and configuration, error) of what raised, with a store.
+    Columns: address, kind, stack, layer, attention, head, mase_change, crps_change and so on for every
+    metric of `METRICS` (relative changes of the geometric mean over configurations: 0.06 is 6 % worse),
+    spearman_distance (mean over windows). `frame.attrs["skipped"]` lists windows without a forecast, with the
+    reason; `frame.attrs["failed"]` lists (address and configuration, error) of what raised, with a store.
 
     Raises TspruneError for an unknown kind, a pattern without match, or a suite without windows.
     """
@@ -116,8 +117,7 @@ def effects_frame(result: SweepResult, ablations: dict[Component, Ablation]) -> 
                 "layer": component.layer,
                 "attention": component.attention,
                 "head": component.head,
-                "mase_change": change.mase,
-                "crps_change": change.crps,
+                **{f"{metric.key}_change": change[name] for name, metric in METRICS.items()},
                 "spearman_distance": change.spearman,
             }
         )

@@ -19,7 +19,7 @@ from typing import Any
 import pandas as pd
 
 from tsprune.errors import TspruneError
-from tsprune.evaluation import crps, leaderboard_metrics, mase
+from tsprune.evaluation import CRPS, MASE, leaderboard_metrics
 from tsprune.files import check_file, existing_file, may_write, status, user_path, writing
 from tsprune.sweeps.cell_bytes import DamagedRowError, from_bytes, to_bytes
 from tsprune.sweeps.key import CellKey
@@ -347,8 +347,8 @@ def _row(entry: Entry, *, scores: CellScores | None = None, error: str | None = 
         row |= {
             "status": "done",
             "count": len(scores.rows),
-            "mase": mase(found.statistics),
-            "crps": crps(found.statistics),
+            "mase": MASE.of(found.statistics),
+            "crps": CRPS.of(found.statistics),
             "spearman_distance": float(found.spearman.mean()) if len(scores.rows) else None,
             "seconds": scores.seconds,
             "kept": scores.forecast is not None,

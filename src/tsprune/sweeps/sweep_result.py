@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from tsprune.evaluation import WindowStatistics, crps, mase
+from tsprune.evaluation import METRICS, WindowStatistics, aggregate
 from tsprune.hooks.ablation import Ablation
 from tsprune.models.forecaster import Forecast
 
@@ -65,13 +65,15 @@ class CellScores:
 class Change:
     """Effect of an ablation: relative changes of geometric means over configurations.
 
-    mase, crps : 0.06 is 6 % worse than without the ablation
+    metrics : name of the metric -> its change; 0.06 is 6 % worse than without the ablation
     spearman : mean Spearman distance over windows
     """
 
-    mase: float
-    crps: float
+    metrics: Mapping[str, float]
     spearman: float
+
+    def __getitem__(self, metric: str) -> float:
+        return self.metrics[metric]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -100,8 +102,8 @@ class SweepResult:
         configuration has no effect that could be compared to others: everything is NaN.
         """
         if any(cell == ablation for cell, _ in self.failed):
-            return Change(float("nan"), float("nan"), float("nan"))
-        ratios: dict[str, list[float]] = {"mase": [], "crps": []}
+            return Change(dict.fromkeys(METRICS, float("nan")), float("nan"))
+        ratios: dict[str, list[float]] = {metric: [] for metric in METRICS}
         distances = []
         for name, rows in self.rows.items():
             chosen = np.ones(len(rows), bool) if masks is None else masks[name][rows]
@@ -111,18 +113,11 @@ class SweepResult:
             now = self.scores[ablation][name]
             ablated = now.statistics.select(chosen)
             distances.append(now.spearman[chosen])
-            for metric, compute in (("mase", mase), ("crps", crps)):
-                before = compute(clean)
+            for name, metric in METRICS.items():
+                before = metric.of(clean)
                 if before > 0:
-                    ratios[metric].append(compute(ablated) / before)
+                    ratios[name].append(metric.of(ablated) / before)
         return Change(
-            mase=_geometric_mean(ratios["mase"]) - 1,
-            crps=_geometric_mean(ratios["crps"]) - 1,
+            {name: float(aggregate(found)) - 1 for name, found in ratios.items()},
             spearman=float(np.concatenate(distances).mean()) if distances else float("nan"),
         )
-
-
-def _geometric_mean(values: Sequence[float]) -> float:
-    # not scipy's gmean: it warns on the zeros and NaNs that an ablation may produce
-    with np.errstate(all="ignore"):
-        return float(np.exp(np.mean(np.log(values)))) if values else float("nan")
