@@ -231,7 +231,7 @@ def _clocked(
         if c.kind in ("head", "mlp", "attention")
     }
     sites = (s for stack in model.anatomy.stacks for b in stack.blocks for s in b.attention)
-    cross = [p.module for s in sites if s.kind == "cross" for p in (s.key, s.value)]
+    cross = [p.module for s in sites if s.role == "cross" for p in (s.key, s.value)]
     reached: dict[Point, float] = {}
     projections: list[tuple[float, float]] = []
     handles = []

@@ -198,7 +198,7 @@ def _component(anatomy: Anatomy, model: str, row: dict[str, object]) -> Componen
         (stack, site)
         for stack, block in blocks.items()
         for position, site in enumerate(block.attention)
-        if site.kind == kind or (kind == "self" and position == 0 and site.kind in ("time", "variate"))
+        if site.role == kind or (kind == "self" and position == 0 and site.role in ("time", "variate"))
     ]
     if len(places) > 1:
         raise TspruneError(
@@ -211,7 +211,7 @@ def _component(anatomy: Anatomy, model: str, row: dict[str, object]) -> Componen
             "has not; is it another model? Name the right one with --model"
         )
     stack, site = places[0]
-    return Component(stack, layer, site.kind, head)
+    return Component(stack, layer, site.role, head)
 
 
 def _explanation(

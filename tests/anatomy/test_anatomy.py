@@ -24,7 +24,8 @@ from tsprune.errors import TspruneError
 
 def site(kind: str, path: str, heads: int, key_heads: int | None = None) -> AttentionSite:
     key = Projection(f"{path}.k", key_heads or heads, 4)
-    return AttentionSite(kind, path, f"{path}.o", heads, 4, Projection(f"{path}.q", heads, 4), key, key)
+    query, source = Projection(f"{path}.q", heads, 4), "encoder" if kind == "cross" else None
+    return AttentionSite(kind, path, f"{path}.o", heads, 4, query, key, key, keys_from=source)
 
 
 def stack(name: str, depth: int, kinds: tuple[str, ...], heads: int = 2) -> Stack:

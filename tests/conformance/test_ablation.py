@@ -295,7 +295,7 @@ def test_attention_sublayers_of_a_layer_are_ablated_independently(model: Forecas
     for component in with_others:
         block = model.anatomy.block(component)
         points = {
-            site.kind: point_of(model.anatomy, Component(component.stack, component.layer, site.kind, 0))
+            site.role: point_of(model.anatomy, Component(component.stack, component.layer, site.role, 0))
             for site in block.attention
         }
         with recording(model.module, points.values()) as clean:

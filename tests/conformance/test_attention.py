@@ -52,7 +52,7 @@ def test_causal_stacks_and_no_others_see_only_the_past(model: Forecaster) -> Non
 
     def look(found: AttentionMap) -> None:
         site = model.anatomy.site(found.component)
-        if site.over_time and site.reads_own_stack and found.allowed.shape[-1] > 1:
+        if site.axis == "time" and site.keys_from is None and found.allowed.shape[-1] > 1:
             ahead = bool(found.allowed.triu(1).any())
             later[found.component.stack] = later.get(found.component.stack, False) or ahead
 
@@ -91,7 +91,7 @@ def test_a_position_is_where_its_steps_are(model: Forecaster) -> None:
         swapped[[first, first + 1]] = context[[first + 1, first]]
         inputs = []
         for values in (context, swapped):
-            point = point_of(model.anatomy, Component(stack.name, 0, site.kind, 0))._replace(
+            point = point_of(model.anatomy, Component(stack.name, 0, site.role, 0))._replace(
                 path=site.value.module, side="input"
             )
             with torch.no_grad(), recording(model.module, [point]) as recorded:

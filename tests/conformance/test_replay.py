@@ -160,7 +160,7 @@ def test_upstream_of_an_ablation_nothing_is_computed(model: Forecaster) -> None:
     replay = recorded(model, 1)
     assert computed_sites(model, replay, model.anatomy.components("mlp")[-1:]) == []
     sites = [
-        (Component(stack.name, layer, site.kind, 0), site.module)
+        (Component(stack.name, layer, site.role, 0), site.module)
         for stack in model.anatomy.stacks
         for layer, block in enumerate(stack.blocks)
         for site in block.attention
@@ -173,7 +173,7 @@ def test_upstream_of_an_ablation_nothing_is_computed(model: Forecaster) -> None:
 
 def test_keys_and_values_made_from_the_encoder_are_kept(model: Forecaster) -> None:
     cross = [
-        s for stack in model.anatomy.stacks for b in stack.blocks for s in b.attention if s.kind == "cross"
+        s for stack in model.anatomy.stacks for b in stack.blocks for s in b.attention if s.role == "cross"
     ]
     if not cross:
         pytest.skip("has no cross-attention")
@@ -253,7 +253,7 @@ def sublayers(model: Forecaster) -> list[tuple[Component, ...]]:
     for stack in stacks:
         for layer in (0, len(stack.blocks) - 1):
             for site in stack.blocks[layer].attention:
-                groups.append(tuple(Component(stack.name, layer, site.kind, h) for h in site.numbers))
+                groups.append(tuple(Component(stack.name, layer, site.role, h) for h in site.numbers))
     return groups
 
 

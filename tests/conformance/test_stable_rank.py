@@ -26,7 +26,7 @@ def call_attention(model: Forecaster, site: AttentionSite, x: Tensor) -> None:
     elif model.family in ("moirai", "moirai2"):
         module(tokens, tokens, tokens)
     else:
-        module(tokens, **({"key_value_states": tokens} if site.kind == "cross" else {}))
+        module(tokens, **({"key_value_states": tokens} if site.role == "cross" else {}))
 
 
 def logits(model: Forecaster, site: AttentionSite, x: Tensor) -> Tensor:
@@ -109,7 +109,7 @@ def test_stable_rank_is_of_what_the_model_computes(model: Forecaster, variant: s
                 patch = prepare(model, site)
                 expected = dense_stable_ranks(model, site)
                 patch.undo()
-                of_site = [f"{stack.name}.{layer}.{site.kind}.head.{h}" for h in range(site.heads)]
+                of_site = [f"{stack.name}.{layer}.{site.role}.head.{h}" for h in range(site.heads)]
                 rows = table.set_index("address").loc[of_site]
                 assert list(rows["head"]) == list(range(site.heads))
                 np.testing.assert_allclose(rows[column], expected, rtol=1e-3, err_msg=site.module)

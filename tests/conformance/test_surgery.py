@@ -80,7 +80,7 @@ def named_plans(anatomy: Anatomy) -> dict[str, list[str]]:
     plans = {}
     for stack in anatomy.stacks:
         name, last = stack.name, len(stack.blocks) - 1
-        kinds = sorted({site.kind for block in stack.blocks for site in block.attention})
+        kinds = sorted({site.role for block in stack.blocks for site in block.attention})
         plans[f"{name}: first layer"] = [f"{name}.0"]  # owns T5's position bias
         plans[f"{name}: last layer"] = [f"{name}.{last}"]
         plans[f"{name}: all layers but the last"] = [f"{name}.{i}" for i in range(last)]
@@ -141,10 +141,10 @@ def uneven(model: Forecaster) -> list[str]:
     for stack in model.anatomy.stacks:
         for layer, block in stack.numbered():
             for site in block.attention:
-                chosen += [f"{stack.name}.{layer}.{site.kind}.head.{layer % site.heads}"] * (layer > 0)
+                chosen += [f"{stack.name}.{layer}.{site.role}.head.{layer % site.heads}"] * (layer > 0)
         chosen.append(f"{stack.name}.0.mlp")
     first = model.anatomy.stacks[0]
-    chosen.append(f"{first.name}.{len(first.blocks) - 1}.{first.blocks[-1].attention[-1].kind}")
+    chosen.append(f"{first.name}.{len(first.blocks) - 1}.{first.blocks[-1].attention[-1].role}")
     return chosen
 
 

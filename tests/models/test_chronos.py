@@ -23,7 +23,7 @@ def sampled(
     model: SamplingForecaster, windows: list[np.ndarray], horizon: int, *, shared: bool
 ) -> np.ndarray:
     noise = draws.Noise(windows, 0)
-    crossing = [model.module.get_submodule(s.module) for _, s in model.anatomy.sites() if s.kind == "cross"]
+    crossing = [model.module.get_submodule(s.module) for _, s in model.anatomy.sites() if s.role == "cross"]
     decoder = model.module.get_submodule("decoder")
     drawing = (
         SharedContext(crossing, decoder, noise, SAMPLES) if shared else draws.CategoricalDraws(noise, SAMPLES)

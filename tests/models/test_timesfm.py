@@ -72,7 +72,7 @@ def test_paths_are_upstreams(model: Forecaster) -> None:
         assert model.module.get_submodule(block.mlp.output) is upstream.ff1
         assert model.module.get_submodule(site.module) is upstream.attn
         assert model.module.get_submodule(site.output) is upstream.attn.out
-        assert (site.kind, site.heads, site.head_dim) == ("self", TIMESFM.heads, 8)
+        assert (site.role, site.heads, site.head_dim) == ("self", TIMESFM.heads, 8)
         parts = [site.query, site.key, site.value]
         assert {model.module.get_submodule(part.module) for part in parts} == {upstream.attn.qkv_proj}
         assert [part.part for part in parts] == [0, 1, 2]

@@ -41,7 +41,7 @@ def test_what_is_recorded_of_a_history_does_not_grow_with_the_samples(model: Sam
 
 def test_the_state_is_copied_once_for_each_layer_that_changes_it(model: SamplingForecaster) -> None:
     sites = [site for block in model.anatomy.stacks[0].blocks for site in block.attention]
-    assert copies(model, output_patch(model) + 1) == sum(site.kind == "time" for site in sites)
+    assert copies(model, output_patch(model) + 1) == sum(site.role == "time" for site in sites)
 
 
 def test_a_forecast_of_one_patch_keeps_no_state(model: SamplingForecaster) -> None:

@@ -54,7 +54,7 @@ class Anatomy:
     def site(self, component: Component) -> AttentionSite:
         """The attention sublayer of a head or attention component; TspruneError if it is not there."""
         for site in self.block(component).attention:
-            if site.kind == component.attention and component.head in (None, *site.numbers):
+            if site.role == component.attention and component.head in (None, *site.numbers):
                 return site
         raise self._absent(component)
 
@@ -75,7 +75,7 @@ class Anatomy:
         for stack in self.stacks:
             for layer, block in stack.numbered():
                 for site in block.attention:
-                    yield Component(stack.name, layer, site.kind), site
+                    yield Component(stack.name, layer, site.role), site
 
     @property
     def tokens(self) -> bool:
@@ -99,7 +99,7 @@ class Anatomy:
 
     def key_stack(self, component: Component) -> Stack:
         """The stack whose positions are the keys of an attention sublayer (or of a head of it)."""
-        if self.site(component).reads_own_stack:
+        if self.site(component).keys_from is None:
             return self.stack(component.stack)
         names = [stack.name for stack in self.stacks]
         return self.stacks[names.index(component.stack) - 1]
@@ -113,9 +113,9 @@ class Anatomy:
             for layer, block in stack.numbered():
                 yield Component(stack.name, layer)
                 for site in block.attention:
-                    yield Component(stack.name, layer, site.kind)
+                    yield Component(stack.name, layer, site.role)
                     for head in site.numbers:
-                        yield Component(stack.name, layer, site.kind, head)
+                        yield Component(stack.name, layer, site.role, head)
                 if block.mlp is not None:
                     yield Component(stack.name, layer, mlp=True)
 
@@ -145,7 +145,7 @@ class Anatomy:
             if component.kind == "layer":
                 block = self.block(component)
                 for site in block.attention:
-                    sublayers[dataclasses.replace(component, attention=site.kind)] = None
+                    sublayers[dataclasses.replace(component, attention=site.role)] = None
                 if block.mlp is not None:
                     sublayers[dataclasses.replace(component, mlp=True)] = None
             else:

@@ -67,12 +67,14 @@ class PerHead:
 class AttentionSite:
     """One attention sublayer. The input of `output` is [..., heads * head_dim], head-major.
 
-    kind : self, cross, time, group or variate
+    role : its part in the block, as in addresses: self, cross, time, group or variate
     module : path of the attention module
     output : path of the output projection
     query, key, value : where each head's projections are; with grouped queries key and value have
         fewer heads than the site, each serving `heads // key.heads` neighbouring query heads
     factors : per-dimension factors on q . k
+    axis : queries and keys are positions in time, or series of one group
+    keys_from : stack whose output gives the keys and values; None: the positions that the queries are at
     swapped : the projections see [T, B, features] instead of [B, T, features]
     others : paths of modules beside `module` that serve this sublayer only (its norms); each returns
         something of the shape of its input
@@ -81,7 +83,7 @@ class AttentionSite:
     kept : numbers of the heads that are there, ascending; None: all of 0..heads-1
     """
 
-    kind: str
+    role: str
     module: str
     output: str
     heads: int
@@ -90,22 +92,14 @@ class AttentionSite:
     key: Projection
     value: Projection
     factors: tuple[Factor, ...] = ()
+    axis: Literal["time", "series"] = "time"
+    keys_from: str | None = None
     swapped: bool = False
     others: tuple[str, ...] = ()
     norm: str | None = None
     sizes: tuple[Size, ...] = ()
     per_head: tuple[PerHead, ...] = ()
     kept: tuple[int, ...] | None = None
-
-    @property
-    def over_time(self) -> bool:
-        """Whether queries and keys are positions in time (else they are other series)."""
-        return self.kind not in ("group", "variate")
-
-    @property
-    def reads_own_stack(self) -> bool:
-        """Whether the keys are the positions that the queries are at (cross-attention: not)."""
-        return self.kind != "cross"
 
     @property
     def numbers(self) -> tuple[int, ...]:
@@ -157,14 +151,14 @@ class Block:
 
 @dataclasses.dataclass(frozen=True)
 class SharedBias:
-    """A table of position biases [buckets, heads] that all sublayers of one kind of a stack use.
+    """A table of position biases [buckets, heads] that all sublayers of one role of a stack use.
 
-    kind : of the sublayers; the first of them owns the table
+    role : of the sublayers; the first of them owns the table
     module : path of the table, an embedding
     numbers : of its heads, as in addresses
     """
 
-    kind: str
+    role: str
     module: str
     numbers: tuple[int, ...]
 

@@ -37,12 +37,12 @@ def anatomy_command(
         table.add_column(column)
     for stack in loaded.anatomy.stacks:
         sites = [site for block in stack.blocks for site in block.attention]
-        kinds = dict.fromkeys(site.kind for site in sites)
+        kinds = dict.fromkeys(site.role for site in sites)
         table.add_row(
             stack.name,
             str(len(stack.blocks)),
             ", ".join(kinds),
-            ", ".join(_range([site.heads for site in sites if site.kind == kind]) for kind in kinds),
+            ", ".join(_range([site.heads for site in sites if site.role == kind]) for kind in kinds),
             _range([site.head_dim for site in sites]),
             str(sum(c.stack == stack.name for c in components)),
         )

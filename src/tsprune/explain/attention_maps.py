@@ -116,7 +116,7 @@ class _Sums:
     def add(self, found: AttentionMap) -> None:
         """Adds the rows of one call; rows of a batch follow each other, pass after pass."""
         site = found.component
-        if not self._anatomy.site(site).over_time:
+        if self._anatomy.site(site).axis != "time":
             return
         done = self._calls.get(site, 0)
         self._calls[site] = done + len(found.weights)

@@ -90,7 +90,7 @@ def _shares(model: Forecaster, contexts: NDArray[np.float32], steps: int) -> _Sh
         site = found.component
         done = calls.get(site, 0)
         calls[site] = done + len(found.weights)
-        if not model.anatomy.site(site).over_time:
+        if model.anatomy.site(site).axis != "time":
             return
         rows = (done + np.arange(len(found.weights))) % len(contexts)
         axis = model.anatomy.key_stack(site).time

@@ -141,7 +141,7 @@ def glances_at(model: Forecaster, suite: Suite, heads: Sequence[Component]) -> d
         site = model.anatomy.site(seen.component)
         for head in heads:
             # a family may run several passes over a window: the first is the window as it is
-            if head in found or dataclasses.replace(head, head=None) != seen.component or not site.over_time:
+            if head in found or dataclasses.replace(head, head=None) != seen.component or site.axis != "time":
                 continue
             assert head.head is not None
             axis = model.anatomy.key_stack(seen.component).time

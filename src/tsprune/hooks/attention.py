@@ -174,7 +174,7 @@ class _Interception(TorchFunctionMode):
         axes = self._anatomy.stack(component.stack).time, self._anatomy.key_stack(component).time
         found = []
         for axis, count in zip(axes, (queries, keys), strict=True):
-            known = axis is not None and site.over_time
+            known = axis is not None and site.axis == "time"
             times = axis.times(count) if known and axis is not None else (math.nan,) * count
             found.append(torch.tensor(times))
         return found[0], found[1]

@@ -151,7 +151,7 @@ class Chronos(T5Forecaster, SamplingForecaster):
     def _forecast(self, series: list[NDArray[np.float32]], horizon: int) -> Forecast:
         series = [x[-self.context_length :] for x in series]
         most = math.ceil(len(series) / math.ceil(len(series) * self.samples / ROWS))
-        sites = [site for _, site in self.anatomy.sites() if site.kind == "cross" and site.heads]
+        sites = [site for _, site in self.anatomy.sites() if site.keys_from is not None and site.heads]
         crossing = [self.module.get_submodule(site.module) for site in sites]
         paths = []
         for start in range(0, len(series), most):

@@ -50,21 +50,22 @@ SETTINGS = {  # of chronos_config in it
 }
 
 
-def _attention(kind: str, layer: str, config: Chronos2CoreConfig) -> AttentionSite:
+def _attention(role: str, layer: str, config: Chronos2CoreConfig) -> AttentionSite:
     module = f"{layer}.self_attention"
     size = config.num_heads, config.d_kv
     query, key, value = (Projection(f"{module}.{name}", *size) for name in "qkv")
     # group attention runs over the batch: its projections see [time, batch, features]
-    swapped = kind == "group"
+    across = role == "group"
     return AttentionSite(
-        kind,
+        role,
         module,
         f"{module}.o",
         *size,
         query,
         key,
         value,
-        swapped=swapped,
+        axis="series" if across else "time",
+        swapped=across,
         others=(f"{layer}.layer_norm",),
         sizes=(Size(module, "n_heads", "heads"), Size(module, "inner_dim", "width")),
     )

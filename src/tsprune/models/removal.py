@@ -77,9 +77,9 @@ def _rest(
     """What is left of `block`, its paths still the old ones; None: nothing."""
     sites = []
     for site in block.attention:
-        if Component(stack, layer, site.kind) in gone:
+        if Component(stack, layer, site.role) in gone:
             continue
-        kept = tuple(h for h in site.numbers if Component(stack, layer, site.kind, h) not in gone)
+        kept = tuple(h for h in site.numbers if Component(stack, layer, site.role, h) not in gone)
         if kept or _bias(model, site):
             sites.append(_with_heads(site, kept))
     mlp = None if Component(stack, layer, mlp=True) in gone else block.mlp
@@ -117,13 +117,13 @@ def _with_heads(site: AttentionSite, kept: tuple[int, ...]) -> AttentionSite:
 
 
 def _apply(model: Forecaster, block: Block, rest: Block) -> None:
-    left = {site.kind: site for site in rest.attention}
+    left = {site.role: site for site in rest.attention}
     for site in block.attention:
-        if site.kind not in left:
+        if site.role not in left:
             _replace_attention(model, site, model.absent_attention(site, None))
-        elif left[site.kind].heads != site.heads:
-            _cut_heads(model.module, site, left[site.kind])
-            if not left[site.kind].heads:
+        elif left[site.role].heads != site.heads:
+            _cut_heads(model.module, site, left[site.role])
+            if not left[site.role].heads:
                 output = model.module.get_submodule(site.output)
                 assert isinstance(output, nn.Linear)
                 _replace_attention(model, site, model.absent_attention(site, output))
@@ -216,7 +216,7 @@ def _with_bias(module: nn.Module, stack: Stack, table: nn.Module | None) -> Stac
     if stack.bias is None or table is None:
         return stack
     bias = stack.bias
-    sites = [site for block in stack.blocks for site in block.attention if site.kind == bias.kind]
+    sites = [site for block in stack.blocks for site in block.attention if site.role == bias.role]
     if not sites:
         return dataclasses.replace(stack, bias=None)
     used = sorted({head for site in sites for head in site.numbers})
@@ -224,7 +224,7 @@ def _with_bias(module: nn.Module, stack: Stack, table: nn.Module | None) -> Stac
         _shrink(table, "weight", 1, [bias.numbers.index(head) for head in used])
     name = bias.module.rpartition(".")[2]
     module.get_submodule(sites[0].module).add_module(name, table)
-    shared = SharedBias(bias.kind, f"{sites[0].module}.{name}", tuple(used))
+    shared = SharedBias(bias.role, f"{sites[0].module}.{name}", tuple(used))
     return dataclasses.replace(stack, bias=shared)
 
 

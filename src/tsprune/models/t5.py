@@ -56,11 +56,11 @@ def t5_config(checkpoint: Checkpoint, settings: Mapping[str, Rule]) -> T5Config:
     return config
 
 
-def _attention(kind: str, layer: str, name: str, heads: int, head_dim: int) -> AttentionSite:
+def _attention(role: str, layer: str, name: str, heads: int, head_dim: int) -> AttentionSite:
     module = f"{layer}.{name}"
     query, key, value = (Projection(f"{module}.{part}", heads, head_dim) for part in "qkv")
     return AttentionSite(
-        kind,
+        role,
         module,
         f"{module}.o",
         heads,
@@ -68,6 +68,7 @@ def _attention(kind: str, layer: str, name: str, heads: int, head_dim: int) -> A
         query,
         key,
         value,
+        keys_from="encoder" if role == "cross" else None,
         others=(f"{layer}.layer_norm",),
         sizes=(Size(module, "inner_dim", "width"),),  # n_heads is that of the bias: see `adapt`
     )
@@ -143,13 +144,13 @@ ALL_ATTENTION_FUNCTIONS.register(SELECTING, _selecting)
 def adapt(module: nn.Module, anatomy: Anatomy) -> None:
     """Tells every sublayer its heads of the bias that it gets, and its place in the key-value cache."""
     for stack in anatomy.stacks:
-        for kind in ("self", "cross"):
-            sites = [site for block in stack.blocks for site in block.attention if site.kind == kind]
+        for role in ("self", "cross"):
+            sites = [site for block in stack.blocks for site in block.attention if site.role == role]
             widest = max((site.heads for site in sites), default=0)
             for index, site in enumerate(sites):
                 attention: Any = module.get_submodule(site.module)
                 attention.layer_idx = index  # the cache's first layer tells how long it is
-                if kind == "self" and stack.bias is not None:
+                if role == "self" and stack.bias is not None:
                     attention.has_relative_attention_bias = index == 0
                     _select(
                         attention,

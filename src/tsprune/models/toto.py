@@ -64,7 +64,7 @@ SIZES = {  # of config.json
 }
 _NOTES = {"pre_xformers_checkpoint"}  # of upstream's loader
 _KEYS = {*SIZES, *_NOTES}
-_KINDS = {AttentionAxis.TIME: "time", AttentionAxis.SPACE: "variate"}
+_ROLES = {AttentionAxis.TIME: "time", AttentionAxis.SPACE: "variate"}
 
 
 def anatomy(backbone: TotoBackbone) -> Anatomy:
@@ -77,15 +77,16 @@ def anatomy(backbone: TotoBackbone) -> Anatomy:
         query, key, value = (
             Projection(f"{attention}.wQKV", *size, part, interleaved=True) for part in range(3)
         )
-        kind = _KINDS[layer.attention_axis]
+        role = _ROLES[layer.attention_axis]
         site = AttentionSite(
-            kind,
+            role,
             attention,
             f"{attention}.wO",
             *size,
             query,
             key,
             value,
+            axis="time" if role == "time" else "series",
             others=(f"{path}.norm1",),
             sizes=(Size(attention, "num_heads", "heads"),),
         )
@@ -416,11 +417,11 @@ class Toto(SavedForecaster, SamplingForecaster):
 
     def upstream_config(self, config: Mapping[str, Any]) -> dict[str, Any] | None:
         """Whole layers can go if those over time and over variates still alternate regularly."""
-        kinds = [block.attention[0].kind for block in self.anatomy.stacks[0].blocks if block.attention]
+        roles = [block.attention[0].role for block in self.anatomy.stacks[0].blocks if block.attention]
         pattern = None
-        if self.anatomy.whole_layers and len(kinds) > 1:  # upstream looks at a second layer
-            pattern = toto_uneven.alternation(kinds)
-        return {**config, "num_layers": len(kinds), **pattern} if pattern else None
+        if self.anatomy.whole_layers and len(roles) > 1:  # upstream looks at a second layer
+            pattern = toto_uneven.alternation(roles)
+        return {**config, "num_layers": len(roles), **pattern} if pattern else None
 
 
 def blank(checkpoint: Checkpoint) -> Toto:
@@ -447,7 +448,7 @@ def adopt(upstream: Any, name: str) -> Toto:
 def _config_of(backbone: TotoBackbone) -> dict[str, Any]:
     """The config.json of a backbone."""
     layer, scaler, output = backbone.transformer.layers[0], backbone.scaler, backbone.output_distribution
-    kinds = [_KINDS[layer.attention_axis] for layer in backbone.transformer.layers]
+    roles = [_ROLES[layer.attention_axis] for layer in backbone.transformer.layers]
     components = getattr(output, "k_components", None)
     return {
         "patch_size": backbone.patch_embed.patch_size,
@@ -457,7 +458,7 @@ def _config_of(backbone: TotoBackbone) -> dict[str, Any]:
         "num_heads": layer.num_heads,
         "mlp_hidden_dim": layer.mlp_hidden_dim,
         "dropout": backbone.dropout,
-        **(toto_uneven.alternation(kinds) or {}),
+        **(toto_uneven.alternation(roles) or {}),
         "scaler_cls": f"<class 'model.scaler.{type(scaler).__name__}'>",
         "output_distribution_classes": [f"<class 'model.distribution.{type(output).__name__}'>"],
         "output_distribution_kwargs": None if components is None else {"k_components": components},

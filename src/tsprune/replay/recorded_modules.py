@@ -81,7 +81,7 @@ def _sublayers(block: Block) -> tuple[Sublayer, ...]:
 def _cross(stack: Stack) -> Iterator[tuple[int, str]]:
     for layer, block in enumerate(stack.blocks):
         for site in block.attention:
-            if site.kind == "cross" and site.heads:
+            if site.role == "cross" and site.heads:
                 yield from ((layer, projection.module) for projection in (site.key, site.value))
 
 
@@ -107,7 +107,7 @@ def _outside(root: nn.Module, blocks: list[str]) -> Iterator[str]:
 def position_of(anatomy: Anatomy, component: Component) -> tuple[int, int, int]:
     """(stack, block, sublayer) positions of where `component` first changes anything."""
     block = anatomy.block(component)
-    kinds = [site.kind for site in block.attention]
+    kinds = [site.role for site in block.attention]
     sublayer = 0 if component.kind == "layer" else len(kinds)
     if component.attention is not None:
         sublayer = kinds.index(component.attention)

@@ -102,7 +102,7 @@ def _observed(
     def each(found: AttentionMap) -> None:
         follower.see(found)
         site = model.anatomy.site(found.component)
-        if site.over_time:
+        if site.axis == "time":
             for name, reduce in reductions.items():
                 values = reduce(found)
                 for place, head in enumerate(site.numbers):
@@ -137,7 +137,7 @@ class _Follower:
     def see(self, found: AttentionMap) -> None:
         """Reads from a map which positions are padding."""
         site = self._model.anatomy.site(found.component)
-        if site.over_time and site.reads_own_stack:
+        if site.axis == "time" and site.keys_from is None:
             self._real = found.real.any(1)
 
     @contextmanager
@@ -173,7 +173,7 @@ class _Follower:
     def _follow(self, on: Callable[..., None], layer: Component, block: Block) -> None:
         on(block.module, self._enter, before=True)
         for site in block.attention:
-            sublayer = dataclasses.replace(layer, attention=site.kind)
+            sublayer = dataclasses.replace(layer, attention=site.role)
             heads = [dataclasses.replace(sublayer, head=number) for number in site.numbers]
             if OUTPUT_NORM in self._names and self._components & set(heads):
                 on(site.output, self._heads(site, heads), before=True)

@@ -91,7 +91,7 @@ def stable_ranks(model: Forecaster) -> pd.DataFrame:
                     "address": f"{sublayer}.head.{head}",
                     "stack": sublayer.stack,
                     "layer": sublayer.layer,
-                    "attention": site.kind,
+                    "attention": site.role,
                     "head": head,
                     "stable_rank": plain[place],
                     "stable_rank_effective": effective[place],

@@ -73,7 +73,7 @@ def layer_units(anatomy: Anatomy) -> dict[LayerUnit, Ablation]:
     for stack in anatomy.stacks:
         for layer, block in stack.numbered():
             heads = tuple(
-                Component(stack.name, layer, site.kind, head)
+                Component(stack.name, layer, site.role, head)
                 for site in block.attention
                 for head in site.numbers
             )

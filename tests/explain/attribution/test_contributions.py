@@ -158,7 +158,7 @@ def test_an_encoders_part_is_what_goes_with_it_when_norm_and_pattern_stay(name: 
     last = model.anatomy.stack("encoder").numbers[-1]
     found = contributions(model, contexts)
     (block,) = model.anatomy.stack("decoder").blocks
-    cross = next(site for site in block.attention if site.kind == "cross")
+    cross = next(site for site in block.attention if site.role == "cross")
     norm = model.anatomy.stack("encoder").norm
     assert norm is not None
     points = [Point(norm, "input"), Point(norm, "output"), Point(cross.key.module, "output")]

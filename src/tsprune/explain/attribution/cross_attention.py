@@ -27,13 +27,13 @@ def crossing(name: str, anatomy: Anatomy) -> Component | None:
     if kind_of(name) != "head":
         return None
     component = Component.parse(name)
-    return None if anatomy.site(component).reads_own_stack else component
+    return None if anatomy.site(component).keys_from is None else component
 
 
 def source_of(anatomy: Anatomy) -> Stack | None:
     """The stack whose stream the last one reads; None if it reads nobody's."""
     last = (pair for pair in anatomy.sites() if pair[0].stack == anatomy.stacks[-1].name)
-    reading = (sublayer for sublayer, site in last if site.heads and not site.reads_own_stack)
+    reading = (sublayer for sublayer, site in last if site.heads and site.keys_from is not None)
     return next(map(anatomy.key_stack, reading), None)
 
 
@@ -46,7 +46,7 @@ def recorded_source(model: Forecaster, source: Stack, windows: int) -> Iterator[
     patterns: Patterns = {}
 
     def keep(found: AttentionMap) -> None:
-        if not model.anatomy.site(found.component).reads_own_stack:
+        if model.anatomy.site(found.component).keys_from is not None:
             patterns.setdefault(found.component, found.weights[:windows])
 
     with recorded_writes(model, source, windows) as writes, watching(model, keep):

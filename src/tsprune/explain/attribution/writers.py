@@ -90,9 +90,9 @@ class Writes:
                 yield Part(Component(self._stack.name, layer, mlp=True).address, seen["mlp"])
 
     def _of_site(self, layer: int, site: AttentionSite, seen: Mapping[str, Tensor]) -> Iterator[Part]:
-        address = Component(self._stack.name, layer, site.kind).address
-        gain = gain_of(seen[f"{site.kind} out"], seen[f"{site.kind} normed"]) if site.norm else None
-        mixed = seen[f"{site.kind} in"]
+        address = Component(self._stack.name, layer, site.role).address
+        gain = gain_of(seen[f"{site.role} out"], seen[f"{site.role} normed"]) if site.norm else None
+        mixed = seen[f"{site.role} in"]
         projection = self._model.module.get_submodule(site.output)
         weight = projection.get_parameter("weight").detach()
         for head in site.numbers:
@@ -118,10 +118,10 @@ def _points(block: Block) -> dict[str, Point]:
     """Where a block's writes are seen: inputs of output projections, outputs, and norms after them."""
     points = {}
     for site in block.attention:
-        points[f"{site.kind} in"] = Point(site.output, "input", site.swapped)
+        points[f"{site.role} in"] = Point(site.output, "input", site.swapped)
         if site.norm is not None:
-            points[f"{site.kind} out"] = Point(site.output, "output", site.swapped)
-            points[f"{site.kind} normed"] = Point(site.norm, "output", site.swapped)
+            points[f"{site.role} out"] = Point(site.output, "output", site.swapped)
+            points[f"{site.role} normed"] = Point(site.norm, "output", site.swapped)
     if block.mlp is not None:
         points["mlp"] = Point(block.mlp.norm or block.mlp.output, "output")
     return points
