@@ -17,9 +17,9 @@ from tests.suites import configuration, tiny
 from tsprune.data import Suite
 from tsprune.explain import Explanation, overview
 from tsprune.report import figures, palette, write_explanation
-from tsprune.report.explanation_page import about, compared, of_model, render_explanation
+from tsprune.report.explanation_page import compared, explanation_headline, of_model, render_explanation
 from tsprune.report.figures.portrait import last_view
-from tsprune.report.study_page import render
+from tsprune.report.study_page import render_report
 
 
 @pytest.fixture(scope="module")
@@ -188,7 +188,7 @@ def test_a_study_shows_both_models_in_one_picture_and_each_by_itself() -> None:
         ),
         dataclasses.replace(make_model("timesfm-pocket", layers=4, heads=2), explanation=make_single_stack()),
     ]
-    page = Page(render(make_study(*models)))
+    page = Page(render_report(make_study(*models)))
     ids = [a["id"] for tag, a in page.elements if tag == "figure"]
     assert len(ids) == len(set(ids))
     assert [i for i in ids if i == "mechanism"] == ["mechanism"]
@@ -198,7 +198,7 @@ def test_a_study_shows_both_models_in_one_picture_and_each_by_itself() -> None:
 
 
 def test_a_study_without_explanations_has_no_such_sections() -> None:
-    page = Page(render(make_study(make_model("m"))))
+    page = Page(render_report(make_study(make_model("m"))))
     assert "mechanism" not in [a.get("id") for tag, a in page.elements if tag == "figure"]
 
 
@@ -250,7 +250,7 @@ def test_every_layer_of_every_stack_is_in_the_stream(found: Explanation) -> None
 def test_the_guard_of_the_lens_is_told(found: Explanation) -> None:
     text = " ".join(Page(render_explanation(found)).text)
     other = 100 * found.guard["other"]
-    assert f"changes by {other.min():.1f} % to {other.max():.1f} % of its largest value" in text
+    assert f"output changes by {other.min():.1f} % to {other.max():.1f} % of its largest value" in text
     assert "with its own, by 0.00 %" in text
 
 
@@ -292,9 +292,9 @@ def test_what_was_not_measured_is_not_claimed(found: Explanation) -> None:
     nothing = bare(found)
     assert compared([nothing]) == []
     text = " ".join(Page(render_explanation(nothing)).text)
-    assert "No head was ablated" in about(nothing)
+    assert "No head was ablated" in explanation_headline(nothing)
     assert "Without it" not in text
-    assert "Does the lens" not in text
+    assert "Check of the lens" not in text
     assert "could not be attributed" in render_explanation(nothing)
 
 
@@ -320,7 +320,7 @@ def test_every_kind_of_model_is_drawn(name: str) -> None:
         assert one.glance is not None
         sums = one.glance.weights.sum(1)
         np.testing.assert_allclose(sums[sums > 0], 1, atol=1e-5)
-    assert "Does the lens see anything?" in text
+    assert "Check of the lens" in text
 
 
 def test_text_from_outside_stays_text(found: Explanation) -> None:

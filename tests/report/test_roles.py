@@ -11,16 +11,19 @@ from tsprune.report.roles import facts, role
     ("row", "words"),
     [
         ({"sharpness_low": 0.6, "sharpness_high": 0.7}, "sharp."),
-        ({"sharpness_low": 0.01, "sharpness_high": 0.05}, "an averager."),
+        ({"sharpness_low": 0.01, "sharpness_high": 0.05}, "diffuse."),
         ({"sharpness_low": 0.2, "sharpness_high": 0.9}, "no trait"),
-        ({"period_share_low": 0.3, "period_share_uniform_high": 0.2}, "looks at the season."),
+        ({"period_share_low": 0.3, "period_share_uniform_high": 0.2}, "attends at the season."),
         ({"period_share_low": 0.1, "period_share_uniform_high": 0.2}, "no trait"),
         ({"parroting_low": -0.3, "parroting_high": -0.1}, "forecasts copy less without it."),
         ({"parroting_low": -0.3, "parroting_high": 0.1}, "no trait"),
-        ({"followed_score": 0.2, "followed_sure": 1.0}, "finds what followed a repetition."),
+        (
+            {"followed_score": 0.2, "followed_sure": 1.0},
+            "induction: attends to the successors of repeated values.",
+        ),
         ({"followed_score": 0.2, "followed_sure": 0.8}, "no trait"),
-        ({"diagonal_low": 0.8, "diagonal_uniform_high": 0.1}, "looks around its own position."),
-        ({"untimed_low": 0.9}, "rests on a position without a time."),
+        ({"diagonal_low": 0.8, "diagonal_uniform_high": 0.1}, "attends near its own position."),
+        ({"untimed_low": 0.9}, "attends to a position without a time."),
         ({"mase_low": 0.1, "mase_high": 0.2, "sharpness_low": 0.9}, "sharp; errors grow without it."),
         ({}, "no trait"),
     ],
@@ -33,8 +36,8 @@ def test_roles(row: dict[str, float], words: str) -> None:
 def test_facts_speak_of_what_was_measured_only() -> None:
     row = {"stable_rank": 2.0, "stable_rank_effective": 1.5, "sharpness": float("nan")}
     assert facts(row) == (
-        "Role: no trait that stands clear of its null.",
-        "Its queries have no choice of keys over time, so its attention says nothing.",
+        "Role: no trait differs from its null.",
+        "Its queries have no choice of keys over time: attention statistics are undefined.",
         "Stable rank 2.00 (effective 1.50).",
     )
     everything = row | {
@@ -57,14 +60,14 @@ def test_facts_speak_of_what_was_measured_only() -> None:
     }
     text = " ".join(facts(everything))
     for part in (
-        "3.2 keys",
+        "keys: 3.2",
         "0.5 [0.4, 0.6]",
-        "12 % of its attention lies within one position of its own time (an even head's: 5 %)",
+        "12 % within one position of the query's own time (an even head: 5 %)",
         "40 % at multiples",
-        "41 steps away",
+        "mean lag 41 steps",
         "+2 percentage points",
         "50 % of the lengths",
         "scaled error +0.1 [+0.05, +0.2], parroting n/a",
-        "1.2 % of the forecast",
+        "contribution 1.2 % of the forecast",
     ):
         assert part in text

@@ -15,14 +15,14 @@ from rendered_page import MARKUP, Page, values
 
 from tsprune import atomic
 from tsprune.report import figures, write_report
-from tsprune.report.study_page import render
+from tsprune.report.study_page import render_report
 from tsprune.report.words import between
 from tsprune.studies.study_result import Study
 
 
 @pytest.fixture(scope="module")
 def html(study: Study) -> str:
-    return render(study)
+    return render_report(study)
 
 
 @pytest.fixture(scope="module")
@@ -112,8 +112,8 @@ def test_text_from_outside_stays_text(evil: str) -> None:
     frames = {"baseline": model.baseline.assign(configuration=evil), "examples": examples}
     study = make_study(dataclasses.replace(model, **frames), skipped=((evil, evil),))
     study = dataclasses.replace(study, suite=evil, manifest={evil: evil})
-    page = Page(render(study))
-    clean = Page(render(make_study(make_model("plain", layers=4, heads=2), skipped=(("a", "b"),))))
+    page = Page(render_report(study))
+    clean = Page(render_report(make_study(make_model("plain", layers=4, heads=2), skipped=(("a", "b"),))))
     assert [tag for tag, _ in page.elements] == [tag for tag, _ in clean.elements]
     assert evil in " ".join(page.text)
     for figure in page.figures():
@@ -175,17 +175,17 @@ def test_writing_replaces_the_file_whole(study: Study, tmp_path: Path, html: str
 
 def test_the_page_says_how_many_samples_were_drawn() -> None:
     sampling = dataclasses.replace(make_model("sampler"), samples=12)
-    text = Page(render(make_study(sampling, make_model("other")))).text
+    text = Page(render_report(make_study(sampling, make_model("other")))).text
     assert "12 samples" in text
     assert "quantiles" in text
 
 
 def test_one_model_is_not_compared_with_itself() -> None:
-    assert "side by side" not in render(make_study(make_model("only")))
+    assert "side by side" not in render_report(make_study(make_model("only")))
 
 
 def test_one_layer_nothing_to_prune() -> None:
-    text = render(make_study(make_model("tiny", layers=1, heads=1)))
+    text = render_report(make_study(make_model("tiny", layers=1, heads=1)))
     assert "none has middle layers" in text
     assert "NaN" not in "".join(str(f["wide"]) for f in Page(text).figures())
 
@@ -200,7 +200,7 @@ def test_nothing_measured_at_all() -> None:
         mase_ratio=float("nan"),
         **{name: getattr(model, name).iloc[:0] for name in frames},
     )
-    page = Page(render(dataclasses.replace(make_study(bare), claims=())))
+    page = Page(render_report(dataclasses.replace(make_study(bare), claims=())))
     assert [tag for tag, _ in page.elements].count("details") == 1  # the manifest
     drawn = json.dumps(page.figures())
     for reason in ("No layer was", "No model was pruned", "heads@ was not", "No forecast was", "No head was"):
@@ -216,7 +216,7 @@ def test_changes_that_are_not_finite_are_gaps_and_named_in_tables(broken: float)
         frame: pd.DataFrame = getattr(model, name).copy()
         frame.loc[frame.index[1], ["mase_change", "crps_change"]] = broken
         frames[name] = frame
-    text = render(make_study(dataclasses.replace(model, **frames)))
+    text = render_report(make_study(dataclasses.replace(model, **frames)))
     assert ("n/a" if np.isnan(broken) else "inf %") in text
     layers = Page(text).figures()[0]
     assert sum(np.isnan(values(layers))) == 2  # one gap in each metric
@@ -229,7 +229,7 @@ def test_configurations_without_change_are_drawn() -> None:
     frames = {
         n: getattr(model, n).assign(mase_change=0.0, crps_change=0.0) for n in ("layers", "heads", "pruning")
     }
-    page = Page(render(make_study(dataclasses.replace(model, **frames))))
+    page = Page(render_report(make_study(dataclasses.replace(model, **frames))))
     assert set(values(page.figures()[0])) == {0.0}
 
 
@@ -265,8 +265,8 @@ def test_a_sentence_about_rankings_says_no_more_than_its_interval() -> None:
         table = model.comparisons.copy()
         table.loc[row, ["low", "high"]] = low, high
         study = make_study(dataclasses.replace(model, comparisons=table))
-        text = " ".join(Page(render(study)).text)
-        found = [w for w in (": no difference", ": attention maps", ": stable rank chooses") if w in text]
+        text = " ".join(Page(render_report(study)).text)
+        found = [w for w in ("; no difference", "; attention maps", "; stable rank chooses") if w in text]
         assert len(found) == 1
         assert words in text
         assert "61 calibration windows" in text

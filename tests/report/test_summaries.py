@@ -17,7 +17,7 @@ from rich.console import Console
 from tsprune.errors import TspruneError
 from tsprune.report import print_summary, write_picture
 from tsprune.report.digest import extreme_layers, heads_at_totals, pruning_at, tally
-from tsprune.report.words import about, headline, parameters, percent, ratio
+from tsprune.report.words import model_findings, parameters, percent, ratio, study_headline
 from tsprune.studies.study_result import Study
 
 
@@ -33,15 +33,11 @@ def test_pruning_at_takes_the_nearest_percent() -> None:
     assert point is not None
     rows = model.pruning[model.pruning.percent == 30].set_index("strategy")["crps_change"]
     assert point.percent == 30
-    assert point.high_to_low == rows["high-to-low"]
+    assert point.changes["high-to-low"].value == rows["high-to-low"]
     compared = model.comparisons.set_index(["percent", "metric", "versus"]).loc[(30, "CRPS", "unpruned")]
-    assert point.random_mean == compared["difference"]
-    assert point.random_interval == (compared["low"], compared["high"])
-    assert (point.random_low, point.random_high, point.seeds) == (
-        rows["random"].min(),
-        rows["random"].max(),
-        5,
-    )
+    chance = point.changes["random"]
+    assert (chance.value, chance.low, chance.high) == tuple(compared[["difference", "low", "high"]])
+    assert point.draws == tuple(sorted(rows["random"]))
     assert pruning_at(make_model("tiny", layers=1)) is None
 
 
@@ -57,7 +53,7 @@ def test_extreme_layers_by_hand() -> None:
     )
     extremes = extreme_layers(dataclasses.replace(make_model("m"), layers=layers))
     assert extremes is not None
-    assert [(str(e), e.change) for e in extremes] == [("stack.0", 0.5), ("stack.2", -0.01)]
+    assert [(e.layer, e.change.value) for e in extremes] == [("stack.0", 0.5), ("stack.2", -0.01)]
     assert extreme_layers(dataclasses.replace(make_model("m"), layers=layers.iloc[1:2])) is None
 
 
@@ -79,19 +75,23 @@ def test_all_claims_tested_count(study: Study) -> None:
     open_ = dataclasses.replace(study.claims[1], verdict="undecided")
     more = dataclasses.replace(study, claims=(*study.claims, open_, open_))
     assert tally(more, open_.model) == (1, 1, 2)
-    assert "of 7 claims tested, 3 confirmed, 2 refuted, 2 undecided; 2 not applicable." in headline(more)
+    assert "of 7 claims tested, 3 confirmed, 2 refuted, 2 undecided; 2 not applicable." in study_headline(
+        more
+    )
 
 
 def test_the_sentences_quote_the_studys_numbers(study: Study) -> None:
-    assert "of 5 claims tested, 3 confirmed, 2 refuted, 0 undecided; 2 not applicable." in headline(study)
+    assert "of 5 claims tested, 3 confirmed, 2 refuted, 0 undecided; 2 not applicable." in study_headline(
+        study
+    )
     for model in study.models:
         point = pruning_at(model)
         assert point is not None
-        assert percent(point.high_to_low) in about(model)
-        assert percent(point.random_mean) in about(model)
+        assert percent(point.changes["high-to-low"].value) in model_findings(model)
+        assert percent(point.changes["random"].value) in model_findings(model)
     single = make_model("tiny", layers=1, heads=1)
-    assert about(single) == ""
-    assert headline(make_study(single)).startswith("1 checkpoint on")
+    assert model_findings(single) == ""
+    assert study_headline(make_study(single)).startswith("1 checkpoint on")
 
 
 @pytest.mark.parametrize(
@@ -127,11 +127,11 @@ def test_the_terminal_summary_fits_and_is_complete(study: Study, width: int) -> 
         assert ratio(model.crps_ratio) in text
         point = pruning_at(model)
         assert point is not None
-        assert percent(point.low_to_high) in text
+        assert percent(point.changes["low-to-high"].value) in text
 
 
 def test_on_80_columns_names_and_numbers_stay_whole() -> None:
-    names = ("bundled:chronos-bolt", "bundled:chronos-t5", "bundled:timesfm", "bundled:toto")
+    names = ("bundled:chronos-bolt", "google/timesfm-2.5-200m-pytorch", "bundled:timesfm", "Toto-Open-Base")
     stacks = [ENCODER_DECODER, ENCODER_DECODER, (("stack", ("self",)),), (("stack", ("time", "variate")),)]
     models = [
         make_model(name, stacks=one, seed=i) for i, (name, one) in enumerate(zip(names, stacks, strict=True))
@@ -146,10 +146,10 @@ def test_on_80_columns_names_and_numbers_stay_whole() -> None:
         worst, best = extreme_layers(model) or ()
         point = pruning_at(model)
         assert point is not None
-        for change in (worst.change, best.change, point.high_to_low, point.low_to_high, point.random_mean):
-            assert percent(change) in text
-        for limit in (*worst.interval, *point.high_interval, *point.random_interval, point.random_high):
-            assert percent(limit).removesuffix(" %") in text
+        for change in (worst.change, best.change, *point.changes.values()):
+            for number in (change.value, change.low, change.high):
+                assert percent(number).removesuffix(" %") in text
+        assert percent(point.draws[-1]) in text
 
 
 def test_the_terminal_survives_edges_and_markup() -> None:

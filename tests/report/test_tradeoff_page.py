@@ -11,7 +11,7 @@ import pytest
 from tsprune.anatomy import Component
 from tsprune.pruning import Plan
 from tsprune.report import figures, write_tradeoff
-from tsprune.report.tradeoff_page import headline, render_tradeoff
+from tsprune.report.tradeoff_page import render_tradeoff, tradeoff_headline
 
 
 def points() -> pd.DataFrame:
@@ -60,11 +60,11 @@ def test_mase_is_shown_first() -> None:
 
 def test_the_page_says_what_was_measured(tmp_path: Path) -> None:
     chosen = plan("stack.1.mlp", "stack.2")
-    said = headline(points(), chosen)
-    assert said.startswith("For at most 1 % more MASE on the series it was chosen on, ")
-    assert "2 components go: forecasts take 70 % of the time (95 % interval 69 to 72)" in said
-    assert "MASE on the other series changes by +0.8 % (-2.2 to +5.8)" in said
-    assert "stack.2, changes MASE there by +4.0 %, for 80 % of the time" in said
+    said = tradeoff_headline(points(), chosen)
+    assert said.startswith("Allowed: +1.00 % MASE on the calibration series. ")
+    assert "Without 2 components, forecasts take 70 % of the time (95 % interval 69 to 72 %)" in said
+    assert "MASE on the other series changes by +0.80 % (-2.20 to +5.80 %)" in said
+    assert "Without stack.2 alone, MASE changes by +4.00 % and forecasts take 80 % of the time" in said
     write_tradeoff(points(), chosen, "2 cores", tmp_path / "curve.html")
     page = (tmp_path / "curve.html").read_text()
     assert page == render_tradeoff(points(), chosen, "2 cores")
@@ -76,7 +76,7 @@ def test_the_page_says_what_was_measured(tmp_path: Path) -> None:
 
 def test_where_nothing_can_go() -> None:
     empty = points().iloc[:0]
-    assert "nothing can go" in headline(empty, plan())
+    assert "No component can be removed" in tradeoff_headline(empty, plan())
     assert "<h1>Accuracy against time</h1>" in render_tradeoff(empty, plan(), "2 cores")
     layers = points().iloc[2:]
-    assert headline(layers, plan()).count("%") == 3
+    assert tradeoff_headline(layers, plan()).count("%") == 3

@@ -12,7 +12,7 @@ from tsprune import study
 from tsprune.data import Suite
 from tsprune.explain import head_effects
 from tsprune.models import Forecaster
-from tsprune.report.study_page import render
+from tsprune.report.study_page import render_report
 from tsprune.studies.study_explanation import DRAWS, PERCENTS, WINDOWS, explained
 from tsprune.studies.study_files import results_table, write_results
 
@@ -37,7 +37,7 @@ def test_a_study_explains_on_few_windows() -> None:
     rows = table[table["experiment"] == "explain_effects"].reset_index(drop=True)
     pd.testing.assert_frame_equal(rows[found.effects.columns], found.effects, check_dtype=False)
     assert set(table["model"]) == {model.name, "all"}
-    page = render(result)
+    page = render_report(result)
     assert "Do sharp heads copy?" in page
     assert all(portrait.address in page for portrait in found.portraits)
 
@@ -56,7 +56,7 @@ def test_two_of_them_are_in_one_report(tmp_path: Path) -> None:
     write_results(result, tmp_path)
     kept = pd.read_parquet(tmp_path / "results.parquet")
     assert (kept["experiment"] == "explain_mechanism").sum() == 2 * 9
-    page = render(result)
+    page = render_report(result)
     for number, one in enumerate(result.models):
         assert one.explanation is not None
         assert f'id="stream-{number}"' in page

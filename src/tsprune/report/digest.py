@@ -1,154 +1,121 @@
-"""The few numbers of a study that its summaries quote, computed once for page, terminal and picture."""
+"""The numbers that summaries of a study quote, computed once for page, terminal and picture."""
 
 from __future__ import annotations
 
 import dataclasses
-from typing import Any, cast
+import math
+from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
 import pandas as pd
-from numpy.typing import NDArray
 
 from tsprune.report import palette
+from tsprune.statistics import UNKNOWN, Estimate
 from tsprune.studies.study_result import ModelStudy, Study
-
-Interval = tuple[float, float]
-UNKNOWN: Interval = (float("nan"), float("nan"))
 
 
 @dataclasses.dataclass(frozen=True)
 class PruningPoint:
-    """What pruning `percent` of the eligible heads cost, by strategy.
+    """The cost of pruning `percent` of the eligible heads.
 
-    Changes are fractions (0.06 is 6 % worse); NaN where the strategy was not run. `random_*` are
-    over `seeds` draws, `random_mean` their geometric mean. `*_interval` are 95 % intervals.
+    changes : relative change (0.06: 6 % worse) by strategy; of "random" the geometric mean over draws
+    draws : changes of the single random draws, in ascending order
     """
 
     percent: float
     heads_removed: int
     heads_total: int
-    high_to_low: float
-    low_to_high: float
-    random_mean: float
-    random_low: float
-    random_high: float
-    seeds: int
-    high_interval: Interval = UNKNOWN
-    low_interval: Interval = UNKNOWN
-    random_interval: Interval = UNKNOWN
+    changes: Mapping[str, Estimate]
+    draws: tuple[float, ...]
 
 
 def pruning_at(model: ModelStudy, percent: float = 30, metric: str = "crps_change") -> PruningPoint | None:
-    """The pruned models nearest to `percent`; None if nothing was pruned."""
-    if model.pruning.empty:
-        return None
+    """The pruned models nearest to `percent` removed; None if nothing was pruned."""
     table = model.pruning
+    if table.empty:
+        return None
     distance = (table["percent"].astype(float) - percent).abs()
     rows = table[distance == distance.min()]
-    chance = _of(rows, "random", metric)
-    known = chance[np.isfinite(chance)]
-    mean, interval = _of_random(model, float(rows["percent"].iloc[0]), metric)
+    first = rows.iloc[0]
+    draws = rows.loc[rows["strategy"] == "random", metric].astype(float)
+    changes = {}
+    for strategy in ("high-to-low", "low-to-high", "random"):
+        curve = pruning_curve(model, strategy, metric)
+        here = curve[curve["percent"] == float(first["percent"])]
+        changes[strategy] = _estimate(here.iloc[0], "change") if len(here) else UNKNOWN
     return PruningPoint(
-        percent=float(rows["percent"].iloc[0]),
-        heads_removed=int(rows["heads_removed"].iloc[0]),
-        heads_total=int(rows["heads_total"].iloc[0]),
-        high_to_low=_mean(_of(rows, "high-to-low", metric)),
-        low_to_high=_mean(_of(rows, "low-to-high", metric)),
-        random_mean=mean,
-        random_low=float(known.min()) if known.size else float("nan"),
-        random_high=float(known.max()) if known.size else float("nan"),
-        seeds=int(known.size),
-        high_interval=_interval(rows[rows["strategy"] == "high-to-low"], metric),
-        low_interval=_interval(rows[rows["strategy"] == "low-to-high"], metric),
-        random_interval=interval,
+        percent=float(first["percent"]),
+        heads_removed=int(first["heads_removed"]),
+        heads_total=int(first["heads_total"]),
+        changes=changes,
+        draws=tuple(sorted(draws[np.isfinite(draws)])),
     )
 
 
-def _interval(rows: pd.DataFrame, metric: str) -> Interval:
-    """The limits beside a change, of the first row."""
-    low, high = (metric.removesuffix("change") + side for side in ("low", "high"))
-    if rows.empty or low not in rows:
-        return UNKNOWN
-    return float(rows[low].iloc[0]), float(rows[high].iloc[0])
+def pruning_curve(model: ModelStudy, strategy: str, metric: str) -> pd.DataFrame:
+    """One strategy in ascending order of heads removed: columns percent, change, low, high.
+
+    Of random draws: their geometric mean, with the interval over all possible draws.
+    """
+    stem = metric.removesuffix("_change")
+    if strategy != "random":
+        rows, names = model.pruning, [metric, f"{stem}_low", f"{stem}_high"]
+        rows = rows[rows["strategy"] == strategy]
+    else:
+        rows, names = model.comparisons, ["difference", "low", "high"]
+        if len(rows):
+            rows = rows[(rows["versus"] == "unpruned") & (rows["metric"] == stem.upper())]
+    columns = ["percent", "change", "low", "high"]
+    curve = rows.reindex(columns=["percent", *names]).set_axis(columns, axis=1).astype(float)
+    return curve.sort_values("percent")
 
 
-def _of_random(model: ModelStudy, percent: float, metric: str) -> tuple[float, Interval]:
-    """The geometric mean over random draws, and its interval."""
-    rows = model.comparisons
-    if rows.empty:
-        return float("nan"), UNKNOWN
-    rows = rows[(rows["versus"] == "unpruned") & (rows["percent"] == percent)]
-    rows = rows[rows["metric"] == metric.removesuffix("_change").upper()]
-    if rows.empty:
-        return float("nan"), UNKNOWN
-    mean, low, high = (float(rows[name].iloc[0]) for name in ("difference", "low", "high"))
-    return mean, (low, high)
-
-
-def _of(rows: pd.DataFrame, strategy: str, metric: str) -> NDArray[np.float64]:
-    return np.asarray(rows.loc[rows["strategy"] == strategy, metric], dtype=np.float64)
-
-
-def _mean(values: NDArray[np.float64]) -> float:
-    return float(values.mean()) if values.size else float("nan")
+def _estimate(row: pd.Series[Any], column: str, stem: str = "") -> Estimate:
+    """The value of a column with its interval (p and count are not in the table)."""
+    value, low, high = (float(row.get(name, math.nan)) for name in (column, f"{stem}low", f"{stem}high"))
+    return Estimate(value, low, high, math.nan, 0)
 
 
 @dataclasses.dataclass(frozen=True)
 class LayerEffect:
-    """The change of CRPS (a fraction) when one unit of one layer is ablated."""
+    """The relative change of CRPS by ablating one unit ("both", "heads", "mlp") of one layer."""
 
-    stack: str
-    layer: int
+    layer: str
     unit: str
-    change: float
-    interval: Interval = UNKNOWN
-
-    def __str__(self) -> str:
-        return f"{self.stack}.{self.layer}"
+    change: Estimate
 
 
 def extreme_layers(model: ModelStudy) -> tuple[LayerEffect, LayerEffect] | None:
-    """The layer whose removal hurts most and the one whose removal hurts least, whole layers first.
+    """The layers whose ablation changes CRPS most and least; None if no layer was ablated.
 
-    Falls back to heads, then MLPs, where no whole layer was ablated; None if nothing is known.
+    Of whole layers; of heads, then MLPs, where no whole layer was ablated.
     """
     for unit in ("both", "heads", "mlp"):
         rows = model.layers[model.layers["unit"] == unit]
-        rows = rows[np.isfinite(rows["crps_change"].to_numpy(dtype=np.float64))]
-        if not rows.empty:
-            ordered = rows.sort_values("crps_change")
-            return _layer_effect(ordered.iloc[-1]), _layer_effect(ordered.iloc[0])
+        rows = rows[np.isfinite(rows["crps_change"].to_numpy(dtype=np.float64))].sort_values("crps_change")
+        if len(rows):
+            most, least = (
+                LayerEffect(f"{row['stack']}.{row['layer']}", unit, _estimate(row, "crps_change", "crps_"))
+                for row in (rows.iloc[-1], rows.iloc[0])
+            )
+            return most, least
     return None
 
 
-def _layer_effect(row: pd.Series[Any]) -> LayerEffect:
-    return LayerEffect(
-        str(row["stack"]),
-        int(cast(int, row["layer"])),
-        str(row["unit"]),
-        float(cast(float, row["crps_change"])),
-        _interval(row.to_frame().T, "crps_change"),
-    )
-
-
 def mlp_summary(study: Study) -> pd.DataFrame:
-    """What ablating one MLP costs, one row a stack of a model, encoder-decoder models first.
+    """The effect of ablating one MLP, one row per stack of a model, in the order of architectures.
 
-    Columns model, architecture, stack, MLPs, and of the change of MASE and of CRPS (fractions):
-    median, its interval, and largest, e.g. median_mase_change, median_mase_low,
-    median_mase_high, largest_mase_change.
+    Columns model, architecture, stack, MLPs, and for MASE and CRPS the median of the relative change, its
+    interval, and the largest change (median_mase_change, median_mase_low, median_mase_high,
+    largest_mase_change, ...).
     """
     rows = []
-    kinds = list(palette.ARCHITECTURE)
-    for model in sorted(study.models, key=lambda model: kinds.index(model.architecture)):
+    order = list(palette.ARCHITECTURE)
+    for model in sorted(study.models, key=lambda model: order.index(model.architecture)):
         mlps = model.layers[model.layers["unit"] == "mlp"]
         for stack, part in mlps.groupby("stack", sort=False):
-            row = {
-                "model": model.name,
-                "architecture": model.architecture,
-                "stack": stack,
-                "MLPs": len(part),
-            }
+            row = {"model": model.name, "architecture": model.architecture, "stack": stack, "MLPs": len(part)}
             for metric in ("mase", "crps"):
                 for name in (f"{metric}_change", f"{metric}_low", f"{metric}_high"):
                     row[f"median_{name}"] = median_mlp(model, str(stack), name)
@@ -158,29 +125,28 @@ def mlp_summary(study: Study) -> pd.DataFrame:
 
 
 def median_mlp(model: ModelStudy, stack: str, column: str) -> float:
-    """A column of `ModelStudy.mlps`; NaN of a stack that is not there."""
+    """A column of `ModelStudy.mlps`; NaN for an unknown stack."""
     rows = model.mlps[model.mlps["stack"] == stack] if len(model.mlps) else model.mlps
     return float(rows[column].iloc[0]) if len(rows) else float("nan")
 
 
 def heads_at_totals(model: ModelStudy) -> pd.DataFrame:
-    """Heads that must stay, summed over layers: one row an attention sublayer kind.
+    """Heads that must stay, summed over layers: one row per kind of attention sublayer.
 
-    Columns stack, attention, heads, and one for each selection there is ("test", "calibration").
+    Columns stack, attention, heads, test, calibration; NaN for a selection that was not made.
     """
-    table = model.heads_at
+    table, keys = model.heads_at, ["stack", "attention"]
+    columns = [*keys, "heads", "test", "calibration"]
     if table.empty:
-        return pd.DataFrame(columns=["stack", "attention", "heads", "test", "calibration"])
-    keys = ["stack", "attention"]
+        return pd.DataFrame(columns=columns)
     once = table.drop_duplicates([*keys, "layer"]).groupby(keys, sort=False)["heads"].sum()
     stay = table.pivot_table(
         index=keys, columns="selection", values="heads_at", aggfunc="sum", sort=False, observed=True
     )
-    totals = pd.concat([once, stay], axis=1).reset_index()
-    return totals.reindex(columns=["stack", "attention", "heads", "test", "calibration"])
+    return pd.concat([once, stay], axis=1).reset_index().reindex(columns=columns)
 
 
 def tally(study: Study, model: str) -> tuple[int, int, int]:
-    """How many claims about `model` were confirmed, refuted and left undecided: all that were tested."""
+    """Numbers of claims about `model` that were confirmed, refuted and left undecided."""
     verdicts = [claim.verdict for claim in study.claims if claim.model == model]
     return verdicts.count("confirmed"), verdicts.count("refuted"), verdicts.count("undecided")

@@ -12,17 +12,18 @@ import numpy as np
 from tsprune.atomic import write_whole
 from tsprune.errors import TspruneError
 from tsprune.report import palette
+from tsprune.report.digest import pruning_curve
 from tsprune.report.figures.forecasts import history_drawn, quantile_at
 from tsprune.report.figures.pruning import pruning_scale, pruning_spread
-from tsprune.report.figures.shared import in_percent
+from tsprune.report.figures.shared import by_stack, from_zero, in_percent
 from tsprune.report.scale import Scale, scale_for
 from tsprune.studies.study_result import Example, ModelStudy, Study
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-MARKER = {"circle": "o", "square": "s", "diamond": "D"}
-STYLE: dict[Any, Any] = {
+_MARKER = {"circle": "o", "square": "s", "diamond": "D"}
+_STYLE: dict[Any, Any] = {
     "font.size": 9,
     "font.family": "DejaVu Sans",
     "axes.spines.top": False,
@@ -63,7 +64,7 @@ def write_picture(study: Study, path: Path) -> None:
         raise TspruneError(
             "the picture needs matplotlib: install tsprune with the extra 'picture'"
         ) from error
-    with matplotlib.rc_context(STYLE):
+    with matplotlib.rc_context(_STYLE):
         rows = max(1, len(study.models))
         figure = Figure(figsize=(13, 3.3 * rows), layout="constrained", facecolor="white")
         grid = figure.subplots(rows, 3, squeeze=False)
@@ -85,48 +86,31 @@ def _change_axis(axes: Axes, scale: Scale, percent: float) -> None:
         axes.set_yticks(positions, labels)
     axes.set_ylim(*scale.range())
     axes.set_ylabel("change of CRPS (%)")
-    axes.axhline(float(scale(percent)), color=palette.MUTED, linewidth=0.9, linestyle=":")
-    axes.annotate(
-        f"+{percent:g} %",
-        (1, float(scale(percent))),
-        xycoords=("axes fraction", "data"),
-        xytext=(0, 2),
-        textcoords="offset points",
-        ha="right",
-        fontsize=7,
-        color=palette.MUTED,
-    )
+    level = float(scale(percent))
+    axes.axhline(level, color=palette.MUTED, linewidth=0.9, linestyle=":")
+    place: dict[str, Any] = {"xycoords": ("axes fraction", "data"), "xytext": (0, 2), "ha": "right"}
+    _note(axes, f"+{percent:g} %", (1, level), fontsize=7, **place)
+
+
+def _note(axes: Axes, text: str, at: tuple[float, float], **look: Any) -> None:
+    axes.annotate(text, at, textcoords="offset points", color=palette.MUTED, **look)
 
 
 def _layers(axes: Axes, model: ModelStudy, scale: Scale, percent: float, *, legend: bool) -> None:
     """Stacks follow each other along x; lines break between them."""
     axes.set_title(f"{model.name}: one layer ablated", pad=18)
     ticks: list[str] = []
-    for stack, rows in model.layers.groupby("stack", sort=False):
-        start = len(ticks)
-        count = int(rows["layer"].max()) + 1
+    for stack, rows in by_stack(model.layers):
+        start, count = len(ticks), int(rows["layer"].max()) + 1
         for unit, style in palette.UNIT.items():
             part = rows[rows["unit"] == unit].sort_values("layer")
-            axes.plot(
-                start + part["layer"].to_numpy(),
-                scale(in_percent(part["crps_change"])),
-                color=style.colour,
-                marker=MARKER[style.symbol],
-                label=style.label if start == 0 and len(part) else None,
+            _curve(
+                axes, start + part["layer"], scale(in_percent(part["crps_change"])), style, named=not start
             )
         if start:
             axes.axvline(start - 0.5, color=palette.MUTED, linewidth=0.8)
-        axes.annotate(
-            str(stack),
-            (start + (count - 1) / 2, 1.0),
-            xycoords=("data", "axes fraction"),
-            xytext=(0, 3),
-            textcoords="offset points",
-            ha="center",
-            va="bottom",
-            fontsize=8,
-            color=palette.MUTED,
-        )
+        place: dict[str, Any] = {"xycoords": ("data", "axes fraction"), "xytext": (0, 3), "ha": "center"}
+        _note(axes, stack, (start + (count - 1) / 2, 1.0), va="bottom", fontsize=8, **place)
         ticks += [str(layer) for layer in range(count)]
     step = max(1, len(ticks) // 16)
     axes.set_xticks(range(0, len(ticks), step), ticks[::step])
@@ -134,6 +118,12 @@ def _layers(axes: Axes, model: ModelStudy, scale: Scale, percent: float, *, lege
     _change_axis(axes, scale, percent)
     if legend and ticks:
         axes.legend(loc="best")
+
+
+def _curve(axes: Axes, x: Any, y: Any, style: palette.Style, *, named: bool = True, **look: Any) -> None:
+    """A line with markers, in the legend if it is `named` and not empty."""
+    label = style.label if named and len(y) else None
+    axes.plot(x, y, color=style.colour, marker=_MARKER[style.symbol], label=label, **look)
 
 
 def _pruning(axes: Axes, model: ModelStudy, scale: Scale, percent: float, *, legend: bool) -> None:
@@ -148,20 +138,12 @@ def _pruning(axes: Axes, model: ModelStudy, scale: Scale, percent: float, *, leg
         x = spread.index.to_numpy(dtype=np.float64)
         bottom, top = (scale(spread[edge].to_numpy()) for edge in (low, high))
         axes.fill_between(x, bottom, top, color=palette.STRATEGY["random"].colour, alpha=alpha, linewidth=0)
-    table = model.pruning.assign(change=in_percent(model.pruning["crps_change"]))
     for strategy in ("high-to-low", "low-to-high", "random"):
-        style = palette.STRATEGY[strategy]
-        means = table[table["strategy"] == strategy].groupby("percent")["change"].mean()
-        if means.empty:
-            continue
-        axes.plot(
-            [0.0, *means.index],
-            scale([0.0, *means]),
-            color=style.colour,
-            marker=MARKER[style.symbol],
-            linestyle="--" if strategy == "random" else "-",
-            label=style.label,
-        )
+        curve = pruning_curve(model, strategy, "crps_change")
+        if len(curve):
+            x, y = from_zero(curve["percent"]), scale(from_zero(in_percent(curve["change"])))
+            dash = "--" if strategy == "random" else "-"
+            _curve(axes, x, y, palette.STRATEGY[strategy], linestyle=dash)
     _change_axis(axes, scale, percent)
     if legend:
         axes.legend(loc="upper left")
@@ -175,14 +157,14 @@ def _forecast(axes: Axes, example: Example | None) -> None:
     history = history_drawn(example)
     ahead = np.arange(len(example.target))
     axes.plot(np.arange(-len(history), 0), history, color=palette.MUTED, linewidth=1)
-    axes.plot(ahead, example.target, color=palette.INK, linewidth=1.4, label="what followed")
-    for name, values, colour in (
-        ("before: median, 10-90 %", example.before, palette.BEFORE.colour),
-        ("after", example.after, palette.AFTER.colour),
+    axes.plot(ahead, example.target, color=palette.INK, linewidth=1.4, label="true future")
+    for name, values, style in (
+        ("before: median, 10-90 %", example.before, palette.BEFORE),
+        ("after", example.after, palette.AFTER),
     ):
         low, middle, high = (quantile_at(values, example.levels, level) for level in (0.1, 0.5, 0.9))
-        axes.fill_between(ahead, low, high, color=colour, alpha=0.2, linewidth=0)
-        axes.plot(ahead, middle, color=colour, label=name)
+        axes.fill_between(ahead, low, high, color=style.colour, alpha=0.2, linewidth=0)
+        axes.plot(ahead, middle, color=style.colour, label=name)
     removed = textwrap.fill(f"ablated: {example.ablation}", 60, max_lines=2, placeholder=" ...")
     axes.set_xlabel(f"steps from the start of the forecast\n{removed}")
     axes.legend(loc="upper left")

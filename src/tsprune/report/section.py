@@ -1,4 +1,4 @@
-"""What a page is made of: sections of pictures and tables."""
+"""The contents of a page: sections of figures and tables."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import dataclasses
 import json
 from collections.abc import Callable
 from importlib import resources
+from typing import Any
 
 import jinja2
 import plotly.graph_objects as go
@@ -17,9 +18,10 @@ from tsprune.report.tables import Table
 
 @dataclasses.dataclass(frozen=True)
 class Picture:
-    """A figure in the two layouts the page chooses from by its width, and its caption.
+    """A figure with its caption.
 
-    facts : sentences about what is drawn, above it
+    json : traces, and two layouts that the page chooses from by its width
+    facts : sentences about the figure, above it
     """
 
     key: str
@@ -34,7 +36,7 @@ class Section:
     """A heading with pictures and tables below it.
 
     lead : a paragraph below the heading
-    shown : tables that are open, before the pictures; `tables` are folded, after them
+    shown : open tables before the pictures; `tables` are folded and follow the pictures
     """
 
     heading: str
@@ -46,21 +48,22 @@ class Section:
 
 def picture(
     key: str,
-    heading: str,
-    caption: str,
-    draw: Callable[[int | None], go.Figure],
+    caption: tuple[str, str],
+    draw: Callable[..., go.Figure],
+    *of: object,
     facts: tuple[str, ...] = (),
+    **how: Any,
 ) -> Picture:
-    """Draw for a wide and for a narrow page; the traces are the same and are stored once."""
-    wide, narrow = json.loads(draw(None).to_json()), json.loads(draw(1).to_json())
+    """The figure `draw(*of, **how, columns=...)` in two layouts; the traces are the same and stored once."""
+    wide, narrow = (json.loads(draw(*of, **how, columns=columns).to_json()) for columns in (None, 1))
     parts = {"data": wide["data"], "wide": wide["layout"], "narrow": narrow["layout"]}
     text = json.dumps(parts, separators=(",", ":"), allow_nan=False)
     # inside a script element only "<" could end it (</script) or open a comment (<!--)
-    return Picture(key, heading, caption, Markup(text.replace("<", "\\u003c")), facts)
+    return Picture(key, *caption, Markup(text.replace("<", "\\u003c")), facts)
 
 
 def page(template: str, **content: object) -> str:
-    """A page of this package's templates as HTML, with the style and the plotting library in it."""
+    """A page of this package's templates as HTML, including its style and the plotting library."""
     environment = jinja2.Environment(
         loader=jinja2.PackageLoader("tsprune", "report"),
         autoescape=True,

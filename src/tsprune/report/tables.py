@@ -11,7 +11,7 @@ import pandas as pd
 
 from tsprune.report.words import MISSING, between, parameters, percent, ratio
 
-HEADINGS = {
+_HEADINGS = {
     "configuration": "configuration",
     "seasonal_naive_MASE": "Seasonal Naive MASE",
     "seasonal_naive_CRPS": "Seasonal Naive CRPS",
@@ -42,15 +42,15 @@ HEADINGS = {
     "heads_at": "must stay",
     "removed": "can go",
 }
-NUMBERS_OF_THINGS = {
+_COUNTS = {
     "layer", "head", "MLPs", "heads", "seed", "windows", "heads_removed", "heads_total", "heads_at",
     "removed", "draws", "beaten", "count", "units",
 }  # fmt: skip
-LOW, HIGH = "low", "high"
+_LOW, _HIGH = "low", "high"
 
 
 @dataclasses.dataclass(frozen=True)
-class Cell:
+class TableCell:
     """`text` is for reading, `value` the exact number (as text) for sorting and copying.
 
     high : of an interval, whose lower limit is `value`
@@ -68,13 +68,13 @@ class Table:
     title: str
     columns: tuple[str, ...]
     numeric: tuple[bool, ...]
-    rows: tuple[tuple[Cell, ...], ...]
+    rows: tuple[tuple[TableCell, ...], ...]
 
 
-def table(title: str, frame: pd.DataFrame) -> Table:
+def page_table(title: str, frame: pd.DataFrame) -> Table:
     """`frame` with its columns in the order they have; limits of an interval share one column."""
     names = [str(name) for name in frame.columns]
-    shown = [name for name in names if not (_is(name, HIGH) and _other(name) in names)]
+    shown = [name for name in names if not (_is(name, _HIGH) and _other(name) in names)]
     rows = tuple(
         tuple(_cell_of(name, dict(zip(names, row, strict=True))) for name in shown)
         for row in frame.itertuples(index=False, name=None)
@@ -89,37 +89,37 @@ def _is(name: str, side: str) -> bool:
 
 def _other(name: str) -> str:
     """The lower limit's column of an upper limit's, and the other way round."""
-    side, other = (HIGH, LOW) if _is(name, HIGH) else (LOW, HIGH)
+    side, other = (_HIGH, _LOW) if _is(name, _HIGH) else (_LOW, _HIGH)
     return name.removesuffix(side) + other
 
 
 def _heading(name: str, names: list[str]) -> str:
-    if _is(name, LOW) and _other(name) in names:
+    if _is(name, _LOW) and _other(name) in names:
         return "95 % interval"
-    return HEADINGS.get(name, name.replace("_", " "))
+    return _HEADINGS.get(name, name.replace("_", " "))
 
 
-def _cell_of(name: str, row: dict[str, Any]) -> Cell:
-    if not (_is(name, LOW) and _other(name) in row):
+def _cell_of(name: str, row: dict[str, Any]) -> TableCell:
+    if not (_is(name, _LOW) and _other(name) in row):
         return cell(name, row[name])
     low, high = float(row[name]), float(row[_other(name)])
     # correlations are numbers, everything else with an interval is a change
-    text = between(low, high) if "difference" in row or name != LOW else _plain_between(low, high)
-    return Cell(text, repr(low), repr(high))
+    text = between(low, high) if "difference" in row or name != _LOW else _plain_between(low, high)
+    return TableCell(text, repr(low), repr(high))
 
 
 def _plain_between(low: float, high: float) -> str:
     return MISSING if math.isnan(low) else f"{low:+.2f} to {high:+.2f}"
 
 
-def cell(column: str, value: Any) -> Cell:
+def cell(column: str, value: Any) -> TableCell:
     """One value as the column's unit wants it read."""
     if value is None or value is pd.NA:
-        return Cell(MISSING, "nan")
+        return TableCell(MISSING, "nan")
     if isinstance(value, bool) or not isinstance(value, numbers.Real):
-        return Cell(str(value))
+        return TableCell(str(value))
     number = float(value)
-    return Cell(_readable(column, number), repr(number))
+    return TableCell(_readable(column, number), repr(number))
 
 
 def _readable(column: str, number: float) -> str:
@@ -131,6 +131,6 @@ def _readable(column: str, number: float) -> str:
         return parameters(int(number))
     if column.endswith("_ratio"):
         return ratio(number)
-    if column in NUMBERS_OF_THINGS and number.is_integer():
+    if column in _COUNTS and number.is_integer():
         return f"{int(number):,}"
     return f"{number:,.4g}"

@@ -1,170 +1,142 @@
-"""The summary that the command prints: what matters of a study on one screen, 100 columns wide.
+"""The terminal summary of a study, at most 100 columns wide.
 
-On narrower ones, down to 80 columns, cells take more lines, so that names and numbers stay whole.
+In narrower terminals, down to 80 columns, cells take more lines, so that names and numbers stay whole.
 """
 
 from __future__ import annotations
+
+from collections.abc import Iterator
 
 from rich.console import Console, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from tsprune.report.digest import Interval, extreme_layers, heads_at_totals, pruning_at, tally
+from tsprune.report.digest import extreme_layers, heads_at_totals, pruning_at, tally
 from tsprune.report.words import between, count, drawn, parameters, percent, ratio
-from tsprune.studies.study_result import Claim, Study
+from tsprune.statistics import Estimate
+from tsprune.studies.study_result import Claim, ModelStudy, Study
 
-WIDTH = 100
-NAME_WIDTH = 22  # names of models are not folded below this
-VERDICT_STYLE = {"confirmed": "green", "refuted": "red", "undecided": "yellow", "not applicable": "dim"}
+_WIDTH = 100
+_LONGEST = 32  # longer names (paths) are folded
+_ROOM = 72  # columns of the widest table beside the names, with an interval on one line
+_VERDICT_STYLE = {"confirmed": "green", "refuted": "red", "undecided": "yellow", "not applicable": "dim"}
+_UNIT = {"both": "heads and MLP", "heads": "heads", "mlp": "MLP"}
 
 
 def print_summary(study: Study, console: Console) -> None:
     """Print the study's summary on `console`, at most 100 columns wide."""
-    narrow = console.width < WIDTH
-    parts: list[RenderableType] = [_models(study, narrow)]
-    parts += [build(study, narrow) for build in (_layers, _pruning, _heads_at) if study.models]
-    if study.claims:
-        parts.append(_claims(study))
-    for part in parts:
-        console.print(part, width=min(WIDTH, console.width))
+    width = min(_WIDTH, console.width)
+    for part in _Tables(study, width).all():
+        console.print(part, width=width)
         console.print()
     if study.skipped:
         console.print(Text(f"Skipped: {count(len(study.skipped), 'item')}", style="yellow"))
-        for what, reason in study.skipped:
-            console.print(Text(f"  {what}: {reason}"), width=min(WIDTH, console.width))
+        for item, reason in study.skipped:
+            console.print(Text(f"  {item}: {reason}"), width=width)
 
 
-def _table(title: str, *columns: str, left: int = 1, narrow: bool = False) -> Table:
-    """A table whose first `left` columns are words and whose others are numbers."""
-    table = Table(
-        title=title, title_justify="left", title_style="bold", header_style="dim", box=None, pad_edge=False
-    )
-    if narrow:
-        table.padding = (0, 1, 0, 0)
-    for index, name in enumerate(columns):
-        words = index < left
-        table.add_column(name, justify="left" if words else "right", overflow="fold", no_wrap=not words)
+class _Tables:
+    """Tables with a model in each row: its name, and below it the `detail` of the row."""
+
+    def __init__(self, study: Study, width: int) -> None:
+        self.study = study
+        self.names = min(_LONGEST, max((len(model.name) for model in study.models), default=0))
+        self.narrow = width < self.names + _ROOM
+
+    def all(self) -> Iterator[RenderableType]:
+        yield self.models()
+        if self.study.models:
+            yield from (self.layers(), self.pruning(), self.heads_at())
+        if self.study.claims:
+            yield Text("Claims of the paper", style="bold")
+            about = dict.fromkeys(claim.model for claim in self.study.claims)
+            yield from (self.claims(name) for name in about)
+
+    def table(self, title: str, *columns: str) -> Table:
+        """A table with the names of models and right-aligned `columns`."""
+        table = _table(title)
+        table.add_column("model", overflow="fold", min_width=self.names)
+        for name in columns:
+            table.add_column(name, justify="right", no_wrap=True)
+        return table
+
+    def row(self, table: Table, model: ModelStudy, detail: str, *cells: str) -> None:
+        # names come from outside: never read them as markup
+        table.add_row(Text.assemble(model.name, ("\n" + detail if detail else "", "dim")), *map(Text, cells))
+
+    def change(self, found: Estimate) -> str:
+        """A change, and its 95 % interval below it."""
+        if not found.has_interval:
+            return percent(found.value)
+        limits = between(found.low, found.high)
+        return f"{percent(found.value)}\n" + (limits.replace(" to ", "\nto ") if self.narrow else limits)
+
+    def models(self) -> Table:
+        study = self.study
+        table = self.table("", "parameters", "MASE\n/ naive", "CRPS\n/ naive", "claims\n+ / - / ?")
+        windows = count(study.windows, "window")
+        table.title = Text(f"Study on {study.suite} ({windows}); claims: confirmed / refuted / undecided")
+        for model in study.models:
+            detail = f"{model.family}, {drawn(model.samples)}"
+            ratios = ratio(model.mase_ratio), ratio(model.crps_ratio)
+            verdicts = " / ".join(map(str, tally(study, model.name)))
+            self.row(table, model, detail, parameters(model.parameters), *ratios, verdicts)
+        return table
+
+    def layers(self) -> Table:
+        title = "Ablating one layer: change of CRPS, 95 % interval"
+        table = self.table(title, "hurts most", "change", "hurts least", "change")
+        for model in self.study.models:
+            extremes = extreme_layers(model)
+            cells = [text for one in extremes or () for text in (one.layer, self.change(one.change))]
+            detail = f"{_UNIT[extremes[0].unit]} ablated" if extremes else "no layer ablated"
+            self.row(table, model, detail, *cells)
+        return table
+
+    def pruning(self) -> Table:
+        columns = ("highest\nrank first", "lowest\nrank first", "random\nmean", "random\nextremes")
+        table = self.table("Pruning heads of the middle layers: change of CRPS, 95 % interval", *columns)
+        for model in self.study.models:
+            point = pruning_at(model)
+            if point is None:
+                self.row(table, model, "no heads removed")
+                continue
+            removed = f"{point.heads_removed} of {point.heads_total} heads removed ({point.percent:.0f} %)"
+            cells = [self.change(found) for found in point.changes.values()]
+            if point.draws:
+                cells.append(f"{percent(point.draws[0])}\nto {percent(point.draws[-1])}")
+            self.row(table, model, removed, *cells)
+        return table
+
+    def heads_at(self) -> Table:
+        title = f"heads@{self.study.percent:g}pp: heads that must stay, all layers"
+        table = self.table(title, "heads", "chosen on\ncalibration", "chosen\non test")
+        for model in self.study.models:
+            for row in heads_at_totals(model).to_dict("records"):
+                numbers = [_whole(row[name]) for name in ("heads", "calibration", "test")]
+                self.row(table, model, f"{row['stack']}, {row['attention']}-attention", *numbers)
+        return table
+
+    def claims(self, name: str) -> Table:
+        table = _table("")
+        table.title, table.show_header = Text(name), False
+        table.add_column("verdict", no_wrap=True)
+        table.add_column("claim", overflow="fold")
+        for claim in self.study.claims:
+            if claim.model == name:
+                table.add_row(Text(claim.verdict, style=_VERDICT_STYLE[claim.verdict]), _claim(claim))
+        return table
+
+
+def _table(title: str) -> Table:
+    table = Table(title=title, box=None, pad_edge=False, padding=(0, 1, 0, 0), header_style="dim")
+    table.title_justify, table.title_style = "left", "bold"
     return table
 
 
-def _about_models(title: str, *columns: str, study: Study, left: int = 1, narrow: bool) -> Table:
-    """A table whose first column has the names of models."""
-    table = _table(title, *columns, left=left, narrow=narrow)
-    longest = max((len(model.name) for model in study.models), default=0)
-    table.columns[0].min_width = min(longest, NAME_WIDTH)
-    return table
-
-
-def _row(table: Table, *cells: str, style: str = "") -> None:
-    """Names come from outside: never read them as markup."""
-    table.add_row(*(Text(cell) for cell in cells), style=style)
-
-
-def _models(study: Study, narrow: bool) -> Table:
-    title = (
-        f"Study on {study.suite} ({count(study.windows, 'window')}); claims: confirmed / refuted / undecided"
-    )
-    table = _about_models(
-        "",
-        "model", "family", "forecasts", "param-\neters" if narrow else "parameters", "MASE\n/ naive",
-        "CRPS\n/ naive", "claims\n+ / - / ?",
-        left=3, study=study, narrow=narrow,
-    )  # fmt: skip
-    table.title = Text(title)
-    for model in study.models:
-        _row(
-            table,
-            model.name,
-            model.family,
-            drawn(model.samples),
-            parameters(model.parameters),
-            ratio(model.mase_ratio),
-            ratio(model.crps_ratio),
-            " / ".join(map(str, tally(study, model.name))),
-        )
-    return table
-
-
-def _layers(study: Study, narrow: bool) -> Table:
-    table = _about_models(
-        "Ablating one layer: change of CRPS, 95 % interval",
-        "model", "ablated", "hurts most", "change", "hurts least", "change",
-        left=3, study=study, narrow=narrow,
-    )  # fmt: skip
-    for model in study.models:
-        extremes = extreme_layers(model)
-        if extremes is None:
-            _row(table, model.name, "nothing known")
-            continue
-        worst, best = extremes
-        unit = {"both": "heads and MLP", "heads": "heads", "mlp": "MLP"}[worst.unit]
-        changes = [_with(effect.change, effect.interval, narrow) for effect in extremes]
-        _row(table, model.name, unit, str(worst), changes[0], str(best), changes[1])
-    return table
-
-
-def _pruning(study: Study, narrow: bool) -> Table:
-    table = _about_models(
-        "Pruning the middle layers' heads: change of CRPS, 95 % interval",
-        "model", "heads\nremoved" if narrow else "heads removed", "highest\nrank first",
-        "lowest\nrank first", "random\nmean", "random\nextremes",
-        study=study, narrow=narrow,
-    )  # fmt: skip
-    separator = "\n" if narrow else " "
-    for model in study.models:
-        point = pruning_at(model)
-        if point is None:
-            _row(table, model.name, "none")
-            continue
-        _row(
-            table,
-            model.name,
-            f"{point.heads_removed} of {point.heads_total}{separator}({point.percent:.0f} %)",
-            _with(point.high_to_low, point.high_interval, narrow),
-            _with(point.low_to_high, point.low_interval, narrow),
-            _with(point.random_mean, point.random_interval, narrow),
-            f"{percent(point.random_low)}\nto {percent(point.random_high)}" if point.seeds else "",
-        )
-    return table
-
-
-def _with(change: float, interval: Interval, narrow: bool) -> str:
-    """A change, and its 95 % interval on a line of its own, or on two."""
-    if interval[0] != interval[0]:
-        return percent(change)
-    limits = between(*interval)
-    if narrow:
-        limits = limits.replace(" to ", "\nto ")
-    return f"{percent(change)}\n{limits}"
-
-
-def _heads_at(study: Study, narrow: bool) -> Table:
-    table = _about_models(
-        f"heads@{study.percent:g}pp: heads that must stay, all layers",
-        "model", "sublayers", "heads", "chosen on\ncalibration", "chosen\non test",
-        left=2, study=study, narrow=narrow,
-    )  # fmt: skip
-    for model in study.models:
-        for row in heads_at_totals(model).to_dict("records"):
-            numbers = [_whole(row[key]) for key in ("heads", "calibration", "test")]
-            _row(table, model.name, f"{row['stack']}, {row['attention']}", *numbers)
-    return table
+def _claim(claim: Claim) -> Text:
+    return Text.assemble(claim.statement, "\n", (claim.evidence, "dim"))
 
 
 def _whole(value: float) -> str:
     return "n/a" if value != value else f"{int(value)}"
-
-
-def _claims(study: Study) -> Table:
-    table = _table("Claims of the paper", "verdict", "model", "claim and what was measured", left=3)
-    table.columns[0].no_wrap = True
-    table.columns[1].max_width = 22
-    for claim in study.claims:
-        table.add_row(
-            Text(claim.verdict, style=VERDICT_STYLE[claim.verdict]), Text(claim.model), _claim_text(claim)
-        )
-    return table
-
-
-def _claim_text(claim: Claim) -> Text:
-    return Text.assemble(claim.statement, "\n", (claim.evidence, "dim"))

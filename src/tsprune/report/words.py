@@ -1,4 +1,4 @@
-"""Numbers as people read them, and a study's result in sentences made from them."""
+"""Numbers formatted for people, and sentences about a study."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ MISSING = "n/a"
 
 
 def percent(change: float, *, signed: bool = True) -> str:
-    """0.0612 -> "+6.12 %"; three significant digits below 10 %, none after the point above 100 %."""
+    """0.0612 -> "+6.12 %"; three significant digits below 100 %, whole numbers above."""
     if math.isnan(change):
         return MISSING
     if math.isinf(change):
@@ -52,50 +52,46 @@ def parameters(number: int) -> str:
 
 
 def drawn(samples: int | None) -> str:
-    """What a model's quantiles come from: "20 samples", or its own "quantiles"."""
+    """The source of a model's quantiles: "20 samples", or its own "quantiles"."""
     return "quantiles" if samples is None else count(samples, "sample")
 
 
-def headline(study: Study) -> str:
-    """What was studied and how the claims fared, in one sentence."""
-    windows = count(study.windows, "window")
-    return (
-        f"{count(len(study.models), 'checkpoint')} on the suite {study.suite} ({windows}): {_claims(study)}"
-    )
-
-
-def _claims(study: Study) -> str:
+def study_headline(study: Study) -> str:
+    """Models, suite and verdicts of a study in one sentence."""
     verdicts = [claim.verdict for claim in study.claims]
     outside = verdicts.count("not applicable")
-    if len(verdicts) == outside:
-        return "no claim of the paper was tested."
-    good, bad, unsure = (verdicts.count(verdict) for verdict in ("confirmed", "refuted", "undecided"))
     tested = count(len(verdicts) - outside, "claim")
-    text = f"of {tested} tested, {good} confirmed, {bad} refuted, {unsure} undecided"
-    return f"{text}; {outside} not applicable." if outside else f"{text}."
+    good, bad, open_ = (verdicts.count(verdict) for verdict in ("confirmed", "refuted", "undecided"))
+    text = f"of {tested} tested, {good} confirmed, {bad} refuted, {open_} undecided"
+    if len(verdicts) == outside:
+        text = "no claim of the paper was tested"
+    elif outside:
+        text += f"; {outside} not applicable"
+    windows = count(study.windows, "window")
+    return f"{count(len(study.models), 'checkpoint')} on the suite {study.suite} ({windows}): {text}."
 
 
-def about(model: ModelStudy) -> str:
-    """What pruning and the layer sweep found on one model, in sentences; empty if neither was run."""
+def model_findings(model: ModelStudy) -> str:
+    """Results of pruning and of the layer sweep for one model, in sentences; empty if neither was run."""
     found = []
     point = pruning_at(model)
     if point is not None:
         sentence = (
             f"{model.name}: removing {point.heads_removed} of its {point.heads_total} middle-layer heads "
             f"({point.percent:.0f} %) by stable rank, highest first, changes CRPS by "
-            f"{percent(point.high_to_low)}"
+            f"{percent(point.changes['high-to-low'].value)}"
         )
-        if point.seeds:
-            draws = count(point.seeds, "draw")
-            sentence += f", at random by {percent(point.random_mean)} (geometric mean of {draws})"
-        found.append(sentence + ".")
+        if point.draws:
+            draws = count(len(point.draws), "draw")
+            sentence += f", at random by {percent(point.changes['random'].value)} (geometric mean of {draws})"
+        found.append(f"{sentence}.")
     extremes = extreme_layers(model)
     if extremes is not None and extremes[0] != extremes[1]:
         worst, best = extremes
         what = {"both": "layer", "heads": "layer's heads", "mlp": "layer's MLP"}[worst.unit]
         subject = "its" if found else f"{model.name}: the"
         found.append(
-            f"Of {subject} single {what} ablations, {worst} hurts most ({percent(worst.change)}) "
-            f"and {best} least ({percent(best.change)})."
+            f"Of {subject} single {what} ablations, {worst.layer} hurts most ({percent(worst.change.value)}) "
+            f"and {best.layer} least ({percent(best.change.value)})."
         )
     return " ".join(found)

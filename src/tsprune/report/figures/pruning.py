@@ -9,6 +9,7 @@ import pandas as pd
 import plotly.graph_objects as go
 
 from tsprune.report import palette
+from tsprune.report.digest import pruning_curve
 from tsprune.report.figures.shared import (
     CHANGE,
     METRICS,
@@ -74,9 +75,10 @@ def _pruning_traces(
             edges = spread[low].to_numpy(), spread[high].to_numpy()
             traces.append(band(spread.index.to_numpy(dtype=np.float64), *edges, colour, name, scale))
     for place, strategy in enumerate(strategies):
-        removed, found = pruning_curve(model, strategy, metric)
-        if not found.shape[1]:
+        curve = pruning_curve(model, strategy, metric)
+        if curve.empty:
             continue
+        removed, found = curve["percent"].to_numpy(), estimates(curve, "change", factor=100)
         style = palette.STRATEGY[strategy]
         aside = from_zero(removed + (place - (len(strategies) - 1) / 2) * _STEP)
         hover = f"{style.label}<br>%{{customdata[3]:g}} % removed<br>{METRICS[metric]} {CHANGE}"
@@ -84,23 +86,6 @@ def _pruning_traces(
         extra = (from_zero(removed),)
         traces.append(estimate_trace(aside, from_zero(found), style, hover, scale, extra=extra, dash=dash))
     return traces
-
-
-def pruning_curve(model: ModelStudy, strategy: str, metric: str) -> tuple[np.ndarray, np.ndarray]:
-    """Percent removed [P] in ascending order, and change, low and high in percent [3, P], of one strategy.
-
-    For random draws: their geometric mean, with the interval over all possible draws.
-    """
-    if strategy != "random":
-        rows, column = model.pruning[model.pruning["strategy"] == strategy], metric
-    else:
-        rows, column = model.comparisons, "difference"
-        if len(rows):
-            rows = rows[(rows["versus"] == "unpruned") & (rows["metric"] == METRICS[metric])]
-    if rows.empty:
-        return np.zeros(0), np.zeros((3, 0))
-    rows = rows.sort_values("percent")
-    return rows["percent"].to_numpy(dtype=np.float64), estimates(rows, column, factor=100)
 
 
 def pruning_spread(table: pd.DataFrame, metric: str) -> pd.DataFrame:
