@@ -89,7 +89,7 @@ def named_plans(anatomy: Anatomy) -> dict[str, list[str]]:
         for kind in kinds:
             plans[f"{name}: {kind}, all"] = [f"{name}.*.{kind}"]  # no sublayer fills the cache
             plans[f"{name}: {kind}, heads"] = [f"{name}.*.{kind}.head.*"]  # Toto's bias stays
-            first = next(i for i, b in enumerate(stack.blocks) if any(s.kind == kind for s in b.attention))
+            first = next(i for i, b in enumerate(stack.blocks) if any(s.role == kind for s in b.attention))
             plans[f"{name}: {kind}, first"] = [f"{name}.{first}.{kind}"]
             plans[f"{name}: {kind}, first but one head"] = [f"{name}.{first}.{kind}.head.[1-9]"]
     return plans

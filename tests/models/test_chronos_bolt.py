@@ -30,8 +30,8 @@ def model(loaded: Forecaster) -> Forecaster:
 def test_anatomy_has_both_stacks_at_their_own_depth(model: Forecaster) -> None:
     encoder, decoder = model.anatomy.stacks
     assert [len(encoder.blocks), len(decoder.blocks)] == [BOLT.layers, BOLT_DECODER_LAYERS]
-    assert {tuple(s.kind for s in block.attention) for block in encoder.blocks} == {("self",)}
-    assert {tuple(s.kind for s in block.attention) for block in decoder.blocks} == {("self", "cross")}
+    assert {tuple(s.role for s in block.attention) for block in encoder.blocks} == {("self",)}
+    assert {tuple(s.role for s in block.attention) for block in decoder.blocks} == {("self", "cross")}
     assert model.anatomy.d_model == BOLT.width
     heads = BOLT.layers * BOLT.heads + BOLT_DECODER_LAYERS * BOLT.heads * 2
     assert len(model.anatomy.components("head")) == heads
