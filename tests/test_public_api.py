@@ -71,10 +71,12 @@ GROUND = {
     "run_options",
     "plugins",
     "lazy",
+    "schema",
 }
 ALLOWED: dict[str, set[str]] = {
     "errors": set(),
     "lazy": set(),
+    "schema": {"errors"},
     "arguments": {"errors"},
     "text": {"errors"},
     "files": {"errors"},

@@ -19,6 +19,7 @@ from tsprune.anatomy import Anatomy
 from tsprune.data import Configuration, Suite
 from tsprune.errors import TspruneError
 from tsprune.evaluation import (
+    EVALUATION,
     MASE,
     Truth,
     evaluate,
@@ -108,6 +109,7 @@ def test_configurations_of_one_horizon_share_batches_and_nothing_else() -> None:
     frame = evaluate(model, Suite("s", tuple(configurations)), batch_size=64)
     assert model.seen[:5] == [10, 9, 5, 3, 2]  # "a" and "c" together
     assert frame["configuration"].tolist() == ["a", "b", "c"]
+    assert tuple(frame.columns) == EVALUATION.names
     assert frame["windows"].tolist() == [3, 2, 1]
     untimed = [column for column in frame.columns if not column.startswith("seconds")]
     for index, configuration in enumerate(configurations):

@@ -30,13 +30,13 @@ from numpy.typing import NDArray
 from scipy.stats import spearmanr
 
 from tsprune.errors import TspruneError
+from tsprune.evaluation.leaderboard import leaderboard_metrics
 from tsprune.evaluation.metrics import (
     CRPS,
     CRPS_LEVELS,
     MASE,
     WindowStatistics,
     exponential_tails,
-    leaderboard_metrics,
     seasonal_errors,
     spearman_distance,
     window_statistics,

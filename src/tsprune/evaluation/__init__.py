@@ -2,13 +2,14 @@
 
 from tsprune.evaluation.batching import Batch, batches, shared_batches, unforecastable
 from tsprune.evaluation.evaluate import (
+    EVALUATION,
     ModelStatistics,
     evaluate,
     finite_windows,
     forecast_statistics,
     geometric_mean_ratios,
 )
-from tsprune.evaluation.leaderboard import write_all_results
+from tsprune.evaluation.leaderboard import leaderboard_metrics, write_all_results
 from tsprune.evaluation.metrics import (
     CRPS,
     MASE,
@@ -17,7 +18,7 @@ from tsprune.evaluation.metrics import (
     WindowStatistics,
     aggregate,
     centred_ranks,
-    leaderboard_metrics,
+    per_metric,
     rank_distance,
     seasonal_errors,
     spearman_distance,
@@ -28,6 +29,7 @@ from tsprune.evaluation.seasonal_naive import seasonal_naive
 
 __all__ = [
     "CRPS",
+    "EVALUATION",
     "MASE",
     "METRICS",
     "Batch",
@@ -44,6 +46,7 @@ __all__ = [
     "forecast_statistics",
     "geometric_mean_ratios",
     "leaderboard_metrics",
+    "per_metric",
     "prepare",
     "rank_distance",
     "seasonal_errors",

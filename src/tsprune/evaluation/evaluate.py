@@ -20,10 +20,18 @@ from tsprune.arguments import checked
 from tsprune.data.suite import Configuration, Suite
 from tsprune.errors import TspruneError
 from tsprune.evaluation.batching import Batch, Rows, shared_batches, unforecastable
-from tsprune.evaluation.metrics import METRICS, Metric, WindowStatistics, aggregate, leaderboard_metrics
+from tsprune.evaluation.leaderboard import LEADERBOARD_METRICS, leaderboard_metrics
+from tsprune.evaluation.metrics import (
+    METRICS,
+    Metric,
+    WindowStatistics,
+    aggregate,
+    per_metric,
+)
 from tsprune.evaluation.preparation import prepare, truth_of
 from tsprune.progress import Progress, showing
 from tsprune.run_options import Options, RunOptions
+from tsprune.schema import Column, Schema
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -31,6 +39,20 @@ if TYPE_CHECKING:
     from tsprune.models.forecaster import Forecast, Predictor
 
 SEASONAL_NAIVE: Literal["seasonal-naive"] = "seasonal-naive"
+EVALUATION = Schema(
+    "evaluation",
+    Column("configuration", "<dataset>/<frequency>/<term>", kind="text"),
+    Column("domain", "of the dataset", kind="text"),
+    Column("num_variates", "of the dataset", kind="count"),
+    Column("windows", "that were forecast", kind="count"),
+    per_metric("{name}", "{name} over these windows"),
+    per_metric("seasonal_naive_{name}", "{name} of Seasonal Naive over the same windows"),
+    per_metric("{name}_ratio", "{name} divided by Seasonal Naive's; NaN where that is zero or undefined"),
+    *(Column(name, "a metric of GIFT-Eval's leaderboard, by its name there") for name in LEADERBOARD_METRICS),
+    Column("seconds_forward", "wall-clock time inside the model; the windows' part of shared batches", "s"),
+    Column("seconds_prepare", "of seasonal errors and baseline; about 0 if they were known already", "s"),
+    Column("seconds_total", "of everything", "s"),
+)
 
 # --- 2. forecasts to statistics ------------------------------------------------------------------
 
@@ -149,11 +171,7 @@ def evaluate(
     model : a Forecaster, anything that forecasts like one (a Predictor), or "seasonal-naive"
     options : batch_size and progress (stage "evaluate", windows done, windows of the suite) of `RunOptions`
 
-    Returns one row per configuration: configuration, domain, num_variates, windows, every metric of
-    `METRICS` (MASE, CRPS, ...), seasonal_naive_MASE, ... (over the same windows), MASE_ratio, ..., the
-    leaderboard's metrics by their names there, and wall-clock seconds: seconds_forward (inside the
-    model; of shared batches the windows' part), seconds_prepare (seasonal errors and baseline, next to
-    nothing where an earlier call computed them), seconds_total (everything).
+    Returns one row per configuration with the columns of `EVALUATION`.
     `frame.attrs["skipped"]` lists (configuration or window, reason) of all that was left out.
 
     Raises TspruneError for an unknown model name or a suite without windows.
@@ -176,9 +194,7 @@ def evaluate(
             records.append(record)
     if not records:
         raise TspruneError(f"no window of {suite.name} could be forecast: {skipped[-1][0]}: {skipped[-1][1]}")
-    import pandas as pd  # 0.3 s, which those who only use the pieces need not pay
-
-    frame = pd.DataFrame.from_records(records)
+    frame = EVALUATION.frame(records)
     frame.attrs["suite"] = suite.name
     frame.attrs["model"] = model if isinstance(model, str) else model.name
     frame.attrs["skipped"] = skipped

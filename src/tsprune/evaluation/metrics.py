@@ -7,7 +7,7 @@ are masked, and so are points whose denominator is zero. All sums are accumulate
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from operator import attrgetter
 
 import numpy as np
@@ -16,6 +16,7 @@ from numpy.typing import ArrayLike, NDArray
 from tsprune.arguments import checked, shown
 from tsprune.errors import TspruneError
 from tsprune.plugins import Registry
+from tsprune.schema import Column
 
 Array = NDArray[np.float64]
 
@@ -251,7 +252,7 @@ class Metric:
 
     def of(self, statistics: WindowStatistics) -> float:
         """The metric of all windows together; NaN if the denominators sum to zero."""
-        return _ratio(self.numerator(statistics), self.denominator(statistics))
+        return ratio_of_sums(self.numerator(statistics), self.denominator(statistics))
 
 
 # mean absolute scaled error of the median over all points
@@ -271,6 +272,14 @@ CRPS = Metric(
 METRICS: Registry[Metric] = Registry("tsprune.metrics", Metric, (MASE, CRPS), noun="metric")
 
 
+def per_metric(name: str, about: str, unit: str = "") -> Callable[[], Iterator[Column]]:
+    """A column of a schema for each metric: `{name}` and `{key}` in name and meaning are the metric's."""
+    return lambda: (
+        Column(name.format(name=m.name, key=m.key), about.format(name=m.name, key=m.key), unit)
+        for m in METRICS.values()
+    )
+
+
 def aggregate(values: ArrayLike) -> Array:
     """Geometric means over C configurations of values [C] or [C, M]; NaN for none.
 
@@ -283,28 +292,8 @@ def aggregate(values: ArrayLike) -> Array:
         return np.asarray(np.exp(np.log(found).mean(axis=0)))
 
 
-def leaderboard_metrics(statistics: WindowStatistics) -> dict[str, float]:
-    """The eleven metrics of GIFT-Eval's leaderboard by their names there."""
-    s = statistics
-    mean_squared = _ratio(s.mean_squared_error_sum, s.target_count)
-    mean_absolute_target = _ratio(s.absolute_target_sum, s.target_count)
-    root = float(np.sqrt(mean_squared))
-    return {
-        "MSE[mean]": mean_squared,
-        "MSE[0.5]": _ratio(s.squared_error_sum, s.target_count),
-        "MAE[0.5]": _ratio(s.absolute_error_sum, s.target_count),
-        "MASE[0.5]": MASE.of(s),
-        "MAPE[0.5]": _ratio(s.percentage_error_sum, s.percentage_error_count),
-        "sMAPE[0.5]": _ratio(s.symmetric_error_sum, s.symmetric_error_count),
-        "MSIS": _ratio(s.interval_score_sum, s.interval_score_count),
-        "RMSE[mean]": root,
-        "NRMSE[mean]": root / mean_absolute_target if mean_absolute_target else float("nan"),
-        "ND[0.5]": _ratio(s.absolute_error_sum, s.absolute_target_sum),
-        "mean_weighted_sum_quantile_loss": CRPS.of(s),
-    }
-
-
-def _ratio(numerator: Array, denominator: Array) -> float:
+def ratio_of_sums(numerator: Array, denominator: Array) -> float:
+    """The sum of one over that of the other; NaN where the latter is zero."""
     total = denominator.sum()
     return float(numerator.sum() / total) if total else float("nan")
 
