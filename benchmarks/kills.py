@@ -94,7 +94,7 @@ def import_everything(root: Path) -> None:
     """
     model = tsprune.load(str(root / "pruned"))
     tsprune.evaluate(model, _short())
-    for optimizer in optimizers(model):
+    for optimizer in optimizers(model, "float32"):
         for parameter in (p for group in optimizer.param_groups for p in group["params"]):
             parameter.grad = torch.zeros_like(parameter)
         optimizer.step()
