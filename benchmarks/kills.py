@@ -169,7 +169,7 @@ def recover(folder: Path) -> None:
     small, teacher = tsprune.load(str(folder.parent / "pruned")), tsprune.load(_model(folder))
     state = folder / "state"
     model = tsprune.recover(
-        small, teacher, _short(), steps=STEPS, batch_size=2, history=32, patience=99, state=state
+        small, teacher, suite=_short(), steps=STEPS, histories=2, history=32, patience=99, state=state
     )
     model.save(folder / "recovered", evidence={})
 

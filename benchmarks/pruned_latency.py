@@ -11,7 +11,7 @@ import sys
 
 import tsprune
 from tsprune.anatomy import Anatomy
-from tsprune.cost.latency import compare, machine
+from tsprune.cost.latency import compare_latency, machine
 from tsprune.studies import DEFAULT_MODELS
 
 CONTEXT, HORIZON = 512, 64
@@ -40,7 +40,7 @@ def main() -> None:
         model = tsprune.load(name, device="cpu")
         for what, patterns in removals(model.anatomy).items():
             pruned = tsprune.prune(model, patterns)
-            frame = compare(model, pruned, context=CONTEXT, horizon=HORIZON, rounds=rounds)
+            frame = compare_latency(model, pruned, context=CONTEXT, horizon=HORIZON, rounds=rounds)
             rows = frame.to_dict("records")
             for before, after in zip(rows[::2], rows[1::2], strict=True):
                 flops = before["gflops"] / after["gflops"]

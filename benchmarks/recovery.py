@@ -1,7 +1,7 @@
 """30 % of the parameters inside the blocks removed, then recovered (to reach: at most 2 % worse MASE).
 
-What goes is chosen on synthetic series alone (`tsprune.plan_saving`); recovery stops by the calibration half
-of the embedded suite. What is printed is measured on the other half.
+The components are chosen on synthetic series alone (`tsprune.plan` with `saving`); recovery stops by the
+calibration half of the embedded suite. The printed figures are measured on the other half.
 Parameters inside the blocks are those of attention, MLPs and their norms, not those of embeddings and
 readout. With --state a benchmark that was stopped goes on.
 """
@@ -43,7 +43,7 @@ def recovered(model: Forecaster, options: argparse.Namespace) -> bool:
     windows = suite(options.windows)
     _, report = split(windows)
     whole = block_parameters(model) / model.parameter_count
-    plan = tsprune.plan_saving(model, options.share * whole, objective="parameters")
+    plan = tsprune.plan(model, saving=options.share * whole, objective="parameters")
     small = tsprune.prune(model, plan)
     fewer = 1 - block_parameters(small) / block_parameters(model)
     removed = small.origin.components if small.origin is not None else ()
@@ -58,17 +58,17 @@ def recovered(model: Forecaster, options: argparse.Namespace) -> bool:
     again = tsprune.recover(
         small,
         model,
-        windows,
+        suite=windows,
         steps=options.steps,
         minutes=options.minutes,
-        batch_size=options.batch_size,
+        histories=options.histories,
         learning_rate=options.learning_rate,
         patience=options.patience,
         precision=options.precision,
         history=options.history,
         stream=options.stream,
         state=None if options.state is None else options.state / f"{model.name.rpartition(':')[2]}.state",
-        progress=lambda done, total: (
+        progress=lambda stage, done, total: (
             print(done, total, f"{time.process_time() - start:.0f} s", flush=True)
             if options.verbose and done % 20 == 0
             else None
@@ -88,7 +88,7 @@ def main() -> int:
     parser.add_argument("--windows", type=int, default=None, help="at most so many of each configuration")
     parser.add_argument("--share", type=float, default=SHARE, help="of the blocks' parameters to remove")
     for field in dataclasses.fields(tsprune.pruning.recovery.Recipe):
-        if field.name in ("steps", "batch_size", "learning_rate", "patience", "history", "stream"):
+        if field.name in ("steps", "histories", "learning_rate", "patience", "history", "stream"):
             kind = type(field.default)
             parser.add_argument(
                 f"--{field.name.replace('_', '-')}",

@@ -51,7 +51,7 @@ def test_tables_of_the_promised_shape() -> None:
     assert frame["configuration"].tolist() == [c.name for c in suite.configurations]
     layers = tsprune.sweep(model, suite, units="layer")
     assert layers["address"].tolist() == ["stack.0", "stack.1", "stack.2"]
-    at = tsprune.heads_at(model, suite, percent=1)
+    at = tsprune.heads_at(model, suite, max_loss=0.01)
     assert sorted(set(at["selection"])) == ["calibration", "test"]
 
 

@@ -212,7 +212,7 @@ def _cheapest_mlps(model: Forecaster, calibration: Suite) -> tuple[Component, ..
 
 def heads_at(model: Forecaster, suite: Suite) -> list[Row]:
     """heads@1pp of every attention sublayer, of both selections, and the heads it has."""
-    frame = tsprune.heads_at(model, suite, percent=1)
+    frame = tsprune.heads_at(model, suite, max_loss=0.01)
     rows: list[Row] = []
     for record in frame.to_dict("records"):
         unit = Component(record["stack"], record["layer"], record["attention"]).address

@@ -22,7 +22,6 @@ if TYPE_CHECKING:
     from tsprune.hooks.capture import Reference, reference
     from tsprune.models import Forecast, Forecaster, load, load_pipeline
     from tsprune.pruning import Plan, heads_at, prune, recover
-    from tsprune.pruning.imitation import plan_saving
     from tsprune.pruning.search import plan
     from tsprune.scores import rank
     from tsprune.studies import study
@@ -48,7 +47,6 @@ __all__ = [
     "load",
     "load_pipeline",
     "plan",
-    "plan_saving",
     "prune",
     "rank",
     "recover",
@@ -69,7 +67,6 @@ if not TYPE_CHECKING:
             "tsprune.hooks.capture": ["Reference", "reference"],
             "tsprune.models": ["Forecast", "Forecaster", "load", "load_pipeline"],
             "tsprune.pruning": ["Plan", "heads_at", "prune", "recover"],
-            "tsprune.pruning.imitation": ["plan_saving"],
             "tsprune.pruning.search": ["plan"],
             "tsprune.scores": ["rank"],
             "tsprune.studies": ["study"],

@@ -146,7 +146,7 @@ RULES: dict[str, Rule] = {
     "season": _whole("the season"),
     **{name: _whole(name) for name in ("per_configuration", "per_system")},
     **{name: _whole(name, 1, COUNT) for name in ("motif", "draws", "sequences", "rounds", "points")},
-    **{name: _whole(name, 1, COUNT) for name in ("count", "history", "context")},
+    **{name: _whole(name, 1, COUNT) for name in ("count", "histories", "history", "context")},
     "horizon": _whole("the horizon", 1, COUNT),
     "percents": _each("percents", 0, 100),
     **{name: _each(name) for name in ("blocks", "repeats", "batches")},

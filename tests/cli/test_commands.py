@@ -212,7 +212,7 @@ def test_json_equals_the_api(run: Runner, model: Path, gift: Path) -> None:
     swept = run("sweep", model, "--units", "mlp", "--only", "stack.1.*", *where).json
     assert [row["address"] for row in swept] == ["stack.1.mlp"]
     found = run("heads-at", model, "--percent", 5, "--metric", "CRPS", "--seed", 1, *where).json
-    table = tsprune.heads_at(loaded, suite, 5, metric="CRPS", seed=1)
+    table = tsprune.heads_at(loaded, suite, max_loss=0.05, metric="CRPS", seed=1)
     assert [row["removed"] for row in found] == table["removed"].tolist()
 
 

@@ -76,8 +76,8 @@ def test_a_saving_needs_no_series(run: Runner, tmp_path: Path, model: Path) -> N
         "prune", model, *what, "--configs", "us_employment/M/short", "--out", tmp_path / "a", "--json"
     )
     assert result.code == 0, result.err
-    plan = tsprune.plan_saving(
-        tsprune.load(str(model), device="cpu"), 0.03, objective="parameters", kinds=("mlp",)
+    plan = tsprune.plan(
+        tsprune.load(str(model), device="cpu"), saving=0.03, objective="parameters", kinds=("mlp",)
     )
     assert sorted(result.json["removed"]) == sorted(c.address for c in plan.components) != []
     assert result.json["parameters"]["after"] <= 0.97 * result.json["parameters"]["before"]

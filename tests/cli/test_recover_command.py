@@ -37,7 +37,7 @@ def test_the_commands_defaults_are_the_functions() -> None:
     function = inspect.signature(recover).parameters
     command = inspect.signature(recover_command).parameters
     shared = (function.keys() & command.keys()) - {"small", "teacher"}
-    assert shared >= {"steps", "batch_size", "learning_rate", "patience", "history", "stream"}
+    assert shared >= {"steps", "histories", "learning_rate", "patience", "history", "stream"}
     for name in shared:
         assert command[name].default == function[name].default, name
 
@@ -48,12 +48,12 @@ def test_recover_writes_what_recover_returns(
     tmp_path: Path,
 ) -> None:
     model, small = folders
-    how = ["--steps", 4, "--batch-size", 4, "--learning-rate", 0.003, "--resume", tmp_path / "state"]
+    how = ["--steps", 4, "--histories", 4, "--learning-rate", 0.003, "--resume", tmp_path / "state"]
     result = run("recover", small, "--teacher", model, "--out", tmp_path / "out", *how, *WHERE, "--json")
     assert (result.code, result.err) == (0, "")
     teacher, pruned = (tsprune.load(str(path), device="cpu") for path in (model, small))
     suite = tsprune.data.pocket().only(WHERE[1:])
-    expected = tsprune.recover(pruned, teacher, suite, steps=4, batch_size=4, learning_rate=0.003)
+    expected = tsprune.recover(pruned, teacher, suite=suite, steps=4, histories=4, learning_rate=0.003)
     loaded = tsprune.load(str(tmp_path / "out"), device="cpu")
     assert loaded.origin is not None
     assert expected.origin is not None

@@ -259,7 +259,7 @@ def test_what_cannot_be_removed_is_one_clear_line(pair: Pair) -> None:
     for stack in model.anatomy.stacks:
         with pytest.raises(TspruneError, match=rf"^nothing would be left of the {stack.name}; keep"):
             prune(model, f"{stack.name}.*")
-    with pytest.raises(TspruneError, match=r"^nothing to remove"):
+    with pytest.raises(TspruneError, match=r"^the plan is empty"):
         prune(model, [])
     with pytest.raises(TspruneError, match="matches no component"):
         prune(model, "decoder.99.mlp")

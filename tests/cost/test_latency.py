@@ -10,7 +10,7 @@ from scipy.stats import binom
 from tests.suites import tiny
 from tests.toy import Toy
 from tsprune.cost.latency import (
-    compare,
+    compare_latency,
     flops,
     in_turns,
     median_interval,
@@ -71,7 +71,7 @@ def test_peak_is_what_is_held_at_once() -> None:
 def test_compare_counts_what_was_removed() -> None:
     model = tiny("tiny-timesfm")
     pruned = prune(model, "stack.1")
-    frame = compare(model, pruned, batches=[1, 3], context=40, horizon=4, rounds=3)
+    frame = compare_latency(model, pruned, batches=[1, 3], context=40, horizon=4, rounds=3)
     assert frame["batch"].tolist() == [1, 1, 3, 3]
     assert frame["parameters"].tolist() == [model.parameter_count, pruned.parameter_count] * 2
     assert (frame["ms_low"] <= frame["ms"]).all()
@@ -84,11 +84,11 @@ def test_compare_counts_what_was_removed() -> None:
 
 def test_flops_of_a_removed_mlp_by_hand() -> None:
     model = Toy()
-    frame = compare(model, prune(model, "stack.0.mlp"), batches=[2], context=8, horizon=1, rounds=2)
+    frame = compare_latency(model, prune(model, "stack.0.mlp"), batches=[2], context=8, horizon=1, rounds=2)
     saved = 2 * (2 * 8) * (6 * 9 + 9 * 6)  # 2 series of 8 tokens through 6 -> 9 -> 6
     assert round((frame["gflops"][0] - frame["gflops"][1]) * 1e9) == saved
 
 
 def test_too_few_rounds() -> None:
     with pytest.raises(TspruneError, match="at least 2 rounds"):
-        compare(Toy(), Toy(), rounds=1)
+        compare_latency(Toy(), Toy(), rounds=1)

@@ -13,9 +13,8 @@ from tsprune.anatomy import Component
 from tsprune.data import Suite
 from tsprune.hooks.ablation import Ablation
 from tsprune.pruning.beam import beam, frontier
-from tsprune.pruning.losses import Losses, joined, may_go
-from tsprune.pruning.savings import measure
-from tsprune.pruning.step import Step
+from tsprune.pruning.losses import CalibrationLosses, RemovalStep
+from tsprune.pruning.savings import joined, leaves_every_stack, measure_savings
 from tsprune.statistics import Estimate
 from tsprune.sweeps import run
 
@@ -28,13 +27,13 @@ def suite() -> Suite:
 
 def test_wide_enough_it_finds_what_trying_everything_does() -> None:
     model = tiny("tiny-timesfm")
-    losses, savings = Losses(suite(), "MASE", 0.5), measure(model, "parameters")
+    losses, savings = CalibrationLosses(suite(), "MASE", 0.5), measure_savings(model, "parameters")
     wanted = [c for c in model.anatomy.components() if c.kind in ("attention", "mlp")]
     every = [
         group
         for count in range(1, len(wanted) + 1)
         for group in combinations(wanted, count)
-        if may_go(group, model.anatomy)
+        if leaves_every_stack(group, model.anatomy)
     ]
     result = run(model, suite(), [Ablation(group) for group in every])
     cost = {frozenset(g): result.change(Ablation(g))["MASE"] for g in every}
@@ -49,7 +48,7 @@ def test_wide_enough_it_finds_what_trying_everything_does() -> None:
 
 def test_nothing_is_added_to_what_is_beyond_the_budget_and_it_is_the_same_again() -> None:
     model = tiny("tiny-chronos-bolt")
-    losses, savings = Losses(suite(), "MASE", 0.5), measure(model, "flops")
+    losses, savings = CalibrationLosses(suite(), "MASE", 0.5), measure_savings(model, "flops")
     runs = [beam(model, losses, savings, 0.02, width=2, tries=3) for _ in range(2)]
     assert runs[0] == runs[1]
     for step in runs[0]:
@@ -61,11 +60,20 @@ def test_nothing_is_added_to_what_is_beyond_the_budget_and_it_is_the_same_again(
 
 def test_heads_alone_are_no_matter_of_a_beam() -> None:
     model = tiny("tiny-timesfm")
-    assert beam(model, Losses(suite(), "MASE", 0.5), measure(model, "flops"), 1.0, kinds=("head",)) == []
+    assert (
+        beam(
+            model,
+            CalibrationLosses(suite(), "MASE", 0.5),
+            measure_savings(model, "flops"),
+            1.0,
+            kinds=("head",),
+        )
+        == []
+    )
 
 
 def test_a_gain_is_not_spent() -> None:
-    first = Step().then((parse("stack.1.mlp"),), 0.1, Estimate(-0.05, -0.06, -0.04, 0.0, 4))
+    first = RemovalStep().then((parse("stack.1.mlp"),), 0.1, Estimate(-0.05, -0.06, -0.04, 0.0, 4))
     second = first.then((parse("stack.1.mlp"), parse("stack.2")), 0.3, Estimate(-0.03, -0.05, 0.0, 0.0, 4))
     assert first.fits(0.01)
     assert second.limit <= 0.01
@@ -76,7 +84,7 @@ def test_a_gain_is_not_spent() -> None:
 
 def test_the_frontier_by_hand() -> None:
     points = [(0.1, 0.01), (0.2, 0.05), (0.2, 0.02), (0.15, 0.03), (0.4, 0.5), (0.05, 0.01), (0.3, np.inf)]
-    steps = [Step((parse(f"stack.{n}"),), saved, loss) for n, (saved, loss) in enumerate(points)]
+    steps = [RemovalStep((parse(f"stack.{n}"),), saved, loss) for n, (saved, loss) in enumerate(points)]
     assert [(s.saved, s.loss) for s in frontier(steps)] == [(0.1, 0.01), (0.2, 0.02), (0.4, 0.5)]
 
 

@@ -197,7 +197,7 @@ def test_only_the_original_teaches() -> None:
     wide = copied(times)
     wide.module.output_projection_point = torch.nn.Linear(24, 3)
     for student, teacher, message in (
-        (times, times, "is not pruned: there is nothing to recover"),
+        (times, times, "is not pruned; prune it first"),
         (small, bolt, "is a timesfm model, .* a chronos-bolt model"),
         (small, short, "takes 128 steps of history, .* 64; load both"),
         (small, wide, "was not made from a model of the size of"),

@@ -37,19 +37,19 @@ CHANGES = st.lists(st.sampled_from([-0.1, 0.0, 0.005, 0.01, 0.02, 1.0, math.nan]
 
 
 @pytest.mark.parametrize(
-    ("changes", "percent", "expected"),
+    ("changes", "max_loss", "expected"),
     [
-        ([0.02, 0.03, 0.5], 1, 0),  # the first head is already too much
-        ([0.001, 0.02, 0.009, 0.2], 1, 3),  # not monotone: the largest n, whatever came before
-        ([0.001, 0.002, 0.003], 1, 3),  # all of them
-        ([0.01, 0.011], 1, 1),  # exactly X percent is within
-        ([0.0, 1e-9, -0.1, 0.1], 0, 3),  # percent 0: no worse than unablated
-        ([math.nan, 0.0, math.nan], 1, 2),  # an undefined score is not within
-        ([], 1, 0),
+        ([0.02, 0.03, 0.5], 0.01, 0),  # the first head is already too much
+        ([0.001, 0.02, 0.009, 0.2], 0.01, 3),  # not monotone: the largest n, whatever came before
+        ([0.001, 0.002, 0.003], 0.01, 3),  # all of them
+        ([0.01, 0.011], 0.01, 1),  # exactly X percent is within
+        ([0.0, 1e-9, -0.1, 0.1], 0, 3),  # no loss: no worse than unablated
+        ([math.nan, 0.0, math.nan], 0.01, 2),  # an undefined score is not within
+        ([], 0.01, 0),
     ],
 )
-def test_most_removable_by_hand(changes: list[float], percent: float, expected: int) -> None:
-    assert most_removable(changes, percent) == expected
+def test_most_removable_by_hand(changes: list[float], max_loss: float, expected: int) -> None:
+    assert most_removable(changes, max_loss) == expected
 
 
 @some
@@ -128,7 +128,7 @@ def test_both_selections_by_hand(prefixes: dict[Prefix, Ablation]) -> None:
     }
     calibration = {"a": np.array([True, True, False, False])}
     frame = heads_at_frame(
-        swept(errors), prefixes, percent=1, metric="MASE", calibration=calibration
+        swept(errors), prefixes, max_loss=0.01, metric="MASE", calibration=calibration
     ).set_index("selection")
     assert list(frame.index) == ["test", "calibration"]
     assert frame["heads"].tolist() == [3, 3]
@@ -140,7 +140,7 @@ def test_both_selections_by_hand(prefixes: dict[Prefix, Ablation]) -> None:
     honest = frame.loc["calibration"]
     assert (honest["order"], honest["removed"], honest["heads_at"]) == ("low-to-high", 2, 1)
     assert honest["score_change"] == pytest.approx(0.40)
-    by_crps = heads_at_frame(swept(errors), prefixes, percent=1, metric="CRPS", calibration=calibration)
+    by_crps = heads_at_frame(swept(errors), prefixes, max_loss=0.01, metric="CRPS", calibration=calibration)
     assert by_crps["removed"].tolist() == [1, 2]
     assert by_crps["score_change"].tolist() == pytest.approx([-4 / 110, 40 / 110])
 
@@ -148,7 +148,7 @@ def test_both_selections_by_hand(prefixes: dict[Prefix, Ablation]) -> None:
 def test_a_tie_goes_to_the_paper_order(prefixes: dict[Prefix, Ablation]) -> None:
     calibration = {"a": np.array([True, False, True, False])}
     worse = {ablation: [150.0] * 4 for ablation in prefixes.values()} | {CLEAN: [100.0] * 4}
-    frame = heads_at_frame(swept(worse), prefixes, percent=1, metric="MASE", calibration=calibration)
+    frame = heads_at_frame(swept(worse), prefixes, max_loss=0.01, metric="MASE", calibration=calibration)
     assert frame["order"].tolist() == ["high-to-low"] * 2
     assert frame["heads_at"].tolist() == [3, 3]
     assert frame["score_change"].tolist() == [0, 0]  # nothing removed, nothing changed
@@ -157,7 +157,7 @@ def test_a_tie_goes_to_the_paper_order(prefixes: dict[Prefix, Ablation]) -> None
 def test_all_heads_may_go(prefixes: dict[Prefix, Ablation]) -> None:
     calibration = {"a": np.array([True, False, True, False])}
     same = {ablation: [100.0] * 4 for ablation in prefixes.values()} | {CLEAN: [100.0] * 4}
-    frame = heads_at_frame(swept(same), prefixes, percent=0, metric="MASE", calibration=calibration)
+    frame = heads_at_frame(swept(same), prefixes, max_loss=0.0, metric="MASE", calibration=calibration)
     assert frame["heads_at"].tolist() == [0, 0]
     assert frame["removed"].tolist() == [3, 3]
 
@@ -165,7 +165,7 @@ def test_all_heads_may_go(prefixes: dict[Prefix, Ablation]) -> None:
 def test_nothing_is_removed_on_no_evidence(prefixes: dict[Prefix, Ablation]) -> None:
     nothing = {"a": np.zeros(4, bool)}
     same = {ablation: [100.0] * 4 for ablation in prefixes.values()} | {CLEAN: [100.0] * 4}
-    frame = heads_at_frame(swept(same), prefixes, percent=1, metric="MASE", calibration=nothing)
+    frame = heads_at_frame(swept(same), prefixes, max_loss=0.01, metric="MASE", calibration=nothing)
     assert frame.set_index("selection")["removed"].to_dict() == {"test": 3, "calibration": 0}
 
 
@@ -190,7 +190,7 @@ def test_calibration_and_report_share_no_series(seed: int, fraction: float) -> N
 @pytest.mark.parametrize(("name", "metric"), [("tiny-chronos-bolt", "MASE"), ("tiny-timesfm", "CRPS")])
 def test_the_reported_change_is_what_evaluate_finds(name: str, metric: str) -> None:
     model, suite = tiny(name), small_suite()
-    frame = heads_at(model, suite, 5, metric=metric)
+    frame = heads_at(model, suite, max_loss=0.05, metric=metric)
     sublayers = {(c.stack, c.layer, c.attention) for c in model.anatomy.components("attention")}
     assert set(frame[["stack", "layer", "attention"]].itertuples(index=False, name=None)) == sublayers
     assert len(frame) == 2 * len(sublayers)
@@ -225,8 +225,8 @@ def test_mistakes_are_named() -> None:
     model, suite = tiny("tiny-timesfm"), small_suite()
     with pytest.raises(TspruneError, match="unknown metric 'RMSE'; one of: MASE, CRPS"):
         heads_at(model, suite, metric="RMSE")
-    with pytest.raises(TspruneError, match="of at least 0, not -1"):
-        heads_at(model, suite, -1)
+    with pytest.raises(TspruneError, match=r"of at least 0, not -0\.01"):
+        heads_at(model, suite, max_loss=-0.01)
     with pytest.raises(TspruneError, match="unknown score"):
         heads_at(model, suite, by="size")
     with pytest.raises(TspruneError, match="no windows"):
@@ -254,7 +254,7 @@ def test_the_honest_choice_has_not_seen_the_report(by: str) -> None:
     masks = calibration_masks(suite, fraction=0.5, seed=0)
     chosen, scores = [], []
     for one in (suite, with_other_report(suite, masks)):
-        frame = heads_at(model, one, 5, by=by)
+        frame = heads_at(model, one, max_loss=0.05, by=by)
         honest = frame[frame["selection"] == "calibration"]
         chosen.append(honest[["layer", "order", "removed"]].reset_index(drop=True))
         scores.append(honest["score_change"].tolist())
@@ -265,11 +265,13 @@ def test_the_honest_choice_has_not_seen_the_report(by: str) -> None:
 
 def test_prefixes_by_a_score_of_windows_are_of_the_calibration_ranking() -> None:
     model, suite = tiny("tiny-chronos-bolt"), small_suite()
-    frame = heads_at(model, suite, 5, by="output_norm", seed=4)
+    frame = heads_at(model, suite, max_loss=0.05, by="output_norm", seed=4)
     ranking = rank(model, split(suite, seed=4)[0], by="output_norm")
     result = run(model, suite, list(prefix_ablations(ranking).values()))
     masks = calibration_masks(suite, fraction=0.5, seed=4)
-    expected = heads_at_frame(result, prefix_ablations(ranking), percent=5, metric="MASE", calibration=masks)
+    expected = heads_at_frame(
+        result, prefix_ablations(ranking), max_loss=0.05, metric="MASE", calibration=masks
+    )
     pd.testing.assert_frame_equal(frame, expected, check_exact=True)
 
 
@@ -279,7 +281,7 @@ def test_a_store_is_not_computed_again(tmp_path: Path) -> None:
     for _ in range(2):
         forecasts: list[int] = []
 
-        def count(done: int, total: int, forecasts: list[int] = forecasts) -> None:
+        def count(stage: str, done: int, total: int, forecasts: list[int] = forecasts) -> None:
             forecasts.append(done)
 
         tables.append(heads_at(model, suite, by="crps_change", store=tmp_path / "a.sqlite", progress=count))

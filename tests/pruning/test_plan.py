@@ -67,6 +67,19 @@ def test_a_plan_can_be_read_by_people(model: Forecaster, tmp_path: Path) -> None
     assert Plan.load(tmp_path / "plan.json") == plan
 
 
+def test_a_plan_is_shown_in_a_line_and_as_a_table(model: Forecaster) -> None:
+    plan = Plan.of(model, ["stack.1.self.head.*", "stack.0.mlp"], objective="flops", expected_saving=0.25)
+    assert repr(plan) == f"Plan({model.name}, 4 components: 1 mlp, 3 heads, saves 25.0 % of flops)"
+    assert plan.frame["address"].tolist() == [component.address for component in plan.components]
+    assert (
+        repr(dataclasses.replace(plan, model="<m>", components=(), provenance={}))
+        == "Plan(<m>, no components)"
+    )
+    shown = dataclasses.replace(plan, model="<m>")._repr_html_()
+    assert "&lt;m&gt;" in shown
+    assert "stack.1.self.head.2" in shown
+
+
 def test_a_plan_prunes_as_its_components_do(model: Forecaster) -> None:
     plan = Plan.of(model, "stack.1.self.head.1", why="a test")
     by_plan, by_address = prune(model, plan), prune(model, "stack.1.self.head.1")

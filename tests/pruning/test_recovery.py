@@ -46,8 +46,8 @@ def suite() -> Suite:
 def recovered(
     small: Forecaster, teacher: Forecaster, windows: Suite | None = None, **options: Any
 ) -> Forecaster:
-    chosen = {"steps": STEPS, "batch_size": 8, "learning_rate": 1e-3, "patience": 3, **options}
-    return recover(small, teacher, suite() if windows is None else windows, **chosen)
+    chosen = {"steps": STEPS, "histories": 8, "learning_rate": 1e-3, "patience": 3, **options}
+    return recover(small, teacher, suite=suite() if windows is None else windows, **chosen)
 
 
 def pair() -> tuple[Forecaster, Forecaster]:
@@ -85,7 +85,9 @@ def test_the_best_weights_are_kept_and_training_stops_early(tmp_path: Path) -> N
     assert model.name.endswith("(pruned, recovered)")
     # finished: read, not trained again
     seen: list[int] = []
-    again = recovered(small, teacher, state=tmp_path / "state", progress=lambda done, _: seen.append(done))
+    again = recovered(
+        small, teacher, state=tmp_path / "state", progress=lambda _, done, __: seen.append(done)
+    )
     assert_same_weights(again, model)
     assert (account(again), seen) == (found, [])
 
@@ -115,8 +117,8 @@ def test_only_calibration_series_are_looked_at() -> None:
 # --- interrupted ---------------------------------------------------------------------------------
 
 
-def stop_at(step: int) -> Callable[[int, int], None]:
-    def progress(done: int, total: int) -> None:
+def stop_at(step: int) -> Callable[[str, int, int], None]:
+    def progress(stage: str, done: int, total: int) -> None:
         assert total == 8
         if done == step:
             raise KeyboardInterrupt
@@ -140,7 +142,7 @@ def test_a_resumed_recovery_is_an_uninterrupted_one(
         with pytest.raises(KeyboardInterrupt):
             recovered(small, teacher, **how, progress=stop_at(step))
     seen: list[int] = []
-    parts = recovered(small, teacher, **how, progress=lambda done, _: seen.append(done))
+    parts = recovered(small, teacher, **how, progress=lambda _, done, __: seen.append(done))
     assert seen == list(range(5, 9))  # what was done by the last interruption, but for its last step
     assert_same_weights(parts, whole)
     assert account(parts) == account(whole)
@@ -160,8 +162,8 @@ model, state, out = sys.argv[1:]
 teacher = tsprune.load(model, device="cpu")
 small = tsprune.prune(teacher, "stack.0.mlp")
 suite = tsprune.data.pocket().only(["us_employment/M/short"])
-recovered = tsprune.recover(small, teacher, suite, steps=16, batch_size=4, patience=99, state=state,
-    progress=lambda done, total: print(done, flush=True))
+recovered = tsprune.recover(small, teacher, suite=suite, steps=16, histories=4, patience=99, state=state,
+    progress=lambda stage, done, total: print(done, flush=True))
 recovered.save(Path(out))
 """
 
@@ -193,7 +195,7 @@ def test_a_killed_process_goes_on_where_it_was(tmp_path: Path) -> None:
     teacher = load(str(tmp_path / "model"), device="cpu")
     windows = pocket().only(["us_employment/M/short"])
     small = prune(teacher, "stack.0.mlp")
-    whole = recover(small, teacher, windows, steps=16, batch_size=4, patience=99)
+    whole = recover(small, teacher, suite=windows, steps=16, histories=4, patience=99)
     whole.save(tmp_path / "whole")
     for name in ("model.safetensors", "tsprune.json", "README.md"):
         one, other = ((tmp_path / folder / name).read_bytes() for folder in ("out", "whole"))
@@ -265,7 +267,7 @@ def test_the_precision_is_the_processors(native: bool, monkeypatch: pytest.Monke
 def test_minutes_end_training() -> None:
     small, teacher = pair()
     seen: list[tuple[int, int]] = []
-    model = recovered(small, teacher, minutes=1e-6, progress=lambda *x: seen.append(x))
+    model = recovered(small, teacher, minutes=1e-6, progress=lambda stage, *x: seen.append(x))
     assert account(model).steps == 1
     assert seen == [(STEPS, STEPS)]
 
@@ -284,7 +286,7 @@ def test_the_learning_rate_rises_and_falls_to_zero() -> None:
     ("change", "message"),
     [
         ({"steps": 0}, "steps must be at least 1, not 0"),
-        ({"batch_size": 1}, "batch_size must be at least 2, not 1"),
+        ({"histories": 1}, "histories must be at least 2, not 1"),
         ({"patience": 0}, "patience must be at least 1"),
         ({"learning_rate": 0.0}, "learning_rate must be a number above 0"),
         ({"minutes": float("nan")}, "minutes must be a number above 0"),
@@ -292,7 +294,7 @@ def test_the_learning_rate_rises_and_falls_to_zero() -> None:
         ({"precision": "int8"}, "unknown precision 'int8'"),
         ({"history": 15}, "history must be at least 16, not 15"),
         ({"stream": -1.0}, "stream must be a number of at least 0, not -1.0"),
-        ({"calibration_fraction": 1.0}, "between 0 and 1, exclusive"),
+        ({"calibration": 1.0}, "between 0 and 1, exclusive"),
         ({"windows": Suite("empty", ())}, "has no windows"),
     ],
 )

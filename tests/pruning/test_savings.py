@@ -9,7 +9,7 @@ from tsprune import prune
 from tsprune.anatomy import Component
 from tsprune.cost.latency import flops
 from tsprune.errors import TspruneError
-from tsprune.pruning.savings import Class, Savings, class_of, is_inside, measure
+from tsprune.pruning.savings import ComponentClass, Savings, is_inside, measure_savings
 
 parse = Component.parse
 
@@ -17,7 +17,7 @@ parse = Component.parse
 @pytest.mark.parametrize("name", ["tiny-chronos-bolt", "tiny-timesfm", "tiny-toto"])
 def test_parameters_are_those_of_the_pruned_model(name: str) -> None:
     model = tiny(name)
-    savings = measure(model, "parameters")
+    savings = measure_savings(model, "parameters")
     first = model.anatomy.stacks[0].name
     for component in model.anatomy.components():
         # what is in the first layers is not like the rest in T5: it owns the shared position bias
@@ -30,7 +30,7 @@ def test_parameters_are_those_of_the_pruned_model(name: str) -> None:
 
 def test_operations_are_those_of_the_pruned_model() -> None:
     model = tiny("tiny-timesfm")
-    savings = measure(model, "flops")
+    savings = measure_savings(model, "flops")
     mlp, head = parse("stack.1.mlp"), parse("stack.1.self.head.0")
     assert savings.of(mlp) > savings.of(head) > 0
     series = [[float(x % 7) for x in range(64)]] * 4
@@ -45,10 +45,10 @@ def test_operations_are_those_of_the_pruned_model() -> None:
 
 def test_parts_are_saved_once() -> None:
     share = {
-        Class("stack", None, "layer"): 0.20,
-        Class("stack", None, "mlp"): 0.10,
-        Class("stack", "self", "attention"): 0.08,
-        Class("stack", "self", "head"): 0.03,
+        ComponentClass("stack", None, "layer"): 0.20,
+        ComponentClass("stack", None, "mlp"): 0.10,
+        ComponentClass("stack", "self", "attention"): 0.08,
+        ComponentClass("stack", "self", "head"): 0.03,
     }
     savings = Savings("parameters", share)
     layer, mlp, sublayer = parse("stack.1"), parse("stack.1.mlp"), parse("stack.1.self")
@@ -83,12 +83,12 @@ def test_what_is_inside_what(inner: str, outer: str, expected: bool) -> None:
 
 def test_milliseconds_are_measured_for_every_class() -> None:
     model = tiny("tiny-timesfm")
-    savings = measure(model, "latency")
-    assert set(savings.share) == {class_of(c) for c in model.anatomy.components()}
+    savings = measure_savings(model, "latency")
+    assert set(savings.share) == {ComponentClass.of(c) for c in model.anatomy.components()}
     assert all(0 <= share < 1 for share in savings.share.values())
-    assert savings.share[Class("stack", None, "layer")] > 0.02  # of two or more layers
+    assert savings.share[ComponentClass("stack", None, "layer")] > 0.02  # of two or more layers
 
 
 def test_an_unknown_objective() -> None:
     with pytest.raises(TspruneError, match="unknown objective 'beauty'; one of: latency, flops, parameters"):
-        measure(tiny("tiny-timesfm"), "beauty")  # type: ignore[arg-type]
+        measure_savings(tiny("tiny-timesfm"), "beauty")  # type: ignore[arg-type]

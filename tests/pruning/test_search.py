@@ -43,7 +43,7 @@ def loss(model: Forecaster, chosen: Plan, part: Suite) -> float:
 @pytest.mark.parametrize("budget", [0.0, 0.02, 0.5])
 def test_within_the_budget_on_the_calibration_series(name: str, budget: float) -> None:
     model = tiny(name)
-    chosen = plan(model, suite(), budget, objective="parameters")
+    chosen = plan(model, suite(), max_loss=budget, objective="parameters")
     measured = loss(model, chosen, split(suite())[0])
     assert measured <= budget + 1e-4
     assert chosen.provenance["loss_on_calibration"] == pytest.approx(measured, abs=1e-4)
@@ -55,7 +55,7 @@ def test_within_the_budget_on_the_calibration_series(name: str, budget: float) -
 def test_a_larger_budget_saves_more() -> None:
     model = tiny("tiny-timesfm")
     savings = [
-        plan(model, suite(), budget, objective="parameters").provenance["expected_saving"]
+        plan(model, suite(), max_loss=budget, objective="parameters").provenance["expected_saving"]
         for budget in (0.0, 0.1, 10.0)
     ]
     assert savings == sorted(savings)
@@ -73,7 +73,7 @@ def test_what_is_known_to_be_idle_goes() -> None:
         site = model.anatomy.site(head)
         output = model.module.get_submodule(site.output).get_parameter("weight")
         output[:, site.columns(1)] = 0
-    chosen = plan(model, suite(), 0.0, objective="parameters", kinds=["head", "mlp"])
+    chosen = plan(model, suite(), max_loss=0.0, objective="parameters", kinds=["head", "mlp"])
     assert {mlp, head} <= set(chosen.components)
 
 
@@ -87,27 +87,27 @@ def test_the_other_series_are_never_looked_at() -> None:
     whole = suite()
     changed = dataclasses.replace(whole, configurations=tuple(map(spoiled, whole.configurations)))
     model = tiny("tiny-timesfm")
-    plans = [plan(model, s, 0.05, objective="parameters") for s in (whole, changed)]
+    plans = [plan(model, s, max_loss=0.05, objective="parameters") for s in (whole, changed)]
     assert plans[0].components == plans[1].components
     assert plans[0].provenance["calibration"] == plans[1].provenance["calibration"]
 
 
 def test_every_stack_keeps_a_layer() -> None:
     model = tiny("tiny-chronos-bolt")
-    chosen = plan(model, suite(), 1e6, objective="parameters")
+    chosen = plan(model, suite(), max_loss=1e6, objective="parameters")
     smaller = prune(model, chosen)
     assert all(stack.blocks for stack in smaller.anatomy.stacks)
     assert np.isfinite(smaller.forecast([[1.0, 2.0, 3.0] * 10], 5).median).all()
 
 
 def test_only_the_kinds_asked_for() -> None:
-    chosen = plan(tiny("tiny-timesfm"), suite(), 0.5, objective="parameters", kinds=["mlp"])
+    chosen = plan(tiny("tiny-timesfm"), suite(), max_loss=0.5, objective="parameters", kinds=["mlp"])
     assert chosen.components
     assert {c.kind for c in chosen.components} == {"mlp"}
 
 
 def test_a_plan_found_survives_its_file() -> None:
-    chosen = plan(tiny("tiny-timesfm"), suite(), 0.1, objective="parameters")
+    chosen = plan(tiny("tiny-timesfm"), suite(), max_loss=0.1, objective="parameters")
     assert Plan.from_json(chosen.to_json()) == chosen
 
 
@@ -115,13 +115,15 @@ def test_a_plan_found_survives_its_file() -> None:
     ("change", "message"),
     [
         ({"max_loss": -0.1}, "at least 0"),
-        ({"confidence": 1.0}, "between 0.5 and 1"),
-        ({"patience": 0}, "patience must be at least 1"),
+        ({}, "one of max_loss and saving"),
+        ({"max_loss": 0.1, "saving": 0.1}, "one of max_loss and saving"),
+        ({"max_loss": 0.1, "confidence": 1.0}, "between 0.5 and 1"),
+        ({"max_loss": 0.1, "patience": 0}, "patience must be at least 1"),
         ({"max_loss": float("nan")}, "at least 0"),
-        ({"metric": "RMSE"}, "MASE, CRPS"),
-        ({"kinds": ["neuron"]}, "head, mlp, attention, layer"),
-        ({"kinds": []}, "head, mlp, attention, layer"),
-        ({"objective": "beauty"}, "latency, flops, parameters"),
+        ({"max_loss": 0.1, "metric": "RMSE"}, "MASE, CRPS"),
+        ({"max_loss": 0.1, "kinds": ["neuron"]}, "head, mlp, attention, layer"),
+        ({"max_loss": 0.1, "kinds": []}, "head, mlp, attention, layer"),
+        ({"max_loss": 0.1, "objective": "beauty"}, "latency, flops, parameters"),
     ],
 )
 def test_unknown_names(change: dict[str, object], message: str) -> None:
@@ -133,7 +135,7 @@ def test_unknown_names(change: dict[str, object], message: str) -> None:
 def test_a_plan_for_time_reads_no_clock(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     model = tiny(name)
     monkeypatch.setattr("tsprune.cost.latency.in_turns", lambda *_: pytest.fail("something was timed"))
-    first, second = (plan(model, suite(), 0.05, kinds=["mlp", "layer"]) for _ in range(2))
+    first, second = (plan(model, suite(), max_loss=0.05, kinds=["mlp", "layer"]) for _ in range(2))
     assert first == second
     assert first.provenance["objective"] == "latency"
 
@@ -142,5 +144,5 @@ def test_a_single_series_has_no_interval_to_search_by() -> None:
     model = tiny("tiny-timesfm")
     single = Suite("s", (configuration("first/D/short", [60, 50, 64, 55], horizon=5, owners=[0, 0, 1, 1]),))
     with pytest.raises(TspruneError, match="single series"):  # one of the two is for the report
-        plan(model, single, 0.5, objective="parameters")
-    assert plan(model, single, 0.5, objective="parameters", confidence=0.5).components
+        plan(model, single, max_loss=0.5, objective="parameters")
+    assert plan(model, single, max_loss=0.5, objective="parameters", confidence=0.5).components

@@ -14,9 +14,7 @@ from hypothesis import strategies as st
 from tsprune.anatomy import Anatomy, AttentionSite, Block, Component, MLPSite, Projection, Stack
 from tsprune.errors import TspruneError
 from tsprune.pruning.strategies import (
-    ORDERS,
     SCOPES,
-    Order,
     as_components,
     choose,
     middle_heads,
@@ -26,6 +24,7 @@ from tsprune.pruning.strategies import (
     remove_random,
     remove_ranked,
 )
+from tsprune.scores import ORDERS, Order
 
 some = settings(max_examples=40, deadline=None)
 NAN = float("nan")
@@ -232,7 +231,7 @@ def test_no_such_strategy() -> None:
         choose(model, heads, 0.5, scope="everywhere", order="high-to-low")  # type: ignore[arg-type]
     with pytest.raises(TspruneError, match="high-to-low, low-to-high"):
         choose(model, heads, 0.5, scope="global", order="up")  # type: ignore[arg-type]
-    with pytest.raises(TspruneError, match=r"between 0 and 1, 1\.5"):
+    with pytest.raises(TspruneError, match=r"between 0 and 1, not 1\.5"):
         choose(model, heads, 1.5, scope="global", order="high-to-low")
 
 

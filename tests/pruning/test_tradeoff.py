@@ -11,9 +11,9 @@ from tsprune import Plan, prune
 from tsprune.data import Suite, split
 from tsprune.errors import TspruneError
 from tsprune.pruning import compare, tradeoff
+from tsprune.pruning.losses import RemovalStep
 from tsprune.pruning.search import plan
-from tsprune.pruning.step import Step
-from tsprune.pruning.tradeoff import _thinned, way
+from tsprune.pruning.tradeoff import _thinned, search_path
 
 
 def suite(longer: int = 0) -> Suite:
@@ -23,7 +23,7 @@ def suite(longer: int = 0) -> Suite:
 
 def test_the_points_of_a_plan() -> None:
     model, whole = tiny("tiny-timesfm"), suite()
-    chosen = plan(model, whole, 0.2, objective="flops")
+    chosen = plan(model, whole, max_loss=0.2, objective="flops")
     assert chosen.components
     points = tradeoff(model, chosen, whole, rounds=2)
     assert set(points["way"]) == {"search", "whole layers"}
@@ -50,8 +50,8 @@ def test_the_points_of_a_plan() -> None:
 
 def test_a_way_survives_the_plans_file() -> None:
     model = tiny("tiny-chronos-bolt")
-    chosen = plan(model, suite(), 0.3, objective="flops")
-    steps = way(Plan.from_json(chosen.to_json()))
+    chosen = plan(model, suite(), max_loss=0.3, objective="flops")
+    steps = search_path(Plan.from_json(chosen.to_json()))
     assert set(steps[-1].components) == set(chosen.components)
     assert [step.loss for step in steps] == [stated["loss"] for stated in chosen.provenance["path"]]
     for earlier, later in pairwise(steps):
@@ -63,15 +63,15 @@ def test_a_way_survives_the_plans_file() -> None:
     ("count", "most", "expected"), [(3, 6, [0, 1, 2]), (6, 6, list(range(6))), (10, 3, [3, 6, 9])]
 )
 def test_points_are_spread_evenly(count: int, most: int, expected: list[int]) -> None:
-    steps = [Step(saved=float(place)) for place in range(count)]
+    steps = [RemovalStep(saved=float(place)) for place in range(count)]
     assert [step.saved for step in _thinned(steps, most)] == expected
 
 
 def test_a_plan_without_a_way_or_of_other_series() -> None:
     model = tiny("tiny-timesfm")
     by_hand = Plan.of(model, "stack.1.mlp", chosen="by hand")
-    with pytest.raises(TspruneError, match="says no way that led to it"):
+    with pytest.raises(TspruneError, match="records no search path"):
         tradeoff(model, by_hand, suite())
-    chosen = plan(model, suite(), 0.2, objective="flops", kinds=["mlp"])
+    chosen = plan(model, suite(), max_loss=0.2, objective="flops", kinds=["mlp"])
     with pytest.raises(TspruneError, match="other series than those of curve"):
         tradeoff(model, chosen, suite(longer=3))

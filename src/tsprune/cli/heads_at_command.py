@@ -57,12 +57,12 @@ def heads_at_command(
         frame = heads_at(
             loaded,
             suite,
-            percent,
+            max_loss=percent / 100,
             by=by,
             metric=metric,  # type: ignore[arg-type]
             seed=seed,
             batch_size=batch_size,
-            progress=update,
+            progress=lambda stage, done, total: update(done, total),
             store=store,
         )
     if as_json:

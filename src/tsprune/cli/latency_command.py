@@ -36,7 +36,7 @@ def latency_command(
     as_json: JsonOption = False,
 ) -> None:
     """Time two models against each other, in turns: milliseconds with intervals, FLOPs, memory."""
-    from tsprune.cost.latency import DTYPES, compare, machine
+    from tsprune.cost.latency import DTYPES, compare_latency, machine
     from tsprune.cost.threads import thread_count
 
     if dtype not in DTYPES:
@@ -48,7 +48,7 @@ def latency_command(
         )
     loaded = [open_model(name, device, dtype=DTYPES[dtype]) for name in (model, other)]
     with thread_count(threads):
-        frame = compare(*loaded, batches=batch, context=context, horizon=horizon, rounds=rounds)
+        frame = compare_latency(*loaded, batches=batch, context=context, horizon=horizon, rounds=rounds)
         where = machine()
     frame = frame.assign(model=[(model, other)[i % 2] for i in range(len(frame))])
     if as_json:

@@ -48,8 +48,8 @@ LossOption = Annotated[
 SavingOption = Annotated[
     str | None,
     typer.Option(
-        help="Remove what saves this share, e.g. 30%, and changes least what the model says of synthetic "
-        "series; tsprune recover makes good for it."
+        help="Save this share, e.g. 30%, with the least change of the model's output on synthetic series; "
+        "recover accuracy afterwards with tsprune recover."
     ),
 ]
 ObjectiveOption = Annotated[
@@ -133,15 +133,20 @@ def _searched(
     model: Forecaster, suite: Suite, loss: float | None, saving: float | None, batch_size: int, **how: Any
 ) -> Plan:
     """What to remove for a loss, or for a saving; `how`: objective, kinds and seed of either search."""
-    from tsprune.pruning.imitation import KINDS, plan_saving
+    from tsprune.anatomy import KINDS
     from tsprune.pruning.search import plan as search
 
     how["kinds"] = how["kinds"] or KINDS
     with progress_bar("search") as update:
-        if saving is not None:
-            return plan_saving(model, saving, progress=update, **how)
-        assert loss is not None
-        return search(model, suite, loss, batch_size=batch_size, progress=update, **how)
+        return search(
+            model,
+            suite,
+            max_loss=loss,
+            saving=saving,
+            batch_size=batch_size,
+            progress=lambda stage, done, total: update(done, total),
+            **how,
+        )
 
 
 def _curve(model: Forecaster, plan: Plan, suite: Suite, batch_size: int, path: Path) -> pd.DataFrame:
@@ -151,7 +156,13 @@ def _curve(model: Forecaster, plan: Plan, suite: Suite, batch_size: int, path: P
     from tsprune.report import write_tradeoff
 
     with progress_bar("curve") as update:
-        points = tradeoff(model, plan, suite, batch_size=batch_size, progress=update)
+        points = tradeoff(
+            model,
+            plan,
+            suite,
+            batch_size=batch_size,
+            progress=lambda stage, done, total: update(done, total),
+        )
     write_tradeoff(points, plan, machine(), path)
     return points
 

@@ -47,7 +47,7 @@ def recover_command(
             help="End training after so many minutes, if the steps take longer.",
         ),
     ] = None,
-    batch_size: Annotated[int, typer.Option(min=2, max=COUNT, help="Synthetic histories in a step.")] = 32,
+    histories: Annotated[int, typer.Option(min=2, max=COUNT, help="Synthetic histories in a step.")] = 32,
     learning_rate: Annotated[
         float,
         typer.Option(min=1e-12, max=1000, callback=finite, help="The highest; it falls to zero."),
@@ -104,10 +104,10 @@ def recover_command(
         recovered = recover(
             pruned,
             original,
-            suite,
+            suite=suite,
             steps=steps,
             minutes=minutes,
-            batch_size=batch_size,
+            histories=histories,
             learning_rate=learning_rate,
             metric=metric,  # type: ignore[arg-type]
             patience=patience,
@@ -117,7 +117,7 @@ def recover_command(
             stream=stream,
             state=resume,
             dtype=stored,
-            progress=update,
+            progress=lambda stage, done, total: update(done, total),
         )
     evidence = _evidence(original, pruned, recovered, split(suite, seed=seed)[1], seed)
     recovered.save(output, evidence=evidence)

@@ -120,7 +120,7 @@ def peak_bytes(call: Callable[[], object]) -> int:
 
 
 @checked
-def compare(
+def compare_latency(
     model: Forecaster,
     other: Forecaster,
     *,

@@ -1,4 +1,4 @@
-"""From a score to what is removed, and to a model without it."""
+"""Pruning: from a score to a plan, and from a plan to a smaller model."""
 
 from tsprune.pruning.evidence import Comparison, compare, latency_evidence
 from tsprune.pruning.heads_at import heads_at

@@ -1,18 +1,17 @@
-"""Distillation: how far the network of a pruned model is from that of its teacher, on synthetic series.
+"""Distillation: the distance of a pruned model's network from its teacher's, on synthetic series.
 
-Both are given the same histories, and what their networks say is compared before it is decoded or
-sampled (`Forecaster.teacher_forced`), so that one loss serves every family:
+Both networks get the same histories. Their outputs are compared before decoding and sampling
+(`Forecaster.teacher_forced`), so one loss serves every family:
 
 - Logits of a vocabulary: the Kullback-Leibler divergence of the student's distribution from the
   teacher's (Hinton et al., Distilling the Knowledge in a Neural Network, 2015, arXiv 1503.02531).
 - Values (normalised quantiles, parameters of a mixture): Huber's loss of the differences, each in
-  units of the teacher's deviation over the windows, so that parameters of unlike size count alike.
+  units of the teacher's deviation over the windows, so that parameters of different size weigh the same.
 
-The student starts from the teacher's weights, so what is left of it has kept its meaning: entry by
-entry, and of a mixture component by component. So has its residual stream: what block 5 returns can be
-held to what the teacher's block 5 does, whatever is gone in between, which says at every position what
-to say where the output says it at the end only (Romero et al., FitNets, 2015, arXiv 1412.6550; layer to
-layer as in Jiao et al., TinyBERT, 2020, arXiv 1909.10351, with no map to learn in between).
+The student starts from the teacher's weights, so the entries of its output and its residual stream keep
+their meaning. The output of each remaining block is therefore compared with the same block of the teacher:
+a target at every position, where the output has one at the end only (Romero et al., FitNets, 2015, arXiv
+1412.6550; layer to layer as in Jiao et al., TinyBERT, 2020, arXiv 1909.10351, without a learnt map).
 """
 
 from __future__ import annotations
@@ -32,21 +31,21 @@ from tsprune.hooks.stream import streams
 from tsprune.models.forecaster import Forecaster
 from tsprune.pruning.plan import identity
 
-LONGEST = 2048  # steps of history to train on, whatever longer ones the model takes
-# shares of the longest history that batches have, and how often: real histories are often short
-LENGTHS, CHANCES = (1, 5 / 8, 3 / 8, 3 / 16), (0.55, 0.2, 0.15, 0.1)
-_LEAST = 0.02  # deviation of a history below which it says nothing, of 1 for its whole window
+_LONGEST = 2048  # steps of the longest training history, even if the model takes more
+# lengths of batches as shares of the longest, and their probabilities: real histories are often short
+_LENGTHS, _CHANCES = (1, 5 / 8, 3 / 8, 3 / 16), (0.55, 0.2, 0.15, 0.1)
+_LEAST = 0.02  # histories of smaller deviation are left out; the whole window has deviation 1
 _DELTA = 0.1  # where Huber's loss turns from square to linear: most differences are beyond
-_CLOSEST = 1e-3  # deviations below this share of an entry's size count as that large
+_CLOSEST = 1e-3  # least deviation of an entry, as a share of its mean size
 
-Array = NDArray[np.float32]
+FloatArray = NDArray[np.float32]
 
 
 def check_pair(student: Forecaster, teacher: Forecaster) -> None:
     """TspruneError unless `student` is a pruned version of `teacher`."""
     origin = student.origin
     if origin is None:
-        raise TspruneError(f"{student.name} is not pruned: there is nothing to recover; see tsprune prune")
+        raise TspruneError(f"{student.name} is not pruned; prune it first, see tsprune prune")
     if student.family != teacher.family:
         raise TspruneError(
             f"{student.name} is a {student.family} model, {teacher.name} a {teacher.family} model; "
@@ -71,20 +70,20 @@ def check_pair(student: Forecaster, teacher: Forecaster) -> None:
         )
 
 
-# --- what both are given -------------------------------------------------------------------------
+# --- synthetic histories -------------------------------------------------------------------------
 
 
-def histories(seed: int, first_step: int, batch_size: int, context_length: int) -> Iterator[list[Array]]:
-    """Endless batches of at most `batch_size` synthetic histories of one length, by step.
+def histories(seed: int, first_step: int, batch_size: int, context_length: int) -> Iterator[list[FloatArray]]:
+    """Endless batches of at most `batch_size` synthetic histories of one length, one per step.
 
-    A pure function of the seed and the step, so a run that goes on at `first_step` sees what it
-    would have seen without the interruption. Sizes and levels are those of real series: not standardised.
+    A pure function of seed and step, so a resumed run sees the same batches. The histories have levels
+    and scales like real series: they are not standardised.
     """
-    longest = min(context_length, LONGEST)
+    longest = min(context_length, _LONGEST)
     windows = batches(seed, first_step, batch_size, longest, max(2304, 2 * longest))
     for step, batch in enumerate(windows, start=first_step):
         rng = np.random.default_rng([seed, 2, step])
-        length = max(2, round(longest * rng.choice(LENGTHS, p=CHANCES)))
+        length = max(2, round(longest * rng.choice(_LENGTHS, p=_CHANCES)))
         visible = batch[:, -length:]
         visible = visible[visible.std(axis=1) > _LEAST]
         count = len(visible), 1
@@ -93,40 +92,42 @@ def histories(seed: int, first_step: int, batch_size: int, context_length: int) 
         yield list(np.asarray((visible + level) * size, dtype=np.float32))
 
 
-# --- what they say -------------------------------------------------------------------------------
+# --- distances -----------------------------------------------------------------------------------
 
 
 def distance(
-    student: Forecaster, teacher: Forecaster, contexts: Sequence[Array], *, stream: float = 0.0
+    student: Forecaster, teacher: Forecaster, contexts: Sequence[FloatArray], *, stream: float = 0.0
 ) -> Tensor:
-    """How far the student's network is from the teacher's, a scalar with gradients of the student's.
+    """Distance of the student's network from the teacher's, a scalar with the student's gradients.
 
-    stream : weight of `stream_distance`, beside that of the output, which is 1
+    stream : weight of `stream_distance`; the weight of the output is 1
     """
     with ExitStack() as opened:
         flows = []
         if stream:
-            flows = [opened.enter_context(_flow(model, model is student)) for model in (student, teacher)]
-        targets = [x.float() for x in said(teacher, contexts, gradients=False)]
-        outputs = [x.float() for x in said(student, contexts, gradients=True)]
+            flows = [
+                opened.enter_context(_block_outputs(model, model is student)) for model in (student, teacher)
+            ]
+        targets = [x.float() for x in network_outputs(teacher, contexts, gradients=False)]
+        outputs = [x.float() for x in network_outputs(student, contexts, gradients=True)]
     of_output = output_distance(teacher, outputs, targets)
     return of_output + stream * stream_distance(*flows) if stream else of_output
 
 
 def output_distance(teacher: Forecaster, outputs: Sequence[Tensor], targets: Sequence[Tensor]) -> Tensor:
-    """How far what a student says is from what its teacher says (both as of `said`), a scalar."""
+    """Distance of a student's outputs from its teacher's (both from `network_outputs`), a scalar."""
     measure = divergence if teacher.anatomy.tokens else deviation
     pairs = zip(outputs, targets, strict=True)
     return torch.stack([measure(output, target.to(output)) for output, target in pairs]).mean()
 
 
-Flow = dict[tuple[str, int], list[Tensor]]  # (stack, number of the block) -> its stream, by call
+BlockOutputs = dict[tuple[str, int], list[Tensor]]  # (stack, block number) -> residual stream, by call
 
 
 @contextmanager
-def _flow(model: Forecaster, gradients: bool) -> Iterator[Flow]:
-    """What every block returns to the residual stream, filled in by calls; complete after the context."""
-    flow: Flow = {}
+def _block_outputs(model: Forecaster, gradients: bool) -> Iterator[BlockOutputs]:
+    """The residual stream after every block, recorded call by call; complete after the context."""
+    flow: BlockOutputs = {}
     with ExitStack() as opened:
         for stack in model.anatomy.stacks:
             recorded = opened.enter_context(streams(model, stack, gradients=gradients))
@@ -134,8 +135,8 @@ def _flow(model: Forecaster, gradients: bool) -> Iterator[Flow]:
         yield flow
 
 
-def stream_distance(student: Flow, teacher: Flow) -> Tensor:
-    """Mean over the blocks that both have of the squared error of the stream, in units of its mean square."""
+def stream_distance(student: BlockOutputs, teacher: BlockOutputs) -> Tensor:
+    """Mean over shared blocks of the stream's squared error in units of the teacher's mean square."""
     errors = []
     for block in sorted(student.keys() & teacher.keys()):
         for own, target in zip(student[block], teacher[block], strict=True):
@@ -155,7 +156,7 @@ def divergence(student: Tensor, teacher: Tensor) -> Tensor:
 def deviation(student: Tensor, teacher: Tensor) -> Tensor:
     """Mean Huber loss of the values [B, ...] in units of the teacher's deviation over B; a scalar.
 
-    Entries that the teacher has alike in all windows, and windows that are not finite, do not count.
+    Entries that are constant over the teacher's windows, and windows that are not finite, do not count.
     """
     flat, target = student.flatten(1), teacher.flatten(1)
     finite = torch.isfinite(flat.detach()).all(1) & torch.isfinite(target).all(1)
@@ -167,8 +168,10 @@ def deviation(student: Tensor, teacher: Tensor) -> Tensor:
     return torch.nn.functional.huber_loss(differences, nothing, delta=_DELTA) / _DELTA
 
 
-def said(model: Forecaster, contexts: Sequence[Array], *, gradients: bool = False) -> list[Tensor]:
-    """Output of the network, and of what else reads its residual stream, [B, ...] each."""
+def network_outputs(
+    model: Forecaster, contexts: Sequence[FloatArray], *, gradients: bool = False
+) -> list[Tensor]:
+    """Outputs [B, ...] of the network and of other modules that read its residual stream."""
     readout = model.anatomy.readout
     points = [Point(path, "output") for path in (readout.others if readout is not None else ())]
     with recording(model.module, points, gradients=True) as others:

@@ -1,24 +1,24 @@
-"""What a pruned model costs: the same windows forecast by both, with intervals of the differences."""
+"""Comparison of a pruned model with the original on the same windows, with intervals."""
 
 from __future__ import annotations
 
 import dataclasses
 from collections.abc import Mapping, Sequence
+from typing import Unpack
 
 import numpy as np
 
 from tsprune.arguments import checked
-from tsprune.cost.latency import compare as compare_latency
-from tsprune.cost.latency import machine
+from tsprune.cost.latency import compare_latency, machine
 from tsprune.data.suite import Suite
 from tsprune.errors import TspruneError
 from tsprune.evaluation import METRICS, WindowStatistics, aggregate, forecast_statistics, prepare
 from tsprune.evaluation.changes import Scored, changes
 from tsprune.models.forecaster import Evidence, Forecaster, Measured
+from tsprune.run_options import Options, RunOptions
 from tsprune.statistics import Estimate
-from tsprune.sweeps.engine import BATCH_SIZE
 
-LATENCY_BATCHES = (1, 64)
+_LATENCY_BATCHES = (1, 64)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -27,7 +27,7 @@ class Comparison:
 
     before, after : metric -> geometric mean over configurations, relative to Seasonal Naive
     change : metric -> relative change with its interval
-    windows : how many both could forecast
+    windows : number of windows that both models could forecast
     """
 
     suite: str
@@ -47,18 +47,20 @@ class Comparison:
 
 
 @checked
-def compare(
-    model: Forecaster, other: Forecaster, suite: Suite, *, batch_size: int = BATCH_SIZE, seed: int = 0
-) -> Comparison:
-    """How `other` forecasts what `model` does; for a plan, on the series it was not chosen on.
+def compare(model: Forecaster, other: Forecaster, suite: Suite, **options: Unpack[Options]) -> Comparison:
+    """Scores of `other` against `model` on the same windows; judge a plan on the report series.
 
-    seed : of the bootstrap
+    options : keywords of `tsprune.run_options.RunOptions`; `seed` is of the bootstrap
 
-    Raises TspruneError if there is no window that both can forecast.
+    Raises TspruneError if no window can be forecast by both.
     """
+    chosen = RunOptions(**options)
     pairs: list[Scored] = []
     ratios: dict[str, list[tuple[float, float]]] = {metric: [] for metric in METRICS}
-    both = [forecast_statistics(each, suite.configurations, batch_size=batch_size) for each in (model, other)]
+    both = [
+        forecast_statistics(each, suite.configurations, batch_size=chosen.batch_size)
+        for each in (model, other)
+    ]
     for configuration, *results in zip(suite.configurations, *both, strict=True):
         rows = np.intersect1d(results[0].rows, results[1].rows)
         if not len(rows):
@@ -82,7 +84,7 @@ def compare(
         sum(len(pair.before) for pair in pairs),
         {metric: means[metric][0] for metric in METRICS},
         {metric: means[metric][1] for metric in METRICS},
-        {metric: changes(pairs, metric).estimate(seed=seed) for metric in METRICS},
+        {metric: changes(pairs, metric).estimate(seed=chosen.seed) for metric in METRICS},
     )
 
 
@@ -91,12 +93,12 @@ def latency_evidence(
     model: Forecaster,
     other: Forecaster,
     *,
-    batches: Sequence[int] = LATENCY_BATCHES,
+    batches: Sequence[int] = _LATENCY_BATCHES,
     context: int = 512,
     horizon: int = 24,
     rounds: int = 20,
 ) -> Evidence:
-    """Milliseconds a forecast, measured in turns on this machine, as rows for a model card."""
+    """Milliseconds per forecast, measured in turns on this machine, as rows for a model card."""
     table = compare_latency(model, other, batches=batches, context=context, horizon=horizon, rounds=rounds)
     found = {}
     for batch, pair in table.groupby("batch", sort=False):

@@ -1,17 +1,15 @@
-"""heads@Xpp: how many heads of a layer must stay for a loss of at most X percent.
+"""heads@Xpp: the number of heads of a layer that must stay for a loss of at most X percent.
 
-heads@Xpp(layer) = H - max{n : score(n) <= (1 + X/100) score(0)}, with score(n) the geometric mean
-over configurations of the metric relative to Seasonal Naive after the first n heads in rank order
-are ablated (arXiv 2602.01605; Seasonal Naive cancels, so changes relative to n = 0 suffice).
+heads@Xpp(layer) = H - max{n : score(n) <= (1 + X/100) score(0)}, where score(n) is the geometric mean over
+configurations of the metric relative to Seasonal Naive after the first n heads in rank order are ablated
+(arXiv 2602.01605). Seasonal Naive cancels, so changes relative to n = 0 suffice.
 """
 
 from __future__ import annotations
 
 import dataclasses
 from collections.abc import Mapping, Sequence
-from contextlib import nullcontext
-from pathlib import Path
-from typing import Literal
+from typing import Unpack
 
 import numpy as np
 import pandas as pd
@@ -23,14 +21,13 @@ from tsprune.data.suite import Suite
 from tsprune.evaluation import METRICS
 from tsprune.hooks.ablation import Ablation
 from tsprune.models.forecaster import Forecaster
-from tsprune.pruning.strategies import ORDERS, SUBLAYER, Order, as_components, ordered
-from tsprune.scores import rank
-from tsprune.sweeps.engine import BATCH_SIZE, Progress, run
+from tsprune.progress import showing, within
+from tsprune.pruning.strategies import SUBLAYER, as_components, ordered
+from tsprune.run_options import Options, RunOptions
+from tsprune.scores import ORDERS, Order, rank
+from tsprune.sweeps.engine import run
 from tsprune.sweeps.single_components import failed_cells
-from tsprune.sweeps.store import Store
 from tsprune.sweeps.sweep_result import CLEAN, Masks, SweepResult
-
-Selection = Literal["test", "calibration"]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -48,9 +45,9 @@ Prefixes = Mapping[Prefix, Ablation]
 
 
 def prefix_ablations(ranking: pd.DataFrame) -> dict[Prefix, Ablation]:
-    """Every prefix (n = 1..H, both orders) of every sublayer, as an ablation.
+    """Every prefix (n = 1..H, both orders) of every sublayer with its ablation.
 
-    Both orders end with all heads: the same ablation, forecast once.
+    Both orders end with all heads: one ablation, forecast once.
     """
     found = {}
     for order in ORDERS:
@@ -62,25 +59,20 @@ def prefix_ablations(ranking: pd.DataFrame) -> dict[Prefix, Ablation]:
     return found
 
 
-def most_removable(changes: Sequence[float], percent: float) -> int:
-    """max{n : change(n) <= percent/100}; changes[n-1] is the change after n heads, change(0) = 0.
+def most_removable(changes: Sequence[float], max_loss: float) -> int:
+    """max{n : change(n) <= max_loss}; changes[n-1] is the change after n heads, change(0) = 0.
 
-    >>> most_removable([0.001, 0.02, 0.009], percent=1)
+    >>> most_removable([0.001, 0.02, 0.009], max_loss=0.01)
     3
     """
-    within = [n for n, change in enumerate(changes, start=1) if change <= percent / 100]
-    return max(within, default=0)
+    within_budget = [n for n, change in enumerate(changes, start=1) if change <= max_loss]
+    return max(within_budget, default=0)
 
 
 def heads_at_frame(
-    result: SweepResult,
-    prefixes: Prefixes,
-    *,
-    percent: float,
-    metric: str,
-    calibration: Masks,
+    result: SweepResult, prefixes: Prefixes, *, max_loss: float, metric: str, calibration: Masks
 ) -> pd.DataFrame:
-    """heads@Xpp of every sublayer under both selections; columns as in `heads_at`."""
+    """heads@Xpp of every sublayer with both selections; columns as in `heads_at`."""
     report = {name: ~mask for name, mask in calibration.items()}
     everything = {name: np.ones_like(mask) for name, mask in calibration.items()}
     sublayers: dict[tuple[str, int, str], dict[Order, list[Ablation]]] = {}
@@ -93,37 +85,28 @@ def heads_at_frame(
             ("test", everything, everything),
             ("calibration", calibration, report),
         ):
-            order, removed = _choose(result, orders, percent, metric, chosen_on)
+            order, removed = _choose(result, orders, max_loss, metric, chosen_on)
             heads = len(orders[order])
             change = _changes(result, [CLEAN, *orders[order]][removed : removed + 1], metric, scored_on)[0]
-            rows.append(
-                {
-                    "stack": stack,
-                    "layer": layer,
-                    "attention": attention,
-                    "heads": heads,
-                    "selection": selection,
-                    "order": order,
-                    "removed": removed,
-                    "heads_at": heads - removed,
-                    "score_change": change,
-                }
-            )
-    return pd.DataFrame(rows)
+            rows.append((stack, layer, attention, heads, selection, order, removed, heads - removed, change))
+    return pd.DataFrame(rows, columns=_COLUMNS)
+
+
+_COLUMNS = [*SUBLAYER, "heads", "selection", "order", "removed", "heads_at", "score_change"]
 
 
 def _choose(
     result: SweepResult,
     orders: Mapping[Order, Sequence[Ablation]],
-    percent: float,
+    max_loss: float,
     metric: str,
     masks: Masks,
 ) -> tuple[Order, int]:
     counts = {
-        order: most_removable(_changes(result, ablations, metric, masks), percent)
+        order: most_removable(_changes(result, ablations, metric, masks), max_loss)
         for order, ablations in orders.items()
     }
-    best = max(ORDERS, key=lambda order: counts[order])  # a tie goes to the paper's order
+    best = max(ORDERS, key=lambda order: counts[order])  # the paper's order wins a tie
     return best, counts[best]
 
 
@@ -133,7 +116,7 @@ def _changes(result: SweepResult, ablations: Sequence[Ablation], metric: str, ma
 
 
 def calibration_masks(suite: Suite, *, fraction: float, seed: int) -> dict[str, NDArray[np.bool_]]:
-    """configuration -> bool [N], the windows on which order and count are chosen."""
+    """configuration -> bool [N], the calibration windows, which order and count are chosen on."""
     return {c.name: calibration_mask(c, fraction, seed) for c in suite.configurations}
 
 
@@ -141,62 +124,51 @@ def calibration_masks(suite: Suite, *, fraction: float, seed: int) -> dict[str, 
 def heads_at(
     model: Forecaster,
     suite: Suite,
-    percent: float = 1.0,
     *,
+    max_loss: float = 0.01,
     by: str = "stable_rank",
     metric: str = "MASE",
-    calibration_fraction: float = CALIBRATION_FRACTION,
-    seed: int = 0,
-    batch_size: int = BATCH_SIZE,
-    progress: Progress | None = None,
-    store: Store | str | Path | None = None,
+    calibration: float = CALIBRATION_FRACTION,
+    **options: Unpack[Options],
 ) -> pd.DataFrame:
-    """heads@`percent`pp of every attention sublayer, two rows each.
+    """Heads of every attention sublayer that must stay for a loss of at most `max_loss`, two rows each.
 
-    by : the score that orders the heads (see `tsprune.rank`)
+    max_loss : relative change of the metric; 0.01, the figure heads@1pp, is 1 % worse
+    by : score that orders the heads (see `tsprune.rank`)
     metric : a name in `METRICS`, such as "MASE" or "CRPS"
-    calibration_fraction, seed : which series order and count are chosen on
-    store : a results store, or the path of one: what it holds is not computed again, and what is
-        computed is kept there batch by batch; an ablation that raises then counts as too much
+    calibration : share of the series that order and count are chosen on
+    options : keywords of `tsprune.run_options.RunOptions`. With a `store`, an ablation that raises counts as
+        too large a loss instead of ending the sweep
 
-    `selection` "test" is the paper's protocol: the better of both orders, chosen on the windows it
-    is reported on. "calibration" is the honest one: chosen on the calibration series, and
-    `score_change` measured on the others.
-
-    A score that needs windows is computed on those of the calibration series only, for both selections:
-    nothing that orders the heads has seen the windows that the honest `score_change` is of.
+    Selection "test" is the paper's protocol: the better of both orders, chosen on the windows it is
+    reported on. Selection "calibration" is unbiased: chosen on the calibration series, with `score_change`
+    measured on the others. A score that needs windows is computed on the calibration series only, for both
+    selections.
 
     Columns: stack, layer, attention, heads, selection, order, removed (n), heads_at (heads that
     must stay), score_change (relative change of the metric after removing the n heads).
-    `frame.attrs["skipped"]` lists what could not be forecast, `frame.attrs["failed"]` (heads and
-    configuration, error) of what raised, with a store.
+    `frame.attrs["skipped"]` lists windows that could not be forecast, `frame.attrs["failed"]` (heads and
+    configuration, error) the ablations that raised, with a store.
 
-    Raises TspruneError for an unknown metric or score, a negative percentage, a suite without windows,
-    or, if the score needs windows, without a calibration side.
+    Raises TspruneError for an unknown metric or score, a negative loss, a suite without windows,
+    or, if the score needs windows, without a calibration part.
     """
+    chosen = RunOptions(**options)
     METRICS.named(metric)
-    masks = calibration_masks(suite, fraction=calibration_fraction, seed=seed)
-    with Store(store) if isinstance(store, str | Path) else nullcontext(store) as opened:
-        calibration, _ = split(suite, fraction=calibration_fraction, seed=seed)
-        ranking = rank(
-            model,
-            calibration,
-            by=by,
-            batch_size=batch_size,
-            seed=seed,
-            store=opened,
-            progress=progress and (lambda stage, done, total: progress(done, total)),
-        )
-        prefixes = prefix_ablations(ranking)
+    masks = calibration_masks(suite, fraction=calibration, seed=chosen.seed)
+    part, _ = split(suite, fraction=calibration, seed=chosen.seed)
+    prefixes = prefix_ablations(rank(model, part, by=by, **options))
+    with showing(chosen.progress) as progress:
         result = run(
             model,
             suite,
             list(prefixes.values()),
-            batch_size=batch_size,
-            progress=progress,
-            store=opened,
+            batch_size=chosen.batch_size,
+            progress=within(progress, "ablating"),
+            store=chosen.store,
+            memory=chosen.memory,
         )
-    frame = heads_at_frame(result, prefixes, percent=percent, metric=metric, calibration=masks)
+    frame = heads_at_frame(result, prefixes, max_loss=max_loss, metric=metric, calibration=masks)
     frame.attrs["skipped"] = list(result.skipped)
     frame.attrs["failed"] = failed_cells(result)
     return frame

@@ -1,31 +1,37 @@
-"""A plan: which components are to be removed from which model, and how they were chosen."""
+"""A plan: the components to remove from a model, and how they were chosen."""
 
 from __future__ import annotations
 
 import dataclasses
+import html
 import json
+from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from tsprune.anatomy import Anatomy, Component, Selection
+from tsprune.anatomy import Anatomy, Component, Selection, described
 from tsprune.atomic import write_whole
 from tsprune.errors import TspruneError
 from tsprune.files import parse_json, read_text
 from tsprune.models.checkpoints import checkpoint_sha256
 from tsprune.models.forecaster import Forecaster
 
-VERSION = 1
+if TYPE_CHECKING:
+    import pandas as pd
+
+_VERSION = 1
+_ROWS = 12  # of a plan in a notebook
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True, repr=False)
 class Plan:
     """Components to remove, by their addresses in the original model.
 
     model : name of the model it was made for, as `tsprune.load` takes it
     family : e.g. "chronos-bolt"
-    components : what is to go, in order of execution
-    checkpoint : SHA-256 of that model's weight files; "" if it is for any checkpoint of these sizes
+    components : components to remove, in order of execution
+    checkpoint : SHA-256 of that model's weight files; "" allows any checkpoint with these components
     provenance : how it was chosen, anything that JSON can hold
     """
 
@@ -36,8 +42,8 @@ class Plan:
     provenance: Mapping[str, Any] = dataclasses.field(default_factory=dict)
 
     @classmethod
-    def of(cls, model: Forecaster, what: Selection, **provenance: Any) -> Plan:
-        """A plan to remove `what` (addresses, glob patterns or components) from `model`.
+    def of(cls, model: Forecaster, components: Selection, **provenance: Any) -> Plan:
+        """A plan to remove `components` (addresses, glob patterns or components) from `model`.
 
         >>> import tsprune
         >>> plan = tsprune.Plan.of(tsprune.load("bundled:timesfm"), "stack.2.mlp", chosen="by hand")
@@ -45,7 +51,29 @@ class Plan:
         ['stack.2.mlp']
         """
         name, checkpoint = identity(model)
-        return cls(name, model.family, model.anatomy.select(what), checkpoint, provenance)
+        return cls(name, model.family, model.anatomy.select(components), checkpoint, provenance)
+
+    def __repr__(self) -> str:
+        kinds = Counter(component.kind for component in self.components)
+        removed = ", ".join(f"{count} {kind}{'s' if count > 1 else ''}" for kind, count in kinds.items())
+        parts = [self.model, f"{len(self.components)} components: {removed}" if removed else "no components"]
+        saved = self.provenance.get("expected_saving")
+        if isinstance(saved, float):
+            parts.append(f"saves {100 * saved:.1f} % of {self.provenance.get('objective')}")
+        loss = self.provenance.get("loss_on_calibration")
+        if isinstance(loss, float):
+            parts.append(f"{self.provenance.get('metric')} {100 * loss:+.2f} % on the calibration series")
+        return f"Plan({', '.join(parts)})"
+
+    def _repr_html_(self) -> str:
+        return f"<p>{html.escape(repr(self))}</p>{self.frame.to_html(index=False, max_rows=_ROWS)}"
+
+    @property
+    def frame(self) -> pd.DataFrame:
+        """One row per component: address, kind, stack, layer, attention, head."""
+        import pandas as pd
+
+        return pd.DataFrame(described(self.components))
 
     def check(self, model: Forecaster) -> None:
         """TspruneError unless this plan is for `model` and all its components are there."""
@@ -60,14 +88,14 @@ class Plan:
         self.fit(model.anatomy)
 
     def fit(self, anatomy: Anatomy) -> tuple[Component, ...]:
-        """The components, if `anatomy` has them all; else TspruneError names the first it has not."""
+        """The components; TspruneError names the first that `anatomy` does not have."""
         return anatomy.select(self.components)
 
     def to_json(self) -> str:
         """Readable JSON, with a line for each component."""
         return json.dumps(
             {
-                "version": VERSION,
+                "version": _VERSION,
                 "model": self.model,
                 "family": self.family,
                 "checkpoint": self.checkpoint,
@@ -79,14 +107,14 @@ class Plan:
 
     @classmethod
     def from_json(cls, text: str) -> Plan:
-        """The plan that `to_json` wrote; TspruneError if this is none."""
+        """The plan that `to_json` wrote; TspruneError if `text` is not one."""
         try:
             stated = parse_json(text)
             if not isinstance(stated, dict):
                 raise TypeError("not a JSON object")
-            if stated["version"] != VERSION:
+            if stated["version"] != _VERSION:
                 raise TspruneError(
-                    f"the plan has version {stated['version']!r}; this tsprune reads {VERSION}"
+                    f"the plan has version {stated['version']!r}; this tsprune reads {_VERSION}"
                 )
             if not isinstance(stated["components"], list):
                 raise TypeError("components is not a list")
@@ -110,7 +138,7 @@ class Plan:
 
     @classmethod
     def load(cls, path: str | Path) -> Plan:
-        """Reads a plan from a file; TspruneError if it cannot be read or is none."""
+        """Reads a plan from a file; TspruneError if it cannot be read or is not a plan."""
         text = read_text(path, "plan")
         try:
             return cls.from_json(text)
@@ -119,7 +147,7 @@ class Plan:
 
 
 def identity(model: Forecaster) -> tuple[str, str]:
-    """(name, SHA-256 of the weight files) of the original that `model` is, or was made from."""
+    """(name, SHA-256 of the weight files) of the original model that `model` is or was pruned from."""
     if model.origin is not None:
         return model.origin.name, model.origin.sha256
     return model.name, checkpoint_sha256(model.name)

@@ -1,13 +1,13 @@
-"""Recovery: a pruned model learns to say again what its teacher, the model it was made from, says.
+"""Recovery: distils the original model into a pruned one.
 
 1. A copy of the pruned model, in float32, is trained on synthetic series (`distillation`), all weights.
-   Matrices inside the blocks go by Muon (Jordan, 2024), everything else by AdamW.
-2. The learning rate warms up and then falls to zero over the steps, or over the minutes allowed.
-3. `CHECKS` times on the way the model is scored on the calibration series of a suite, and the weights of
-   the best score are kept, those of the beginning among them. If the score has not improved for
-   `patience` checks, training stops. The report series are never looked at: they are for `compare`.
-4. The state is written aside and renamed, at every check and at least once a minute: a process that was
-   killed goes on from there, with the same numbers as if nothing had happened.
+   Muon (Jordan, 2024) trains the matrices inside the blocks, AdamW everything else.
+2. The learning rate warms up, then falls to zero over the steps, or over the minutes allowed.
+3. At `CHECKS` points the model is scored on the calibration series of a suite. The weights of the best score
+   are kept; the initial weights count. Training stops after `patience` checks without improvement. The
+   report series are never used: they are for `compare`.
+4. The state is written atomically at every check and at least once a minute: a process that was killed
+   resumes from there, with the same result as without the interruption.
 """
 
 from __future__ import annotations
@@ -15,14 +15,14 @@ from __future__ import annotations
 import dataclasses
 import math
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, Unpack
 
 import torch
 from torch import Tensor, nn
 
-from tsprune.arguments import checked
+from tsprune.arguments import checked, whole
 from tsprune.data.pocket import pocket
 from tsprune.data.split import CALIBRATION_FRACTION, split
 from tsprune.data.suite import Suite
@@ -30,88 +30,179 @@ from tsprune.errors import TspruneError, one_line
 from tsprune.evaluation import METRICS, evaluate, geometric_mean_ratios
 from tsprune.models.forecaster import Forecaster, Origin, Recovery, SamplingForecaster
 from tsprune.models.saving import round_weights
-from tsprune.precision import AUTO, PRECISIONS, Muon, Precision, autocast, training_precision
+from tsprune.precision import AUTO, Muon, Precision, autocast, training_precision
+from tsprune.progress import Progress, showing
 from tsprune.pruning.distillation import check_pair, distance, histories
 from tsprune.pruning.plan import identity
 from tsprune.pruning.surgery import copied
 from tsprune.pruning.training_state import read_state, write_state
+from tsprune.run_options import Options, RunOptions
 from tsprune.sweeps.key import checkpoint_digest
 
-# many small steps on short histories: with 250 on 64 long ones, of the output alone and at a third of the
-# rate, as much time brought back a small part of what 30 % of the blocks' parameters had cost
-STEPS = 800
-BATCH_SIZE = 32  # histories a step
-LEARNING_RATE = 1e-3
-HISTORY = 512
-STREAM = 1.0
-WARMUP = 50  # steps, at most a tenth of all
 CHECKS = 20
-PATIENCE = 10  # checks
 SAVE_SECONDS = 60.0
+_WARMUP = 50  # steps, at most a tenth of all
 
-Progress = Callable[[int, int], None]  # (steps done, of all)
 Weights = dict[str, Tensor]
 
 
 @dataclasses.dataclass(frozen=True)
 class Recipe:
-    """How a model is recovered; what its numbers depend on, beside the models and the suite.
+    """The training of a recovery; arguments as in `recover`.
 
-    minutes : on the clock, scores included, after which training ends before `steps` do; None: no limit
-    precision : of the products in the networks; weights and sums are float32
-    history : steps of the longest histories; shorter ones make more steps in the same time
-    stream : weight of the residual stream's distance beside that of the output
+    The defaults favour many small steps on short histories: 250 steps on 64 long histories, on the output
+    alone and at a third of the rate, recovered a small part in the same time.
     """
 
-    steps: int = STEPS
+    steps: int = 800
     minutes: float | None = None
-    batch_size: int = BATCH_SIZE
-    learning_rate: float = LEARNING_RATE
+    histories: int = 32
+    learning_rate: float = 1e-3
     metric: str = "MASE"
-    patience: int = PATIENCE
+    patience: int = 10
     precision: Precision = "float32"
-    calibration_fraction: float = CALIBRATION_FRACTION
+    calibration: float = CALIBRATION_FRACTION
     seed: int = 0
-    history: int = HISTORY
-    stream: float = STREAM
+    history: int = 512
+    stream: float = 1.0
 
     def __post_init__(self) -> None:
-        for name, least in (("steps", 1), ("batch_size", 2), ("patience", 1), ("history", 16)):
-            if getattr(self, name) < least:
-                raise TspruneError(f"{name} must be at least {least}, not {getattr(self, name)}")
-        for name in ("learning_rate", "minutes"):
-            value = getattr(self, name)
-            if value is not None and not (value > 0 and math.isfinite(value)):
-                raise TspruneError(f"{name} must be a number above 0, not {value}")
-        if not 0 <= self.stream < math.inf:
-            raise TspruneError(f"stream must be a number of at least 0, not {self.stream}")
+        for name, least in (("histories", 2), ("history", 16)):
+            whole(getattr(self, name), name, least=least)
         METRICS.named(self.metric)
-        if self.precision not in PRECISIONS:
-            raise TspruneError(f"unknown precision {self.precision!r}; one of: {', '.join(PRECISIONS)}")
 
     def checks(self, step: int, seconds: float) -> int:
-        """How many scores on the calibration series are due by then, beside the first."""
+        """Number of checks due by then, without the first."""
         return int(self.done(step, seconds) * CHECKS + 1e-9)
 
     def done(self, step: int, seconds: float) -> float:
-        """Share of the training that is over, 0 to 1."""
+        """Finished share of the training, in [0, 1]."""
         by_time = seconds / (60 * self.minutes) if self.minutes is not None else 0.0
         return min(1.0, max(step / self.steps, by_time))
 
     def rate(self, step: int, seconds: float) -> float:
         """Learning rate of a step."""
-        rise = min(1.0, (step + 1) / max(1, min(WARMUP, self.steps // 10)))
+        rise = min(1.0, (step + 1) / max(1, min(_WARMUP, self.steps // 10)))
         return self.learning_rate * rise * (1 - self.done(step, seconds))
+
+
+_DEFAULT = Recipe()
+
+
+@checked
+def recover(
+    model: Forecaster,
+    teacher: Forecaster,
+    *,
+    suite: Suite | None = None,
+    steps: int = _DEFAULT.steps,
+    minutes: float | None = None,
+    histories: int = _DEFAULT.histories,
+    history: int = _DEFAULT.history,
+    learning_rate: float = _DEFAULT.learning_rate,
+    stream: float = _DEFAULT.stream,
+    metric: str = _DEFAULT.metric,
+    patience: int = _DEFAULT.patience,
+    calibration: float = CALIBRATION_FRACTION,
+    precision: Precision | Literal["auto"] = AUTO,
+    state: str | Path | None = None,
+    dtype: str | torch.dtype | None = None,
+    **options: Unpack[Options],
+) -> Forecaster:
+    """A copy of a pruned model, trained to forecast as the original does.
+
+    model : a pruned model, in memory or loaded
+    teacher : the model it was pruned from
+    suite : series that the best weights are chosen on; None takes the embedded pocket suite
+    steps : training steps; `minutes` of wall-clock time, scoring included, may end training earlier
+    histories, history : synthetic histories per step, and steps of the longest; shorter ones are cheaper
+    learning_rate : its maximum, after the warm-up
+    stream : weight of the residual stream's distance, block by block; the weight of the output is 1
+    metric : a name in `METRICS`, such as "MASE" or "CRPS", by which the best weights are chosen
+    patience : checks (a twentieth of the steps each) without improvement after which training stops
+    calibration : share of the series that the weights are chosen on (`tsprune.data.split`)
+    precision : of matrix products; "auto" is bfloat16 where the processor has instructions for it, else
+        float32. Weights and sums are float32
+    state : file that keeps the state; if it exists, training resumes from it. The result is the same to the
+        last bit; with `minutes`, lost time is not trained again
+    dtype : type that the weights are rounded to, which `save` writes; None: that of the original
+    options : keywords of `tsprune.run_options.RunOptions`; `seed` is of the histories and the split,
+        `batch_size` the windows forecast together for a score
+
+    The result has the weights of `model` if no better ones were found. Its `origin` records the training and
+    the scores on the calibration series: optimistic figures, as the weights were chosen on them. `model` and
+    `teacher` are not changed.
+
+    Raises TspruneError for a model that is not pruned, or not from this teacher, for values out of range,
+    a suite without calibration windows, or a state of another recovery.
+    """
+    chosen = RunOptions(**options)
+    recipe = Recipe(
+        steps,
+        minutes,
+        histories,
+        learning_rate,
+        metric,
+        patience,
+        training_precision(precision, model.device),
+        calibration,
+        chosen.seed,
+        history,
+        stream,
+    )
+    check_pair(model, teacher)
+    part, _ = split(pocket() if suite is None else suite, fraction=calibration, seed=chosen.seed)
+    part.require_windows()
+    student = copied(model)
+    student.to(model.device, torch.float32)
+    student.module.requires_grad_(True)
+    path = None if state is None else Path(state)
+    key = _key(model, teacher, part, recipe)
+    training = _Training(student, teacher, part, recipe, chosen.batch_size, path, key)
+    with showing(chosen.progress) as progress:
+        trained = training.run(progress)
+    _restore(student, model, trained.best)
+    scores = dict(trained.scores)
+    if round_weights(student, dtype):
+        scores[trained.best_step] = training.score()
+    assert student.origin is not None
+    account = _account(student.origin, teacher, part, recipe, trained, scores)
+    student.origin = dataclasses.replace(student.origin, recovery=account)
+    student.name = f"{student.origin.name} (pruned, recovered)"
+    return student
+
+
+def _restore(student: Forecaster, model: Forecaster, best: Weights) -> None:
+    """Loads the best weights, in the type and with the gradient flags of the pruned model."""
+    student.module.load_state_dict(best)
+    student.module.zero_grad(set_to_none=True)
+    for one, before in zip(student.module.parameters(), model.module.parameters(), strict=True):
+        one.requires_grad_(before.requires_grad)
+    student.to(model.device, next(model.module.parameters()).dtype)
+
+
+def _key(model: Forecaster, teacher: Forecaster, calibration: Suite, recipe: Recipe) -> dict[str, Any]:
+    """Everything that the result of a recovery depends on, for its state file."""
+    samples = (model.samples, model.seed) if isinstance(model, SamplingForecaster) else None
+    return {
+        "small model": checkpoint_digest(model),
+        "teacher": checkpoint_digest(teacher),
+        "suite": calibration.fingerprint,
+        "samples": list(samples or ()),
+        **dataclasses.asdict(recipe),
+    }
+
+
+# --- training ------------------------------------------------------------------------------------
 
 
 @dataclasses.dataclass
 class Trained:
-    """How far a training is; what its state consists of, beside weights and optimizers.
+    """Progress of a training: its state without the current weights and the optimizers.
 
     best : weights with the best score so far
     scores : (step, score on the calibration series), from step 0 on; lower is better
-    windows : of these series that could be forecast in the beginning
-    finished : whether there is nothing left to do
+    windows : calibration windows that the pruned model could forecast
     """
 
     best: Weights
@@ -123,109 +214,11 @@ class Trained:
 
     @property
     def best_step(self) -> int:
-        """The step of the best score; of equal ones, the earliest."""
+        """The step of the best score; the earliest of equal ones."""
         return min(self.scores, key=lambda score: (score[1], score[0]))[0]
 
     def checks_since_best(self) -> int:
         return sum(step > self.best_step for step, _ in self.scores)
-
-
-@checked
-def recover(
-    small: Forecaster,
-    teacher: Forecaster,
-    suite: Suite | None = None,
-    *,
-    steps: int = STEPS,
-    minutes: float | None = None,
-    batch_size: int = BATCH_SIZE,
-    learning_rate: float = LEARNING_RATE,
-    metric: str = "MASE",
-    patience: int = PATIENCE,
-    precision: Precision | Literal["auto"] = AUTO,
-    calibration_fraction: float = CALIBRATION_FRACTION,
-    seed: int = 0,
-    history: int = HISTORY,
-    stream: float = STREAM,
-    state: str | Path | None = None,
-    dtype: str | torch.dtype | None = None,
-    progress: Progress | None = None,
-) -> Forecaster:
-    """A copy of a pruned model, trained for a while to forecast as its teacher does.
-
-    small : a pruned model, in memory or loaded
-    teacher : the model it was made from
-    suite : what the best weights are chosen on, by `metric`; the embedded one by default. Only its
-        calibration series are looked at (`tsprune.data.split` with `calibration_fraction` and `seed`)
-    steps : of training, each on `batch_size` synthetic histories; minutes ends it earlier
-    learning_rate : the highest, after the first steps; it falls to zero
-    patience : checks (a twentieth of the steps each) without improvement after which training stops
-    precision : of the products in the networks, "float32" or "bfloat16"; "auto": bfloat16 where the
-        processor has instructions for it
-    seed : of the histories, and of the split
-    history : steps of the longest histories, if the model takes that many; shorter ones are cheaper
-    stream : weight of the residual stream's distance, block by block, beside that of the output
-    state : file that keeps the state; if it is there, training goes on from it (with `minutes` the time
-        that was lost is not trained again, else the result is the same to the last bit)
-    dtype : type that the weights are rounded to, which is what `save` writes; None: that of the original
-    progress : called after each step with (steps done, of all); with `minutes`, in shares of these
-
-    The result may be `small` as it was, if nothing better was found. Its `origin` says how it was
-    recovered, and the scores on the calibration series, which is too little: it was chosen on them.
-    `small` and `teacher` are left as they were.
-
-    Raises TspruneError for a model that is not pruned, or not from this teacher, for a recipe that cannot
-    be, a suite without calibration windows, or a state of another recovery.
-    """
-    recipe = Recipe(
-        steps,
-        minutes,
-        batch_size,
-        learning_rate,
-        metric,
-        patience,
-        training_precision(precision, small.device),
-        calibration_fraction,
-        seed,
-        history,
-        stream,
-    )
-    check_pair(small, teacher)
-    whole = pocket() if suite is None else suite
-    calibration, _ = split(whole, fraction=calibration_fraction, seed=seed)
-    calibration.require_windows()
-    student = copied(small)
-    computed_in = next(small.module.parameters()).dtype
-    student.to(small.device, torch.float32)
-    student.module.requires_grad_(True)
-    key = _key(small, teacher, calibration, recipe)
-    training = _Training(student, teacher, calibration, recipe, None if state is None else Path(state), key)
-    trained = training.run(progress or (lambda done, total: None))
-    student.module.load_state_dict(trained.best)
-    student.module.zero_grad(set_to_none=True)
-    for one, before in zip(student.module.parameters(), small.module.parameters(), strict=True):
-        one.requires_grad_(before.requires_grad)
-    student.to(small.device, computed_in)
-    scores = dict(trained.scores)
-    if round_weights(student, dtype):
-        scores[trained.best_step] = training.score()
-    assert student.origin is not None
-    account = _account(student.origin, teacher, calibration, recipe, trained, scores)
-    student.origin = dataclasses.replace(student.origin, recovery=account)
-    student.name = f"{student.origin.name} (pruned, recovered)"
-    return student
-
-
-def _key(small: Forecaster, teacher: Forecaster, calibration: Suite, recipe: Recipe) -> dict[str, Any]:
-    """What the numbers of a recovery depend on, as a state file says it."""
-    samples = (small.samples, small.seed) if isinstance(small, SamplingForecaster) else None
-    return {
-        "small model": checkpoint_digest(small),
-        "teacher": checkpoint_digest(teacher),
-        "suite": calibration.fingerprint,
-        "samples": list(samples or ()),
-        **dataclasses.asdict(recipe),
-    }
 
 
 def _account(
@@ -236,27 +229,24 @@ def _account(
     trained: Trained,
     scores: Mapping[int, float],
 ) -> Recovery:
-    """How a model was recovered, for its checkpoint; `scores` by step, of the weights as they are stored."""
+    """The record of a recovery for its checkpoint; `scores` by step, of the weights as they are stored."""
     return Recovery(
         teacher=identity(teacher)[0],
         components=len(origin.components),
         steps=trained.step,
-        histories=trained.step * recipe.batch_size,
+        histories=trained.step * recipe.histories,
         best_step=trained.best_step,
         metric=recipe.metric,
         suite=calibration.name,
         windows=len(calibration),
         score_before=scores[0],
         score_after=scores[trained.best_step],
-        recipe={**dataclasses.asdict(recipe), "calibration": calibration.fingerprint},
+        recipe={**dataclasses.asdict(recipe), "calibration_fingerprint": calibration.fingerprint},
     )
 
 
-# --- training ------------------------------------------------------------------------------------
-
-
 class _Training:
-    """A student on its way, from the beginning or from where its state is."""
+    """A training, from the beginning or resumed from its state file."""
 
     def __init__(
         self,
@@ -264,40 +254,35 @@ class _Training:
         teacher: Forecaster,
         calibration: Suite,
         recipe: Recipe,
+        batch_size: int,
         path: Path | None,
         key: Mapping[str, Any],
     ) -> None:
-        self._student = student
-        self._teacher = teacher
-        self._calibration = calibration
+        self._student, self._teacher = student, teacher
+        self._calibration, self._batch_size = calibration, batch_size
         self._recipe = recipe
-        self._path = path
-        self._key = key
+        self._path, self._key = path, key
         self._optimizers = optimizers(student, recipe.precision)
         self._trained = Trained(_weights(student))
         self._saved = time.monotonic()
 
     def run(self, progress: Progress) -> Trained:
-        """Trains to the end and returns how far that was."""
+        """Trains to the end."""
         if self._path is not None and self._path.exists():
-            self._restore(self._path)
+            self._resume(self._path)
         trained, recipe = self._trained, self._recipe
         start = time.monotonic() - trained.seconds
         if not trained.scores:
             self._check()
-        stream = histories(
-            recipe.seed,
-            trained.step,
-            recipe.batch_size,
-            min(self._student.context_length, recipe.history),
-        )
+        longest = min(self._student.context_length, recipe.history)
+        stream = histories(recipe.seed, trained.step, recipe.histories, longest)
         due = recipe.checks(trained.step, trained.seconds)
         while not trained.finished:
             self._step(next(stream))
             trained.step += 1
             trained.seconds = time.monotonic() - start
             done = recipe.done(trained.step, trained.seconds)
-            progress(round(done * recipe.steps), recipe.steps)
+            progress("training", round(done * recipe.steps), recipe.steps)
             before, due = due, recipe.checks(trained.step, trained.seconds)
             if due > before:
                 self._check()
@@ -320,22 +305,22 @@ class _Training:
             loss = distance(self._student, self._teacher, contexts, stream=recipe.stream)
         loss.backward()
         norm = nn.utils.clip_grad_norm_(self._student.module.parameters(), 1.0)
-        if torch.isfinite(norm):  # else one strange window would cost all that was learnt
+        if torch.isfinite(norm):  # otherwise one bad window would destroy the weights
             for optimizer in self._optimizers:
                 optimizer.step()
 
     def _check(self) -> None:
-        """Scores the student as it is, and keeps its weights if none was better."""
+        """Scores the student and keeps its weights if they are the best so far."""
         trained = self._trained
         trained.scores.append((trained.step, self.score()))
         if trained.best_step == trained.step:
             trained.best = _weights(self._student)
 
     def score(self) -> float:
-        """Of the student, on the calibration series; infinite if it cannot forecast all windows of before."""
+        """Score on the calibration series; infinite if a window can no longer be forecast."""
         trained = self._trained
         try:
-            frame = evaluate(self._student, self._calibration)
+            frame = evaluate(self._student, self._calibration, batch_size=self._batch_size)
             score = geometric_mean_ratios(frame)[self._recipe.metric]
         except TspruneError:
             if not trained.scores:
@@ -347,14 +332,15 @@ class _Training:
 
     def _save(self) -> None:
         if self._path is not None:
-            trained = self._trained
-            content = {field.name: getattr(trained, field.name) for field in dataclasses.fields(trained)}
+            content = {
+                field.name: getattr(self._trained, field.name) for field in dataclasses.fields(Trained)
+            }
             content["weights"] = self._student.module.state_dict()
             content["optimizers"] = [optimizer.state_dict() for optimizer in self._optimizers]
             write_state(self._path, self._key, content)
         self._saved = time.monotonic()
 
-    def _restore(self, path: Path) -> None:
+    def _resume(self, path: Path) -> None:
         content = read_state(path, self._key)
         try:
             self._student.module.load_state_dict(content.pop("weights"))
@@ -372,16 +358,12 @@ def _weights(model: Forecaster) -> Weights:
 
 
 def optimizers(model: Forecaster, precision: Precision) -> list[torch.optim.Optimizer]:
-    """Of the matrices inside the blocks, and of everything else."""
-    matrices, rest = _matrices(model)
-    adamw = torch.optim.AdamW(rest, betas=(0.9, 0.98), weight_decay=0.0)
-    return [Muon(matrices, precision=precision), adamw] if matrices else [adamw]
-
-
-def _matrices(model: Forecaster) -> tuple[list[Tensor], list[Tensor]]:
-    """(weights of linear maps inside the blocks, all other parameters)."""
+    """Muon for the matrices of linear maps inside the blocks, AdamW for all other parameters."""
     blocks = [block for stack in model.anatomy.stacks for block in stack.blocks]
     modules = [part for block in blocks for part in model.module.get_submodule(block.module).modules()]
     maps = {id(part.weight) for part in modules if isinstance(part, nn.Linear) and part.weight.numel()}
     parameters = list(model.module.parameters())
-    return [p for p in parameters if id(p) in maps], [p for p in parameters if id(p) not in maps]
+    matrices = [p for p in parameters if id(p) in maps]
+    rest = [p for p in parameters if id(p) not in maps]
+    adamw = torch.optim.AdamW(rest, betas=(0.9, 0.98), weight_decay=0.0)
+    return [Muon(matrices, precision=precision), adamw] if matrices else [adamw]

@@ -1,8 +1,8 @@
-"""What removing a component saves: parameters, floating-point operations, or time.
+"""Expected savings of removing components: parameters, floating-point operations, or time.
 
-Components of one class (say, the heads of the decoder's cross-attention) are the same size in every
-layer, so each class is measured once, on a model it is physically removed from. Time is estimated from
-what is counted (`tsprune.cost.flops`), not measured: a plan can be found again, elsewhere as well.
+Components of one class (such as the heads of the decoder's cross-attention) have the same size in every
+layer, so each class is measured once, on a model that a part of it is physically removed from. Time is
+estimated from counted operations (`tsprune.cost.flops`), not measured, so plans are reproducible.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from typing import Literal, NamedTuple
 
 import numpy as np
 
-from tsprune.anatomy import Component
+from tsprune.anatomy import Anatomy, Component
 from tsprune.cost.flops import work
 from tsprune.cost.latency import flops
 from tsprune.errors import TspruneError
@@ -24,61 +24,57 @@ Objective = Literal["latency", "flops", "parameters"]
 OBJECTIVES: tuple[Objective, ...] = ("latency", "flops", "parameters")
 BATCH, CONTEXT, HORIZON = 64, 512, 24  # of the forecasts that are counted
 
+Components = tuple[Component, ...]
 
-class Class(NamedTuple):
-    """Components that are alike: of one kind, in sublayers of one kind of one stack."""
+
+class ComponentClass(NamedTuple):
+    """Components of one size: of one kind, in sublayers of one role of one stack."""
 
     stack: str
     attention: str | None
     kind: str
 
-
-def class_of(component: Component) -> Class:
-    """The class that `component` saves as much as."""
-    return Class(component.stack, component.attention, component.kind)
+    @classmethod
+    def of(cls, component: Component) -> ComponentClass:
+        """The class of a component."""
+        return cls(component.stack, component.attention, component.kind)
 
 
 @dataclasses.dataclass(frozen=True)
 class Savings:
-    """Shares of the whole model's cost, by class of component.
+    """Shares of the whole model's cost by class of component.
 
-    objective : what the cost is
+    objective : the cost
     share : 0.02 is 2 % of the model's parameters, operations or estimated time
     """
 
     objective: Objective
-    share: Mapping[Class, float]
+    share: Mapping[ComponentClass, float]
 
-    def of(self, component: Component, gone: Iterable[Component] = ()) -> float:
-        """What removing `component` saves when `gone` are removed already: parts are saved once."""
-        already = [c for c in gone if is_inside(c, component)]
-        outermost = (c for c in already if not any(is_inside(c, other) for other in already))
-        return max(0.0, self.share[class_of(component)] - sum(self.share[class_of(c)] for c in outermost))
+    def of(self, component: Component, removed: Iterable[Component] = ()) -> float:
+        """What removing `component` saves in addition to `removed`: parts are saved once."""
+        parts = [c for c in removed if is_inside(c, component)]
+        outermost = (c for c in parts if not any(is_inside(c, other) for other in parts))
+        return max(0.0, self._share(component) - sum(self._share(c) for c in outermost))
 
     def together(self, components: Sequence[Component]) -> float:
-        """What removing `components`, none inside another, saves."""
-        return sum(self.share[class_of(c)] for c in components)
+        """What removing `components` saves; none of them may be inside another."""
+        return sum(self._share(c) for c in components)
+
+    def _share(self, component: Component) -> float:
+        return self.share[ComponentClass.of(component)]
 
 
-def is_inside(inner: Component, outer: Component) -> bool:
-    """Whether `inner` is a part of `outer`: of a layer, or a head of an attention sublayer."""
-    if (inner.stack, inner.layer) != (outer.stack, outer.layer) or inner == outer:
-        return False
-    if outer.kind == "layer":
-        return True
-    return outer.kind == "attention" and inner.kind == "head" and inner.attention == outer.attention
-
-
-def measure(model: Forecaster, objective: Objective) -> Savings:
-    """What each class of component of `model` saves.
+def measure_savings(model: Forecaster, objective: Objective) -> Savings:
+    """The saving of each class of component of `model`.
 
     Raises TspruneError for an unknown objective.
     """
     if objective not in OBJECTIVES:
         raise TspruneError(f"unknown objective {objective!r}; one of: {', '.join(OBJECTIVES)}")
-    classes: dict[Class, list[Component]] = {}
+    classes: dict[ComponentClass, list[Component]] = {}
     for component in model.anatomy.components():
-        classes.setdefault(class_of(component), []).append(component)
+        classes.setdefault(ComponentClass.of(component), []).append(component)
     cost = _COSTS[objective]
     whole = cost(model)
 
@@ -92,16 +88,14 @@ def measure(model: Forecaster, objective: Objective) -> Savings:
 
 
 def _sample(members: list[Component]) -> list[Component]:
-    """About half of a class, so that what is left is a model.
+    """About half of a class, so that a model remains without it.
 
-    Every other head of a sublayer, in the next layer the others, so that no sublayer goes whole and
-    every head of what layers share (T5's bias) is still used; of other classes the later half, so that
-    every stack keeps its first layer, which owns what is shared.
+    Of heads every other one of a sublayer, alternating between layers: no sublayer is empty, and every head
+    of what layers share (T5's bias) stays in use. Of other classes the later half: every stack keeps its
+    first layer, which owns what is shared.
     """
     heads = [c for c in members if c.head is not None and (c.head + c.layer) % 2]
-    if heads:
-        return heads
-    return members[-max(1, len(members) // 2) :]
+    return heads or members[-max(1, len(members) // 2) :]
 
 
 def _forecast(model: Forecaster) -> Callable[[], object]:
@@ -115,3 +109,31 @@ _COSTS: dict[Objective, Callable[[Forecaster], float]] = {
     "flops": lambda model: flops(_forecast(model)),
     "latency": lambda model: work(_forecast(model)).seconds,
 }
+
+
+# --- sets of components --------------------------------------------------------------------------
+
+
+def is_inside(inner: Component, outer: Component) -> bool:
+    """Whether `inner` is a part of `outer`: of a layer, or a head of an attention sublayer."""
+    if (inner.stack, inner.layer) != (outer.stack, outer.layer) or inner == outer:
+        return False
+    if outer.kind == "layer":
+        return True
+    return outer.kind == "attention" and inner.kind == "head" and inner.attention == outer.attention
+
+
+def joined(components: Sequence[Component], more: Component) -> Components:
+    """`components` and `more`, which replaces its parts."""
+    return (*(c for c in components if not is_inside(c, more)), more)
+
+
+def leaves_every_stack(components: Sequence[Component], anatomy: Anatomy) -> bool:
+    """Whether every stack keeps a head or an MLP without `components`."""
+    removed = frozenset(anatomy.expand(components))
+    kept = {stack.name: False for stack in anatomy.stacks}
+    for component in anatomy.components():
+        part = component.kind in ("head", "mlp")
+        whole = component if component.mlp else dataclasses.replace(component, head=None)
+        kept[component.stack] |= part and component not in removed and whole not in removed
+    return all(kept.values())

@@ -1,96 +1,136 @@
-"""Plan search: as much as possible removed for at most a given loss, as calibration series show it.
+"""`plan`: which components to remove for a given loss, or for a given saving.
 
-1. Components are offered in the order in which the model's network changes least for what they save, on
-   synthetic histories (`imitation.Walk`). That order knows nothing of the calibration series, so that
-   these can tell what it costs: to choose the cheapest of many on a few hundred windows finds what is cheap
-   there by chance, and is a good deal dearer elsewhere.
-2. Each that is offered is removed if the model without it, and without all that went before, is within
-   the budget on the calibration series; else it stays, and is not offered again.
-3. The search ends when `PATIENCE` in a row had to stay, or nothing is left. The other series are never
-   looked at: they are for `compare`, which says what the plan costs, with intervals.
+Candidates are tried in order of output change on synthetic series per unit of cost saved
+(`removal_order`).
 
-What a component saves is counted (`savings`); no clock is read, so that the same model, suite and budget
-give the same plan on any machine (but for rounding of forecasts). Losses are upper limits of their
-bootstrap intervals, and gains are not spent: the budget does not grow beyond `max_loss` above the best score
-on the way.
+- `saving`: candidates are removed until that share of the cost is saved. No series of the user is used.
+- `max_loss`: a candidate is removed if the model without it, and without all removed before, is within the
+  budget on the calibration series; else it stays and is not tried again. The search ends after `patience`
+  rejections in a row. The report series are never used: `compare` measures the loss on them.
+
+Savings are counted and no clock is read, so the same model, suite and budget give the same plan on any
+machine (up to rounding of forecasts). Choosing by measured losses leaves some selection bias. The search
+therefore compares the upper bootstrap limit with the budget and never spends apparent gains: a step may not
+exceed the best loss so far by more than `max_loss`.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
+from typing import Unpack
 
-from tsprune.anatomy import Kind
+from tsprune.anatomy import KINDS, Kind, check_kinds
 from tsprune.arguments import checked
+from tsprune.data.pocket import pocket
 from tsprune.data.split import CALIBRATION_FRACTION, split
 from tsprune.data.suite import Suite
+from tsprune.errors import TspruneError
 from tsprune.evaluation import METRICS
 from tsprune.models.forecaster import Forecaster
-from tsprune.pruning.imitation import KINDS, Imitation, Progress, Walk, check_kinds
-from tsprune.pruning.losses import Losses, joined
+from tsprune.progress import Progress, showing
+from tsprune.pruning.losses import CalibrationLosses, RemovalStep
 from tsprune.pruning.plan import Plan
-from tsprune.pruning.savings import Objective, measure
-from tsprune.pruning.step import Step
-from tsprune.sweeps.engine import BATCH_SIZE
+from tsprune.pruning.removal_order import HISTORIES, HISTORY, GreedyRemoval, OutputChange
+from tsprune.pruning.savings import Objective, joined, measure_savings
+from tsprune.run_options import Options, RunOptions
 
-PATIENCE = 8
 CONFIDENCE = 0.8
+PLAN_SEARCH = "plan search"  # how the plans were chosen that record a path of losses
+_PATIENCE = 8
 
 
 @checked
 def plan(
     model: Forecaster,
-    suite: Suite,
-    max_loss: float = 0.01,
+    suite: Suite | None = None,
     *,
+    max_loss: float | None = None,
+    saving: float | None = None,
     objective: Objective = "latency",
     metric: str = "MASE",
     kinds: Sequence[Kind] = KINDS,
-    calibration_fraction: float = CALIBRATION_FRACTION,
-    seed: int = 0,
-    batch_size: int = BATCH_SIZE,
-    patience: int = PATIENCE,
+    calibration: float = CALIBRATION_FRACTION,
     confidence: float = CONFIDENCE,
-    progress: Progress | None = None,
+    patience: int = _PATIENCE,
+    histories: int = HISTORIES,
+    history: int = HISTORY,
+    **options: Unpack[Options],
 ) -> Plan:
-    """What to remove from `model` for a loss of at most `max_loss` on the calibration series.
+    """Which components to remove from `model` for a loss of at most `max_loss`, or to save `saving`.
 
-    max_loss : relative change of the metric's geometric mean over configurations, 0.01 is 1 %
-    objective : what to save: "latency" (estimated, see `tsprune.cost.flops`), "flops" or "parameters"
-    kinds : of the components that may go
-    calibration_fraction, seed : which series it may look at (`tsprune.data.split`); the seed is also that
-        of the synthetic histories
-    confidence : that the loss on series like these is within the budget, over configurations (over
-        series, of a single one); 0.5 takes their mean as it is
-    patience : components in a row that cost too much, after which the search ends
-    progress : called after each component that was tried, with (tried, of those there are)
+    suite : series for `max_loss`; None takes the embedded pocket suite. `saving` needs none
+    max_loss : relative change of the metric's geometric mean over configurations; 0.01 is 1 %
+    saving : share of the objective to save, 0.3 is 30 %; the plan saves that or a little more
+    objective : "latency" (estimated, see `tsprune.cost.flops`), "flops" or "parameters"
+    metric : a name in `METRICS`, such as "MASE" or "CRPS", for `max_loss`
+    kinds : kinds of component that may be removed
+    calibration : share of the series that the search may use (`tsprune.data.split`)
+    confidence : probability that the loss on such configurations (series, of a single configuration) is
+        within the budget; 0.5 compares the mean
+    patience : rejections in a row after which the search ends
+    histories, history : number of synthetic histories, and steps of the longest
+    options : keywords of `tsprune.run_options.RunOptions`; `seed` is of the split, the histories and the
+        bootstrap
 
-    The plan may be empty, if nothing can go. Its provenance says how it was found and what it
-    costs on the calibration series, which is too little: it was chosen on them.
+    A plan for a loss may be empty. The plan's provenance records how it was found, and the loss on the
+    calibration series: an optimistic figure, as the plan was chosen on them.
 
-    Raises TspruneError for a negative loss, no patience, unknown names, or a suite without calibration
-    windows.
+    Raises TspruneError unless exactly one of `max_loss` and `saving` is given, for values out of range,
+    unknown names, a suite without calibration windows, or a saving that cannot be reached.
+
+    >>> import tsprune
+    >>> tsprune.plan(tsprune.load("bundled:timesfm"), saving=0.1, kinds=["mlp"], histories=8)
+    Plan(bundled:timesfm, 1 component: 1 mlp, saves 15.3 % of latency)
     """
-    METRICS.named(metric)
+    chosen = RunOptions(**options)
+    if (max_loss is None) == (saving is None):
+        raise TspruneError("give one of max_loss and saving, e.g. max_loss=0.01 or saving=0.3")
     check_kinds(kinds)
-    calibration, _ = split(suite, fraction=calibration_fraction, seed=seed)
-    losses = Losses(calibration, metric, confidence, seed, batch_size)
-    losses.require_units()
-    walk = Walk(model, measure(model, objective), kinds, Imitation(model, seed=seed))
-    reached = _walked(walk, losses, max_loss, patience, progress or (lambda done, total: None))
+    if not kinds:
+        raise TspruneError(f"kinds is empty; some of: {', '.join(KINDS)}")
+    METRICS.named(metric)
+
+    def greedy(wanted: float = math.inf) -> GreedyRemoval:
+        savings = measure_savings(model, objective)
+        return GreedyRemoval(
+            model, savings, kinds, OutputChange(model, histories, history, chosen.seed), wanted
+        )
+
+    with showing(chosen.progress) as progress:
+        if saving is not None:
+            removal = greedy(saving)
+            path = _remove_for_saving(removal, saving, f"{objective} of {model.name}", progress)
+            return Plan.of(
+                model,
+                removal.removed,
+                chosen="output change on synthetic histories",
+                objective=objective,
+                saving=saving,
+                expected_saving=removal.saved,
+                histories={"count": histories, "history": history, "seed": chosen.seed},
+                path=path,
+            )
+        whole = pocket() if suite is None else suite
+        part, _ = split(whole, fraction=calibration, seed=chosen.seed)
+        losses = CalibrationLosses(part, metric, confidence, chosen.seed, chosen.batch_size)
+        losses.require_units()
+        assert max_loss is not None
+        reached = _remove_for_loss(greedy(), losses, max_loss, patience, progress)
     return Plan.of(
         model,
         reached.components,
-        chosen="plan search",
+        chosen=PLAN_SEARCH,
         objective=objective,
         metric=metric,
         max_loss=max_loss,
         confidence=confidence,
         calibration={
-            "suite": suite.name,
-            "fraction": calibration_fraction,
-            "seed": seed,
-            "fingerprint": calibration.fingerprint,
-            "windows": len(calibration),
+            "suite": whole.name,
+            "fraction": calibration,
+            "seed": chosen.seed,
+            "fingerprint": part.fingerprint,
+            "windows": len(part),
         },
         loss_on_calibration=reached.loss,
         limit_of_loss=reached.limit,
@@ -99,28 +139,46 @@ def plan(
     )
 
 
-def _walked(walk: Walk, losses: Losses, max_loss: float, patience: int, progress: Progress) -> Step:
-    """How far it goes within the budget."""
-    clean, _ = losses.scored(walk.current, [])
-    total = len(walk.current.anatomy.components())
-    reached, stayed, tried = Step(), 0, 0
-    while stayed < patience and (component := walk.next()) is not None:
-        _, (after,) = losses.scored(walk.current, [(component,)])
-        gone, saved = joined(walk.gone, component), walk.saved + walk.saving(component)
-        step = reached.then(gone, saved, losses.change(clean, after))
+def _remove_for_saving(
+    removal: GreedyRemoval, saving: float, of: str, progress: Progress
+) -> list[dict[str, object]]:
+    """Removes components until the saving is reached; the path is part of the plan."""
+    path: list[dict[str, object]] = []
+    while removal.saved < saving - 1e-9:
+        component = removal.next()
+        if component is None:
+            raise TspruneError(f"at most {removal.saved:.1%} of the {of} can be saved; ask for less")
+        removal.remove(component)
+        path.append({"added": [component.address], "saving": removal.saved, "distance": removal.distance})
+        progress("removing", round(1000 * min(1.0, removal.saved / saving)), 1000)
+    return path
+
+
+def _remove_for_loss(
+    removal: GreedyRemoval, losses: CalibrationLosses, max_loss: float, patience: int, progress: Progress
+) -> RemovalStep:
+    """Removes components as long as the loss is within the budget."""
+    clean, _ = losses.scored(removal.current, [])
+    total = len(removal.current.anatomy.components())
+    reached, rejected, tried = RemovalStep(), 0, 0
+    while rejected < patience and (component := removal.next()) is not None:
+        _, (after,) = losses.scored(removal.current, [(component,)])
+        components = joined(removal.removed, component)
+        saved = removal.saved + removal.saving(component)
+        step = reached.then(components, saved, losses.change(clean, after))
         if step.fits(max_loss):
-            reached, stayed = step, 0
-            walk.remove(component)
+            reached, rejected = step, 0
+            removal.remove(component)
         else:
-            stayed += 1
+            rejected += 1
         tried += 1
-        progress(tried, total)
+        progress("searching", tried, total)
     return reached
 
 
-def _account(reached: Step) -> list[dict[str, object]]:
-    """The way to a plan: what each step added, and what it measured."""
-    steps, before = [], Step()
+def _account(reached: RemovalStep) -> list[dict[str, object]]:
+    """What each step of a search path added, and its measured loss."""
+    steps, before = [], RemovalStep()
     for step in reached.path():
         added = [c.address for c in step.components if c not in before.components]
         steps.append({"added": added, "saving": step.saved, "loss": step.loss, "limit": step.limit})

@@ -1,8 +1,7 @@
-"""Which components go: within each sublayer, over the middle layers or over all, from one end of a
-ranking or at random.
+"""Strategies that choose components from a ranking: within sublayers, in the middle layers, or globally.
 
-Rankings are `tsprune.rank`'s. Those of heads are ordered within attention sublayers, those of MLPs,
-sublayers and layers within stacks.
+Rankings are tables of `tsprune.rank`. Heads are ordered within attention sublayers; MLPs, sublayers and
+layers within stacks.
 """
 
 from __future__ import annotations
@@ -18,22 +17,6 @@ from tsprune.anatomy import Anatomy, Component
 from tsprune.errors import TspruneError
 from tsprune.scores import ORDERS, Order, peer_columns
 
-__all__ = [
-    "ORDERS",
-    "SCOPES",
-    "SUBLAYER",
-    "Order",
-    "Scope",
-    "as_components",
-    "choose",
-    "middle_heads",
-    "ordered",
-    "random_draws",
-    "remove_global",
-    "remove_random",
-    "remove_ranked",
-]
-
 Scope = Literal["within-layers", "middle-layers", "global"]
 SCOPES: tuple[Scope, ...] = ("within-layers", "middle-layers", "global")
 
@@ -45,29 +28,28 @@ def choose(
 ) -> tuple[Component, ...]:
     """A share of the components of a ranking, by one strategy.
 
-    share : between 0 and 1, of those the scope takes from; the count is rounded
-    scope : "within-layers" takes as evenly from every sublayer as possible, "middle-layers" the same
-        from the middle layers only (the paper's), "global" the extreme scores wherever they are
-    order : from which end; `tsprune.scores.redundant_first` says which end a score calls redundant
+    share : in [0, 1], of the components in scope; the count is rounded
+    scope : "within-layers" chooses as evenly from every sublayer as possible, "middle-layers" does so in
+        the middle layers only (the paper's strategy), "global" takes the extreme scores wherever they are
+    order : the end to begin with; `tsprune.scores.redundant_first` is the redundant end of a score
 
-    Raises TspruneError for an unknown scope or order, or a share that is none.
+    Raises TspruneError for an unknown scope or order, or a share outside [0, 1].
     """
     if scope not in SCOPES or order not in ORDERS:
         raise TspruneError(
-            f"no strategy {scope!r}, {order!r}; scopes: {', '.join(SCOPES)}; orders: {', '.join(ORDERS)}"
+            f"unknown strategy {scope!r}, {order!r}; scopes: {', '.join(SCOPES)}; orders: {', '.join(ORDERS)}"
         )
     if not 0 <= share <= 1:
-        raise TspruneError(f"a share lies between 0 and 1, {share} does not")
+        raise TspruneError(f"share must lie between 0 and 1, not {share}")
     pool = middle_heads(anatomy, ranking) if scope == "middle-layers" else ranking
     count = round(share * len(pool))
     return remove_global(pool, count, order) if scope == "global" else remove_ranked(pool, count, order)
 
 
 def ordered(ranking: pd.DataFrame, order: Order) -> pd.DataFrame:
-    """Heads of a ranking (see `tsprune.rank`) within each sublayer in order of removal.
+    """A ranking with the column `turn`: 0 for the first component of its group to remove, then 1, ...
 
-    Adds the column `turn`, 0 for the first head of its sublayer to go. Ties keep the head order;
-    heads without a score go last, whichever the order.
+    Ties keep the order of execution; components without a score come last in either order.
     """
     frame = _sorted(ranking, order)
     return frame.assign(turn=frame.groupby(peer_columns(frame)).cumcount()).sort_index()
@@ -87,8 +69,8 @@ def middle_heads(anatomy: Anatomy, ranking: pd.DataFrame) -> pd.DataFrame:
 def remove_ranked(heads: pd.DataFrame, count: int, order: Order) -> tuple[Component, ...]:
     """`count` of `heads`, as evenly over the sublayers as possible, ranked within each.
 
-    The r-th head of every sublayer goes before the (r+1)-th of any; which sublayers give one more
-    head when the count does not come out even is decided by the score.
+    The r-th head of every sublayer comes before the (r+1)-th of any; among heads of one turn the score
+    decides.
     """
     frame = ordered(heads, order)
     tie_break = frame["score"] if order == "low-to-high" else -frame["score"]
@@ -97,10 +79,10 @@ def remove_ranked(heads: pd.DataFrame, count: int, order: Order) -> tuple[Compon
 
 
 def remove_global(ranking: pd.DataFrame, count: int, order: Order) -> tuple[Component, ...]:
-    """The first `count` of a ranking by score alone, wherever they are.
+    """The first `count` of a ranking by score alone.
 
-    Ties keep the order of execution; what has no score goes last. A score whose scale differs between
-    layers or kinds of sublayer takes mostly from some of them.
+    Ties keep the order of execution; components without a score come last. If the scale of a score differs
+    between layers or kinds of sublayer, most come from a few of them.
     """
     return as_components(_sorted(ranking, order)["address"].head(count))
 
@@ -108,7 +90,7 @@ def remove_global(ranking: pd.DataFrame, count: int, order: Order) -> tuple[Comp
 def remove_random(
     heads: pd.DataFrame, like: Sequence[Component], rng: np.random.Generator
 ) -> tuple[Component, ...]:
-    """Random heads, as many from each sublayer as `like` takes there."""
+    """Random heads, as many from each sublayer as in `like`."""
     chosen: list[str] = []
     columns = peer_columns(heads)
     counts = Counter(tuple(getattr(c, column) for column in columns) for c in like)
@@ -122,7 +104,7 @@ def random_draws(
 ) -> list[tuple[Component, ...]]:
     """The null of a strategy: `draws` random choices with the counts per sublayer of `like`.
 
-    A draw's numbers depend on `seed` and its place alone, so more draws only add to fewer.
+    A draw depends on `seed` and its number alone, so more draws extend fewer.
     """
     return [remove_random(heads, like, np.random.default_rng([seed, draw])) for draw in range(draws)]
 

@@ -1,4 +1,4 @@
-"""From an ablation to a smaller model: what a zero ablation switches off is physically removed."""
+"""Physical removal: a smaller model in place of a zero ablation."""
 
 from __future__ import annotations
 
@@ -11,17 +11,17 @@ from tsprune.models.removal import remove
 from tsprune.pruning.plan import Plan, identity
 
 
-def prune(model: Forecaster, what: Plan | Selection) -> Forecaster:
-    """A smaller copy of `model` that forecasts as `model` does with `what` ablated to zero.
+def prune(model: Forecaster, plan: Plan | Selection) -> Forecaster:
+    """A smaller copy of `model` that forecasts as `model` does with the plan's components ablated to zero.
 
-    what : a `Plan`, or addresses, glob patterns or components (as `tsprune.ablate` takes them)
+    plan : a `Plan`, or addresses, glob patterns or components (as `tsprune.ablate` takes them)
 
-    Heads are cut out of the projections, MLPs and attention sublayers are not computed, whole layers are
-    gone. What is left keeps its address, so the copy can be pruned again, by plans made for the original.
-    `save` writes it as a checkpoint. `model` is left as it was.
+    Heads are cut out of the projections; MLPs, attention sublayers and layers are dropped. The remaining
+    components keep their addresses, so the copy can be pruned again, by plans made for the original.
+    `save` writes it as a checkpoint. `model` is not changed.
 
-    Raises TspruneError for a plan that is for another model, a component that is not there (any more), a
-    plan that removes nothing, or one that leaves nothing of a stack.
+    Raises TspruneError for a plan for another model, a missing component, an empty plan, or a plan that
+    removes a whole stack.
 
     >>> import tsprune
     >>> model = tsprune.load("bundled:timesfm")
@@ -29,12 +29,13 @@ def prune(model: Forecaster, what: Plan | Selection) -> Forecaster:
     >>> smaller.parameter_count < model.parameter_count
     True
     """
-    if isinstance(what, Plan):
-        what.check(model)
-    plan = what if isinstance(what, Plan) else Plan.of(model, what)
+    if isinstance(plan, Plan):
+        plan.check(model)
+    else:
+        plan = Plan.of(model, plan)
     components = plan.fit(model.anatomy)
     if not components:
-        raise TspruneError("nothing to remove: the plan names no component")
+        raise TspruneError("the plan is empty: name at least one component to remove")
     pruned = copied(model)
     remove(pruned, components)
     pruned.origin = _origin(model, plan)
@@ -43,8 +44,8 @@ def prune(model: Forecaster, what: Plan | Selection) -> Forecaster:
 
 
 def copied(model: Forecaster) -> Forecaster:
-    """A copy of `model` that shares nothing with it."""
-    # functions that a module keeps as staticmethod objects (Toto's rotary embedding) cannot be copied
+    """A deep copy of `model`."""
+    # staticmethod objects in a module's attributes (Toto's rotary embedding) cannot be copied
     kept = [x for part in model.module.modules() for x in vars(part).values() if isinstance(x, staticmethod)]
     return copy.deepcopy(model, {id(function): function for function in kept})
 

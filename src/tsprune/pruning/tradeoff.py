@@ -1,38 +1,39 @@
-"""Accuracy against time: the way a plan search went, and what leaving out whole layers would have cost.
+"""Accuracy against time: the points of a plan search, and of removing whole layers.
 
-Both ways are chosen on the calibration series; what their points cost is measured on the others, and how
-long their forecasts take is measured in turns with the original's. So the curve says of a plan whether
-anything faster was to be had at its cost, and of a model that nothing can leave why not.
+Both sets of points are chosen on the calibration series. Their loss is measured on the report series, and
+their latency in turns with the original's. The curve shows whether a faster plan existed at the same loss
+and, if nothing could be removed, why.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Unpack
 
 import numpy as np
 import pandas as pd
 
 from tsprune.anatomy import Component
 from tsprune.arguments import checked
-from tsprune.cost.latency import compare as compare_latency
+from tsprune.cost.latency import compare_latency
 from tsprune.data.split import split
 from tsprune.data.suite import Suite
 from tsprune.errors import TspruneError
 from tsprune.models.forecaster import Forecaster
+from tsprune.progress import showing
 from tsprune.pruning.beam import beam, frontier
 from tsprune.pruning.evidence import compare
-from tsprune.pruning.losses import Losses, joined
+from tsprune.pruning.losses import MEAN_CONFIDENCE, CalibrationLosses, RemovalStep
 from tsprune.pruning.plan import Plan
-from tsprune.pruning.savings import BATCH, CONTEXT, HORIZON, measure
-from tsprune.pruning.step import Step
+from tsprune.pruning.savings import BATCH, CONTEXT, HORIZON, joined, measure_savings
+from tsprune.pruning.search import PLAN_SEARCH
 from tsprune.pruning.surgery import prune
-from tsprune.sweeps.engine import BATCH_SIZE, Progress
+from tsprune.run_options import Options, RunOptions
 
-CEILING = 0.25  # loss on the calibration series beyond which no more layers are taken
-POINTS = 6  # of a way, at most
-ROUNDS = 10
-WIDTH, TRIES = 2, 6  # of the search for layers
+_CEILING = 0.25  # loss on the calibration series beyond which no more layers are removed
+_POINTS = 6
+_ROUNDS = 10
+_WIDTH, _TRIES = 2, 6  # of the beam search for layers
 
 
 @checked
@@ -41,67 +42,73 @@ def tradeoff(
     plan: Plan,
     suite: Suite,
     *,
-    batch_size: int = BATCH_SIZE,
-    points: int = POINTS,
-    rounds: int = ROUNDS,
-    progress: Progress | None = None,
+    points: int = _POINTS,
+    rounds: int = _ROUNDS,
+    **options: Unpack[Options],
 ) -> pd.DataFrame:
-    """What points on the way to a plan cost and gain, and sets of whole layers, one row a point.
+    """Loss and latency of points on the search path of a plan, and of sets of whole layers.
 
-    plan : one that `tsprune.plan` found for `model` on `suite`
-    points : the most of each way, evenly among those there are, the last one included
+    plan : a plan that `tsprune.plan` found for `model` and a `max_loss` on `suite`
+    points : most rows of each way, evenly spread, the last point included
     rounds : timed forecasts of each point and of the original, in turns
+    options : keywords of `tsprune.run_options.RunOptions`
 
-    Columns: way ("search" or "whole layers"), components (how many are gone), what (their addresses),
+    Columns: way ("search" or "whole layers"), components (number removed), what (their addresses),
     parameters, flops (shares of the original's), expected_saving, calibration_loss, mase_change,
-    mase_low, mase_high, crps_change, crps_low, crps_high (of the series that nothing was chosen on,
-    95 % intervals), ms, ratio, ratio_low, ratio_high (of the time of a forecast of 64 windows to the
-    original's; below 1 is faster) and speedup_per_flops (measured speed-up / that of the FLOPs).
+    mase_low, mase_high, crps_change, crps_low, crps_high (on the report series, 95 % intervals), ms,
+    ratio, ratio_low, ratio_high (time of a forecast of 64 windows relative to the original's; below 1 is
+    faster) and speedup_per_flops (measured speed-up / speed-up by FLOPs).
 
-    Raises TspruneError for a plan that no search found.
+    Raises TspruneError for a plan without a search path, or one found on other series.
     """
+    chosen = RunOptions(**options)
     how = plan.provenance
-    if "path" not in how or how.get("chosen") != "plan search":
-        raise TspruneError("the plan says no way that led to it; search for one (--max-loss, tsprune.plan)")
+    if "path" not in how or how.get("chosen") != PLAN_SEARCH:
+        raise TspruneError("this plan records no search path; create one with --max-loss (tsprune.plan)")
     stated = how["calibration"]
     calibration, report = split(suite, fraction=stated["fraction"], seed=stated["seed"])
     if calibration.fingerprint != stated["fingerprint"]:
         raise TspruneError(f"the plan was found on other series than those of {suite.name}")
-    losses = Losses(calibration, how["metric"], 0.5, stated["seed"], batch_size, progress)
-    savings = measure(model, how["objective"])
-    layers = beam(model, losses, savings, CEILING, kinds=("layer",), width=WIDTH, tries=TRIES)
+    savings = measure_savings(model, how["objective"])
+    with showing(chosen.progress) as progress:
+        losses = CalibrationLosses(
+            calibration, how["metric"], MEAN_CONFIDENCE, stated["seed"], chosen.batch_size, progress
+        )
+        layers = beam(model, losses, savings, _CEILING, kinds=("layer",), width=_WIDTH, tries=_TRIES)
     within = [step for step in layers if np.isfinite(step.loss)]
     ways = {
-        "search": way(plan),
-        "whole layers": [step for step in frontier([Step(), *within]) if step.components],
+        "search": search_path(plan),
+        "whole layers": [step for step in frontier([RemovalStep(), *within]) if step.components],
     }
     rows = [
-        {"way": name, **_point(model, step, report, batch_size, rounds)}
+        {"way": name, **_point(model, step, report, chosen.batch_size, rounds)}
         for name, steps in ways.items()
         for step in _thinned(steps, points)
     ]
     return pd.DataFrame(rows)
 
 
-def way(plan: Plan) -> list[Step]:
-    """The steps that led to a plan that was searched for."""
-    step = Step()
+def search_path(plan: Plan) -> list[RemovalStep]:
+    """The steps of the search that found a plan."""
+    step = RemovalStep()
     for stated in plan.provenance["path"]:
         components = step.components
         for address in stated["added"]:
             components = joined(components, Component.parse(address))
-        step = Step(components, stated["saving"], stated["loss"], stated["limit"], before=step)
+        step = RemovalStep(components, stated["saving"], stated["loss"], stated["limit"], before=step)
     return step.path()
 
 
-def _thinned(steps: Sequence[Step], count: int) -> list[Step]:
-    """`count` of the steps at most, evenly, the last one included."""
+def _thinned(steps: Sequence[RemovalStep], count: int) -> list[RemovalStep]:
+    """At most `count` of the steps, evenly spread, the last one included."""
     if len(steps) <= count:
         return list(steps)
     return [steps[-(-len(steps) * (place + 1) // count) - 1] for place in range(count)]
 
 
-def _point(model: Forecaster, step: Step, report: Suite, batch_size: int, rounds: int) -> dict[str, Any]:
+def _point(
+    model: Forecaster, step: RemovalStep, report: Suite, batch_size: int, rounds: int
+) -> dict[str, Any]:
     smaller = prune(model, step.components)
     change = compare(model, smaller, report, batch_size=batch_size).change
     context = min(CONTEXT, model.context_length)

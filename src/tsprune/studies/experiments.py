@@ -17,15 +17,14 @@ from tsprune.anatomy import Anatomy, Component
 from tsprune.hooks.ablation import Ablation
 from tsprune.pruning.heads_at import Prefix, prefix_ablations
 from tsprune.pruning.strategies import (
-    ORDERS,
     SUBLAYER,
-    Order,
     as_components,
     middle_heads,
     ordered,
     remove_random,
     remove_ranked,
 )
+from tsprune.scores import ORDERS, Order
 
 PERCENTS = (10, 20, 30, 50)
 RANDOM_SEEDS = 10

@@ -198,7 +198,7 @@ def _heads_at(swept: _Swept, settings: Settings) -> pd.DataFrame:
     table = heads_at_frame(
         swept.result,
         prefixes,
-        percent=settings.percent,
+        max_loss=settings.percent / 100,
         metric="MASE",
         calibration=settings.calibration,
     )

@@ -1,4 +1,4 @@
-"""Choosing by imitation: it saves what was asked for, goes for the cheapest, and finds what is planted."""
+"""Plans for a saving: they save it, take the cheapest component first, and find a planted one."""
 
 from __future__ import annotations
 
@@ -15,20 +15,19 @@ from tsprune.anatomy import Component
 from tsprune.errors import TspruneError
 from tsprune.models import Forecaster
 from tsprune.pruning.distillation import distance, histories
-from tsprune.pruning.imitation import plan_saving
-from tsprune.pruning.losses import may_go
-from tsprune.pruning.savings import measure
+from tsprune.pruning.savings import leaves_every_stack, measure_savings
+from tsprune.pruning.search import plan as search
 
 MODELS = ["tiny-chronos-bolt", "tiny-timesfm", "tiny-chronos-t5"]
 COUNT, HISTORY = 16, 64
 
 
 def chosen(model: Forecaster, saving: float, **options: object) -> Plan:
-    return plan_saving(
+    return search(
         model,
-        saving,
+        saving=saving,
         objective="parameters",
-        count=COUNT,
+        histories=COUNT,
         history=HISTORY,
         **options,  # type: ignore[arg-type]
     )
@@ -57,8 +56,10 @@ def test_it_saves_what_was_asked_for_and_says_what_that_changes(name: str) -> No
 @pytest.mark.parametrize("name", MODELS)
 def test_the_first_to_go_is_the_cheapest_for_what_it_saves(name: str) -> None:
     model = tiny(name)
-    savings = measure(model, "parameters")
-    wanted = [c for c in model.anatomy.components() if savings.of(c) > 0 and may_go((c,), model.anatomy)]
+    savings = measure_savings(model, "parameters")
+    wanted = [
+        c for c in model.anatomy.components() if savings.of(c) > 0 and leaves_every_stack((c,), model.anatomy)
+    ]
     costs = distances(model, [(c,) for c in wanted])
     prices = [cost / savings.of(c) for c, cost in zip(wanted, costs, strict=True)]
     first, *_ = chosen(model, max(map(savings.of, wanted))).provenance["path"]
@@ -69,7 +70,7 @@ def test_the_first_to_go_is_the_cheapest_for_what_it_saves(name: str) -> None:
 def test_it_changes_less_than_chance() -> None:
     model = tiny("tiny-timesfm")
     heads = [c for c in model.anatomy.components() if c.kind == "head"]
-    plan = chosen(model, 3 * measure(model, "parameters").of(heads[0]) - 1e-6, kinds=["head"])
+    plan = chosen(model, 3 * measure_savings(model, "parameters").of(heads[0]) - 1e-6, kinds=["head"])
     assert len(plan.components) == 3
     rng = np.random.default_rng(0)
     groups = [tuple(heads[n] for n in rng.permutation(len(heads))[:3]) for _ in range(10)]
@@ -85,7 +86,7 @@ def test_what_is_known_to_be_idle_goes_first() -> None:
             parameter.zero_()
         site = model.anatomy.site(head)
         model.module.get_submodule(site.output).get_parameter("weight")[:, site.columns(1)] = 0
-    savings = measure(model, "parameters")
+    savings = measure_savings(model, "parameters")
     plan = chosen(model, savings.of(mlp) + savings.of(head) - 1e-6)
     assert set(plan.components) == {mlp, head}
     # not exactly 0: a product without the head's columns may sum the others in another order
@@ -95,12 +96,12 @@ def test_what_is_known_to_be_idle_goes_first() -> None:
 def test_what_is_saved_beyond_the_share_counts_for_nothing() -> None:
     """One head is enough, so no MLP goes in its place, however little it does for its size."""
     model = tiny("tiny-timesfm")
-    savings = measure(model, "parameters")
+    savings = measure_savings(model, "parameters")
     head = model.anatomy.select("stack.0.self.head.1")[0]
     plan = chosen(model, savings.of(head))
     assert len(plan.components) == 1
     wanted = [c for c in model.anatomy.components() if savings.of(c) >= savings.of(head) - 1e-9]
-    wanted = [c for c in wanted if may_go((c,), model.anatomy)]
+    wanted = [c for c in wanted if leaves_every_stack((c,), model.anatomy)]
     costs = distances(model, [(c,) for c in wanted])
     assert costs[wanted.index(plan.components[0])] <= min(costs) * (1 + 1e-3)
 
@@ -131,4 +132,4 @@ def test_more_than_there_is_and_unknown_kinds() -> None:
     with pytest.raises(TspruneError, match="unknown kind"):
         chosen(model, 0.1, kinds=["neuron"])
     with pytest.raises(TspruneError, match="unknown objective"):
-        plan_saving(model, 0.1, objective="joules")  # type: ignore[arg-type]
+        search(model, saving=0.1, objective="joules")  # type: ignore[arg-type]

@@ -1,0 +1,135 @@
+"""The order in which components are tried: by output change per unit of cost saved.
+
+The change of the network's output is measured on synthetic series (`distillation`): as many as needed, and
+none of the user's, which stay untouched to judge the loss. A search among many sets by scores on a few
+hundred windows would instead pick those that are good by chance.
+
+1. The saving of each component is counted (`savings`).
+2. Each component is ablated alone. Its cost is the output change this adds, its price the cost divided by
+   the saving.
+3. The component of lowest price is tried next. Prices depend on the components removed before and rarely
+   fall, so only the candidate at the head of the queue is priced again (lazy greedy: Minoux, Accelerated
+   greedy algorithms for maximizing submodular set functions, 1978).
+"""
+
+from __future__ import annotations
+
+import heapq
+import math
+from collections.abc import Sequence
+from typing import NamedTuple
+
+from tsprune.anatomy import Component, Kind
+from tsprune.hooks.ablation import Ablation, applied
+from tsprune.models.forecaster import Forecaster
+from tsprune.pruning.distillation import FloatArray, histories, network_outputs, output_distance
+from tsprune.pruning.savings import Components, Savings, joined, leaves_every_stack
+from tsprune.pruning.surgery import prune
+
+HISTORIES = 128
+HISTORY = 512
+_BATCH = 64
+
+
+class OutputChange:
+    """Distance of versions of a model from it, on fixed synthetic histories.
+
+    count : number of histories
+    history : steps of the longest
+    seed : of the histories
+    """
+
+    def __init__(
+        self, model: Forecaster, count: int = HISTORIES, history: int = HISTORY, seed: int = 0
+    ) -> None:
+        stream = histories(seed, 0, min(count, _BATCH), min(model.context_length, history))
+        batches: list[list[FloatArray]] = []
+        while sum(map(len, batches)) < count:
+            batches.append(next(stream))
+        self._model = model
+        self._targets = [(contexts, network_outputs(model, contexts)) for contexts in batches]
+
+    def distance(self, current: Forecaster, ablated: Components = ()) -> float:
+        """Mean distance over the histories of `current` without `ablated`; infinite if it is not finite."""
+        with applied(current, Ablation(ablated)):
+            found = [
+                float(output_distance(self._model, network_outputs(current, contexts), targets))
+                for contexts, targets in self._targets
+            ]
+        windows = [len(contexts) for contexts, _ in self._targets]
+        mean = sum(a * b for a, b in zip(found, windows, strict=True)) / sum(windows)
+        return mean if math.isfinite(mean) else math.inf
+
+
+class _Candidate(NamedTuple):
+    """A component in the queue; the next to be tried sorts first.
+
+    price : cost per saving when `removals` components were removed
+    minus_saving : of equal prices, the larger saving comes first
+    """
+
+    price: float
+    minus_saving: float
+    address: str
+    removals: int
+    component: Component
+
+
+class GreedyRemoval:
+    """Removes components from a model one after the other, by lowest price.
+
+    removed, saved, distance : the components removed, the share of the cost they save, and the distance of
+        the pruned model from the whole one
+    wanted : share to save in the end; savings beyond it do not lower a price
+    """
+
+    def __init__(
+        self,
+        model: Forecaster,
+        savings: Savings,
+        kinds: Sequence[Kind],
+        change: OutputChange,
+        wanted: float = math.inf,
+    ) -> None:
+        self._model, self.current = model, model
+        self._savings = savings
+        self._change = change
+        self._wanted = wanted
+        self.removed: Components = ()
+        self.saved = 0.0
+        self.distance = 0.0
+        candidates = (self._candidate(c) for c in model.anatomy.components() if c.kind in kinds)
+        self._queue = [candidate for candidate in candidates if candidate is not None]
+        heapq.heapify(self._queue)
+
+    def next(self) -> Component | None:
+        """The component of lowest price, which leaves the queue; None if the queue is empty."""
+        while self._queue:
+            candidate = heapq.heappop(self._queue)
+            if candidate.removals == len(self.removed):
+                return candidate.component
+            priced = self._candidate(candidate.component)
+            if priced is not None:
+                heapq.heappush(self._queue, priced)
+        return None
+
+    def saving(self, component: Component) -> float:
+        """What removing `component` saves in addition to the components removed."""
+        return self._savings.of(component, self.removed)
+
+    def remove(self, component: Component) -> None:
+        """Removes a component that `next` returned."""
+        self.saved += self.saving(component)
+        self.removed = joined(self.removed, component)
+        self.current = prune(self._model, self.removed)
+        self.distance = self._change.distance(self.current)
+
+    def _candidate(self, component: Component) -> _Candidate | None:
+        """None if nothing (more) is saved, or a stack would be empty."""
+        saving = min(self.saving(component), self._wanted - self.saved)
+        if saving <= 0 or component not in self.current.anatomy.components():
+            return None
+        if not leaves_every_stack((*self.removed, component), self._model.anatomy):
+            return None
+        cost = max(0.0, self._change.distance(self.current, (component,)) - self.distance)
+        return _Candidate(cost / saving, -saving, component.address, len(self.removed), component)
