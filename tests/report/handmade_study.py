@@ -131,7 +131,7 @@ def _correlations(rng: np.random.Generator, stacks: tuple, heads: int) -> pd.Dat
         for stack, kinds in stacks
         for kind in kinds
         for variant in ("paper", "effective")
-        for metric in ("mase_change", "crps_change")
+        for metric in ("MASE", "CRPS")
     ]
     columns = ["stack", "attention", "variant", "metric", "correlation", "low", "high"]
     columns += ["p_value", "p_holm", "heads"]

@@ -11,8 +11,9 @@ from handmade_study import ENCODER_DECODER, make_model, make_study
 from hypothesis import given
 from hypothesis import strategies as st
 
+from tsprune.evaluation import METRICS
 from tsprune.report import figures, palette
-from tsprune.report.digest import mlp_summary
+from tsprune.report.digest import change_column, mlp_summary
 from tsprune.report.figures.forecasts import quantile_at
 from tsprune.report.figures.pruning import pruning_scale, pruning_spread
 from tsprune.report.figures.shared import changes_of
@@ -26,9 +27,9 @@ def views(figure, view: str) -> list:
 
 def test_layer_curves_hold_every_change(study: Study) -> None:
     figure = figures.layer_curves(study)
-    for metric in ("crps_change", "mase_change"):
+    for metric in METRICS:
         drawn = np.concatenate([np.asarray(trace.customdata)[:, 0] for trace in views(figure, metric)])
-        wanted = np.concatenate([100 * m.layers[metric].to_numpy() for m in study.models])
+        wanted = np.concatenate([100 * m.layers[change_column(metric)].to_numpy() for m in study.models])
         np.testing.assert_allclose(np.sort(drawn.astype(float)), np.sort(wanted))
 
 
@@ -36,7 +37,7 @@ def test_buttons_show_one_metric_at_a_time(study: Study) -> None:
     figure = figures.layer_curves(study)
     buttons = figure.layout.updatemenus[0].buttons
     assert [b.label for b in buttons] == ["CRPS", "MASE"]
-    for button, metric in zip(buttons, ("crps_change", "mase_change"), strict=True):
+    for button, metric in zip(buttons, ("CRPS", "MASE"), strict=True):
         shown = [
             t.meta["view"] for t, seen in zip(figure.data, button.args[0]["visible"], strict=True) if seen
         ]
@@ -46,20 +47,20 @@ def test_buttons_show_one_metric_at_a_time(study: Study) -> None:
 
 def test_each_name_is_once_in_the_legend_of_a_view(study: Study) -> None:
     for draw in (figures.layer_curves, figures.pruning_curves):
-        for metric in ("crps_change", "mase_change"):
+        for metric in METRICS:
             names = [t.name for t in views(draw(study), metric) if t.showlegend is not False]
             assert len(names) == len(set(names)) >= 3
 
 
 def test_pruning_means_and_bands(study: Study) -> None:
     table = study.models[0].pruning
-    spread = pruning_spread(table, "crps_change")
+    spread = pruning_spread(table, "CRPS")
     draws = 100 * table[(table.strategy == "random") & (table.percent == 30)]["crps_change"]
     row = spread.loc[30.0]
     assert (row["low"], row["high"], row["draws"]) == (draws.min(), draws.max(), 5)
     assert row["plus"] - row["minus"] == pytest.approx(2 * draws.std())
     assert (spread.loc[0.0] == 0).all()
-    lines = {t.name: t for t in views(figures.pruning_curves(study), "crps_change") if t.xaxis == "x"}
+    lines = {t.name: t for t in views(figures.pruning_curves(study), "CRPS") if t.xaxis == "x"}
     line = lines["random (mean)"]
     assert line.customdata[:, 3].tolist() == [0, 10, 20, 30, 40, 50]
     np.testing.assert_allclose(line.x, line.customdata[:, 3], atol=1)
@@ -83,13 +84,13 @@ def test_error_bars_end_at_the_limits_of_the_intervals(study: Study) -> None:
     model = study.models[1]
     alone = make_study(model)
     scale = scale_for(changes_of([model.layers]), threshold=1.0)
-    for trace in views(figures.layer_curves(alone), "mase_change"):
+    for trace in views(figures.layer_curves(alone), "MASE"):
         rows = model.layers[model.layers["unit"] == key_of(trace, palette.UNIT)].sort_values("layer")
         low, high = ends(trace)
         np.testing.assert_allclose(low, scale(100 * rows["mase_low"]))
         np.testing.assert_allclose(high, scale(100 * rows["mase_high"]))
     scale = pruning_scale([model])
-    for trace in views(figures.pruning_curves(alone), "crps_change"):
+    for trace in views(figures.pruning_curves(alone), "CRPS"):
         strategy = key_of(trace, palette.STRATEGY)
         if strategy in ("high-to-low", "low-to-high"):
             rows = model.pruning[model.pruning["strategy"] == strategy].sort_values("percent")
@@ -106,7 +107,7 @@ def test_error_bars_end_at_the_limits_of_the_intervals(study: Study) -> None:
 
 def test_the_rankings_by_attention_maps_are_drawn_before_the_random_null(study: Study) -> None:
     figure = figures.pruning_curves(study, strategies=("high-to-low", "svd-low-to-high"))
-    drawn = [t.name for t in views(figure, "crps_change") if t.xaxis == "x"]
+    drawn = [t.name for t in views(figure, "CRPS") if t.xaxis == "x"]
     lines = [palette.STRATEGY[strategy].label for strategy in ("high-to-low", "svd-low-to-high")]
     assert drawn == ["random: lowest to highest", "random: mean ± 1 sd", *lines]
 
@@ -179,7 +180,7 @@ def test_correlations_are_in_the_titles() -> None:
     figure = figures.rank_against_effect(model)
     table = model.rank_correlation
     for button, variant in zip(figure.layout.updatemenus[0].buttons, ("paper", "effective"), strict=True):
-        row = table[(table.variant == variant) & (table.metric == "crps_change")].iloc[0]
+        row = table[(table.variant == variant) & (table.metric == "CRPS")].iloc[0]
         assert f"{row.correlation:+.2f}" in button.args[1]["annotations[0].text"]
     assert (
         figure.layout.annotations[0].text
@@ -211,11 +212,11 @@ def five() -> Study:
 def test_layers_compared_hold_every_change_at_its_depth(columns: int | None) -> None:
     study = five()
     figure = figures.layers_compared(study, columns=columns)
-    for metric in ("crps_change", "mase_change"):
+    for metric in METRICS:
         lines = views(figure, metric)
         assert len(lines) == 3 * 7  # units x stacks
         drawn = np.concatenate([np.asarray(line.customdata)[:, 0] for line in lines])
-        wanted = np.concatenate([100 * m.layers[metric].to_numpy() for m in study.models])
+        wanted = np.concatenate([100 * m.layers[change_column(metric)].to_numpy() for m in study.models])
         np.testing.assert_allclose(np.sort(drawn), np.sort(wanted))
         for line in lines:
             assert (line.x[0], line.x[-1]) == (0, 1)
@@ -237,12 +238,12 @@ def test_a_single_layer_is_drawn_at_the_first_place() -> None:
 def test_mlp_sensitivity_puts_encoder_decoders_first_and_names_medians() -> None:
     study = five()
     figure = figures.mlp_sensitivity(study)
-    points = [trace for trace in views(figure, "mase_change") if trace.mode == "markers"]
+    points = [trace for trace in views(figure, "MASE") if trace.mode == "markers"]
     assert [trace.name for trace in points] == ["encoder-decoder"] * 4 + ["decoder-only"] * 3
     assert list(figure.layout.yaxis.ticktext)[:2] == ["bolt<br>encoder", "bolt<br>decoder"]
     table = mlp_summary(study)
     assert table["architecture"].tolist() == [trace.name for trace in points]
-    words = [trace for trace in views(figure, "mase_change") if trace.mode == "markers+text"]
+    words = [trace for trace in views(figure, "MASE") if trace.mode == "markers+text"]
     for row, (trace, label) in enumerate(zip(points, words, strict=True)):
         assert np.abs(np.asarray(trace.y) - row).max() < 0.5
         changes = np.asarray(trace.customdata)[:, 0]

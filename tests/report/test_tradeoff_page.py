@@ -38,7 +38,7 @@ def plan(*addresses: str) -> Plan:
     return Plan("a<b>", "timesfm", components, "", {"metric": "MASE", "max_loss": 0.01})
 
 
-@pytest.mark.parametrize(("view", "column"), [("mase_change", "mase_change"), ("crps_change", "crps_change")])
+@pytest.mark.parametrize(("view", "column"), [("MASE", "mase_change"), ("CRPS", "crps_change")])
 def test_every_point_is_drawn_from_the_original_on(view: str, column: str) -> None:
     figure = figures.accuracy_against_time(points())
     traces = [trace for trace in figure.data if trace.meta["view"] == view]
@@ -55,7 +55,7 @@ def test_every_point_is_drawn_from_the_original_on(view: str, column: str) -> No
 
 def test_mase_is_shown_first() -> None:
     figure = figures.accuracy_against_time(points())
-    assert [trace.meta["view"] for trace in figure.data if trace.visible] == ["mase_change"] * 2
+    assert [trace.meta["view"] for trace in figure.data if trace.visible] == ["MASE"] * 2
 
 
 def test_the_page_says_what_was_measured(tmp_path: Path) -> None:

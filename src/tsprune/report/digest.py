@@ -10,9 +10,23 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from tsprune.evaluation.metrics import CRPS, METRICS
 from tsprune.report import palette
 from tsprune.statistics import UNKNOWN, Estimate
 from tsprune.studies.study_result import ModelStudy, Study
+
+# the metric of summaries, and of figures that show a single one; the column of its relative changes
+HEADLINE, HEADLINE_CHANGE = CRPS.name, f"{CRPS.key}_change"
+
+
+def shown_metrics() -> list[str]:
+    """The names of all metrics, the headline metric first."""
+    return sorted(METRICS, key=lambda name: name != HEADLINE)
+
+
+def change_column(metric: str) -> str:
+    """The column of relative changes of a metric: "MASE" -> "mase_change"."""
+    return f"{METRICS[metric].key}_change"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -30,7 +44,7 @@ class PruningPoint:
     draws: tuple[float, ...]
 
 
-def pruning_at(model: ModelStudy, percent: float = 30, metric: str = "crps_change") -> PruningPoint | None:
+def pruning_at(model: ModelStudy, percent: float = 30) -> PruningPoint | None:
     """The pruned models nearest to `percent` removed; None if nothing was pruned."""
     table = model.pruning
     if table.empty:
@@ -38,10 +52,10 @@ def pruning_at(model: ModelStudy, percent: float = 30, metric: str = "crps_chang
     distance = (table["percent"].astype(float) - percent).abs()
     rows = table[distance == distance.min()]
     first = rows.iloc[0]
-    draws = rows.loc[rows["strategy"] == "random", metric].astype(float)
+    draws = rows.loc[rows["strategy"] == "random", HEADLINE_CHANGE].astype(float)
     changes = {}
     for strategy in ("high-to-low", "low-to-high", "random"):
-        curve = pruning_curve(model, strategy, metric)
+        curve = pruning_curve(model, strategy, HEADLINE)
         here = curve[curve["percent"] == float(first["percent"])]
         changes[strategy] = _estimate(here.iloc[0], "change") if len(here) else UNKNOWN
     return PruningPoint(
@@ -58,14 +72,14 @@ def pruning_curve(model: ModelStudy, strategy: str, metric: str) -> pd.DataFrame
 
     Of random draws: their geometric mean, with the interval over all possible draws.
     """
-    stem = metric.removesuffix("_change")
     if strategy != "random":
-        rows, names = model.pruning, [metric, f"{stem}_low", f"{stem}_high"]
+        rows, key = model.pruning, METRICS[metric].key
+        names = [change_column(metric), f"{key}_low", f"{key}_high"]
         rows = rows[rows["strategy"] == strategy]
     else:
         rows, names = model.comparisons, ["difference", "low", "high"]
         if len(rows):
-            rows = rows[(rows["versus"] == "unpruned") & (rows["metric"] == stem.upper())]
+            rows = rows[(rows["versus"] == "unpruned") & (rows["metric"] == metric)]
     columns = ["percent", "change", "low", "high"]
     curve = rows.reindex(columns=["percent", *names]).set_axis(columns, axis=1).astype(float)
     return curve.sort_values("percent")
@@ -79,7 +93,7 @@ def _estimate(row: pd.Series[Any], column: str, stem: str = "") -> Estimate:
 
 @dataclasses.dataclass(frozen=True)
 class LayerEffect:
-    """The relative change of CRPS by ablating one unit ("both", "heads", "mlp") of one layer."""
+    """The change of the headline metric by ablating one unit ("both", "heads", "mlp") of one layer."""
 
     layer: str
     unit: str
@@ -87,16 +101,20 @@ class LayerEffect:
 
 
 def extreme_layers(model: ModelStudy) -> tuple[LayerEffect, LayerEffect] | None:
-    """The layers whose ablation changes CRPS most and least; None if no layer was ablated.
+    """The layers whose ablation changes the headline metric most and least; None if no layer was ablated.
 
     Of whole layers; of heads, then MLPs, where no whole layer was ablated.
     """
     for unit in ("both", "heads", "mlp"):
         rows = model.layers[model.layers["unit"] == unit]
-        rows = rows[np.isfinite(rows["crps_change"].to_numpy(dtype=np.float64))].sort_values("crps_change")
+        rows = rows[np.isfinite(rows[HEADLINE_CHANGE].to_numpy(float))].sort_values(HEADLINE_CHANGE)
         if len(rows):
             most, least = (
-                LayerEffect(f"{row['stack']}.{row['layer']}", unit, _estimate(row, "crps_change", "crps_"))
+                LayerEffect(
+                    f"{row['stack']}.{row['layer']}",
+                    unit,
+                    _estimate(row, HEADLINE_CHANGE, f"{CRPS.key}_"),
+                )
                 for row in (rows.iloc[-1], rows.iloc[0])
             )
             return most, least
@@ -106,7 +124,7 @@ def extreme_layers(model: ModelStudy) -> tuple[LayerEffect, LayerEffect] | None:
 def mlp_summary(study: Study) -> pd.DataFrame:
     """The effect of ablating one MLP, one row per stack of a model, in the order of architectures.
 
-    Columns model, architecture, stack, MLPs, and for MASE and CRPS the median of the relative change, its
+    Columns model, architecture, stack, MLPs, and for each metric the median of the relative change, its
     interval, and the largest change (median_mase_change, median_mase_low, median_mase_high,
     largest_mase_change, ...).
     """
@@ -116,7 +134,7 @@ def mlp_summary(study: Study) -> pd.DataFrame:
         mlps = model.layers[model.layers["unit"] == "mlp"]
         for stack, part in mlps.groupby("stack", sort=False):
             row = {"model": model.name, "architecture": model.architecture, "stack": stack, "MLPs": len(part)}
-            for metric in ("mase", "crps"):
+            for metric in (one.key for one in METRICS.values()):
                 for name in (f"{metric}_change", f"{metric}_low", f"{metric}_high"):
                     row[f"median_{name}"] = median_mlp(model, str(stack), name)
                 row[f"largest_{metric}_change"] = part[f"{metric}_change"].max()

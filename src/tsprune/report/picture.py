@@ -12,7 +12,7 @@ import numpy as np
 from tsprune.atomic import write_whole
 from tsprune.errors import TspruneError
 from tsprune.report import palette
-from tsprune.report.digest import pruning_curve
+from tsprune.report.digest import HEADLINE, HEADLINE_CHANGE, pruning_curve
 from tsprune.report.figures.forecasts import history_drawn, quantile_at
 from tsprune.report.figures.pruning import pruning_scale, pruning_spread
 from tsprune.report.figures.shared import by_stack, from_zero, in_percent
@@ -68,7 +68,7 @@ def write_picture(study: Study, path: Path) -> None:
         rows = max(1, len(study.models))
         figure = Figure(figsize=(13, 3.3 * rows), layout="constrained", facecolor="white")
         grid = figure.subplots(rows, 3, squeeze=False)
-        layer_scale = scale_for((in_percent(m.layers["crps_change"]) for m in study.models), threshold=1.0)
+        layer_scale = scale_for((in_percent(m.layers[HEADLINE_CHANGE]) for m in study.models), threshold=1.0)
         head_scale = pruning_scale(study.models)
         for row, (axes, model) in enumerate(zip(grid, study.models, strict=False)):
             _layers(axes[0], model, layer_scale, study.percent, legend=row == 0)
@@ -85,7 +85,7 @@ def _change_axis(axes: Axes, scale: Scale, percent: float) -> None:
     if labels:
         axes.set_yticks(positions, labels)
     axes.set_ylim(*scale.range())
-    axes.set_ylabel("change of CRPS (%)")
+    axes.set_ylabel(f"change of {HEADLINE} (%)")
     level = float(scale(percent))
     axes.axhline(level, color=palette.MUTED, linewidth=0.9, linestyle=":")
     place: dict[str, Any] = {"xycoords": ("axes fraction", "data"), "xytext": (0, 2), "ha": "right"}
@@ -105,7 +105,11 @@ def _layers(axes: Axes, model: ModelStudy, scale: Scale, percent: float, *, lege
         for unit, style in palette.UNIT.items():
             part = rows[rows["unit"] == unit].sort_values("layer")
             _curve(
-                axes, start + part["layer"], scale(in_percent(part["crps_change"])), style, named=not start
+                axes,
+                start + part["layer"],
+                scale(in_percent(part[HEADLINE_CHANGE])),
+                style,
+                named=not start,
             )
         if start:
             axes.axvline(start - 0.5, color=palette.MUTED, linewidth=0.8)
@@ -133,13 +137,13 @@ def _pruning(axes: Axes, model: ModelStudy, scale: Scale, percent: float, *, leg
         axes.text(0.5, 0.5, "no middle layers", transform=axes.transAxes, ha="center", color=palette.MUTED)
         axes.set_axis_off()
         return
-    spread = pruning_spread(model.pruning, "crps_change")
+    spread = pruning_spread(model.pruning, HEADLINE)
     for low, high, alpha in (("low", "high", 0.18), ("minus", "plus", 0.3)):
         x = spread.index.to_numpy(dtype=np.float64)
         bottom, top = (scale(spread[edge].to_numpy()) for edge in (low, high))
         axes.fill_between(x, bottom, top, color=palette.STRATEGY["random"].colour, alpha=alpha, linewidth=0)
     for strategy in ("high-to-low", "low-to-high", "random"):
-        curve = pruning_curve(model, strategy, "crps_change")
+        curve = pruning_curve(model, strategy, HEADLINE)
         if len(curve):
             x, y = from_zero(curve["percent"]), scale(from_zero(in_percent(curve["change"])))
             dash = "--" if strategy == "random" else "-"

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pandas as pd
 
 from tsprune.report import captions, figures
-from tsprune.report.digest import heads_at_totals, mlp_summary
+from tsprune.report.digest import HEADLINE, heads_at_totals, mlp_summary
 from tsprune.report.section import Section, picture
 from tsprune.report.tables import page_table
 from tsprune.report.words import between, count, percent
@@ -70,7 +70,7 @@ def _svd_facts(model: ModelStudy) -> list[str]:
     rows = model.comparisons
     if rows.empty:
         return []
-    rows = rows[(rows["versus"] == "high-to-low") & (rows["metric"] == "CRPS")]
+    rows = rows[(rows["versus"] == "high-to-low") & (rows["metric"] == HEADLINE)]
     rows = rows[rows["strategy"] == "svd-low-to-high"]
     if rows.empty:
         return [f"{model.name}: attention maps of its middle layers have no rank."]
@@ -82,8 +82,8 @@ def _svd_facts(model: ModelStudy) -> list[str]:
     elif low > 0:
         verdict = "stable rank chooses better"
     return [
-        f"{model.name}, {int(row['percent'])} % of the middle layers' heads removed: CRPS with attention "
-        f"maps (lowest rank first) relative to stable rank (highest first): {percent(value)} "
+        f"{model.name}, {int(row['percent'])} % of the middle layers' heads removed: {HEADLINE} with "
+        f"attention maps (lowest rank first) relative to stable rank (highest first): {percent(value)} "
         f"[{between(low, high)}]; {verdict}.{_rank_correlation(model)}"
     ]
 

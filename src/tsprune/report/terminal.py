@@ -11,7 +11,7 @@ from rich.console import Console, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from tsprune.report.digest import extreme_layers, heads_at_totals, pruning_at, tally
+from tsprune.report.digest import HEADLINE, extreme_layers, heads_at_totals, pruning_at, tally
 from tsprune.report.words import between, count, drawn, parameters, percent, ratio
 from tsprune.statistics import Estimate
 from tsprune.studies.study_result import Claim, ModelStudy, Study
@@ -84,7 +84,7 @@ class _Tables:
         return table
 
     def layers(self) -> Table:
-        title = "Ablating one layer: change of CRPS, 95 % interval"
+        title = f"Ablating one layer: change of {HEADLINE}, 95 % interval"
         table = self.table(title, "hurts most", "change", "hurts least", "change")
         for model in self.study.models:
             extremes = extreme_layers(model)
@@ -95,7 +95,9 @@ class _Tables:
 
     def pruning(self) -> Table:
         columns = ("highest\nrank first", "lowest\nrank first", "random\nmean", "random\nextremes")
-        table = self.table("Pruning heads of the middle layers: change of CRPS, 95 % interval", *columns)
+        table = self.table(
+            f"Pruning heads of the middle layers: change of {HEADLINE}, 95 % interval", *columns
+        )
         for model in self.study.models:
             point = pruning_at(model)
             if point is None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 
-from tsprune.report.digest import extreme_layers, pruning_at
+from tsprune.report.digest import HEADLINE, extreme_layers, pruning_at
 from tsprune.studies.study_result import ModelStudy, Study
 
 MISSING = "n/a"
@@ -78,7 +78,7 @@ def model_findings(model: ModelStudy) -> str:
     if point is not None:
         sentence = (
             f"{model.name}: removing {point.heads_removed} of its {point.heads_total} middle-layer heads "
-            f"({point.percent:.0f} %) by stable rank, highest first, changes CRPS by "
+            f"({point.percent:.0f} %) by stable rank, highest first, changes {HEADLINE} by "
             f"{percent(point.changes['high-to-low'].value)}"
         )
         if point.draws:

@@ -9,11 +9,11 @@ import pandas as pd
 import plotly.graph_objects as go
 
 from tsprune.report import palette
-from tsprune.report.figures.shared import METRICS, error_bars, estimates, scatter
+from tsprune.report.digest import change_column, shown_metrics
+from tsprune.report.figures.shared import error_bars, estimates, scatter
 from tsprune.report.panels import Grid, View, message, plain
 from tsprune.studies.study_result import Study
 
-_MEASURED = {*METRICS, "spearman_distance"}  # scores that are themselves effects of ablation
 _SURE = 0.05
 
 
@@ -24,11 +24,11 @@ def score_agreement(study: Study, *, columns: int | None = None) -> go.Figure:
         return message("No score was measured.")
     tables = [model.agreement[model.agreement["group"] == "all"] for model in models]
     names = list(dict.fromkeys(name for table in tables for name in table["score"]))
-    names.sort(key=lambda name: name in _MEASURED)  # measured effects last: the best that a score can reach
+    names.sort(key=_measured)  # measured effects last: the best that a score can reach
     titles = [plain(model.name) for model in models]
     grid = Grid(titles, columns=columns, height=19 * len(names) + 20, legend_rows=1)
     for panel, table in enumerate(tables):
-        for metric, kind in itertools.product(METRICS.values(), palette.KIND):
+        for metric, kind in itertools.product(shown_metrics(), palette.KIND):
             rows = table[(table["kind"] == kind) & (table["metric"] == metric)].dropna(subset=["rho"])
             if len(rows):
                 grid.add(panel, _points(rows, kind, names), metric)
@@ -39,12 +39,17 @@ def score_agreement(study: Study, *, columns: int | None = None) -> go.Figure:
         # beside another panel the labels would lie in it
         grid.y(panel, showticklabels=grid.first_in_row(panel))
     grid.legend()
-    return grid.buttons([View(metric, f"effect on {metric}") for metric in METRICS.values()])
+    return grid.buttons([View(metric, f"effect on {metric}") for metric in shown_metrics()])
 
 
 def _label(name: str) -> str:
     words = plain(name.replace("_", " "))
-    return f"<i>measured: {words}</i>" if name in _MEASURED else words
+    return f"<i>measured: {words}</i>" if _measured(name) else words
+
+
+def _measured(score: str) -> bool:
+    """Whether a score is itself an effect of ablation."""
+    return score in {"spearman_distance", *map(change_column, shown_metrics())}
 
 
 def _points(rows: pd.DataFrame, kind: str, names: list[str]) -> go.Scatter:

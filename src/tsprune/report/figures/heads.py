@@ -10,12 +10,14 @@ import pandas as pd
 import plotly.graph_objects as go
 
 from tsprune.report import palette
+from tsprune.report.digest import HEADLINE, HEADLINE_CHANGE
 from tsprune.report.figures.layers import short
 from tsprune.report.figures.shared import (
     VARIANTS,
     Site,
     by_site,
     differs,
+    estimates,
     head_map,
     heat_map,
     in_percent,
@@ -30,16 +32,18 @@ from tsprune.report.panels import Grid, View, integer_step, message, plain, smal
 from tsprune.report.scale import Scale, scale_for
 from tsprune.studies.study_result import ModelStudy, Study
 
+_CHANGE = f"change of {HEADLINE} (%)"
+
 
 def head_maps(model: ModelStudy, *, columns: int | None = None) -> go.Figure:
     """Stable rank of every head (layer x head) beside the effect of ablating it; one row per site."""
     sites = by_site(model.heads)
     if not sites:
         return message("No head was measured.")
-    drawn = ("stable rank", "change of CRPS (%)")
+    drawn = ("stable rank", _CHANGE)
     titles = [plain(f"{site_name(site)}: {one}") for (site, _), one in itertools.product(sites, drawn)]
     grid = Grid(titles, columns=columns or 2, height=map_height(model.heads), legend_rows=2)
-    scale = scale_for([in_percent(model.heads["crps_change"])], orders=0.5)
+    scale = scale_for([in_percent(model.heads[HEADLINE_CHANGE])], orders=0.5)
     for row, (_, heads) in enumerate(sites):
         for variant, name in VARIANTS.items():
             matrix = layers_by_heads(heads, variant)
@@ -50,18 +54,19 @@ def head_maps(model: ModelStudy, *, columns: int | None = None) -> go.Figure:
 
 
 def _effect_map(grid: Grid, panel: int, heads: pd.DataFrame, scale: Scale) -> None:
-    matrix = 100 * layers_by_heads(heads, "crps_change")
+    matrix = 100 * layers_by_heads(heads, HEADLINE_CHANGE)
     words = {"text": _marks(heads, matrix), "texttemplate": "%{text}", "textfont": {"size": 13}}
-    hover = "CRPS %{customdata:+.3g} %"
+    hover = f"{HEADLINE} %{{customdata:+.3g}} %"
     look = {"axis": "coloraxis2", "customdata": matrix.to_numpy(), **words}
     head_map(grid, panel, matrix, hover, z=scale(matrix.to_numpy()), **look)
 
 
 def _marks(heads: pd.DataFrame, like: pd.DataFrame) -> np.ndarray:
     """A dot for each head whose change differs from 0 after correction for all heads."""
-    if "crps_p_holm" not in heads:
+    p_holm = HEADLINE_CHANGE.replace("change", "p_holm")
+    if p_holm not in heads:
         return np.full(like.shape, "")
-    sure = differs(heads["crps_p_holm"], heads["crps_low"], heads["crps_high"])
+    sure = differs(heads[p_holm], *estimates(heads, HEADLINE_CHANGE)[1:])
     marked = layers_by_heads(heads.assign(marked=sure.astype(float)), "marked").reindex_like(like)
     return np.where(marked == 1, "•", "")
 
@@ -73,7 +78,7 @@ def _colour_axes(grid: Grid, heads: pd.DataFrame, scale: Scale) -> None:
     grid.colours(palette.RANK_SCALE, float(known.min()), float(known.max()), "stable rank")
     reach = max(abs(position) for position in scale.range(0.0)) or 1.0
     ticks = ticks_of(scale, dense=False)
-    grid.colours(palette.CHANGE_SCALE, -reach, reach, "change of CRPS (%)", second=True, **ticks)
+    grid.colours(palette.CHANGE_SCALE, -reach, reach, _CHANGE, second=True, **ticks)
 
 
 def rank_against_effect(model: ModelStudy, *, columns: int | None = None) -> go.Figure:
@@ -83,14 +88,14 @@ def rank_against_effect(model: ModelStudy, *, columns: int | None = None) -> go.
         return message("No head was measured.")
     titles = {v: [_rank_title(model, site, name) for site, _ in sites] for v, name in VARIANTS.items()}
     grid = Grid(titles["stable_rank"], columns=columns, height=250, legend_rows=0)
-    scale = scale_for([in_percent(model.heads["crps_change"])])
+    scale = scale_for([in_percent(model.heads[HEADLINE_CHANGE])])
     for panel, (site, heads) in enumerate(sites):
         for variant, name in VARIANTS.items():
             grid.add(panel, _head_points(heads, site, variant, name, scale), variant)
         grid.y_scale(panel, scale)
         grid.line(panel, 0.0)
         grid.x(panel, title_text="stable rank of the head")
-        grid.row_title(panel, "change of CRPS (%)")
+        grid.row_title(panel, _CHANGE)
     return grid.buttons(variant_views(titles))
 
 
@@ -98,7 +103,7 @@ def _rank_title(model: ModelStudy, site: Site, variant: str) -> str:
     """The site and its Spearman correlation with the change of CRPS, if known."""
     table = model.rank_correlation
     here = (table["stack"] == site[0]) & (table["attention"] == site[1]) & (table["variant"] == variant)
-    rows = table[here & (table["metric"] == "crps_change")]
+    rows = table[here & (table["metric"] == HEADLINE)]
     name = plain(site_name(site))
     if rows.empty or not np.isfinite(float(rows["correlation"].iloc[0])):
         return f"{name}<br> "
@@ -114,8 +119,8 @@ def _certainty(row: pd.Series[Any]) -> str:
 
 
 def _head_points(heads: pd.DataFrame, site: Site, variant: str, name: str, scale: Scale) -> go.Scatter:
-    change = in_percent(heads["crps_change"])
-    hover = f"%{{text}}<br>stable rank ({name}) %{{x:.2f}}<br>CRPS %{{customdata:+.3g}} %"
+    change = in_percent(heads[HEADLINE_CHANGE])
+    hover = f"%{{text}}<br>stable rank ({name}) %{{x:.2f}}<br>{HEADLINE} %{{customdata:+.3g}} %"
     text = [plain(address) for address in heads["address"]]
     look: dict[str, Any] = {"mode": "markers", "opacity": 0.85, "customdata": change, "text": text}
     return scatter(heads[variant], scale(change), site_style(site), hover, **look)

@@ -9,14 +9,14 @@ import pandas as pd
 import plotly.graph_objects as go
 
 from tsprune.report import palette
+from tsprune.report.digest import shown_metrics
 from tsprune.report.figures.shared import (
     CHANGE,
-    METRICS,
     by_stack,
     change_axis,
     changes_of,
     estimate_trace,
-    estimates,
+    metric_change,
     metric_views,
 )
 from tsprune.report.panels import Grid, message, plain
@@ -41,7 +41,7 @@ def layer_curves(study: Study, *, columns: int | None = None) -> go.Figure:
     grid = Grid(titles, columns=columns, legend_rows=2 if columns == 1 else 1)
     scale = _layer_scale(study)
     for panel, (_, _, rows) in enumerate(panels):
-        for metric, unit in itertools.product(METRICS, palette.UNIT):
+        for metric, unit in itertools.product(shown_metrics(), palette.UNIT):
             part = rows[rows["unit"] == unit].sort_values("layer")
             if len(part):
                 grid.add(panel, _layer_line(part, unit, metric, scale), metric)
@@ -58,10 +58,10 @@ def _layer_scale(study: Study) -> Scale:
 def _layer_line(rows: pd.DataFrame, unit: str, metric: str, scale: Scale) -> go.Scatter:
     style = palette.UNIT[unit]
     hover = (
-        f"layer %{{customdata[3]}}, {style.label}<br>{METRICS[metric]} {CHANGE}"
+        f"layer %{{customdata[3]}}, {style.label}<br>{metric} {CHANGE}"
         "<br>Spearman distance %{customdata[4]:.3g}"
     )
-    found = estimates(rows, metric, factor=100)
+    found = metric_change(rows, metric)
     extra = (rows["layer"], rows["spearman_distance"])
     return estimate_trace(rows["layer"] + _OFFSET[unit], found, style, hover, scale, extra=extra)
 
@@ -79,7 +79,7 @@ def layers_compared(study: Study, *, columns: int | None = None) -> go.Figure:
         for index, model in enumerate(study.models):
             for stack, part in by_stack(model.layers[model.layers["unit"] == unit]):
                 style = _stack_style(index, model.name, stack)
-                for metric in METRICS:
+                for metric in shown_metrics():
                     grid.add(panel, _depth_line(part.sort_values("layer"), style, metric, scale), metric)
         ticks = {"tickvals": [0, 0.5, 1], "ticktext": ["first", "middle", "last"]}
         grid.x(panel, title_text="depth", range=[-0.05, 1.05], **ticks)
@@ -96,8 +96,8 @@ def _stack_style(index: int, model: str, stack: str) -> palette.Style:
 
 def _depth_line(rows: pd.DataFrame, style: palette.Style, metric: str, scale: Scale) -> go.Scatter:
     layers = rows["layer"].to_numpy(dtype=np.float64)
-    hover = f"{style.label}, layer %{{customdata[3]}}<br>{METRICS[metric]} {CHANGE}"
+    hover = f"{style.label}, layer %{{customdata[3]}}<br>{metric} {CHANGE}"
     dash = "dot" if style.symbol.endswith("-open") else "solid"
-    found = estimates(rows, metric, factor=100)
+    found = metric_change(rows, metric)
     depth = layers / max(1.0, layers.max())
     return estimate_trace(depth, found, style, hover, scale, extra=(layers,), bars=None, dash=dash)

@@ -9,15 +9,14 @@ import pandas as pd
 import plotly.graph_objects as go
 
 from tsprune.report import palette
-from tsprune.report.digest import median_mlp
+from tsprune.report.digest import change_column, median_mlp, shown_metrics
 from tsprune.report.figures.layers import short
 from tsprune.report.figures.shared import (
     CHANGE,
-    METRICS,
     by_stack,
     changes_of,
     error_bars,
-    estimates,
+    metric_change,
     metric_views,
     scatter,
 )
@@ -38,9 +37,9 @@ def mlp_sensitivity(study: Study, *, columns: int | None = None) -> go.Figure:
     for row, (model, stack, mlps) in enumerate(rows):
         style = palette.ARCHITECTURE[model.architecture]
         place = f"{short(model.name)}, {plain(stack)}"
-        for metric in METRICS:
+        for metric in shown_metrics():
             grid.add(0, _mlp_points(mlps, row, style, place, metric, scale), metric)
-            median = 100 * median_mlp(model, stack, metric)
+            median = 100 * median_mlp(model, stack, change_column(metric))
             grid.add(0, _median_mark(median, row, style.colour, scale), metric)
     low, high = scale.range()
     room = (high - low) * (0.45 if columns == 1 else 0.16)  # the medians' words stand on the right
@@ -55,10 +54,10 @@ def mlp_sensitivity(study: Study, *, columns: int | None = None) -> go.Figure:
 def _mlp_points(
     mlps: pd.DataFrame, row: int, style: palette.Style, place: str, metric: str, scale: Scale
 ) -> go.Scatter:
-    found = estimates(mlps, metric, factor=100)
+    found = metric_change(mlps, metric)
     # a little apart, in order of layers, or error bars would hide each other
     y = row + (np.linspace(-0.22, 0.22, len(mlps)) if len(mlps) > 1 else np.zeros(1))
-    hover = f"{place}.%{{customdata[3]}}.mlp<br>{METRICS[metric]} {CHANGE}"
+    hover = f"{place}.%{{customdata[3]}}.mlp<br>{metric} {CHANGE}"
     data = np.column_stack([*found, mlps["layer"].to_numpy(dtype=np.float64)])
     bars = error_bars(found, style.colour, scale)
     look: dict[str, Any] = {"mode": "markers", "size": 7, "opacity": 0.9}

@@ -9,10 +9,9 @@ import pandas as pd
 import plotly.graph_objects as go
 
 from tsprune.report import palette
-from tsprune.report.digest import pruning_curve
+from tsprune.report.digest import change_column, pruning_curve, shown_metrics
 from tsprune.report.figures.shared import (
     CHANGE,
-    METRICS,
     band,
     change_axis,
     changes_of,
@@ -46,10 +45,10 @@ def pruning_curves(
     grid = Grid(titles, columns=columns, height=300, legend_rows=3 if columns == 1 else 2)
     scale = pruning_scale(models)
     for panel, model in enumerate(models):
-        for metric in METRICS:
+        for metric in shown_metrics():
             for trace in _pruning_traces(model, metric, scale, strategies):
                 grid.add(panel, trace, metric)
-        title = "heads removed (% of the middle layers' heads)"
+        title = "middle-layer heads removed (%)"
         grid.x(panel, title_text=title, rangemode="tozero", dtick=10)
         change_axis(grid, panel, scale, study.percent)
     grid.legend()
@@ -58,7 +57,7 @@ def pruning_curves(
 
 def pruning_scale(models: Sequence[ModelStudy]) -> Scale:
     """The scale that holds every pruned model and the random draws' mean -+ one standard deviation."""
-    spreads = [pruning_spread(model.pruning, metric) for model in models for metric in METRICS]
+    spreads = [pruning_spread(model.pruning, metric) for model in models for metric in shown_metrics()]
     values = [spread[["minus", "plus"]] for spread in spreads]
     return scale_for([*changes_of(model.pruning for model in models), *values], threshold=1.0)
 
@@ -81,7 +80,7 @@ def _pruning_traces(
         removed, found = curve["percent"].to_numpy(), estimates(curve, "change", factor=100)
         style = palette.STRATEGY[strategy]
         aside = from_zero(removed + (place - (len(strategies) - 1) / 2) * _STEP)
-        hover = f"{style.label}<br>%{{customdata[3]:g}} % removed<br>{METRICS[metric]} {CHANGE}"
+        hover = f"{style.label}<br>%{{customdata[3]:g}} % removed<br>{metric} {CHANGE}"
         dash = "dash" if strategy == "random" else "solid"
         extra = (from_zero(removed),)
         traces.append(estimate_trace(aside, from_zero(found), style, hover, scale, extra=extra, dash=dash))
@@ -94,7 +93,9 @@ def pruning_spread(table: pd.DataFrame, metric: str) -> pd.DataFrame:
     Indexed by percent removed, from the unpruned model's 0.
     """
     rows = table[table["strategy"] == "random"]
-    values = pd.Series(in_percent(rows[metric]), index=rows["percent"].astype(float)).groupby(level=0)
+    values = pd.Series(in_percent(rows[change_column(metric)]), index=rows["percent"].astype(float)).groupby(
+        level=0
+    )
     mean, sd = values.mean(), values.std().fillna(0.0)
     edges = {"low": values.min(), "high": values.max(), "minus": mean - sd, "plus": mean + sd}
     spread = pd.DataFrame(edges | {"draws": values.count()})

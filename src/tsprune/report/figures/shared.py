@@ -11,11 +11,11 @@ import plotly.graph_objects as go
 from numpy.typing import ArrayLike, NDArray
 
 from tsprune.report import palette
+from tsprune.report.digest import change_column, shown_metrics
 from tsprune.report.palette import Style
 from tsprune.report.panels import Grid, View
 from tsprune.report.scale import Scale
 
-METRICS = {"crps_change": "CRPS", "mase_change": "MASE"}
 VARIANTS = {"stable_rank": "paper", "stable_rank_effective": "effective"}
 
 # of a trace with an interval, for its hover text
@@ -45,9 +45,15 @@ def estimates(rows: pd.DataFrame, column: str, *, factor: float = 1.0) -> Values
     return factor * np.array(columns)
 
 
+def metric_change(rows: pd.DataFrame, metric: str) -> Values:
+    """Relative change of a metric with its interval, in percent [3, rows]."""
+    return estimates(rows, change_column(metric), factor=100)
+
+
 def changes_of(tables: Iterable[pd.DataFrame]) -> list[Values]:
     """Every change in `tables` with the limits of its interval, in percent: the values an axis must hold."""
-    return [estimates(table, metric, factor=100) for table in tables for metric in METRICS if metric in table]
+    columns = [change_column(metric) for metric in shown_metrics()]
+    return [estimates(table, column, factor=100) for table in tables for column in columns if column in table]
 
 
 def from_zero(values: ArrayLike, start: float = 0.0) -> Values:
@@ -56,9 +62,9 @@ def from_zero(values: ArrayLike, start: float = 0.0) -> Values:
     return np.concatenate([np.full((*array.shape[:-1], 1), start), array], axis=-1)
 
 
-def differs(p_holm: pd.Series[Any], low: pd.Series[Any], high: pd.Series[Any]) -> NDArray[np.bool_]:
+def differs(p_holm: pd.Series[Any], low: Values, high: Values) -> NDArray[np.bool_]:
     """Whether a change differs from 0, by its interval and by its corrected p-value [rows]."""
-    sure = (p_holm.to_numpy(dtype=float) <= 0.05) & ((low > 0) | (high < 0)).to_numpy()
+    sure = (p_holm.to_numpy(dtype=np.float64) <= 0.05) & ((low > 0) | (high < 0))
     return np.asarray(sure, dtype=np.bool_)
 
 
@@ -177,7 +183,7 @@ def map_height(heads: pd.DataFrame) -> int:
 
 
 def metric_views() -> list[View]:
-    return [View(column, name) for column, name in METRICS.items()]
+    return [View(metric, metric) for metric in shown_metrics()]
 
 
 def variant_views(titles: Mapping[str, Sequence[str]] | None = None) -> list[View]:
