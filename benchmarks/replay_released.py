@@ -15,7 +15,7 @@ from measure import arguments, machine, suite
 from replay_sweep import compare, singles_of
 
 from tsprune.models.checkpoints import find
-from tsprune.models.toto import Toto, blank
+from tsprune.models.toto import Toto
 
 # of Datadog/Toto-Open-Base-1.0: 151 million parameters
 RELEASED = {
@@ -35,7 +35,7 @@ def released() -> Toto:
     bundled = find("bundled:toto")
     config = {**bundled.config, **RELEASED}
     torch.manual_seed(0)
-    return blank(dataclasses.replace(bundled, name="Toto of the released size", config=config))
+    return Toto.blank(dataclasses.replace(bundled, name="Toto of the released size", config=config))
 
 
 def main() -> int:

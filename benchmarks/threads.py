@@ -18,7 +18,7 @@ import numpy as np
 from tsprune.cost.threads import NARROW, thread_count
 from tsprune.models import Forecaster
 from tsprune.models.checkpoints import Checkpoint
-from tsprune.models.chronos import Chronos, blank
+from tsprune.models.chronos import Chronos
 
 WIDTHS, HEAD = (128, 192, 256, 384, 512), 32
 WINDOWS, CONTEXT, HORIZON, SAMPLES, TURNS = 8, 256, 8, 3, 5
@@ -28,7 +28,7 @@ def of_width(width: int) -> Chronos:
     """Of the bundled one's depth, its other sizes in proportion to d_model."""
     config = json.loads((files("tsprune.models") / "bundled/chronos-t5/config.json").read_text())
     sizes = {"d_model": width, "d_kv": HEAD, "num_heads": width // HEAD, "d_ff": 4 * width}
-    model = blank(Checkpoint(f"d_model {width}", Path(), {**config, **sizes}, {}))
+    model = Chronos.blank(Checkpoint(f"d_model {width}", Path(), {**config, **sizes}, {}))
     model.samples = SAMPLES
     return model
 

@@ -100,6 +100,7 @@ ALLOWED["scores"] = {*ALLOWED["sweeps"], "sweeps"}
 ALLOWED["verification"] = {*GROUND, "anatomy", "models", "scores", "evaluation"}
 ALLOWED["explain"] = {*ALLOWED["scores"], "scores"}
 ALLOWED["pruning"] = {*ALLOWED["scores"], "precision", "scores"}
+ALLOWED["testing"] = {*ALLOWED["pruning"], "pruning"}
 ALLOWED["studies"] = {*ALLOWED["pruning"], "pruning", "explain"}
 ALLOWED["report"] = {*ALLOWED["studies"], "studies"}
 

@@ -13,22 +13,27 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-import numpy as np
 import torch
 from chronos.chronos2.config import Chronos2CoreConfig
 from chronos.chronos2.model import Chronos2Model
 from chronos.chronos_bolt import ChronosBoltModelForForecasting
-from numpy.typing import NDArray
 from safetensors.torch import save_file
 from torch import nn
-from torch.overrides import TorchFunctionMode
 from transformers.utils import logging
 from uni2ts.model.moirai2 import Moirai2Module
 
 from pretrain.families import chronos_bolt, chronos_t5, moirai, timesfm, toto
-from tsprune.anatomy import Component
 from tsprune.models import Forecaster, SamplingForecaster
 from tsprune.models.checkpoints import MAX_CONTEXT
+from tsprune.testing.probes import (  # noqa: F401  (tests take both from here)
+    CountLinear,
+    double_precision,
+    full_length,
+    pristine,
+    ragged,
+    spread,
+    zeroed,
+)
 
 BOLT = chronos_bolt.Size(
     width=24, layers=2, heads=3, hidden=40, patch=4, horizon=8, contexts=(16, 24, 32, 48)
@@ -215,91 +220,6 @@ def few_samples(model: Forecaster) -> Forecaster:
     return model
 
 
-def ragged(model: Forecaster, count: int = 6) -> list[NDArray[np.float32]]:
-    """Series of unlike lengths: tiny, odd, with holes, NaN in front, beyond the context length."""
-    rng = np.random.default_rng(5)
-    full = model.context_length
-    lengths = [full, full // 2 + 3, full + 29, full - 1, 3, 2 * full + 5]
-    series = [
-        10 * np.sin(np.arange(n) / 4 + i) + 3 * i + rng.standard_normal(n) for i, n in enumerate(lengths)
-    ]
-    series[1][[0, 4, 5, 6, -3]] = np.nan
-    series[2][-full // 2 :: 5] = np.nan
-    series[2][20:40] = np.nan  # across the place where it is cut off
-    series[3][: full // 3] = np.nan
-    series[5][: full + 11] = np.nan
-    return [x.astype(np.float32) for x in series[:count]]
-
-
-def full_length(model: Forecaster, count: int, seed: int = 0) -> list[NDArray[np.float32]]:
-    """Series of exactly the context length without holes."""
-    rng = np.random.default_rng(seed)
-    walks = rng.standard_normal((count, model.context_length)).cumsum(1)
-    return list(walks.astype(np.float32))
-
-
-_HOOKS = (
-    "_forward_hooks",
-    "_forward_pre_hooks",
-    "_forward_hooks_with_kwargs",
-    "_forward_pre_hooks_with_kwargs",
-    "_backward_hooks",
-    "_backward_pre_hooks",
-)
-
-
-def _traces(module: nn.Module) -> dict[str, list[object]]:
-    """Everything that could change a module's behaviour besides its tensors, by place."""
-    traces: dict[str, list[object]] = {}
-    for name, part in module.named_modules():
-        for hooks in _HOOKS:
-            traces[f"{name} {hooks}"] = list(getattr(part, hooks))
-        traces[f"{name} forward"] = [part.__dict__["forward"]] if "forward" in part.__dict__ else []
-    return traces
-
-
-@contextmanager
-def pristine(model: Forecaster) -> Iterator[None]:
-    """Checks that what happens inside leaves the model bit for bit as it was, without a hook."""
-    before = {name: tensor.clone() for name, tensor in model.module.state_dict().items()}
-    traces = _traces(model.module)
-    try:
-        yield
-    finally:
-        after = model.module.state_dict()
-        assert after.keys() == before.keys()
-        assert all(torch.equal(after[name], before[name]) for name in before)
-        assert _traces(model.module) == traces
-
-
-class _Widening(TorchFunctionMode):
-    """Where float64 meets float32, float32 is widened; only what is assigned to a part of it is rounded."""
-
-    def __torch_function__(self, func, types, args=(), kwargs=None):  # type: ignore[no-untyped-def]
-        if func is torch.Tensor.__setitem__ and isinstance(args[2], torch.Tensor):
-            args = (*args[:2], args[2].to(args[0].dtype))
-        elif any(x.dtype == torch.float64 for x in args if isinstance(x, torch.Tensor)):
-            args = tuple(
-                x.double() if isinstance(x, torch.Tensor) and x.dtype == torch.float32 else x for x in args
-            )
-        return func(*args, **(kwargs or {}))
-
-
-@contextmanager
-def double_precision(model: Forecaster) -> Iterator[None]:
-    """The network computes in float64, of the same weights, while the context lasts.
-
-    Two computations that are equal up to rounding then differ by some 1e-16, which no depth of network
-    makes 1e-6, and no sampled path meets the edge between two draws.
-    """
-    model.module.double()
-    try:
-        with _Widening():
-            yield
-    finally:
-        model.module.float()
-
-
 @contextmanager
 def equal_rows(model: Forecaster) -> Iterator[None]:
     """Rows of a batch are computed alike, however many there are, while the context lasts.
@@ -319,37 +239,3 @@ def equal_rows(model: Forecaster) -> Iterator[None]:
 
 def _coarse(_module: torch.nn.Module, _args: object, output: torch.Tensor) -> torch.Tensor:
     return output.mul(2.0**20).round().div(2.0**20)
-
-
-@contextmanager
-def zeroed(parameter: torch.Tensor, columns: slice | None = None) -> Iterator[None]:
-    """A weight with some of its input columns (None: all) at zero while the context lasts."""
-    kept = parameter.detach().clone()
-    with torch.no_grad():
-        parameter[..., columns if columns is not None else slice(None)] = 0
-    try:
-        yield
-    finally:
-        with torch.no_grad():
-            parameter.copy_(kept)
-
-
-class CountLinear(TorchFunctionMode):
-    """Counts how often `weight` is used by torch.nn.functional.linear, however it is called."""
-
-    def __init__(self, weight: torch.Tensor) -> None:
-        super().__init__()
-        self.weight = weight
-        self.count = 0
-
-    def __torch_function__(self, func, types, args=(), kwargs=None):  # type: ignore[no-untyped-def]
-        if func is nn.functional.linear and any(value is self.weight for value in args):
-            self.count += 1
-        return func(*args, **(kwargs or {}))
-
-
-def spread(components: tuple[Component, ...], most: int) -> list[Component]:
-    """At most `most` of `components`, evenly spread, the first and the last among them."""
-    if len(components) <= most:
-        return list(components)
-    return [components[i] for i in np.linspace(0, len(components) - 1, most).round().astype(int)]

@@ -54,7 +54,7 @@ def rewrite(directory: Path, **changes: torch.Tensor | None) -> None:
 def a_matrix(directory: Path) -> str:
     """A tensor that no family is told by."""
     names = sorted(n for n, x in load_file(directory / "model.safetensors").items() if x.ndim == 2)
-    known = {name for family in FAMILIES for name in family.weights}
+    known = {name for family in FAMILIES.values() for name in family.weights}
     return next(name for name in names if name not in known and "emb" not in name and "head" not in name)
 
 
@@ -80,7 +80,7 @@ def test_weights_must_have_the_shape_that_the_config_says(checkpoint: Path) -> N
 
 
 def test_a_config_that_says_nothing_useful(family: str, checkpoint: Path) -> None:
-    key = next(f.config_key for f in FAMILIES if f.name == family)
+    key = FAMILIES[family].config_key
     (checkpoint / "config.json").write_text(json.dumps({key: {"nonsense": 1}}))
     message = problem(checkpoint)
     assert "config.json" in message
@@ -132,8 +132,8 @@ print(load({directory!r}, device="cpu").family)
 
 def test_each_extra_works_alone(family: str, checkpoint: Path) -> None:
     """Without the other upstream packages."""
-    own = next(f.package for f in FAMILIES if f.name == family)
-    others = sorted({f.package for f in FAMILIES} - {own})
+    own = FAMILIES[family].package
+    others = sorted({f.package for f in FAMILIES.values()} - {own})
     code = ALONE.format(others=others, directory=str(checkpoint))
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert done.stdout.split() == [family], done.stderr

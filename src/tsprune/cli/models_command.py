@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from rich.markup import escape
 from rich.table import Table
 
 from tsprune.cli.options import JsonOption
@@ -13,13 +14,13 @@ def models_command(as_json: JsonOption = False) -> None:
     from tsprune.models import FAMILIES, bundled_names
 
     if as_json:
-        families = [{"family": f.name, "extra": f.extra, "installed": f.installed} for f in FAMILIES]
+        families = [{"family": f.name, "extra": f.extra, "installed": f.installed} for f in FAMILIES.values()]
         print_json({"families": families, "bundled": [f"bundled:{name}" for name in bundled_names()]})
         return
     table = Table("family", "installed", "to install")
-    for family in FAMILIES:
+    for family in FAMILIES.values():
         table.add_row(
-            family.name, "yes" if family.installed else "no", f'pip install "tsprune\\[{family.extra}]"'
+            family.name, "yes" if family.installed else "no", escape(f'pip install "{family.requirement}"')
         )
     out.print(table)
     out.print("Bundled: " + ", ".join(f"bundled:{name}" for name in bundled_names()), highlight=False)

@@ -188,6 +188,29 @@ class Chronos(T5Forecaster, SamplingForecaster):
         ).logits
         return output
 
+    @classmethod
+    def blank(cls, checkpoint: Checkpoint) -> Chronos:
+        config = t5_config(checkpoint, SETTINGS)
+        limits = config.chronos_config["tokenizer_kwargs"]
+        check(limits, {"low_limit": real(-1e9, 1e9), "high_limit": real(-1e9, 1e9)}, "tokenizer_kwargs")
+        if not limits["low_limit"] < limits["high_limit"]:
+            raise ValueError("low_limit is not below high_limit")
+        model = quietly(lambda: T5ForConditionalGeneration(config))
+        check_tokens(model, start=True)
+        set_generation(model, checkpoint)
+        return cls(_pipeline(model), checkpoint.name)
+
+    @classmethod
+    def adopt(cls, upstream: Any, name: str) -> Chronos:
+        """The model of a `ChronosPipeline`, its `ChronosModel` or its network in memory."""
+        if isinstance(upstream, ChronosPipeline):
+            network(upstream.model.model, T5ForConditionalGeneration)
+            return cls(upstream, name)
+        whole = isinstance(upstream, ChronosModel)
+        return cls(
+            _pipeline(network(upstream.model if whole else upstream, T5ForConditionalGeneration)), name
+        )
+
 
 def _pipeline(model: T5ForConditionalGeneration) -> ChronosPipeline:
     """The pipeline that config.json describes; raises if it does not."""
@@ -202,27 +225,3 @@ def _pipeline(model: T5ForConditionalGeneration) -> ChronosPipeline:
     if config.n_tokens < config.n_special_tokens + 3:
         raise ValueError(f"{config.n_tokens} tokens of which {config.n_special_tokens} are special")
     return ChronosPipeline(config.create_tokenizer(), ChronosModel(config, model))
-
-
-def blank(checkpoint: Checkpoint) -> Chronos:
-    """The model that config.json describes, with weights as upstream initialises them."""
-    config = t5_config(checkpoint, SETTINGS)
-    limits = config.chronos_config["tokenizer_kwargs"]
-    check(limits, {"low_limit": real(-1e9, 1e9), "high_limit": real(-1e9, 1e9)}, "tokenizer_kwargs")
-    if not limits["low_limit"] < limits["high_limit"]:
-        raise ValueError("low_limit is not below high_limit")
-    model = quietly(lambda: T5ForConditionalGeneration(config))
-    check_tokens(model, start=True)
-    set_generation(model, checkpoint)
-    return Chronos(_pipeline(model), checkpoint.name)
-
-
-def adopt(upstream: Any, name: str) -> Chronos:
-    """The model of a `ChronosPipeline`, its `ChronosModel` or its network in memory."""
-    if isinstance(upstream, ChronosPipeline):
-        network(upstream.model.model, T5ForConditionalGeneration)
-        return Chronos(upstream, name)
-    whole = isinstance(upstream, ChronosModel)
-    return Chronos(
-        _pipeline(network(upstream.model if whole else upstream, T5ForConditionalGeneration)), name
-    )

@@ -139,18 +139,17 @@ class Chronos2(PretrainedForecaster):
             return None
         return {**config, "num_layers": len(self.anatomy.stacks[0].blocks), "num_heads": heads}
 
+    @classmethod
+    def blank(cls, checkpoint: Checkpoint) -> Chronos2:
+        stated = hub_config(checkpoint, SIZES, SETTINGS)
+        model = quietly(lambda: Chronos2Model(Chronos2CoreConfig.from_dict(stated)))
+        check_tokens(model, start=False)
+        return cls(model, checkpoint.name)
 
-def blank(checkpoint: Checkpoint) -> Chronos2:
-    """The model that config.json describes, with weights as upstream initialises them."""
-    stated = hub_config(checkpoint, SIZES, SETTINGS)
-    model = quietly(lambda: Chronos2Model(Chronos2CoreConfig.from_dict(stated)))
-    check_tokens(model, start=False)
-    return Chronos2(model, checkpoint.name)
-
-
-def adopt(upstream: Any, name: str) -> Chronos2:
-    """The model of a `Chronos2Pipeline` or its network in memory."""
-    whole = isinstance(upstream, Chronos2Pipeline)
-    model = Chronos2(network(upstream.model if whole else upstream, Chronos2Model), name)
-    model.upstream = upstream if whole else model.upstream
-    return model
+    @classmethod
+    def adopt(cls, upstream: Any, name: str) -> Chronos2:
+        """The model of a `Chronos2Pipeline` or its network in memory."""
+        whole = isinstance(upstream, Chronos2Pipeline)
+        model = cls(network(upstream.model if whole else upstream, Chronos2Model), name)
+        model.upstream = upstream if whole else model.upstream
+        return model

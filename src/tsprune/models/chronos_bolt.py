@@ -64,18 +64,17 @@ class ChronosBolt(T5Forecaster):
         output: Tensor = self.module.output_patch_embedding(decoded)
         return output.flatten(1)
 
+    @classmethod
+    def blank(cls, checkpoint: Checkpoint) -> ChronosBolt:
+        config = t5_config(checkpoint, SETTINGS)
+        model = quietly(lambda: ChronosBoltModelForForecasting(config))
+        check_tokens(model, start=True)
+        return cls(model, checkpoint.name)
 
-def blank(checkpoint: Checkpoint) -> ChronosBolt:
-    """The model that config.json describes, with weights as upstream initialises them."""
-    config = t5_config(checkpoint, SETTINGS)
-    model = quietly(lambda: ChronosBoltModelForForecasting(config))
-    check_tokens(model, start=True)
-    return ChronosBolt(model, checkpoint.name)
-
-
-def adopt(upstream: Any, name: str) -> ChronosBolt:
-    """The model of a `ChronosBoltPipeline` or its network in memory."""
-    whole = isinstance(upstream, ChronosBoltPipeline)
-    model = ChronosBolt(network(upstream.model if whole else upstream, ChronosBoltModelForForecasting), name)
-    model.upstream = upstream if whole else model.upstream
-    return model
+    @classmethod
+    def adopt(cls, upstream: Any, name: str) -> ChronosBolt:
+        """The model of a `ChronosBoltPipeline` or its network in memory."""
+        whole = isinstance(upstream, ChronosBoltPipeline)
+        model = cls(network(upstream.model if whole else upstream, ChronosBoltModelForForecasting), name)
+        model.upstream = upstream if whole else model.upstream
+        return model

@@ -1,52 +1,98 @@
-"""The upstream families that there are: how a checkpoint is told, and what it takes to run it."""
+"""The families of models: how their checkpoints are recognised, and where their code is.
+
+A package adds a family by an entry point (see `tsprune.plugins`):
+
+    [project.entry-points."tsprune.families"]
+    my_family = "my_package:MY_FAMILY"
+"""
 
 from __future__ import annotations
 
 import dataclasses
+import warnings
+from collections.abc import Mapping
+from importlib.metadata import PackageNotFoundError, version
 from importlib.util import find_spec
+from pkgutil import resolve_name
+from typing import TYPE_CHECKING
 
 from tsprune.arguments import shown
-from tsprune.errors import TspruneError
+from tsprune.errors import TspruneError, TspruneWarning
 from tsprune.models.checkpoints import Checkpoint
+from tsprune.plugins import Registry
+
+if TYPE_CHECKING:
+    from tsprune.models.forecaster import Forecaster
 
 
 @dataclasses.dataclass(frozen=True)
 class Family:
-    """Where a family's adapter is, and what it takes to run it.
+    """One family of upstream models.
 
-    title : how messages call it
-    package : the upstream package's import name
-    extra : the extra of tsprune that installs it
-    objects : classes of upstream's that `tsprune.load` takes in place of a name
+    name : in commands, tables and tsprune.json; the `family` of its Forecaster
+    title : the name in messages
+    code : "package.module:Class" of its Forecaster; imported when a model is loaded, not before
+    package : import name of the upstream package
     weights, config_key : a checkpoint with tensors of these names and this key in config.json
-        (None: any) is of this family; it can be told without importing the upstream package
+        (None: any) is of this family
+    objects : full names of the upstream classes that `tsprune.load` takes in place of a name
+    extra : of tsprune, which installs the upstream package; "": pip installs `package`
+    tested : the upstream distribution, and its newest version (major.minor) that passes the laws
     """
 
     name: str
     title: str
-    module: str
+    code: str
     package: str
-    extra: str
-    objects: tuple[str, ...]
     weights: tuple[str, ...]
     config_key: str | None = None
+    objects: tuple[str, ...] = ()
+    extra: str = ""
+    tested: tuple[str, str] | None = None
 
     @property
     def installed(self) -> bool:
+        """Whether the upstream package can be imported."""
         return find_spec(self.package) is not None
 
+    @property
+    def requirement(self) -> str:
+        """The argument of `pip install`."""
+        return f"tsprune[{self.extra}]" if self.extra else self.package
+
+    @property
+    def forecaster(self) -> type[Forecaster]:
+        """The Forecaster; imports the upstream package."""
+        found: type[Forecaster] = resolve_name(self.code)
+        return found
+
     def matches(self, checkpoint: Checkpoint) -> bool:
+        """Whether a checkpoint is of this family."""
         has_key = self.config_key is None or self.config_key in checkpoint.config
         return has_key and all(name in checkpoint.shapes for name in self.weights)
 
+    def warn_if_newer(self) -> None:
+        """Warns if the installed upstream package is newer than the tested one."""
+        from packaging.version import Version  # which few calls need
 
-FAMILIES: tuple[Family, ...] = (
+        distribution, tested = self.tested or ("", "")
+        try:
+            installed = version(distribution) if distribution else ""
+        except PackageNotFoundError:  # another distribution of the same package
+            return
+        if installed and Version(installed).release[:2] > Version(tested).release[:2]:
+            message = f"{distribution} {installed} is newer than {tested}, the newest tested version"
+            warnings.warn(TspruneWarning(message), stacklevel=2)
+
+
+_BUILT_IN: tuple[Family, ...] = (
     Family(
         "chronos-bolt",
         "Chronos-Bolt",
-        "tsprune.models.chronos_bolt",
+        "tsprune.models.chronos_bolt:ChronosBolt",
         package="chronos",
         extra="chronos",
+        tested=("chronos-forecasting", "2.3"),
         objects=(
             "chronos.chronos_bolt.ChronosBoltPipeline",
             "chronos.chronos_bolt.ChronosBoltModelForForecasting",
@@ -60,9 +106,10 @@ FAMILIES: tuple[Family, ...] = (
     Family(
         "chronos2",
         "Chronos-2",
-        "tsprune.models.chronos2",
+        "tsprune.models.chronos2:Chronos2",
         package="chronos",
         extra="chronos",
+        tested=("chronos-forecasting", "2.3"),
         objects=(
             "chronos.chronos2.pipeline.Chronos2Pipeline",
             "chronos.chronos2.model.Chronos2Model",
@@ -76,9 +123,10 @@ FAMILIES: tuple[Family, ...] = (
     Family(  # after Chronos-Bolt, which has these weights and more
         "chronos-t5",
         "Chronos-T5",
-        "tsprune.models.chronos",
+        "tsprune.models.chronos:Chronos",
         package="chronos",
         extra="chronos",
+        tested=("chronos-forecasting", "2.3"),
         objects=(
             "chronos.chronos.ChronosPipeline",
             "chronos.chronos.ChronosModel",
@@ -94,9 +142,10 @@ FAMILIES: tuple[Family, ...] = (
     Family(
         "timesfm",
         "TimesFM 2.5",
-        "tsprune.models.timesfm",
+        "tsprune.models.timesfm:TimesFM",
         package="timesfm",
         extra="timesfm",
+        tested=("timesfm", "3.0"),
         objects=(
             "timesfm.timesfm_2p5.timesfm_2p5_torch.TimesFM_2p5_200M_torch",
             "timesfm.timesfm_2p5.timesfm_2p5_torch.TimesFM_2p5_200M_torch_module",
@@ -106,9 +155,10 @@ FAMILIES: tuple[Family, ...] = (
     Family(
         "toto",
         "Toto",
-        "tsprune.models.toto",
+        "tsprune.models.toto:Toto",
         package="toto",
         extra="toto",
+        tested=("timecopilot-toto", "0.1"),
         objects=(
             "toto.model.toto.Toto",
             "toto.inference.forecaster.TotoForecaster",
@@ -120,9 +170,10 @@ FAMILIES: tuple[Family, ...] = (
     Family(
         "moirai",
         "Moirai",
-        "tsprune.models.moirai",
+        "tsprune.models.moirai:Moirai",
         package="uni2ts",
         extra="moirai",
+        tested=("timecopilot-uni2ts", "0.1"),
         objects=(
             "uni2ts.model.moirai.forecast.MoiraiForecast",
             "uni2ts.model.moirai.module.MoiraiModule",
@@ -133,9 +184,10 @@ FAMILIES: tuple[Family, ...] = (
     Family(
         "moirai2",
         "Moirai-2",
-        "tsprune.models.moirai2",
+        "tsprune.models.moirai2:Moirai2",
         package="uni2ts",
         extra="moirai",
+        tested=("timecopilot-uni2ts", "0.1"),
         objects=(
             "uni2ts.model.moirai2.forecast.Moirai2Forecast",
             "uni2ts.model.moirai2.module.Moirai2Module",
@@ -145,13 +197,15 @@ FAMILIES: tuple[Family, ...] = (
     ),
 )
 
+FAMILIES: Mapping[str, Family] = Registry("tsprune.families", Family, _BUILT_IN, noun="family")
+
 
 def family_of(checkpoint: Checkpoint) -> Family:
     """The family of a checkpoint; TspruneError if none fits or its package is not installed."""
-    for family in FAMILIES:
+    for family in FAMILIES.values():
         if family.matches(checkpoint):
             return _installed(checkpoint.name, family)
-    known = ", ".join(family.name for family in FAMILIES)
+    known = ", ".join(FAMILIES)
     stated = checkpoint.config.get("architectures") or checkpoint.config.get("model_type")
     detail = f" (config.json says {shown(stated)})" if stated else ""
     missing = "" if checkpoint.config else "; it has no config.json"
@@ -159,19 +213,20 @@ def family_of(checkpoint: Checkpoint) -> Family:
 
 
 def family_named(checkpoint: str, name: str) -> Family:
-    for family in FAMILIES:
-        if family.name == name:
-            return _installed(checkpoint, family)
-    known = ", ".join(family.name for family in FAMILIES)
-    raise TspruneError(
-        f"{checkpoint}: tsprune.json names the unknown family {shown(name)}; known are: {known}"
-    )
+    """The family that tsprune.json of a checkpoint names; errors as those of `family_of`."""
+    if name not in FAMILIES:
+        known = ", ".join(FAMILIES)
+        raise TspruneError(
+            f"{checkpoint}: tsprune.json names the unknown family {shown(name)}; known are: {known}"
+        )
+    return _installed(checkpoint, FAMILIES[name])
 
 
 def _installed(checkpoint: str, family: Family) -> Family:
     if not family.installed:
         raise TspruneError(
             f"{checkpoint} is a {family.name} model; "
-            f'install its package with: pip install "tsprune[{family.extra}]"'
+            f'install its package with: pip install "{family.requirement}"'
         )
+    family.warn_if_newer()
     return family

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import dataclasses
-from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any, NamedTuple, Protocol
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 import numpy as np
 import torch
@@ -22,6 +21,9 @@ from tsprune.models import turns
 from tsprune.models.absent import AbsentAttention
 from tsprune.models.contexts import checked_contexts, checked_horizon
 from tsprune.models.gradients import Gradients
+
+if TYPE_CHECKING:
+    from tsprune.models.checkpoints import Checkpoint
 
 LEVELS: tuple[float, ...] = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9)
 
@@ -145,7 +147,7 @@ class Predictor(Protocol):
         """See `Forecaster.forecast`."""
 
 
-class Forecaster(ABC):
+class Forecaster:
     """A pretrained model: its upstream pipeline, its torch module, and where its components live.
 
     Attributes
@@ -307,7 +309,20 @@ class Forecaster(ABC):
         """Quantiles [count, Q, horizon] from the tensor that upstream last takes out of torch."""
         return output
 
-    @abstractmethod
+    @classmethod
+    def blank(cls, checkpoint: Checkpoint) -> Forecaster:
+        """The model that `checkpoint.config` describes, with weights as upstream initialises them.
+
+        The values in config.json come from outside: check them (`tsprune.models.stated`), and import or call
+        nothing that they name. Any error is reported as a config.json that does not describe such a model.
+        """
+        raise NotImplementedError
+
+    @classmethod
+    def adopt(cls, upstream: Any, name: str) -> Forecaster:
+        """The model of one of the upstream objects that `Family.objects` lists; shares its weights."""
+        raise TspruneError(f"objects of {cls.family} in memory cannot be loaded; save it and load the folder")
+
     def save(
         self,
         directory: str | Path,
@@ -317,17 +332,32 @@ class Forecaster(ABC):
     ) -> None:
         """Writes the checkpoint in the upstream format (config.json, model.safetensors).
 
-        That of a pruned model has two more files: tsprune.json, which `tsprune.load` reads, and
-        README.md, a model card. Where upstream's config can say what is left, upstream reads it too.
+        A pruned model has two more files: tsprune.json, which `tsprune.load` reads, and README.md, a model
+        card. The upstream package reads it too if its config can describe the remaining components.
 
-        evidence : of a pruned model, what was measured, for its card
+        evidence : measurements before and after pruning, for the model card
         dtype : type of all weights in the file, "float32", "bfloat16" or "float16"; None: as they were stored
-            in the original. The forecast after a reload is that of the model with weights rounded so
-            (`tsprune.models.saving.round_weights`); evidence should be measured on these
+            in the original. A reloaded model forecasts as this one with weights rounded to this type
+            (`tsprune.models.saving.round_weights`); measure evidence on those weights
 
-        Raises TspruneError if the directory is there and not empty, or cannot be written, and for a weight
+        Raises TspruneError if the directory exists and is not empty, or cannot be written, and for a weight
         that is too large for its type; the directory is written whole or not at all.
         """
+        from tsprune.models.saving import write_checkpoint  # it reads models, too
+
+        write_checkpoint(self, Path(directory), evidence, dtype)
+
+    def config_file(self) -> dict[str, Any]:
+        """The content of config.json; for a pruned model, that of its original."""
+        raise NotImplementedError
+
+    def other_files(self) -> dict[str, dict[str, Any]]:
+        """Further JSON files of the checkpoint, by name."""
+        return {}
+
+    def stored_metadata(self) -> dict[str, str]:
+        """Entries of the header of the weights file."""
+        return {}
 
     @property
     def saved_module(self) -> nn.Module:
@@ -349,7 +379,7 @@ class Forecaster(ABC):
         """
         return AbsentAttention(output, site.output.rpartition(".")[2] if output is not None else "")
 
-    def adapt(self) -> None:  # noqa: B027  (most families have nothing to adapt)
+    def adapt(self) -> None:
         """Makes upstream's code cope with what `anatomy` says is left after a removal.
 
         For what upstream takes to be the same in all layers.

@@ -12,8 +12,6 @@ from __future__ import annotations
 import dataclasses
 import re
 from collections.abc import Callable, Iterable
-from importlib import import_module
-from types import ModuleType
 from typing import Any
 
 import torch
@@ -41,12 +39,12 @@ def opened(family: Family, checkpoint: Checkpoint, record: Record | None) -> For
     described = checkpoint
     if record is not None:
         described = dataclasses.replace(checkpoint, config=record.config, shapes=record.origin.shapes)
-    adapter = import_module(family.module)
+    kind = family.forecaster
     where = _Place(checkpoint, family, pruned=record is not None)
     if record is None:
         where.require_numbers()
-    where.match(_built(skeleton.outlined, adapter, described, record, where))
-    model = _built(skeleton.without_weights, adapter, described, record, where)
+    where.match(_built(skeleton.outlined, kind, described, record, where))
+    model = _built(skeleton.without_weights, kind, described, record, where)
     where.fill(model)
     if checkpoint.adapter is not None:
         adapters.merge(model, checkpoint.adapter)
@@ -57,14 +55,14 @@ def opened(family: Family, checkpoint: Checkpoint, record: Record | None) -> For
 
 def _built(
     how: Callable[[Callable[[], Forecaster], int], Forecaster],
-    adapter: ModuleType,
+    kind: type[Forecaster],
     described: Checkpoint,
     record: Record | None,
     where: _Place,
 ) -> Forecaster:
     def build() -> Forecaster:
         try:
-            model: Forecaster = adapter.blank(described)
+            model = kind.blank(described)
             skeleton.require_few_constants(model.saved_module)
         except TspruneWarning:
             raise

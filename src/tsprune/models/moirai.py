@@ -118,6 +118,23 @@ class Moirai(moirai_base.MoiraiForecaster, SamplingForecaster):
             parameters += [x.expand(component.batch_shape)[..., None] for x in own]
         return future.marked(torch.cat(parameters, -1))[:, 0]
 
+    @classmethod
+    def blank(cls, checkpoint: Checkpoint) -> Moirai:
+        config = moirai_base.stated(checkpoint, SIZES)
+        distribution = decode_distr_output(_distribution(config.get("distr_output")))
+        sizes = {key: value for key, value in config.items() if key != "distr_output"}
+        module = MoiraiModule(distr_output=distribution, **sizes).eval()
+        context = checkpoint.context_length(moirai_base.GIFT_EVAL_CONTEXT, min(module.patch_sizes))
+        return cls(module, config, checkpoint.name, context)
+
+    @classmethod
+    def adopt(cls, upstream: Any, name: str) -> Moirai:
+        """The model of a `MoiraiForecast` or its network in memory."""
+        whole = isinstance(upstream, MoiraiForecast)
+        module = network(upstream.module if whole else upstream, MoiraiModule).eval()
+        config = {**moirai_base.config_of(module), "distr_output": encode_distr_output(module.distr_output)}
+        return cls(module, config, name, moirai_base.history_of(upstream, min(module.patch_sizes)))
+
 
 def _readout(module: MoiraiModule, patch: int) -> Readout | None:
     """The location of the (first) distribution, if it has one."""
@@ -212,21 +229,3 @@ def _distribution(stated: Any, *, nested: bool = False) -> dict[str, Any]:
         full["components"] = [_distribution(part, nested=True) for part in stated["components"]]
     check(stated, {"scale": real(1e-12, 1e12)}, "distr_output in config.json", required=False)
     return full
-
-
-def blank(checkpoint: Checkpoint) -> Moirai:
-    """The model that config.json describes, with weights as upstream initialises them."""
-    config = moirai_base.stated(checkpoint, SIZES)
-    distribution = decode_distr_output(_distribution(config.get("distr_output")))
-    sizes = {key: value for key, value in config.items() if key != "distr_output"}
-    module = MoiraiModule(distr_output=distribution, **sizes).eval()
-    context = checkpoint.context_length(moirai_base.GIFT_EVAL_CONTEXT, min(module.patch_sizes))
-    return Moirai(module, config, checkpoint.name, context)
-
-
-def adopt(upstream: Any, name: str) -> Moirai:
-    """The model of a `MoiraiForecast` or its network in memory."""
-    whole = isinstance(upstream, MoiraiForecast)
-    module = network(upstream.module if whole else upstream, MoiraiModule).eval()
-    config = {**moirai_base.config_of(module), "distr_output": encode_distr_output(module.distr_output)}
-    return Moirai(module, config, name, moirai_base.history_of(upstream, min(module.patch_sizes)))

@@ -71,19 +71,18 @@ class Moirai2(moirai_base.MoiraiForecaster):
             hook.remove()
         return recorded[0][:, -2]  # the last token of the context; after it comes the forecast one
 
+    @classmethod
+    def blank(cls, checkpoint: Checkpoint) -> Moirai2:
+        config = moirai_base.stated(checkpoint, SIZES)
+        module = Moirai2Module(**config).eval()
+        context = checkpoint.context_length(moirai_base.GIFT_EVAL_CONTEXT, module.patch_size)
+        context = context // module.patch_size * module.patch_size
+        return cls(module, config, checkpoint.name, context)
 
-def blank(checkpoint: Checkpoint) -> Moirai2:
-    """The model that config.json describes, with weights as upstream initialises them."""
-    config = moirai_base.stated(checkpoint, SIZES)
-    module = Moirai2Module(**config).eval()
-    context = checkpoint.context_length(moirai_base.GIFT_EVAL_CONTEXT, module.patch_size)
-    context = context // module.patch_size * module.patch_size
-    return Moirai2(module, config, checkpoint.name, context)
-
-
-def adopt(upstream: Any, name: str) -> Moirai2:
-    """The model of a `Moirai2Forecast` or its network in memory."""
-    whole = isinstance(upstream, Moirai2Forecast)
-    module = network(upstream.module if whole else upstream, Moirai2Module).eval()
-    history = moirai_base.history_of(upstream, module.patch_size) // module.patch_size * module.patch_size
-    return Moirai2(module, moirai_base.config_of(module), name, history)
+    @classmethod
+    def adopt(cls, upstream: Any, name: str) -> Moirai2:
+        """The model of a `Moirai2Forecast` or its network in memory."""
+        whole = isinstance(upstream, Moirai2Forecast)
+        module = network(upstream.module if whole else upstream, Moirai2Module).eval()
+        history = moirai_base.history_of(upstream, module.patch_size) // module.patch_size * module.patch_size
+        return cls(module, moirai_base.config_of(module), name, history)

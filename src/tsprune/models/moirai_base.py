@@ -24,7 +24,7 @@ from tsprune.anatomy import (
     TimeAxis,
 )
 from tsprune.models.checkpoints import MAX_CONTEXT, Checkpoint
-from tsprune.models.saving import SavedForecaster
+from tsprune.models.forecaster import Forecaster
 from tsprune.models.stated import Rule, check, flag, only, real, whole
 
 # stated for Moirai 1.1; upstream's package holds no GIFT-Eval script and says nothing of Moirai-2
@@ -109,7 +109,7 @@ def stated(checkpoint: Checkpoint, sizes: Mapping[str, Rule]) -> dict[str, Any]:
     return config
 
 
-class MoiraiForecaster(SavedForecaster):
+class MoiraiForecaster(Forecaster):
     """What both versions do alike: saving, and what upstream reads of it.
 
     config : config.json of the checkpoint

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from importlib import import_module
 from typing import Any
 
 import torch
@@ -27,14 +26,14 @@ def adopted(upstream: Any, device: object, dtype: object) -> Forecaster:
     kind = type(upstream).__name__
     family = _family(upstream)
     if family is None:
-        titles = ", ".join(family.title for family in FAMILIES)
+        titles = ", ".join(family.title for family in FAMILIES.values())
         raise TspruneError(
             f"cannot load a {one_line(kind, 60)}; name a folder, bundled:NAME or a hub id, or pass an "
             "object of "
             f"upstream's: {titles}"
         )
     try:
-        model: Forecaster = import_module(family.module).adopt(upstream, f"{kind} in memory")
+        model = family.forecaster.adopt(upstream, f"{kind} in memory")
     except TspruneError:
         raise
     except Exception as error:  # upstream's object may lack anything
@@ -45,7 +44,7 @@ def adopted(upstream: Any, device: object, dtype: object) -> Forecaster:
 
 def _family(upstream: object) -> Family | None:
     names = {f"{base.__module__}.{base.__qualname__}" for base in type(upstream).__mro__}
-    return next((family for family in FAMILIES if names & set(family.objects)), None)
+    return next((family for family in FAMILIES.values() if names & set(family.objects)), None)
 
 
 def _check_place(model: Forecaster, kind: str, device: object, dtype: object) -> None:

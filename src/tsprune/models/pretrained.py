@@ -15,8 +15,9 @@ from transformers.utils import logging
 
 from tsprune.errors import TspruneError, TspruneWarning
 from tsprune.models.checkpoints import Checkpoint
+from tsprune.models.forecaster import Forecaster
 from tsprune.models.locations import CONFIG, GENERATION
-from tsprune.models.saving import SavedForecaster, usual_dtype
+from tsprune.models.saving import usual_dtype
 from tsprune.models.stated import Rule, check, flag, mapping, only, or_none, real, whole, word
 from tsprune.models.weights import named
 
@@ -111,7 +112,7 @@ def set_generation(model: PreTrainedModel, checkpoint: Checkpoint) -> None:
         setattr(model.generation_config, key, value)
 
 
-class PretrainedForecaster(SavedForecaster):
+class PretrainedForecaster(Forecaster):
     """A Forecaster of a transformers model."""
 
     module: PreTrainedModel

@@ -8,7 +8,6 @@ it is the same forecast where they hold the weights exactly, as those of a model
 from __future__ import annotations
 
 import re
-from abc import abstractmethod
 from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
@@ -29,41 +28,22 @@ from tsprune.models.placement import dtype_of
 from tsprune.models.weights import WEIGHTS, named
 
 
-class SavedForecaster(Forecaster):
-    """A Forecaster that is written as its weights, its config.json, and what its family adds."""
-
-    @abstractmethod
-    def config_file(self) -> dict[str, Any]:
-        """What config.json holds: of a pruned model, what that of its original does."""
-
-    def other_files(self) -> dict[str, dict[str, Any]]:
-        """Further JSON files of the checkpoint, by name."""
-        return {}
-
-    def stored_metadata(self) -> dict[str, str]:
-        """What the header of the weights states beside them."""
-        return {}
-
-    def save(
-        self,
-        directory: str | Path,
-        *,
-        evidence: Evidence | None = None,
-        dtype: str | torch.dtype | None = None,
-    ) -> None:
-        tensors = stored_tensors(self, dtype)
-        config = self.config_file()
-        with whole_directory(Path(directory)) as aside:
-            try:
-                save_file(tensors, aside / WEIGHTS, metadata={"format": "pt", **self.stored_metadata()})
-            except (SafetensorError, OSError) as error:
-                raise TspruneError(f"cannot write {directory}/{WEIGHTS} ({one_line(error, 200)})") from None
-            for name, content in self.other_files().items():
-                (aside / name).write_text(as_json(content))
-            if self.origin is None:
-                (aside / CONFIG).write_text(as_json(config))
-            else:
-                pruned.complete(self, self.origin, config, aside, evidence)
+def write_checkpoint(
+    model: Forecaster, directory: Path, evidence: Evidence | None, dtype: str | torch.dtype | None
+) -> None:
+    """See `Forecaster.save`."""
+    tensors, config = stored_tensors(model, dtype), model.config_file()
+    with whole_directory(directory) as aside:
+        try:
+            save_file(tensors, aside / WEIGHTS, metadata={"format": "pt", **model.stored_metadata()})
+        except (SafetensorError, OSError) as error:
+            raise TspruneError(f"cannot write {directory}/{WEIGHTS} ({one_line(error, 200)})") from None
+        for name, content in model.other_files().items():
+            (aside / name).write_text(as_json(content))
+        if model.origin is None:
+            (aside / CONFIG).write_text(as_json(config))
+        else:
+            pruned.complete(model, model.origin, config, aside, evidence)
 
 
 def stored_dtypes(model: Forecaster, dtype: str | torch.dtype | None = None) -> dict[str, torch.dtype]:

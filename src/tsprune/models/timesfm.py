@@ -33,9 +33,8 @@ from tsprune.anatomy import (
 from tsprune.errors import TspruneError, one_line
 from tsprune.models.absent import AbsentAttention
 from tsprune.models.checkpoints import Checkpoint, Shapes
-from tsprune.models.forecaster import LEVELS, Forecast
+from tsprune.models.forecaster import LEVELS, Forecast, Forecaster
 from tsprune.models.objects import network
-from tsprune.models.saving import SavedForecaster
 from tsprune.models.stated import whole
 
 GIFT_EVAL_CONTEXT = 2048  # what upstream uses there; config.json may say less ("max_context")
@@ -129,7 +128,7 @@ class NarrowAttention(MultiHeadAttention):
         return super().forward(*args, decode_cache=decode_cache, **kwargs)
 
 
-class TimesFM(SavedForecaster):
+class TimesFM(Forecaster):
     """`upstream` is the `TimesFM_2p5_200M_torch` wrapper, recompiled (cheaply) at each forecast."""
 
     family = "timesfm"
@@ -214,36 +213,35 @@ class TimesFM(SavedForecaster):
             if site.heads < self.module.h:
                 self.module.get_submodule(site.module).__class__ = NarrowAttention
 
+    @classmethod
+    def blank(cls, checkpoint: Checkpoint) -> TimesFM:
+        try:
+            size = definition_of(checkpoint.shapes)
 
-def blank(checkpoint: Checkpoint) -> TimesFM:
-    """A model of the size of the checkpoint's tensors, with weights as upstream initialises them."""
-    try:
-        size = definition_of(checkpoint.shapes)
+            class SizedModule(TimesFM_2p5_200M_torch_module):
+                config = size
 
-        class SizedModule(TimesFM_2p5_200M_torch_module):
-            config = size
+            module = SizedModule()
+        except (KeyError, ValueError, IndexError, ZeroDivisionError) as error:
+            raise TspruneError(
+                f"{checkpoint.name}: not a complete TimesFM 2.5 checkpoint ({one_line(error, 200)})"
+            ) from error
+        limit = checkpoint.config.get("max_context", GIFT_EVAL_CONTEXT)
+        if whole(module.p)(limit):
+            raise TspruneError(f"{checkpoint.name}: max_context in config.json must be at least {module.p}")
+        return cls(module, checkpoint.name, limit)
 
-        module = SizedModule()
-    except (KeyError, ValueError, IndexError, ZeroDivisionError) as error:
-        raise TspruneError(
-            f"{checkpoint.name}: not a complete TimesFM 2.5 checkpoint ({one_line(error, 200)})"
-        ) from error
-    limit = checkpoint.config.get("max_context", GIFT_EVAL_CONTEXT)
-    if whole(module.p)(limit):
-        raise TspruneError(f"{checkpoint.name}: max_context in config.json must be at least {module.p}")
-    return TimesFM(module, checkpoint.name, limit)
+    @classmethod
+    def adopt(cls, upstream: Any, name: str) -> TimesFM:
+        """The model of a `TimesFM_2p5_200M_torch` or its network in memory, which keeps its own settings.
 
-
-def adopt(upstream: Any, name: str) -> TimesFM:
-    """The model of a `TimesFM_2p5_200M_torch` or its network in memory, which keeps its own settings.
-
-    The history is as long as the wrapper is compiled for; if it is not, as in upstream's GIFT-Eval runs.
-    """
-    whole = isinstance(upstream, TimesFM_2p5_200M_torch)
-    module = network(upstream.model if whole else upstream, TimesFM_2p5_200M_torch_module)
-    if "forward" in vars(module):  # upstream compiles it by default; hooks need the original
-        module = copy.copy(module)
-        del module.forward
-    settings = getattr(upstream, "forecast_config", None)
-    limit = settings.max_context if settings is not None else GIFT_EVAL_CONTEXT
-    return TimesFM(module, name, max(limit, module.p))
+        The history is as long as the wrapper is compiled for; if it is not, as in upstream's GIFT-Eval runs.
+        """
+        whole = isinstance(upstream, TimesFM_2p5_200M_torch)
+        module = network(upstream.model if whole else upstream, TimesFM_2p5_200M_torch_module)
+        if "forward" in vars(module):  # upstream compiles it by default; hooks need the original
+            module = copy.copy(module)
+            del module.forward
+        settings = getattr(upstream, "forecast_config", None)
+        limit = settings.max_context if settings is not None else GIFT_EVAL_CONTEXT
+        return cls(module, name, max(limit, module.p))

@@ -36,7 +36,6 @@ from tsprune.models.checkpoints import MAX_CONTEXT, Checkpoint
 from tsprune.models.finite import Broken, watched
 from tsprune.models.forecaster import Forecast, SamplingForecaster
 from tsprune.models.objects import network
-from tsprune.models.saving import SavedForecaster
 from tsprune.models.stated import check, flag, list_of, mapping, only, or_none, real, whole, word
 from tsprune.models.substitution import substituted_forwards
 
@@ -309,7 +308,7 @@ class AbsentTotoAttention(AbsentAttention):
         return self.contribution(args[1])  # after the layer's index
 
 
-class Toto(SavedForecaster, SamplingForecaster):
+class Toto(SamplingForecaster):
     """`upstream` is the `Toto` model that `TotoForecaster` takes the backbone of.
 
     Upstream does not mask the padding of short series in its attention, so series are forecast
@@ -423,26 +422,25 @@ class Toto(SavedForecaster, SamplingForecaster):
             pattern = toto_uneven.alternation(roles)
         return {**config, "num_layers": len(roles), **pattern} if pattern else None
 
+    @classmethod
+    def blank(cls, checkpoint: Checkpoint) -> Toto:
+        config = only(checkpoint.config, _KEYS, f"{checkpoint.name}: config.json")
+        check(config, SIZES, "config.json", required=False)
+        config = {**config, "use_memory_efficient_attention": False}  # a dense kernel instead
+        toto = UpstreamToto(**{key: value for key, value in config.items() if key not in _NOTES})
+        context = checkpoint.context_length(GIFT_EVAL_CONTEXT, toto.model.patch_embed.patch_size)
+        return cls(toto, config, checkpoint.name, context)
 
-def blank(checkpoint: Checkpoint) -> Toto:
-    """The model that config.json describes, with weights as upstream initialises them."""
-    config = only(checkpoint.config, _KEYS, f"{checkpoint.name}: config.json")
-    check(config, SIZES, "config.json", required=False)
-    config = {**config, "use_memory_efficient_attention": False}  # a dense kernel instead
-    toto = UpstreamToto(**{key: value for key, value in config.items() if key not in _NOTES})
-    context = checkpoint.context_length(GIFT_EVAL_CONTEXT, toto.model.patch_embed.patch_size)
-    return Toto(toto, config, checkpoint.name, context)
-
-
-def adopt(upstream: Any, name: str) -> Toto:
-    """The model of a `Toto`, `TotoForecaster` or `TotoBackbone` in memory."""
-    toto = upstream
-    if not isinstance(upstream, UpstreamToto):
-        backbone = upstream if isinstance(upstream, TotoBackbone) else upstream.model
-        toto = object.__new__(UpstreamToto)
-        nn.Module.__init__(toto)
-        toto.model, toto.model_kwargs = network(backbone, TotoBackbone), {}
-    return Toto(toto, _config_of(toto.model), name, GIFT_EVAL_CONTEXT)
+    @classmethod
+    def adopt(cls, upstream: Any, name: str) -> Toto:
+        """The model of a `Toto`, `TotoForecaster` or `TotoBackbone` in memory."""
+        toto = upstream
+        if not isinstance(upstream, UpstreamToto):
+            backbone = upstream if isinstance(upstream, TotoBackbone) else upstream.model
+            toto = object.__new__(UpstreamToto)
+            nn.Module.__init__(toto)
+            toto.model, toto.model_kwargs = network(backbone, TotoBackbone), {}
+        return cls(toto, _config_of(toto.model), name, GIFT_EVAL_CONTEXT)
 
 
 def _config_of(backbone: TotoBackbone) -> dict[str, Any]:

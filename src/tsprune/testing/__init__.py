@@ -1,0 +1,10 @@
+"""The laws that a supported model obeys, for everyone who adds a family.
+
+from tsprune.testing import check_conformance
+print(check_conformance(tsprune.load("folder/of/a/tiny/model")))
+"""
+
+from tsprune.testing.conformance import Conformance, Finding, check_conformance
+from tsprune.testing.laws import LAWS, Law, Subject
+
+__all__ = ["LAWS", "Conformance", "Finding", "Law", "Subject", "check_conformance"]

@@ -1,0 +1,157 @@
+"""Inputs that laws are tried on, and ways to look at a model while it computes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any, TypeVar
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
+
+from tsprune.models.forecaster import Forecaster
+
+Series = NDArray[np.float32]
+Item = TypeVar("Item")
+_HOOKS = (
+    "_forward_hooks",
+    "_forward_pre_hooks",
+    "_forward_hooks_with_kwargs",
+    "_forward_pre_hooks_with_kwargs",
+    "_backward_hooks",
+    "_backward_pre_hooks",
+)
+
+
+def ragged(model: Forecaster, count: int = 6) -> list[Series]:
+    """Up to 6 series of different lengths: tiny, odd, with gaps, NaN in front, beyond the context length."""
+    rng = np.random.default_rng(5)
+    full = model.context_length
+    lengths = [full, full // 2 + 3, full + 29, full - 1, 3, 2 * full + 5]
+    series = [
+        10 * np.sin(np.arange(n) / 4 + i) + 3 * i + rng.standard_normal(n) for i, n in enumerate(lengths)
+    ]
+    series[1][[0, 4, 5, 6, -3]] = np.nan
+    series[2][-full // 2 :: 5] = np.nan
+    series[2][20:40] = np.nan  # across the place where it is cut off
+    series[3][: full // 3] = np.nan
+    series[5][: full + 11] = np.nan
+    return [x.astype(np.float32) for x in series[:count]]
+
+
+def full_length(model: Forecaster, count: int, seed: int = 0) -> list[Series]:
+    """Random walks of exactly the context length, without gaps."""
+    rng = np.random.default_rng(seed)
+    walks = rng.standard_normal((count, model.context_length)).cumsum(1)
+    return list(walks.astype(np.float32))
+
+
+def spread(items: Sequence[Item], most: int) -> list[Item]:
+    """At most `most` of `items`, evenly spread, the first and the last among them."""
+    if len(items) <= most:
+        return list(items)
+    return [items[i] for i in np.linspace(0, len(items) - 1, most).round().astype(int)]
+
+
+def _traces(module: nn.Module) -> dict[str, list[object]]:
+    """Everything that could change a module's behaviour besides its tensors, by place."""
+    traces: dict[str, list[object]] = {}
+    for name, part in module.named_modules():
+        for hooks in _HOOKS:
+            traces[f"{name} {hooks}"] = list(getattr(part, hooks))
+        traces[f"{name} forward"] = [part.__dict__["forward"]] if "forward" in part.__dict__ else []
+    return traces
+
+
+@contextmanager
+def pristine(model: Forecaster) -> Iterator[None]:
+    """Raises AssertionError unless the model is afterwards bit for bit as before, without a hook."""
+    before = {name: tensor.clone() for name, tensor in model.module.state_dict().items()}
+    traces = _traces(model.module)
+    try:
+        yield
+    finally:
+        after = model.module.state_dict()
+        same = after.keys() == before.keys() and all(
+            torch.equal(after[name], before[name]) for name in before
+        )
+        if not same or _traces(model.module) != traces:
+            raise AssertionError("the model is not as it was: a weight, a hook or a forward is left changed")
+
+
+class _Widening(TorchFunctionMode):
+    """Where float64 meets float32, float32 is widened; only values assigned to a part of it are rounded."""
+
+    def __torch_function__(
+        self, func: Callable[..., Any], types: Any, args: tuple[Any, ...] = (), kwargs: Any = None
+    ) -> Any:
+        if func is torch.Tensor.__setitem__ and isinstance(args[2], torch.Tensor):
+            args = (*args[:2], args[2].to(args[0].dtype))
+        elif any(x.dtype == torch.float64 for x in args if isinstance(x, torch.Tensor)):
+            args = tuple(
+                x.double() if isinstance(x, torch.Tensor) and x.dtype == torch.float32 else x for x in args
+            )
+        return func(*args, **(kwargs or {}))
+
+
+@contextmanager
+def double_precision(model: Forecaster) -> Iterator[None]:
+    """The network computes in float64, with the same weights, while the context lasts.
+
+    Two computations that are equal up to rounding then differ by some 1e-16, which no depth of network
+    makes 1e-6, and no sampled path meets the edge between two draws.
+    """
+    model.module.double()
+    try:
+        with _Widening():
+            yield
+    finally:
+        model.module.float()
+
+
+@contextmanager
+def zeroed(parameter: Tensor, columns: slice | None = None) -> Iterator[None]:
+    """A weight with some of its input columns (None: all) at zero while the context lasts."""
+    kept = parameter.detach().clone()
+    with torch.no_grad():
+        parameter[..., columns if columns is not None else slice(None)] = 0
+    try:
+        yield
+    finally:
+        with torch.no_grad():
+            parameter.copy_(kept)
+
+
+class CountLinear(TorchFunctionMode):
+    """Counts how often `weight` is used by torch.nn.functional.linear, however it is called."""
+
+    def __init__(self, weight: Tensor) -> None:
+        super().__init__()
+        self.weight = weight
+        self.count = 0
+
+    def __torch_function__(
+        self, func: Callable[..., Any], types: Any, args: tuple[Any, ...] = (), kwargs: Any = None
+    ) -> Any:
+        if func is nn.functional.linear and any(value is self.weight for value in args):
+            self.count += 1
+        return func(*args, **(kwargs or {}))
+
+
+class QueriesAndKeys(TorchFunctionMode):
+    """Collects the (query, key) of every call of torch's scaled_dot_product_attention."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.seen: list[tuple[Tensor, Tensor]] = []
+
+    def __torch_function__(
+        self, func: Callable[..., Any], types: Any, args: tuple[Any, ...] = (), kwargs: Any = None
+    ) -> Any:
+        if func is nn.functional.scaled_dot_product_attention:
+            given = dict(zip(("query", "key"), args, strict=False)) | (kwargs or {})
+            self.seen.append((given["query"], given["key"]))
+        return func(*args, **(kwargs or {}))
