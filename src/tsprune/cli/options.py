@@ -39,7 +39,8 @@ DataOption = Annotated[
     str,
     typer.Option(
         "--data",
-        help="[bold]pocket[/] (real series that come with tsprune), or the root folder of a GIFT-Eval copy.",
+        help="A data source ([bold]pocket[/]: real series that come with tsprune; chaos; those of plug-ins), "
+        "or the root folder of a GIFT-Eval copy.",
     ),
 ]
 ConfigsOption = Annotated[
@@ -97,11 +98,9 @@ DtypeOption = Annotated[
 
 
 def open_suite(data: str, configs: list[str] | None) -> Suite:
-    from tsprune.data import gift_eval, pocket
+    from tsprune.data import sources
 
-    if data != "pocket":
-        return gift_eval(data, configs)
-    return pocket().only(configs) if configs else pocket()
+    return sources.open_suite(data, configs)
 
 
 def open_model(

@@ -6,16 +6,37 @@ import dataclasses
 import difflib
 import fnmatch
 import hashlib
+import html
 from collections.abc import Callable, Sequence
 from functools import cached_property
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
 from tsprune.errors import TspruneError
+from tsprune.schema import Column, Schema
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+SUITE = Schema(
+    "suite",
+    Column("configuration", "<dataset>/<frequency>/<term>", kind="text"),
+    Column("domain", "of the dataset", kind="text"),
+    Column("horizon", "of a forecast", "steps", kind="count"),
+    Column("season", "length of a season", "steps", kind="count"),
+    Column("windows", "number of windows", kind="count"),
+    Column("series", "number of series that the windows are cut from", kind="count"),
+    Column("num_variates", "of the dataset", kind="count"),
+    Column("shortest", "shortest history before a window", "steps", kind="count"),
+    Column("longest", "longest history before a window", "steps", kind="count"),
+)
 
 
-@dataclasses.dataclass(frozen=True, eq=False)  # equal to itself only, so that results can be kept by it
+@dataclasses.dataclass(
+    frozen=True, eq=False, repr=False
+)  # hashed by identity: results are remembered with it
 class Configuration:
     """One row of a benchmark: one dataset at one frequency and horizon, cut into N windows.
 
@@ -24,8 +45,8 @@ class Configuration:
     horizon : steps to forecast (H)
     season : steps in a season, for MASE and Seasonal Naive
     contexts : N histories, float32, of various lengths; NaN or infinity marks a missing value
-    targets : float32 [N, H], what followed; NaN or infinity where it is unknown
-    series : int64 [N], which series a window is from (windows of one series are not independent)
+    targets : float32 [N, H], the values to forecast; NaN or infinity marks an unknown one
+    series : int64 [N], the series of each window (windows of one series are not independent)
     num_variates : number of variates of the dataset (1 unless it is multivariate)
     domain : GIFT-Eval's domain of the dataset, "" if unknown
     """
@@ -43,6 +64,10 @@ class Configuration:
     def __len__(self) -> int:
         return len(self.contexts)
 
+    def __repr__(self) -> str:
+        series = len(np.unique(self.series))
+        return f"<Configuration {self.name}: {len(self)} windows of {series} series, horizon {self.horizon}>"
+
     def select(self, keep: NDArray[np.bool_]) -> Configuration:
         """The configuration with only the windows where `keep` [N] is true."""
         rows = np.flatnonzero(keep)
@@ -54,11 +79,11 @@ class Configuration:
         )
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True, repr=False)
 class Suite:
-    """A named collection of configurations, and what had to be left out of it.
+    """A named collection of configurations, and a list of all that was left out of it.
 
-    skipped : (configuration or series, reason) pairs; never empty silently
+    skipped : (configuration or series, reason) pairs
     """
 
     name: str
@@ -69,10 +94,27 @@ class Suite:
         """Number of windows over all configurations."""
         return sum(len(configuration) for configuration in self.configurations)
 
+    def __repr__(self) -> str:
+        skipped = f", {len(self.skipped)} skipped" if self.skipped else ""
+        return f"<Suite {self.name}: {len(self.configurations)} configurations, {len(self)} windows{skipped}>"
+
+    def _repr_html_(self) -> str:
+        return f"<p>{html.escape(repr(self))}</p>{self.describe().to_html(index=False, border=0)}"
+
+    def describe(self) -> pd.DataFrame:
+        """One row per configuration, with the columns of `SUITE`."""
+        rows = []
+        for c in self.configurations:
+            lengths = [len(context) for context in c.contexts] or [0]
+            row = {name: getattr(c, name) for name in ("domain", "horizon", "season", "num_variates")}
+            row |= {"configuration": c.name, "windows": len(c), "series": len(np.unique(c.series))}
+            rows.append(row | {"shortest": min(lengths), "longest": max(lengths)})
+        return SUITE.frame(rows)
+
     def require_windows(self) -> None:
         """Raises TspruneError, with the last reason for leaving something out, without windows."""
         if len(self) == 0:
-            why = "".join(f" ({what}: {reason})" for what, reason in self.skipped[-1:])
+            why = "".join(f" ({name}: {reason})" for name, reason in self.skipped[-1:])
             raise TspruneError(f"the suite {self.name} has no windows{why}")
 
     @cached_property
