@@ -23,9 +23,10 @@ from tsprune.hooks.ablation import Ablation
 from tsprune.hooks.capture import Point, point_of
 from tsprune.models import Forecaster, bundled_names
 from tsprune.replay import Replay
-from tsprune.sweeps import BATCH_SIZE, SweepResult, make_plan, run
+from tsprune.run_options import BATCH_SIZE
+from tsprune.sweeps import SweepResult, make_plan, run
 from tsprune.sweeps.cell_plan import Unit
-from tsprune.sweeps.engine import Work
+from tsprune.sweeps.engine import SweepWork
 from tsprune.sweeps.variants import Variants
 from tsprune.sweeps.worker import Outcome, Worker
 
@@ -120,7 +121,7 @@ def both_ways(model: Forecaster, windows: Suite, ablations: Sequence[Ablation]) 
     parts = dict.fromkeys((CLEAN, ALONE, TOGETHER), 0.0)
     loop: list[tuple[float, tuple[Unit, Outcome]]] = []
 
-    def work_both(work: Work) -> Generator[tuple[Unit, Outcome], None, None]:
+    def work_both(work: SweepWork) -> Generator[tuple[Unit, Outcome], None, None]:
         fast, slow = (Worker(work.model, None, work.keep, replay=replay) for replay in (True, False))
         for unit in work.plan.units():
             batch, truth = work.plan.batches[unit.batch], work.plan.truth(unit)
@@ -130,7 +131,7 @@ def both_ways(model: Forecaster, windows: Suite, ablations: Sequence[Ablation]) 
             loop.append((seconds, (unit, plain)))
             yield unit, outcome
 
-    def outcomes(_work: Work) -> Generator[tuple[Unit, Outcome], None, None]:
+    def outcomes(_work: SweepWork) -> Generator[tuple[Unit, Outcome], None, None]:
         yield from (found for _, found in loop)
 
     total, replayed = timed(lambda: run(model, windows, ablations, executor=work_both))

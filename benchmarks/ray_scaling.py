@@ -12,7 +12,7 @@ import time
 
 import tsprune
 from tsprune.data import pocket
-from tsprune.sweeps import run, unit_ablations
+from tsprune.sweeps import run, single_ablations
 from tsprune.sweeps.cluster import RayExecutor, import_ray
 
 MODEL = "bundled:timesfm"
@@ -27,7 +27,7 @@ def seconds(configurations: list[str], workers: int) -> float:
     ray.init(num_cpus=workers, include_dashboard=False, log_to_driver=False, logging_level="ERROR")
     try:
         model, suite = tsprune.load(MODEL, device="cpu"), pocket().only(configurations)
-        singles = [*unit_ablations(model, "head").values(), *unit_ablations(model, "mlp").values()]
+        singles = [*single_ablations(model, "head").values(), *single_ablations(model, "mlp").values()]
         start = time.perf_counter()
         run(model, suite, singles, executor=RayExecutor())
         return time.perf_counter() - start

@@ -49,7 +49,7 @@ def test_tables_of_the_promised_shape() -> None:
     model, suite = tiny("tiny-timesfm"), small_suite()
     frame = tsprune.evaluate(model, suite)
     assert frame["configuration"].tolist() == [c.name for c in suite.configurations]
-    layers = tsprune.sweep(model, suite, units="layer")
+    layers = tsprune.sweep(model, suite, kind="layer")
     assert layers["address"].tolist() == ["stack.0", "stack.1", "stack.2"]
     at = tsprune.heads_at(model, suite, max_loss=0.01)
     assert sorted(set(at["selection"])) == ["calibration", "test"]

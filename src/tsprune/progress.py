@@ -19,6 +19,11 @@ def within(progress: Progress, stage: str) -> Callable[[int, int], None]:
     return lambda done, total: progress(stage, done, total)
 
 
+def any_stage(report: Callable[[int, int], None] | None) -> Progress | None:
+    """The inverse of `within`: a report of (done, total) that takes work of every stage."""
+    return None if report is None else lambda _stage, done, total: report(done, total)
+
+
 @contextmanager
 def showing(progress: Progress | bool | None) -> Iterator[Progress]:
     """The callable for `progress`: True shows a bar (terminal or notebook), False and None show nothing.

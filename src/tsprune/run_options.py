@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import dataclasses
 from pathlib import Path
-from typing import Any, TypedDict, Unpack
+from typing import Any, TypedDict, Unpack, cast
 
 from tsprune.arguments import RULES, shown
 from tsprune.errors import TspruneError
@@ -59,3 +59,8 @@ class RunOptions:
     def replace(self, **changed: Unpack[Options]) -> RunOptions:
         """These options with some changed."""
         return dataclasses.replace(self, **changed)
+
+    def keywords(self, **changed: Unpack[Options]) -> Options:
+        """These options, with some changed, as keywords for a function that takes `Options`."""
+        own = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
+        return cast(Options, own | dict(changed))

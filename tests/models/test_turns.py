@@ -128,7 +128,7 @@ def test_nested_use_in_one_thread_is_free(model: Forecaster) -> None:
 
 def test_sweeps_in_two_threads(model: Forecaster) -> None:
     suite = small_suite()
-    alone = sweep(model, suite, "mlp", batch_size=4)
+    alone = sweep(model, suite, kind="mlp", batch_size=4)
     with ThreadPoolExecutor(2) as pool:
         both = [pool.submit(sweep, model, suite, "mlp", batch_size=4) for _ in range(2)]
         for future in both:

@@ -108,7 +108,7 @@ def test_every_score_of_every_family(name: str) -> None:
 @pytest.mark.parametrize("kind", ["head", "mlp", "attention", "layer"])
 def test_exact_effects_are_the_sweeps(kind: str) -> None:
     model, suite = tiny("tiny-timesfm"), small_suite()
-    swept = sweep(model, suite, kind)  # type: ignore[arg-type]
+    swept = sweep(model, suite, kind=kind)  # type: ignore[arg-type]
     for by in ("mase_change", "crps_change", "spearman_distance"):
         frame = rank(model, suite, by=by, kind=kind)  # type: ignore[arg-type]
         assert frame["address"].tolist() == swept["address"].tolist()

@@ -100,9 +100,9 @@ def test_tables_are_what_the_single_commands_find(found: Study, models: list[For
     suite = small_suite()
     for one, inner in zip(found.models, models, strict=True):
         model = Counting(inner)  # as in the study: other models would be given other batches
-        singles = sweep(model, suite, "head")
+        singles = sweep(model, suite, kind="head")
         np.testing.assert_array_equal(one.heads["mase_change"], singles["mase_change"])
-        mlps = sweep(model, suite, "mlp")
+        mlps = sweep(model, suite, kind="mlp")
         of_mlps = one.layers[one.layers["unit"] == "mlp"]
         np.testing.assert_array_equal(of_mlps["crps_change"], mlps["crps_change"])
         alone = heads_at(model, suite, 2, seed=3)

@@ -18,7 +18,7 @@ from tests.sweeps.test_engine import Counting, assert_equal
 from tests.tiny import TINY
 from tsprune.errors import TspruneError
 from tsprune.models import Forecaster, load
-from tsprune.sweeps import CLEAN, Store, make_plan, run, unit_ablations
+from tsprune.sweeps import CLEAN, Store, make_plan, run, single_ablations
 from tsprune.sweeps.cluster import RayExecutor, split_units
 
 BATCHES = 5
@@ -26,7 +26,7 @@ BATCHES = 5
 
 def ablations(model: Forecaster) -> list[Any]:
     """Every head zeroed, every MLP at its mean: the workers need a reference of their own."""
-    heads, mlps = unit_ablations(model, "head"), unit_ablations(model, "mlp", mode="mean")
+    heads, mlps = single_ablations(model, "head"), single_ablations(model, "mlp", mode="mean")
     return [*heads.values(), *mlps.values()]
 
 
@@ -150,7 +150,7 @@ def test_a_lost_node_and_an_interrupt_lose_nothing(tmp_path: Path) -> None:
 @pytest.mark.parametrize("workers", [1, 2, 7, 100])
 def test_split_units_are_the_same_work(workers: int) -> None:
     model = tiny("tiny-timesfm")
-    cells = ablations(model) + list(unit_ablations(model, "attention").values())
+    cells = ablations(model) + list(single_ablations(model, "attention").values())
     plan = make_plan(Counting(model), small_suite(), cells, batch_size=2)
     parts = split_units(plan, workers)
     for unit in plan.units():

@@ -43,7 +43,9 @@ def test_the_cells_are_failed_and_the_others_are_as_ever(
 ) -> None:
     store = tmp_path / "store.sqlite" if stored else None
     bad, mlps = poisoned(model, 1), [c.address for c in model.anatomy.components("mlp")]
-    frame = sweep(model, small_suite(), "mlp", mode="mean", reference=bad, store=store).set_index("address")
+    frame = sweep(model, small_suite(), kind="mlp", mode="mean", reference=bad, store=store).set_index(
+        "address"
+    )
     others = [address for address in mlps if address != mlps[1]]
     assert frame.loc[mlps[1], ["mase_change", "crps_change", "spearman_distance"]].isna().all()
     assert np.isfinite(frame.loc[others, "mase_change"].astype(float)).all()

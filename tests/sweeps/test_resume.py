@@ -26,9 +26,10 @@ from tsprune.data import Suite
 from tsprune.errors import TspruneError
 from tsprune.hooks.ablation import Ablation
 from tsprune.models import Forecast, Forecaster, load
+from tsprune.run_options import BATCH_SIZE
 from tsprune.studies.rankings import measured
 from tsprune.studies.study_files import results_table
-from tsprune.sweeps import BATCH_SIZE, CLEAN, Store, estimate, make_plan, run, sweep, unit_ablations
+from tsprune.sweeps import CLEAN, Store, estimate, make_plan, run, single_ablations, sweep
 from tsprune.sweeps.sweep_result import SweepResult
 
 MODELS = ["tiny-chronos-bolt", "tiny-timesfm"]
@@ -63,7 +64,7 @@ def test_the_store_changes_no_number(name: str, tmp_path: Path) -> None:
 
 def test_only_what_is_missing_is_computed(tmp_path: Path) -> None:
     model, suite = Counting(tiny("tiny-timesfm")), small_suite()
-    heads = list(unit_ablations(model, "head").values())
+    heads = list(single_ablations(model, "head").values())
     with Store(tmp_path / "s") as store:
         run(model, suite, heads[:3], batch_size=2, store=store)
         assert model.calls == BATCHES * (1 + 3)
@@ -85,7 +86,7 @@ def test_only_what_is_missing_is_computed(tmp_path: Path) -> None:
 def test_a_configuration_in_other_company_is_another_cell(tmp_path: Path) -> None:
     """Its forecasts may differ in their last bits; one that shares no batch is not computed again."""
     model, whole = Counting(tiny("tiny-timesfm")), shared_suite()
-    heads = list(unit_ablations(model, "head").values())[:2]
+    heads = list(single_ablations(model, "head").values())[:2]
     part = Suite("part", whole.configurations[1:])
     with Store(tmp_path / "s") as store:
         run(model, part, heads, batch_size=4, store=store)
@@ -103,7 +104,7 @@ def test_a_configuration_in_other_company_is_another_cell(tmp_path: Path) -> Non
 
 def test_of_a_shared_batch_only_missing_cells_are_added(tmp_path: Path) -> None:
     model, suite = Counting(tiny("tiny-timesfm")), shared_suite()
-    heads = list(unit_ablations(model, "head").values())[:2]
+    heads = list(single_ablations(model, "head").values())[:2]
     expected = run(model, suite, heads, batch_size=4, store=tmp_path / "s")
     database = sqlite3.connect(tmp_path / "s")
     lost = "configuration = 'third/D/short' AND ablation = 'stack.0.self.head.1'"
@@ -120,7 +121,7 @@ def test_of_a_shared_batch_only_missing_cells_are_added(tmp_path: Path) -> None:
 
 def test_kept_forecasts_are_made_up_for(tmp_path: Path) -> None:
     model, suite = Counting(tiny("tiny-timesfm")), small_suite()
-    (ablation,) = unit_ablations(model, "mlp", only="stack.1.mlp").values()
+    (ablation,) = single_ablations(model, "mlp", components="stack.1.mlp").values()
     run(model, suite, [ablation], store=tmp_path / "s")
     before = model.calls
     kept = run(model, suite, [ablation], keep=[ablation], store=tmp_path / "s")
@@ -146,7 +147,7 @@ class Interrupted(Counting):
 @pytest.mark.parametrize("stop_at", [0, 1, 4, 5, 9, 13, 19])
 def test_an_interrupted_sweep_goes_on_batch_by_batch(stop_at: int, tmp_path: Path) -> None:
     model, suite = Interrupted(tiny("tiny-timesfm")), small_suite()
-    mlps = list(unit_ablations(model, "mlp").values())
+    mlps = list(single_ablations(model, "mlp").values())
     expected = run(model, suite, mlps, batch_size=2)
     model.calls, model.stop_at = 0, stop_at
     with pytest.raises(KeyboardInterrupt):
@@ -165,9 +166,9 @@ import json, os, sys
 from tests.suites import small_suite
 from tests.sweeps.test_engine import Counting
 from tsprune.models import load
-from tsprune.sweeps import Store, run, unit_ablations
+from tsprune.sweeps import Store, run, single_ablations
 model = Counting(load(sys.argv[1], device="cpu"))
-ablations = [*unit_ablations(model, "head").values(), *unit_ablations(model, "mlp", mode="resample").values()]
+ablations = [*single_ablations(model, "head").values(), *single_ablations(model, "mlp", mode="resample").values()]
 run(model, small_suite(), ablations, batch_size=2, store=sys.argv[2],
     progress=lambda done, total: print(done, total, flush=True))
 """
@@ -178,8 +179,8 @@ def test_a_killed_process_loses_one_batch_at_most(tmp_path: Path) -> None:
     TINY["tiny-timesfm"](checkpoint)
     model, suite = Counting(load(str(checkpoint), device="cpu")), small_suite()
     ablations = [
-        *unit_ablations(model, "head").values(),
-        *unit_ablations(model, "mlp", mode="resample").values(),
+        *single_ablations(model, "head").values(),
+        *single_ablations(model, "mlp", mode="resample").values(),
     ]
     per_batch = 1 + len(ablations)
     process = subprocess.Popen(
@@ -292,7 +293,7 @@ def test_the_table_lists_what_failed(tmp_path: Path) -> None:
     expected = {f"{address} on {name}" for address in frame["address"] for name in names}
     assert {what for what, _ in frame.attrs["failed"]} == expected
     assert len(frame.attrs["failed"]) == len(expected)
-    assert sweep(model, suite, "mlp").attrs["failed"] == []
+    assert sweep(model, suite, kind="mlp").attrs["failed"] == []
 
 
 # --- memory --------------------------------------------------------------------------------------
@@ -301,7 +302,7 @@ def test_the_table_lists_what_failed(tmp_path: Path) -> None:
 def test_a_batch_that_does_not_fit_is_halved(tmp_path: Path) -> None:
     """As if it had been two batches, and every forecast counted once."""
     model, suite = Counting(tiny("tiny-timesfm")), small_suite()
-    (mlp,) = unit_ablations(model, "mlp", only="stack.1.mlp").values()
+    (mlp,) = single_ablations(model, "mlp", components="stack.1.mlp").values()
     resampled = dataclasses.replace(mlp, mode="resample")
     recorded = reference(model, [np.arange(128.0)])
     expected = run(model, suite, [mlp], batch_size=1, keep=[mlp])
@@ -346,7 +347,7 @@ def test_the_limit_of_memory_changes_no_number() -> None:
 
 def test_a_plan_counts_what_a_run_does(tmp_path: Path) -> None:
     model, suite = Counting(tiny("tiny-timesfm")), small_suite()
-    heads = list(unit_ablations(model, "head").values())
+    heads = list(single_ablations(model, "head").values())
     with Store(tmp_path / "s") as store:
         run(model, suite, heads[:2], batch_size=2, store=store)
         plan = make_plan(model, suite, heads, batch_size=2, store=store)

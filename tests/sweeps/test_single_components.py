@@ -43,7 +43,7 @@ def test_a_row_is_what_evaluate_finds_under_the_ablation(name: str, mode: str) -
     before = geometric_mean_ratios(evaluate(model, suite))
     recorded = default_reference(model, model.anatomy.select(patterns))
     for kind, pattern in units.items():
-        frame = sweep(model, suite, kind, only=pattern, mode=mode, reference=recorded)
+        frame = sweep(model, suite, kind=kind, components=pattern, mode=mode, reference=recorded)
         assert len(frame) == len(model.anatomy.select(pattern))
         for row in frame.itertuples():
             with ablate(model, row.address, mode, reference=recorded):
@@ -58,8 +58,8 @@ def test_a_row_is_what_evaluate_finds_under_the_ablation(name: str, mode: str) -
 def test_a_reference_of_ones_own_is_used() -> None:
     model, suite = tiny("tiny-timesfm"), small_suite()
     flat = reference(model, [np.zeros(128, np.float32)] * 2)
-    own = sweep(model, suite, "mlp", mode="mean", reference=flat)
-    default = sweep(model, suite, "mlp", mode="mean")
+    own = sweep(model, suite, kind="mlp", mode="mean", reference=flat)
+    default = sweep(model, suite, kind="mlp", mode="mean")
     assert not np.allclose(own["mase_change"], default["mase_change"])
 
 
@@ -68,10 +68,10 @@ def test_mistakes_are_named() -> None:
     with pytest.raises(TspruneError, match="unknown unit 'neuron'; one of: head, mlp, attention, layer"):
         sweep(model, suite, "neuron")
     with pytest.raises(TspruneError, match="matches no component"):
-        sweep(model, suite, "head", only="stack.9.*")
+        sweep(model, suite, kind="head", components="stack.9.*")
     with pytest.raises(TspruneError, match="none that is a head"):
-        sweep(model, suite, "head", only="stack.*.mlp")
+        sweep(model, suite, kind="head", components="stack.*.mlp")
     with pytest.raises(TspruneError, match="unknown ablation mode 'noise'; one of: zero, mean, resample"):
-        sweep(model, suite, "head", mode="noise")
+        sweep(model, suite, kind="head", mode="noise")
     with pytest.raises(TspruneError, match="no windows"):
         sweep(model, Suite("empty", ()), "head")

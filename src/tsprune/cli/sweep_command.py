@@ -35,6 +35,7 @@ from tsprune.cli.output import (
     records,
 )
 from tsprune.errors import TspruneError
+from tsprune.progress import any_stage
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -47,9 +48,10 @@ if TYPE_CHECKING:
 
 def sweep_command(
     model: ModelArgument,
-    units: Annotated[str, typer.Option(help="What to ablate: head, mlp, attention or layer.")] = "head",
-    only: Annotated[
-        list[str] | None, typer.Option("--only", help="Only these addresses or patterns; repeatable.")
+    kind: Annotated[str, typer.Option(help="Components to ablate: head, mlp, attention or layer.")] = "head",
+    components: Annotated[
+        list[str] | None,
+        typer.Option("--components", metavar="PATTERN", help="Only these addresses or patterns; repeatable."),
     ] = None,
     mode: Annotated[str, typer.Option(help="Replace outputs by: zero, mean or resample.")] = "zero",
     seed: Annotated[int, typer.Option(min=0, max=SEED, help="Of the windows that resample draws.")] = 0,
@@ -101,7 +103,7 @@ def sweep_command(
 
     With --store, finished work is kept as it is done, and a run that was stopped goes on where it was.
     """
-    from tsprune.sweeps import Store, estimate, make_plan, sweep, unit_ablations
+    from tsprune.sweeps import Store, estimate, make_plan, single_ablations, sweep
 
     if screen:
         if store is not None or ray is not None or dry_run or mode != "zero":
@@ -111,15 +113,15 @@ def sweep_command(
         _screen(
             open_model(model, device, samples),
             open_suite(data, configs),
-            units,
-            only,
+            kind,
+            components,
             batch_size,
             quiet=quiet,
             as_json=as_json,
         )
         return
     limit = round(memory * 1e9)
-    executor, kind = _cluster(ray, device, worker_cpus, worker_gpus)
+    executor, device_kind = _cluster(ray, device, worker_cpus, worker_gpus)
     suite = open_suite(data, configs)
     # the driver of a cluster forecasts nothing
     loaded = open_model(model, device if ray is None else "cpu", samples)
@@ -127,9 +129,14 @@ def sweep_command(
         store = None  # nothing is made that was not asked for
     with nullcontext() if store is None else Store(store) as opened:
         if dry_run:
-            ablations = unit_ablations(loaded, units, only=only, mode=mode, seed=seed)  # type: ignore[arg-type]
+            ablations = single_ablations(loaded, kind, components=components, mode=mode, seed=seed)  # type: ignore[arg-type]
             plan = make_plan(
-                loaded, suite, list(ablations.values()), batch_size=batch_size, store=opened, device=kind
+                loaded,
+                suite,
+                list(ablations.values()),
+                batch_size=batch_size,
+                store=opened,
+                device=device_kind,
             )
             _print_estimate(estimate(loaded, plan, memory=limit), as_json=as_json)
             return
@@ -137,18 +144,18 @@ def sweep_command(
             frame = sweep(
                 loaded,
                 suite,
-                units,  # type: ignore[arg-type]
-                only=only,
+                kind=kind,  # type: ignore[arg-type]
+                components=components,
                 mode=mode,  # type: ignore[arg-type]
                 seed=seed,
                 batch_size=batch_size,
-                progress=update,
+                progress=any_stage(update),
                 store=opened,
                 executor=executor,
-                device=kind,
+                device=device_kind,
                 memory=limit,
             )
-    _print_effects(frame, f"{model} on {suite.name}: {units} ablated ({mode})", quiet=quiet, as_json=as_json)
+    _print_effects(frame, f"{model} on {suite.name}: {kind} ablated ({mode})", quiet=quiet, as_json=as_json)
 
 
 def _cluster(
@@ -194,27 +201,27 @@ def _print_estimate(found: Estimate, *, as_json: bool) -> None:
 def _screen(
     model: Forecaster,
     suite: Suite,
-    units: str,
-    only: list[str] | None,
+    kind: str,
+    components: list[str] | None,
     batch_size: int,
     *,
     quiet: bool,
     as_json: bool,
 ) -> None:
     from tsprune.scores import screen
-    from tsprune.sweeps import unit_ablations
+    from tsprune.sweeps import single_ablations
 
-    components = list(unit_ablations(model, units, only=only))  # type: ignore[arg-type]
+    selected = list(single_ablations(model, kind, components=components))  # type: ignore[arg-type]
     with progress_bar("screen", quiet=quiet) as update:
         frame = screen(
             model,
             suite,
-            components=components,
+            components=selected,
             batch_size=batch_size,
-            progress=lambda stage, done, total: update(done, total),
+            progress=any_stage(update),
         )
     if as_json:
         print_json(records(frame))
     else:
         shown = ["address", "crps_change", "score", "rank"]
-        print_frame(frame, f"{model.name} on {suite.name}: {units} screened (estimates)", shown)
+        print_frame(frame, f"{model.name} on {suite.name}: {kind} screened (estimates)", shown)

@@ -33,6 +33,7 @@ from tsprune.explain.forecast_traits import dominant_period
 from tsprune.explain.suite_traits import TRAITS, scaled_errors, traits_on
 from tsprune.hooks.ablation import Ablation
 from tsprune.models.forecaster import Forecaster
+from tsprune.progress import any_stage
 from tsprune.statistics import Estimate, Sample, unit_means
 from tsprune.sweeps.engine import run
 from tsprune.sweeps.sweep_result import CLEAN, SweepResult
@@ -194,7 +195,7 @@ def head_effects(
         cells,
         batch_size=BATCH_SIZE,
         keep={CLEAN, *cells},
-        progress=progress,
+        progress=any_stage(progress),
         memory=MEMORY,
     )
     measured = _Measured(result, chosen.configurations, cells, model.context_length)

@@ -6,7 +6,6 @@ from collections.abc import Mapping
 
 from tsprune.anatomy import KINDS
 from tsprune.hooks.ablation import Ablation
-from tsprune.progress import showing, within
 from tsprune.scores.score import Score, ScoringTask, Values
 from tsprune.sweeps import effects_frame, run
 
@@ -15,15 +14,9 @@ def measure_effects(task: ScoringTask) -> Mapping[str, Values]:
     """`EFFECT_SCORES` from one sweep; a component whose ablation failed has no score."""
     names = [score.name for score in EFFECT_SCORES]
     ablations = {component: Ablation((component,)) for component in task.scored_by(*names)}
-    with showing(task.options.progress) as progress:
-        result = run(
-            task.model,
-            task.windows,
-            list(ablations.values()),
-            batch_size=task.options.batch_size,
-            progress=within(progress, "exact effects"),
-            store=task.options.store,
-        )
+    result = run(
+        task.model, task.windows, list(ablations.values()), stage="exact effects", **task.options.keywords()
+    )
     frame = effects_frame(result, ablations)
     return {name: dict(zip(ablations, frame[name].tolist(), strict=True)) for name in names}
 

@@ -27,6 +27,7 @@ from tsprune.explain.examples import example
 from tsprune.hooks.ablation import Ablation
 from tsprune.models.checkpoints import checkpoint_sha256
 from tsprune.models.forecaster import Forecaster, SamplingForecaster
+from tsprune.progress import any_stage
 from tsprune.pruning.heads_at import heads_at_frame
 from tsprune.scores import rank
 from tsprune.studies.claims import PRUNED_PERCENT, Findings, MLPMedian, model_claims
@@ -158,7 +159,7 @@ def _swept(
         wanted.ablations(),
         batch_size=settings.batch_size,
         keep=[CLEAN] if diffuse is None else [CLEAN, diffuse],
-        progress=on_forecast,
+        progress=any_stage(on_forecast),
         store=store,
         memory=settings.memory,
     )

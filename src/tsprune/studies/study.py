@@ -15,6 +15,7 @@ from tsprune.data.pocket import pocket
 from tsprune.data.suite import Suite
 from tsprune.models import load
 from tsprune.models.forecaster import Forecaster
+from tsprune.run_options import BATCH_SIZE
 from tsprune.studies.claims import mlp_claim
 from tsprune.studies.manifest import manifest
 from tsprune.studies.one_model import Studied, study_model
@@ -22,7 +23,6 @@ from tsprune.studies.processes import Task, in_processes, jobs_by_default
 from tsprune.studies.settings import Progress, draw, settings_of
 from tsprune.studies.study_effects import STATISTICS
 from tsprune.studies.study_result import ModelStudy, Study
-from tsprune.sweeps.engine import BATCH_SIZE
 from tsprune.sweeps.store import Store
 
 DEFAULT_MODELS = ("bundled:timesfm", "bundled:chronos-bolt")

@@ -2,13 +2,12 @@
 
 from tsprune.sweeps.cell_plan import SweepPlan, make_plan
 from tsprune.sweeps.cost_estimate import Estimate, estimate
-from tsprune.sweeps.engine import BATCH_SIZE, run
-from tsprune.sweeps.single_components import effects_frame, sweep, unit_ablations
+from tsprune.sweeps.engine import run
+from tsprune.sweeps.single_components import effects_frame, single_ablations, sweep
 from tsprune.sweeps.store import Store
 from tsprune.sweeps.sweep_result import CLEAN, Change, SweepResult
 
 __all__ = [
-    "BATCH_SIZE",
     "CLEAN",
     "Change",
     "Estimate",
@@ -19,6 +18,6 @@ __all__ = [
     "estimate",
     "make_plan",
     "run",
+    "single_ablations",
     "sweep",
-    "unit_ablations",
 ]

@@ -29,7 +29,7 @@ from tsprune.hooks.capture import Reference
 from tsprune.models import load
 from tsprune.models.forecaster import SamplingForecaster
 from tsprune.sweeps.cell_plan import SweepPlan, Unit
-from tsprune.sweeps.engine import Work, recorded_reference
+from tsprune.sweeps.engine import SweepWork, recorded_reference
 from tsprune.sweeps.key import checkpoint_digest
 from tsprune.sweeps.reachable import problem_at
 from tsprune.sweeps.sweep_result import CLEAN
@@ -65,7 +65,7 @@ class RayExecutor:
         if self.address != LOCAL and not ray.is_initialized() and (problem := _problem(self.address)):
             raise TspruneError(f"cannot reach a Ray cluster at {self.address!r} ({problem})")
 
-    def __call__(self, work: Work) -> Generator[tuple[Unit, Outcome], None, None]:
+    def __call__(self, work: SweepWork) -> Generator[tuple[Unit, Outcome], None, None]:
         ray = import_ray()
         with self._connection(ray):
             units = split_units(work.plan, self._slots(ray))
@@ -94,7 +94,7 @@ class RayExecutor:
                 for ref in pending:
                     ray.cancel(ref, force=True)
 
-    def _job(self, work: Work) -> _Job:
+    def _job(self, work: SweepWork) -> _Job:
         model = work.model
         samples, seed = None, 0
         if isinstance(model, SamplingForecaster):

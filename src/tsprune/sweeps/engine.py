@@ -15,27 +15,26 @@ import dataclasses
 from collections.abc import Callable, Collection, Generator, Iterable, Sequence
 from contextlib import ExitStack, closing
 from pathlib import Path
+from typing import Unpack
 
 from tsprune.arguments import checked
 from tsprune.data.suite import Suite
 from tsprune.hooks.ablation import Ablation
 from tsprune.hooks.capture import Reference, default_reference
 from tsprune.models.forecaster import Forecaster
-from tsprune.replay import MEMORY
+from tsprune.progress import showing, within
+from tsprune.run_options import Options, RunOptions
 from tsprune.sweeps.cell_plan import SweepPlan, Unit, make_plan
 from tsprune.sweeps.collector import Collector
 from tsprune.sweeps.store import Store
 from tsprune.sweeps.sweep_result import SweepResult
 from tsprune.sweeps.worker import Outcome, Worker
 
-BATCH_SIZE = 64
-
-Progress = Callable[[int, int], None]  # (forecasts of a batch done, of all)
-
 
 @dataclasses.dataclass(frozen=True)
-class Work:
-    """What an executor needs to know.
+class SweepWork:
+    """The work of an executor.
+
 
     model : loaded here; a cluster loads its own by `model.name`
     reference : for mean and resample ablations; None records the default
@@ -55,7 +54,7 @@ class Work:
     on_forecasts: Callable[[int], None]
 
 
-Executor = Callable[[Work], Generator[tuple[Unit, Outcome], None, None]]
+Executor = Callable[[SweepWork], Generator[tuple[Unit, Outcome], None, None]]
 
 
 @checked
@@ -64,50 +63,50 @@ def run(
     suite: Suite,
     ablations: Sequence[Ablation],
     *,
-    batch_size: int = BATCH_SIZE,
     keep: Collection[Ablation] = (),
     reference: Reference | None = None,
     replay: bool = True,
-    progress: Progress | None = None,
-    store: Store | str | Path | None = None,
+    stage: str = "sweep",
     executor: Executor | None = None,
     device: str | None = None,
-    memory: int = MEMORY,
+    **options: Unpack[Options],
 ) -> SweepResult:
     """Forecasts the suite once without ablation and once under each of `ablations`.
 
-    batch_size : windows forecast together
     keep : ablations whose forecasts are kept (`CLEAN` keeps the unablated ones)
     reference : for mean and resample ablations; None records one from synthetic series
     replay : False computes every forecast from the start, with the same numbers
-    store : where finished cells are looked up and kept (a path opens, or makes, a store); an
-        ablation that raises is then in `SweepResult.failed` instead of ending the sweep
-    executor : who does the work; None does it here, see `tsprune.sweeps.cluster` for another
-    device : kind of device ("cpu", "cuda") the executor forecasts on; None if it is the model's
-    memory : bytes that the records of a clean pass may hold; with less, more is computed again
+    stage : name of this work in progress reports, which count forecasts of a batch
+    executor : runs the work; None runs it in this process, `tsprune.sweeps.cluster` has another
+    device : kind of device ("cpu", "cuda") the executor forecasts on; None: the model's
+    options : keywords of `tsprune.run_options.RunOptions`. With a store, finished cells are looked up and
+        kept, and an ablation that raises is in `SweepResult.failed` instead of ending the sweep
 
     Where a batch does not fit into memory it is halved (see `Worker.outcome`). Windows of like
     horizons share batches, whichever configuration they are of (`tsprune.evaluation.batching`).
 
     Raises TspruneError for a suite of which no window can be forecast.
     """
+    how = RunOptions(**options)
     with ExitStack() as opened:
-        if isinstance(store, str | Path):
+        store = how.store
+        if isinstance(store, Path):
             store = opened.enter_context(Store(store))
         plan = make_plan(
             model,
             suite,
             ablations,
-            batch_size=batch_size,
+            batch_size=how.batch_size,
             keep=keep,
             reference=reference,
             store=store,
             device=device,
         )
         units = plan.units()
-        count = _Count(sum(unit.forecasts for unit in units), progress)
+        report = within(opened.enter_context(showing(how.progress)), stage)
+        count = _Count(sum(unit.forecasts for unit in units), report)
         go_on = store is not None
-        work = Work(model, plan, reference, frozenset(keep), replay, go_on, memory, count.add)
+        work = SweepWork(model, plan, reference, frozenset(keep), replay, go_on, how.memory, count.add)
         collector = Collector(model.name, plan, store, work.keep)
         if units:
             # closed at once, also by an exception: an executor may have processes to stop
@@ -120,17 +119,16 @@ def run(
 @dataclasses.dataclass
 class _Count:
     total: int
-    progress: Progress | None
+    report: Callable[[int, int], None]
     done: int = 0
 
     def add(self, forecasts: int) -> None:
         for _ in range(forecasts):
             self.done += 1
-            if self.progress is not None:
-                self.progress(self.done, self.total)
+            self.report(self.done, self.total)
 
 
-def here(work: Work) -> Generator[tuple[Unit, Outcome], None, None]:
+def here(work: SweepWork) -> Generator[tuple[Unit, Outcome], None, None]:
     """The executor that works on one unit after the other in this process."""
     plan = work.plan
     units = plan.units()

@@ -2,73 +2,65 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-from typing import Literal
+from typing import Unpack
 
 import pandas as pd
 
-from tsprune.anatomy import KINDS, Component, Selection
-from tsprune.arguments import checked
+from tsprune.anatomy import KINDS, Component, Kind, Selection
+from tsprune.arguments import checked, shown
 from tsprune.data.suite import Suite
 from tsprune.errors import TspruneError
 from tsprune.evaluation import METRICS
 from tsprune.hooks.ablation import Ablation, Mode
 from tsprune.hooks.capture import Reference
 from tsprune.models.forecaster import Forecaster
-from tsprune.replay import MEMORY
-from tsprune.sweeps.engine import BATCH_SIZE, Executor, Progress, run
-from tsprune.sweeps.store import Store
+from tsprune.run_options import Options, RunOptions
+from tsprune.sweeps.engine import Executor, run
 from tsprune.sweeps.sweep_result import SweepResult
-
-Units = Literal["head", "mlp", "attention", "layer"]
 
 
 @checked
-def unit_ablations(
+def single_ablations(
     model: Forecaster,
-    units: Units = "head",
+    kind: Kind = "head",
     *,
-    only: Selection | None = None,
+    components: Selection | None = None,
     mode: Mode = "zero",
     seed: int = 0,
 ) -> dict[Component, Ablation]:
-    """Every unit of one kind, in order of execution, and its ablation; arguments and errors of `sweep`."""
-    if units not in KINDS:
-        raise TspruneError(f"unknown unit {units!r}; one of: {', '.join(KINDS)}")
-    components = model.anatomy.components(units)
-    if only is not None:
-        chosen = set(model.anatomy.select(only))
-        components = tuple(c for c in components if c in chosen)
-        if not components:
-            raise TspruneError(f"{only!r} matches components, but none that is a {units}")
-    return {component: Ablation((component,), mode, seed) for component in components}
+    """Every component of one kind, in order of execution, and its ablation; arguments and errors of `sweep`."""
+    if kind not in KINDS:
+        raise TspruneError(f"unknown kind {shown(kind)}; one of: {', '.join(KINDS)}")
+    chosen = model.anatomy.components(kind)
+    if components is not None:
+        selected = set(model.anatomy.select(components))
+        chosen = tuple(c for c in chosen if c in selected)
+        if not chosen:
+            raise TspruneError(f"{shown(components)} matches components, but no {kind}")
+    return {component: Ablation((component,), mode, seed) for component in chosen}
 
 
 @checked
 def sweep(
     model: Forecaster,
     suite: Suite,
-    units: Units = "head",
     *,
-    only: Selection | None = None,
+    kind: Kind = "head",
+    components: Selection | None = None,
     mode: Mode = "zero",
-    seed: int = 0,
     reference: Reference | None = None,
-    batch_size: int = BATCH_SIZE,
-    progress: Progress | None = None,
-    store: Store | str | Path | None = None,
     executor: Executor | None = None,
     device: str | None = None,
-    memory: int = MEMORY,
+    **options: Unpack[Options],
 ) -> pd.DataFrame:
-    """Ablates every unit alone and measures the damage, one row a unit in order of execution.
+    """Ablates every component of one kind alone and measures the damage, one row each in order of execution.
 
-    units : the kind of component to ablate
-    only : addresses or patterns; None takes every unit of the model
-    mode, reference, seed : see `tsprune.ablate`
-    store : a results store, or the path of one: what it holds is not computed again, and what is
-        computed is kept there batch by batch; units that raise are listed, and do not end the sweep
-    executor, device, memory : see `tsprune.sweep.run`
+    kind : of the components to ablate
+    components : addresses or patterns; None takes every component of that kind
+    mode, reference : see `tsprune.ablate`
+    executor, device : see `tsprune.sweeps.run`
+    options : keywords of `tsprune.run_options.RunOptions`; `seed` is that of resample ablations. With a store,
+        finished cells are not computed again, and components that raise are listed and do not end the sweep
 
     Columns: address, kind, stack, layer, attention, head, mase_change, crps_change and so on for every
     metric of `METRICS` (relative changes of the geometric mean over configurations: 0.06 is 6 % worse),
@@ -77,18 +69,16 @@ def sweep(
 
     Raises TspruneError for an unknown kind, a pattern without match, or a suite without windows.
     """
-    ablations = unit_ablations(model, units, only=only, mode=mode, seed=seed)
+    seed = RunOptions(**options).seed
+    ablations = single_ablations(model, kind, components=components, mode=mode, seed=seed)
     result = run(
         model,
         suite,
         list(ablations.values()),
-        batch_size=batch_size,
         reference=reference,
-        progress=progress,
-        store=store,
         executor=executor,
         device=device,
-        memory=memory,
+        **options,
     )
     frame = effects_frame(result, ablations)
     frame.attrs["skipped"] = list(result.skipped)

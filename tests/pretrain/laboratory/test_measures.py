@@ -68,7 +68,7 @@ def test_layers_that_do_nothing_show_in_both_indices() -> None:
 def test_changes_are_those_of_a_sweep() -> None:
     model, windows = tiny("tiny-timesfm"), small_suite()
     rows = measures.components(model, windows, kinds=("mlp",))
-    frame = tsprune.sweep(model, windows, units="mlp")
+    frame = tsprune.sweep(model, windows, kind="mlp")
     assert list(values(rows, "mlp").values()) == frame["mase_change"].tolist()
     assert list(values(rows, "mlp", "CRPS").values()) == frame["crps_change"].tolist()
 
