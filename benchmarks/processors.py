@@ -2,7 +2,7 @@
 
     python benchmarks/processors.py                                  # a study of two bundled models
     python benchmarks/processors.py study bundled:timesfm --configs 'us_*/M/short' --out OUT
-    python benchmarks/processors.py --settings own avx2 -- sweep bundled:timesfm --units mlp --out OUT
+    python benchmarks/processors.py --settings own avx2 -- sweep bundled:timesfm --kind mlp --out OUT
 
 The word OUT stands for a file or folder of the command's results, another one for each setting. All parquet
 and CSV files there are compared with those of the first setting, table by table (`experiment`) and column by

@@ -209,7 +209,7 @@ def test_json_equals_the_api(run: Runner, model: Path, gift: Path) -> None:
     assert [row["MASE"] for row in evaluated.json["configurations"]] == frame["MASE"].tolist()
     assert set(evaluated.json["geometric_mean"]) == {"MASE", "CRPS"}
     assert evaluated.err == ""  # no progress bar where nobody watches
-    swept = run("sweep", model, "--units", "mlp", "--only", "stack.1.*", *where).json
+    swept = run("sweep", model, "--kind", "mlp", "--components", "stack.1.*", *where).json
     assert [row["address"] for row in swept] == ["stack.1.mlp"]
     found = run("heads-at", model, "--percent", 5, "--metric", "CRPS", "--seed", 1, *where).json
     table = tsprune.heads_at(loaded, suite, max_loss=0.05, metric="CRPS", seed=1)
@@ -224,7 +224,7 @@ def test_what_is_skipped_is_listed_with_its_reason(run: Runner, model: Path, gif
     skipped = {tuple(pair) for pair in run("evaluate", model, "--data", gift, "--json").json["skipped"]}
     for what, reason in expected.items():
         assert any(name == what and reason in why for name, why in skipped)
-    for command in (["evaluate"], ["sweep", "--units", "layer"], ["heads-at"]):
+    for command in (["evaluate"], ["sweep", "--kind", "layer"], ["heads-at"]):
         result = run(command[0], model, *command[1:], "--data", gift)
         assert result.code == 0
         lines = result.err.splitlines()
@@ -263,12 +263,12 @@ def test_a_study_leaves_report_results_and_manifest(
 
 def test_a_sweep_is_kept_and_looked_at(run: Runner, model: Path, gift: Path, tmp_path: Path) -> None:
     store = tmp_path / "s.sqlite"
-    sweep = ("sweep", model, "--units", "mlp", "--data", gift, "--store", store)
+    sweep = ("sweep", model, "--kind", "mlp", "--data", gift, "--store", store)
     before = run(*sweep, "--dry-run", "--json").json
     assert (before["cells"], before["finished"], before["forecasts"]) == (4, 0, 4)
     assert not store.exists()
     swept = run(*sweep, "--json")
-    assert swept.json == run("sweep", model, "--units", "mlp", "--data", gift, "--json").json
+    assert swept.json == run("sweep", model, "--kind", "mlp", "--data", gift, "--json").json
     after = run(*sweep, "--dry-run")
     assert "4 cells, 4 of them in the store" in after.out
     assert "0 forecasts" in after.out
@@ -304,7 +304,7 @@ def test_failed_cells_are_named_and_make_the_exit_code_1(
 ) -> None:
     """A real model that does not take it when nothing comes out of its third MLP."""
     store = tmp_path / "s.sqlite"
-    sweep = ("sweep", model, "--units", "mlp", "--data", gift, "--store", store)
+    sweep = ("sweep", model, "--kind", "mlp", "--data", gift, "--store", store)
     path = tsprune.load(str(model), device="cpu").anatomy.stacks[0].blocks[2].mlp.output
 
     def refuse(_module: object, _args: object, output: Any) -> None:
@@ -343,7 +343,7 @@ def test_failed_cells_are_named_and_make_the_exit_code_1(
 
 
 def test_screening_estimates_what_a_sweep_measures(run: Runner, model: Path, gift: Path) -> None:
-    where = ("sweep", model, "--data", gift, "--units", "mlp", "--screen")
+    where = ("sweep", model, "--data", gift, "--kind", "mlp", "--screen")
     loaded, suite = tsprune.load(str(model)), tsprune.data.gift_eval(gift)
     expected = scores.screen(loaded, suite, components="stack.*.mlp")
     found = run(*where, "--json").json
@@ -364,7 +364,7 @@ def test_mistakes_about_stores(
     refused(run("results", tmp_path / "nothing"), "there is no results store")
     assert text.read_text().startswith("precious")
     assert not (tmp_path / "nothing").exists()
-    run("sweep", model, "--units", "mlp", "--data", gift, "--store", store)
+    run("sweep", model, "--kind", "mlp", "--data", gift, "--store", store)
     refused(run("results", store, "--where", "colour=red"), "no column 'colour'")
     refused(run("results", store, "--where", "ablation"), "COLUMN=GLOB")
     refused(run("results", store, "--export", tmp_path / "x.xlsx"), ".parquet or .csv")
@@ -388,9 +388,9 @@ def test_an_unknown_model(run: Runner, command: str, tmp_path: Path, monkeypatch
 def test_unknown_names(run: Runner, model: Path, gift: Path) -> None:
     where = ("--data", gift)
     refused(run("anatomy", model, "stack.9.mlp"), "stack.9.mlp", "matches no component")
-    refused(run("sweep", model, "--only", "stack.9.mlp", *where), "matches no component")
-    refused(run("sweep", model, "--only", "stack.1.mlp", *where), "none that is a head")
-    refused(run("sweep", model, "--units", "neuron", *where), "neuron", "head, mlp, attention, layer")
+    refused(run("sweep", model, "--components", "stack.9.mlp", *where), "matches no component")
+    refused(run("sweep", model, "--components", "stack.1.mlp", *where), "but no head")
+    refused(run("sweep", model, "--kind", "neuron", *where), "neuron", "head, mlp, attention, layer")
     refused(run("sweep", model, "--mode", "noise", *where), "noise", "zero, mean, resample")
     refused(run("heads-at", model, "--metric", "RMSE", *where), "RMSE", "MASE, CRPS")
     refused(run("heads-at", model, "--by", "size", *where), "size", "stable_rank")

@@ -55,12 +55,12 @@ other = cluster.add_node(num_cpus=1)
 cluster.wait_for_nodes()
 ray.init(address=cluster.address, log_to_driver=False)
 
-def kill_a_node(done, total):
+def kill_a_node(stage, done, total):
     seen.append((done, total))
     if len(seen) == 1:  # both nodes have a unit in hand, and more are waiting
         cluster.remove_node(other, allow_graceful=False)
 
-def stop(done, total):
+def stop(stage, done, total):
     if done > total // 2:
         raise KeyboardInterrupt
 
@@ -182,7 +182,7 @@ from tsprune.sweeps.reachable import problem_at
 
 model, listening, asked = load(sys.argv[1], device="cpu"), set(), []
 
-def look(_done, _total):
+def look(_stage, _done, _total):
     ray = import_ray()
     import psutil  # comes with ray
     this = psutil.Process()

@@ -131,7 +131,7 @@ def test_equal_ablations_are_forecast_once() -> None:
         counting,
         small_suite(),
         [head, again, head, Ablation(())],
-        progress=lambda done, total: seen.append((done, total)),
+        progress=lambda _stage, done, total: seen.append((done, total)),
     )
     # two configurations of one batch each, without ablation and with one
     assert counting.calls == 4

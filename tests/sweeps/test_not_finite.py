@@ -43,14 +43,13 @@ def test_the_cells_are_failed_and_the_others_are_as_ever(
 ) -> None:
     store = tmp_path / "store.sqlite" if stored else None
     bad, mlps = poisoned(model, 1), [c.address for c in model.anatomy.components("mlp")]
-    frame = sweep(model, small_suite(), kind="mlp", mode="mean", reference=bad, store=store).set_index(
-        "address"
-    )
+    table = sweep(model, small_suite(), kind="mlp", mode="mean", reference=bad, store=store)
+    frame = table.set_index("address")
     others = [address for address in mlps if address != mlps[1]]
     assert frame.loc[mlps[1], ["mase_change", "crps_change", "spearman_distance"]].isna().all()
     assert np.isfinite(frame.loc[others, "mase_change"].astype(float)).all()
-    assert {where.split(" on ")[0] for where, _ in frame.attrs["failed"]} == {mlps[1]}
-    assert all("the forecast is not finite" in error for _, error in frame.attrs["failed"])
+    assert {where.split(" on ")[0] for where, _ in table.attrs["failed"]} == {mlps[1]}
+    assert all("the forecast is not finite" in error for _, error in table.attrs["failed"])
 
 
 def test_the_error_names_the_component(model: Forecaster) -> None:

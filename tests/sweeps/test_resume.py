@@ -168,9 +168,10 @@ from tests.sweeps.test_engine import Counting
 from tsprune.models import load
 from tsprune.sweeps import Store, run, single_ablations
 model = Counting(load(sys.argv[1], device="cpu"))
-ablations = [*single_ablations(model, "head").values(), *single_ablations(model, "mlp", mode="resample").values()]
+heads, mlps = single_ablations(model, "head"), single_ablations(model, "mlp", mode="resample")
+ablations = [*heads.values(), *mlps.values()]
 run(model, small_suite(), ablations, batch_size=2, store=sys.argv[2],
-    progress=lambda done, total: print(done, total, flush=True))
+    progress=lambda stage, done, total: print(done, total, flush=True))
 """
 
 
@@ -322,7 +323,7 @@ def test_a_batch_that_does_not_fit_is_halved(tmp_path: Path) -> None:
             batch_size=2,
             keep=[mlp],
             store=tmp_path / "s",
-            progress=lambda *x: seen.append(x),
+            progress=lambda _stage, *counts: seen.append(counts),
         )
         with pytest.raises(TspruneError, match="resample needs a smaller batch size"):
             run(model, suite, [resampled], batch_size=2, reference=recorded)

@@ -21,7 +21,6 @@ from tsprune.data.suite import Suite
 from tsprune.evaluation import METRICS
 from tsprune.hooks.ablation import Ablation
 from tsprune.models.forecaster import Forecaster
-from tsprune.progress import showing, within
 from tsprune.pruning.strategies import SUBLAYER, as_components, ordered
 from tsprune.run_options import Options, RunOptions
 from tsprune.scores import ORDERS, Order, rank
@@ -158,16 +157,7 @@ def heads_at(
     masks = calibration_masks(suite, fraction=calibration, seed=chosen.seed)
     part, _ = split(suite, fraction=calibration, seed=chosen.seed)
     prefixes = prefix_ablations(rank(model, part, by=by, **options))
-    with showing(chosen.progress) as progress:
-        result = run(
-            model,
-            suite,
-            list(prefixes.values()),
-            batch_size=chosen.batch_size,
-            progress=within(progress, "ablating"),
-            store=chosen.store,
-            memory=chosen.memory,
-        )
+    result = run(model, suite, list(prefixes.values()), stage="ablating", **options)
     frame = heads_at_frame(result, prefixes, max_loss=max_loss, metric=metric, calibration=masks)
     frame.attrs["skipped"] = list(result.skipped)
     frame.attrs["failed"] = failed_cells(result)

@@ -14,10 +14,11 @@ from tsprune.errors import TspruneError
 from tsprune.evaluation import changes
 from tsprune.hooks.ablation import Ablation
 from tsprune.models.forecaster import Forecaster
-from tsprune.progress import Progress, silent, within
+from tsprune.progress import Progress, silent
 from tsprune.pruning.savings import Components
+from tsprune.run_options import BATCH_SIZE
 from tsprune.statistics import Estimate
-from tsprune.sweeps.engine import BATCH_SIZE, run
+from tsprune.sweeps.engine import run
 from tsprune.sweeps.sweep_result import CLEAN, WindowScores
 
 MEAN_CONFIDENCE = 0.5  # the loss itself is its upper limit
@@ -53,8 +54,14 @@ class CalibrationLosses:
     ) -> tuple[AblationScores, list[AblationScores]]:
         """(scores of `model`, its scores without each of the groups) on the calibration series."""
         ablations = [Ablation(group) for group in groups]
-        progress = within(self.progress, "measuring")
-        result = run(model, self.calibration, ablations, batch_size=self.batch_size, progress=progress)
+        result = run(
+            model,
+            self.calibration,
+            ablations,
+            stage="measuring",
+            batch_size=self.batch_size,
+            progress=self.progress,
+        )
         clean, *others = (AblationScores(result.rows, result.scores[one]) for one in (CLEAN, *ablations))
         return clean, others
 

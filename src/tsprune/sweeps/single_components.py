@@ -28,7 +28,7 @@ def single_ablations(
     mode: Mode = "zero",
     seed: int = 0,
 ) -> dict[Component, Ablation]:
-    """Every component of one kind, in order of execution, and its ablation; arguments and errors of `sweep`."""
+    """Components of one kind in order of execution, and their ablations; arguments and errors of `sweep`."""
     if kind not in KINDS:
         raise TspruneError(f"unknown kind {shown(kind)}; one of: {', '.join(KINDS)}")
     chosen = model.anatomy.components(kind)
@@ -59,8 +59,8 @@ def sweep(
     components : addresses or patterns; None takes every component of that kind
     mode, reference : see `tsprune.ablate`
     executor, device : see `tsprune.sweeps.run`
-    options : keywords of `tsprune.run_options.RunOptions`; `seed` is that of resample ablations. With a store,
-        finished cells are not computed again, and components that raise are listed and do not end the sweep
+    options : keywords of `tsprune.run_options.RunOptions`; `seed` is that of resample ablations. With a
+        store, finished cells are not computed again, and a component that raises does not end the sweep
 
     Columns: address, kind, stack, layer, attention, head, mase_change, crps_change and so on for every
     metric of `METRICS` (relative changes of the geometric mean over configurations: 0.06 is 6 % worse),
@@ -71,15 +71,8 @@ def sweep(
     """
     seed = RunOptions(**options).seed
     ablations = single_ablations(model, kind, components=components, mode=mode, seed=seed)
-    result = run(
-        model,
-        suite,
-        list(ablations.values()),
-        reference=reference,
-        executor=executor,
-        device=device,
-        **options,
-    )
+    cells = list(ablations.values())
+    result = run(model, suite, cells, reference=reference, executor=executor, device=device, **options)
     frame = effects_frame(result, ablations)
     frame.attrs["skipped"] = list(result.skipped)
     frame.attrs["failed"] = failed_cells(result)
