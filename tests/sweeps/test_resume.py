@@ -287,7 +287,7 @@ def test_a_sweep_of_which_everything_fails_says_why(tmp_path: Path) -> None:
 def test_the_table_lists_what_failed(tmp_path: Path) -> None:
     model, suite = tiny("tiny-timesfm"), small_suite()
     frame = sweep(
-        model, suite, "mlp", mode="resample", reference=short_reference(model), store=tmp_path / "s"
+        model, suite, kind="mlp", mode="resample", reference=short_reference(model), store=tmp_path / "s"
     )
     assert frame["mase_change"].isna().all()
     names = [c.name for c in suite.configurations]

@@ -20,14 +20,14 @@ COLUMNS += ["mase_change", "crps_change", "spearman_distance"]
 
 
 @pytest.mark.parametrize("name", MODELS)
-@pytest.mark.parametrize("units", KINDS)
-def test_one_row_a_unit_in_order(name: str, units: str) -> None:
+@pytest.mark.parametrize("kind", KINDS)
+def test_one_row_a_component_in_order(name: str, kind: str) -> None:
     model = tiny(name)
     with pristine(model):
-        frame = sweep(model, small_suite(), units)
+        frame = sweep(model, small_suite(), kind=kind)
     assert list(frame.columns) == COLUMNS
-    assert frame["address"].tolist() == [c.address for c in model.anatomy.components(units)]
-    assert (frame["kind"] == units).all()
+    assert frame["address"].tolist() == [c.address for c in model.anatomy.components(kind)]
+    assert (frame["kind"] == kind).all()
     assert np.isfinite(frame[["mase_change", "crps_change", "spearman_distance"]]).all(axis=None)
     assert frame["spearman_distance"].between(0, 2).all()
     assert ("second/D/short, window 1", "no history before the window") in frame.attrs["skipped"]
@@ -65,13 +65,13 @@ def test_a_reference_of_ones_own_is_used() -> None:
 
 def test_mistakes_are_named() -> None:
     model, suite = tiny("tiny-timesfm"), small_suite()
-    with pytest.raises(TspruneError, match="unknown unit 'neuron'; one of: head, mlp, attention, layer"):
-        sweep(model, suite, "neuron")
+    with pytest.raises(TspruneError, match="unknown kind 'neuron'; one of: head, mlp, attention, layer"):
+        sweep(model, suite, kind="neuron")
     with pytest.raises(TspruneError, match="matches no component"):
         sweep(model, suite, kind="head", components="stack.9.*")
-    with pytest.raises(TspruneError, match="none that is a head"):
+    with pytest.raises(TspruneError, match="but no head"):
         sweep(model, suite, kind="head", components="stack.*.mlp")
     with pytest.raises(TspruneError, match="unknown ablation mode 'noise'; one of: zero, mean, resample"):
         sweep(model, suite, kind="head", mode="noise")
     with pytest.raises(TspruneError, match="no windows"):
-        sweep(model, Suite("empty", ()), "head")
+        sweep(model, Suite("empty", ()))
