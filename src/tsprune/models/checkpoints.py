@@ -21,6 +21,7 @@ from tsprune.models.locations import (
     bundled_names,
     locate,
 )
+from tsprune.models.stated import Rule, check, mapping, only
 from tsprune.models.weights import WEIGHTS, Headers, Shapes
 
 __all__ = ["BUNDLED", "REMOVAL", "WEIGHTS", "Checkpoint", "Shapes", "bundled_names", "find"]
@@ -63,6 +64,24 @@ class Checkpoint:
                 f"{self.name}: {MAX_CONTEXT} in the metadata of the weights must be at least {least}"
             )
         return int(stated)
+
+    def settings(
+        self, rules: Mapping[str, Rule], *, key: str | None = None, required: bool = False
+    ) -> dict[str, Any]:
+        """The values of config.json that `rules` know, checked; warns of the others, which are left out.
+
+        key : of an object in config.json that holds them; None: they are at the top
+        required : whether every one must be there
+
+        Raises TspruneError that names the first value that breaks its rule.
+        """
+        where, stated = CONFIG, self.config
+        if key is not None:
+            check({key: self.config.get(key)}, {key: mapping}, CONFIG)
+            where, stated = f"{key} in {CONFIG}", self.config[key]
+        found = only(stated, rules, f"{self.name}: {where}")
+        check(found, rules, where, required=required)
+        return found
 
     @property
     def sha256(self) -> str:

@@ -120,7 +120,7 @@ class Moirai(moirai_base.MoiraiForecaster, SamplingForecaster):
 
     @classmethod
     def blank(cls, checkpoint: Checkpoint) -> Moirai:
-        config = moirai_base.stated(checkpoint, SIZES)
+        config = checkpoint.settings(SIZES)
         distribution = decode_distr_output(_distribution(config.get("distr_output")))
         sizes = {key: value for key, value in config.items() if key != "distr_output"}
         module = MoiraiModule(distr_output=distribution, **sizes).eval()

@@ -73,7 +73,7 @@ class Moirai2(moirai_base.MoiraiForecaster):
 
     @classmethod
     def blank(cls, checkpoint: Checkpoint) -> Moirai2:
-        config = moirai_base.stated(checkpoint, SIZES)
+        config = checkpoint.settings(SIZES)
         module = Moirai2Module(**config).eval()
         context = checkpoint.context_length(moirai_base.GIFT_EVAL_CONTEXT, module.patch_size)
         context = context // module.patch_size * module.patch_size

@@ -23,9 +23,9 @@ from tsprune.anatomy import (
     Stack,
     TimeAxis,
 )
-from tsprune.models.checkpoints import MAX_CONTEXT, Checkpoint
+from tsprune.models.checkpoints import MAX_CONTEXT
 from tsprune.models.forecaster import Forecaster
-from tsprune.models.stated import Rule, check, flag, only, real, whole
+from tsprune.models.stated import Rule, flag, real, whole
 
 # stated for Moirai 1.1; upstream's package holds no GIFT-Eval script and says nothing of Moirai-2
 # there (its README's example has 1680), so for Moirai-2 this is an assumption
@@ -100,13 +100,6 @@ def inputs(series: Sequence[NDArray[np.float32]], device: torch.device) -> dict[
         "past_is_pad": padding,
     }
     return {name: torch.from_numpy(array).to(device) for name, array in given.items()}
-
-
-def stated(checkpoint: Checkpoint, sizes: Mapping[str, Rule]) -> dict[str, Any]:
-    """The known keys of config.json, checked; `sizes` are their rules."""
-    config = only(checkpoint.config, sizes, f"{checkpoint.name}: config.json")
-    check(config, sizes, "config.json", required=False)
-    return config
 
 
 class MoiraiForecaster(Forecaster):

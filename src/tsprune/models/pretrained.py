@@ -18,7 +18,7 @@ from tsprune.models.checkpoints import Checkpoint
 from tsprune.models.forecaster import Forecaster
 from tsprune.models.locations import CONFIG, GENERATION
 from tsprune.models.saving import usual_dtype
-from tsprune.models.stated import Rule, check, flag, mapping, only, or_none, real, whole, word
+from tsprune.models.stated import Rule, check, flag, or_none, real, whole, word
 from tsprune.models.weights import named
 
 _TOKENS = ("pad_token_id", "eos_token_id", "decoder_start_token_id", "reg_token_id")
@@ -68,12 +68,7 @@ def hub_config(
     rules = {**_COMMON, **sizes}
     stated = {key: checkpoint.config[key] for key in rules if key in checkpoint.config}
     check(stated, rules, CONFIG, required=False)
-    forecasting = checkpoint.config.get("chronos_config")
-    check({"chronos_config": forecasting}, {"chronos_config": mapping}, CONFIG)
-    assert isinstance(forecasting, dict)
-    forecasting = only(forecasting, settings, f"{checkpoint.name}: chronos_config in {CONFIG}")
-    check(forecasting, settings, f"chronos_config in {CONFIG}", required=False)
-    return {**stated, "chronos_config": forecasting}
+    return {**stated, "chronos_config": checkpoint.settings(settings, key="chronos_config")}
 
 
 def quietly(build: Callable[[], Built]) -> Built:

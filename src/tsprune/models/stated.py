@@ -39,6 +39,11 @@ def real(least: float = -math.inf, most: float = math.inf) -> Rule:
     return rule
 
 
+def anything(_value: Any) -> str:
+    """Any value."""
+    return ""
+
+
 def flag(value: Any) -> str:
     """True or False."""
     return "" if isinstance(value, bool) else "true or false"

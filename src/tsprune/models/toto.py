@@ -36,7 +36,7 @@ from tsprune.models.checkpoints import MAX_CONTEXT, Checkpoint
 from tsprune.models.finite import Broken, watched
 from tsprune.models.forecaster import Forecast, SamplingForecaster
 from tsprune.models.objects import network
-from tsprune.models.stated import check, flag, list_of, mapping, only, or_none, real, whole, word
+from tsprune.models.stated import anything, flag, list_of, mapping, or_none, real, whole, word
 from tsprune.models.substitution import substituted_forwards
 
 # upstream's GIFT-Eval script is not part of its package: 256 is what the evaluation that is
@@ -47,6 +47,7 @@ ROWS = 8192  # paths that are drawn together
 STEPWISE_ROWS = 512  # where a second patch is drawn, for which each path has keys and values of its own
 # rows at the edge of a matrix product may be computed another way, with other last bits: there shall be none
 STEPS_TOGETHER = 16
+_NOTE = "pre_xformers_checkpoint"  # which only upstream's loader reads
 SIZES = {  # of config.json
     **dict.fromkeys(
         ("patch_size", "stride", "embed_dim", "num_layers", "num_heads", "mlp_hidden_dim"), whole()
@@ -60,9 +61,8 @@ SIZES = {  # of config.json
     "use_memory_efficient_attention": flag,
     "stabilize_with_global": flag,
     "scale_factor_exponent": real(0, 1e6),
+    _NOTE: anything,
 }
-_NOTES = {"pre_xformers_checkpoint"}  # of upstream's loader
-_KEYS = {*SIZES, *_NOTES}
 _ROLES = {AttentionAxis.TIME: "time", AttentionAxis.SPACE: "variate"}
 
 
@@ -424,10 +424,9 @@ class Toto(SamplingForecaster):
 
     @classmethod
     def blank(cls, checkpoint: Checkpoint) -> Toto:
-        config = only(checkpoint.config, _KEYS, f"{checkpoint.name}: config.json")
-        check(config, SIZES, "config.json", required=False)
+        config = checkpoint.settings(SIZES)
         config = {**config, "use_memory_efficient_attention": False}  # a dense kernel instead
-        toto = UpstreamToto(**{key: value for key, value in config.items() if key not in _NOTES})
+        toto = UpstreamToto(**{key: value for key, value in config.items() if key != _NOTE})
         context = checkpoint.context_length(GIFT_EVAL_CONTEXT, toto.model.patch_embed.patch_size)
         return cls(toto, config, checkpoint.name, context)
 
