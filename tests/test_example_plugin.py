@@ -1,4 +1,4 @@
-"""The package in examples/plugin, installed beside tsprune: its four additions work from Python and the shell."""
+"""The package in examples/plugin, installed beside tsprune: its additions work from Python and the shell."""
 
 from __future__ import annotations
 
@@ -34,13 +34,13 @@ assert list(FAMILIES)[-1] == "patchnet"
 assert "tsprune_example.family" not in sys.modules  # imported when a model is loaded
 model = tsprune.load(folder / "one", device="cpu")
 pipeline = PatchPipeline.from_pretrained(folder / "one")
-report = check_conformance(model, upstream=lambda contexts, horizon: pipeline.predict(contexts, horizon).numpy())
+report = check_conformance(model, upstream=lambda *given: pipeline.predict(*given).numpy())
 print(report)
 report.require()
 assert tsprune.load(pipeline).forecast([[1.0, 2.0] * 9], 3).median.shape == (1, 3)
 suite = tsprune.data.open_suite("sawtooth")
 assert tsprune.rank(model, by="column_norm")["score"].min() > 0
-assert tsprune.evaluate(model, suite)["wape"].between(0, 10).all()
+assert tsprune.evaluate(model, suite)["WAPE"].between(0, 10).all()
 pruned = tsprune.prune(model, ["stack.0.mlp", "stack.1.self.head.2"])
 pruned.save(folder / "pruned")
 assert tsprune.load(folder / "pruned").anatomy.removed == pruned.anatomy.removed
@@ -89,9 +89,9 @@ def test_the_commands_see_them(environment: dict[str, str], models: Path) -> Non
 
 def test_workers_see_them(environment: dict[str, str], models: Path) -> None:
     """Two processes, one a model; each finds family, metric and data by itself."""
-    arguments = ["--jobs", "2", "--data", "sawtooth", "--no-explain", "--json", "--out", str(models / "study")]
-    names = [str(models / "one"), str(models / "two")]
-    output(environment, "-m", "tsprune.cli", "study", *names, *arguments)
+    names = [str(models / "one"), str(models / "two"), "--out", str(models / "study")]
+    how = ["--jobs", "2", "--data", "sawtooth", "--no-explain", "--json"]
+    output(environment, "-m", "tsprune.cli", "study", *names, *how)
     assert (models / "study" / "results.parquet").exists()
 
 

@@ -6,6 +6,7 @@ from operator import attrgetter
 
 import numpy as np
 
+from tsprune.anatomy import Component
 from tsprune.data import Configuration, DataSource, Suite
 from tsprune.evaluation import Metric
 from tsprune.scores import Score, ScoringTask
@@ -13,12 +14,12 @@ from tsprune.scores.score import Values
 
 
 def _column_norm(task: ScoringTask) -> dict[str, Values]:
-    norms: dict[object, float] = {}
+    norms: dict[Component, float] = {}
     for head in task.components:
         site = task.model.anatomy.site(head)
         weight = task.model.module.get_submodule(site.output).get_parameter("weight")
-        norms[head] = float(weight[:, site.columns(head.head or 0)].norm())
-    return {"column_norm": norms}  # type: ignore[dict-item]
+        norms[head] = float(weight[:, site.columns(head.head or 0)].detach().norm())
+    return {"column_norm": norms}
 
 
 ABOUT = "Frobenius norm of a head's columns of the output projection"

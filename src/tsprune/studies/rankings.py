@@ -17,6 +17,7 @@ from tsprune.anatomy import DESCRIPTION, Component, Kind
 from tsprune.data.split import CALIBRATION_FRACTION, split
 from tsprune.data.suite import Suite
 from tsprune.errors import TspruneError
+from tsprune.evaluation import METRICS
 from tsprune.evaluation.sampling import sampled
 from tsprune.models.forecaster import Forecaster
 from tsprune.scores import (
@@ -33,7 +34,6 @@ from tsprune.sweeps.sweep_result import Masks, SweepResult
 
 # few, for a study measures all scores of every model; the report says how many windows these were
 PER_CONFIGURATION = 8
-EXACT = {"mase_change": "mase", "crps_change": "crps", "spearman_distance": "spearman"}
 SVD = "attention_stable_rank"
 
 KINDS: tuple[Kind, ...] = ("head", "mlp")
@@ -103,10 +103,11 @@ def agreement(rankings: Rankings, result: SweepResult, wanted: Plan, calibration
 
     def exact(masks: Masks) -> pd.DataFrame:
         changes = {component.address: result.change(one, masks) for component, one in ablations.items()}
-        columns = {
-            name: [getattr(change, field) for change in changes.values()] for name, field in EXACT.items()
-        }
-        return pd.DataFrame({"address": list(changes), **columns})
+        frame = pd.DataFrame({"address": list(changes)})
+        for metric in METRICS.values():
+            frame[f"{metric.key}_change"] = [change[metric.name] for change in changes.values()]
+        frame["spearman_distance"] = [change.spearman for change in changes.values()]
+        return frame
 
     scores = rankings.table.merge(exact(calibration), on="address", validate="one_to_one")
     table = agreement_table(scores, exact(report))
