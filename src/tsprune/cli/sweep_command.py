@@ -42,7 +42,7 @@ if TYPE_CHECKING:
 
     from tsprune.data.suite import Suite
     from tsprune.models.forecaster import Forecaster
-    from tsprune.sweeps import Estimate
+    from tsprune.sweeps import SweepCost
     from tsprune.sweeps.cluster import RayExecutor
 
 
@@ -183,7 +183,7 @@ def _print_effects(frame: pd.DataFrame, title: str, *, quiet: bool, as_json: boo
         raise typer.Exit(1)
 
 
-def _print_estimate(found: Estimate, *, as_json: bool) -> None:
+def _print_estimate(found: SweepCost, *, as_json: bool) -> None:
     if as_json:
         print_json(dataclasses.asdict(found))
         return

@@ -1,7 +1,7 @@
 """Many ablations of one model on one suite."""
 
 from tsprune.sweeps.cell_plan import SweepPlan, make_plan
-from tsprune.sweeps.cost_estimate import Estimate, estimate
+from tsprune.sweeps.cost_estimate import SweepCost, estimate
 from tsprune.sweeps.engine import run
 from tsprune.sweeps.single_components import effects_frame, single_ablations, sweep
 from tsprune.sweeps.store import Store
@@ -10,8 +10,8 @@ from tsprune.sweeps.sweep_result import CLEAN, Change, SweepResult
 __all__ = [
     "CLEAN",
     "Change",
-    "Estimate",
     "Store",
+    "SweepCost",
     "SweepPlan",
     "SweepResult",
     "effects_frame",

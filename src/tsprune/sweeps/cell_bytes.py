@@ -1,4 +1,4 @@
-"""The scores of a cell as bytes, and back; nothing in them is a pickle."""
+"""Scores of a cell as bytes and back, without pickle."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def to_bytes(scores: CellScores) -> bytes:
 
 
 def from_bytes(data: bytes, windows: int | None = None) -> CellScores:
-    """What `to_bytes` wrote, to the last bit.
+    """The scores that `to_bytes` wrote, bit-identical.
 
     windows : of the cell's configuration; its rows must be among them
 
@@ -52,12 +52,12 @@ def from_bytes(data: bytes, windows: int | None = None) -> CellScores:
         with np.load(io.BytesIO(data), allow_pickle=False) as arrays:
             found = {name: arrays[name] for name in arrays.files}
         return _scores(found, windows)
-    except Exception as error:  # numpy and zipfile raise whatever the bytes lead to
+    except Exception as error:  # numpy and zipfile raise many kinds of errors for damaged bytes
         raise DamagedRowError(f"unreadable scores: {one_line(error, 200)}") from None
 
 
 def _scores(arrays: dict[str, Any], windows: int | None) -> CellScores:
-    """A cell made of arrays; ValueError where they do not fit together."""
+    """A cell from arrays; ValueError if their shapes contradict each other."""
     rows = _array(arrays, "rows", "i", (None,))
     count = len(rows)
     if count and (rows.min() < 0 or len(np.unique(rows)) < count):

@@ -1,8 +1,8 @@
-"""The plan of a sweep: every cell is known before the first forecast, and so is what is left to do.
+"""The plan of a sweep: all cells, and the work that is left, are known before the first forecast.
 
-A cell is one ablation (with its seed) of one checkpoint on one configuration. Work is handed out in
-units: one batch of windows (of one configuration or of several) with all ablations whose cells still
-need it, so that its clean pass is made once.
+A cell is one ablation (with its seed) of one checkpoint on one configuration. A unit of work is one batch of
+windows, of one configuration or several, with all ablations whose cells still need it, so the clean pass of a
+batch runs once.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ Cell = tuple[Ablation, int]  # an ablation on the configuration of that number
 
 @dataclasses.dataclass(frozen=True)
 class Unit:
-    """Work that belongs together: one batch under some ablations.
+    """One batch of windows under some ablations.
 
     batch : its number in the plan
     """
@@ -43,21 +43,21 @@ class Unit:
 
     @property
     def forecasts(self) -> int:
-        """Forecasts it takes; the clean one is always made, as the others are compared to it."""
+        """Number of forecasts; the clean one always runs, as the others are compared with it."""
         return len(self.ablations) + (CLEAN not in self.ablations)
 
 
 @dataclasses.dataclass(frozen=True)
 class SweepPlan:
-    """What a sweep consists of, and what of it a store already holds.
+    """The cells of a sweep, and those that a store already holds.
 
     ablations : every different one, `CLEAN` first
     configurations : of the suite
     batches : of the windows of all of them, which refer to their configuration by its number
     checkpoint : digest of the model, "" without a store
-    entries : how the store names each cell; empty without a store
+    entries : the store's name of each cell; empty without a store
     finished : cells that the store holds
-    parts : number of the batch -> its scores, where it holds batches of other cells
+    parts : number of the batch -> its scores, for stored batches of unfinished cells
     """
 
     ablations: tuple[Ablation, ...]
@@ -70,7 +70,7 @@ class SweepPlan:
 
     @cached_property
     def batches_of(self) -> Mapping[int, tuple[int, ...]]:
-        """Number of each configuration that can be forecast -> numbers of the batches it is in."""
+        """Number of a configuration that can be forecast -> numbers of the batches that hold its windows."""
         found: dict[int, list[int]] = {}
         for place, batch in enumerate(self.batches):
             for number in batch.members:
@@ -78,7 +78,7 @@ class SweepPlan:
         return {number: tuple(found[number]) for number in sorted(found)}
 
     def cells(self) -> Iterator[Cell]:
-        """Every cell; a configuration of which no window can be forecast has none."""
+        """Every cell; a configuration without a window that can be forecast has none."""
         for number in self.batches_of:
             for ablation in self.ablations:
                 yield ablation, number
@@ -89,7 +89,7 @@ class SweepPlan:
         return [cell for cell in self.cells() if cell not in self.finished]
 
     def units(self) -> list[Unit]:
-        """What is left to do, batch by batch."""
+        """The work that is left, batch by batch."""
         missing = set(self.missing)
         units = []
         for place, batch in enumerate(self.batches):
@@ -112,11 +112,11 @@ class SweepPlan:
         return [ablation for ablation in self.ablations if ablation in wanted]
 
     def part(self, cell: Cell, batch: int) -> int:
-        """How the store numbers a batch: among those of the cell's configuration."""
+        """The store's number of a batch: its position among those of the cell's configuration."""
         return self.batches_of[cell[1]].index(batch)
 
     def truth(self, unit: Unit) -> Truth:
-        """What forecasts of a unit's batch are measured by."""
+        """Targets and scales that the forecasts of a unit are scored with."""
         return truth_of(self.configurations, self.batches[unit.batch])
 
 
@@ -132,9 +132,9 @@ def make_plan(
     store: Store | None = None,
     device: str | None = None,
 ) -> SweepPlan:
-    """The plan of `tsprune.sweep.run` with these arguments.
+    """The plan of `tsprune.sweeps.run` with these arguments.
 
-    device : kind of device the forecasts will be made on; None if it is the model's
+    device : kind of device that forecasts; None: the model's
 
     Raises TspruneError for a suite without windows or a store that cannot be read.
     """

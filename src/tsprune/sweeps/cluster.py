@@ -1,4 +1,4 @@
-"""Sweeps on a Ray cluster: the units of the same plan, worked on by processes of many machines.
+"""Sweeps on a Ray cluster: processes of several machines work on the units of one plan.
 
 1. The driver has the plan and the store; workers only forecast. Large units are split by ablation
    until there are a few for every worker.
@@ -43,13 +43,13 @@ RETRIES = 5  # of a unit whose worker was lost
 
 @dataclasses.dataclass(frozen=True)
 class RayExecutor:
-    """An executor (see `tsprune.sweep.run`) that works on a Ray cluster.
+    """An executor (see `tsprune.sweeps.run`) that works on a Ray cluster.
 
     address : of the cluster; "auto" finds one that runs, "local" starts one on this machine; a
         connection that is there already is used, and left open
-    device : what workers forecast on; give it to `run` as well, it is part of the protocol
+    device : device of the workers; pass it to `run` as well, because it is part of the protocol
     cpus, gpus : resources of one worker; fractions of a GPU share it
-    workers : how many a local cluster has at most; None takes one a core
+    workers : most workers of a local cluster; None: one per core
 
     Raises TspruneError if Ray is not installed or the cluster cannot be reached.
     """
@@ -74,7 +74,7 @@ class RayExecutor:
                 unit.batch: ray.put((work.plan.batches[unit.batch], work.plan.truth(unit)))
                 for unit in work.plan.units()
             }
-            # in a list it is sent as it is, and fetched only by a worker that sets itself up
+            # inside a list Ray passes the reference on, and only a worker that sets itself up fetches it
             reference = [ray.put(work.reference)] if work.reference is not None else []
             job = self._job(work)
             counted = _counted(units)
@@ -116,7 +116,7 @@ class RayExecutor:
         )
 
     def _slots(self, ray: Any) -> int:
-        """Workers that fit into the cluster as it is now."""
+        """Number of workers that fit into the cluster now."""
         there = ray.cluster_resources()
         wanted = {"CPU": self.cpus, "GPU": self.gpus}
         fitting = [int(there.get(name, 0.0) / amount) for name, amount in wanted.items() if amount > 0]
@@ -149,15 +149,15 @@ class RayExecutor:
 
 
 def _problem(address: str) -> str | None:
-    """Why there can be no cluster at an address, or where "auto" is told to look; see `problem_at`."""
+    """The reason why no cluster can be at an address, or at the one "auto" resolves to; see `problem_at`."""
     if os.environ.get("RAY_USE_TLS", "0") not in ("0", "false", "False"):
-        return None  # it answers nobody who does not know its certificates
+        return None  # a cluster with TLS answers only clients with its certificates
     return problem_at(os.environ.get("RAY_ADDRESS", "") if address == "auto" else address)
 
 
 @contextmanager
 def _loopback_only() -> Iterator[None]:
-    """Has a cluster that is started meanwhile listen on this machine's own interface only.
+    """A cluster started inside the context listens on the loopback interface only.
 
     Ray does so where a cluster is not enabled for a platform, and else turns 127.0.0.1 into the address
     that other machines see.
@@ -178,9 +178,9 @@ def _loopback_only() -> Iterator[None]:
 
 
 def import_ray() -> Any:
-    """The module `ray`, told to report to nobody; TspruneError that names the extra without it."""
+    """The module `ray` with usage reports off; without it, a TspruneError that names the extra."""
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
-    # the workers' device is this package's business, and Ray would warn of a change to come
+    # this package sets the workers' device; Ray would warn of a future change of its default
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
     try:
         import ray
@@ -195,7 +195,7 @@ def import_ray() -> Any:
 
 
 def split_units(plan: SweepPlan, workers: int) -> list[Unit]:
-    """The plan's units, the largest first, split by ablation where that keeps more workers busy."""
+    """The plan's units, largest first, split by ablation if that keeps more workers busy."""
     units = plan.units()
     if workers == 1:
         return units
@@ -211,13 +211,13 @@ def _parts(unit: Unit, count: int) -> list[Unit]:
 
 
 def _size(plan: SweepPlan, unit: Unit) -> int:
-    """Something like its running time."""
+    """A number proportional to its running time, roughly."""
     batch = plan.batches[unit.batch]
     return sum(len(view) + batch.horizon for view in batch.views) * unit.forecasts
 
 
 def _counted(units: list[Unit]) -> dict[Unit, int]:
-    """Forecasts that each of the (split) units counts: one clean pass a batch, whoever repeats it."""
+    """Forecasts counted for each (split) unit: one clean pass per batch, although every part repeats it."""
     seen = {unit.batch for unit in units if CLEAN in unit.ablations}
     counted = {}
     for unit in units:
@@ -248,9 +248,9 @@ def _outcome(ray: Any, ready: Any, unit: Unit, *, go_on: bool) -> Outcome:
 
 @dataclasses.dataclass(frozen=True)
 class _Job:
-    """What a worker process sets itself up with.
+    """The arguments that set up a worker process.
 
-    run : a name of its own for every sweep
+    run : unique name of the sweep
     replaced : ablations that need reference activations
     """
 

@@ -1,4 +1,4 @@
-"""Collecting what executors bring back: batches are put together to cells, and kept as they come in."""
+"""Collecting outcomes: batches are joined to cells and stored as they arrive."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ _log = logging.getLogger(__name__)
 
 
 class Collector:
-    """Turns outcomes into a SweepResult, whoever they come from and in whatever order.
+    """Joins outcomes to a SweepResult, independent of their order and executor.
 
     model : its name, for the log
-    store : where batches and cells are kept at once; None keeps them here only
-    keep : ablations whose forecasts are asked for
+    store : keeps batches and cells at once; None keeps them in memory only
+    keep : ablations whose forecasts are kept
     """
 
     def __init__(self, model: str, plan: SweepPlan, store: Store | None, keep: frozenset[Ablation]) -> None:
@@ -32,7 +32,7 @@ class Collector:
         self._failed: dict[Cell, str] = {}
 
     def take(self, unit: Unit, outcome: Outcome) -> None:
-        """Takes what one unit gave; of a batch only some of whose cells were missing, just these."""
+        """Adds the outcome of a unit; cells that are finished already stay as they are."""
         done: list[Cell] = []
         waiting: list[Cell] = []
         for cell, scores in outcome.scores.items():
@@ -58,7 +58,7 @@ class Collector:
             )
 
     def _failures(self, unit: Unit, outcome: Outcome) -> dict[Cell, str]:
-        """The cells that a failed ablation costs, which are logged by name."""
+        """The cells that fail with an ablation of this unit; each is logged."""
         numbers = self._plan.batches[unit.batch].members
         cells = {(ablation, n): error for ablation, error in outcome.failed.items() for n in numbers}
         failed = {cell: error for cell, error in cells.items() if cell not in self._finished}
@@ -69,7 +69,7 @@ class Collector:
         return failed
 
     def result(self, context_length: int, suite: Suite) -> SweepResult:
-        """Everything together; TspruneError if no window has scores."""
+        """The result of the sweep; TspruneError if no window has scores."""
         names = [c.name for c in self._plan.configurations]
         rows = {
             name: self._finished[CLEAN, number].rows

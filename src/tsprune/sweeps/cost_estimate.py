@@ -1,4 +1,4 @@
-"""What a sweep will cost, extrapolated from a few forecasts of it.
+"""The cost of a sweep, extrapolated from a few of its forecasts.
 
 Units of work are grouped by horizon and length of history (in powers of two). The longest batch of
 each group is forecast unablated and under a few of its ablations, spread evenly over the plan;
@@ -28,14 +28,14 @@ _Group = tuple[int, int]  # horizon, power of two of the longest history
 
 
 @dataclasses.dataclass(frozen=True)
-class Estimate:
-    """What is left of a sweep.
+class SweepCost:
+    """The work left in a sweep.
 
     cells, finished : of the plan, and of these in the store
-    forecasts : of one batch each, that are left to make
-    seconds : they are expected to take, one after the other on this machine
-    peak_bytes : the most memory the probes needed (of the GPU, or resident in this process)
-    probed : forecasts that the estimate rests on
+    forecasts : number of forecasts of one batch that are left
+    seconds : expected for them, one after the other on this machine
+    peak_bytes : peak memory of the probes (of the GPU, or resident in this process)
+    probed : number of forecasts that were timed
     """
 
     cells: int
@@ -48,8 +48,8 @@ class Estimate:
 
 def estimate(
     model: Forecaster, plan: SweepPlan, *, reference: Reference | None = None, memory: int = MEMORY
-) -> Estimate:
-    """Forecasts a few batches of what `plan` has left, and extrapolates; nothing is stored."""
+) -> SweepCost:
+    """Forecasts a few batches of the work left in `plan` and extrapolates; nothing is stored."""
     units = plan.units()
     groups: dict[_Group, list[Unit]] = {}
     for unit in units:
@@ -69,7 +69,7 @@ def estimate(
             share = _windows(plan, unit) / _windows(plan, probe)
             seconds += share * (clean + (unit.forecasts - 1) * ablated)
     cells = list(plan.cells())
-    return Estimate(
+    return SweepCost(
         cells=len(cells),
         finished=len(cells) - len(plan.missing),
         forecasts=sum(unit.forecasts for unit in units),

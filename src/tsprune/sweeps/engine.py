@@ -1,12 +1,11 @@
 """The sweep engine: many ablations of one model on one suite, each forecast once.
 
-1. The plan (`tsprune.sweeps.cell_plan`) says which batches of windows are needed under which ablations.
-2. Batches are the outer loop, ablations the inner one, so that a batch's clean pass is made once
-   (`tsprune.sweeps.worker`). Who works on which batch, here or on a cluster, is an executor's business.
-3. What comes back is collected in one place (`tsprune.sweeps.collector`), so the numbers do not depend
-   on where they were made.
-4. With a store (`tsprune.sweeps.store`), what it holds is not forecast again, every batch is kept as
-   soon as it is done, and an ablation that raises is recorded as failed while the others go on.
+1. The plan (`tsprune.sweeps.cell_plan`) lists the batches of windows and the ablations each needs.
+2. Batches are the outer loop, ablations the inner one, so the clean pass of a batch runs once
+   (`tsprune.sweeps.worker`). An executor distributes the batches: in this process, or on a cluster.
+3. One collector (`tsprune.sweeps.collector`) joins the outcomes, so no number depends on the executor.
+4. A store (`tsprune.sweeps.store`) keeps every batch as soon as it is done, and stored batches are not
+   forecast again. With a store, an ablation that raises is recorded as failed, and the others go on.
 """
 
 from __future__ import annotations
@@ -35,13 +34,12 @@ from tsprune.sweeps.worker import Outcome, Worker
 class SweepWork:
     """The work of an executor.
 
-
     model : loaded here; a cluster loads its own by `model.name`
     reference : for mean and resample ablations; None records the default
     keep : ablations whose forecasts are kept
     go_on : an ablation that raises is recorded, and does not end the sweep
     memory : bytes that the records of a clean pass may hold
-    on_forecasts : to be called with the number of forecasts made since the last call
+    on_forecasts : called with the number of forecasts made since its last call
     """
 
     model: Forecaster
@@ -82,8 +80,8 @@ def run(
     options : keywords of `tsprune.run_options.RunOptions`. With a store, finished cells are looked up and
         kept, and an ablation that raises is in `SweepResult.failed` instead of ending the sweep
 
-    Where a batch does not fit into memory it is halved (see `Worker.outcome`). Windows of like
-    horizons share batches, whichever configuration they are of (`tsprune.evaluation.batching`).
+    A batch that does not fit into memory is halved (see `Worker.outcome`). Windows of similar horizon share
+    batches across configurations (`tsprune.evaluation.batching`).
 
     Raises TspruneError for a suite of which no window can be forecast.
     """
@@ -129,7 +127,7 @@ class _Count:
 
 
 def here(work: SweepWork) -> Generator[tuple[Unit, Outcome], None, None]:
-    """The executor that works on one unit after the other in this process."""
+    """The executor of this process: one unit after the other."""
     plan = work.plan
     units = plan.units()
     reference = work.reference or recorded_reference(work.model, plan.ablations_of(units))
@@ -142,6 +140,6 @@ def here(work: SweepWork) -> Generator[tuple[Unit, Outcome], None, None]:
 
 
 def recorded_reference(model: Forecaster, ablations: Iterable[Ablation]) -> Reference | None:
-    """The default reference for whatever of `ablations` needs one, None if nothing does."""
+    """The default reference for the ablations that need one; None if none does."""
     wanted = [component for one in ablations if one.mode != "zero" for component in one.components]
     return default_reference(model, wanted) if wanted else None

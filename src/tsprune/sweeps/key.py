@@ -1,4 +1,4 @@
-"""What the numbers of a cell depend on, as one digest: the name under which a store keeps them."""
+"""The key of a cell in a store: one digest of everything its numbers depend on."""
 
 from __future__ import annotations
 
@@ -21,8 +21,8 @@ from tsprune.hooks.capture import Reference, reference_contexts
 from tsprune.models.checkpoints import find
 from tsprune.models.forecaster import Forecaster, SamplingForecaster
 
-# To be raised whenever the same forecast leads to other numbers (`tsprune.evaluation.metrics`), or
-# the same arguments to another forecast: rows of another version are not used again.
+# Raise it whenever the same forecast gives other numbers (`tsprune.evaluation.metrics`), or the same
+# arguments another forecast: rows of other versions are not reused.
 RESULTS_VERSION = 5
 
 
@@ -32,10 +32,10 @@ class CellKey:
 
     checkpoint : see `checkpoint_digest`
     configuration, windows : its name, and the fingerprint of its windows
-    batches : of which other windows they are forecast with; see `batches_digest`
-    protocol : how it is forecast, as JSON; see `protocol`
-    reference : what mean and resample ablations take their values from; see `reference_digest`
-    version : of the code that makes numbers out of forecasts
+    batches : the windows that share a batch with its own; see `batches_digest`
+    protocol : settings of the forecast as JSON; see `protocol`
+    reference : values of mean and resample ablations; see `reference_digest`
+    version : of the code that computes scores from forecasts
     """
 
     checkpoint: str
@@ -76,7 +76,7 @@ def windows_fingerprint(configuration: Configuration) -> str:
 
 
 def batches_digest(number: int, batches: Sequence[Batch]) -> str:
-    """SHA-256 of the batches that configuration `number` has windows in, and of the windows' places there.
+    """SHA-256 of the batches with windows of configuration `number`, and of the positions of these windows.
 
     A forecast depends on its batch: sums of another shape differ in their last bits, padding may enter
     the normalisation, and `resample` draws by place. So a configuration swept alone is another cell
@@ -98,7 +98,7 @@ def checkpoint_digest(model: Forecaster) -> str:
     Not of the files alone: a model may have been pruned or converted since it was loaded.
     """
     digest = hashlib.sha256(repr(model.anatomy).encode())
-    with suppress(TspruneError):  # a model that is not from files
+    with suppress(TspruneError):  # the model was not loaded from files
         digest.update(json.dumps(find(model.name).config, sort_keys=True).encode())
     for name, value in model.module.state_dict().items():
         if not isinstance(value, torch.Tensor):
@@ -111,12 +111,12 @@ def checkpoint_digest(model: Forecaster) -> str:
 
 
 def protocol(model: Forecaster, configuration: Configuration, *, batch_size: int, device: str) -> str:
-    """How `configuration` is forecast, as JSON with sorted keys.
+    """Settings of the forecasts of `configuration`, as JSON with sorted keys.
 
     The versions of torch and of the upstream package are part of it. The batch size says how batches were
     made; which windows are in them is not part of it (see `batches_digest`).
 
-    device : kind of device ("cpu", "cuda") the forecasts are made on
+    device : kind of device ("cpu", "cuda") that forecasts
     """
     samples, sample_seed = None, None
     if isinstance(model, SamplingForecaster):
@@ -145,7 +145,7 @@ def _version(package: str) -> str:
 
 
 def reference_digest(model: Forecaster, reference: Reference | None) -> str:
-    """SHA-256 of a reference's values; of the series it would be recorded on if it is None."""
+    """SHA-256 of the values of a reference; None: of the series that the default is recorded on."""
     digest = hashlib.sha256()
     if reference is None:
         contexts = np.ascontiguousarray(reference_contexts(model))

@@ -6,7 +6,7 @@ import socket
 import threading
 
 SECONDS = 3.0  # to connect, and to answer
-_PATIENCE = 8.0  # for all of it, names to be looked up included
+_PATIENCE = 8.0  # for everything, including the lookup of names
 
 # HTTP/2, which Ray's servers talk: a client's preface with an empty SETTINGS frame, and the type of the frame
 # that every server begins with (RFC 9113, sections 3.4 and 6.5)
@@ -29,18 +29,18 @@ def problem_at(address: str) -> str | None:
     def ask() -> None:
         found[0] = _answer(host.strip("[]"), int(port))
 
-    asking = threading.Thread(target=ask, daemon=True)  # looking up a name has no time limit of its own
+    asking = threading.Thread(target=ask, daemon=True)  # the lookup of a name has no time limit
     asking.start()
     asking.join(_PATIENCE)
     return found[0] or None
 
 
 def _answer(host: str, port: int) -> str:
-    """What is wrong there, "" if nothing is."""
+    """The problem found there; "" if none."""
     try:
         with socket.create_connection((host, port), timeout=SECONDS) as connection:
             connection.sendall(_PREFACE)
             header = connection.recv(9)
-    except (OSError, UnicodeError) as error:  # a name that cannot be one is a UnicodeError
+    except (OSError, UnicodeError) as error:  # an invalid name is a UnicodeError
         return getattr(error, "strerror", None) or str(error)
     return "" if len(header) == 9 and header[3] == _SETTINGS else "what listens there is not Ray"

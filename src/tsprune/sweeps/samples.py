@@ -22,12 +22,12 @@ def change_sample(
     *,
     masks: Masks | None = None,
 ) -> Sample:
-    """The changes of `ablations`, in that order: one quantity each.
+    """The changes of `ablations` as a sample: one quantity each, in that order.
 
-    suite : the one that was swept; it knows which windows are of one series
-    masks : as in `SweepResult.change`, whose numbers the estimates are
+    suite : of the sweep; it knows the series of each window
+    masks : as in `SweepResult.change`, which gives the same values
 
-    An ablation that failed on any configuration is NaN, as there.
+    An ablation that failed on any configuration is NaN.
     """
     failed = {ablation for ablation, _ in result.failed}
     scored = []

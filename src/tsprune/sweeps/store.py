@@ -1,4 +1,4 @@
-"""The results store: finished work is in one SQLite file, and stays there whatever happens.
+"""The results store: one SQLite file that keeps finished work, also when a process is killed.
 
 One row of `cells` is one finished (or failed) cell, under the digest of all that its numbers depend
 on (`tsprune.sweeps.key`). A cell of several batches is kept batch by batch in `parts` until it is
@@ -59,7 +59,7 @@ _SCHEMA = (
     "CREATE TABLE IF NOT EXISTS parts (key TEXT, batch INTEGER, kept INTEGER NOT NULL, "
     "scores BLOB NOT NULL, PRIMARY KEY (key, batch))",
 )
-_TYPES = {"TEXT": "text", "INTEGER": "integer", "REAL": "real"}  # as SQLite calls what a value is
+_TYPES = {"TEXT": "text", "INTEGER": "integer", "REAL": "real"}  # SQLite's names of value types
 _UNLIKE = " OR ".join(
     f"typeof({name}) NOT IN ('{_TYPES[kind.split()[0]]}'{'' if 'NOT NULL' in kind else ', ' + repr('null')})"
     for name, kind in _COLUMNS.items()
@@ -68,10 +68,10 @@ _UNLIKE = " OR ".join(
 
 @dataclasses.dataclass(frozen=True)
 class Entry:
-    """A cell as the store names it.
+    """The store's name of a cell.
 
     key : its digest is the row's name
-    model : as the user named it; not part of the key
+    model : name given by the user; not part of the key
     domain, num_variates : of the configuration, for the leaderboard's columns
     """
 
@@ -82,9 +82,9 @@ class Entry:
 
 
 class Store:
-    """The results store in the file `path`, made if it is not there; also a context manager.
+    """The results store in the file `path`, created if missing; also a context manager.
 
-    create : False to insist on a store that is there
+    create : False raises if the store does not exist
 
     Raises TspruneError if the file is damaged, is something else, or cannot be written.
     """
@@ -101,7 +101,7 @@ class Store:
         with writing(self.path):
             self.path.parent.mkdir(parents=True, exist_ok=True)
         with self._errors():
-            # autocommit: transactions begin and end where this file says so
+            # autocommit: this module begins and ends its transactions itself
             self._database = sqlite3.connect(
                 f"{self.path.absolute().as_uri()}{'?immutable=1' if self._sealed(create) else ''}",
                 timeout=BUSY_SECONDS,
@@ -133,9 +133,9 @@ class Store:
         failed: Iterable[tuple[Entry, str]] = (),
         parts: Iterable[tuple[Entry, int, CellScores]] = (),
     ) -> None:
-        """Keeps finished cells, failed cells and finished batches of others, all of them or none.
+        """Stores finished cells, failed cells and finished batches of other cells in one transaction.
 
-        done : replace what there was under the same key, their batches included
+        done : replace all rows of the same key, batches included
         failed : (cell, error); a finished cell is not replaced by a failure
         parts : (cell, number of the batch, its scores)
         """
@@ -159,10 +159,10 @@ class Store:
     # --- reading ---------------------------------------------------------------------------------
 
     def finished(self, key: CellKey, *, kept: bool = False, windows: int | None = None) -> CellScores | None:
-        """The scores of a finished cell, None if it is not there.
+        """The scores of a finished cell; None if it is not stored.
 
         kept : only with its forecasts
-        windows : of the cell's configuration; scores of others are damaged
+        windows : number of windows of the cell's configuration; other rows count as damaged
         """
         with self._errors():
             row = self._database.execute(
@@ -173,7 +173,7 @@ class Store:
     def parts(
         self, key: CellKey, *, kept: bool = False, windows: int | None = None, batches: int | None = None
     ) -> dict[int, CellScores]:
-        """Number of the batch -> its scores, of a cell that is not finished yet.
+        """Number of the batch -> its scores, for an unfinished cell.
 
         windows, batches : of the cell's configuration; scores and numbers of others are damaged
         """
@@ -236,7 +236,7 @@ class Store:
         return pd.DataFrame.from_records(records)
 
     def _check_types(self, condition: str, patterns: list[str]) -> None:
-        """SQLite keeps what it is given in any column: DamagedRowError where a value is of another type."""
+        """DamagedRowError if a value has another type than its column, which SQLite itself permits."""
         query = f"SELECT rowid FROM cells WHERE ({condition}) AND ({_UNLIKE}) LIMIT 1"
         found = self._database.execute(query, patterns).fetchone()
         if found is not None:
@@ -267,12 +267,12 @@ class Store:
                 database.execute(f"PRAGMA user_version={_FORMAT}")
 
     def _sealed(self, create: bool) -> bool:
-        """Whether it is only read, and nobody can write to its folder, where SQLite would put its lock."""
+        """Whether the store is only read and its folder, where SQLite puts its lock, is not writable."""
         wal = status(self.path.with_name(f"{self.path.name}-wal"))
         return not create and not may_write(self.path.absolute().parent) and not (wal and wal.st_size)
 
     def _use_wal(self) -> None:
-        """Switching a new file to WAL does not wait for another process that does the same: repeat."""
+        """Switches a new file to WAL, repeatedly: SQLite does not wait for another process that does so, too."""
         deadline = time.monotonic() + BUSY_SECONDS
         while True:
             try:
@@ -297,7 +297,7 @@ class Store:
 
     @contextmanager
     def _errors(self) -> Iterator[None]:
-        """What SQLite and damaged rows raise, as one line."""
+        """Errors of SQLite and of damaged rows as one line."""
         try:
             yield
         except (sqlite3.OperationalError, sqlite3.ProgrammingError, OverflowError) as error:

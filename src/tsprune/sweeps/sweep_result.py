@@ -1,4 +1,4 @@
-"""What a sweep found: scores window by window, and the effect of an ablation that follows from them."""
+"""The result of a sweep: scores per window, and the effects of ablations that follow from them."""
 
 from __future__ import annotations
 
@@ -80,11 +80,11 @@ class Change:
 class SweepResult:
     """Scores of every ablation (and of none) on every configuration.
 
-    rows : configuration -> int64 [M], the windows that could be forecast
+    rows : configuration -> int64 [M], numbers of the windows with a forecast
     scores : ablation -> configuration -> scores of those windows; `CLEAN` is among the ablations
     forecasts : (ablation, configuration) -> Forecast of those windows, for ablations asked to keep
-    skipped : (window, reason) of what could not be forecast; a window that the unablated model
-        answers with NaN or infinity is among them
+    skipped : (window, reason) of windows without a forecast, including those whose unablated forecast is
+        not finite
     failed : (ablation, configuration) -> error of the cells that raised; they have no scores
     """
 
@@ -97,9 +97,8 @@ class SweepResult:
     def change(self, ablation: Ablation, masks: Masks | None = None) -> Change:
         """Effect of `ablation` on all windows, or on those where `masks[configuration]` is true.
 
-        A mask is over all windows of the configuration. A configuration without windows, or whose
-        clean score is 0 or undefined there, does not count. An ablation that failed on any
-        configuration has no effect that could be compared to others: everything is NaN.
+        A mask covers all windows of its configuration. Configurations without windows, or with a clean score
+        of 0 or NaN, are left out. Everything is NaN for an ablation that failed on any configuration.
         """
         if any(cell == ablation for cell, _ in self.failed):
             return Change(dict.fromkeys(METRICS, float("nan")), float("nan"))

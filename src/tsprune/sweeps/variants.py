@@ -1,4 +1,4 @@
-"""Forecasts of one batch under ablations: what they share is computed once.
+"""Forecasts of one batch under several ablations; their common part is computed once.
 
 1. The clean pass of the batch is recorded, and every ablation replays what lies upstream of it.
 2. Ablations that follow each other and whose lowest component is in the same sublayer are forecast in one
@@ -33,7 +33,7 @@ _KEY = "clean pass"  # one batch is recorded at a time
 
 
 class Variants:
-    """Forecasts the batches that it is given, one after the other, each under some ablations.
+    """Forecasts batches one after the other, each under some ablations.
 
     memory : bytes that the records of a clean pass may hold
     """
@@ -42,18 +42,18 @@ class Variants:
         self._model = model
         self._reference = reference
         self._replay = Replay(model, memory)
-        self._trusted: dict[Hashable, Place] = {}  # shape -> the lowest sublayer it was tried from
-        self._refused: set[Hashable] = set()  # shapes, and (place, windows) where it failed
+        self._trusted: dict[Hashable, Place] = {}  # shape -> the lowest sublayer of its trial
+        self._refused: set[Hashable] = set()  # shapes, and (place, windows) of failed trials
         self._made: dict[Ablation, Forecast] = {}
         self._shares: dict[Ablation, float] = {}
 
     def clean(self, batch: Batch) -> Forecast:
-        """The unablated forecast, whose pass is recorded for the ablated ones."""
+        """The unablated forecast; its pass is recorded for the ablated ones."""
         with self._model.alone(), self._replay.record(_KEY):
             return with_gaps(self._model, batch.contexts, batch.horizon)
 
     def look_ahead(self, batch: Batch, ablations: Sequence[Ablation]) -> dict[Ablation, Forecast]:
-        """Forecasts the first of `ablations` (the next `MOST`) together with those that it can be.
+        """Forecasts the first of `ablations` (the next `MOST`) jointly with all that can share its batch.
 
         Returns the forecasts that were made now, which `forecast` will return. Whatever goes wrong is left
         for each to run into when its turn comes, alone.
@@ -69,28 +69,28 @@ class Variants:
             return {}
         try:
             self._made = self._found(batch, place, group)
-        except Exception:  # upstream may not take batches like these, or memory may be short
+        except Exception:  # upstream may refuse larger batches, or memory may run out
             self._refused.add((place, len(batch)))
             self._made.clear()
         self._shares = dict.fromkeys(group, (time.perf_counter() - start) / len(group))
         return dict(self._made)
 
     def forecast(self, batch: Batch, ablation: Ablation) -> Forecast:
-        """The forecast under `ablation`, the same to the last bit as without any sharing."""
+        """The forecast under `ablation`, bit-identical to one without sharing."""
         return self._made.pop(ablation) if ablation in self._made else self._alone(batch, ablation)
 
     def share(self, ablation: Ablation) -> float:
-        """Seconds that forecasting several together took for this one."""
+        """Seconds of a joint forecast that belong to this ablation."""
         return self._shares.pop(ablation, 0.0)
 
     def forget(self) -> None:
-        """Drops everything that was made for the last batch."""
+        """Drops all records of the last batch."""
         self._replay.forget(_KEY)
         self._made.clear()
         self._shares.clear()
 
     def _alike(self, place: Place, ablations: Iterable[Ablation]) -> list[Ablation]:
-        """The first of `ablations`, up to one whose lowest sublayer is another."""
+        """The leading ones of `ablations` with the same lowest sublayer."""
         alike: list[Ablation] = []
         for ablation in ablations:
             if ablation in alike or self._replay.lowest(ablation.components) != place:
@@ -122,8 +122,8 @@ class Variants:
         return [_piece(joint, place, len(batch)) for place in range(times)]
 
     def _found(self, batch: Batch, place: Place, group: list[Ablation]) -> dict[Ablation, Forecast]:
-        """Forecasts by ablation, made together if that is known to change no bit, or found out here."""
-        steps = max(batch.horizon, self._model.prefix_steps)  # that the readout computes
+        """Forecasts by ablation, computed jointly if an earlier trial, or one made here, changed no bit."""
+        steps = max(batch.horizon, self._model.prefix_steps)  # steps that the readout computes
         shape = len(group), len(batch), steps, self._replay.shape(_KEY)
         if shape in self._refused:
             self._refused.add((place, len(batch)))
@@ -138,7 +138,7 @@ class Variants:
         return alone
 
     def _agree(self, batch: Batch, alone: Mapping[Ablation, Forecast]) -> bool:
-        """Whether a batch of several ablations gives the forecasts that each of them gives `alone`."""
+        """Whether a joint batch gives every ablation the forecast that it has `alone`."""
         group = [*alone]
         if not all(map(_equal, self._together(batch, group), alone.values())):
             return False
@@ -174,14 +174,14 @@ def _random_streams(
 
 
 def _piece(joint: Forecast, place: int, count: int) -> Forecast:
-    """What belongs to the n-th ablation, of `count` windows each."""
+    """The rows of the n-th ablation, `count` windows each."""
     rows = slice(place * count, (place + 1) * count)
     samples = None if joint.samples is None else joint.samples[rows]
     return Forecast(joint.quantiles[rows], joint.levels, samples)
 
 
 def _equal(one: Forecast, other: Forecast) -> bool:
-    """Whether both are the same to the last bit."""
+    """Whether both are bit-identical."""
     if not np.array_equal(one.quantiles, other.quantiles, equal_nan=True):
         return False
     if one.samples is None or other.samples is None:

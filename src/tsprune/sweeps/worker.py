@@ -1,9 +1,9 @@
 """Working on units: one batch of windows, forecast and scored under many ablations.
 
-1. The clean pass of a batch is recorded, and ablations share what lies upstream of them, and more
+1. The clean pass of a batch is recorded; ablations reuse everything upstream of them
    (`tsprune.sweeps.variants`).
-2. Of each forecast only sums per window are kept, so scores of any subset of windows (calibration
-   and report, bootstrap draws) follow without another forecast.
+2. Only sums per window are kept of each forecast, so scores of any subset of windows (calibration and report,
+   bootstrap draws) need no further forecast.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from tsprune.sweeps.variants import Variants
 
 @dataclasses.dataclass(frozen=True)
 class Outcome:
-    """What one unit gave: scores of its windows by cell, or the error of the ablations that raised."""
+    """The outcome of one unit: scores of its windows by cell, and the errors of ablations that raised."""
 
     scores: Mapping[Cell, CellScores]
     failed: Mapping[Ablation, str]
@@ -69,9 +69,8 @@ class Worker:
     ) -> Outcome:
         """Scores of one batch under every one of `ablations`.
 
-        If memory runs out, the batch is done in halves, clean pass and ablations alike, which changes
-        numbers by rounding only. Where it would change more (`resample` draws by place in the batch),
-        TspruneError.
+        If memory runs out, the batch is computed in halves, clean pass and ablations alike, which changes
+        numbers by rounding only. `resample` draws by position in the batch, so it raises TspruneError then.
         """
         count = _Capped(len(ablations) + (CLEAN not in ablations), on_forecasts)
 
@@ -84,7 +83,7 @@ class Worker:
 
         try:
             parts = [outcome for _, outcome in in_parts(of_windows, range(len(batch)))]
-        except TspruneError as error:  # what an ablation raises is in the outcome by now, if it is to be
+        except TspruneError as error:  # errors of single ablations are in the outcome already
             self._raise_unless_recorded(error)
             parts = [Outcome({}, dict.fromkeys(ablations, _described(error)))]
         count.finish()
@@ -102,7 +101,7 @@ class Worker:
         start = time.perf_counter()
         try:
             scorer = _Scorer(batch, truth, self._clean(batch))
-        except Exception as error:  # whatever a model raises is recorded with the cells it costs
+        except Exception as error:  # any error of a model is recorded for all cells of the batch
             self._forget()
             self._raise_unless_recorded(error)
             return Outcome({}, dict.fromkeys(ablations, _described(error)))
@@ -122,7 +121,7 @@ class Worker:
                     whole = scored.pop(ablation, None) or scorer.scored([forecast])[0]
                     found = scorer.by_configuration(whole, forecast, keep=ablation in self._keep)
                 except Exception as error:
-                    if not isinstance(error, NotFiniteError):  # one ablation's doing, whoever sweeps
+                    if not isinstance(error, NotFiniteError):  # caused by this ablation alone
                         self._raise_unless_recorded(error)
                     failed[ablation] = _described(error)
                 else:
@@ -137,7 +136,7 @@ class Worker:
         return Outcome(scores, failed)
 
     def _raise_unless_recorded(self, error: Exception) -> None:
-        # for want of memory the batch is tried again in halves, see `in_parts`
+        # out of memory: the batch is tried again in halves, see `in_parts`
         if not self._go_on or _out_of_memory(error):
             raise error
 
@@ -161,7 +160,7 @@ class Worker:
 
 
 class _Scorer:
-    """Scores forecasts of one batch, as many at once as there are: each alone takes mostly calls.
+    """Scores several forecasts of one batch at once; most of the time of one alone is call overhead.
 
     clean : the unablated forecast; windows where it is not finite are left out
     """
@@ -173,7 +172,7 @@ class _Scorer:
         self._clean_ranks = self._ranks([clean])
 
     def require_finite(self, forecast: Forecast, model: str) -> None:
-        """NotFiniteError if a window has no finite forecast, although it has one without ablation."""
+        """NotFiniteError if a window lost its finite forecast by the ablation."""
         lost = self._finite & ~finite_windows(forecast, self._batch)
         if lost.any():
             of = f"{lost.sum()} of {self._finite.sum()} windows of a batch"
@@ -194,7 +193,7 @@ class _Scorer:
     def by_configuration(
         self, found: WindowScores, forecast: Forecast, *, keep: bool
     ) -> dict[int, CellScores]:
-        """What was found, by number of the configuration; `keep`: and the forecast."""
+        """The scores by number of the configuration, with the forecast if `keep`."""
         scores = {}
         for number, places in self._batch.members.items():
             chosen = places[self._finite[places]]
@@ -207,7 +206,7 @@ class _Scorer:
         return scores
 
     def _ranks(self, forecasts: Sequence[Forecast]) -> dict[int, NDArray[np.float64]]:
-        """By horizon, of the medians of the windows that have it, one forecast's after the other's."""
+        """Horizon -> centred ranks [F * W, horizon] of the medians of its W windows, forecast by forecast."""
         medians = np.stack([forecast.median for forecast in forecasts])
         return {
             horizon: centred_ranks(medians[:, places, :horizon].reshape(-1, horizon))
@@ -229,7 +228,7 @@ def _joined(forecasts: Sequence[Forecast]) -> Forecast:
 
 @dataclasses.dataclass
 class _Capped:
-    """Counts the forecasts of a unit once, although some may be made again."""
+    """Counts each forecast of a unit once, even if halves of a batch repeat it."""
 
     left: int
     on_forecasts: Callable[[int], None]
@@ -244,7 +243,7 @@ class _Capped:
 
 
 def _together(parts: Sequence[Outcome]) -> Outcome:
-    """The outcome of a batch from those of its parts: an ablation that failed on one has failed."""
+    """The outcome of a batch from those of its parts; an ablation that failed on one part has failed."""
     if len(parts) == 1:
         return parts[0]
     failed = {ablation: error for part in parts for ablation, error in part.failed.items()}
