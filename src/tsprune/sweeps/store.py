@@ -272,7 +272,7 @@ class Store:
         return not create and not may_write(self.path.absolute().parent) and not (wal and wal.st_size)
 
     def _use_wal(self) -> None:
-        """Switches a new file to WAL, repeatedly: SQLite does not wait for another process that does so, too."""
+        """Switches a new file to WAL; repeated, as SQLite does not wait for another process that does so."""
         deadline = time.monotonic() + BUSY_SECONDS
         while True:
             try:
