@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import re
+import tomllib
+from importlib import resources
 from pathlib import Path
 
 import numpy as np
@@ -80,7 +83,7 @@ def test_the_verdict_table_names_each_claim_once_and_each_statement(found: Expla
     claims = found.mechanism["claim"].unique().tolist()
     assert named == [(m, c, "confirmed") for m in ("bolt-pocket", "timesfm-pocket") for c in claims]
     assert len(table.rows) == 2 * len(found.mechanism)
-    assert [cell.text for cell in table.rows[0][3:7]] == ["statement 1", "-0.1", "-0.20 to -0.05", "30"]
+    assert [cell.text for cell in table.rows[0][3:7]] == ["statement 1", "-0.1", "-0.2 to -0.05", "30"]
     assert [cell.text for cell in table.rows[1][:3]] == ["", "", ""]
     assert table.rows[1][3].text == "statement 2"
 
@@ -165,7 +168,7 @@ def test_heads_are_ranked_by_their_effect_on_parroting(found: Explanation) -> No
     effect = found.heads.set_index("address")["parroting"]
     assert all(value == effect[address] for address, (_, value) in ranks.items())
     assert expected[0] in figure.layout.annotations[0].text
-    (section,) = of_model("0", found)
+    (section,) = of_model("-0", found)
     (listed,) = (t for t in section.tables if t.title == "Heads by their effect on parroting")
     assert [row[0].text for row in listed.rows] == expected
 
@@ -191,7 +194,11 @@ def test_a_study_shows_both_models_in_one_picture_and_each_by_itself() -> None:
     page = Page(render_report(make_study(*models)))
     ids = [a["id"] for tag, a in page.elements if tag == "figure"]
     assert len(ids) == len(set(ids))
-    assert [i for i in ids if i == "mechanism"] == ["mechanism"]
+    # every caption is that of a figure, with its placeholders filled in
+    captions = tomllib.loads(resources.files("tsprune.report").joinpath("captions.toml").read_text())
+    of_figures = {name for name, words in captions.items() if "heading" in words}
+    assert {re.sub(r"(-[0-9]+)+$", "", name) for name in ids} == of_figures - {"tradeoff"}
+    assert not re.search(r"[{}]", "".join(page.text).split("Manifest")[0])
     assert {"stream-0", "stream-1", "parts-0", "head-0-0", "head-1-1"} <= set(ids)
     # why a model behaves so follows what it does
     assert ids.index("rank-0") < ids.index("head-0-0") < ids.index("forecasts-1") < ids.index("stream-1")
@@ -300,7 +307,7 @@ def test_what_was_not_measured_is_not_claimed(found: Explanation) -> None:
 
 def test_the_encoders_share_is_explained_where_there_is_an_encoder() -> None:
     def caption(found: Explanation) -> str:
-        (section,) = of_model("0", found)
+        (section,) = of_model("-0", found)
         return next(p.caption for p in section.pictures if p.key == "parts-0")
 
     assert "decoder's cross-attention" in caption(make_explanation())

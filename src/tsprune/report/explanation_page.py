@@ -4,16 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 
 from tsprune.atomic import write_whole
 from tsprune.explain.overview import Explanation
-from tsprune.report import captions, figures
+from tsprune.report import figures
+from tsprune.report.captions import words
 from tsprune.report.roles import facts
 from tsprune.report.section import Picture, Section, page, picture
-from tsprune.report.tables import Table, page_table
+from tsprune.report.tables import Table, page_table, page_tables
 from tsprune.report.words import count, drawn, percent
+from tsprune.statistics import SEEDS
 
 
 def write_explanation(found: Explanation, path: Path) -> None:
@@ -26,8 +29,8 @@ def render_explanation(found: Explanation) -> str:
     return page(
         "explain.html.jinja",
         subject=found.model,
-        headline=f"{explanation_headline(found)} {captions.INTERVALS}",
-        sections=[*compared([found]), *of_model("0", found)],
+        headline=f"{explanation_headline(found)} {words('phrases', 'intervals')}",
+        sections=[*compared([found]), *of_model("-0", found)],
         skipped=found.skipped,
     )
 
@@ -58,17 +61,16 @@ def compared(explained: Sequence[Explanation]) -> list[Section]:
 def _in_sets(explained: Sequence[Explanation]) -> Section:
     draws = " or ".join(f"{n}" for n in sorted({one.draws for one in explained}))
     windows = ", ".join(f"{one.model}: {count(one.forecast_windows, 'window')}" for one in explained)
-    heading, text = captions.MECHANISM
-    caption = heading, f"{text} {draws} random draws; evenly spaced windows ({windows})."
+    values = {"draws": draws, "windows": windows}
     folded = (
         page_table("The same by share of heads ablated", pd.concat([one.by_share for one in explained])),
         page_table("Effect of every set of heads", _of_each(explained, "effects")),
     )
     return Section(
         "Do sharp heads copy?",
-        (picture("mechanism", caption, figures.mechanism_curves, explained),),
+        (picture("mechanism", figures.mechanism_curves, explained, values=values),),
         folded,
-        lead=captions.MECHANISM_LEAD,
+        lead=words("mechanism", "lead", seeds=SEEDS),
         shown=(_claims("Does mechanism 3 hold?", [one.mechanism for one in explained]),),
     )
 
@@ -86,9 +88,9 @@ def _chaotic(explained: Sequence[Explanation]) -> Section:
     baselines = pd.concat([_beside_baselines(one) for one in explained])
     shown = [page_table("The model and copy-only baselines", baselines)]
     judged = [one.chaos_mechanism for one in explained if len(one.chaos_mechanism)]
-    lead = captions.CHAOS_LEAD
+    lead = words("chaos", "lead")
     if judged:
-        lead += f" {captions.CHAOS_CLAIMS}"
+        lead += f" {words('chaos', 'claims')}"
         shown.append(_claims("Mechanism 3 on chaotic trajectories", judged))
     folded = (page_table("All measures", _of_each(explained, "chaos")),)
     return Section("On chaotic trajectories", (), folded, lead=lead, shown=tuple(shown))
@@ -113,9 +115,12 @@ def _of_each(explained: Sequence[Explanation], name: str) -> pd.DataFrame:
     return pd.concat([frame.assign(model=model)[["model", *frame.columns]] for model, frame in frames])
 
 
-def of_model(key: str, found: Explanation) -> list[Section]:
-    """Selected heads, the residual stream and the attribution of the forecast of one model."""
-    pictures = (*_attention(key, found), *_portraits(key, found), *_stream(key, found))
+def of_model(number: str, found: Explanation) -> list[Section]:
+    """Selected heads, the residual stream and the attribution of the forecast of one model.
+
+    number : ends the keys of its figures
+    """
+    pictures = (*_attention(number, found), *_portraits(number, found), *_stream(number, found))
     lead = (
         f"{_measured_on(found)} The heads below are extremes of {count(len(found.heads), 'head')}. "
         "An extreme of many is partly luck, which its own interval ignores: compare it with its null."
@@ -132,8 +137,7 @@ def of_model(key: str, found: Explanation) -> list[Section]:
         "Similarity of layers": found.cka,
         "Attribution of the forecast": found.attribution,
     }
-    listed = tuple(page_table(title, frame) for title, frame in tables.items())
-    return [Section(f"Why: {found.model}", pictures, listed, lead=lead)]
+    return [Section(f"Why: {found.model}", pictures, page_tables(tables), lead=lead)]
 
 
 def _by_parroting(heads: pd.DataFrame) -> pd.DataFrame:
@@ -158,25 +162,25 @@ def _without_intervals(heads: pd.DataFrame) -> pd.DataFrame:
     return heads.drop(columns=[*hidden, "stack", "layer", "attention", "head"])
 
 
-def _attention(key: str, found: Explanation) -> Iterator[Picture]:
+def _attention(number: str, found: Explanation) -> Iterator[Picture]:
     """Attention of all heads, stable rank as bandwidth, induction and parroting."""
-    yield picture(f"attended-{key}", captions.ATTENTION, figures.attended_maps, found)
-    yield picture(f"kernel-{key}", captions.KERNEL, figures.kernel_points, found)
+    yield picture("attended", figures.attended_maps, found, number=number)
+    yield picture("kernel", figures.kernel_points, found, number=number)
     if len(found.induction):
-        yield picture(f"induction-{key}", captions.INDUCTION, figures.induction_curves, found)
+        yield picture("induction", figures.induction_curves, found, number=number)
     if "parroting" in found.heads:
-        yield picture(f"ranked-{key}", captions.RANKED, figures.parroting_ranked, found)
+        yield picture("ranked", figures.parroting_ranked, found, number=number)
 
 
-def _portraits(key: str, found: Explanation) -> Iterator[Picture]:
+def _portraits(number: str, found: Explanation) -> Iterator[Picture]:
     rows = found.heads.set_index("address")
-    for number, one in enumerate(found.portraits):
+    for place, one in enumerate(found.portraits):
         profile = found.profile
         if len(profile):
             profile = profile[profile["address"] == one.address]
-        caption = f"{one.address}: {' and '.join(one.reasons)}", captions.PORTRAIT
-        stated = facts(rows.loc[one.address].to_dict())
-        yield picture(f"head-{key}-{number}", caption, figures.head_portrait, one, profile, facts=stated)
+        values = {"address": one.address, "reasons": " and ".join(one.reasons)}
+        look: dict[str, Any] = {"facts": facts(rows.loc[one.address].to_dict()), "values": values}
+        yield picture("head", figures.head_portrait, one, profile, number=f"{number}-{place}", **look)
 
 
 def _lens_check(found: Explanation) -> tuple[str, ...]:
@@ -191,11 +195,9 @@ def _lens_check(found: Explanation) -> tuple[str, ...]:
     )
 
 
-def _stream(key: str, found: Explanation) -> Iterator[Picture]:
-    lens = _lens_check(found)
-    yield picture(f"stream-{key}", captions.STREAM, figures.residual_stream, found, facts=lens)
-    yield picture(f"similarity-{key}", captions.SIMILARITY, figures.layer_similarity, found)
+def _stream(number: str, found: Explanation) -> Iterator[Picture]:
+    yield picture("stream", figures.residual_stream, found, number=number, facts=_lens_check(found))
+    yield picture("similarity", figures.layer_similarity, found, number=number)
     stacks = found.residual["stack"].nunique() if len(found.residual) else 0
-    text = [captions.PARTS, *([captions.PARTS_ENCODER] if stacks > 1 else []), captions.INTERVALS]
-    caption = captions.PARTS_HEADING, " ".join(text)
-    yield picture(f"parts-{key}", caption, figures.forecast_parts, found)
+    values = {"encoder": words("parts", "encoder") if stacks > 1 else ""}
+    yield picture("parts", figures.forecast_parts, found, number=number, values=values)

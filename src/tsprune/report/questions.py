@@ -2,30 +2,29 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pandas as pd
 
-from tsprune.report import captions, figures
+from tsprune.report import figures
 from tsprune.report.digest import HEADLINE, heads_at_totals, mlp_summary
 from tsprune.report.section import Section, picture
-from tsprune.report.tables import page_table
+from tsprune.report.tables import page_tables
 from tsprune.report.words import between, count, percent
 from tsprune.studies.study_result import ModelStudy, Study
-
-_STRATEGIES = ("high-to-low", "svd-low-to-high", "svd-high-to-low")
 
 
 def answered(study: Study) -> Section:
     """One section for all models of a study."""
-    windows = _windows(study)
     facts = tuple(fact for model in study.models for fact in _svd_facts(model))
-    svd = captions.svd_pruning(windows)
+    values = {"windows": _windows(study), "percent": study.percent}
+    strategies = ("high-to-low", "svd-low-to-high", "svd-high-to-low")
+    look: dict[str, Any] = {"facts": facts, "strategies": strategies}
     pictures = (
-        picture(
-            "heads-at-compared", captions.heads_at_compared(study.percent), figures.heads_at_compared, study
-        ),
-        picture("svd-pruning", svd, figures.pruning_curves, study, facts=facts, strategies=_STRATEGIES),
-        picture("mlps-compared", captions.MLPS, figures.mlp_sensitivity, study),
-        picture("agreement", captions.agreement(windows), figures.score_agreement, study),
+        picture("heads-at-compared", figures.heads_at_compared, study, values=values),
+        picture("svd-pruning", figures.pruning_curves, study, values=values, **look),
+        picture("mlps-compared", figures.mlp_sensitivity, study),
+        picture("agreement", figures.score_agreement, study, values=values),
     )
     comparisons = _of_all(study, "comparisons")
     if len(comparisons):
@@ -37,8 +36,8 @@ def answered(study: Study) -> Section:
         "Median change without one MLP, by architecture": mlp_summary(study),
         "Agreement of every score with the measured effect": _of_all(study, "agreement"),
     }
-    shown = tuple(page_table(title, frame) for title, frame in tables.items() if len(frame))
-    return Section("Three open questions of the paper", pictures, shown)
+    known = page_tables({title: frame for title, frame in tables.items() if len(frame)})
+    return Section("Three open questions of the paper", pictures, known)
 
 
 def _windows(study: Study) -> str:

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import dataclasses
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from importlib import resources
+from types import MappingProxyType
 from typing import Any
 
 import jinja2
@@ -13,6 +14,7 @@ import plotly.graph_objects as go
 from markupsafe import Markup
 from plotly.offline import get_plotlyjs
 
+from tsprune.report.captions import words
 from tsprune.report.tables import Table
 
 
@@ -48,18 +50,24 @@ class Section:
 
 def picture(
     key: str,
-    caption: tuple[str, str],
     draw: Callable[..., go.Figure],
     *of: object,
+    number: str = "",
     facts: tuple[str, ...] = (),
+    values: Mapping[str, object] = MappingProxyType({}),
     **how: Any,
 ) -> Picture:
-    """The figure `draw(*of, **how, columns=...)` in two layouts; the traces are the same and stored once."""
+    """The figure `draw(*of, **how, columns=...)` in two layouts; the traces are the same and stored once.
+
+    key : of its words in captions.toml, with the `values` that these need
+    number : tells figures of one key apart
+    """
     wide, narrow = (json.loads(draw(*of, **how, columns=columns).to_json()) for columns in (None, 1))
     parts = {"data": wide["data"], "wide": wide["layout"], "narrow": narrow["layout"]}
     text = json.dumps(parts, separators=(",", ":"), allow_nan=False)
+    heading, caption = (words(key, part, **values) for part in ("heading", "text"))
     # inside a script element only "<" could end it (</script) or open a comment (<!--)
-    return Picture(key, *caption, Markup(text.replace("<", "\\u003c")), facts)
+    return Picture(f"{key}{number}", heading, caption, Markup(text.replace("<", "\\u003c")), facts)
 
 
 def page(template: str, **content: object) -> str:

@@ -8,10 +8,10 @@ from pathlib import Path
 import pandas as pd
 
 from tsprune.atomic import write_whole
-from tsprune.report import captions, explanation_page, figures, questions
-from tsprune.report.digest import tally
+from tsprune.report import explanation_page, figures, questions
+from tsprune.report.digest import HEADLINE, tally
 from tsprune.report.section import Section, page, picture
-from tsprune.report.tables import Table, page_table
+from tsprune.report.tables import Table, page_table, page_tables
 from tsprune.report.words import drawn, model_findings, ratio_between, study_headline
 from tsprune.studies.study_result import ModelStudy, Study
 
@@ -67,44 +67,40 @@ def _compared(study: Study) -> list[Section]:
     """Figures with several models in one panel; none for a single model."""
     if len(study.models) < 2:
         return []
-    drawn = picture("layers-compared", captions.LAYERS_COMPARED, figures.layers_compared, study)
-    return [Section("Models side by side", (drawn,))]
+    return [Section("Models side by side", (picture("layers-compared", figures.layers_compared, study),))]
 
 
 def _common(study: Study) -> Section:
     """Figures with one panel or more per model."""
-    at = captions.heads_at(study.percent)
-    return Section(
-        "All models",
-        (
-            picture("layers", captions.LAYERS, figures.layer_curves, study),
-            picture("pruning", captions.PRUNING, figures.pruning_curves, study),
-            picture("heads-at", at, figures.heads_at_bars, study),
-        ),
+    values = {"percent": study.percent}
+    drawn = (
+        picture("layers", figures.layer_curves, study, values=values),
+        picture("pruning", figures.pruning_curves, study),
+        picture("heads-at", figures.heads_at_bars, study, values=values),
     )
+    return Section("All models", drawn)
 
 
 def _of_model(index: int, model: ModelStudy) -> list[Section]:
     """Measurements on one model, and its explanation."""
-    why = [] if model.explanation is None else explanation_page.of_model(str(index), model.explanation)
+    why = [] if model.explanation is None else explanation_page.of_model(f"-{index}", model.explanation)
     return [_measured(index, model), *why]
 
 
 def _measured(index: int, model: ModelStudy) -> Section:
-    return Section(
-        model.name,
-        (
-            picture(f"forecasts-{index}", captions.FORECASTS, figures.forecasts, model),
-            picture(f"heads-{index}", captions.HEADS, figures.head_maps, model),
-            picture(f"rank-{index}", captions.RANK, figures.rank_against_effect, model),
-        ),
-        (
-            page_table("Baseline per configuration", model.baseline),
-            page_table("Layer sweep", model.layers),
-            page_table("Pruned models", model.pruning),
-            page_table("Pruning strategies compared", model.comparisons),
-            page_table("Heads that must stay", model.heads_at),
-            page_table("Correlation of stable rank with ablation effect", model.rank_correlation),
-            page_table("All heads", model.heads),
-        ),
+    number, values = f"-{index}", {"headline": HEADLINE}
+    pictures = (
+        picture("forecasts", figures.forecasts, model, number=number),
+        picture("heads", figures.head_maps, model, number=number, values=values),
+        picture("rank", figures.rank_against_effect, model, number=number, values=values),
     )
+    tables = {
+        "Baseline per configuration": model.baseline,
+        "Layer sweep": model.layers,
+        "Pruned models": model.pruning,
+        "Pruning strategies compared": model.comparisons,
+        "Heads that must stay": model.heads_at,
+        "Correlation of stable rank with ablation effect": model.rank_correlation,
+        "All heads": model.heads,
+    }
+    return Section(model.name, pictures, page_tables(tables))

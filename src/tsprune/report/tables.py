@@ -3,44 +3,41 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import math
 import numbers
+from collections.abc import Mapping
 from typing import Any
 
 import pandas as pd
 
+from tsprune.evaluation.metrics import METRICS
 from tsprune.report.words import MISSING, between, parameters, percent, ratio
 
 _HEADINGS = {
-    "configuration": "configuration",
-    "seasonal_naive_MASE": "Seasonal Naive MASE",
-    "seasonal_naive_CRPS": "Seasonal Naive CRPS",
-    "MASE_ratio": "MASE / Seasonal Naive",
-    "CRPS_ratio": "CRPS / Seasonal Naive",
-    "mase_change": "change of MASE",
-    "crps_change": "change of CRPS",
-    "median_mase_change": "median change of MASE",
-    "largest_mase_change": "largest change of MASE",
-    "median_crps_change": "median change of CRPS",
-    "largest_crps_change": "largest change of CRPS",
-    "score_change": "change of score",
-    "spearman_distance": "Spearman distance",
     "stable_rank": "stable rank (paper)",
     "stable_rank_effective": "stable rank (effective)",
     "p_value": "p",
     "p_holm": "p (Holm)",
-    "mase_p_holm": "p (Holm), MASE",
-    "crps_p_holm": "p (Holm), CRPS",
-    "MASE_interval": "95 % interval",
-    "CRPS_interval": "95 % interval",
     "expected": "sign expected",
     "difference": "relative difference",
     "beaten": "draws beaten",
     "percent": "removed (%)",
-    "heads_removed": "heads removed",
     "heads_total": "of heads",
     "heads_at": "must stay",
     "removed": "can go",
+    "ratio": "time / original's",
+    "ms": "time (ms)",
+}
+# of columns that are made for every metric: their pattern and heading
+_METRIC_HEADINGS = {
+    "seasonal_naive_{name}": "Seasonal Naive {name}",
+    "{name}_ratio": "{name} / Seasonal Naive",
+    "{name}_interval": "95 % interval",
+    "{key}_change": "change of {name}",
+    "median_{key}_change": "median change of {name}",
+    "largest_{key}_change": "largest change of {name}",
+    "{key}_p_holm": "p (Holm), {name}",
 }
 _COUNTS = {
     "layer", "head", "MLPs", "heads", "seed", "windows", "heads_removed", "heads_total", "heads_at",
@@ -83,6 +80,11 @@ def page_table(title: str, frame: pd.DataFrame) -> Table:
     return Table(title, tuple(_heading(name, names) for name in shown), numeric, rows)
 
 
+def page_tables(frames: Mapping[str, pd.DataFrame]) -> tuple[Table, ...]:
+    """Tables by title."""
+    return tuple(page_table(title, frame) for title, frame in frames.items())
+
+
 def _is(name: str, side: str) -> bool:
     return name == side or name.endswith(f"_{side}")
 
@@ -96,24 +98,27 @@ def _other(name: str) -> str:
 def _heading(name: str, names: list[str]) -> str:
     if _is(name, _LOW) and _other(name) in names:
         return "95 % interval"
-    return _HEADINGS.get(name, name.replace("_", " "))
+    return (_HEADINGS | _metric_headings()).get(name, name.replace("_", " "))
+
+
+@functools.cache
+def _metric_headings() -> dict[str, str]:
+    names = [{"name": metric.name, "key": metric.key} for metric in METRICS.values()]
+    return {k.format(**one): v.format(**one) for one in names for k, v in _METRIC_HEADINGS.items()}
 
 
 def _cell_of(name: str, row: dict[str, Any]) -> TableCell:
     if not (_is(name, _LOW) and _other(name) in row):
-        return cell(name, row[name])
+        return _cell(name, row[name])
     low, high = float(row[name]), float(row[_other(name)])
-    # correlations are numbers, everything else with an interval is a change
-    text = between(low, high) if "difference" in row or name != _LOW else _plain_between(low, high)
-    return TableCell(text, repr(low), repr(high))
+    stem = name.removesuffix(_LOW)
+    change = f"{stem}change" in row or (not stem and "difference" in row)
+    text = between(low, high) if change else f"{low:,.3g} to {high:,.3g}"
+    return TableCell(MISSING if math.isnan(low) else text, repr(low), repr(high))
 
 
-def _plain_between(low: float, high: float) -> str:
-    return MISSING if math.isnan(low) else f"{low:+.2f} to {high:+.2f}"
-
-
-def cell(column: str, value: Any) -> TableCell:
-    """One value as the column's unit wants it read."""
+def _cell(column: str, value: Any) -> TableCell:
+    """One value, formatted by the unit of its column."""
     if value is None or value is pd.NA:
         return TableCell(MISSING, "nan")
     if isinstance(value, bool) or not isinstance(value, numbers.Real):

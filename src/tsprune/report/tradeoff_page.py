@@ -8,7 +8,7 @@ import pandas as pd
 
 from tsprune.atomic import write_whole
 from tsprune.pruning.plan import Plan
-from tsprune.report import captions, figures
+from tsprune.report import figures
 from tsprune.report.section import Section, page, picture
 from tsprune.report.tables import page_table
 from tsprune.report.words import between, count, percent
@@ -25,10 +25,11 @@ def write_tradeoff(points: pd.DataFrame, plan: Plan, machine: str, path: Path) -
 def render_tradeoff(points: pd.DataFrame, plan: Plan, machine: str) -> str:
     """The page as HTML."""
     marked = 100 * float(plan.provenance["max_loss"])
-    heading, text = captions.TRADEOFF
-    caption = heading, f"{text} Timed on: {machine}."
-    drawn = picture("tradeoff", caption, figures.accuracy_against_time, points, percent=marked)
-    table = page_table("All points", points.rename(columns={"what": "removed"}))
+    values = {"machine": machine}
+    drawn = picture("tradeoff", figures.accuracy_against_time, points, percent=marked, values=values)
+    table = page_table(
+        "All points", points.rename(columns={"components": "components removed", "what": "addresses"})
+    )
     section = Section("Cost in accuracy, gain in time", (drawn,), (table,))
     return page(
         "tradeoff.html.jinja",
