@@ -74,7 +74,7 @@ PART: Final[Styles] = {
     "bias": Style(GREY, "bias", "cross"),
     "embedding": Style(GREEN, "embedding", "diamond"),
 }
-REMOVAL: Final[Styles] = {
+WAY: Final[Styles] = {
     "search": Style(BLUE, "plan search"),
     "whole layers": Style(ORANGE, "whole layers only", "square"),
 }

@@ -14,8 +14,8 @@ from tsprune.report import palette
 from tsprune.report.figures.shared import (
     ESTIMATE,
     VARIANTS,
+    FloatArray,
     Site,
-    Values,
     by_site,
     error_bars,
     estimate_trace,
@@ -128,7 +128,7 @@ def _correlation(rows: pd.DataFrame) -> str:
 
 
 def _points(
-    rows: pd.DataFrame, x: pd.Series[float], y: pd.Series[float] | Values, site: Site, **more: Any
+    rows: pd.DataFrame, x: pd.Series[float], y: pd.Series[float] | FloatArray, site: Site, **more: Any
 ) -> go.Scatter:
     """A marker per head, with its address."""
     look: dict[str, Any] = {

@@ -36,7 +36,7 @@ def accuracy_against_time(
     scale = scale_for(changes_of([table]), threshold=1.0)
     for metric in reversed(shown_metrics()):  # MASE first: plans are searched by it
         for way, rows in table.groupby("way", sort=False):
-            grid.add(0, _way_line(rows, palette.REMOVAL[str(way)], metric, scale), metric)
+            grid.add(0, _way_line(rows, palette.WAY[str(way)], metric, scale), metric)
     grid.x(0, title_text="time of a forecast (% of the original's)")
     change_axis(grid, 0, scale, percent)
     grid.legend()
