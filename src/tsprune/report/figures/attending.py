@@ -14,7 +14,7 @@ from tsprune.report import palette
 from tsprune.report.figures.shared import (
     ESTIMATE,
     VARIANTS,
-    FloatArray,
+    Numbers,
     Site,
     by_site,
     error_bars,
@@ -128,7 +128,7 @@ def _correlation(rows: pd.DataFrame) -> str:
 
 
 def _points(
-    rows: pd.DataFrame, x: pd.Series[float], y: pd.Series[float] | FloatArray, site: Site, **more: Any
+    rows: pd.DataFrame, x: pd.Series[float], y: pd.Series[float] | Numbers, site: Site, **more: Any
 ) -> go.Scatter:
     """A marker per head, with its address."""
     look: dict[str, Any] = {

@@ -10,7 +10,7 @@ import plotly.graph_objects as go
 from numpy.typing import NDArray
 
 from tsprune.report import palette
-from tsprune.report.figures.shared import FloatArray, band, scatter
+from tsprune.report.figures.shared import Numbers, band, scatter
 from tsprune.report.palette import Style
 from tsprune.report.panels import Grid, message, small, wrapped
 from tsprune.studies.study_result import Example, ModelStudy
@@ -45,7 +45,7 @@ def draw_examples(grid: Grid, examples: Sequence[Example], first: int = 0) -> No
         grid.row_title(panel, "value (own unit)")
 
 
-def quantile_at(forecast: NDArray[np.float32], levels: Sequence[float], level: float) -> FloatArray:
+def quantile_at(forecast: NDArray[np.float32], levels: Sequence[float], level: float) -> Numbers:
     """The forecast [H] at `level`, interpolated between the `levels` of `forecast` [Q, H]."""
     order = np.argsort(levels)
     known = np.asarray(levels, dtype=np.float64)[order]
@@ -53,7 +53,7 @@ def quantile_at(forecast: NDArray[np.float32], levels: Sequence[float], level: f
     return np.array([np.interp(level, known, values[:, step]) for step in range(values.shape[1])])
 
 
-def history_drawn(example: Example) -> FloatArray:
+def history_drawn(example: Example) -> Numbers:
     """The end of the context that is drawn before the forecast [steps]."""
     steps = max(_HISTORY_HORIZONS * len(example.target), _HISTORY_STEPS)
     return np.asarray(example.context, dtype=np.float64)[-steps:]

@@ -10,7 +10,7 @@ from numpy.typing import ArrayLike
 from tsprune.explain.portraits import Glance, Portrait
 from tsprune.report import palette
 from tsprune.report.figures.forecasts import draw_examples, panel_title
-from tsprune.report.figures.shared import FloatArray, in_percent, scatter
+from tsprune.report.figures.shared import Numbers, in_percent, scatter
 from tsprune.report.palette import Style
 from tsprune.report.panels import Grid, message
 
@@ -65,7 +65,7 @@ def _draw_map(grid: Grid, glance: Glance) -> None:
         grid.y(0, tickmode="array", tickvals=[0], ticktext=["0"])
 
 
-def last_view(glance: Glance) -> tuple[FloatArray, FloatArray] | None:
+def last_view(glance: Glance) -> tuple[Numbers, Numbers] | None:
     """Weights [M] of the last query that has a time, on the M keys that have one, and their times [M]."""
     timed = np.flatnonzero(np.isfinite(glance.queries))
     keys = np.flatnonzero(np.isfinite(glance.keys))

@@ -22,18 +22,18 @@ VARIANTS = {"stable_rank": "paper", "stable_rank_effective": "effective"}
 ESTIMATE = "%{customdata[0]:+.3g} [%{customdata[1]:+.3g}, %{customdata[2]:+.3g}]"
 CHANGE = "%{customdata[0]:+.3g} %<br>95 % interval %{customdata[1]:+.3g} to %{customdata[2]:+.3g} %"
 
-FloatArray = NDArray[np.float64]
-OnScale = Callable[[FloatArray], FloatArray]  # values to positions on an axis
+Numbers = NDArray[np.float64]
+OnScale = Callable[[Numbers], Numbers]  # values to positions on an axis
 Site = tuple[str, str]  # stack, attention
 
 
-def in_percent(values: pd.Series[Any]) -> FloatArray:
+def in_percent(values: pd.Series[Any]) -> Numbers:
     """A column of fractions as percent [rows]."""
     return 100 * np.asarray(values, dtype=np.float64)
 
 
-def estimates(rows: pd.DataFrame, column: str, *, factor: float = 1.0) -> FloatArray:
-    """FloatArray, lower and upper limits of a column [3, rows], times `factor`; limits that are absent are NaN.
+def estimates(rows: pd.DataFrame, column: str, *, factor: float = 1.0) -> Numbers:
+    """Values, lower and upper limits of a column [3, rows], times `factor`; limits that are absent are NaN.
 
     The limits of `crps_change` are `crps_low` and `crps_high`; those of `rho`, `rho_low` and `rho_high`, or
     `low` and `high` where the table has one interval.
@@ -45,31 +45,31 @@ def estimates(rows: pd.DataFrame, column: str, *, factor: float = 1.0) -> FloatA
     return factor * np.array(columns)
 
 
-def metric_change(rows: pd.DataFrame, metric: str) -> FloatArray:
+def metric_change(rows: pd.DataFrame, metric: str) -> Numbers:
     """Relative change of a metric with its interval, in percent [3, rows]."""
     return estimates(rows, change_column(metric), factor=100)
 
 
-def changes_of(tables: Iterable[pd.DataFrame]) -> list[FloatArray]:
+def changes_of(tables: Iterable[pd.DataFrame]) -> list[Numbers]:
     """Every change in `tables` with the limits of its interval, in percent: the values an axis must hold."""
     columns = [change_column(metric) for metric in shown_metrics()]
     return [estimates(table, column, factor=100) for table in tables for column in columns if column in table]
 
 
-def from_zero(values: ArrayLike, start: float = 0.0) -> FloatArray:
+def from_zero(values: ArrayLike, start: float = 0.0) -> Numbers:
     """`values` [..., N] with `start` in front [..., N + 1]: the unablated model."""
     array = np.asarray(values, dtype=np.float64)
     return np.concatenate([np.full((*array.shape[:-1], 1), start), array], axis=-1)
 
 
-def differs(p_holm: pd.Series[Any], low: FloatArray, high: FloatArray) -> NDArray[np.bool_]:
+def differs(p_holm: pd.Series[Any], low: Numbers, high: Numbers) -> NDArray[np.bool_]:
     """Whether a change differs from 0, by its interval and by its corrected p-value [rows]."""
     sure = (p_holm.to_numpy(dtype=np.float64) <= 0.05) & ((low > 0) | (high < 0))
     return np.asarray(sure, dtype=np.bool_)
 
 
 def error_bars(
-    found: FloatArray, colour: str, scale: OnScale = np.asarray, *, width: float = 3
+    found: Numbers, colour: str, scale: OnScale = np.asarray, *, width: float = 3
 ) -> dict[str, Any]:
     """Error bars of `found` (value, low, high) [3, N] on `scale`; none where a limit is NaN."""
     value, low, high = scale(found)
@@ -107,7 +107,7 @@ def scatter(
 
 def estimate_trace(
     x: ArrayLike,
-    found: FloatArray,
+    found: Numbers,
     style: Style,
     hover: str,
     scale: OnScale = np.asarray,
@@ -126,7 +126,7 @@ def estimate_trace(
 
 
 def band(
-    x: ArrayLike, low: FloatArray, high: FloatArray, colour: str, name: str, scale: OnScale = np.asarray
+    x: ArrayLike, low: Numbers, high: Numbers, colour: str, name: str, scale: OnScale = np.asarray
 ) -> go.Scatter:
     """The area from `low` to `high` over `x`; add it before the traces that lie above it."""
     there = np.asarray(x, dtype=np.float64)
