@@ -72,11 +72,13 @@ GROUND = {
     "plugins",
     "lazy",
     "schema",
+    "extras",
 }
 ALLOWED: dict[str, set[str]] = {
     "errors": set(),
     "lazy": set(),
     "schema": {"errors"},
+    "extras": set(),
     "arguments": {"errors"},
     "text": {"errors"},
     "files": {"errors"},

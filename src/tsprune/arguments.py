@@ -9,8 +9,6 @@ import operator
 from collections.abc import Callable, Iterable
 from typing import Any, ParamSpec, TypeVar
 
-import numpy as np
-
 from tsprune.errors import TspruneError
 
 SHOWN = 40  # characters of a refused value that an error repeats
@@ -67,14 +65,17 @@ def whole(value: object, name: str, *, least: int = 1, most: int | None = None) 
 
 
 def _integer(value: object) -> int | None:
-    if isinstance(value, bool | np.bool_) or str(getattr(value, "dtype", "")) in ("bool", "torch.bool"):
-        return None
-    if shape_of(value):
+    if _boolean(value) or shape_of(value):
         return None
     try:
         return operator.index(value)  # type: ignore[arg-type]
     except Exception:  # whatever a foreign class raises
         return None
+
+
+def _boolean(value: object) -> bool:
+    """Also of NumPy and torch, neither of which is imported here."""
+    return isinstance(value, bool) or str(getattr(value, "dtype", "")) in ("bool", "torch.bool")
 
 
 def number(
@@ -97,8 +98,8 @@ def number(
 
 
 def _float(value: object) -> float:
-    """NaN of what is no real number."""
-    if isinstance(value, str | bytes | bool | np.bool_) or shape_of(value):
+    """NaN unless `value` is a real number."""
+    if isinstance(value, str | bytes) or _boolean(value) or shape_of(value):
         return math.nan
     try:
         return float(value)  # type: ignore[arg-type]

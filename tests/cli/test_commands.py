@@ -19,7 +19,9 @@ import typer
 import tsprune
 from tests.tiny import TINY
 from tsprune import cli, explain, scores
+from tsprune.cli.options import Shared
 from tsprune.explain import EXPLAIN_SAMPLES
+from tsprune.extras import install
 from tsprune.studies import STEPWISE_SAMPLES, STUDY_SAMPLES
 from tsprune.sweeps import Store
 
@@ -52,6 +54,10 @@ class Result:
             raise AssertionError(f"{constant} is not JSON")
 
         return json.loads(self.out, parse_constant=refuse)
+
+    @property
+    def result(self) -> Any:
+        return self.json["result"]
 
 
 class Runner:
@@ -158,12 +164,12 @@ def test_help_lists_every_command(run: Runner) -> None:
 
 
 def test_json_of_what_needs_no_data(run: Runner, model: Path) -> None:
-    components = run("anatomy", model, "stack.*.self.head.0", "--json").json
+    components = run("anatomy", model, "stack.*.self.head.0", "--json").result["components"]
     assert [c["address"] for c in components] == [f"stack.{layer}.self.head.0" for layer in range(3)]
-    ranks = run("rank", model, "--json").json
+    ranks = run("rank", model, "--json").result["components"]
     expected = tsprune.rank(tsprune.load(str(model)))
     assert [row["stable_rank"] for row in ranks] == expected["stable_rank"].tolist()
-    known = run("models", "--json").json
+    known = run("models", "--json").result
     assert "bundled:timesfm" in known["bundled"]
     assert {family["family"] for family in known["families"]} >= {"chronos-bolt", "timesfm"}
 
@@ -172,7 +178,7 @@ def test_ranking_by_what_needs_windows(run: Runner, model: Path, gift: Path) -> 
     where = ("--data", gift)
     loaded, suite = tsprune.load(str(model)), tsprune.data.gift_eval(gift)
     for by, kind in (("attention_entropy", "head"), ("mase_change", "mlp")):
-        found = run("rank", model, "--by", by, "--kind", kind, *where, "--json").json
+        found = run("rank", model, "--by", by, "--kind", kind, *where, "--json").result["components"]
         table = tsprune.rank(loaded, suite, by=by, kind=kind)  # type: ignore[arg-type]
         assert [row["address"] for row in found] == table["address"].tolist()
         assert [row["score"] for row in found] == pytest.approx(table["score"].tolist(), nan_ok=True)
@@ -191,11 +197,11 @@ def test_the_list_of_scores_needs_no_model(run: Runner) -> None:
 
 def test_heads_at_goes_on_from_its_store(run: Runner, model: Path, gift: Path, tmp_path: Path) -> None:
     where = ("--data", gift, "--by", "output_norm", "--json")
-    plain = run("heads-at", model, *where).json
-    first = run("heads-at", model, *where, "--store", tmp_path / "store.sqlite").json
+    plain = run("heads-at", model, *where).result
+    first = run("heads-at", model, *where, "--store", tmp_path / "store.sqlite").result
     with Store(tmp_path / "store.sqlite") as store:
         finished = store.frame()["finished"].tolist()
-    again = run("heads-at", model, *where, "--store", tmp_path / "store.sqlite").json
+    again = run("heads-at", model, *where, "--store", tmp_path / "store.sqlite").result
     assert plain == first == again
     with Store(tmp_path / "store.sqlite") as store:
         assert store.frame()["finished"].tolist() == finished
@@ -206,14 +212,15 @@ def test_json_equals_the_api(run: Runner, model: Path, gift: Path) -> None:
     where = ("--data", gift, "--json")
     evaluated = run("evaluate", model, *where)
     frame = tsprune.evaluate(loaded, suite)
-    assert [row["MASE"] for row in evaluated.json["configurations"]] == frame["MASE"].tolist()
-    assert set(evaluated.json["geometric_mean"]) == {"MASE", "CRPS"}
+    assert [row["MASE"] for row in evaluated.result["configurations"]] == frame["MASE"].tolist()
+    assert evaluated.result["geometric_mean"].keys() == {"MASE_ratio", "CRPS_ratio"}
     assert evaluated.err == ""  # no progress bar where nobody watches
-    swept = run("sweep", model, "--kind", "mlp", "--components", "stack.1.*", *where).json
+    swept = run("sweep", model, "--kind", "mlp", "--components", "stack.1.*", *where).result["components"]
     assert [row["address"] for row in swept] == ["stack.1.mlp"]
-    found = run("heads-at", model, "--percent", 5, "--metric", "CRPS", "--seed", 1, *where).json
+    found = run("heads-at", model, "--max-loss", "5%", "--metric", "CRPS", "--seed", 1, *where).result
     table = tsprune.heads_at(loaded, suite, max_loss=0.05, metric="CRPS", seed=1)
-    assert [row["removed"] for row in found] == table["removed"].tolist()
+    assert found["max_loss"] == 0.05
+    assert [row["removed"] for row in found["sublayers"]] == table["removed"].tolist()
 
 
 def test_what_is_skipped_is_listed_with_its_reason(run: Runner, model: Path, gift: Path) -> None:
@@ -221,7 +228,8 @@ def test_what_is_skipped_is_listed_with_its_reason(run: Runner, model: Path, gif
         "saugeen/W/short, series 3": "8 steps",
         "saugeen/W/short, window 2": "no observed value",
     }
-    skipped = {tuple(pair) for pair in run("evaluate", model, "--data", gift, "--json").json["skipped"]}
+    listed = run("evaluate", model, "--data", gift, "--json").json["skipped"]
+    skipped = {(item["what"], item["reason"]) for item in listed}
     for what, reason in expected.items():
         assert any(name == what and reason in why for name, why in skipped)
     for command in (["evaluate"], ["sweep", "--kind", "layer"], ["heads-at"]):
@@ -248,11 +256,18 @@ def test_a_study_leaves_report_results_and_manifest(
     run: Runner, model: Path, gift: Path, tmp_path: Path
 ) -> None:
     folder = tmp_path / "study"
-    result = run("study", model, "--data", gift, "--out", folder, "--percent", 2, "--json", "--no-explain")
+    result = run(
+        "study", model, "--data", gift, "--out", folder, "--max-loss", "2%", "--json", "--no-explain"
+    )
     assert result.code == 0
     assert sorted(p.name for p in folder.iterdir()) == ["manifest.json", "report.html", "results.parquet"]
-    assert result.json["manifest"] == json.loads((folder / "manifest.json").read_text())
-    assert {row["experiment"] for row in result.json["results"]} >= {"baseline", "layers", "heads", "claims"}
+    assert result.result["manifest"] == json.loads((folder / "manifest.json").read_text())
+    assert {row["experiment"] for row in result.result["results"]} >= {
+        "baseline",
+        "layers",
+        "heads",
+        "claims",
+    }
     again = run("study", model, "--data", gift, "--out", folder)
     assert again.code == 0
     assert "Report: " in again.out
@@ -264,7 +279,7 @@ def test_a_study_leaves_report_results_and_manifest(
 def test_a_sweep_is_kept_and_looked_at(run: Runner, model: Path, gift: Path, tmp_path: Path) -> None:
     store = tmp_path / "s.sqlite"
     sweep = ("sweep", model, "--kind", "mlp", "--data", gift, "--store", store)
-    before = run(*sweep, "--dry-run", "--json").json
+    before = run(*sweep, "--dry-run", "--json").result["estimate"]
     assert (before["cells"], before["finished"], before["forecasts"]) == (4, 0, 4)
     assert not store.exists()
     swept = run(*sweep, "--json")
@@ -276,12 +291,14 @@ def test_a_sweep_is_kept_and_looked_at(run: Runner, model: Path, gift: Path, tmp
     assert run(*sweep, "--json").json == swept.json
     assert run(*sweep, "--quiet").err == ""
 
-    cells = run("results", store, "--json").json
+    cells = run("results", store, "--json").result["cells"]
     assert [cell["ablation"] for cell in cells] == ["none", *(f"stack.{i}.mlp" for i in range(3))]
     assert {cell["model"] for cell in cells} == {str(model)}
-    evaluated = run("evaluate", model, "--data", gift, "--json").json["configurations"]
+    evaluated = run("evaluate", model, "--data", gift, "--json").result["configurations"]
     assert [cells[0]["mase"], cells[0]["crps"]] == [evaluated[0]["MASE"], evaluated[0]["CRPS"]]
-    chosen = run("results", store, "--where", "ablation=stack.*", "--where", "status=done", "--json").json
+    chosen = run("results", store, "--where", "ablation=stack.*", "--where", "status=done", "--json").result[
+        "cells"
+    ]
     assert chosen == cells[1:]
     shown = run("results", store)
     assert "4 cells, 0 failed" in shown.out
@@ -311,8 +328,8 @@ def test_failed_cells_are_named_and_make_the_exit_code_1(
         if not output.any():
             raise RuntimeError("nothing\ncame out")
 
-    def open_model(name: str, device: str | None, samples: int | None) -> Any:
-        opened = tsprune.load(name, device="cpu", samples=samples)
+    def opened_model(_shared: object, name: str, *, device: str | None = None) -> Any:
+        opened = tsprune.load(name, device="cpu")
         module = opened.module.get_submodule(path)
         # hooks run in order: this one after that of the ablation
         register = type(module).register_forward_hook
@@ -326,27 +343,28 @@ def test_failed_cells_are_named_and_make_the_exit_code_1(
         return opened
 
     with monkeypatch.context() as patched:
-        patched.setattr(sys.modules["tsprune.cli.sweep_command"], "open_model", open_model)
+        patched.setattr(Shared, "load", opened_model)
         result = run(*sweep, "--json")
     assert result.code == 1
-    assert [row["mase_change"] is None for row in result.json] == [False, False, True]
+    assert [row["mase_change"] is None for row in result.result["components"]] == [False, False, True]
     assert "failed cells: 1" in result.err
     assert "  stack.2.mlp on saugeen/W/short: RuntimeError: nothing came out\n" in result.err
-    failed = run("results", store, "--where", "status=failed", "--json").json
+    failed = run("results", store, "--where", "status=failed", "--json").result["cells"]
     assert [(cell["ablation"], cell["error"]) for cell in failed] == [
         ("stack.2.mlp", "RuntimeError: nothing came out")
     ]
     again = run(*sweep, "--json")
     assert again.code == 0
-    assert again.json[:2] == result.json[:2]
-    assert run("results", store, "--where", "status=failed", "--json").json == []
+    assert again.result["components"][:2] == result.result["components"][:2]
+    assert (again.json["failed"], len(result.json["failed"])) == ([], 1)
+    assert run("results", store, "--where", "status=failed", "--json").result["cells"] == []
 
 
 def test_screening_estimates_what_a_sweep_measures(run: Runner, model: Path, gift: Path) -> None:
     where = ("sweep", model, "--data", gift, "--kind", "mlp", "--screen")
     loaded, suite = tsprune.load(str(model)), tsprune.data.gift_eval(gift)
     expected = scores.screen(loaded, suite, components="stack.*.mlp")
-    found = run(*where, "--json").json
+    found = run(*where, "--json").result["components"]
     assert [row["address"] for row in found] == expected["address"].tolist()
     assert [row["crps_change"] for row in found] == expected["crps_change"].tolist()
     assert "estimates" in run(*where).out
@@ -371,7 +389,7 @@ def test_mistakes_about_stores(
     refused(run("results", store, "--export", text / "x.csv"), "cannot make the folder")
     refused(run("results", store, "--leaderboard", tmp_path / "x.csv"), "4 are selected", "--where")
     monkeypatch.setitem(sys.modules, "ray", None)
-    refused(run("sweep", model, "--data", gift, "--ray", "local"), 'pip install "tsprune[ray]"')
+    refused(run("sweep", model, "--data", gift, "--ray", "local"), install("ray"))
 
 
 # --- mistakes ------------------------------------------------------------------------------------
@@ -395,7 +413,7 @@ def test_unknown_names(run: Runner, model: Path, gift: Path) -> None:
     refused(run("heads-at", model, "--metric", "RMSE", *where), "RMSE", "MASE, CRPS")
     refused(run("heads-at", model, "--by", "size", *where), "size", "stable_rank")
     refused(run("rank", model, "--by", "size"), "size", "stable_rank")
-    refused(run("rank", model, "--kind", "mlp"), "stable_rank", "not of mlp", "block_influence")
+    refused(run("rank", model, "--kind", "mlp"), "stable_rank", "kind mlp has no", "block_influence")
     refused(run("rank", model, "--kind", "neuron"), "neuron", "head, mlp, attention, layer")
     refused(run("evaluate", model, "--device", "abacus"), "abacus")
     refused(run("evaluate", model, "--configs", "x/*"), "x/*")
@@ -445,7 +463,7 @@ def test_the_module_as_a_process(model: Path) -> None:
     command = [sys.executable, "-m", "tsprune.cli"]
     good = subprocess.run([*command, "rank", str(model), "--json"], capture_output=True, text=True)
     assert (good.returncode, good.stderr) == (0, "")
-    assert len(json.loads(good.stdout)) == 9
+    assert len(json.loads(good.stdout)["result"]["components"]) == 9
     bad = subprocess.run([*command, "rank", "nonsense"], capture_output=True, text=True)
     refused(Result(bad.returncode, bad.stdout, bad.stderr), "nonsense")
 
@@ -458,9 +476,9 @@ EMPLOYMENT = ("--configs", "*employment*", "--windows", "2")
 def test_explain_as_json_and_in_files(run: Runner, model: Path, tmp_path: Path) -> None:
     result = run("explain", model, *EMPLOYMENT, "--no-effects", "--json", "--out", tmp_path / "tables")
     assert result.code == 0, result.err
-    assert len(result.json["heads"]) == 9
-    assert result.json["by_share"] == []
-    assert 0 <= result.json["heads"][0]["sharpness"] <= 1
+    assert len(result.result["heads"]) == 9
+    assert result.result["by_share"] == []
+    assert 0 <= result.result["heads"][0]["sharpness"] <= 1
     written = {path.name for path in (tmp_path / "tables").iterdir()}
     assert {"heads.csv", "profile.csv", "lens.csv", "attribution.csv"} <= written
 
@@ -468,7 +486,7 @@ def test_explain_as_json_and_in_files(run: Runner, model: Path, tmp_path: Path) 
 def test_explain_prints_tables(run: Runner, model: Path) -> None:
     result = run("explain", model, *EMPLOYMENT)
     assert result.code == 0, result.err
-    for title in ("residual stream", "who wrote the forecast", "without the sharpest heads"):
+    for title in ("residual stream", "share of the forecast by part", "without the sharpest heads"):
         assert title in result.out
     assert "…" not in result.out  # nothing is cut, although this terminal has 80 columns
 
@@ -493,7 +511,7 @@ def test_explain_one_head(run: Runner, model: Path) -> None:
     assert result.code == 0, result.err
     assert head in result.out
     assert "effective_keys" in result.out
-    assert "where it looks" in result.out
+    assert "attention by distance" in result.out
     for wrong in ("stack.1.mlp", "stack.1.self.head.*", "stack.9.self.head.0"):
         failed = run("explain", model, "--head", wrong)
         assert failed.code == 2

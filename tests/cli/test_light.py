@@ -10,7 +10,7 @@ from pathlib import Path
 import tsprune
 from tsprune import cli
 
-LARGE = ["torch", "pandas", "scipy", "gluonts", "plotly", "matplotlib", "transformers"]
+LARGE = ["torch", "numpy", "pandas", "scipy", "gluonts", "plotly", "matplotlib", "transformers"]
 
 # runs every command line of stdin in one process; a line of what each gave
 PROGRAM = f"""

@@ -123,4 +123,4 @@ def test_zero_is_taken_or_refused(
 ) -> None:
     """Where zero is a number that the option takes, the model that is not there is what is wrong."""
     said = _refused([one.command, *_others(one), f"{one.name}=0"], monkeypatch, capfd)
-    assert (one.name in said) or (POSITIONAL in said) or "nothing to verify" in said or "say what to" in said
+    assert (one.name in said) or (POSITIONAL in said) or "nothing to verify" in said or "name what to" in said

@@ -66,15 +66,15 @@ def test_a_long_path_leaves_room_for_numbers_and_titles(monkeypatch: pytest.Monk
     assert "1.2345" in "".join(lines)
     assert "369" in "".join(lines)
     cells = [line.split("│")[1].strip() for line in lines if line.startswith("│")]
-    assert "".join(cells) == path
+    assert "".join(cells) == path  # folded: no terminal of this width has room for it
     assert max(map(len, lines)) <= 60
 
 
 @pytest.mark.parametrize(("width", "whole"), [(150, True), (60, False)])
-def test_numbers_are_whole_where_words_are_not(
+def test_numbers_and_names_are_whole_at_any_width(
     monkeypatch: pytest.MonkeyPatch, width: int, whole: bool
 ) -> None:
-    """What is the same in all rows is said once then, in the title, and names are folded."""
+    """In a narrow terminal, words that all rows share go to the title, and columns to tables below."""
     frame = pd.DataFrame(
         {
             "ablation": ["none", "decoder.0.cross.head.11"],
@@ -95,5 +95,31 @@ def test_numbers_are_whole_where_words_are_not(
     assert all(number in written for number in ("1.2345", "0.9876", "0.5432", "0.1250", "0.0625"))
     assert (title == "scores") == whole
     assert (title == "scores; configuration wikipedia_pageviews/D/short; mode zero") != whole
-    assert ("decoder.0.cross.head.11" in written) == whole
+    assert written.count("decoder.0.cross.head.11") == written.count("┏") == (1 if whole else 2)
     assert max(map(len, table)) <= width
+
+
+def test_names_are_whole_at_80_columns(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Rows that several long names tell apart are grouped by the first."""
+    models = ["google/timesfm-2.5-200m-pytorch", "Salesforce/moirai-1.1-R-small"]
+    names = {
+        "ablation": ["encoder.11.self.head.10", "none", "decoder.11.cross.head.11"],
+        "configuration": ["wikipedia_pageviews/D/short", "us_employment/M/short", "electricity/15T/long"],
+    }
+    frame = pd.DataFrame(
+        {
+            "model": [models[0], models[1], models[0]],
+            **names,
+            "mode": ["zero", "mean", "zero"],
+            "mase": [1.2345, 0.5, 12.5],
+            "spearman_distance": [0.1, 0.2, 0.3],
+        }
+    )
+    console = Console(file=io.StringIO(), width=80)
+    monkeypatch.setattr(output, "out", console)
+    output.print_frame(frame, "cells")
+    written = console.file.getvalue()  # type: ignore[attr-defined]
+    assert max(map(len, written.splitlines())) <= 80
+    for name in (*models, *names["ablation"], *names["configuration"], "1.2345", "12.5000", "0.3000"):
+        assert name in written, name
+    assert f"cells; model {models[0]}" in written

@@ -11,7 +11,7 @@ import pytest
 import tsprune
 from tests.cli.test_commands import Runner, run  # noqa: F401  (a fixture)
 from tests.tiny import TINY
-from tsprune.cli.prune_command import share
+from tsprune.cli.options import share
 from tsprune.pruning import compare
 
 
@@ -27,8 +27,8 @@ def test_prune_writes_what_prune_returns(run: Runner, model: Path, tmp_path: Pat
     result = run("prune", model, *options, "--out", tmp_path / "small", "--json")
     assert (result.code, result.err) == (0, "")
     expected = tsprune.prune(tsprune.load(str(model), device="cpu"), patterns)
-    assert result.json["removed"] == patterns
-    assert result.json["parameters"]["after"] == expected.parameter_count
+    assert result.result["removed"] == patterns
+    assert result.result["parameters"]["after"] == expected.parameter_count
     history = [np.arange(60.0)]
     loaded = tsprune.load(str(tmp_path / "small"), device="cpu")
     np.testing.assert_array_equal(
@@ -59,15 +59,15 @@ def test_a_search_reports_on_the_other_series(run: Runner, tmp_path: Path, model
     assert result.code == 0, result.err
     smaller = tsprune.load(str(tmp_path / "small"), device="cpu")
     assert smaller.origin is not None
-    assert [c.address for c in smaller.origin.components] == result.json["removed"] != []
+    assert [c.address for c in smaller.origin.components] == result.result["removed"] != []
     assert smaller.origin.provenance["max_loss"] == 0.5
     before = tsprune.load(str(model), device="cpu")
     _, report = tsprune.data.split(tsprune.data.pocket().only(["us_*/M/short"]))
     scores = compare(before, smaller, report)
     for name, (was, now, change) in scores.evidence().items():
-        assert result.json["measured"][name] == {"before": was, "after": now, "change": change}
+        assert {"figure": name, "before": was, "after": now, "text": change} in result.result["measured"]
         assert f"| {name} | {was:.4g} | {now:.4g} | {change} |" in (tmp_path / "small/README.md").read_text()
-    assert sum("ms a forecast" in name for name in result.json["measured"]) == 2
+    assert sum("ms a forecast" in row["figure"] for row in result.result["measured"]) == 2
 
 
 def test_a_saving_needs_no_series(run: Runner, tmp_path: Path, model: Path) -> None:  # noqa: F811
@@ -79,11 +79,11 @@ def test_a_saving_needs_no_series(run: Runner, tmp_path: Path, model: Path) -> N
     plan = tsprune.plan(
         tsprune.load(str(model), device="cpu"), saving=0.03, objective="parameters", kinds=("mlp",)
     )
-    assert sorted(result.json["removed"]) == sorted(c.address for c in plan.components) != []
-    assert result.json["parameters"]["after"] <= 0.97 * result.json["parameters"]["before"]
-    assert any(name.startswith("MASE") for name in result.json["measured"])
+    assert sorted(result.result["removed"]) == sorted(c.address for c in plan.components) != []
+    assert result.result["parameters"]["after"] <= 0.97 * result.result["parameters"]["before"]
+    assert any(row["figure"].startswith("MASE") for row in result.result["measured"])
     other = run("prune", model, *what, "--configs", "us_finance/M/short", "--out", tmp_path / "b", "--json")
-    assert other.json["removed"] == result.json["removed"]
+    assert other.result["removed"] == result.result["removed"]
 
 
 def test_the_curve_of_a_search(run: Runner, tmp_path: Path, model: Path) -> None:  # noqa: F811
@@ -91,13 +91,13 @@ def test_the_curve_of_a_search(run: Runner, tmp_path: Path, model: Path) -> None
     search = ["prune", model, "--max-loss", "50%", *where, "--curve", tmp_path / "curve.html"]
     result = run(*search, "--out", tmp_path / "small", "--json")
     assert result.code == 0, result.err
-    points = result.json["curve"]
+    points = result.result["curve"]
     last = [point for point in points if point["way"] == "search"][-1]
-    assert sorted(last["what"].split()) == sorted(result.json["removed"])
+    assert sorted(last["what"].split()) == sorted(result.result["removed"])
     assert {point["way"] for point in points} == {"search", "whole layers"}
     assert "Accuracy against time" in (tmp_path / "curve.html").read_text()
-    told = [row for name, row in result.json["measured"].items() if name.startswith("MASE")]
-    assert told[0]["change"].startswith(f"{100 * last['mase_change']:+.1f} %")
+    told = [row for row in result.result["measured"] if row["figure"].startswith("MASE")]
+    assert told[0]["text"].startswith(f"{100 * last['mase_change']:+.1f} %")
 
 
 @pytest.mark.parametrize(("text", "value"), [("1%", 0.01), ("0.01", 0.01), ("2.5%", 0.025), ("0", 0.0)])
@@ -110,17 +110,17 @@ def test_mistakes_are_one_line(run: Runner, model: Path, tmp_path: Path) -> None
     tsprune.Plan.of(tsprune.load("bundled:chronos-bolt", device="cpu"), "decoder.0.mlp").save(plan)
     new = ["--out", tmp_path / "small"]
     for arguments, message in (
-        ([*new], "say what to remove"),
-        ([*new, "--remove", "stack.0", "--plan", plan], "say what to remove"),
+        ([*new], "name what to remove"),
+        ([*new, "--remove", "stack.0", "--plan", plan], "name what to remove"),
         ([*new, "--remove", "stack.*"], "nothing would be left of the stack"),
         ([*new, "--remove", "decoder.0"], "matches no component"),
         ([*new, "--plan", plan], "the plan is for a chronos-bolt model (bundled:chronos-bolt)"),
         ([*new, "--plan", tmp_path / "none.json"], "there is no plan"),
         ([*new, "--max-loss", "little"], "invalid share 'little'; write 1% or 0.01"),
         ([*new, "--max-loss", "-1%"], "invalid share '-1%'"),
-        ([*new, "--max-loss", "1%", "--remove", "stack.0"], "say what to remove"),
+        ([*new, "--max-loss", "1%", "--remove", "stack.0"], "name what to remove"),
         (["--out", model, "--remove", "stack.0"], "is not empty; name a new folder"),
-        ([*new, "--remove", "stack.0", "--curve", "a.html"], "--curve draws the way of a search"),
+        ([*new, "--remove", "stack.0", "--curve", "a.html"], "--curve needs --max-loss"),
     ):
         result = run("prune", model, *arguments)
         assert (result.code, result.out) == (2, "")
@@ -146,17 +146,16 @@ def test_latency(run: Runner, model: Path, tmp_path: Path) -> None:  # noqa: F81
     ]
     result = run(*arguments, "--horizon", 3, "--threads", 1, "--json")
     assert result.code == 0, result.err
-    rows = result.json["rows"]
+    rows = result.result["timings"]
     assert [(row["batch"], row["model"]) for row in rows] == [
         (batch, str(name)) for batch in (1, 2) for name in (model, tmp_path / "small")
     ]
     assert rows[0]["parameters"] > rows[1]["parameters"]
-    assert "1 torch threads" in result.json["machine"]
+    assert "1 torch threads" in result.result["machine"]
     table = run(*arguments, "--dtype", "float32")
     assert table.code == 0
     assert "below 1 is faster" in table.out
     flops = rows[1]["gflops"] / rows[0]["gflops"]
     assert f" as fast with x {flops:.2f} of the FLOPs" in table.out
-    assert (
-        run(*arguments, "--dtype", "int8").err == "error: unknown dtype 'int8'; one of: float32, bfloat16\n"
-    )
+    wrong = run(*arguments, "--dtype", "int8")
+    assert "'--dtype': 'int8' is not one of: float32, bfloat16, float16" in wrong.err

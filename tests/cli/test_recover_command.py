@@ -58,7 +58,7 @@ def test_recover_writes_what_recover_returns(
     assert loaded.origin is not None
     assert expected.origin is not None
     assert loaded.origin.recovery == expected.origin.recovery
-    assert result.json["recovery"]["steps"] == 4
+    assert result.result["recovery"]["steps"] == 4
     history = [np.arange(60.0)]
     np.testing.assert_array_equal(
         loaded.forecast(history, 7).quantiles, expected.forecast(history, 7).quantiles
@@ -67,7 +67,8 @@ def test_recover_writes_what_recover_returns(
     card = (tmp_path / "out" / "README.md").read_text()
     for what, other in (("", expected), ("before recovery: ", pruned)):
         for name, (was, now, change) in compare(teacher, other, report).evidence().items():
-            assert result.json["measured"][what + name] == {"before": was, "after": now, "change": change}
+            row = {"figure": what + name, "before": was, "after": now, "text": change}
+            assert row in result.result["measured"]
             assert f"| {what}{name} | {was:.4g} | {now:.4g} | {change} |" in card
     # the state is there: the same again is written, not trained
     again = run("recover", small, "--teacher", model, "--out", tmp_path / "again", *how, *WHERE)

@@ -25,8 +25,8 @@ def table(model: Path, tmp_path: Path) -> Path:
 def test_exit_codes_and_json(run: Runner, model: Path, table: Path) -> None:
     good = run("verify", model, "--against", table, "--json")
     assert good.code == 0
-    assert good.json["holds"] is True
-    assert good.json["stable_ranks"]["heads_compared"] == good.json["stable_ranks"]["heads_total"] == 9
+    assert good.result["holds"] is True
+    assert good.result["stable_ranks"]["heads_compared"] == good.result["stable_ranks"]["heads_total"] == 9
 
     text = table.read_text().splitlines()
     cells = text[5].split(",")
@@ -34,7 +34,7 @@ def test_exit_codes_and_json(run: Runner, model: Path, table: Path) -> None:
     table.write_text("\n".join(text))
     bad = run("verify", model, "--against", table, "--json")
     assert (bad.code, bad.err) == (1, "")
-    ranks = bad.json["stable_ranks"]
+    ranks = bad.result["stable_ranks"]
     assert ranks["holds"] is False
     assert ranks["heads_wrong"] == 1
     assert ranks["worst"]["address"] == f"stack.{cells[2]}.self.head.{cells[3]}"
@@ -53,8 +53,8 @@ def test_scores(run: Runner, gift: Path, tmp_path: Path) -> None:
     published[["config", "model", "MASE", "CRPS"]].to_csv(path, index=False)
     good = run("verify", "seasonal-naive", "--scores", path, "--data", gift, "--json")
     assert good.code == 0
-    assert good.json["scores"]["configurations"][0]["MASE_difference"] == 0
-    assert len(good.json["scores"]["skipped"]) == 1
+    assert good.result["scores"]["configurations"][0]["MASE_difference"] == 0
+    assert len(good.json["skipped"]) == 1
     published["CRPS"] *= 1.1
     published[["config", "model", "MASE", "CRPS"]].to_csv(path, index=False)
     bad = run("verify", "seasonal-naive", "--scores", path, "--data", gift)

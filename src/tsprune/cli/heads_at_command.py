@@ -2,74 +2,52 @@
 
 from __future__ import annotations
 
-from typing import Annotated
-
-import typer
-
 from tsprune.cli.options import (
-    BatchOption,
+    MODEL,
+    OUTPUT,
+    SUITE,
     ByOption,
-    ConfigsOption,
-    DataOption,
-    DeviceOption,
-    JsonOption,
+    MaxLossOption,
+    MetricOption,
     ModelArgument,
-    PercentOption,
-    SamplesOption,
-    SeedOption,
-    StoreOption,
-    open_model,
-    open_suite,
+    Shared,
+    require_score,
+    with_shared,
 )
-from tsprune.cli.output import (
-    print_failed,
-    print_frame,
-    print_json,
-    print_skipped,
-    progress_bar,
-    records,
-)
+from tsprune.cli.output import print_frame
 
 
+@with_shared(*SUITE, *MODEL, "batch_size", "memory", "store", *OUTPUT)
 def heads_at_command(
     model: ModelArgument,
-    percent: PercentOption = 1.0,
+    max_loss: MaxLossOption = 0.01,
     by: ByOption = "stable_rank",
-    metric: Annotated[str, typer.Option(help="MASE or CRPS.")] = "MASE",
-    data: DataOption = "pocket",
-    configs: ConfigsOption = None,
-    seed: SeedOption = 0,
-    samples: SamplesOption = None,
-    batch_size: BatchOption = 64,
-    device: DeviceOption = None,
-    store: StoreOption = None,
-    as_json: JsonOption = False,
+    metric: MetricOption = "MASE",
+    *,
+    shared: Shared,
 ) -> None:
-    """How many heads of each layer must stay for a loss of at most X percent (heads@Xpp).
+    """How many heads of each sublayer must stay for a loss of at most 1 % (heads@1pp), or another one.
 
     With --store, finished work is kept as it is done, and a run that was stopped goes on where it was.
     """
+    require_score(by, "head")
+    shared.check(model)
+    suite = shared.suite
     from tsprune.pruning import heads_at
 
-    suite = open_suite(data, configs)
-    loaded = open_model(model, device, samples)
-    with progress_bar("heads-at") as update:
+    with shared.running("heads-at") as options:
         frame = heads_at(
-            loaded,
+            shared.load(model),
             suite,
-            max_loss=percent / 100,
+            max_loss=max_loss,
             by=by,
-            metric=metric,  # type: ignore[arg-type]
-            seed=seed,
-            batch_size=batch_size,
-            progress=lambda stage, done, total: update(done, total),
-            store=store,
+            metric=metric,
+            **options,
         )
-    if as_json:
-        print_json(records(frame))
-    else:
-        print_frame(frame, f"{model} on {suite.name}: heads@{percent:g}pp by {by}")
-        print_skipped(frame.attrs["skipped"])
-    if frame.attrs["failed"]:
-        print_failed(frame.attrs["failed"])
-        raise typer.Exit(1)
+    shared.report(
+        "heads-at",
+        {"max_loss": max_loss, "sublayers": frame},
+        lambda: print_frame(frame, f"{model} on {suite.name}: heads@{100 * max_loss:g}pp by {by}"),
+        skipped=frame.attrs["skipped"],
+        failed=frame.attrs["failed"],
+    )

@@ -1,23 +1,73 @@
-"""What several commands take, and how it is opened: models, suites, folders."""
+"""Options that several commands take: each is defined once, and means the same everywhere.
+
+Nothing here imports torch or pandas before the arguments, and the paths in them, are checked.
+"""
 
 from __future__ import annotations
 
+import dataclasses
+import functools
+import inspect
 import math
+import re
+import typing
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from importlib.metadata import entry_points
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+from typer.models import OptionInfo
+
+from tsprune.arguments import COUNT as COUNT
+from tsprune.arguments import SEED
+from tsprune.cli.output import print_failed, print_json, print_skipped, progress_bar
+from tsprune.errors import TspruneError, one_line
+from tsprune.run_options import BATCH_SIZE, MEMORY, Options
 
 if TYPE_CHECKING:
-    import torch
-
     from tsprune.data.suite import Suite
     from tsprune.models.forecaster import Forecaster
 
 # Bounds are those of what computes with the numbers, or beyond any use of them. NaN passes every comparison
 # of a range, so options with fractions have `finite` as well; tests/cli/test_numbers.py tries them all.
-COUNT = 1_000_000  # as in `tsprune.arguments`, which imports more than --help needs
-SEED = 2**32 - 1
+GIB = 2**30
+
+# names that options take, which tests compare with what the package has
+KINDS = ("head", "mlp", "attention", "layer")
+MODES = ("zero", "mean", "resample")
+METRICS = ("MASE", "CRPS")
+OBJECTIVES = ("latency", "flops", "parameters")
+DTYPES = ("float32", "bfloat16", "float16")
+SCORES_OF_HEADS: tuple[str, ...] = (
+    "stable_rank",
+    "stable_rank_effective",
+    "entropic_rank",
+    "query_key_spectral_norm",
+    "query_key_frobenius_norm",
+    "value_output_spectral_norm",
+    "value_output_frobenius_norm",
+    "attention_entropy",
+    "attention_sharpness",
+    "attention_stable_rank",
+    "attention_entropic_rank",
+)
+SCORES_OF_OTHERS: tuple[str, ...] = ("block_influence",)
+SCORES_OF_ALL = (
+    "weight_magnitude",
+    "output_norm",
+    "first_order",
+    "screening",
+    "mase_change",
+    "crps_change",
+    "spearman_distance",
+)
+
+_DEVICE = re.compile(r"(cpu|cuda|mps|xpu|hpu|mtia|ipu|xla|meta)(:\d{1,4})?")
+
+
+# --- checks of values ----------------------------------------------------------------------------
 
 
 def finite(value: float | None) -> float | None:
@@ -27,6 +77,57 @@ def finite(value: float | None) -> float | None:
     return value
 
 
+def share(text: str | float) -> float:
+    """A share written as 1% or 0.01; a bad parameter if it is neither, is below 0 or has no use."""
+    words = str(text).strip()
+    try:
+        value = float(words.removesuffix("%")) / (100 if words.endswith("%") else 1)
+    except ValueError:
+        value = math.nan
+    if not 0 <= value <= COUNT:
+        raise typer.BadParameter(f"invalid share {one_line(words, 40)!r}; write 1% or 0.01.")
+    return value
+
+
+def choice(names: Sequence[str], *flags: str, text: str, group: str | None = None) -> OptionInfo:
+    """An option that takes one of `names`, or several if it is a list.
+
+    group : entry points by which other packages add names; where there are some, the API decides
+    """
+
+    def check(value: Any) -> Any:
+        given = [] if value is None else [value] if isinstance(value, str) else value
+        unknown = [name for name in given if name not in names]
+        if unknown and not (group and entry_points(group=group)):
+            raise typer.BadParameter(f"{one_line(unknown[0], 40)!r} is not one of: {', '.join(names)}.")
+        return value
+
+    metavar = "|".join(names) if len(names) < 6 else "NAME"
+    option: OptionInfo = typer.Option(*flags, callback=check, metavar=metavar, help=text)
+    return option
+
+
+def _device(value: str | None) -> str | None:
+    """The callback of --device: refuses what no device is called, unless a package adds devices to torch."""
+    if value is not None and not _DEVICE.fullmatch(value) and not entry_points(group="torch.backends"):
+        raise typer.BadParameter(
+            f"no device is called {one_line(value, 40)!r}; write cpu, cuda or cuda:1, or leave it out."
+        )
+    return value
+
+
+def require_score(name: str, kind: str) -> None:
+    """TspruneError if components of this kind have no such score; scores of other packages pass."""
+    have, lack = SCORES_OF_HEADS, SCORES_OF_OTHERS
+    if kind != "head":
+        have, lack = lack, have
+    if name in lack:
+        known = ", ".join((*have, *SCORES_OF_ALL))
+        raise TspruneError(f"a component of kind {kind} has no score {name}; choose --by from: {known}")
+
+
+# --- arguments and options -----------------------------------------------------------------------
+
 ModelArgument = Annotated[
     str,
     typer.Argument(
@@ -35,81 +136,179 @@ ModelArgument = Annotated[
         "amazon/chronos-bolt-small.",
     ),
 ]
-DataOption = Annotated[
-    str,
-    typer.Option(
-        "--data",
-        help="A data source ([bold]pocket[/]: real series that come with tsprune; chaos; those of plug-ins), "
-        "or the root folder of a GIFT-Eval copy.",
-    ),
-]
-ConfigsOption = Annotated[
-    list[str] | None,
-    typer.Option(
-        "--configs", help="Only these configurations, e.g. ett1/H/short or 'ett1/*/short'; repeatable."
-    ),
-]
-JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")]
-BatchOption = Annotated[int, typer.Option(min=1, max=COUNT, help="Windows forecast together.")]
-StoreOption = Annotated[
-    Path | None,
-    typer.Option(
-        "--store",
-        help="File that keeps finished work, made if it is not there: a run that was stopped goes on.",
-    ),
-]
-SeedOption = Annotated[int, typer.Option(min=0, max=SEED, help="Seed of everything that is random.")]
-PercentOption = Annotated[
-    float,
-    typer.Option(min=0, max=COUNT, callback=finite, help="X of heads@Xpp: the loss allowed, in percent."),
+KindOption = Annotated[str, choice(KINDS, text="Kind of component.")]
+MetricOption = Annotated[
+    str, choice(METRICS, text="Metric that decides, relative to Seasonal Naive.", group="tsprune.metrics")
 ]
 ByOption = Annotated[
     str,
-    typer.Option(
-        metavar="SCORE",
-        help="Score that orders the components: stable_rank, attention_entropy, output_norm, screening, "
-        "mase_change, ...; [bold]tsprune rank --list[/] says them all, and what they are.",
+    choice(
+        (*SCORES_OF_HEADS, *SCORES_OF_ALL, *SCORES_OF_OTHERS),
+        text="Score that orders the components, e.g. stable_rank, attention_entropy, output_norm or "
+        "mase_change; [bold]tsprune rank --list[/] describes all of them.",
+        group="tsprune.scores",
     ),
 ]
-DeviceOption = Annotated[
-    str | None, typer.Option(help="cpu, cuda, cuda:1, ...; by default CUDA if there is one.")
+MaxLossOption = Annotated[
+    float,
+    typer.Option(parser=share, metavar="SHARE", help="Largest relative loss of the metric, as 1% or 0.01."),
 ]
-
-
-SamplesOption = Annotated[
-    int | None,
-    typer.Option(
-        min=1,
-        max=COUNT,
-        help="Paths drawn per window by models that sample; by default what upstream uses.",
-        show_default=False,
-    ),
-]
-
-
-DtypeOption = Annotated[
+SaveDtypeOption = Annotated[
     str | None,
-    typer.Option(
-        "--dtype",
-        help="Type of the weights in the file: float32, bfloat16 or float16; by default as in the original.",
-        show_default=False,
-    ),
+    choice(DTYPES, text="Type of the weights in the new file; by default the original's."),
 ]
 
 
-def open_suite(data: str, configs: list[str] | None) -> Suite:
-    from tsprune.data import sources
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Shared:
+    """The shared options of a command line, and what they open; those a command lacks keep their defaults."""
 
-    return sources.open_suite(data, configs)
+    data: Annotated[
+        str,
+        typer.Option(
+            help="A data source ([bold]pocket[/]: real series that come with tsprune; chaos; those of "
+            "plug-ins), or the root folder of a GIFT-Eval copy."
+        ),
+    ] = "pocket"
+    configs: Annotated[
+        list[str] | None,
+        typer.Option(help="Only these configurations, e.g. ett1/H/short or 'ett1/*/short'; repeatable."),
+    ] = None
+    device: Annotated[
+        str | None,
+        typer.Option(callback=_device, help="cpu, cuda, cuda:1, ...; by default CUDA if there is one."),
+    ] = None
+    dtype: Annotated[str, choice(DTYPES, text="Type of the weights, and of most that is computed.")] = (
+        "float32"
+    )
+    samples: Annotated[
+        int | None,
+        typer.Option(
+            min=1,
+            max=COUNT,
+            help="Paths drawn per window by models that sample; by default as many as upstream draws.",
+            show_default=False,
+        ),
+    ] = None
+    seed: Annotated[int, typer.Option(min=0, max=SEED, help="Seed of everything that is random.")] = 0
+    batch_size: Annotated[int, typer.Option(min=1, max=COUNT, help="Windows forecast together.")] = BATCH_SIZE
+    memory: Annotated[
+        float,
+        typer.Option(
+            min=0,
+            max=COUNT,
+            callback=finite,
+            metavar="GIB",
+            help="Most that records of clean passes may hold; with less, more is computed again.",
+        ),
+    ] = MEMORY / GIB
+    store: Annotated[
+        Path | None,
+        typer.Option(help="File that keeps finished work, made if it is not there: a stopped run goes on."),
+    ] = None
+    quiet: Annotated[bool, typer.Option("--quiet", help="No progress bar, no list of what is left out.")] = (
+        False
+    )
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead of tables.")] = False
+
+    def check(self, *models: str) -> None:
+        """Refuses data and models that are not there, before anything large is imported."""
+        from tsprune.data.sources import is_source
+        from tsprune.models.checkpoints import find
+
+        is_source(self.data)
+        for model in models:
+            find(model)
+
+    @functools.cached_property
+    def suite(self) -> Suite:
+        """The windows of --data and --configs."""
+        from tsprune.data.sources import open_suite
+
+        return open_suite(self.data, self.configs)
+
+    def load(self, model: str, *, device: str | None = None) -> Forecaster:
+        """A model on --device (or another) in --dtype, with finite weights."""
+        from tsprune.models import load
+
+        loaded = load(
+            model, device=device or self.device, dtype=self.dtype, samples=self.samples, seed=self.seed
+        )
+        loaded.require_finite_weights()  # whatever is asked of it
+        return loaded
+
+    @property
+    def memory_bytes(self) -> int:
+        """--memory in bytes."""
+        return round(self.memory * GIB)
+
+    @contextmanager
+    def running(self, label: str) -> Iterator[Options]:
+        """Keywords for a function of the API that takes `RunOptions`; its progress is shown meanwhile."""
+        with progress_bar(label, quiet=self.quiet) as update:
+            yield {
+                "batch_size": self.batch_size,
+                "memory": self.memory_bytes,
+                "seed": self.seed,
+                "store": self.store,
+                "progress": update,
+            }
+
+    def report(
+        self,
+        command: str,
+        result: Mapping[str, object],
+        tables: Callable[[], None],
+        *,
+        skipped: Sequence[tuple[str, str]] = (),
+        failed: Sequence[tuple[str, str]] = (),
+    ) -> None:
+        """Prints a command's result, as JSON or by `tables`; exit code 1 if something failed."""
+        if self.as_json:
+            print_json(command, result, skipped=skipped, failed=failed)
+        else:
+            tables()
+            if not self.quiet:
+                print_skipped(skipped)
+        if failed:
+            print_failed(failed)
+            raise typer.Exit(1)
 
 
-def open_model(
-    name: str, device: str | None, samples: int | None = None, *, dtype: torch.dtype | None = None
-) -> Forecaster:
-    import torch
+def only(options: Options, *names: str) -> dict[str, Any]:
+    """Some of the keywords, for functions that do not take all of them."""
+    return {name: value for name, value in options.items() if name in names}
 
-    from tsprune.models import load
 
-    model = load(name, device=device, dtype=dtype or torch.float32, samples=samples)
-    model.require_finite_weights()  # whatever is asked of it
-    return model
+SUITE = ("data", "configs")
+MODEL = ("device", "dtype", "samples", "seed")
+OUTPUT = ("quiet", "as_json")
+
+
+def with_shared(*names: str, **replaced: Any) -> Callable[[Callable[..., None]], Callable[..., None]]:
+    """Decorator of a command: it takes these options of `Shared`, and gets them as its argument `shared`.
+
+    replaced : annotations in place of those of `Shared`, where a command's default needs other words
+    """
+    hints = {**typing.get_type_hints(Shared, include_extras=True), **replaced}
+    defaults = {field.name: field.default for field in dataclasses.fields(Shared)}
+
+    def decorate(command: Callable[..., None]) -> Callable[..., None]:
+        @functools.wraps(command)
+        def run(**given: Any) -> None:
+            shared = Shared(**{name: given.pop(name) for name in names})
+            command(**given, shared=shared)
+
+        own = [p for p in inspect.signature(command, eval_str=True).parameters.values() if p.name != "shared"]
+        parameters = [parameter.replace(kind=inspect.Parameter.KEYWORD_ONLY) for parameter in own]
+        parameters += [
+            inspect.Parameter(
+                name, inspect.Parameter.KEYWORD_ONLY, default=defaults[name], annotation=hints[name]
+            )
+            for name in names
+        ]
+        run.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
+        run.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters}
+        return run
+
+    return decorate

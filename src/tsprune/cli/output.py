@@ -1,10 +1,13 @@
-"""What commands print: tables, JSON, progress."""
+"""Output of the commands: tables, JSON, progress."""
 
 from __future__ import annotations
 
+import dataclasses
 import json
-from collections.abc import Callable, Collection, Iterator
+import math
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import typer
@@ -13,6 +16,7 @@ from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedCo
 from rich.table import Table
 from rich.text import Text
 
+import tsprune
 from tsprune.errors import one_line, printable
 
 if TYPE_CHECKING:
@@ -20,21 +24,29 @@ if TYPE_CHECKING:
 
     from tsprune.models.forecaster import Evidence
 
-out, err = Console(), Console(stderr=True)
+SCHEMA_VERSION = 1  # of the JSON; docs/json.md describes it
 NAME_WIDTH = 22  # of models beside a bar: the end of a longer path says more than its beginning
 
+out, err = Console(), Console(stderr=True)
+
+
+# --- progress ------------------------------------------------------------------------------------
+
 
 @contextmanager
-def progress_bar(label: str, *, quiet: bool = False) -> Iterator[Callable[[int, int], None]]:
+def progress_bar(label: str, *, quiet: bool = False) -> Iterator[Callable[..., None]]:
+    """A bar for one piece of work, whatever stage it is in."""
     with _bars(quiet=quiet) as progress:
         task = progress.add_task(label, total=None)
-        yield lambda done, total: progress.update(task, completed=done, total=total)
+        yield lambda *counts: progress.update(task, completed=counts[-2], total=counts[-1] or None)
 
 
 @contextmanager
-def stage_bars(console: Console = err) -> Iterator[Callable[[str, str, int, int], None]]:
+def stage_bars(
+    console: Console = err, *, quiet: bool = False
+) -> Iterator[Callable[[str, str, int, int], None]]:
     """A bar for each model that comes up, with the stage it is in; empty while nothing is counted."""
-    with _bars(console, bar_width=14) as progress:
+    with _bars(console, quiet=quiet, bar_width=14) as progress:
         tasks: dict[str, TaskID] = {}
 
         def update(model: str, stage: str, done: int, total: int) -> None:
@@ -62,15 +74,145 @@ def _bars(console: Console = err, *, quiet: bool = False, bar_width: int = 40) -
     return Progress(*columns, console=console, disable=quiet or not console.is_terminal)
 
 
-def records(frame: pd.DataFrame) -> list[dict[str, Any]]:
-    """Rows for JSON, numbers to the last bit; what is missing or infinite is null."""
-    known = frame.notna() & ~frame.isin([float("inf"), float("-inf")])
-    rows: list[dict[str, Any]] = frame.astype(object).where(known, None).to_dict("records")
-    return rows
+# --- JSON ----------------------------------------------------------------------------------------
 
 
-def print_json(value: object) -> None:
-    typer.echo(json.dumps(value, indent=2))
+def print_json(
+    command: str,
+    result: Mapping[str, object],
+    *,
+    skipped: Sequence[tuple[str, str]] = (),
+    failed: Sequence[tuple[str, str]] = (),
+) -> None:
+    """The one form that every command's JSON has (docs/json.md)."""
+    whole = {
+        "schema_version": SCHEMA_VERSION,
+        "tsprune": tsprune.__version__,
+        "command": command,
+        "result": result,
+        "skipped": [{"what": what, "reason": reason} for what, reason in skipped],
+        "failed": [{"what": what, "error": error} for what, error in failed],
+    }
+    typer.echo(json.dumps(_plain(whole), indent=2, allow_nan=False))
+
+
+def _plain(value: Any) -> Any:
+    """A value as JSON has it: tables are lists of rows, what is missing or infinite is null."""
+    if hasattr(value, "to_dict"):  # a DataFrame; pandas need not be imported to know one
+        value = value.to_dict("records")
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        value = dataclasses.asdict(value)
+    if isinstance(value, Mapping):
+        return {str(key): _plain(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(item) for item in value]
+    if isinstance(value, Path):
+        return str(value)
+    if hasattr(value, "item"):  # a number of NumPy
+        value = value.item()
+    return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+# --- tables --------------------------------------------------------------------------------------
+
+# columns that tell what a row is about: whole, unless one leaves no room for a column beside it (a long path)
+_NAMES = ("model", "address", "ablation", "configuration", "part", "forecaster", "measure", "family")
+_ROOM = 20  # characters of a line that a name leaves to others
+_TEXT = 24  # characters a line that other words have at least
+
+
+def print_frame(frame: pd.DataFrame, title: str, columns: Sequence[str] | None = None) -> None:
+    """A table of `columns` (all by default), whose names and numbers are whole at any width.
+
+    What does not fit beside them, in this order: words that are the same in all rows go to the title, rows of
+    one name get a table of their own, and columns go on in another table below.
+    """
+    chosen = list(frame.columns) if columns is None else list(columns)
+    print_rows(
+        frame[chosen].to_dict("records"), title, {name for name in chosen if frame[name].dtype.kind in "fiu"}
+    )
+
+
+def print_rows(
+    rows: Sequence[Mapping[str, object]], title: str, numeric: Collection[str] | None = None
+) -> None:
+    """`print_frame` of rows with the same keys.
+
+    numeric : columns of numbers, which stand on the right; None goes by the first row
+    """
+    first = rows[0] if rows else {}
+    if numeric is None:
+        numeric = [name for name, value in first.items() if isinstance(value, int | float)]
+    cells = {name: [_cell(row[name]) for row in rows] for name in first}
+    if len(rows) > 1 and not _Columns(cells, numeric).fit(cells):
+        same = [name for name in cells if name not in numeric and len({*cells[name]}) == 1]
+        title = "; ".join([title, *(f"{_words(name)} {cells.pop(name)[0]}" for name in same)])
+    _Columns(cells, numeric).print(title)
+
+
+class _Columns:
+    """Cells by column, and how wide they are."""
+
+    def __init__(self, cells: dict[str, list[str]], numeric: Collection[str]) -> None:
+        self.cells, self.numeric = cells, numeric
+        self.names = [name for name in cells if name in _NAMES]
+        self.others = [name for name in cells if name not in _NAMES]
+
+    def width(self, name: str) -> int:
+        """Of the longest cell or word of the heading; less where words fold."""
+        needed = max(map(len, [*_words(name).split(), *self.cells[name]]))
+        if name in self.numeric or self.whole(name, needed):
+            return needed
+        return min(needed, out.width // 2 if name in self.names else _TEXT)
+
+    def whole(self, name: str, width: int) -> bool:
+        """Whether a column of this width holds names that never fold."""
+        return name in self.names and width <= out.width - _ROOM
+
+    def fit(self, names: Collection[str]) -> bool:
+        """Whether these columns fit into a line, their borders included."""
+        return sum(self.width(name) + 3 for name in names) < out.width
+
+    def print(self, title: str) -> None:
+        """One table, or one for each value of the first name where names are too wide together."""
+        widest = max(self.others, key=self.width, default=None)
+        if len(self.names) > 1 and widest is not None and not self.fit([*self.names, widest]):
+            first = self.names[0]
+            for value in dict.fromkeys(self.cells[first]):
+                rows = [place for place, found in enumerate(self.cells[first]) if found == value]
+                part = {name: [self.cells[name][row] for row in rows] for name in self.cells if name != first}
+                _Columns(part, self.numeric).print(f"{title}; {_words(first)} {value}")
+            return
+        # not the table's own title, which is as wide as the table and no wider
+        out.print(printable(title), style="italic", markup=False, highlight=False, soft_wrap=True)
+        for block in self._blocks():
+            out.print(self._table([name for name in self.cells if name in block]))
+
+    def _blocks(self) -> list[list[str]]:
+        """Columns of one table after the other: all names, and as many others as fit beside them."""
+        blocks = [list(self.names)]
+        for name in self.others:
+            if len(blocks[-1]) > len(self.names) and not self.fit([*blocks[-1], name]):
+                blocks.append(list(self.names))
+            blocks[-1].append(name)
+        return blocks
+
+    def _table(self, names: list[str]) -> Table:
+        table = Table()
+        # headings stay on one line where there is room for all of them
+        roomy = sum(max(self.width(name), len(_words(name))) + 3 for name in names) < out.width
+        for name in names:
+            number, whole = name in self.numeric, self.whole(name, max(map(len, self.cells[name])))
+            table.add_column(
+                _words(name),
+                justify="right" if number else "left",
+                max_width=self.width(name) if number and not roomy else None,
+                no_wrap=number or whole,
+                overflow="fold",
+            )
+        for row in zip(*(self.cells[name] for name in names), strict=True):
+            table.add_row(*map(Text, row))  # words of users, in which [bold] is no markup
+        return table
 
 
 def _cell(value: object) -> str:
@@ -79,90 +221,48 @@ def _cell(value: object) -> str:
     return f"{value:.4f}" if isinstance(value, float) else printable(str(value))
 
 
-# columns that name a row are whole, unless a name is long (a path is): then there would be no room for others
-_NAMES = ("address", "ablation", "configuration", "model")
-_LONG = 32
-_FOLDED = 6  # characters a line that other words are left at least
-
-
-def print_frame(frame: pd.DataFrame, title: str, columns: list[str] | None = None) -> None:
-    """A table of `columns` (all by default), whose numbers stay whole in a narrow terminal.
-
-    There words that are the same in all rows go to the title, and names fold, as other words always may.
-    """
-    chosen = list(frame.columns) if columns is None else columns
-    cells = {column: [_cell(value) for value in frame[column]] for column in chosen}
-    numeric = {column for column in chosen if frame[column].dtype.kind in "fiu"}
-    if not _fits(_widths(cells, folded=False).values()) and len(frame) > 1:
-        same = [column for column in chosen if column not in numeric and len({*cells[column]}) == 1]
-        title = "; ".join([title, *(f"{_words(column)} {cells.pop(column)[0]}" for column in same)])
-    # not the table's own title, which is as wide as the table and no wider
-    out.print(printable(title), style="italic", markup=False, highlight=False, soft_wrap=True)
-    out.print(_table(cells, numeric))
-
-
-def _table(cells: dict[str, list[str]], numeric: set[str]) -> Table:
-    widths = _widths(cells, folded=True)
-    names = {column for column in widths.keys() - numeric if column in _NAMES and widths[column] <= _LONG}
-    least = [width if c in numeric | names else min(width, _FOLDED) for c, width in widths.items()]
-    roomy = _fits(_widths(cells, folded=False).values())
-    table = Table()
-    for column, width in widths.items():
-        table.add_column(
-            _words(column),
-            justify="right" if column in numeric else "left",
-            min_width=width if column in numeric else None,
-            max_width=width if column in numeric and not roomy else None,
-            no_wrap=column in names and _fits(least),
-            overflow="ellipsis" if column in numeric else "fold",
-        )
-    for row in zip(*cells.values(), strict=True):
-        table.add_row(*map(Text, row))  # words of users, in which [bold] is no markup
-    return table
-
-
 def _words(column: str) -> str:
     return column.replace("_", " ")
 
 
-def _widths(cells: dict[str, list[str]], *, folded: bool) -> dict[str, int]:
-    """Of each column: the longest cell, or heading (if it is folded: word of it)."""
-    headings = {column: _words(column).split() if folded else [_words(column)] for column in cells}
-    return {column: max(map(len, [*headings[column], *found])) for column, found in cells.items()}
+# --- lines ---------------------------------------------------------------------------------------
 
 
-def _fits(widths: Collection[int]) -> bool:
-    """Whether columns so wide fit into a line, their borders included."""
-    return sum(widths) + 3 * len(widths) + 1 <= out.width
+def say(text: str) -> None:
+    """A line of plain text on stdout; words of users are shown as they are."""
+    out.print(printable(text), markup=False, highlight=False, soft_wrap=True)
+
+
+def note(text: str) -> None:
+    """A line of plain text on stderr."""
+    err.print(one_line(text), markup=False, highlight=False, soft_wrap=True)
 
 
 def print_evidence(first: str, evidence: Evidence) -> None:
     """A line about a checkpoint that was written, then one for each figure before and after."""
-    lines = [first]
-    lines += [
-        f"{name}: {was:.4g} -> {now:.4g}, {''.join(change)}" for name, (was, now, *change) in evidence.items()
-    ]
-    for line in lines:
-        out.print(printable(line), highlight=False, soft_wrap=True, markup=False)
+    say(first)
+    for name, (was, now, *text) in evidence.items():
+        say(f"{name}: {was:.4g} -> {now:.4g}, {''.join(text)}")
 
 
-def evidence_record(evidence: Evidence) -> dict[str, dict[str, float | str]]:
+def evidence_rows(evidence: Evidence) -> list[dict[str, object]]:
     """Figures before and after, for JSON."""
-    return {
-        name: {"before": row[0], "after": row[1], "change": "".join(row[2:])}
-        for name, row in evidence.items()
-    }
+    return [
+        {"figure": name, "before": was, "after": now, "text": "".join(text)}
+        for name, (was, now, *text) in evidence.items()
+    ]
 
 
-def print_skipped(skipped: list[tuple[str, str]]) -> None:
+def print_skipped(skipped: Sequence[tuple[str, str]]) -> None:
+    """What was left out, with the reasons, on stderr."""
     if skipped:
         err.print(f"[yellow]{len(skipped)} left out:[/]")
         for what, reason in skipped:
-            err.print(f"  {one_line(what)}: {one_line(reason)}", markup=False, highlight=False)
+            note(f"  {one_line(what)}: {one_line(reason)}")
 
 
-def print_failed(failed: list[tuple[str, str]]) -> None:
-    """The cells of a sweep that raised."""
+def print_failed(failed: Sequence[tuple[str, str]]) -> None:
+    """The cells of a sweep that raised, on stderr."""
     err.print(f"[red]failed cells: {len(failed)}[/] (the next run with this store tries them again)")
     for what, error in failed:
         err.print(f"  {one_line(what)}: {one_line(error)}", markup=False, highlight=False, soft_wrap=True)

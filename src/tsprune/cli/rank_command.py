@@ -7,20 +7,17 @@ from typing import Annotated
 import typer
 
 from tsprune.cli.options import (
-    BatchOption,
+    MODEL,
+    OUTPUT,
+    SUITE,
     ByOption,
-    ConfigsOption,
-    DataOption,
-    DeviceOption,
-    JsonOption,
+    KindOption,
     ModelArgument,
-    SamplesOption,
-    SeedOption,
-    StoreOption,
-    open_model,
-    open_suite,
+    Shared,
+    require_score,
+    with_shared,
 )
-from tsprune.cli.output import out, print_frame, print_json, progress_bar, records
+from tsprune.cli.output import out, print_frame, say
 
 
 def _list(wanted: bool) -> None:
@@ -32,51 +29,39 @@ def _list(wanted: bool) -> None:
         data = "no data" if score.needs == "weights" else "on windows"
         ends = "highest" if score.redundant == "high-to-low" else "lowest"
         out.print(f"[bold]{score.name}[/] ({', '.join(score.kinds)}; {data}; {ends} is redundant)")
-        out.print(f"    {score.about}", markup=False, highlight=False)
+        say(f"    {score.about}")
     raise typer.Exit
 
 
+@with_shared(*SUITE, *MODEL, "batch_size", "memory", "store", *OUTPUT)
 def rank_command(
     model: ModelArgument,
     by: ByOption = "stable_rank",
-    kind: Annotated[str, typer.Option(help="What to rank: head, mlp, attention or layer.")] = "head",
-    data: DataOption = "pocket",
-    configs: ConfigsOption = None,
-    seed: SeedOption = 0,
-    samples: SamplesOption = None,
-    batch_size: BatchOption = 64,
-    device: DeviceOption = None,
-    store: StoreOption = None,
+    kind: KindOption = "head",
     list_scores: Annotated[
-        bool,
-        typer.Option("--list", callback=_list, is_eager=True, help="Say what scores there are, and exit."),
+        bool, typer.Option("--list", callback=_list, is_eager=True, help="Describe all scores, and exit.")
     ] = False,
-    as_json: JsonOption = False,
+    *,
+    shared: Shared,
 ) -> None:
     """Rank heads, MLPs, attention sublayers or layers by a score.
 
-    Rank 1 is the most redundant: the first of its sublayer (of its stack, if it is no head) to be pruned.
+    Rank 1 is the most redundant: the first of its sublayer (of its stack, for other kinds) to be pruned.
     Most scores need no data, or a few windows of each configuration; exact effects (mase_change, ...)
     ablate every component on all windows.
     """
+    require_score(by, kind)
+    shared.check(model)
     from tsprune.scores import SCORES, rank
 
-    suite = None if SCORES.named(by).needs == "weights" else open_suite(data, configs)
-    with progress_bar("rank", quiet=suite is None) as update:
-        frame = rank(
-            open_model(model, device, samples),
-            suite,
-            by=by,
-            kind=kind,  # type: ignore[arg-type]
-            batch_size=batch_size,
-            seed=seed,
-            store=store,
-            progress=lambda stage, done, total: update(done, total),
-        )
-    if as_json:
-        print_json(records(frame))
-        return
-    stable = [name for name in ("stable_rank", "stable_rank_effective") if name in frame]
-    shown = frame.assign(**{by: frame["score"]})
-    where = "" if suite is None else f" on {suite.name}"
-    print_frame(shown, f"{model}{where}: {kind}s by {by}", ["address", *dict.fromkeys((by, *stable)), "rank"])
+    suite = None if SCORES.named(by).needs == "weights" else shared.suite
+    with shared.running("rank") as options:
+        frame = rank(shared.load(model), suite, by=by, kind=kind, **options)  # type: ignore[arg-type]
+
+    def tables() -> None:
+        stable = [name for name in ("stable_rank", "stable_rank_effective") if name in frame]
+        where = "" if suite is None else f" on {suite.name}"
+        shown = ["address", *dict.fromkeys((by, *stable)), "rank"]
+        print_frame(frame.assign(**{by: frame["score"]}), f"{model}{where}: {kind}s by {by}", shown)
+
+    shared.report("rank", {"by": by, "components": frame}, tables)

@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from tsprune.cli.options import JsonOption
-from tsprune.cli.output import print_frame, print_json, records
+from tsprune.cli.options import Shared, with_shared
+from tsprune.cli.output import print_frame
 from tsprune.errors import TspruneError
-from tsprune.files import check_files
+from tsprune.files import check_files, existing_file
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -19,38 +19,38 @@ if TYPE_CHECKING:
 SHOWN = ["model", "ablation", "mode", "configuration", "status", "count", "mase", "crps", "spearman_distance"]
 
 
+@with_shared("as_json")
 def results_command(
     store: Annotated[Path, typer.Argument(metavar="STORE", help="A file made by --store.")],
     where: Annotated[
         list[str] | None,
         typer.Option(
-            "--where",
             metavar="COLUMN=GLOB",
             help="Only cells whose column matches, e.g. 'ablation=stack.*.mlp', ablation=none, "
             "status=failed; repeatable.",
         ),
     ] = None,
     export: Annotated[
-        Path | None, typer.Option("--export", help="Write the cells, all columns, to a .parquet or .csv.")
+        Path | None, typer.Option(help="Write the cells, all columns, to a .parquet or .csv.")
     ] = None,
     leaderboard: Annotated[
         Path | None,
-        typer.Option(
-            "--leaderboard", help="Write one ablation of one model as a .csv with GIFT-Eval's 15 columns."
-        ),
+        typer.Option(help="Write one ablation of one model as a .csv with GIFT-Eval's 15 columns."),
     ] = None,
-    as_json: JsonOption = False,
+    *,
+    shared: Shared,
 ) -> None:
-    """Show, filter and export what a results store holds."""
-    from tsprune.evaluation import write_all_results
-    from tsprune.sweeps import Store
-
+    """Show, filter and export the contents of a results store."""
     filters = _filters(where or [])
     if export is not None and export.suffix not in (".parquet", ".csv"):
         raise TspruneError(f"--export writes .parquet or .csv, not {export.name!r}")
     if leaderboard is not None and leaderboard.suffix != ".csv":
         raise TspruneError(f"--leaderboard writes a .csv, not {leaderboard.name!r}")
     check_files(export, leaderboard)
+    store = existing_file(store, "results store")
+    from tsprune.evaluation import write_all_results
+    from tsprune.sweeps import Store
+
     with Store(store, create=False) as opened:
         frame = opened.frame(filters)
         table = None if leaderboard is None else opened.leaderboard(filters)
@@ -58,11 +58,13 @@ def results_command(
         _write(frame, export)
     if leaderboard is not None and table is not None:
         write_all_results(table, leaderboard, str(table["model"].iloc[0]))
-    if as_json:
-        print_json(records(frame))
-    elif export is None and leaderboard is None:
-        failed = frame["status"] == "failed"
-        print_frame(frame, f"{store}: {len(frame)} cells, {failed.sum()} failed", SHOWN)
+
+    def tables() -> None:
+        if export is None and leaderboard is None:
+            failed = (frame["status"] == "failed").sum()
+            print_frame(frame, f"{store}: {len(frame)} cells, {failed} failed", SHOWN)
+
+    shared.report("results", {"cells": frame}, tables)
 
 
 def _filters(where: list[str]) -> dict[str, str]:
@@ -78,10 +80,9 @@ def _filters(where: list[str]) -> dict[str, str]:
 def _write(frame: pd.DataFrame, path: Path) -> None:
     from tsprune.atomic import write_whole
 
+    buffer = io.BytesIO()
     if path.suffix == ".csv":
-        content = frame.to_csv(index=False).encode()
+        frame.to_csv(buffer, index=False)
     else:
-        buffer = io.BytesIO()
         frame.to_parquet(buffer, index=False)
-        content = buffer.getvalue()
-    write_whole(path, content)
+    write_whole(path, buffer.getvalue())

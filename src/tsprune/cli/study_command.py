@@ -7,49 +7,33 @@ from typing import Annotated
 
 import typer
 
-from tsprune.cli.options import (
-    COUNT,
-    BatchOption,
-    ConfigsOption,
-    DataOption,
-    DeviceOption,
-    JsonOption,
-    PercentOption,
-    SeedOption,
-    StoreOption,
-    open_suite,
-)
-from tsprune.cli.output import out, print_json, records, stage_bars
-from tsprune.errors import printable
+from tsprune.cli.options import COUNT, OUTPUT, SUITE, MaxLossOption, Shared, with_shared
+from tsprune.cli.output import out, say, stage_bars
 from tsprune.files import check_files, output_folder
 
+SamplesOfStudy = Annotated[
+    int | None,
+    typer.Option(
+        min=1,
+        max=COUNT,
+        help="Paths drawn per window by models that sample; by default 8, and 3 by Chronos-T5, which "
+        "decodes them value by value.",
+        show_default=False,
+    ),
+]
 
+
+@with_shared(*SUITE, "device", "samples", "seed", "batch_size", "store", *OUTPUT, samples=SamplesOfStudy)
 def study_command(
     models: Annotated[
         list[str] | None,
         typer.Argument(metavar="[MODEL]...", help="Models to study; by default the bundled ones."),
     ] = None,
-    data: DataOption = "pocket",
-    configs: ConfigsOption = None,
     output: Annotated[Path, typer.Option("--out", help="Folder for the report and results.")] = Path("study"),
-    percent: PercentOption = 1.0,
-    seed: SeedOption = 0,
-    samples: Annotated[
-        int | None,
-        typer.Option(
-            min=1,
-            max=COUNT,
-            help="Paths drawn per window by models that sample; by default 8, and 3 by Chronos-T5, which "
-            "decodes them value by value.",
-            show_default=False,
-        ),
-    ] = None,
-    batch_size: BatchOption = 64,
+    max_loss: MaxLossOption = 0.01,
     explain: Annotated[
         bool,
-        typer.Option(
-            "--explain/--no-explain", help="Also look at why: attention, copying, the residual stream."
-        ),
+        typer.Option("--explain/--no-explain", help="Also explain: attention, copying, the residual stream."),
     ] = True,
     jobs: Annotated[
         int | None,
@@ -61,53 +45,53 @@ def study_command(
             show_default=False,
         ),
     ] = None,
-    device: DeviceOption = None,
-    store: StoreOption = None,
     picture: Annotated[
         Path | None, typer.Option(help="Also draw the results as one static picture (.svg).")
     ] = None,
-    as_json: JsonOption = False,
+    *,
+    shared: Shared,
 ) -> None:
-    """Run the whole study: what each layer and head is worth, and whether the paper's claims hold.
+    """Run the whole study: the worth of each layer and head, and a verdict on each claim of the paper.
 
     Writes report.html (open it in a browser), results.parquet and manifest.json.
     """
-    from tsprune.models.checkpoints import find
+    shared.check(*(models or []))
+    check_files(picture, shared.store)
+    output = output_folder(output)
+    check_files(*(output / name for name in ("report.html", "results.parquet", "manifest.json")))
+    suite = shared.suite
     from tsprune.models.placement import device_of
     from tsprune.report import print_summary, write_picture, write_report
     from tsprune.studies import DEFAULT_MODELS, study
-    from tsprune.studies.study_files import write_results
+    from tsprune.studies.study_files import results_table, write_results
 
-    suite = open_suite(data, configs)
-    device_of(device)  # refused before the work, not in its processes
-    names = models or list(DEFAULT_MODELS)
-    for name in names:  # before a folder is made
-        find(name)
-    check_files(picture, store)
-    output = output_folder(output)
-    check_files(*(output / name for name in ("report.html", "results.parquet", "manifest.json")))
-    with stage_bars() as update:
+    device_of(shared.device)  # refused before the work, not in its processes
+    with stage_bars(quiet=shared.quiet) as update:
         result = study(
-            names,
+            models or list(DEFAULT_MODELS),
             suite,
-            percent=percent,
-            seed=seed,
-            samples=samples,
-            batch_size=batch_size,
+            percent=100 * max_loss,
+            seed=shared.seed,
+            samples=shared.samples,
+            batch_size=shared.batch_size,
             explain=explain,
             jobs=jobs,
-            device=device,
+            device=shared.device,
             progress=update,
-            store=store,
+            store=shared.store,
         )
     write_results(result, output)
     write_report(result, output / "report.html")
     if picture is not None:
         write_picture(result, picture)
-    if as_json:
-        from tsprune.studies.study_files import results_table
 
-        print_json({"manifest": result.manifest, "results": records(results_table(result))})
-        return
-    print_summary(result, out)
-    out.print(printable(f"Report: {output / 'report.html'}"), markup=False, highlight=False, soft_wrap=True)
+    def tables() -> None:
+        print_summary(result, out)
+        say(f"Report: {output / 'report.html'}")
+
+    shared.report(
+        "study",
+        {"manifest": result.manifest, "results": results_table(result)},
+        tables,
+        skipped=result.skipped if shared.as_json else (),  # the summary lists them
+    )

@@ -2,67 +2,46 @@
 
 from __future__ import annotations
 
-import dataclasses
 import datetime
 import math
 from contextlib import nullcontext
+from importlib.util import find_spec
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from tsprune.cli.options import (
     COUNT,
-    SEED,
-    BatchOption,
-    ConfigsOption,
-    DataOption,
-    DeviceOption,
-    JsonOption,
+    MODEL,
+    MODES,
+    OUTPUT,
+    SUITE,
+    KindOption,
     ModelArgument,
-    SamplesOption,
-    StoreOption,
+    Shared,
+    choice,
     finite,
-    open_model,
-    open_suite,
+    with_shared,
 )
-from tsprune.cli.output import (
-    out,
-    print_failed,
-    print_frame,
-    print_json,
-    print_skipped,
-    progress_bar,
-    records,
-)
+from tsprune.cli.output import print_frame, say
 from tsprune.errors import TspruneError
-from tsprune.progress import any_stage
+from tsprune.extras import install
 
 if TYPE_CHECKING:
-    import pandas as pd
-
-    from tsprune.data.suite import Suite
-    from tsprune.models.forecaster import Forecaster
     from tsprune.sweeps import SweepCost
     from tsprune.sweeps.cluster import RayExecutor
 
 
+@with_shared(*SUITE, *MODEL, "batch_size", "memory", "store", *OUTPUT)
 def sweep_command(
     model: ModelArgument,
-    kind: Annotated[str, typer.Option(help="Components to ablate: head, mlp, attention or layer.")] = "head",
+    kind: KindOption = "head",
     components: Annotated[
-        list[str] | None,
-        typer.Option("--components", metavar="PATTERN", help="Only these addresses or patterns; repeatable."),
+        list[str] | None, typer.Option(help="Only these addresses or patterns; repeatable.")
     ] = None,
-    mode: Annotated[str, typer.Option(help="Replace outputs by: zero, mean or resample.")] = "zero",
-    seed: Annotated[int, typer.Option(min=0, max=SEED, help="Of the windows that resample draws.")] = 0,
-    data: DataOption = "pocket",
-    configs: ConfigsOption = None,
-    samples: SamplesOption = None,
-    batch_size: BatchOption = 64,
-    device: DeviceOption = None,
-    store: StoreOption = None,
+    mode: Annotated[str, choice(MODES, text="Values that outputs are replaced by.")] = "zero",
     dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="Only say what there is to do, and estimate what it costs.")
+        bool, typer.Option("--dry-run", help="Only count the work, and estimate its time and memory.")
     ] = False,
     ray: Annotated[
         str | None,
@@ -83,85 +62,58 @@ def sweep_command(
             help="With --ray: GPUs of one worker; 0.5 lets two share one.",
         ),
     ] = 0.0,
-    memory: Annotated[
-        float,
-        typer.Option(
-            min=0,
-            max=COUNT,
-            callback=finite,
-            metavar="GB",
-            help="Most that records of clean passes may hold; with less, more is computed.",
-        ),
-    ] = 2.0,
     screen: Annotated[
         bool, typer.Option("--screen", help="Only estimate the damage, from gradients: much faster.")
     ] = False,
-    quiet: Annotated[bool, typer.Option("--quiet", help="No progress, no list of what is left out.")] = False,
-    as_json: JsonOption = False,
+    *,
+    shared: Shared,
 ) -> None:
     """Ablate every component of one kind alone and measure the damage.
 
     With --store, finished work is kept as it is done, and a run that was stopped goes on where it was.
     """
-    from tsprune.sweeps import Store, estimate, make_plan, single_ablations, sweep
-
+    if screen and (shared.store is not None or ray is not None or dry_run or mode != "zero"):
+        raise TspruneError("--screen estimates zero ablations here: no --store, --ray, --dry-run or --mode")
+    if ray is not None and find_spec("ray") is None:
+        raise TspruneError(f"Ray is not installed; install it with: {install('ray')}")
+    shared.check(model)
     if screen:
-        if store is not None or ray is not None or dry_run or mode != "zero":
-            raise TspruneError(
-                "--screen estimates zero ablations here: no --store, --ray, --dry-run or --mode"
-            )
-        _screen(
-            open_model(model, device, samples),
-            open_suite(data, configs),
-            kind,
-            components,
-            batch_size,
-            quiet=quiet,
-            as_json=as_json,
-        )
+        _screen(model, kind, components, shared)
         return
-    limit = round(memory * 1e9)
-    executor, device_kind = _cluster(ray, device, worker_cpus, worker_gpus)
-    suite = open_suite(data, configs)
+    suite = shared.suite
+    executor, device = _cluster(ray, shared.device, worker_cpus, worker_gpus)
+    if dry_run:
+        _estimate(model, kind, components, mode, device, shared)
+        return
+    from tsprune.sweeps import sweep
+
     # the driver of a cluster forecasts nothing
-    loaded = open_model(model, device if ray is None else "cpu", samples)
-    if dry_run and store is not None and not store.exists():
-        store = None  # nothing is made that was not asked for
-    with nullcontext() if store is None else Store(store) as opened:
-        if dry_run:
-            ablations = single_ablations(loaded, kind, components=components, mode=mode, seed=seed)  # type: ignore[arg-type]
-            plan = make_plan(
-                loaded,
-                suite,
-                list(ablations.values()),
-                batch_size=batch_size,
-                store=opened,
-                device=device_kind,
-            )
-            _print_estimate(estimate(loaded, plan, memory=limit), as_json=as_json)
-            return
-        with progress_bar("sweep", quiet=quiet) as update:
-            frame = sweep(
-                loaded,
-                suite,
-                kind=kind,  # type: ignore[arg-type]
-                components=components,
-                mode=mode,  # type: ignore[arg-type]
-                seed=seed,
-                batch_size=batch_size,
-                progress=any_stage(update),
-                store=opened,
-                executor=executor,
-                device=device_kind,
-                memory=limit,
-            )
-    _print_effects(frame, f"{model} on {suite.name}: {kind} ablated ({mode})", quiet=quiet, as_json=as_json)
+    loaded = shared.load(model, device=None if ray is None else "cpu")
+    with shared.running("sweep") as options:
+        frame = sweep(
+            loaded,
+            suite,
+            kind=kind,  # type: ignore[arg-type]
+            components=components,
+            mode=mode,  # type: ignore[arg-type]
+            executor=executor,
+            device=device,
+            **options,
+        )
+    shown = ["address", "mase_change", "crps_change", "spearman_distance"]
+    shared.report(
+        "sweep",
+        {"mode": mode, "components": frame},
+        lambda: print_frame(frame, f"{model} on {suite.name}: {kind}s ablated ({mode})", shown),
+        skipped=frame.attrs["skipped"],
+        failed=frame.attrs["failed"],
+    )
 
 
 def _cluster(
     address: str | None, device: str | None, cpus: float, gpus: float
 ) -> tuple[RayExecutor | None, str | None]:
-    """Who does the work, and on which kind of device; (None, None) for this process."""
+    """The executor, and the kind of device it works on; (None, None) for this process."""
     if address is None:
         return None, None
     from tsprune.sweeps.cluster import RayExecutor
@@ -170,58 +122,58 @@ def _cluster(
     return RayExecutor(address, kind, cpus=cpus, gpus=gpus), kind
 
 
-def _print_effects(frame: pd.DataFrame, title: str, *, quiet: bool, as_json: bool) -> None:
-    """The table, what was left out and what failed; then the exit code is 1."""
-    if as_json:
-        print_json(records(frame))
-    else:
-        print_frame(frame, title, ["address", "mase_change", "crps_change", "spearman_distance"])
-        if not quiet:
-            print_skipped(frame.attrs["skipped"])
-    if frame.attrs["failed"]:
-        print_failed(frame.attrs["failed"])
-        raise typer.Exit(1)
+def _estimate(
+    name: str, kind: str, components: list[str] | None, mode: str, device: str | None, shared: Shared
+) -> None:
+    """Counts the work; makes no store that is not there."""
+    from tsprune.sweeps import Store, estimate, make_plan, single_ablations
+
+    model = shared.load(name, device=None if device is None else "cpu")
+    ablations = single_ablations(
+        model,
+        kind,  # type: ignore[arg-type]
+        components=components,
+        mode=mode,  # type: ignore[arg-type]
+        seed=shared.seed,
+    )
+    there = shared.store is not None and shared.store.exists()
+    with Store(shared.store) if there and shared.store else nullcontext() as store:
+        plan = make_plan(
+            model,
+            shared.suite,
+            list(ablations.values()),
+            batch_size=shared.batch_size,
+            store=store,
+            device=device,
+        )
+        found = estimate(model, plan, memory=shared.memory_bytes)
+    shared.report("sweep", {"estimate": found}, lambda: _print_estimate(found))
 
 
-def _print_estimate(found: SweepCost, *, as_json: bool) -> None:
-    if as_json:
-        print_json(dataclasses.asdict(found))
-        return
-    out.print(f"{found.cells} cells, {found.finished} of them in the store", highlight=False)
-    out.print(f"{found.forecasts} forecasts of a batch are left to make", highlight=False)
+def _print_estimate(found: SweepCost) -> None:
+    say(f"{found.cells} cells, {found.finished} of them in the store")
+    say(f"{found.forecasts} forecasts of a batch are left to make")
     if found.forecasts:
-        out.print(
-            f"about {datetime.timedelta(seconds=math.ceil(found.seconds))} (h:mm:ss) one after the other on "
-            f"this machine, and {found.peak_bytes / 1e9:.1f} GB of memory: estimates from "
-            f"{found.probed} forecasts of the longest batches",
-            highlight=False,
+        time = datetime.timedelta(seconds=math.ceil(found.seconds))
+        say(
+            f"about {time} (h:mm:ss) one after the other on this machine, and "
+            f"{found.peak_bytes / 1e9:.1f} GB of memory: estimates from {found.probed} forecasts of the "
+            "longest batches"
         )
 
 
-def _screen(
-    model: Forecaster,
-    suite: Suite,
-    kind: str,
-    components: list[str] | None,
-    batch_size: int,
-    *,
-    quiet: bool,
-    as_json: bool,
-) -> None:
+def _screen(name: str, kind: str, components: list[str] | None, shared: Shared) -> None:
+    suite = shared.suite
     from tsprune.scores import screen
     from tsprune.sweeps import single_ablations
 
-    selected = list(single_ablations(model, kind, components=components))  # type: ignore[arg-type]
-    with progress_bar("screen", quiet=quiet) as update:
-        frame = screen(
-            model,
-            suite,
-            components=selected,
-            batch_size=batch_size,
-            progress=any_stage(update),
-        )
-    if as_json:
-        print_json(records(frame))
-    else:
-        shown = ["address", "crps_change", "score", "rank"]
-        print_frame(frame, f"{model.name} on {suite.name}: {kind} screened (estimates)", shown)
+    model = shared.load(name)
+    chosen = list(single_ablations(model, kind, components=components))  # type: ignore[arg-type]
+    with shared.running("screen") as options:
+        frame = screen(model, suite, components=chosen, **options)
+    shown = ["address", "crps_change", "score", "rank"]
+    shared.report(
+        "sweep",
+        {"mode": "screen", "components": frame},
+        lambda: print_frame(frame, f"{name} on {suite.name}: {kind}s screened (estimates)", shown),
+    )

@@ -41,6 +41,18 @@ SOURCES: Registry[DataSource] = Registry(
 )
 
 
+def is_source(data: str) -> bool:
+    """Whether `data` is a name in `SOURCES`; TspruneError if it is not a directory either."""
+    if data in SOURCES:
+        return True
+    if status(user_path(data)) is None:
+        raise TspruneError(
+            f"no data source and no directory {user_path(data)}; sources: {', '.join(SOURCES)}; "
+            "or pass the directory of a copy of GIFT-Eval"
+        )
+    return False
+
+
 def open_suite(data: str, configs: Sequence[str] | None = None) -> Suite:
     """The suite of a data source, or of a copy of GIFT-Eval.
 
@@ -49,12 +61,7 @@ def open_suite(data: str, configs: Sequence[str] | None = None) -> Suite:
 
     Raises TspruneError if `data` is neither, or if a pattern matches no configuration.
     """
-    if data not in SOURCES:
-        if status(user_path(data)) is None:
-            raise TspruneError(
-                f"no data source and no directory {user_path(data)}; sources: {', '.join(SOURCES)}; "
-                "or pass the directory of a copy of GIFT-Eval"
-            )
+    if not is_source(data):
         return gift_eval(data, configs)
     suite = SOURCES[data].load()
     if not isinstance(suite, Suite):
