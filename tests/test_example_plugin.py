@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -13,38 +14,22 @@ import pytest
 
 ROOT = Path(__file__).parents[1]
 EXAMPLE = ROOT / "examples" / "plugin"
-PYTHON = """
-import sys
-from pathlib import Path
-import torch
-import tsprune
+CLI = ("-m", "tsprune.cli")
+IGNORED = ("-W", "ignore::DeprecationWarning", "-W", "ignore::ImportWarning")
+DOCUMENT = ROOT / "docs" / "adding-a-model.md"
+LATER = """
 from tsprune.models import FAMILIES
-from tsprune.testing import check_conformance
-from tsprune_example.network import PatchNet, PatchPipeline, Settings
 
-folder = Path(sys.argv[1])
-torch.set_num_threads(1)
-torch.manual_seed(0)
-for name, layers in (("one", 3), ("two", 2)):
-    network = PatchNet(Settings(layers=layers))
-    for parameter in network.parameters():  # nothing at a trivial value: norms start at one
-        parameter.data += 0.2 * torch.randn(parameter.shape)
-    network.save_pretrained(folder / name)
 assert list(FAMILIES)[-1] == "patchnet"
-assert "tsprune_example.family" not in sys.modules  # imported when a model is loaded
-model = tsprune.load(folder / "one", device="cpu")
-pipeline = PatchPipeline.from_pretrained(folder / "one")
-report = check_conformance(model, upstream=lambda *given: pipeline.predict(*given).numpy())
-print(report)
-report.require()
-assert tsprune.load(pipeline).forecast([[1.0, 2.0] * 9], 3).median.shape == (1, 3)
-suite = tsprune.data.open_suite("sawtooth")
-assert tsprune.rank(model, by="column_norm")["score"].min() > 0
-assert tsprune.evaluate(model, suite)["WAPE"].between(0, 10).all()
-pruned = tsprune.prune(model, ["stack.0.mlp", "stack.1.self.head.2"])
-pruned.save(folder / "pruned")
-assert tsprune.load(folder / "pruned").anatomy.removed == pruned.anatomy.removed
+network = PatchNet(Settings(layers=2))
+network.save_pretrained("two")
+assert tsprune.load(PatchPipeline(network)).forecast([[1.0, 2.0] * 9], 3).median.shape == (1, 3)
 """
+
+
+def blocks() -> list[str]:
+    """The Python blocks of the document, in order."""
+    return re.findall(r"```python\n(.*?)```", DOCUMENT.read_text(), re.S)
 
 
 @pytest.fixture(scope="module")
@@ -59,40 +44,48 @@ def environment(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
 
 
 @pytest.fixture(scope="module")
-def models(environment: dict[str, str], tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with two models of the example's family and a pruned one, made and tried from Python."""
+def said(environment: dict[str, str], tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
+    """The folder in which the document's blocks ran, one after the other, and what they printed."""
     folder = tmp_path_factory.mktemp("models")
-    done = output(environment, "-c", PYTHON, str(folder))
-    assert "conforms" in done
-    assert done.count("ok     law") == 8
-    return folder
+    return folder, output(environment, folder, "-W", "error", *IGNORED, "-c", "\n".join([*blocks(), LATER]))
 
 
-def output(environment: dict[str, str], *arguments: str) -> str:
+def output(environment: dict[str, str], folder: Path, *arguments: str) -> str:
     command = [sys.executable, *arguments]
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+    done = subprocess.run(command, env=environment, cwd=folder, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     return done.stdout
 
 
-def test_all_four_from_python(models: Path) -> None:
-    assert (models / "pruned" / "tsprune.json").exists()
+def test_every_block_of_the_document_runs(said: tuple[Path, str]) -> None:
+    folder, printed = said
+    assert "tiny: conforms" in printed
+    assert printed.count("ok     law") == 8
+    assert "WAPE" in printed
+    assert (folder / "pruned" / "tsprune.json").exists()
 
 
-def test_the_commands_see_them(environment: dict[str, str], models: Path) -> None:
-    families = json.loads(output(environment, "-m", "tsprune.cli", "models", "--json"))["families"]
+def test_the_document_quotes_the_example() -> None:
+    files = "".join(path.read_text() for path in EXAMPLE.glob("tsprune_example/*.py"))
+    described, registered = blocks()[:2]
+    assert described[described.index("def anatomy") : described.index("\n\n\nprint")] in files
+    assert registered[registered.index("FAMILY") :] in files
+
+
+def test_the_commands_see_them(environment: dict[str, str], said: tuple[Path, str]) -> None:
+    folder, _ = said
+    families = json.loads(output(environment, folder, *CLI, "models", "--json"))["families"]
     assert families[-1]["family"] == "patchnet"
-    ranked = output(environment, "-m", "tsprune.cli", "rank", str(models / "pruned"), "--by", "column_norm")
-    assert "stack.1.self.head.1" in ranked
-    assert "stack.1.self.head.2" not in ranked
+    ranked = output(environment, folder, *CLI, "rank", "tiny", "--by", "column_norm")
+    assert "stack.1.self.head.2" in ranked
 
 
-def test_workers_see_them(environment: dict[str, str], models: Path) -> None:
+def test_workers_see_them(environment: dict[str, str], said: tuple[Path, str]) -> None:
     """Two processes, one a model; each finds family, metric and data by itself."""
-    names = [str(models / "one"), str(models / "two"), "--out", str(models / "study")]
+    folder, _ = said
     how = ["--jobs", "2", "--data", "sawtooth", "--no-explain", "--json"]
-    output(environment, "-m", "tsprune.cli", "study", *names, *how)
-    assert (models / "study" / "results.parquet").exists()
+    output(environment, folder, *CLI, "study", "tiny", "two", "--out", "study", *how)
+    assert (folder / "study" / "results.parquet").exists()
 
 
 def test_the_example_is_short() -> None:

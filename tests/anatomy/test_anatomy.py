@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import itertools
 import math
 
@@ -378,3 +379,26 @@ def test_expanding_a_layer_names_what_is_left_of_it() -> None:
     anatomy = pruned_by_hand()
     layers = [Component("stack", 2), Component("stack", 4)]
     assert [str(c) for c in anatomy.expand(layers)] == ["stack.2.self", "stack.4.mlp"]
+
+
+def test_an_anatomy_is_shown_as_a_tree_with_counts() -> None:
+    assert repr(ENCODER_DECODER).splitlines() == [
+        "encoder-decoder, 5 layers, 16 heads, 5 MLPs, width 8",
+        "  encoder",
+        "    0 to 1: self (2 heads of 4), mlp",
+        "  decoder",
+        "    0 to 2: self (2 heads of 4), cross (2 heads of 4), mlp",
+    ]
+    blocks = (
+        dataclasses.replace(block, number=n)
+        for n, block in zip((0, 2, 3), ENCODER_DECODER.stacks[1].blocks, strict=True)
+    )
+    pruned = Anatomy(
+        (dataclasses.replace(ENCODER_DECODER.stacks[1], blocks=tuple(blocks)),), 8, (Component("decoder", 1),)
+    )
+    assert [line.strip() for line in repr(pruned).splitlines()[2:]] == [
+        "0: self (2 heads of 4), cross (2 heads of 4), mlp",
+        "2 to 3: self (2 heads of 4), cross (2 heads of 4), mlp",
+        "removed: 1 components",
+    ]
+    assert ENCODER_DECODER._repr_html_().startswith("<pre>encoder-decoder")

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import zlib
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 from scipy import stats
 
-from tsprune.models import draws
+from tests.tiny import write_t5
+from tsprune.errors import TspruneError
+from tsprune.models import draws, load
 
 COUNT = 20_000
 
@@ -112,3 +115,16 @@ def test_the_least_of_the_most_likely_tokens(tokens: int, count: int) -> None:
     assert torch.equal(draws.least_of_largest(scores, count), expected)
     with draws.TokenDraws(draws.Noise([np.zeros(3, dtype=np.float32)], 0), samples=7):
         assert torch.equal(torch.topk(scores, count)[0][..., -1, None], expected)
+
+
+def test_an_upstream_that_draws_in_another_way_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its paths would not be paired: as if a later release called something else than torch.multinomial."""
+    write_t5(tmp_path)
+    model = load(tmp_path, device="cpu")
+    monkeypatch.setattr(
+        torch, "multinomial", lambda p, num_samples: p.argmax(-1, keepdim=True)
+    )  # another function than the one that is intercepted
+    with pytest.raises(TspruneError, match="draws random numbers in another way"):
+        model.forecast([np.arange(20.0)], 3)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import subprocess
 import sys
@@ -13,7 +14,7 @@ from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
 from tests.tiny import TINY
-from tsprune.errors import TspruneError
+from tsprune.errors import TspruneError, TspruneWarning
 from tsprune.models import FAMILIES, load
 
 NEW = ["chronos-t5", "chronos2", "toto", "moirai", "moirai2"]
@@ -137,3 +138,13 @@ def test_each_extra_works_alone(family: str, checkpoint: Path) -> None:
     code = ALONE.format(others=others, directory=str(checkpoint))
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert done.stdout.split() == [family], done.stderr
+
+
+def test_an_upstream_package_newer_than_tested_is_a_warning(checkpoint: Path, family: str) -> None:
+    described = FAMILIES[family]
+    assert described.tested is not None
+    described.warn_if_newer()  # warnings are errors here
+    older = dataclasses.replace(described, tested=(described.tested[0], "0.0"))
+    with pytest.warns(TspruneWarning, match=f"^{described.tested[0]} .* is newer than 0.0"):
+        older.warn_if_newer()
+    dataclasses.replace(described, tested=("no-such-distribution", "0.0")).warn_if_newer()

@@ -95,3 +95,20 @@ def test_short_horizons_are_the_beginning_of_the_longest(model: Forecaster) -> N
     for horizon in (1, model.prefix_steps // 2, model.prefix_steps - 1):
         quantiles = model.forecast(contexts, horizon).quantiles
         np.testing.assert_array_equal(quantiles, longest.quantiles[:, :, :horizon])
+
+
+def test_a_forecast_is_a_table_and_a_picture() -> None:
+    quantiles = np.arange(12, dtype=np.float32).reshape(2, 2, 3)
+    forecast = Forecast(quantiles, (0.1, 0.5))
+    frame = forecast.to_frame()
+    assert frame.columns.tolist() == ["series", "step", 0.1, 0.5]
+    assert frame.loc[4].tolist() == [1, 2, 7, 10]
+    assert repr(forecast) == "<Forecast of 2 series over 3 steps, 2 levels from 0.1 to 0.5>"
+    assert "<table" in forecast._repr_html_()
+    history, high, low, median = forecast.plot(1, context=[5.0, 6.0]).data
+    assert list(history.x) == [-1, 0]
+    assert list(median.x) == [1, 2, 3]
+    assert list(low.y) == [6, 7, 8]
+    assert list(high.y) == list(median.y) == [9, 10, 11]
+    with pytest.raises(TspruneError, match="series"):
+        forecast.plot(2)

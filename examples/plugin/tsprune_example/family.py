@@ -10,8 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
-from tsprune import anatomy as parts
-from tsprune.anatomy import Anatomy, Projection
+from tsprune.anatomy import Anatomy, AttentionSite, Block, MLPSite, Projection, Readout, Size, Stack, TimeAxis
 from tsprune.models import Forecast, Forecaster
 from tsprune.models.checkpoints import Checkpoint
 from tsprune.models.stated import whole
@@ -26,7 +25,7 @@ def anatomy(sizes: Settings) -> Anatomy:
         path = f"blocks.{index}"
         attention, shape = f"{path}.attention", (sizes.heads, sizes.width // sizes.heads)
         query, key, value = (Projection(f"{attention}.{name}", *shape) for name in "qkv")
-        site = parts.AttentionSite(
+        site = AttentionSite(
             "self",
             attention,
             f"{attention}.o",
@@ -35,11 +34,11 @@ def anatomy(sizes: Settings) -> Anatomy:
             key,
             value,
             others=(f"{path}.norm1",),
-            sizes=(parts.Size(attention, "heads", "heads"),),
+            sizes=(Size(attention, "heads", "heads"),),
         )
-        blocks.append(parts.Block(path, (site,), parts.MLPSite(f"{path}.mlp", (f"{path}.norm2",))))
-    stack = parts.Stack("stack", tuple(blocks), time=parts.TimeAxis(sizes.patch), causal=True)
-    return Anatomy((stack,), sizes.width, readout=parts.Readout(("head",), "norm"))
+        blocks.append(Block(path, (site,), MLPSite(f"{path}.mlp", (f"{path}.norm2",))))
+    stack = Stack("stack", tuple(blocks), time=TimeAxis(sizes.patch), causal=True)
+    return Anatomy((stack,), sizes.width, readout=Readout(("head",), "norm"))
 
 
 class PatchNetForecaster(Forecaster):

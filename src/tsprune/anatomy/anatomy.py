@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import dataclasses
+from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
+from html import escape
+from itertools import groupby
 from typing import Literal
 
 from tsprune.anatomy.component import Component, Kind, Selection, as_patterns, matches, no_match
@@ -13,7 +16,7 @@ from tsprune.errors import TspruneError
 Architecture = Literal["encoder-decoder", "decoder-only", "encoder-only"]
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True, repr=False)
 class Anatomy:
     """Stacks in order of execution; a later stack may read the output of an earlier one.
 
@@ -165,3 +168,33 @@ class Anatomy:
         count = len(numbers)
         middle = range(max(1, -(-count // 4)), min(count - 1, -(-3 * count // 4)))
         return middle if numbers == tuple(range(count)) else tuple(numbers[place] for place in middle)
+
+    @property
+    def brief(self) -> str:
+        """The architecture and the number of components, e.g. "decoder-only, 4 layers, 16 heads, 4 MLPs"."""
+        counts = Counter(component.kind for component in self.components())
+        kinds: dict[Kind, str] = {"layer": "layers", "head": "heads", "mlp": "MLPs"}
+        return ", ".join([self.architecture, *(f"{counts[kind]} {name}" for kind, name in kinds.items())])
+
+    def __repr__(self) -> str:
+        """A tree of stacks and layers; layers of the same sublayers share a line."""
+        lines = [f"{self.brief}, width {self.d_model}"]
+        for stack in self.stacks:
+            lines.append(f"  {stack.name}{' (causal)' if stack.causal else ''}")
+            runs = groupby(enumerate(stack.numbered()), key=lambda at: (_inside(at[1][1]), at[1][0] - at[0]))
+            for (inside, _), layers in runs:
+                numbers = [number for _, (number, _) in layers]
+                where = f"{numbers[0]}" if len(numbers) == 1 else f"{numbers[0]} to {numbers[-1]}"
+                lines.append(f"    {where}: {inside}")
+        if self.removed:
+            lines.append(f"  removed: {len(self.removed)} components")
+        return "\n".join(lines)
+
+    def _repr_html_(self) -> str:
+        return f"<pre>{escape(repr(self))}</pre>"
+
+
+def _inside(block: Block) -> str:
+    """The sublayers of a block."""
+    sites = [f"{site.role} ({site.heads} heads of {site.head_dim})" for site in block.attention]
+    return ", ".join([*sites, "mlp"] if block.mlp is not None else sites)

@@ -156,13 +156,15 @@ class Chronos(T5Forecaster, SamplingForecaster):
         paths = []
         for start in range(0, len(series), most):
             chunk = series[start : start + most]
-            shared = SharedContext(crossing, self.module.decoder, draws.Noise(chunk, self.seed), self.samples)
+            noise = draws.Noise(chunk, self.seed)
+            shared = SharedContext(crossing, self.module.decoder, noise, self.samples)
             broken = Broken()  # paths with a token that was drawn from NaN, which is a token like others
             logits = watched([self.module.lm_head], broken, clean=False)
             with quiet_horizon(upstream_module.logger), shared, logits:
                 drawn = self.upstream.predict(
                     torch.from_numpy(padded(chunk)), horizon, num_samples=self.samples
                 )
+            noise.require_used("chronos-forecasting or transformers")
             paths.append(broken.marked(drawn.flatten(0, 1)).view(drawn.shape).numpy())
         return self.from_samples(np.concatenate(paths))
 

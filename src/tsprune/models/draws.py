@@ -21,6 +21,8 @@ from scipy import special
 from torch import Tensor
 from torch.overrides import TorchFunctionMode
 
+from tsprune.errors import TspruneError
+
 Changed = TypeVar("Changed")
 _SMALLEST = 1e-12  # keeps uniform numbers off 0 and 1, where inverse distribution functions are infinite
 _KEPT_BYTES = 2**24  # the most that is kept of one batch
@@ -43,6 +45,14 @@ class Noise:
     def windows(self) -> int:
         """How many windows there are, B."""
         return len(self._seeds)
+
+    def require_used(self, upstream: str) -> None:
+        """TspruneError if nothing was drawn: `upstream` then drew unpaired numbers in another way."""
+        if self._begun is None:
+            raise TspruneError(
+                f"this version of {upstream} draws random numbers in another way than the tested one; "
+                "its forecasts under an ablation would not be paired with those without"
+            )
 
     def uniform(self, *shape: int) -> Tensor:
         """float64 [B, *shape], inside (0, 1); not to be written to."""

@@ -2,149 +2,46 @@
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
+from html import escape
 from pathlib import Path
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 from numpy.typing import ArrayLike, NDArray
 from torch import Tensor, nn
 
-from tsprune.anatomy import Anatomy, AttentionSite, Component
+from tsprune.anatomy import Anatomy, AttentionSite
 from tsprune.arguments import RULES
 from tsprune.errors import TspruneError
 from tsprune.models import turns
 from tsprune.models.absent import AbsentAttention
 from tsprune.models.contexts import checked_contexts, checked_horizon
+from tsprune.models.forecast import LEVELS, Forecast, NotFiniteError, Predictor, with_gaps
 from tsprune.models.gradients import Gradients
+from tsprune.models.origin import Evidence, Measured, Origin, Recovery
 
 if TYPE_CHECKING:
     from tsprune.models.checkpoints import Checkpoint
 
-LEVELS: tuple[float, ...] = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9)
-
-
-@dataclasses.dataclass(frozen=True)
-class Recovery:
-    """How a pruned model was trained to forecast as its teacher does.
-
-    teacher : name of the teacher
-    components : how many were removed by then
-    steps, histories : of training, and the synthetic histories that were seen
-    best_step : after which the weights are taken
-    metric : that they were chosen by, on the calibration series of a suite
-    suite, windows : whose calibration series, and how many windows these have
-    score_before, score_after : the metric there, relative to Seasonal Naive
-    recipe : everything else that training depends on
-    """
-
-    teacher: str
-    components: int
-    steps: int
-    histories: int
-    best_step: int
-    metric: str
-    suite: str
-    windows: int
-    score_before: float
-    score_after: float
-    recipe: Mapping[str, Any]
-
-
-@dataclasses.dataclass(frozen=True)
-class Origin:
-    """What a pruned model was made from, and what was removed; enough to build it again.
-
-    name, sha256 : of the original checkpoint (sha256 of its weight files, "" if unknown)
-    parameters : of the original
-    shapes : of every tensor of the original's module
-    components : everything that was removed, by its address in the original
-    provenance : how it was chosen, as the caller says
-    recovery : how it was trained after that (`tsprune.recover`), if it was
-    """
-
-    name: str
-    sha256: str
-    parameters: int
-    shapes: Mapping[str, tuple[int, ...]]
-    components: tuple[Component, ...]
-    provenance: Mapping[str, Any] = dataclasses.field(default_factory=dict)
-    recovery: Recovery | None = None
-
-
-class Measured(NamedTuple):
-    """What was measured before and after something was removed, and the change in words."""
-
-    before: float
-    after: float
-    change: str = ""
-
-
-# by what was measured: {"MASE": (0.81, 0.82), "ms per forecast": Measured(10.3, 7.9, "x 0.77")}
-Evidence = Mapping[str, tuple[float, float] | Measured]
-
-
-@dataclasses.dataclass(frozen=True)
-class Forecast:
-    """A probabilistic forecast of B series over a horizon of H steps.
-
-    quantiles : float32 [B, Q, H]
-    levels    : the Q quantile levels, ascending, 0.5 among them
-    samples   : float32 [B, S, H] if the model samples paths, else None
-
-    Quantiles are those that upstream returns. Models that emit each level by itself (Chronos-Bolt,
-    Chronos-2, Moirai-2) may let neighbouring levels cross; `np.sort(quantiles, axis=1)` puts them in order.
-    TimesFM's are put in order by upstream, those of models that sample are in order by construction.
-    """
-
-    quantiles: NDArray[np.float32]
-    levels: tuple[float, ...] = LEVELS
-    samples: NDArray[np.float32] | None = None
-
-    @property
-    def median(self) -> NDArray[np.float32]:
-        """The 0.5 quantile, [B, H]."""
-        return self.quantiles[:, self.levels.index(0.5)]
-
-    def finite(self, horizons: NDArray[np.int64] | None = None) -> NDArray[np.bool_]:
-        """Which series have neither NaN nor infinity in a quantile or a path, bool [B].
-
-        horizons : int64 [B], steps of each series that count; None: all
-        """
-        steps = self.quantiles.shape[-1]
-        beyond = np.arange(steps) >= (np.full(1, steps) if horizons is None else horizons)[:, None, None]
-        found = (np.isfinite(self.quantiles) | beyond).all(axis=(1, 2))
-        if self.samples is not None:
-            found = found & (np.isfinite(self.samples) | beyond).all(axis=(1, 2))
-        return np.asarray(found)
-
-
-class NotFiniteError(TspruneError):
-    """A network's answer holds NaN or infinity.
-
-    forecast : the whole answer, if it is a forecast, so that the series it is finite for can be used
-    """
-
-    def __init__(self, message: str, forecast: Forecast | None = None) -> None:
-        super().__init__(message)
-        self.forecast = forecast
-
-
-class Predictor(Protocol):
-    """What can be evaluated: a Forecaster, or a baseline without a network."""
-
-    @property
-    def name(self) -> str: ...
-
-    @property
-    def context_length(self) -> int: ...
-
-    def forecast(self, contexts: Sequence[ArrayLike], horizon: int) -> Forecast:
-        """See `Forecaster.forecast`."""
+__all__ = [
+    "LEVELS",
+    "Evidence",
+    "Forecast",
+    "Forecaster",
+    "Measured",
+    "NotFiniteError",
+    "Origin",
+    "Predictor",
+    "Recovery",
+    "SamplingForecaster",
+    "drawing",
+    "padded",
+    "with_gaps",
+]
 
 
 class Forecaster:
@@ -181,8 +78,18 @@ class Forecaster:
     stored: Mapping[str, torch.dtype] = MappingProxyType({})
     licence_note: str = "The licence of the original checkpoint applies to this one, too."
 
+    def __repr__(self) -> str:
+        first = next(self.module.parameters())
+        precision = str(first.dtype).removeprefix("torch.")
+        size = f"{self.parameter_count:,} parameters, {self.anatomy.brief}"
+        return f"<{self.name}: {self.family}, {size}, {first.device.type}, {precision}>"
+
+    def _repr_html_(self) -> str:
+        return f"<p>{escape(repr(self)[1:-1])}</p>{self.anatomy._repr_html_()}"
+
     @property
     def device(self) -> torch.device:
+        """Where the weights are."""
         return next(self.module.parameters()).device
 
     @property
@@ -430,17 +337,6 @@ class SamplingForecaster(Forecaster):
         last = paths.shape[1] - 1
         chosen = ordered[:, [round(last * level) for level in LEVELS]]
         return Forecast(np.ascontiguousarray(chosen), LEVELS, paths)
-
-
-def with_gaps(model: Predictor, contexts: Sequence[ArrayLike], horizon: int) -> Forecast:
-    """What `model` forecasts, also where that is NaN or infinite: `Forecast.finite` says which series can
-    be used. Other errors as in `Forecaster.forecast`."""
-    try:
-        return model.forecast(contexts, horizon)
-    except NotFiniteError as error:
-        if error.forecast is None:
-            raise
-        return error.forecast
 
 
 def padded(series: Sequence[NDArray[np.float32]]) -> NDArray[np.float32]:

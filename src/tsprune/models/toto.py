@@ -370,6 +370,7 @@ class Toto(SamplingForecaster):
         forecast = TotoForecaster(stand_in).forecast(
             stand_in.tail, horizon, num_samples=self.samples, samples_per_batch=self.samples
         )
+        noise.require_used("toto")
         paths = forecast.samples[:, 0].permute(0, 2, 1).float()
         kept: NDArray[np.float32] = paths.masked_fill(stand_in.lost[..., None], torch.nan).numpy(force=True)
         return kept

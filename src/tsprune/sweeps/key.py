@@ -97,7 +97,7 @@ def checkpoint_digest(model: Forecaster) -> str:
 
     Not of the files alone: a model may have been pruned or converted since it was loaded.
     """
-    digest = hashlib.sha256(repr(model.anatomy).encode())
+    digest = hashlib.sha256(repr(dataclasses.asdict(model.anatomy)).encode())
     with suppress(TspruneError):  # the model was not loaded from files
         digest.update(json.dumps(find(model.name).config, sort_keys=True).encode())
     for name, value in model.module.state_dict().items():
