@@ -298,11 +298,12 @@ def test_a_portrait_without_attention_has_forecasts_only(found: Explanation) -> 
 def test_what_was_not_measured_is_not_claimed(found: Explanation) -> None:
     nothing = bare(found)
     assert compared([nothing]) == []
-    text = " ".join(Page(render_explanation(nothing)).text)
+    html = render_explanation(nothing)
+    text = " ".join(Page(html).text)
     assert "No head was ablated" in explanation_headline(nothing)
     assert "Without it" not in text
     assert "Check of the lens" not in text
-    assert "could not be attributed" in render_explanation(nothing)
+    assert "could not be attributed" in html
 
 
 def test_the_encoders_share_is_explained_where_there_is_an_encoder() -> None:

@@ -15,6 +15,7 @@ from rendered_page import MARKUP, Page, values
 
 from tsprune import atomic
 from tsprune.report import figures, write_report
+from tsprune.report.questions import svd_facts
 from tsprune.report.study_page import render_report
 from tsprune.report.words import between
 from tsprune.studies.study_result import Study
@@ -105,8 +106,8 @@ def test_layouts_differ_but_traces_do_not(page: Page) -> None:
         assert figure["narrow"]["height"] >= figure["wide"]["height"]
 
 
-@pytest.mark.parametrize("evil", [MARKUP, "</script><b>x", "<!--", "{{ 7 * 7 }}", "a & b \"c\" 'd'"])
-def test_text_from_outside_stays_text(evil: str) -> None:
+def test_text_from_outside_stays_text() -> None:
+    evil = f"{MARKUP} </script><b>x <!-- {{{{ 7 * 7 }}}} a & b \"c\" 'd'"
     model = dataclasses.replace(make_model("plain", layers=4, heads=2), name=evil, family=evil, sha256=evil)
     examples = tuple(dataclasses.replace(e, configuration=evil, ablation=evil) for e in model.examples)
     frames = {"baseline": model.baseline.assign(configuration=evil), "examples": examples}
@@ -264,9 +265,9 @@ def test_a_sentence_about_rankings_says_no_more_than_its_interval() -> None:
     ):
         table = model.comparisons.copy()
         table.loc[row, ["low", "high"]] = low, high
-        study = make_study(dataclasses.replace(model, comparisons=table))
-        text = " ".join(Page(render_report(study)).text)
-        found = [w for w in ("; no difference", "; attention maps", "; stable rank chooses") if w in text]
-        assert len(found) == 1
-        assert words in text
-        assert "61 calibration windows" in text
+        (fact,) = svd_facts(dataclasses.replace(model, comparisons=table))
+        assert f"; {words}." in fact
+
+
+def test_the_page_says_how_many_windows_scores_rest_on(page: Page) -> None:
+    assert "61 calibration windows" in " ".join(page.text)

@@ -16,7 +16,7 @@ from tsprune.studies.study_result import ModelStudy, Study
 
 def answered(study: Study) -> Section:
     """One section for all models of a study."""
-    facts = tuple(fact for model in study.models for fact in _svd_facts(model))
+    facts = tuple(fact for model in study.models for fact in svd_facts(model))
     values = {"windows": _windows(study), "percent": study.percent}
     strategies = ("high-to-low", "svd-low-to-high", "svd-high-to-low")
     look: dict[str, Any] = {"facts": facts, "strategies": strategies}
@@ -64,7 +64,7 @@ def _totals(study: Study) -> pd.DataFrame:
     return frame[["model", "stack", "attention", "heads", *names]].rename(columns=names)
 
 
-def _svd_facts(model: ModelStudy) -> list[str]:
+def svd_facts(model: ModelStudy) -> list[str]:
     """The comparison of both rankings at the percentage nearest to 30, in a sentence."""
     rows = model.comparisons
     if rows.empty:

@@ -1,8 +1,8 @@
-"""The report's pictures: pure functions from a study to a plotly figure.
+"""The report's figures: pure functions from a study to a plotly figure.
 
-Every function takes `columns`, the number of panels side by side (None: as fits a wide page).
-Figures that differ only in `columns` have identical traces, so that a page can carry one set of
-data and two layouts. All changes are drawn in percent.
+Every function takes `columns`, the number of panels side by side (None: suited to a wide page). Figures that
+differ only in `columns` have identical traces, so that a page stores the data once and two layouts. All
+changes are drawn in percent.
 """
 
 from tsprune.report.figures.agreement_figure import score_agreement
@@ -18,24 +18,8 @@ from tsprune.report.figures.stream_figure import forecast_parts, layer_similarit
 from tsprune.report.figures.tradeoff_figure import accuracy_against_time
 
 __all__ = [
-    "accuracy_against_time",
-    "attended_maps",
-    "forecast_parts",
-    "forecasts",
-    "head_maps",
-    "head_portrait",
-    "heads_at_bars",
-    "heads_at_compared",
-    "induction_curves",
-    "kernel_points",
-    "layer_curves",
-    "layer_similarity",
-    "layers_compared",
-    "mechanism_curves",
-    "mlp_sensitivity",
-    "parroting_ranked",
-    "pruning_curves",
-    "rank_against_effect",
-    "residual_stream",
-    "score_agreement",
-]
+    "accuracy_against_time", "attended_maps", "forecast_parts", "forecasts", "head_maps",
+    "head_portrait", "heads_at_bars", "heads_at_compared", "induction_curves", "kernel_points",
+    "layer_curves", "layer_similarity", "layers_compared", "mechanism_curves", "mlp_sensitivity",
+    "parroting_ranked", "pruning_curves", "rank_against_effect", "residual_stream", "score_agreement",
+]  # fmt: skip
