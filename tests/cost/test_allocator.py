@@ -30,6 +30,7 @@ pytestmark = pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="this 
 def faults(first: str, **more: str) -> int:
     """Pages that a new process has to be given for memory that it had before."""
     environment = {name: value for name, value in os.environ.items() if not name.startswith(OWN)}
+    environment["NUMPY_MADVISE_HUGEPAGE"] = "0"  # else the pages are as large as the system has them
     program = [sys.executable, "-c", FAULTS.format(first=first)]
     done = subprocess.run(program, env=environment | more, capture_output=True, text=True, check=True)
     return int(done.stdout)

@@ -9,9 +9,10 @@ from scipy.stats import binom
 
 from tests.suites import tiny
 from tests.toy import Toy
+from tsprune.cost.flops import flops
 from tsprune.cost.latency import (
+    LATENCY,
     compare_latency,
-    flops,
     in_turns,
     median_interval,
     peak_bytes,
@@ -72,6 +73,7 @@ def test_compare_counts_what_was_removed() -> None:
     model = tiny("tiny-timesfm")
     pruned = prune(model, "stack.1")
     frame = compare_latency(model, pruned, batches=[1, 3], context=40, horizon=4, rounds=3)
+    assert tuple(frame.columns) == LATENCY.names
     assert frame["batch"].tolist() == [1, 1, 3, 3]
     assert frame["parameters"].tolist() == [model.parameter_count, pruned.parameter_count] * 2
     assert (frame["ms_low"] <= frame["ms"]).all()

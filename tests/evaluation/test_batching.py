@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from tsprune.data import Configuration
 from tsprune.errors import TspruneError
-from tsprune.evaluation import Batch, batches, shared_batches, unforecastable
+from tsprune.evaluation import Batch, shared_batches, unforecastable
 
 
 def configuration(lengths: Sequence[int], horizon: int, first: float = 0.0) -> Configuration:
@@ -90,13 +90,13 @@ def test_batches_by_hand() -> None:
     assert {h: places.tolist() for h, places in together[1].members_by_horizon.items()} == {3: [1], 5: [0]}
     wanted = together[1].wanted(np.zeros((2, 9, 5)))
     assert wanted[:, 0].tolist() == [[True] * 5, [True, True, True, False, False]]
-    alone = batches(last, context_length=1000, batch_size=64)
+    alone = shared_batches([last], context_length=1000, batch_size=64)
     assert [batch.rows.tolist() for batch in alone] == [[1], [0], [2]]
     assert {int(number) for batch in alone for number in batch.configurations} == {0}
 
 
 def test_contexts_are_copies_and_a_selection_keeps_its_windows() -> None:
-    (batch,) = batches(configuration([9, 8, 7], 2), context_length=9, batch_size=3)
+    (batch,) = shared_batches([configuration([9, 8, 7], 2)], context_length=9, batch_size=3)
     batch.contexts[0][:] = -1
     assert batch.views[0][0] == 0
     part = batch.select([2, 0])
@@ -107,10 +107,10 @@ def test_contexts_are_copies_and_a_selection_keeps_its_windows() -> None:
 
 def test_a_fingerprint_is_of_the_values_in_their_order() -> None:
     def fingerprint(*lengths: int, horizon: int = 2) -> str:
-        (batch,) = batches(configuration(lengths, horizon), context_length=99, batch_size=9)
+        (batch,) = shared_batches([configuration(lengths, horizon)], context_length=99, batch_size=9)
         return batch.fingerprint
 
-    (batch,) = batches(configuration([9, 8], 2), context_length=99, batch_size=9)
+    (batch,) = shared_batches([configuration([9, 8], 2)], context_length=99, batch_size=9)
     turned = dataclasses.replace(batch, views=batch.views[::-1])
     others = [fingerprint(9, 7), fingerprint(9), fingerprint(9, 8, horizon=3), turned.fingerprint]
     assert fingerprint(9, 8) == batch.fingerprint
@@ -127,4 +127,4 @@ def test_history_that_is_only_known_before_the_context_is_listed() -> None:
 def test_sizes_are_at_least_one() -> None:
     for context_length, batch_size in ((0, 1), (1, 0)):
         with pytest.raises(TspruneError, match="at least 1"):
-            batches(configuration([4], 3), context_length=context_length, batch_size=batch_size)
+            shared_batches([configuration([4], 3)], context_length=context_length, batch_size=batch_size)

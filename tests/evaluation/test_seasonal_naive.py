@@ -10,7 +10,7 @@ import pytest
 
 from tsprune.data import Configuration, gift_eval
 from tsprune.evaluation import evaluate, geometric_mean_ratios, seasonal_naive
-from tsprune.evaluation.seasonal_naive import naive_quantiles
+from tsprune.evaluation.baseline import naive_quantiles
 
 NAN = np.nan
 # the normal distribution's .9 quantile

@@ -7,7 +7,7 @@ import pytest
 from tests.suites import tiny
 from tsprune import prune
 from tsprune.anatomy import Component
-from tsprune.cost.latency import flops
+from tsprune.cost.flops import flops
 from tsprune.errors import TspruneError
 from tsprune.pruning.savings import ComponentClass, Savings, is_inside, measure_savings
 

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tsprune.statistics import SEEDS, UNKNOWN, Estimate, Known, Sample, Test, judged
+from tsprune.statistics import SEEDS, UNKNOWN, Estimate, Known, Sample, Test, holm, judged
 
 
 def sample(mean: float, spread: float = 0.01, count: int = 6) -> Sample:
@@ -68,3 +68,10 @@ def test_a_verdict_that_turns_on_the_seed_is_undecided() -> None:
     assert f"of {SEEDS} bootstrap seeds" in str(split[0])
     whole = [one for one in found if one.agreement == 1]
     assert {one.verdict for one in whole} == {"confirmed", "undecided"}
+
+
+def test_holm_by_hand() -> None:
+    assert holm([0.01, 0.04, 0.03, 0.005]).tolist() == pytest.approx([0.03, 0.06, 0.06, 0.02])
+    assert holm([0.9, 0.8]).tolist() == pytest.approx([1.0, 1.0])
+    np.testing.assert_allclose(holm([np.nan, 0.02]), [np.nan, 0.02])
+    assert len(holm([])) == 0

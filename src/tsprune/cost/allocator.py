@@ -1,4 +1,4 @@
-"""What is done with memory that torch and numpy give back."""
+"""The C library's treatment of memory that torch and numpy free."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ _OWN = "MALLOC_", "GLIBC_TUNABLES"  # beginnings of variables by which a user de
 
 
 def keep_freed_memory() -> None:
-    """Has this process use memory again that it freed.
+    """Makes this process reuse the memory that it frees.
 
-    glibc gives every large block back to the system when it is freed, which then hands it out anew, page by
-    page: up to a quarter of a forecast that makes many short-lived ones. For processes that run nothing
-    else; a library must not decide this for its user. Does nothing without glibc, or where the user set
-    MALLOC_... or GLIBC_TUNABLES.
+    glibc returns every large freed block to the system, which then supplies it anew, page by page: up to a
+    quarter of the time of a forecast with many short-lived blocks. For processes that run nothing else; a
+    library must not decide this for its user. Does nothing without glibc, or if MALLOC_... or GLIBC_TUNABLES
+    is set.
     """
     if platform.libc_ver()[0] != "glibc" or any(x.startswith(_OWN) for x in os.environ):
         return

@@ -1,10 +1,10 @@
-"""What a forecast costs wherever it runs: arithmetic, memory traffic and calls, counted and weighted.
+"""Arithmetic, memory traffic and calls of a forecast, counted, and their estimated time.
 
-Milliseconds differ from run to run, so a choice that is made by them cannot be repeated. Operations can
-be counted exactly; but FLOPs alone leave out what narrow sublayers cost most, the reading and writing of
-activations and the calls themselves. The estimate here adds up all three (a roofline without overlap;
-Williams, Waterman & Patterson, Roofline, 2009) at the rates of one ordinary CPU core. Only the proportions
-of the rates matter, and only for shares of a model's cost.
+Milliseconds differ from run to run, so a choice made by them cannot be repeated. Operations can be counted
+exactly, but FLOPs alone omit the largest costs of narrow sublayers: reading and writing activations, and the
+calls themselves. The estimate adds up all three (a roofline without overlap; Williams, Waterman & Patterson,
+Roofline, 2009) at the rates of one ordinary CPU core. Only the proportions of the rates matter, and only for
+shares of a model's cost.
 """
 
 from __future__ import annotations
@@ -13,22 +13,22 @@ import dataclasses
 from collections.abc import Callable
 from typing import Any
 
+import torch
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
-
-from tsprune.cost.latency import flops
+from torch.utils.flop_counter import FlopCounterMode, sdpa_flop_count
 
 FLOPS_PER_SECOND = 5e10
 BYTES_PER_SECOND = 1e10
 SECONDS_PER_CALL = 5e-6
-# how often an element of an attention map is written or read on the way: made, normalised, used
+# reads and writes of each element of an attention map: made, normalised, used
 SCORE_PASSES = 6
 
 
 @dataclasses.dataclass(frozen=True)
 class Work:
-    """What was counted.
+    """Counted work.
 
     flops : of matrix products
     bytes : read and written by all operations that compute or copy, attention maps included
@@ -41,8 +41,33 @@ class Work:
 
     @property
     def seconds(self) -> float:
-        """The estimate; see the module."""
+        """The estimated time."""
         return self.flops / FLOPS_PER_SECOND + self.bytes / BYTES_PER_SECOND + self.calls * SECONDS_PER_CALL
+
+
+def flops(call: Callable[[], object]) -> int:
+    """Floating-point operations of the matrix products in `call`, including those of attention.
+
+    They are torch's counts; torch itself counts the fused attention of GPUs, but not that of CPUs.
+    """
+    with FlopCounterMode(display=False, custom_mapping=_FUSED) as counter:
+        call()
+    return int(counter.get_total_flops())
+
+
+def _attention_flops(query: Any, key: Any, value: Any, *_: Any, out_shape: Any = None, **__: Any) -> int:
+    """FLOPs of fused attention, from the shapes [B, heads, queries or keys, head_dim] of its inputs."""
+    return int(sdpa_flop_count(query, key, value))
+
+
+_FUSED = {torch.ops.aten._scaled_dot_product_flash_attention_for_cpu: _attention_flops}
+
+
+def work(call: Callable[[], object]) -> Work:
+    """The work of torch in `call`, which is called twice."""
+    with _Traffic() as traffic:
+        call()
+    return Work(flops(call), traffic.bytes, traffic.calls)
 
 
 class _Traffic(TorchDispatchMode):
@@ -64,10 +89,3 @@ class _Traffic(TorchDispatchMode):
                 scores = query.numel() // query.shape[-1] * key.shape[-2]
                 self.bytes += SCORE_PASSES * scores * query.element_size()
         return result
-
-
-def work(call: Callable[[], object]) -> Work:
-    """What `call` makes torch do. It is called twice."""
-    with _Traffic() as traffic:
-        call()
-    return Work(flops(call), traffic.bytes, traffic.calls)

@@ -1,9 +1,8 @@
-"""Milliseconds per forecast of two models, measured in turns, with what they compute and hold.
+"""Milliseconds per forecast of two models, measured in turns, with their arithmetic and memory.
 
-A forecast of one model is timed, then one of the other, and so on, with the order of the two swapped
-every round (A B, B A, A B, ...), so that whatever else the machine does falls on both alike. Medians
-get the distribution-free 95 % interval of order statistics; the ratio of the two is taken round by
-round, so its interval does not contain what both share.
+Forecasts of the two models alternate, and their order is swapped every round (A B, B A, A B, ...), so that
+disturbances of the machine affect both alike. Medians have the distribution-free 95 % interval of order
+statistics. The ratio is taken round by round, so its interval excludes disturbances that both share.
 """
 
 from __future__ import annotations
@@ -17,25 +16,40 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import torch
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 from scipy.stats import binom
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
-from torch.utils.flop_counter import FlopCounterMode, sdpa_flop_count
 
 from tsprune.arguments import checked
+from tsprune.cost.flops import flops
 from tsprune.errors import TspruneError
 from tsprune.models.forecaster import Forecaster
+from tsprune.schema import Column, Schema
 
-DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
+LATENCY = Schema(
+    "latency",
+    Column("model", "name of the model", kind="text"),
+    Column("batch", "windows forecast together", kind="count"),
+    Column("ms", "median of one forecast of the batch", "ms"),
+    Column("ms_low", "lower limit of the median's 95 % interval", "ms"),
+    Column("ms_high", "upper limit of the median's 95 % interval", "ms"),
+    Column("ratio", "time of the second model divided by that of the first, in both rows"),
+    Column("ratio_low", "lower limit of the ratio's 95 % interval"),
+    Column("ratio_high", "upper limit of the ratio's 95 % interval"),
+    Column("parameters", "number of parameters", kind="count"),
+    Column("gflops", "operations of one forecast of the batch; matrix products only", "GFLOP"),
+    Column("weights_mb", "size of the weights", "MiB"),
+    Column("peak_mb", "most memory that tensors of one forecast hold at once, without weights", "MiB"),
+)
 
-Array = NDArray[np.float64]
 
+def median_interval(values: ArrayLike, level: float = 0.95) -> tuple[float, float, float]:
+    """(median, low, high) of values [N], by order statistics.
 
-def median_interval(values: Sequence[float] | Array, level: float = 0.95) -> tuple[float, float, float]:
-    """(median, low, high): the narrowest pair of order statistics, symmetric in rank, that holds the
-    median of the population with at least this probability (the extremes, if there are too few).
+    The limits are the narrowest pair, symmetric in rank, that encloses the population's median with at least
+    this probability; the extremes, if there are too few values.
 
     >>> median_interval([1.0, 2.0, 3.0, 4.0, 5.0, 6.0, 7.0, 8.0, 9.0, 10.0])
     (5.5, 2.0, 9.0)
@@ -46,18 +60,17 @@ def median_interval(values: Sequence[float] | Array, level: float = 0.95) -> tup
     return float(np.median(ordered)), float(ordered[rank - 1]), float(ordered[-rank])
 
 
-def in_turns(first: Callable[[], object], second: Callable[[], object], rounds: int) -> tuple[Array, Array]:
-    """Seconds of `rounds` calls of each, taken in turns: A B, B A, A B, ..."""
+def in_turns(first: Callable[[], object], second: Callable[[], object], rounds: int) -> NDArray[np.float64]:
+    """Seconds of calls taken in turns, A B, B A, A B, ...: [2, rounds]."""
     seconds = np.empty((2, rounds))
-    calls = (first, second)
     for index in range(rounds):
-        for which in (0, 1) if index % 2 == 0 else (1, 0):
+        for place in (0, 1) if index % 2 == 0 else (1, 0):
             _synchronise()
             start = time.perf_counter()
-            calls[which]()
+            (first, second)[place]()
             _synchronise()
-            seconds[which, index] = time.perf_counter() - start
-    return seconds[0], seconds[1]
+            seconds[place, index] = time.perf_counter() - start
+    return seconds
 
 
 def _synchronise() -> None:
@@ -65,26 +78,8 @@ def _synchronise() -> None:
         torch.cuda.synchronize()
 
 
-def flops(call: Callable[[], object]) -> int:
-    """Floating-point operations of the matrix products in `call`, those of attention included.
-
-    As torch counts them; torch itself knows the fused attention of GPUs, but not that of CPUs.
-    """
-    with FlopCounterMode(display=False, custom_mapping=_FUSED) as counter:
-        call()
-    return int(counter.get_total_flops())
-
-
-def _attention_flops(query: Any, key: Any, value: Any, *_: Any, out_shape: Any = None, **__: Any) -> int:
-    """Of the shapes [B, heads, queries or keys, head_dim] of what fused attention is given."""
-    return int(sdpa_flop_count(query, key, value))
-
-
-_FUSED = {torch.ops.aten._scaled_dot_product_flash_attention_for_cpu: _attention_flops}
-
-
 class _LiveTensors(TorchDispatchMode):
-    """While it lasts, the bytes that tensors made meanwhile hold, and the most they held at once."""
+    """Tracks the bytes of tensors made while it lasts, and the most that are alive at once."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -112,7 +107,7 @@ class _LiveTensors(TorchDispatchMode):
 
 
 def peak_bytes(call: Callable[[], object]) -> int:
-    """The most bytes that tensors made in `call` hold at once (weights and kernels' workspace excluded)."""
+    """The most bytes that tensors made in `call` hold at once, without weights and kernels' workspace."""
     live = _LiveTensors()
     with live:
         call()
@@ -129,17 +124,12 @@ def compare_latency(
     horizon: int = 64,
     rounds: int = 30,
 ) -> pd.DataFrame:
-    """Two rows a batch size, `model` then `other`.
+    """Times forecasts of two models; two rows per batch size, `model` then `other`.
 
     context, horizon : steps of the random walks that are forecast, and of their forecast
     rounds : timed forecasts of each
 
-    Columns: model, batch, ms with ms_low and ms_high (95 % interval of the median), ratio with
-    ratio_low and ratio_high (of `other` to `model`, the same in both rows), parameters, gflops (of one
-    forecast of the batch; matrix products only), weights_mb, and peak_mb (the most that tensors made
-    during one forecast hold at once, beside the weights).
-
-    Raises TspruneError for fewer than 2 rounds.
+    Returns the columns of `LATENCY`. Raises TspruneError for fewer than 2 rounds.
     """
     if rounds < 2:
         raise TspruneError(f"a comparison needs at least 2 rounds, not {rounds}")
@@ -147,24 +137,26 @@ def compare_latency(
     for batch in batches:
         series = list(np.random.default_rng(0).standard_normal((batch, context)).cumsum(1).astype(np.float32))
         calls = [_call(forecaster, series, horizon) for forecaster in (model, other)]
-        sizes = []
-        for forecaster, call in zip((model, other), calls, strict=True):
-            sizes.append(
-                {
-                    "parameters": forecaster.parameter_count,
-                    "gflops": flops(call) / 1e9,
-                    "weights_mb": sum(p.nbytes for p in forecaster.module.parameters()) / 2**20,
-                    "peak_mb": peak_bytes(call) / 2**20,
-                }
-            )
+        sizes = [_size(*pair) for pair in zip((model, other), calls, strict=True)]
         seconds = in_turns(calls[0], calls[1], rounds)
-        ratio = dict(
-            zip(("ratio", "ratio_low", "ratio_high"), median_interval(seconds[1] / seconds[0]), strict=True)
-        )
+        ratio = _interval("ratio", seconds[1] / seconds[0])
         for forecaster, taken, size in zip((model, other), seconds, sizes, strict=True):
-            median = dict(zip(("ms", "ms_low", "ms_high"), median_interval(taken * 1000), strict=True))
-            rows.append({"model": forecaster.name, "batch": batch, **median, **ratio, **size})
-    return pd.DataFrame(rows)
+            row = {"model": forecaster.name, "batch": batch} | _interval("ms", taken * 1000)
+            rows.append(row | ratio | size)
+    return LATENCY.frame(rows)
+
+
+def _interval(name: str, values: ArrayLike) -> dict[str, float]:
+    return dict(zip((name, f"{name}_low", f"{name}_high"), median_interval(values), strict=True))
+
+
+def _size(model: Forecaster, call: Callable[[], object]) -> dict[str, float]:
+    return {
+        "parameters": model.parameter_count,
+        "gflops": flops(call) / 1e9,
+        "weights_mb": sum(p.nbytes for p in model.module.parameters()) / 2**20,
+        "peak_mb": peak_bytes(call) / 2**20,
+    }
 
 
 def _call(model: Forecaster, series: list[NDArray[np.float32]], horizon: int) -> Callable[[], object]:
@@ -172,5 +164,5 @@ def _call(model: Forecaster, series: list[NDArray[np.float32]], horizon: int) ->
 
 
 def machine() -> str:
-    """What the times depend on, in one line."""
+    """The conditions of the times, in one line."""
     return f"{os.cpu_count()} cores, {torch.get_num_threads()} torch threads, torch {torch.__version__}"

@@ -1,4 +1,4 @@
-"""How many threads torch computes with, and when more than one is worth it."""
+"""The number of threads that torch computes with."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ from tsprune.models.forecaster import Forecaster
 Parameters = ParamSpec("Parameters")
 Result = TypeVar("Result")
 
-# d_model of a model of tokens below which threads wait for each other longer than they compute
+# d_model of a token model below which threads wait for each other longer than they compute
 # (benchmarks/threads.py)
 NARROW = 256
 
 
 @contextmanager
 def thread_count(threads: int | None) -> Iterator[None]:
-    """torch with this many threads while the context lasts; None: as it is."""
+    """Sets the number of torch's threads while the context lasts; None leaves it."""
     before = torch.get_num_threads()
     if threads is not None:
         torch.set_num_threads(threads)
@@ -32,7 +32,7 @@ def thread_count(threads: int | None) -> Iterator[None]:
 
 
 def worthwhile_threads(model: Forecaster) -> int | None:
-    """One for a narrow model that decodes value by value, on a processor; None: as many as torch has."""
+    """1 for a narrow model that decodes value by value on a CPU; None (as many as torch has) for others."""
     narrow = model.anatomy.tokens and model.anatomy.d_model < NARROW
     return 1 if narrow and model.device.type == "cpu" else None
 
@@ -40,7 +40,7 @@ def worthwhile_threads(model: Forecaster) -> int | None:
 def worthwhile(
     work: Callable[Concatenate[Forecaster, Parameters], Result],
 ) -> Callable[Concatenate[Forecaster, Parameters], Result]:
-    """`work`, a function of a model, with as many threads as are worthwhile for that model."""
+    """Decorates a function of a model to run with as many threads as are worthwhile for that model."""
 
     @functools.wraps(work)
     def wrapped(model: Forecaster, /, *args: Parameters.args, **kwargs: Parameters.kwargs) -> Result:

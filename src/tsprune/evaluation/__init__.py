@@ -1,11 +1,10 @@
-"""Windows to forecasts to metrics to aggregates."""
+"""Evaluation: from windows to forecasts, metrics and their means."""
 
-from tsprune.evaluation.batching import Batch, batches, shared_batches, unforecastable
+from tsprune.evaluation.baseline import Truth, prepare, seasonal_naive, truth_of
+from tsprune.evaluation.batching import Batch, shared_batches, unforecastable
 from tsprune.evaluation.evaluate import (
     EVALUATION,
-    ModelStatistics,
     evaluate,
-    finite_windows,
     forecast_statistics,
     geometric_mean_ratios,
 )
@@ -24,8 +23,6 @@ from tsprune.evaluation.metrics import (
     spearman_distance,
     window_statistics,
 )
-from tsprune.evaluation.preparation import Preparation, Truth, prepare, truth_of
-from tsprune.evaluation.seasonal_naive import seasonal_naive
 
 __all__ = [
     "CRPS",
@@ -34,15 +31,11 @@ __all__ = [
     "METRICS",
     "Batch",
     "Metric",
-    "ModelStatistics",
-    "Preparation",
     "Truth",
     "WindowStatistics",
     "aggregate",
-    "batches",
     "centred_ranks",
     "evaluate",
-    "finite_windows",
     "forecast_statistics",
     "geometric_mean_ratios",
     "leaderboard_metrics",

@@ -1,9 +1,9 @@
-"""Which windows are forecast together: those of similar length and horizon, whatever they are of.
+"""Batches: windows of similar length and horizon are forecast together, whichever configuration they are of.
 
-A forecast of a few windows costs little less than one of many, so windows of several configurations
-share batches. What a model answers depends on its batch: to rounding in every family (sums of another
-shape), and beyond that where padding enters the normalisation (TimesFM). So batches are part of a
-protocol: the same configurations, context length and batch size always give the same ones.
+A forecast of a few windows costs little less than one of many. The forecast of a window depends on its batch:
+by rounding in every family (sums of another shape), and by more where padding enters the normalisation
+(TimesFM). So batches are part of a protocol: the same configurations, context length and batch size always
+give the same ones.
 """
 
 from __future__ import annotations
@@ -23,18 +23,18 @@ Rows = NDArray[np.int64]
 
 # a history shorter than this share of its batch's longest would mostly be padding
 SHORTEST_SHARE = 0.5
-# steps; what is shorter costs as much, since most of it is the cost of any forecast
+# steps; forecasts of shorter histories cost no less
 SHORT = 128
 
 
 @dataclasses.dataclass(frozen=True)
 class Batch:
-    """Windows to forecast together.
+    """B windows to forecast together.
 
-    configurations : int64 [B], the number of the configuration that each window is of
-    rows : int64 [B], which window of that configuration it is
-    horizons : int64 [B], steps to forecast of each
-    views : their histories, cut to the context length; not to be written to
+    configurations : int64 [B], the number of each window's configuration
+    rows : int64 [B], its row within that configuration
+    horizons : int64 [B], its steps to forecast
+    views : its history, cut to the context length; read-only
     """
 
     configurations: Rows
@@ -47,21 +47,18 @@ class Batch:
 
     @property
     def horizon(self) -> int:
-        """Steps that all of them are forecast for: the most."""
+        """The longest horizon, for which all windows are forecast."""
         return int(self.horizons.max())
 
     @property
     def contexts(self) -> list[NDArray[np.float32]]:
-        """Fresh copies of the histories: upstream code may write to what it is given."""
+        """Fresh copies of the histories: upstream code may write to its input."""
         return [np.array(view, dtype=np.float32) for view in self.views]
 
     @cached_property
     def members(self) -> dict[int, Rows]:
         """Number of each configuration -> places of its windows in the batch, ascending."""
-        return {
-            int(number): np.flatnonzero(self.configurations == number)
-            for number in np.unique(self.configurations)
-        }
+        return {int(n): np.flatnonzero(self.configurations == n) for n in np.unique(self.configurations)}
 
     @cached_property
     def members_by_horizon(self) -> dict[int, Rows]:
@@ -69,13 +66,13 @@ class Batch:
         return {int(h): np.flatnonzero(self.horizons == h) for h in np.unique(self.horizons)}
 
     def wanted(self, forecasts: NDArray[np.floating]) -> NDArray[np.bool_]:
-        """[B, 1, H], which steps of forecasts [B, Q, H] are within the windows' own horizons."""
+        """[B, 1, H], whether steps of forecasts [B, Q, H] are within the windows' own horizons."""
         steps: NDArray[np.bool_] = np.arange(forecasts.shape[-1]) < self.horizons[:, None, None]
         return steps
 
     @cached_property
     def fingerprint(self) -> str:
-        """SHA-256 of what a model is given: the horizon, and the histories in their order."""
+        """SHA-256 of a model's input: the horizon, and the histories in their order."""
         digest = hashlib.sha256(f"{self.horizon}".encode())
         for view in self.views:
             digest.update(f"|{len(view)}".encode())
@@ -90,25 +87,19 @@ class Batch:
 
 
 @checked
-def batches(configuration: Configuration, *, context_length: int, batch_size: int) -> list[Batch]:
-    """`shared_batches` of one configuration alone, whose number is 0."""
-    return shared_batches([configuration], context_length=context_length, batch_size=batch_size)
-
-
-@checked
 def shared_batches(
     configurations: Sequence[Configuration], *, context_length: int, batch_size: int, prefix_steps: int = 1
 ) -> list[Batch]:
-    """The windows that can be forecast, in batches of like horizon and similar length.
+    """The windows that can be forecast, in batches of one horizon and similar length.
 
     prefix_steps : horizons up to this many steps count as one, see `Forecaster.prefix_steps`
 
     Horizons are in the order of the configurations, the windows of a horizon longest first. Every
-    window is in exactly one batch but for those that `unforecastable` lists. In a batch, the shortest
-    history is at least `SHORTEST_SHARE` of the longest (as many steps as that, or `SHORT`). Ties keep
-    the order of the configurations, so the same arguments give the same batches.
+    window is in exactly one batch, except those that `unforecastable` lists. The shortest history of a batch
+    has at least `SHORTEST_SHARE` of the steps of its longest (or of `SHORT`). Ties keep the order of the
+    configurations.
 
-    Raises TspruneError if `context_length` or `batch_size` is no whole number of at least 1.
+    Raises TspruneError if `context_length` or `batch_size` is not a whole number of at least 1.
     """
     by_horizon: dict[int, list[tuple[int, int]]] = {}
     for number, configuration in enumerate(configurations):
@@ -122,7 +113,7 @@ def shared_batches(
 
     found = []
     for windows in by_horizon.values():
-        # longest first: what does not fit into memory fails at once, and estimates of the rest are safe
+        # longest first: a batch too large for memory fails at once, and estimates of the rest are safe
         windows.sort(key=lambda window: -length(window))
         for part in _parts([length(window) for window in windows], batch_size):
             chosen = windows[part]
@@ -145,9 +136,8 @@ def _parts(lengths: Sequence[int], batch_size: int) -> Iterator[slice]:
         yield slice(start, len(lengths))
 
 
-@checked
 def unforecastable(configuration: Configuration, context_length: int) -> list[tuple[int, str]]:
-    """(row, reason) of the windows no model can forecast from their last `context_length` steps."""
+    """(row, reason) of the windows without a known value among their last `context_length` steps."""
     reasons = []
     for row, context in enumerate(configuration.contexts):
         visible = context[-context_length:]

@@ -1,10 +1,10 @@
 """Relative changes of a metric between two forecasts of the same windows, as samples over configurations.
 
-1. Sums per window are added up over a configuration: MASE and CRPS are ratios of sums.
-2. The value of a configuration is the log ratio of its metric after and before. Its mean over
+1. Sums per window are added up over a configuration: metrics are ratios of sums.
+2. The value of a configuration is the log ratio of its metric after and before. The mean over
    configurations is the log of the ratio of geometric means, as in the tables.
-3. Of a single configuration the series are the units: each has the jackknife's pseudo-value of the log
-   ratio, whose mean is the log ratio of all (`tsprune.statistics.pseudo_values`).
+3. In a single configuration the series are the units. Each has the jackknife's pseudo-value of the log
+   ratio; the mean of these is the log ratio of all series (`tsprune.statistics.pseudo_values`).
 """
 
 from __future__ import annotations
@@ -23,11 +23,11 @@ Array = NDArray[np.float64]
 
 @dataclasses.dataclass(frozen=True)
 class Scored:
-    """One configuration scored without ablation and under A of them, always the same M windows.
+    """Scores of one configuration without ablation and under A ablations, on the same M windows.
 
     name : of the configuration
-    after : A scores; None where an ablation has none (its change is NaN)
-    series : int64 [M], which series a window is from
+    after : A scores; None where an ablation failed (its change is NaN)
+    series : int64 [M], the series of each window
     chosen : bool [M], the windows that count; None takes all
     """
 
@@ -41,8 +41,10 @@ class Scored:
 def changes(scored: Sequence[Scored], metric: str) -> Sample:
     """Relative changes of the geometric mean over configurations under A ablations.
 
-    A configuration whose metric before is 0 or undefined does not count. An ablation without a score on
-    one that counts is NaN.
+    Configurations whose metric before is 0 or undefined do not count. An ablation without a score on one of
+    the others is NaN.
+
+    Raises TspruneError for an unknown metric.
     """
     sums = [(one, _Sums.of(one, METRICS.named(metric))) for one in scored]
     usable = [(one, found) for one, found in sums if found.usable]

@@ -24,9 +24,6 @@ CRPS_LEVELS: tuple[float, ...] = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9)
 INTERVAL_ALPHA = 0.05
 
 
-# --- the scale of a series -----------------------------------------------------------------------
-
-
 @checked
 def seasonal_errors(contexts: Sequence[ArrayLike], season: int) -> Array:
     """Mean absolute seasonal difference of each history, [N]: mean over t of |y_t - y_(t-season)|.
@@ -49,9 +46,6 @@ def _seasonal_error(history: NDArray[np.floating], season: int) -> float:
         return float(total / len(difference)) if len(difference) else 0.0
     known = difference[np.isfinite(difference)]
     return float(known.mean()) if len(known) else 0.0
-
-
-# --- statistics per window -----------------------------------------------------------------------
 
 
 @dataclasses.dataclass(frozen=True)
@@ -88,20 +82,14 @@ class WindowStatistics:
         return len(self.target_count)
 
     def select(self, rows: NDArray[np.bool_] | NDArray[np.integer]) -> WindowStatistics:
-        """The statistics of some windows: a mask [N], or indices (repeats allowed, as in a bootstrap)."""
-        return WindowStatistics(
-            **{field.name: getattr(self, field.name)[rows] for field in dataclasses.fields(self)}
-        )
+        """The statistics of some windows: a mask [N] or indices, which may repeat."""
+        return WindowStatistics(*(getattr(self, field.name)[rows] for field in dataclasses.fields(self)))
 
     @classmethod
     def concatenate(cls, parts: Sequence[WindowStatistics]) -> WindowStatistics:
-        """The windows of all parts, one after the other."""
-        return cls(
-            **{
-                field.name: np.concatenate([getattr(part, field.name) for part in parts])
-                for field in dataclasses.fields(cls)
-            }
-        )
+        """The windows of all parts, in that order."""
+        names = [field.name for field in dataclasses.fields(cls)]
+        return cls(*(np.concatenate([getattr(part, name) for part in parts]) for name in names))
 
 
 def window_statistics(
@@ -113,7 +101,7 @@ def window_statistics(
     mean: NDArray[np.floating] | None = None,
     interval: NDArray[np.floating] | None = None,
 ) -> WindowStatistics:
-    """What the metrics need to know of N windows.
+    """Sums of N windows, from which metrics follow.
 
     quantiles : [N, Q, H] forecasts at `levels`, which include .1, .2, ..., .9
     targets : [N, H], NaN where unknown
@@ -123,39 +111,29 @@ def window_statistics(
 
     Raises TspruneError if one of the nine levels is missing.
     """
-    rows = [level_index(levels, level) for level in CRPS_LEVELS]
-    nine = quantiles[:, rows].astype(np.float64)
+    nine = quantiles[:, [level_index(levels, level) for level in CRPS_LEVELS]].astype(np.float64)
     y = targets.astype(np.float64)
-    known = np.isfinite(y)
-    median = nine[:, 4]
+    known, median = np.isfinite(y), nine[:, 4]
     error = np.abs(y - median)
     centre = median if mean is None else mean.astype(np.float64)
     outer = exponential_tails(quantiles, levels) if interval is None else interval.astype(np.float64)
     scale = np.broadcast_to(season_errors[:, None], y.shape)
-    scaled = _ratio_sums(error, scale, known)
-    percentage = _ratio_sums(error, np.abs(y), known)
-    symmetric = _ratio_sums(2 * error, np.abs(y) + np.abs(median), known)
-    score = _ratio_sums(_interval_score(y, outer), scale, known)
-    return WindowStatistics(
-        target_count=_count(known),
-        absolute_target_sum=_sum(np.abs(y), known),
-        quantile_loss_sum=_sum(_mean_quantile_loss(y, nine), known),
-        absolute_error_sum=_sum(error, known),
-        squared_error_sum=_sum(error**2, known),
-        mean_squared_error_sum=_sum((y - centre) ** 2, known),
-        scaled_error_sum=scaled[0],
-        scaled_error_count=scaled[1],
-        percentage_error_sum=percentage[0],
-        percentage_error_count=percentage[1],
-        symmetric_error_sum=symmetric[0],
-        symmetric_error_count=symmetric[1],
-        interval_score_sum=score[0],
-        interval_score_count=score[1],
+    sums = (np.abs(y), _mean_quantile_loss(y, nine), error, error**2, (y - centre) ** 2)
+    ratios = (
+        (error, scale),
+        (error, np.abs(y)),
+        (2 * error, np.abs(y) + np.abs(median)),
+        (_interval_score(y, outer), scale),
+    )
+    return WindowStatistics(  # in the order of its fields
+        _count(known),
+        *(_sum(values, known) for values in sums),
+        *(part for top, bottom in ratios for part in _ratio_sums(top, bottom, known)),
     )
 
 
 def level_index(levels: Sequence[float], level: float) -> int:
-    """Position of `level` in `levels`; TspruneError if the forecast does not have it."""
+    """Position of `level` in `levels`; TspruneError if the forecast lacks it."""
     for index, candidate in enumerate(levels):
         if abs(candidate - level) < 1e-6:
             return index
@@ -165,8 +143,8 @@ def level_index(levels: Sequence[float], level: float) -> int:
 def exponential_tails(quantiles: NDArray[np.floating], levels: Sequence[float]) -> Array:
     """Quantiles at levels .025 and .975, [N, 2, H], from forecasts [N, Q, H] at `levels`.
 
-    A level the forecast has is taken as it is; one up to the second outermost level is on an
-    exponential tail through the two outermost ones; one between others is interpolated linearly.
+    Levels of the forecast are taken as they are. Beyond the second outermost level, an exponential tail runs
+    through the two outermost ones; between others, quantiles are interpolated linearly.
     Source: gluonts `QuantileForecast.quantile` and `ExponentialTailApproximation`.
     """
     q = np.asarray(quantiles, dtype=np.float64)
@@ -204,22 +182,19 @@ def _interval_score(y: Array, interval: Array) -> Array:
 
 
 def _ratio_sums(numerator: Array, denominator: Array, known: NDArray[np.bool_]) -> tuple[Array, Array]:
-    """Sum and count [N] of the ratio where the target is known and the denominator not zero."""
+    """Sum and count [N] of ratios whose target is known and whose denominator is not zero."""
     valid = known & (denominator != 0)
     ratio = np.divide(numerator, denominator, out=np.zeros_like(numerator), where=valid)
     return _sum(ratio, valid), _count(valid)
 
 
 def _sum(values: Array, valid: NDArray[np.bool_]) -> Array:
-    """Sum over the valid points; a NaN of the forecast itself is not hidden."""
+    """Sum over the valid points; NaN in the forecast itself shows."""
     return np.asarray(np.where(valid, values, 0.0).sum(axis=1))
 
 
 def _count(valid: NDArray[np.bool_]) -> Array:
     return np.asarray(valid.sum(axis=1), dtype=np.float64)
-
-
-# --- metrics of a set of windows -----------------------------------------------------------------
 
 
 Sums = Callable[[WindowStatistics], Array]
@@ -296,9 +271,6 @@ def ratio_of_sums(numerator: Array, denominator: Array) -> float:
     """The sum of one over that of the other; NaN where the latter is zero."""
     total = denominator.sum()
     return float(numerator.sum() / total) if total else float("nan")
-
-
-# --- how much a forecast changed -----------------------------------------------------------------
 
 
 def spearman_distance(a: ArrayLike, b: ArrayLike) -> Array:

@@ -1,4 +1,4 @@
-"""Which windows are looked at: a few of every configuration, evenly spread."""
+"""A few windows of every configuration, evenly spread, for measures that need no full evaluation."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from tsprune.data.suite import Configuration, Suite
-from tsprune.evaluation.batching import batches, unforecastable
+from tsprune.evaluation.batching import shared_batches, unforecastable
 from tsprune.models.forecaster import Forecaster
 from tsprune.statistics import Sample, unit_means
 
@@ -18,14 +18,12 @@ BATCH_SIZE = 16
 
 
 def sampled(suite: Suite, model: Forecaster, per_configuration: int = PER_CONFIGURATION) -> Suite:
-    """The suite with at most `per_configuration` windows of each configuration, evenly spread.
-
-    Windows that cannot be forecast are left out.
-    """
+    """The suite with at most `per_configuration` windows of each configuration that can be forecast."""
     kept = []
     for configuration in suite.configurations:
-        lost = {row for row, _ in unforecastable(configuration, model.context_length)}
-        rows = np.array([row for row in range(len(configuration)) if row not in lost], dtype=int)
+        usable = np.ones(len(configuration), dtype=np.bool_)
+        usable[[row for row, _ in unforecastable(configuration, model.context_length)]] = False
+        rows = np.flatnonzero(usable)
         if len(rows) > per_configuration:
             rows = rows[np.linspace(0, len(rows) - 1, per_configuration).round().astype(int)]
         if len(rows):
@@ -35,12 +33,12 @@ def sampled(suite: Suite, model: Forecaster, per_configuration: int = PER_CONFIG
 
 @dataclasses.dataclass(frozen=True)
 class Windows:
-    """Windows that are run together, longest history first.
+    """B windows of one configuration that are run together, longest history first.
 
     first : number of the first of them among all windows of the suite, in order of batches
-    contexts : B histories, cut to the context length
-    targets : [B, H], what followed
-    series : [B], numbers of the series, unlike ones over all configurations
+    contexts : histories, cut to the context length
+    targets : [B, H], the values that followed
+    series : [B], numbers of the series, which differ between configurations
     """
 
     configuration: Configuration
@@ -51,14 +49,14 @@ class Windows:
 
 
 class Owners:
-    """Remembers which series and configuration the windows of batches are from, in order of the batches."""
+    """Series and configuration of the windows of batches, in order of the batches."""
 
     def __init__(self) -> None:
         self._series: list[int] = []
         self._configurations: list[str] = []
 
     def add(self, batch: Windows) -> None:
-        """The windows of one more batch."""
+        """Adds the windows of one more batch."""
         self._series += batch.series.tolist()
         self._configurations += [batch.configuration.name] * len(batch.series)
 
@@ -76,10 +74,9 @@ class Owners:
 def batched(suite: Suite, model: Forecaster, batch_size: int = BATCH_SIZE) -> Iterator[Windows]:
     """The windows of a suite, batch by batch."""
     done, owners = 0, 0
-    for configuration in suite.configurations:
-        parts = batches(configuration, context_length=model.context_length, batch_size=batch_size)
-        for part in parts:
-            series = configuration.series[part.rows] + owners
-            yield Windows(configuration, done, part.contexts, configuration.targets[part.rows], series)
+    for c in suite.configurations:
+        for part in shared_batches([c], context_length=model.context_length, batch_size=batch_size):
+            series = c.series[part.rows] + owners
+            yield Windows(c, done, part.contexts, c.targets[part.rows], series)
             done += len(part.rows)
-        owners += int(configuration.series.max(initial=-1)) + 1
+        owners += int(c.series.max(initial=-1)) + 1

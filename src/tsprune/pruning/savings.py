@@ -14,8 +14,7 @@ from typing import Literal, NamedTuple
 import numpy as np
 
 from tsprune.anatomy import Anatomy, Component
-from tsprune.cost.flops import work
-from tsprune.cost.latency import flops
+from tsprune.cost.flops import flops, work
 from tsprune.errors import TspruneError
 from tsprune.models.forecaster import Forecaster
 from tsprune.pruning.surgery import prune

@@ -42,7 +42,7 @@ from tsprune.anatomy import KINDS, Anatomy, Component, Selection, described
 from tsprune.arguments import checked
 from tsprune.data.suite import Configuration, Suite
 from tsprune.errors import TspruneError
-from tsprune.evaluation.batching import Batch, batches
+from tsprune.evaluation.batching import Batch, shared_batches
 from tsprune.evaluation.metrics import CRPS_LEVELS, level_index
 from tsprune.hooks.capture import Point, point_of, recording
 from tsprune.models.forecaster import Forecaster, SamplingForecaster
@@ -94,8 +94,8 @@ def _screened(
     with showing(options.progress) as progress:
         for configuration in suite.configurations:
             total = _Total(parts)
-            for batch in batches(
-                configuration, context_length=model.context_length, batch_size=options.batch_size
+            for batch in shared_batches(
+                [configuration], context_length=model.context_length, batch_size=options.batch_size
             ):
                 with recording(model.module, set(points.values()), gradients=True) as calls:
                     losses = measure.losses(configuration, batch)

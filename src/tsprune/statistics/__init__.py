@@ -1,10 +1,16 @@
-"""Everything that decides: estimates with intervals and p-values, correlation, corrections, verdicts."""
+"""Estimates with intervals and p-values, correlation, correction for many tests, verdicts."""
 
-from tsprune.statistics.correlation import correlation, correlation_row, spearman
-from tsprune.statistics.estimate import LEVEL, UNKNOWN, Estimate, Estimates
-from tsprune.statistics.multiple import holm
+from tsprune.statistics.estimate import (
+    LEVEL,
+    UNKNOWN,
+    Estimate,
+    Estimates,
+    correlation,
+    correlation_row,
+    spearman,
+)
 from tsprune.statistics.sample import Sample, pseudo_values, unit_means
-from tsprune.statistics.verdicts import SEEDS, Judged, Known, Side, Test, Verdict, judged
+from tsprune.statistics.verdicts import SEEDS, Judged, Known, Side, Test, Verdict, holm, judged
 
 __all__ = [
     "LEVEL",

@@ -1,15 +1,15 @@
 """Intervals and p-values of means over units: Student's t, or a studentised bootstrap.
 
-1. The standard error of a mean over N units is s / sqrt(N). Where each unit was measured under D random
+1. The standard error of a mean over N units is s / sqrt(N). If each unit was measured under D random
    draws of an experiment, units and draws are crossed, and their variances add (`standard_errors`).
-2. The bootstrap draws units (and draws) with replacement and looks at the pivot (mean* - mean) / error*.
-   Its quantiles take the place of Student's: unlike percentiles of mean*, they know of skewed values.
+2. The bootstrap resamples units (and draws) with replacement and computes the pivot (mean* - mean) / error*.
+   Its quantiles replace Student's; unlike percentiles of mean*, they account for skewness.
    Source: Davison & Hinkley (1997), section 5.2.1; Hall (1992), The Bootstrap and Edgeworth Expansion.
-3. Up to `EXACT` units all draws are enumerated with their probabilities, so that nothing depends on a
-   seed. Above, as many are drawn as it takes for the Monte Carlo error of a limit to be below
-   `MONTE_CARLO` of the interval's width, at least `DRAWS`.
-4. Fewer than `SMALL` units, or random draws, leave too few different bootstrap draws: Student's t, with
-   Satterthwaite's degrees of freedom where draws are crossed with units.
+3. Up to `EXACT` units all bootstrap draws are enumerated with their probabilities, so that nothing depends
+   on a seed. Above, draws are added until the Monte Carlo error of a limit is below `MONTE_CARLO` of the
+   interval's width, starting with `DRAWS`.
+4. Fewer than `SMALL` units, or random draws, leave too few distinct bootstrap draws: Student's t, with
+   Satterthwaite's degrees of freedom if draws are crossed with units.
 """
 
 from __future__ import annotations
@@ -39,8 +39,7 @@ def inference(
     """(mean, low, high, p of mean 0, units) of M quantities, each [M].
 
     values : [D, N, M], as in `Sample`; a unit without a value under one of the draws does not count
-
-    level : of the limits; None leaves them out (NaN)
+    level : of the limits; None omits them (NaN)
     draws : of the bootstrap, at least
 
     Limits and p are NaN for fewer than two units.
@@ -60,7 +59,7 @@ def inference(
 def _inference(
     values: Array, level: float | None, seed: int, least: int
 ) -> tuple[Array, Array, Array, Array]:
-    """`inference` of quantities that all units have."""
+    """`inference` of quantities with values of all units."""
     draws, count, columns = values.shape
     nothing = np.full(columns, np.nan)
     if count == 0:
@@ -125,9 +124,6 @@ def _pivot(mean: Array, error: Array) -> Array:
         return np.asarray(np.nan_to_num(mean / error, nan=0.0, posinf=np.inf, neginf=-np.inf))
 
 
-# --- bootstrap -----------------------------------------------------------------------------------
-
-
 def _bootstrapped(
     deviations: Array, mean: Array, error: Array, level: float | None, seed: int, least: int
 ) -> tuple[Array, Array, Array]:
@@ -155,7 +151,7 @@ def _bootstrapped(
 
 @functools.cache
 def enumerated(count: int) -> tuple[Array, Array]:
-    """All draws of `count` units with replacement: how often each is drawn [K, count], probabilities [K].
+    """All draws of `count` units with replacement: multiplicities [K, count] and probabilities [K].
 
     K = (2 count - 1 choose count); 6,435 for 8 units.
     """
@@ -169,7 +165,7 @@ def enumerated(count: int) -> tuple[Array, Array]:
 
 @functools.lru_cache(maxsize=4)
 def _drawn(draws: int, count: int, size: int, seed: int) -> tuple[Array, Array | None]:
-    """How often each of `size` bootstrap draws takes each unit [R, N] and each draw [R, D]."""
+    """Multiplicities of units [R, N] and draws [R, D] in each of R = `size` bootstrap draws."""
     rng = np.random.default_rng([seed, draws, count])
     times = rng.multinomial(count, np.full(count, 1 / count), size).astype(np.float64)
     if draws == 1:

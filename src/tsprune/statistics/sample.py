@@ -1,16 +1,16 @@
-"""Quantities measured on units, and their estimates: the only way from data to an interval here.
+"""Samples: quantities measured on units, and the only way from data to an interval.
 
-1. A unit is what was sampled independently: a configuration (dataset and frequency). Its windows and its
-   series only make its value more precise, so their luck is already in the spread of the units' values.
-   Where there is a single configuration, its series are the units; a single series has no interval.
+1. A unit was sampled independently: a configuration (dataset and frequency). Its windows and series only make
+   its value more precise, so their noise is part of the spread of the units' values. In a single
+   configuration the series are the units; a single series has no interval.
 2. An estimate is a mean over units. Relative changes are means of log ratios, so that a ratio and its
    inverse are treated alike; they are reported as exp(mean) - 1.
-3. Five units and more: a studentised bootstrap over the units (`tsprune.statistics.bootstrap`), whose
+3. Five units and more: a studentised bootstrap over units (`tsprune.statistics.bootstrap`), whose
    coverage holds for skewed values, too. Fewer: Student's t.
-4. A p-value is the smallest level at which the interval leaves out the null hypothesis. So interval and
-   p-value never disagree.
+4. A p-value is the smallest level at which the interval excludes the null hypothesis, so interval and p-value
+   never disagree.
 
-Drawing series within configurations as well (a two-level bootstrap) counts the luck of the series twice: its
+A two-level bootstrap would draw series within configurations as well and count their noise twice: its
 intervals are too wide where series differ more than configurations do, and its percentiles too narrow for few
 configurations (`benchmarks/coverage.py`).
 
@@ -29,15 +29,14 @@ from numpy.typing import ArrayLike, NDArray
 from tsprune.statistics.bootstrap import DRAWS, inference
 from tsprune.statistics.estimate import LEVEL, Array, Estimate, Estimates
 
-# columns whose draws are held at once
-_COLUMNS = 256
+_COLUMNS = 256  # quantities whose draws are held in memory together
 
 
 @dataclasses.dataclass(frozen=True)
 class Sample:
-    """M quantities on N units, each perhaps under D random draws of an experiment (sets of heads, say).
+    """M quantities on N units, under D random draws of an experiment (sets of heads, say).
 
-    values : [D, N, M]; NaN where a unit has no value, which then does not count for that quantity
+    values : [D, N, M]; a unit with NaN does not count for that quantity
     units : names of the N units; differences pair them by name
     logarithmic : whether values are log ratios, estimated as relative changes
     """
@@ -53,7 +52,7 @@ class Sample:
         """A sample of values [N] or [N, M]."""
         found = np.asarray(values, np.float64)
         table = found[None, :, None] if found.ndim == 1 else found[None]
-        names = [str(number) for number in range(table.shape[1])] if units is None else units
+        names = map(str, range(table.shape[1])) if units is None else units
         return cls(table, tuple(names), logarithmic)
 
     def __len__(self) -> int:
@@ -71,7 +70,7 @@ class Sample:
         """Estimates of all quantities.
 
         level : of the intervals
-        null : the null hypothesis of the p-values, on the scale that is reported (0.06: a change of 6 %)
+        null : the null hypothesis of the p-values, on the reported scale (0.06: a change of 6 %)
         seed : of the bootstrap where its draws cannot be enumerated (nine units and more)
         """
         shift = self._on_scale(null)
@@ -82,7 +81,7 @@ class Sample:
         _, low, high, p, count = (
             np.concatenate([part[place] for part in parts]) if parts else np.empty(0) for place in range(5)
         )
-        # means of the values as they are: shifting them back would leave a rounding error
+        # means of the unshifted values: shifting back would leave a rounding error
         value, low, high = self.means(), low + shift, high + shift
         if self.logarithmic:
             with np.errstate(over="ignore"):
@@ -96,16 +95,12 @@ class Sample:
         return self.columns([column]).estimates(level=level, null=null, seed=seed).at(0)
 
     def p_value(self, *, null: float = 0.0, seed: int = 0, draws: int = DRAWS) -> float:
-        """The p-value of the only quantity, without the cost of limits.
-
-        null, seed : as of `estimates`
-        draws : of the bootstrap
-        """
+        """The p-value of the only quantity, without the cost of limits; arguments as of `estimates`."""
         values = self.values - self._on_scale(null)
         return float(inference(values, level=None, seed=seed, draws=draws)[3][0])
 
     def _on_scale(self, reported: float) -> float:
-        """A number on the scale that is reported, on the scale of `values`."""
+        """A number on the reported scale, converted to the scale of `values`."""
         return float(np.log1p(reported)) if self.logarithmic else reported
 
     def columns(self, chosen: Sequence[int]) -> Sample:
@@ -113,9 +108,9 @@ class Sample:
         return dataclasses.replace(self, values=self.values[:, :, list(chosen)])
 
     def as_draws(self) -> Sample:
-        """The quantities as D draws of one quantity, where they are a random sample themselves.
+        """The quantities as D draws of one quantity, if they are a random sample themselves.
 
-        The interval then holds the luck of the draws as well as that of the units.
+        The interval then covers the noise of the draws as well as that of the units.
         """
         values = np.moveaxis(self.values, 2, 0).reshape(-1, len(self.units), 1)
         return dataclasses.replace(self, values=values)
@@ -123,7 +118,8 @@ class Sample:
     def median(self) -> Sample:
         """The median over the quantities, as one quantity.
 
-        It is no mean of units, so they have its jackknife's pseudo-values (Davison & Hinkley, 2.7.3).
+        Units have the jackknife's pseudo-values of the median (Davison & Hinkley, 2.7.3), since it is not a
+        mean over them.
         """
         return Sample.of(
             pseudo_values(self.values[0], lambda means: np.median(means, axis=-1, keepdims=True)),
@@ -134,7 +130,7 @@ class Sample:
     def minus(self, other: Sample) -> Sample:
         """Differences, quantity by quantity, on the units that both have.
 
-        Of relative changes these are relative, too: (1 + a) / (1 + b) - 1.
+        Differences of relative changes are relative, too: (1 + a) / (1 + b) - 1.
         """
         shared = [unit for unit in self.units if unit in set(other.units)]
         mine = self.values[:, [self.units.index(unit) for unit in shared]]
@@ -144,14 +140,13 @@ class Sample:
 
 
 def pseudo_values(values: Array, statistic: Callable[[Array], Array]) -> Array:
-    """A statistic of the means over units, spread out over the units: [N, K].
+    """The jackknife's pseudo-values of a statistic of means over units, [N, K].
 
     values : [N, M]
-    statistic : of means [..., M], [..., K]
+    statistic : from means [..., M] to [..., K]
 
-    The mean of what comes back is the statistic of all units, its spread that of the jackknife's
-    pseudo-values N s - (N - 1) s(i), s(i) without unit i. Fewer than two units have no spread: N rows
-    of the statistic.
+    They are N s - (N - 1) s(i), s(i) being the statistic without unit i, centred: their mean is the statistic
+    of all units. Fewer than two units have no spread: N rows of the statistic.
     """
     count = len(values)
     whole = statistic(values.mean(axis=0) if count else np.full(values.shape[1:], np.nan))
@@ -166,20 +161,18 @@ def unit_means(
 ) -> tuple[Array, tuple[str, ...]]:
     """Means of windows' values by unit: of each series, then over the series of a configuration.
 
-    values : [W] or [W, M], NaN where there is none
-    series : [W], which series a window is from; different configurations have different ones
-    configurations : [W], which configuration; None or all the same: the series are the units
+    values : [W] or [W, M], NaN where unknown
+    series : [W], the series of each window; different configurations have different ones
+    configurations : [W], its configuration; None or all the same: the series are the units
 
     Returns ([N] or [N, M], N names), NaN where a unit has no value.
     """
-    means, owners = _group_means(np.asarray(values, np.float64), np.asarray(series))
-    if configurations is None:
-        return means, tuple(str(owner) for owner in owners)
-    belongs = dict(zip(np.asarray(series).tolist(), np.asarray(configurations).tolist(), strict=True))
-    groups = np.array([belongs[owner] for owner in owners.tolist()])
-    if len(np.unique(groups)) < 2:
-        return means, tuple(str(owner) for owner in owners)
-    means, names = _group_means(means, groups)
+    means, names = _group_means(np.asarray(values, np.float64), np.asarray(series))
+    if configurations is not None:
+        belongs = dict(zip(np.asarray(series).tolist(), np.asarray(configurations).tolist(), strict=True))
+        groups = np.array([belongs[owner] for owner in names.tolist()])
+        if len(np.unique(groups)) > 1:
+            means, names = _group_means(means, groups)
     return means, tuple(str(name) for name in names)
 
 

@@ -17,7 +17,7 @@ import torch
 from numpy.typing import NDArray
 
 from tsprune.errors import TspruneError, one_line
-from tsprune.evaluation import Batch, Truth, centred_ranks, finite_windows, rank_distance
+from tsprune.evaluation import Batch, Truth, centred_ranks, rank_distance
 from tsprune.hooks.ablation import Ablation, applied
 from tsprune.hooks.capture import Reference
 from tsprune.models.forecaster import Forecast, Forecaster, NotFiniteError, with_gaps
@@ -168,12 +168,12 @@ class _Scorer:
     def __init__(self, batch: Batch, truth: Truth, clean: Forecast) -> None:
         self._batch, self._truth = batch, truth
         self.clean = clean
-        self._finite = finite_windows(clean, batch)
+        self._finite = clean.finite(batch.horizons)
         self._clean_ranks = self._ranks([clean])
 
     def require_finite(self, forecast: Forecast, model: str) -> None:
         """NotFiniteError if a window lost its finite forecast by the ablation."""
-        lost = self._finite & ~finite_windows(forecast, self._batch)
+        lost = self._finite & ~forecast.finite(self._batch.horizons)
         if lost.any():
             of = f"{lost.sum()} of {self._finite.sum()} windows of a batch"
             raise NotFiniteError(f"{model}: the forecast is not finite for {of}")

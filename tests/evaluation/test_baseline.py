@@ -10,7 +10,7 @@ import numpy as np
 
 from tests.suites import small_suite
 from tsprune.evaluation import MASE, prepare, seasonal_errors
-from tsprune.evaluation.preparation import _prepared
+from tsprune.evaluation.baseline import _prepared
 
 
 def test_a_configuration_is_prepared_once_by_whichever_thread() -> None:
