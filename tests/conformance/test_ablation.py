@@ -94,7 +94,7 @@ def forecast(model: Forecaster, horizon: int = 5) -> np.ndarray:
 def test_empty_ablation_is_the_identity(model: Forecaster) -> None:
     clean = forecast(model)
     for mode in ("zero", "mean", "resample"):
-        with ablate(model, [], mode) as components:
+        with ablate(model, [], mode=mode) as components:
             assert components == ()
             np.testing.assert_array_equal(forecast(model), clean)
 
@@ -102,7 +102,7 @@ def test_empty_ablation_is_the_identity(model: Forecaster) -> None:
 def test_nothing_is_left_of_an_ablation(model: Forecaster) -> None:
     clean = forecast(model)
     for mode in ("zero", "mean", "resample"):
-        with pristine(model), ablate(model, [c.address for c in model.anatomy.components()], mode):
+        with pristine(model), ablate(model, [c.address for c in model.anatomy.components()], mode=mode):
             assert not np.array_equal(forecast(model), clean)
         np.testing.assert_array_equal(forecast(model), clean)
 
@@ -367,7 +367,7 @@ def test_mean_ablation_is_the_mean_over_windows(model: Forecaster) -> None:
         assert np.abs(by_hand - by_hand.mean(-1, keepdims=True)).max() > 1e-3  # not over features
 
         clean = reference_inputs(model, component, contexts)
-        with ablate(model, component, "mean", reference=record):
+        with ablate(model, component, mode="mean", reference=record):
             ablated = reference_inputs(model, component, contexts)
 
         assert ablated.shape == clean.shape
@@ -388,7 +388,7 @@ def test_resample_ablation_takes_whole_reference_windows(model: Forecaster) -> N
 
     drawn = []
     for seed in (0, 0, 1, 2, 3):
-        with ablate(model, component, "resample", reference=record, seed=seed):
+        with ablate(model, component, mode="resample", reference=record, seed=seed):
             ablated = reference_inputs(model, component, contexts)[..., columns]
         for window in ablated:
             assert any(np.array_equal(window, value) for value in values)

@@ -236,7 +236,7 @@ def test_mean_and_resample_of_a_pruned_model(pair: Pair, mode: str) -> None:
     contexts, windows = full_length(pruned, 2), full_length(pruned, 4, seed=3)
     record = reference(pruned, windows)
     clean = pruned.forecast(contexts, 3).quantiles
-    with ablate(pruned, pruned.anatomy.components(), mode, reference=record):  # type: ignore[arg-type]
+    with ablate(pruned, pruned.anatomy.components(), mode=mode, reference=record):  # type: ignore[arg-type]
         assert not np.array_equal(pruned.forecast(contexts, 3).quantiles, clean)
 
 

@@ -184,7 +184,7 @@ def test_any_selection_mode_and_seed(family: str, pattern: Any, mode: Any, seed:
     model, history = model_of(family), [np.sin(np.arange(40))]
 
     def ablated() -> bool:
-        with ablate(model, pattern, mode, seed=seed, reference=recorded(family)):
+        with ablate(model, pattern, mode=mode, seed=seed, reference=recorded(family)):
             return is_finite(model, history, 3)
 
     before = model.forecast(history, 3).quantiles

@@ -112,7 +112,7 @@ def test_mean_of_an_mlp_is_of_its_output(toy: Toy) -> None:
     outputs: list[Tensor] = []
     handle = mlp.register_forward_hook(lambda _, args, output: outputs.append(output))
     toy.forecast(list(windows), 1)
-    with ablate(toy, "stack.0.mlp", "mean", reference=reference(toy, list(windows))):
+    with ablate(toy, "stack.0.mlp", mode="mean", reference=reference(toy, list(windows))):
         handle.remove()
         handle = mlp.register_forward_hook(lambda _, args, output: outputs.append(output))
         forecast(toy)
@@ -123,9 +123,9 @@ def test_mean_of_an_mlp_is_of_its_output(toy: Toy) -> None:
 
 def test_without_a_reference_synthetic_series_are_one(toy: Toy) -> None:
     for mode in ("mean", "resample"):
-        with ablate(toy, "stack.1.time", mode):  # type: ignore[arg-type]
+        with ablate(toy, "stack.1.time", mode=mode):  # type: ignore[arg-type]
             first = forecast(toy)
-        with ablate(toy, "stack.1.time", mode):  # type: ignore[arg-type]
+        with ablate(toy, "stack.1.time", mode=mode):  # type: ignore[arg-type]
             np.testing.assert_array_equal(forecast(toy), first)
         with ablate(toy, "stack.1.time"):
             assert not np.array_equal(forecast(toy), first)
@@ -173,7 +173,7 @@ def test_a_reference_without_the_point(toy: Toy) -> None:
     with (
         pristine(toy),
         pytest.raises(TspruneError, match=r"was not recorded at layers\.1\.mlp"),
-        ablate(toy, "stack.1.mlp", "mean", reference=record),
+        ablate(toy, "stack.1.mlp", mode="mean", reference=record),
     ):
         forecast(toy)
 

@@ -84,7 +84,7 @@ def test_forecasts_of_unlike_horizons_side_by_side(model: Forecaster) -> None:
 def contexts_that_stay_open(model: Forecaster) -> Iterator[AbstractContextManager[object]]:
     block = model.anatomy.stacks[0].blocks[0]
     yield ablate(model, model.anatomy.components("mlp")[0])
-    yield ablate(model, model.anatomy.components("head")[0], "mean")
+    yield ablate(model, model.anatomy.components("head")[0], mode="mean")
     yield recording(model.module, [Point(block.module, "output")])
     yield watching(model, lambda found: None)
     yield streams(model, model.anatomy.stacks[0])

@@ -56,7 +56,7 @@ def test_the_error_names_the_component(model: Forecaster) -> None:
     mlp = model.anatomy.components("mlp")[1]
     with (
         pytest.raises(NotFiniteError, match=f"the forecast is not finite.*without {mlp}"),
-        ablate(model, mlp, "mean", reference=poisoned(model, 1)),
+        ablate(model, mlp, mode="mean", reference=poisoned(model, 1)),
     ):
         model.forecast([np.arange(40.0)], 3)
 

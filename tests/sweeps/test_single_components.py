@@ -46,7 +46,7 @@ def test_a_row_is_what_evaluate_finds_under_the_ablation(name: str, mode: str) -
         frame = sweep(model, suite, kind=kind, components=pattern, mode=mode, reference=recorded)
         assert len(frame) == len(model.anatomy.select(pattern))
         for row in frame.itertuples():
-            with ablate(model, row.address, mode, reference=recorded):
+            with ablate(model, row.address, mode=mode, reference=recorded):
                 after = geometric_mean_ratios(evaluate(model, suite))
             assert row.mase_change == pytest.approx(after["MASE"] / before["MASE"] - 1, abs=1e-12)
             assert row.crps_change == pytest.approx(after["CRPS"] / before["CRPS"] - 1, abs=1e-12)

@@ -18,7 +18,8 @@ from tsprune.evaluation import Batch
 from tsprune.hooks.ablation import MODES, Ablation
 from tsprune.hooks.capture import default_reference
 from tsprune.models import Forecast, Forecaster
-from tsprune.replay import MEMORY, MOST
+from tsprune.replay import MOST
+from tsprune.run_options import MEMORY
 from tsprune.sweeps import make_plan, run
 from tsprune.sweeps.variants import Variants
 

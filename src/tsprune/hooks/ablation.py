@@ -159,15 +159,15 @@ def _hook(
 @contextmanager
 def ablate(
     model: Forecaster,
-    what: Selection,
-    mode: Mode = "zero",
+    components: Selection,
     *,
+    mode: Mode = "zero",
     reference: Reference | None = None,
     seed: int = 0,
 ) -> Iterator[tuple[Component, ...]]:
     """Switches components off while the context lasts; yields the components.
 
-    what : addresses, glob patterns or components (see `Anatomy.select`)
+    components : addresses, glob patterns or components (see `Anatomy.select`)
     mode : zero, mean or resample (see `Ablation`)
     reference : activations for mean and resample, from `tsprune.reference`; None records one from
         synthetic series
@@ -184,6 +184,6 @@ def ablate(
     >>> with tsprune.ablate(model, "stack.3.self.head.*"):
     ...     forecast = model.forecast([range(100)], horizon=12)
     """
-    components = model.anatomy.select(what)
-    with applied(model, Ablation(components, mode, seed), reference=reference):
-        yield components
+    selected = model.anatomy.select(components)
+    with applied(model, Ablation(selected, mode, seed), reference=reference):
+        yield selected

@@ -12,7 +12,7 @@ import torch
 from numpy.typing import ArrayLike, NDArray
 from torch import Tensor, nn
 
-from tsprune.anatomy import Anatomy, Component
+from tsprune.anatomy import Anatomy, Component, Selection
 from tsprune.arguments import checked
 from tsprune.data.synthetic import series
 from tsprune.errors import TspruneError
@@ -121,15 +121,15 @@ def reference(
     model: Forecaster,
     contexts: Sequence[ArrayLike],
     *,
-    components: Iterable[Component] | None = None,
+    components: Selection | None = None,
     horizon: int | None = None,
 ) -> Reference:
     """Activations of `model` on `contexts` (use histories of full length): forecast, and teacher-forced.
 
-    components : which components the reference will serve; None serves all of them
+    components : addresses, glob patterns or components that the reference serves; None serves all
     horizon : steps to forecast; None takes `model.reference_horizon`
     """
-    every = model.anatomy.components() if components is None else components
+    every = model.anatomy.components() if components is None else model.anatomy.select(components)
     # one by one: expanding several at once drops the heads of sublayers that are there themselves
     points = {point_of(model.anatomy, c) for component in every for c in model.anatomy.expand([component])}
     with recording(model.module, points) as recorded, torch.no_grad():

@@ -42,8 +42,7 @@ from tsprune.replay.recorded_modules import position_of, units_of
 from tsprune.replay.recorder import Calls, Recorder
 from tsprune.replay.tiled_records import Repeated, bytes_of, shape_of, worthwhile
 from tsprune.replay.values import storages
-
-MEMORY = 2 * 2**30
+from tsprune.run_options import MEMORY
 
 Place = tuple[int, int, int]  # positions of a stack, of a block in it, and of a sublayer in that
 _Calls = Mapping[str, list[Call]]

@@ -10,7 +10,7 @@ from tsprune.data.split import CALIBRATION_FRACTION
 from tsprune.data.suite import Suite
 from tsprune.models.forecaster import Forecaster, drawing
 from tsprune.pruning.heads_at import calibration_masks
-from tsprune.replay import MEMORY
+from tsprune.run_options import MEMORY
 from tsprune.sweeps.sweep_result import Masks
 
 # upstream draws 20 to 256 for a final score; a study forecasts every window hundreds of times, and its

@@ -16,7 +16,7 @@ import torch
 from tsprune.hooks.ablation import Ablation
 from tsprune.hooks.capture import Reference
 from tsprune.models.forecaster import Forecaster
-from tsprune.replay import MEMORY
+from tsprune.run_options import MEMORY
 from tsprune.sweeps.cell_plan import SweepPlan, Unit
 from tsprune.sweeps.engine import recorded_reference
 from tsprune.sweeps.sweep_result import CLEAN

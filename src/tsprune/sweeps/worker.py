@@ -21,7 +21,8 @@ from tsprune.evaluation import Batch, Truth, centred_ranks, rank_distance
 from tsprune.hooks.ablation import Ablation, applied
 from tsprune.hooks.capture import Reference
 from tsprune.models.forecaster import Forecast, Forecaster, NotFiniteError, with_gaps
-from tsprune.replay import MEMORY, MOST, in_parts
+from tsprune.replay import MOST, in_parts
+from tsprune.run_options import MEMORY
 from tsprune.sweeps.cell_plan import Cell
 from tsprune.sweeps.sweep_result import CLEAN, CellScores, WindowScores
 from tsprune.sweeps.variants import Variants

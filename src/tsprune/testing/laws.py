@@ -175,14 +175,14 @@ def history_beyond_the_context_is_ignored(subject: Subject) -> None:
 def an_empty_ablation_is_the_identity(subject: Subject) -> None:
     clean = subject.outputs(5)
     for mode in MODES:
-        with ablate(subject.model, [], mode):
+        with ablate(subject.model, [], mode=mode):
             _equal(subject.outputs(5), clean, mode)
 
 
 def nothing_is_left_of_an_ablation(subject: Subject) -> None:
     model, clean = subject.model, subject.outputs(5)
     for mode in MODES:
-        with pristine(model), ablate(model, model.anatomy.components(), mode):
+        with pristine(model), ablate(model, model.anatomy.components(), mode=mode):
             assert not np.array_equal(subject.outputs(5), clean), f"mode {mode} changes nothing"
         _equal(subject.outputs(5), clean, mode)
 
