@@ -2,8 +2,8 @@
 
 A dataset is a folder of data-*.arrow files. Column `freq` holds a pandas frequency, the same in every row;
 column `target` a list of numbers (one variate), or a list of such lists (several, of one length). Other
-columns are not read. Whatever is not so is one TspruneError that names the folder, and the row where there
-is one, counted from 0 over all files.
+columns are not read. Anything else is a TspruneError that names the folder and the row, if there is one,
+counted from 0 over all files.
 """
 
 from __future__ import annotations
@@ -48,16 +48,13 @@ def _read_file(folder: Path, path: Path, freq: str | None, rows: list[list[Serie
             rows += _variates(folder, len(rows), batch.column("target"))
     except TspruneError:
         raise
-    except Exception as error:  # arrow raises whatever the bytes lead to
+    except Exception as error:  # arrow raises many kinds for damaged bytes
         raise TspruneError(f"cannot read {path} ({one_line(error, 200)}); {AGAIN}") from None
     return freq
 
 
-# --- files ---------------------------------------------------------------------------------------
-
-
 def _files(folder: Path) -> list[Path]:
-    """The dataset's arrow files in order: what state.json lists, else what is there."""
+    """The dataset's arrow files in order: those listed in state.json, or those present without one."""
     state = folder / "state.json"
     if not state.exists():
         return sorted(folder.glob("data-*.arrow"))
@@ -85,11 +82,8 @@ def _opened(path: Path) -> list[Any]:
         return [reader.get_batch(index) for index in range(reader.num_record_batches)]
 
 
-# --- columns -------------------------------------------------------------------------------------
-
-
 def _frequency(folder: Path, first: int, column: Any, known: str | None) -> str | None:
-    """The frequency of a batch's rows, which is that of the rows before them (`known`)."""
+    """The frequency of a batch's rows, which must equal that of the rows before (`known`)."""
     import pyarrow as pa
 
     if pa.types.is_dictionary(column.type):
@@ -106,7 +100,7 @@ def _frequency(folder: Path, first: int, column: Any, known: str | None) -> str 
 
 
 def _alike(one: str, other: str) -> bool:
-    """Whether two spellings are of one frequency, the days that weeks and years begin on aside."""
+    """Whether two spellings mean one frequency, apart from the days that weeks and years begin on."""
     try:
         return parse_frequency(one) == parse_frequency(other)
     except TspruneError:
@@ -114,7 +108,7 @@ def _alike(one: str, other: str) -> bool:
 
 
 def _variates(folder: Path, first: int, targets: Any) -> list[list[Series]]:
-    """Per row the list of its variates; [time] rows have one, [dim][time] rows have dim."""
+    """The variates of each row; [time] rows have one, [dim][time] rows have dim."""
     targets = _storage(targets)
     _require_lists(folder, first, targets)
     outer, inner = _bounds(targets), _storage(targets.values)

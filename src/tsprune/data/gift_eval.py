@@ -1,8 +1,7 @@
 """GIFT-Eval's configurations, read from a user's own copy of the benchmark.
 
 Layout of a copy: `<root>/<dataset>[/<freq>]/{data-*.arrow, dataset_info.json, state.json}`, as
-Hugging Face `datasets` saves it. The arrow files are mapped into memory, so contexts are views of
-the files and a window costs no copy of its history.
+Hugging Face `datasets` saves it. The arrow files are mapped into memory, and contexts are views of them.
 """
 
 from __future__ import annotations
@@ -28,10 +27,10 @@ LONGEST_NAME = 200  # characters of a pattern that others are compared with
 
 @dataclasses.dataclass(frozen=True)
 class Entry:
-    """One of the 97 configurations, as the benchmark defines it.
+    """One of the benchmark's 97 configurations.
 
-    name : the leaderboard's name, "<dataset>/<freq>/<term>" in lower case but for the frequency
-    folder : where its data are, relative to the root
+    name : "<dataset>/<freq>/<term>", in the leaderboard's spelling
+    folder : of its data, relative to the root
     """
 
     name: str
@@ -43,7 +42,7 @@ class Entry:
 
     @property
     def spellings(self) -> tuple[str, str]:
-        """The leaderboard's name and the one made of the folder's, in lower case."""
+        """The leaderboard's name and the one from the folder's name, in lower case."""
         return self.name.lower(), f"{self.folder.split('/')[0]}/{self.freq}/{self.term}".lower()
 
 
@@ -52,18 +51,18 @@ def table() -> tuple[Entry, ...]:
     """The 97 configurations of the benchmark, sorted by name and term."""
     resource = importlib.resources.files("tsprune.data") / "gift_eval_configurations.csv"
     with resource.open(encoding="utf-8") as lines:
-        return tuple(
-            Entry(
-                name=f"{row['dataset']}/{row['freq']}/{term}",
-                freq=row["freq"],
-                term=term,
-                folder=row["folder"],
-                domain=row["domain"],
-                num_variates=int(row["num_variates"]),
-            )
-            for row in csv.DictReader(lines)
-            for term in row["terms"].split()
+        rows = [(row, term) for row in csv.DictReader(lines) for term in row["terms"].split()]
+    return tuple(
+        Entry(
+            f"{r['dataset']}/{r['freq']}/{term}",
+            r["freq"],
+            term,
+            r["folder"],
+            r["domain"],
+            int(r["num_variates"]),
         )
+        for r, term in rows
+    )
 
 
 def available(root: str | Path | None = None) -> list[str]:
@@ -79,8 +78,8 @@ def gift_eval(root: str | Path | None = None, configs: Sequence[str] | str | Non
     """Windows of GIFT-Eval, cut by the benchmark's own rules from a copy of its data.
 
     root : directory of the copy; None takes it from the environment variable GIFT_EVAL
-    configs : names or glob patterns, e.g. "ett1/H/short" or ["m4_*/*/short", "LOOP_SEATTLE/5T/long"];
-        leaderboard's and folders' spellings, any case; None takes all that are under `root`
+    configs : names or glob patterns, e.g. "ett1/H/short" or ["m4_*/*/short", "LOOP_SEATTLE/5T/long"], in the
+        leaderboard's or the folders' spelling, any case; None takes all under `root`
 
     Multivariate datasets are split into their variates, each a series of its own. Series without a
     step of history before their first window are left out and listed in `Suite.skipped`.
@@ -130,7 +129,7 @@ def _matching(configs: Sequence[str] | str, present: Sequence[Entry]) -> list[En
             raise TspruneError(_no_match(pattern, present))
         wanted.update(entry.name for entry in found)
     if not wanted:
-        raise TspruneError("no configuration asked for: the list of configs is empty; leave it out for all")
+        raise TspruneError("the list of configs is empty; omit it to take all configurations")
     return [entry for entry in present if entry.name in wanted]
 
 
@@ -142,7 +141,7 @@ def _select(pattern: str, entries: Sequence[Entry]) -> list[Entry]:
 def _no_match(pattern: str, present: Sequence[Entry]) -> str:
     elsewhere = _select(pattern, table())
     if elsewhere:
-        return f'the data of "{pattern}" are not in this copy of GIFT-Eval: no folder {elsewhere[0].folder}'
+        return f'this copy of GIFT-Eval lacks the data of "{pattern}": no folder {elsewhere[0].folder}'
     names = {name: entry.name for entry in present for name in entry.spellings}
     close = difflib.get_close_matches(pattern.lower()[:LONGEST_NAME], list(names), n=3, cutoff=0.3)
     hint = ", ".join(dict.fromkeys(names[name] for name in close)) or ", ".join(e.name for e in present[:3])

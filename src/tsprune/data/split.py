@@ -1,8 +1,7 @@
-"""Calibration and report: choose on one half of a suite, report on the other."""
+"""Calibration and report: choose on one part of a suite, report on the other."""
 
 from __future__ import annotations
 
-import dataclasses
 import zlib
 
 import numpy as np
@@ -16,12 +15,11 @@ CALIBRATION_FRACTION = 0.5  # of the series
 
 @checked
 def calibration_mask(configuration: Configuration, fraction: float, seed: int) -> NDArray[np.bool_]:
-    """Which windows calibrate, bool [N]; the others report. No series is on both sides.
+    """The windows that calibrate, bool [N]; the others report. No series is on both sides.
 
-    Series are drawn at random, the same ones for the same configuration name, fraction and seed.
-    A configuration of a single series is split by time instead: its earlier windows calibrate.
-    Both sides get something if there are two windows; a single window reports.
-    (The variates of a multivariate row are series of their own here.)
+    Series are drawn at random, the same ones for the same configuration name, fraction and seed; variates of
+    a multivariate row are series of their own. A single series is split by time: its earlier windows
+    calibrate. With two windows or more, both sides have some; a single window reports.
 
     Raises TspruneError unless 0 < fraction < 1.
     """
@@ -51,20 +49,11 @@ def split(suite: Suite, *, fraction: float = CALIBRATION_FRACTION, seed: int = 0
     Raises TspruneError unless 0 < fraction < 1.
     """
     masks = [calibration_mask(configuration, fraction, seed) for configuration in suite.configurations]
-    return (
-        _part(suite, masks, "calibration"),
-        _part(suite, [~mask for mask in masks], "report"),
-    )
+    return _part(suite, masks, "calibration"), _part(suite, [~mask for mask in masks], "report")
 
 
 def _part(suite: Suite, masks: list[NDArray[np.bool_]], side: str) -> Suite:
     pairs = list(zip(suite.configurations, masks, strict=True))
-    return dataclasses.replace(
-        suite,
-        name=f"{suite.name}:{side}",
-        configurations=tuple(c.select(mask) for c, mask in pairs if mask.any()),
-        skipped=(
-            *suite.skipped,
-            *((c.name, f"too few windows for a {side} side") for c, mask in pairs if not mask.any()),
-        ),
-    )
+    empty = tuple((c.name, f"too few windows for a {side} side") for c, mask in pairs if not mask.any())
+    kept = tuple(c.select(mask) for c, mask in pairs if mask.any())
+    return Suite(f"{suite.name}:{side}", kept, (*suite.skipped, *empty))

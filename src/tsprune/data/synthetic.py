@@ -1,13 +1,11 @@
-"""Synthetic time series: what the bundled checkpoints are trained on and recovery distils with.
+"""Synthetic time series, for training the bundled checkpoints and for recovery of pruned ones.
 
-Every series is a sum of parts drawn at random (calendar seasonality, trend, a stochastic process)
-that is then made less tidy (noise, level shifts, clipping, rounding). Nothing here was fitted to
-any benchmark; the period families are those of the calendar.
+Every series is a sum of random parts (calendar seasonality, trend, a stochastic process) with noise, level
+shifts, clipping and rounding. No part was fitted to any benchmark; the periods are those of the calendar.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Literal
 
 import numpy as np
@@ -17,29 +15,13 @@ from scipy.signal import lfilter
 Array = NDArray[np.float64]
 Content = Literal["all", "periodic", "aperiodic"]
 
-# Periods that occur together at one sampling frequency (hourly: day and week, ...), in time steps.
+# periods that occur together at one sampling frequency (hourly: day and week, ...), in time steps
+# fmt: off
 CALENDAR_PERIODS: tuple[tuple[float, ...], ...] = (
-    (24, 168),
-    (24, 168),
-    (24,),
-    (48, 336),
-    (96, 672),
-    (96,),
-    (144, 1008),
-    (288, 2016),
-    (7, 30.44, 365.25),
-    (7, 365.25),
-    (7,),
-    (365.25,),
-    (12,),
-    (12,),
-    (4,),
-    (52.18,),
-    (5, 21),
-    (60,),
-    (360,),
-    (10,),
+    (24, 168), (24, 168), (24,), (48, 336), (96, 672), (96,), (144, 1008), (288, 2016), (7, 30.44, 365.25),
+    (7, 365.25), (7,), (365.25,), (12,), (12,), (4,), (52.18,), (5, 21), (60,), (360,), (10,),
 )
+# fmt: on
 
 
 def _unit(x: Array) -> Array:
@@ -53,19 +35,12 @@ def _log_uniform(rng: np.random.Generator, low: float, high: float) -> float:
     return float(np.exp(rng.uniform(np.log(low), np.log(high))))
 
 
-# --- one period of a seasonal pattern, sampled at `n` points -----------------------------------
-
-
 def _harmonic_profile(n: int, rng: np.random.Generator) -> Array:
-    phase = 2 * np.pi * np.arange(n) / n
+    phase, profile = 2 * np.pi * np.arange(n) / n, np.zeros(n)
     decay = rng.uniform(0.3, 1.6)
-    return sum(
-        (
-            rng.standard_normal() / k**decay * np.sin(k * phase + rng.uniform(0, 2 * np.pi))
-            for k in range(1, int(rng.integers(2, 9)))
-        ),
-        np.zeros(n),
-    )
+    for k in range(1, int(rng.integers(2, 9))):
+        profile = profile + rng.standard_normal() / k**decay * np.sin(k * phase + rng.uniform(0, 2 * np.pi))
+    return profile
 
 
 def _smooth_profile(n: int, rng: np.random.Generator) -> Array:
@@ -86,11 +61,7 @@ def _bump_profile(n: int, rng: np.random.Generator) -> Array:
     return profile
 
 
-_PROFILES: tuple[Callable[[int, np.random.Generator], Array], ...] = (
-    _harmonic_profile,
-    _smooth_profile,
-    _bump_profile,
-)
+_PROFILES = (_harmonic_profile, _smooth_profile, _bump_profile)
 
 
 def _seasonal(period: float, length: int, rng: np.random.Generator) -> Array:
@@ -98,9 +69,6 @@ def _seasonal(period: float, length: int, rng: np.random.Generator) -> Array:
     profile = _unit(_PROFILES[rng.integers(len(_PROFILES))](samples, rng))
     phase = np.arange(length) / period * samples + rng.integers(samples)
     return np.asarray(profile[np.floor(phase).astype(int) % samples])
-
-
-# --- parts of a series --------------------------------------------------------------------------
 
 
 def seasonality(length: int, rng: np.random.Generator) -> Array:
@@ -138,7 +106,7 @@ def trend(length: int, rng: np.random.Generator) -> Array:
 
 
 def stochastic(length: int, rng: np.random.Generator, *, oscillating: bool = True) -> Array:
-    """Random walk, integrated walk, AR(1) or, if wanted, a damped stochastic oscillator; unit deviation."""
+    """Random walk, integrated walk, AR(1) or a damped stochastic oscillator; unit deviation."""
     shocks = rng.standard_normal(length) if rng.random() < 0.8 else rng.standard_t(3, length)
     kind = rng.random() * (1.0 if oscillating else 0.75)
     if kind < 0.4:
@@ -171,9 +139,6 @@ def counts(length: int, rng: np.random.Generator) -> Array:
     phase = 2 * np.pi * np.arange(length) / period + rng.uniform(0, 2 * np.pi)
     rate = _log_uniform(rng, 0.03, 30) * (1 + rng.uniform(0, 0.9) * np.sin(phase))
     return _unit(rng.poisson(np.clip(rate, 0, None)).astype(float)) * 1.5
-
-
-# --- what measurement does to a series ----------------------------------------------------------
 
 
 def _corrupted(x: Array, rng: np.random.Generator) -> Array:

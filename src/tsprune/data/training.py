@@ -1,6 +1,6 @@
 """Training windows cut from synthetic series, a pure function of (seed, step).
 
-What the bundled checkpoints are trained on (`pretrain/`), and what pruned ones recover on.
+The bundled checkpoints are trained on them (`pretrain/`), and pruned ones recover on them.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ class Source:
     """The synthetic series that training windows are cut from.
 
     content : the kinds of series
-    shards : sets of `SERIES_PER_SHARD` series, drawn from in turn; None: new series without end
+    shards : number of sets of `SERIES_PER_SHARD` series, used in turn; None makes new series without end
     """
 
     content: Content = "all"
@@ -44,8 +44,8 @@ def _cut(pool: Windows, count: int, length: int, rng: np.random.Generator) -> Wi
 def draw(pool: Windows, count: int, length: int, rng: np.random.Generator) -> Windows:
     """Up to `count` windows [<= count, length] from `pool` [series, time].
 
-    A third are mixtures of two windows, half are flipped in sign; windows that hardly vary are
-    dropped, because after standardisation they would dominate the loss.
+    A third are mixtures of two windows, half are flipped in sign. Windows that hardly vary are dropped:
+    after standardisation they would dominate the loss.
     """
     x = _cut(pool, count, length, rng)
     mixed = rng.random((count, 1)) < 0.35
@@ -66,10 +66,7 @@ def batches(
     series_length: int,
     source: Source = ALL_SERIES,
 ) -> Iterator[Windows]:
-    """Endless batches [<= batch_size, length]; starting at `first_step` skips exactly that many.
-
-    Resuming a run therefore sees the batches it would have seen without the interruption.
-    """
+    """Endless batches [<= batch_size, length] from `first_step` on, the same as in an uninterrupted run."""
     per_shard = max(1, SERIES_PER_SHARD * WINDOWS_PER_SERIES // batch_size)
     step = first_step
     while True:

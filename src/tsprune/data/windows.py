@@ -18,23 +18,15 @@ TERMS: dict[str, int] = {"short": 1, "medium": 10, "long": 15}
 TEST_SHARE = 0.1
 MAX_WINDOWS = 20
 
-# Steps of a short horizon by unit of the frequency; GIFT-Eval gives the M4 datasets their own.
+# steps of a short horizon by unit of the frequency; the M4 datasets have their own in GIFT-Eval
 _HORIZONS: dict[str, int] = {"ME": 12, "W": 8, "D": 30, "h": 48, "min": 48, "s": 60}
 _M4_HORIZONS: dict[str, int] = {"YE": 6, "QE": 8, "ME": 18, "W": 13, "D": 14, "h": 48}
 
-# Every spelling of a unit that pandas has used -> the one that it uses since 2.2.
-_UNITS: dict[str, str] = {
-    **dict.fromkeys(("S", "s"), "s"),
-    **dict.fromkeys(("T", "min"), "min"),
-    **dict.fromkeys(("H", "h"), "h"),
-    **dict.fromkeys(("D",), "D"),
-    **dict.fromkeys(("B",), "B"),
-    **dict.fromkeys(("W",), "W"),
-    **dict.fromkeys(("M", "MS", "ME"), "ME"),
-    **dict.fromkeys(("Q", "QS", "QE"), "QE"),
-    **dict.fromkeys(("A", "AS", "Y", "YS", "YE"), "YE"),
-}
-MULTIPLE_DIGITS = 5  # "86400s" is a day; more are no frequency of a series
+# units as pandas has spelled them since 2.2, each with all spellings that it has used
+_SPELLINGS = {"s": "S s", "min": "T min", "h": "H h", "D": "D", "B": "B", "W": "W", "ME": "M MS ME"}
+_SPELLINGS |= {"QE": "Q QS QE", "YE": "A AS Y YS YE"}
+_UNITS = {spelling: unit for unit, spellings in _SPELLINGS.items() for spelling in spellings.split()}
+MULTIPLE_DIGITS = 5  # "86400s" is a day
 _FREQUENCY = re.compile(r"([0-9]*)([A-Za-z]+)(?:-[A-Z]{3})?")
 
 
@@ -43,7 +35,7 @@ def parse_frequency(freq: str) -> tuple[int, str]:
 
     "15T" and "15min" -> (15, "min"); "W-THU" -> (1, "W"); "QS-DEC" -> (1, "QE").
 
-    Raises TspruneError for a frequency that GIFT-Eval's rules do not know.
+    Raises TspruneError for a frequency that GIFT-Eval's rules do not cover.
     """
     match = _FREQUENCY.fullmatch(freq.strip())
     unit = _UNITS.get(match[2]) if match else None
@@ -57,8 +49,7 @@ def parse_frequency(freq: str) -> tuple[int, str]:
 
 def season_length(freq: str) -> int:
     """Steps in a season of a frequency, >= 1: gluonts' `get_seasonality`, any spelling accepted."""
-    # gluonts takes 0.2 s to import; only those who read data should pay for it
-    from gluonts.time_feature import get_seasonality
+    from gluonts.time_feature import get_seasonality  # 0.2 s
 
     multiple, unit = parse_frequency(freq)
     return int(get_seasonality(f"{multiple}{unit}"))
@@ -105,12 +96,10 @@ def cut_windows(
     series : univariate float32 arrays; the contexts are views of them, from their first step on. Infinite
         values are missing (NaN in a copy), as in every forecast
 
-    Returns the configuration, windows ordered by series and then by time (None if no series is long
-    enough), and (name, reason) of what was left out.
+    Returns the configuration, its windows ordered by series and then by time (None if no series is long
+    enough), and (name, reason) of all that was left out.
     """
-    contexts: list[Series] = []
-    targets: list[Series] = []
-    owners: list[int] = []
+    windows_of: list[tuple[int, Series, Series]] = []
     skipped: list[tuple[str, str]] = []
     needed = windows * horizon
     for index, values in enumerate(series):
@@ -120,17 +109,16 @@ def cut_windows(
             continue
         values = without_infinity(values)
         for start in range(len(values) - needed, len(values), horizon):
-            contexts.append(values[:start])
-            targets.append(values[start : start + horizon])
-            owners.append(index)
-    if not contexts:
+            windows_of.append((index, values[:start], values[start : start + horizon]))
+    if not windows_of:
         return None, [(name, "no series is long enough for its windows"), *skipped]
+    owners, contexts, targets = zip(*windows_of, strict=True)
     configuration = Configuration(
         name=name,
         freq=freq,
         horizon=horizon,
         season=season,
-        contexts=contexts,
+        contexts=list(contexts),
         targets=np.stack(targets),
         series=np.array(owners, dtype=np.int64),
         num_variates=num_variates,

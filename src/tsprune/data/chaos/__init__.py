@@ -1,7 +1,7 @@
-"""Chaotic trajectories: series without a season whose motifs nearly return, so copying pays for a while.
+"""Chaotic trajectories: series without a season whose motifs nearly recur, so that copying works for a while.
 
-Chaos amplifies the last bit: integrated on two kinds of processor, a trajectory agrees for a few periods
-only. The trajectories in use are therefore embedded; scripts/build_chaos.py makes the file.
+Chaos amplifies rounding: on two kinds of processor a trajectory agrees for a few periods only. Therefore the
+trajectories are embedded; scripts/build_chaos.py makes the file.
 """
 
 from __future__ import annotations
@@ -31,13 +31,13 @@ TRAJECTORIES = 2  # of each system
 
 @checked
 def chaos(systems: Sequence[str] | None = None, *, seed: int = 0) -> Suite:
-    """Windows of chaotic trajectories: one configuration a system, e.g. "lorenz/H/short".
+    """Windows of chaotic trajectories: one configuration per system, e.g. "lorenz/H/short".
 
     systems : names in `SYSTEMS`; None takes all
-    seed : 0 gives the embedded trajectories, the same on every machine; any other number integrates new
-        ones (some seconds), and those depend on the processor (see `trajectory`)
+    seed : 0 takes the embedded trajectories, the same on every machine; any other integrates new ones (some
+        seconds), which depend on the processor (see `trajectory`)
 
-    Each of two trajectories gives 4 windows of two periods (64 steps). Their "hour" is a 32nd of a period.
+    Each of two trajectories gives 4 windows of two periods (64 steps of a 32nd of a period).
 
     Raises TspruneError for an unknown system.
     """
@@ -62,16 +62,14 @@ def chaos(systems: Sequence[str] | None = None, *, seed: int = 0) -> Suite:
 
 
 def integrated(name: str, seed: int) -> NDArray[np.float32]:
-    """The trajectories of one system for a seed, integrated now: float32 [TRAJECTORIES, LENGTH]."""
+    """New trajectories of one system for a seed: float32 [TRAJECTORIES, LENGTH]."""
     return np.stack([trajectory(name, seed=seed * TRAJECTORIES + i) for i in range(TRAJECTORIES)])
 
 
 def trajectory_table() -> pa.Table:
-    """The embedded file, one row a trajectory: system, seed, values, source, provenance, licence.
-
-    seed : that of `trajectory`, on the machine where the file was made
-    """
-    import pyarrow.parquet as pq  # 0.1 s, which only those who read data need pay
+    """The embedded file, one row per trajectory: system, seed (of `trajectory`), values, source, provenance,
+    licence."""
+    import pyarrow.parquet as pq  # 0.1 s
 
     return pq.read_table(PATH)
 

@@ -1,7 +1,6 @@
-"""Chaotic systems as data, and their integration.
+"""Chaotic systems as data, and their integration with scipy.
 
-The equations are integrated with scipy. (The package `dysts` has many more, but is slow without numba,
-which it does not install, and brings scikit-learn and matplotlib.)
+(The package `dysts` has many more systems, but is slow without numba, and needs scikit-learn and matplotlib.)
 """
 
 from __future__ import annotations
@@ -132,13 +131,12 @@ def check_known(name: str) -> None:
 
 
 def trajectory(name: str, *, seed: int = 0, length: int = LENGTH) -> NDArray[np.float32]:
-    """x[0] of a system, `PER_PERIOD` samples a period, after `TRANSIENT` periods: float32 [length].
+    """x[0] of a system, `PER_PERIOD` samples per period, after `TRANSIENT` periods: float32 [length].
 
-    seed : of a small change of the start, which chaos makes another trajectory
+    seed : of a small change of the start, which leads to another trajectory
 
-    It is integrated here and now, so it depends on the processor: linear algebra libraries round
-    differently, and after a few periods nothing is left of the agreement. `chaos()` has trajectories
-    that are the same everywhere.
+    The result depends on the processor: libraries round differently, and after a few periods trajectories
+    have diverged. `chaos()` has trajectories that are the same everywhere.
 
     Raises TspruneError for a system that is not in `SYSTEMS`.
     """

@@ -1,7 +1,7 @@
-"""The embedded suite: real series that come with the package, for a first look at any model.
+"""The embedded suite: real series in the package, for a first look at any model.
 
-Real, public series from the wheels of vega_datasets, statsmodels and autots, none of them in
-GIFT-Eval, with provenance and licence per series; scripts/build_pocket.py makes the file.
+Public series from the wheels of vega_datasets, statsmodels and autots, none of them in GIFT-Eval, with
+provenance and licence of each; scripts/build_pocket.py makes the file.
 """
 
 from __future__ import annotations
@@ -14,20 +14,14 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from tsprune.data.suite import Configuration, Suite
-from tsprune.data.windows import (
-    cut_windows,
-    parse_frequency,
-    prediction_length,
-    season_length,
-    window_count,
-)
+from tsprune.data.windows import cut_windows, parse_frequency, prediction_length, season_length, window_count
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
 PATH = Path(__file__).with_name("pocket.parquet")
 
-# no dataset with many series outweighs the others in running time
+# so that no dataset with many series dominates the running time
 MAX_CONFIGURATION_WINDOWS = 60
 
 
@@ -42,14 +36,14 @@ def pocket() -> Suite:
 
 
 def series_table() -> pa.Table:
-    """One row a series: series, dataset, freq, domain, start, values, source, provenance, licence."""
-    import pyarrow.parquet as pq  # 0.1 s, which only those who read data need pay
+    """One row per series: series, dataset, freq, domain, start, values, source, provenance, licence."""
+    import pyarrow.parquet as pq  # 0.1 s
 
     return pq.read_table(PATH)
 
 
 def suite_of(table: pa.Table) -> Suite:
-    """Cuts a table like that of `series_table` into the suite; series are numbered by their rows."""
+    """Cuts a table such as `series_table` into a suite; series are numbered by their rows."""
     datasets = list(zip(table["dataset"].to_pylist(), table["freq"].to_pylist(), strict=True))
     domains = table["domain"].to_pylist()
     configurations: list[Configuration] = []
@@ -60,7 +54,7 @@ def suite_of(table: pa.Table) -> Suite:
             table["values"][row].values.to_numpy(zero_copy_only=False).astype(np.float32, copy=False)
             for row in rows
         ]
-        # GIFT-Eval has yearly series in M4 only, so the yearly horizon is M4's
+        # GIFT-Eval's only yearly horizon is M4's
         horizon = prediction_length(freq, m4=parse_frequency(freq)[1] == "YE")
         rule = window_count(min(len(values) for values in series), horizon)
         configuration, left_out = cut_windows(
@@ -79,7 +73,7 @@ def suite_of(table: pa.Table) -> Suite:
 
 
 def content_hash(table: pa.Table) -> str:
-    """SHA-256 over the rows of a table of series, whatever the file's compression."""
+    """SHA-256 over the rows of a table of series, independent of the file's compression."""
     digest = hashlib.sha256()
     for row in table.to_pylist():
         values = np.asarray(row.pop("values"), dtype=np.float32)
