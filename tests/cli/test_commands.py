@@ -22,7 +22,7 @@ from tsprune import cli, explain, scores
 from tsprune.cli.options import Shared
 from tsprune.explain import EXPLAIN_SAMPLES
 from tsprune.extras import install
-from tsprune.studies import STEPWISE_SAMPLES, STUDY_SAMPLES
+from tsprune.studies import STUDY_SAMPLES, STUDY_STEPWISE_SAMPLES
 from tsprune.sweeps import Store
 
 COMMANDS = [
@@ -148,7 +148,7 @@ def test_help_states_how_many_paths_a_study_draws(run: Runner) -> None:
     text = " ".join(run("explain", "--help").out.replace("│", " ").split())
     assert f"by default {EXPLAIN_SAMPLES}, and {explain.STEPWISE_SAMPLES} by Chronos-T5." in text
     text = " ".join(run("study", "--help").out.replace("│", " ").split())
-    assert f"by default {STUDY_SAMPLES}, and {STEPWISE_SAMPLES} by Chronos-T5" in text
+    assert f"by default {STUDY_SAMPLES}, and {STUDY_STEPWISE_SAMPLES} by Chronos-T5" in text
 
 
 def test_help_lists_every_command(run: Runner) -> None:

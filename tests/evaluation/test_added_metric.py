@@ -13,7 +13,7 @@ from tsprune.errors import TspruneError
 from tsprune.evaluation import CRPS, METRICS, Metric, aggregate, evaluate, geometric_mean_ratios
 from tsprune.hooks.ablation import Ablation
 from tsprune.pruning.evidence import compare
-from tsprune.studies.study_effects import Effects
+from tsprune.studies.study_tables import Effects
 from tsprune.sweeps import run
 
 ND = Metric("ND", attrgetter("absolute_error_sum"), attrgetter("absolute_target_sum"))

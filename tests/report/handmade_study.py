@@ -274,4 +274,4 @@ def make_study(*models: ModelStudy, skipped: tuple[tuple[str, str], ...] = ()) -
             ),
         ]
     manifest = {"tsprune": "0.1.0", "torch": "2.13.0", "seeds": [0, 1, 2], "arguments": {"windows": 64}}
-    return Study("pocket", 512, 1.0, models, tuple(claims), skipped, manifest)
+    return Study("pocket", 512, 0.01, models, tuple(claims), skipped, manifest)

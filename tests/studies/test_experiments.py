@@ -11,7 +11,14 @@ from tests.toy import Toy
 from tsprune.hooks.ablation import Ablation
 from tsprune.models import Forecaster, load
 from tsprune.scores import rank
-from tsprune.studies.experiments import PERCENTS, RANDOM_SEEDS, LayerUnit, layer_units, plan, pruned_heads
+from tsprune.studies.experiments import (
+    PRUNING_PERCENTS,
+    RANDOM_DRAWS,
+    LayerUnit,
+    layer_units,
+    pruned_heads,
+    study_plan,
+)
 
 
 @pytest.fixture(scope="module", params=["tiny-chronos-bolt", "tiny-timesfm", "bundled:chronos-bolt"])
@@ -43,10 +50,10 @@ def test_pruning_takes_the_share_it_says_from_the_middle(model: Forecaster) -> N
         assert key.total == len(middle)
         assert len(addresses(ablation)) == len(ablation.components) == round(key.percent / 100 * len(middle))
         assert addresses(ablation) <= middle
-    for percent in PERCENTS:
+    for percent in PRUNING_PERCENTS:
         strategies = Counter(key.strategy for key in pruned if key.percent == percent)
         if round(percent / 100 * len(middle)):
-            assert strategies == {"high-to-low": 1, "low-to-high": 1, "random": RANDOM_SEEDS}
+            assert strategies == {"high-to-low": 1, "low-to-high": 1, "random": RANDOM_DRAWS}
         else:
             assert not strategies
 
@@ -75,7 +82,7 @@ def test_random_draws_differ_between_seeds_and_are_reproducible() -> None:
 
 
 def test_every_ablation_of_a_table_is_in_the_plan_once(model: Forecaster) -> None:
-    wanted = plan(model.anatomy, rank(model), seed=0)
+    wanted = study_plan(model.anatomy, rank(model), seed=0)
     every = wanted.ablations()
     assert len(set(every)) == len(every)
     # whatever order its components are in: a set of components is one ablation
@@ -91,9 +98,9 @@ def test_by_attention_maps_as_many_go_from_each_sublayer() -> None:
     # the decoder has no scores, the encoder those of the weights turned round
     known = ranking["stack"] == "encoder"
     maps = ranking.assign(score=(-ranking["score"]).where(known))
-    wanted = plan(model.anatomy, ranking, 0, maps).pruning
+    wanted = study_plan(model.anatomy, ranking, 0, maps).pruning
     by_key = {(key.percent, key.strategy): set(addresses(a)) for key, a in wanted.items()}
-    for percent in PERCENTS:
+    for percent in PRUNING_PERCENTS:
         by_rank = by_key[percent, "high-to-low"]
         assert by_key[percent, "svd-low-to-high"] == by_rank
         other = by_key[percent, "svd-high-to-low"]
@@ -102,13 +109,13 @@ def test_by_attention_maps_as_many_go_from_each_sublayer() -> None:
             a for a in by_rank if a.startswith("decoder")
         }
         assert other != by_rank
-    nothing = plan(model.anatomy, ranking, 0, ranking.assign(score=float("nan"))).pruning
-    assert nothing == plan(model.anatomy, ranking, 0).pruning
+    nothing = study_plan(model.anatomy, ranking, 0, ranking.assign(score=float("nan"))).pruning
+    assert nothing == study_plan(model.anatomy, ranking, 0).pruning
 
 
 def test_a_model_without_middle_layers_has_no_pruning() -> None:
     toy = Toy()
-    wanted = plan(toy.anatomy, rank(toy), seed=0)
+    wanted = study_plan(toy.anatomy, rank(toy), seed=0)
     assert not wanted.pruning
     # 2 layers of 3 heads: 3 units each; 6 single heads; per layer two pairs, and all three (a unit)
     assert len(wanted.ablations()) == 6 + 6 + 4

@@ -15,9 +15,9 @@ from tests.suites import small_suite, tiny
 from tests.tiny import TINY
 from tsprune import study
 from tsprune.errors import TspruneError
-from tsprune.studies import STEPWISE_SAMPLES, STUDY_SAMPLES, Study, processes
-from tsprune.studies.settings import draw, settings_of
-from tsprune.studies.study_files import results_table
+from tsprune.studies import STUDY_SAMPLES, STUDY_STEPWISE_SAMPLES, Study, processes
+from tsprune.studies.one_model import StudySettings
+from tsprune.studies.study_result import results_table
 
 SUITE = small_suite().only(["first/D/short"])
 NAMES = ("tiny-timesfm", "tiny-moirai")
@@ -53,7 +53,7 @@ def assert_same(one: Study, other: Study) -> None:
 
 
 def test_processes_find_what_one_after_the_other_finds(directories: list[str], tmp_path: Path) -> None:
-    seen: list[tuple[str, str, int, int]] = []
+    seen: list[tuple[str, int, int]] = []
     together = studied(
         directories, jobs=2, store=tmp_path / "s.sqlite", progress=lambda *step: seen.append(step)
     )
@@ -65,16 +65,20 @@ def test_processes_find_what_one_after_the_other_finds(directories: list[str], t
     assert together.manifest["arguments"] == {**serial.manifest["arguments"], "jobs": 2}  # type: ignore[dict-item]
     assert together.manifest["scores"] == serial.manifest["scores"]
     for name in directories:
-        steps = [step[1:] for step in seen if step[0] == name]
+        steps = [
+            (stage.removeprefix(f"{name}: "), *counts)
+            for stage, *counts in seen
+            if stage.startswith(f"{name}: ")
+        ]
         assert steps[0] == ("scoring", 0, 0)
-        assert steps[-1] == ("done", 0, 0)
+        assert steps[-1] == ("done", 1, 1)
         counted = [done for stage, done, _ in steps if stage == "ablating"]
         assert counted == list(range(1, len(counted) + 1))
 
     # both wrote what they had to the one store: nothing is left to do, here or there
-    again: list[tuple[str, str, int, int]] = []
+    again: list[tuple[str, int, int]] = []
     resumed = studied(directories, store=tmp_path / "s.sqlite", progress=lambda *step: again.append(step))
-    assert [step for step in again if step[1] == "ablating"] == []
+    assert [step for step in again if step[0].endswith("ablating")] == []
     assert_same(resumed, serial)
 
 
@@ -93,12 +97,10 @@ def test_a_model_that_fails_stops_the_study_with_one_line(
     gone = tmp_path / "gone"
     shutil.copytree(directories[0], gone)
     monkeypatch.setattr(processes, "longest_first", sorted)
-    settings = settings_of(SUITE, percent=1, seed=0, batch_size=64, explain=False)
-
     with pytest.raises(TspruneError, match="no model") as error:
         processes.in_processes(
             [directories[1], str(gone)],
-            processes.Task(settings, None, "cpu", None),
+            StudySettings(SUITE, explain=False, device="cpu"),
             jobs=1,
             progress=lambda *_: shutil.rmtree(gone, ignore_errors=True),
         )
@@ -132,10 +134,10 @@ def test_paths_are_fewer_where_each_is_decoded_by_itself() -> None:
     moirai, t5 = tiny("tiny-moirai"), tiny("tiny-chronos-t5")
     before = moirai.samples, t5.samples  # type: ignore[attr-defined]
     try:
-        assert draw(moirai, None).samples == STUDY_SAMPLES  # type: ignore[attr-defined]
-        assert draw(t5, None).samples == STEPWISE_SAMPLES  # type: ignore[attr-defined]
-        assert draw(t5, 3).samples == 3  # type: ignore[attr-defined]
+        assert StudySettings(SUITE).with_paths(moirai).samples == STUDY_SAMPLES  # type: ignore[attr-defined]
+        assert StudySettings(SUITE).with_paths(t5).samples == STUDY_STEPWISE_SAMPLES  # type: ignore[attr-defined]
+        assert StudySettings(SUITE, samples=3).with_paths(t5).samples == 3  # type: ignore[attr-defined]
     finally:
         moirai.samples, t5.samples = before  # type: ignore[attr-defined]
-    assert STEPWISE_SAMPLES % 2 == 1  # the median is a value that was drawn
-    assert draw(tiny("tiny-timesfm"), 3) is tiny("tiny-timesfm")
+    assert STUDY_STEPWISE_SAMPLES % 2 == 1  # the median is a value that was drawn
+    assert StudySettings(SUITE, samples=3).with_paths(tiny("tiny-timesfm")) is tiny("tiny-timesfm")

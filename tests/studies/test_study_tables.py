@@ -13,10 +13,9 @@ from tsprune.data.split import CALIBRATION_FRACTION
 from tsprune.pruning.heads_at import calibration_masks, heads_at_frame
 from tsprune.scores import rank
 from tsprune.statistics import holm
-from tsprune.studies.claims import PRUNED_PERCENT
-from tsprune.studies.experiments import RANDOM_SEEDS, Plan, plan
-from tsprune.studies.study_effects import Effects
+from tsprune.studies.experiments import PRUNED_PERCENT, RANDOM_DRAWS, StudyPlan, study_plan
 from tsprune.studies.study_tables import (
+    Effects,
     comparisons_table,
     heads_table,
     layers_table,
@@ -29,7 +28,7 @@ from tsprune.sweeps import SweepResult, run
 MODEL = tiny("tiny-chronos-bolt")
 SUITE = small_suite()
 RANKING = rank(MODEL)
-WANTED: Plan = plan(MODEL.anatomy, RANKING, 0)
+WANTED: StudyPlan = study_plan(MODEL.anatomy, RANKING, 0)
 ANATOMY: Anatomy = MODEL.anatomy
 
 
@@ -83,7 +82,7 @@ def test_strategies_are_compared_with_the_mean_of_the_draws(effects: Effects) ->
         assert row["low"] <= row["difference"] <= row["high"]
         if row["versus"] == "random":
             drawn = here.get_group("random")
-            assert row["draws"] == len(drawn) == RANDOM_SEEDS
+            assert row["draws"] == len(drawn) == RANDOM_DRAWS
             assert row["beaten"] == (drawn > here.mean()[row["strategy"]]).sum()
     for metric, rows in table.groupby("metric"):
         claimed = (rows["percent"] == PRUNED_PERCENT) & (rows["strategy"] == "high-to-low")
@@ -95,7 +94,7 @@ def test_strategies_are_compared_with_the_mean_of_the_draws(effects: Effects) ->
 
 def test_a_model_without_middle_layers_has_no_comparisons() -> None:
     toy = Toy()
-    wanted = plan(toy.anatomy, rank(toy), 0)
+    wanted = study_plan(toy.anatomy, rank(toy), 0)
     effects = Effects(run(toy, SUITE, wanted.ablations()), SUITE, wanted.ablations())
     assert comparisons_table(effects, wanted).empty
     assert pruning_table(effects, wanted).empty
@@ -103,7 +102,7 @@ def test_a_model_without_middle_layers_has_no_comparisons() -> None:
 
 def test_heads_that_must_stay_have_intervals_of_their_windows(result: SweepResult) -> None:
     masks = calibration_masks(SUITE, fraction=CALIBRATION_FRACTION, seed=0)
-    plain = heads_at_frame(result, WANTED.prefixes, percent=100, metric="MASE", calibration=masks)
+    plain = heads_at_frame(result, WANTED.prefixes, max_loss=1.0, metric="MASE", calibration=masks)
     table = with_intervals(plain, result, SUITE, WANTED.prefixes, metric="MASE", calibration=masks, seed=0)
     pd.testing.assert_frame_equal(table[plain.columns], plain)
     assert (table["removed"] > 0).any()

@@ -26,10 +26,10 @@ from tsprune.data import Suite
 from tsprune.errors import TspruneError
 from tsprune.hooks.ablation import Ablation
 from tsprune.models import Forecast, Forecaster, load
-from tsprune.run_options import BATCH_SIZE
-from tsprune.studies.rankings import measured
-from tsprune.studies.study_files import results_table
-from tsprune.sweeps import CLEAN, Store, estimate, make_plan, run, single_ablations, sweep
+from tsprune.run_options import RunOptions
+from tsprune.studies.score_agreement import measure_scores
+from tsprune.studies.study_result import results_table
+from tsprune.sweeps import CLEAN, Store, estimate, make_plan, run, sweep
 from tsprune.sweeps.sweep_result import SweepResult
 
 MODELS = ["tiny-chronos-bolt", "tiny-timesfm"]
@@ -367,7 +367,7 @@ def test_a_plan_counts_what_a_run_does(tmp_path: Path) -> None:
 
 def test_a_study_goes_on_where_it_was_stopped(tmp_path: Path) -> None:
     model, suite = Interrupted(tiny("tiny-timesfm")), small_suite()
-    measured(model, suite, batch_size=BATCH_SIZE, seed=0)
+    measure_scores(model, suite, RunOptions())
     unstored = model.calls + 2  # the scores' forecasts and the baseline's are not in the store
     model.calls = 0
     expected = results_table(study([model], suite, explain=False))

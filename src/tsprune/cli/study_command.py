@@ -63,21 +63,21 @@ def study_command(
     from tsprune.models.placement import device_of
     from tsprune.report import print_summary, write_picture, write_report
     from tsprune.studies import DEFAULT_MODELS, study
-    from tsprune.studies.study_files import results_table, write_results
+    from tsprune.studies.study_result import results_table, write_results
 
     device_of(shared.device)  # refused before the work, not in its processes
     with stage_bars(quiet=shared.quiet) as update:
         result = study(
             models or list(DEFAULT_MODELS),
             suite,
-            percent=100 * max_loss,
+            max_loss=max_loss,
             seed=shared.seed,
             samples=shared.samples,
             batch_size=shared.batch_size,
             explain=explain,
             jobs=jobs,
             device=shared.device,
-            progress=update,
+            progress=lambda stage, done, total: update(*_model_and_stage(stage), done, total),
             store=shared.store,
         )
     write_results(result, output)
@@ -95,3 +95,8 @@ def study_command(
         tables,
         skipped=result.skipped if shared.as_json else (),  # the summary lists them
     )
+
+
+def _model_and_stage(stage: str) -> tuple[str, str]:
+    model, _, work = stage.rpartition(": ")
+    return model, work

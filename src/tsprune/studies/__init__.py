@@ -1,17 +1,16 @@
-"""The main job: every question of the paper, asked of the checkpoints it is given."""
+"""Studies: every question of the paper, asked of one or more checkpoints."""
 
-from tsprune.studies.settings import STEPWISE_SAMPLES, STUDY_SAMPLES, Progress
-from tsprune.studies.study import DEFAULT_MODELS, study
+from tsprune.studies.one_model import STUDY_SAMPLES, STUDY_STEPWISE_SAMPLES
+from tsprune.studies.run_study import DEFAULT_MODELS, study
 from tsprune.studies.study_result import Claim, Example, ModelStudy, Study
 
 __all__ = [
     "DEFAULT_MODELS",
-    "STEPWISE_SAMPLES",
     "STUDY_SAMPLES",
+    "STUDY_STEPWISE_SAMPLES",
     "Claim",
     "Example",
     "ModelStudy",
-    "Progress",
     "Study",
     "study",
 ]

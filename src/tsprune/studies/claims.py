@@ -1,8 +1,8 @@
 """The paper's headline claims, tested on a study's measurements.
 
-A claim is a list of statements about levels and differences, all of which must be shown. The claims about
-one model are one family of tests: `tsprune.statistics.verdicts` gives the rules. The claims about mechanism
-are a family of their own, tested in `tsprune.explain.mechanism_claims`; they are quoted here.
+A claim is a list of statements about levels and differences, all of which must hold. The claims about one
+model are one family of tests, decided by the rules of `tsprune.statistics.verdicts`. The claims about
+mechanism are a family of their own, tested in `tsprune.explain.mechanism_claims`; their results are copied.
 """
 
 from __future__ import annotations
@@ -14,22 +14,28 @@ import numpy as np
 import pandas as pd
 
 from tsprune.anatomy import Architecture
+from tsprune.data.suite import Suite
 from tsprune.explain.mechanism_claims import CLAIMS, PREDICTS, TOLERATED
+from tsprune.hooks.ablation import Ablation
+from tsprune.models.forecaster import Forecaster
+from tsprune.pruning.strategies import middle_heads, remove_ranked
+from tsprune.run_options import RunOptions
 from tsprune.statistics import UNKNOWN, Estimate, Judged, Sample, Test, judged
+from tsprune.studies.experiments import PRUNED_PERCENT, LayerUnit, StudyPlan, run_completely
 from tsprune.studies.study_result import Claim
+from tsprune.studies.study_tables import Effects, strategies_at
+from tsprune.sweeps.sweep_result import Masks, SweepResult
 
-HEADLINE_SHARE = 0.28  # of all heads, with two MLPs, for a loss of at most TOLERATED
-ENDS_LOSS = 0.25
-PRUNED_PERCENT = 30
-RANDOM_LOSS = 0.20
+_HEADLINE_SHARE = 0.28  # of all heads, with two MLPs, for a loss of at most TOLERATED
+_ENDS_LOSS = 0.25
+_RANDOM_LOSS = 0.20
 
 
 @dataclasses.dataclass(frozen=True)
 class Headline:
     """28 % of all heads (from the middle layers) and two middle MLPs ablated together.
 
-    mase, crps : changes on the report windows; None if the middle layers do not have that many heads or
-        MLPs
+    mase, crps : changes on the report windows; None if the middle layers have too few heads or MLPs
     """
 
     heads: int
@@ -41,10 +47,10 @@ class Headline:
 
 @dataclasses.dataclass(frozen=True)
 class Pruned:
-    """Changes of MASE after `PRUNED_PERCENT` of the middle layers' heads are gone.
+    """Changes of MASE without `PRUNED_PERCENT` of the middle layers' heads.
 
-    high, low : by highest, and by lowest, stable rank first
-    random : of the random draws, crossed with the units
+    high, low : the heads of highest, and of lowest, stable rank
+    random : the random draws, crossed with the units
     """
 
     high: Sample
@@ -54,11 +60,11 @@ class Pruned:
 
 @dataclasses.dataclass(frozen=True)
 class Findings:
-    """The measurements that the claims about one model are tested on.
+    """The measurements behind the claims about one model.
 
     ends : address of each first or last layer -> change of MASE without it
     pruned : None if the middle layers have too few heads
-    mechanism : `tsprune.explain.mechanism_table` of the model; empty if it was not measured
+    mechanism : `tsprune.explain.mechanism_table` of the model; empty if not measured
     """
 
     headline: Headline
@@ -71,14 +77,63 @@ class Findings:
 class _Draft:
     """A claim before its verdict.
 
-    shown : the quantity whose interval stands for the claim
-    tests : none if the claim does not apply
+    shown : the quantity whose interval represents the claim
+    tests : empty if the claim does not apply
     """
 
     statement: str
     evidence: str
     shown: Estimate = UNKNOWN
     tests: Sequence[Test] = ()
+
+
+def headline_of(
+    model: Forecaster,
+    suite: Suite,
+    ranking: pd.DataFrame,
+    wanted: StudyPlan,
+    result: SweepResult,
+    calibration: Masks,
+    options: RunOptions,
+) -> Headline:
+    """28 % of all heads and the two middle MLPs that cost least on the calibration series; a short sweep."""
+    pool = middle_heads(model.anatomy, ranking)
+    count = round(_HEADLINE_SHARE * len(ranking))
+    costs = {
+        mlp: result.change(ablation, calibration)["MASE"]
+        for mlp, ablation in wanted.mlps.items()
+        if mlp.layer in model.anatomy.middle_layers(mlp.stack)
+    }
+    mlps = tuple(sorted(costs, key=lambda component: costs[component])[:2])
+    addresses = [mlp.address for mlp in mlps]
+    if len(pool) < count or len(mlps) < 2:
+        return Headline(count, len(ranking), addresses, None, None)
+    ablation = Ablation((*remove_ranked(pool, count, "high-to-low"), *mlps))
+    second = run_completely(model, suite, [ablation], options)
+    report = {name: ~mask for name, mask in calibration.items()}
+    effects = Effects(second, suite, [ablation], masks=report, seed=options.seed)
+    mase, crps = (effects.of([ablation], metric) for metric in ("MASE", "CRPS"))
+    return Headline(count, len(ranking), addresses, mase, crps)
+
+
+def end_layers(layers: pd.DataFrame) -> pd.DataFrame:
+    """Rows of the layer sweep (both) that are the first or last layer of their stack."""
+    both = layers[layers["unit"] == "both"]
+    last = both.groupby("stack")["layer"].transform("max")
+    return both[(both["layer"] == 0) | (both["layer"] == last)]
+
+
+def findings_of(
+    effects: Effects, wanted: StudyPlan, layers: pd.DataFrame, headline: Headline, mechanism: pd.DataFrame
+) -> Findings:
+    """The findings of one model's sweep; `layers` is its table of that name."""
+    ends = {
+        row.address: effects.of([wanted.layers[LayerUnit(row.stack, row.layer, "both")]], "MASE")
+        for row in end_layers(layers).itertuples()
+    }
+    by = strategies_at(effects, wanted, PRUNED_PERCENT, "MASE")
+    pruned = Pruned(by["high-to-low"], by["low-to-high"], by["random"]) if by else None
+    return Findings(headline, ends, pruned, mechanism)
 
 
 def model_claims(name: str, found: Findings, *, seed: int = 0) -> list[Claim]:
@@ -91,7 +146,7 @@ def model_claims(name: str, found: Findings, *, seed: int = 0) -> list[Claim]:
 
 
 def _decided(name: str, drafts: Sequence[_Draft], seed: int) -> list[Claim]:
-    """The drafts with the verdicts of their family."""
+    """The claims with the verdicts of their family."""
     tested = [draft for draft in drafts if draft.tests]
     verdicts = dict(zip(map(id, tested), judged([draft.tests for draft in tested], seed=seed), strict=True))
     return [_claim(name, draft, verdicts.get(id(draft))) for draft in drafts]
@@ -127,13 +182,6 @@ def _middle(headline: Headline) -> _Draft:
     return _Draft(statement, evidence, mase, [Test(headline.mase, "below", TOLERATED)])
 
 
-def end_layers(layers: pd.DataFrame) -> pd.DataFrame:
-    """Rows of the layer sweep (both) that are the first or last layer of their stack."""
-    both = layers[layers["unit"] == "both"]
-    last = both.groupby("stack")["layer"].transform("max")
-    return both[(both["layer"] == 0) | (both["layer"] == last)]
-
-
 def _ends(ends: Mapping[str, Sample]) -> _Draft:
     statement = "First and last layers do not tolerate ablation: each costs more than 25 % MASE."
     costs = {address: sample.estimate() for address, sample in ends.items()}
@@ -141,7 +189,7 @@ def _ends(ends: Mapping[str, Sample]) -> _Draft:
         f"{address} {cost.as_percent()}" for address, cost in costs.items()
     )
     least = min(costs.values(), key=lambda cost: cost.value)
-    return _Draft(statement, evidence, least, [Test(one, "above", ENDS_LOSS) for one in ends.values()])
+    return _Draft(statement, evidence, least, [Test(one, "above", _ENDS_LOSS) for one in ends.values()])
 
 
 def _pruning(pruned: Pruned | None) -> list[_Draft]:
@@ -173,7 +221,7 @@ def _pruning(pruned: Pruned | None) -> list[_Draft]:
         f"MASE {high.as_percent()} without the highest, {low.as_percent()} without the lowest stable ranks; "
         f"the first relative to the second {over_low.estimate().as_percent()}"
     )
-    levels = [Test(pruned.high, "below", TOLERATED), Test(pruned.random, "above", RANDOM_LOSS)]
+    levels = [Test(pruned.high, "below", TOLERATED), Test(pruned.random, "above", _RANDOM_LOSS)]
     both = [
         Test(pruned.high, "below", TOLERATED),
         Test(pruned.low, "above", TOLERATED),
@@ -187,7 +235,7 @@ def _pruning(pruned: Pruned | None) -> list[_Draft]:
 
 
 def _mechanism(name: str, table: pd.DataFrame) -> list[Claim]:
-    """The rows of the mechanism's table as claims: one a claim, its statements as the evidence."""
+    """The claims of the mechanism's table, with their statements as the evidence."""
     if table.empty:
         reason = "heads were not ablated in sets"
         return [Claim(name, f"{claim[0].upper()}{claim[1:]}.", "not applicable", reason) for claim in CLAIMS]
@@ -233,8 +281,8 @@ def mlp_claim(medians: Sequence[MLPMedian], *, seed: int = 0) -> Claim:
     """Encoder-decoder models tolerate the ablation of an MLP, decoder-only models need theirs.
 
     The median MLP of every encoder-decoder model must cost less than 6 % of MASE, that of every
-    decoder-only model more, and more than every encoder-decoder's. Of encoder-only models the paper says
-    nothing here: they are shown, and do not count.
+    decoder-only model more, and more than every encoder-decoder's. The paper makes no claim about
+    encoder-only models: they are shown but not tested.
     """
     statement = (
         "Encoder-decoder models tolerate MLP ablation (median cost below 6 % MASE), decoder-only models need "

@@ -1,20 +1,24 @@
-"""The ablations a study needs, known before the first forecast.
+"""The ablations of a study, known before the first forecast.
 
-Every experiment is a mapping from what a row of its table is about to the ablation behind it, so
-that all of them run in one sweep and equal ablations are forecast once.
+Each experiment maps the key of a table row to its ablation. All experiments run in one sweep, so equal
+ablations are forecast once.
 """
 
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Literal
 
 import numpy as np
 import pandas as pd
 
 from tsprune.anatomy import Anatomy, Component
+from tsprune.data.suite import Suite
+from tsprune.errors import TspruneError
 from tsprune.hooks.ablation import Ablation
+from tsprune.models.forecaster import Forecaster
+from tsprune.progress import Progress, silent
 from tsprune.pruning.heads_at import Prefix, prefix_ablations
 from tsprune.pruning.strategies import (
     SUBLAYER,
@@ -24,12 +28,14 @@ from tsprune.pruning.strategies import (
     remove_random,
     remove_ranked,
 )
+from tsprune.run_options import RunOptions
 from tsprune.scores import ORDERS, Order
+from tsprune.sweeps.engine import run
+from tsprune.sweeps.sweep_result import SweepResult
 
-PERCENTS = (10, 20, 30, 50)
-RANDOM_SEEDS = 10
-
-Unit = Literal["heads", "mlp", "both"]
+PRUNING_PERCENTS = (10, 20, 30, 50)
+PRUNED_PERCENT = 30  # the claims are about
+RANDOM_DRAWS = 10
 
 
 @dataclasses.dataclass(frozen=True)
@@ -38,12 +44,17 @@ class LayerUnit:
 
     stack: str
     layer: int
-    unit: Unit
+    unit: Literal["heads", "mlp", "both"]
+
+    @property
+    def address(self) -> str:
+        """Pattern of the unit's components."""
+        return f"{self.stack}.{self.layer}" + {"heads": ".*.head.*", "mlp": ".mlp", "both": ""}[self.unit]
 
 
 @dataclasses.dataclass(frozen=True)
 class PrunedHeads:
-    """A share of the middle layers' heads, taken by one strategy."""
+    """A share of the middle layers' heads, chosen by one strategy."""
 
     percent: int
     strategy: str
@@ -52,8 +63,8 @@ class PrunedHeads:
 
 
 @dataclasses.dataclass(frozen=True)
-class Plan:
-    """All ablations of a study of one model (the MLPs of the headline claim are chosen later)."""
+class StudyPlan:
+    """All ablations of a study of one model, without that of the headline claim, which is chosen later."""
 
     layers: Mapping[LayerUnit, Ablation]
     heads: Mapping[Component, Ablation]
@@ -64,6 +75,31 @@ class Plan:
         """Every different ablation, once."""
         tables = (self.layers, self.heads, self.pruning, self.prefixes)
         return list(dict.fromkeys(ablation for table in tables for ablation in table.values()))
+
+    @property
+    def mlps(self) -> dict[Component, Ablation]:
+        """Every MLP with the ablation of it alone."""
+        return {
+            Component(key.stack, key.layer, mlp=True): ablation
+            for key, ablation in self.layers.items()
+            if key.unit == "mlp"
+        }
+
+
+def study_plan(
+    anatomy: Anatomy, ranking: pd.DataFrame, seed: int, maps: pd.DataFrame | None = None
+) -> StudyPlan:
+    """The ablations of a study, given the table of `tsprune.rank`.
+
+    maps : the same table by the stable rank of attention maps, to compare with
+    """
+    pruning = pruned_heads(anatomy, ranking, seed)
+    return StudyPlan(
+        layers=layer_units(anatomy),
+        heads={head: Ablation((head,)) for head in anatomy.components("head")},
+        pruning=pruning if maps is None else pruning | pruned_by_maps(anatomy, ranking, maps),
+        prefixes=prefix_ablations(ranking),
+    )
 
 
 def layer_units(anatomy: Anatomy) -> dict[LayerUnit, Ablation]:
@@ -87,13 +123,13 @@ def layer_units(anatomy: Anatomy) -> dict[LayerUnit, Ablation]:
 
 
 def pruned_heads(anatomy: Anatomy, ranking: pd.DataFrame, seed: int) -> dict[PrunedHeads, Ablation]:
-    """`PERCENTS` of the middle layers' heads, ranked from both ends and `RANDOM_SEEDS` times at random.
+    """`PRUNING_PERCENTS` of the middle layers' heads: from both ends of the ranking, and at random.
 
-    The random draws take as many heads from each sublayer as the ranking does.
+    The random draws have as many heads of each sublayer as the ranking's choice.
     """
     heads = middle_heads(anatomy, ranking)
     found: dict[PrunedHeads, Ablation] = {}
-    for percent in PERCENTS:
+    for percent in PRUNING_PERCENTS:
         count = round(percent / 100 * len(heads))
         if count == 0:
             continue
@@ -101,56 +137,62 @@ def pruned_heads(anatomy: Anatomy, ranking: pd.DataFrame, seed: int) -> dict[Pru
             chosen = remove_ranked(heads, count, order)
             found[PrunedHeads(percent, order, None, len(heads))] = Ablation(chosen)
         like = remove_ranked(heads, count, "high-to-low")
-        for draw in range(RANDOM_SEEDS):
-            rng = np.random.default_rng([seed, percent, draw])
-            drawn = remove_random(heads, like, rng)
+        for draw in range(RANDOM_DRAWS):
+            drawn = remove_random(heads, like, np.random.default_rng([seed, percent, draw]))
             found[PrunedHeads(percent, "random", draw, len(heads))] = Ablation(drawn)
     return found
 
 
-def remove_like(heads: pd.DataFrame, like: Sequence[Component], order: Order) -> tuple[Component, ...]:
-    """The first of every sublayer in the order of a ranking, as many as `like` takes there.
+def pruned_by_maps(
+    anatomy: Anatomy, ranking: pd.DataFrame, maps: pd.DataFrame
+) -> dict[PrunedHeads, Ablation]:
+    """Heads ranked by `maps` from both ends, with the counts per sublayer of `ranking`, highest first.
 
-    A sublayer in which no head has a score keeps the heads that `like` has there.
+    Empty if no middle head has a score in `maps`.
+    """
+    heads, by_maps = middle_heads(anatomy, ranking), middle_heads(anatomy, maps)
+    if by_maps["score"].isna().all():
+        return {}
+    found: dict[PrunedHeads, Ablation] = {}
+    for percent in PRUNING_PERCENTS:
+        count = round(percent / 100 * len(heads))
+        like = remove_ranked(heads, count, "high-to-low")
+        for order in ORDERS if count else ():
+            key = PrunedHeads(percent, f"svd-{order}", None, len(heads))
+            found[key] = Ablation(_remove_like(by_maps, like, order))
+    return found
+
+
+def _remove_like(heads: pd.DataFrame, like: Sequence[Component], order: Order) -> tuple[Component, ...]:
+    """The first heads of every sublayer in the order of a ranking, as many as in `like`.
+
+    In a sublayer without scores the heads of `like` are taken.
     """
     chosen: list[str] = []
-    taken = ordered(heads, order).sort_values("turn", kind="stable").groupby(SUBLAYER, sort=False)
-    for (stack, layer, attention), group in taken:
+    groups = ordered(heads, order).sort_values("turn", kind="stable").groupby(SUBLAYER, sort=False)
+    for (stack, layer, attention), group in groups:
         there = [c.address for c in like if (c.stack, c.layer, c.attention) == (stack, layer, attention)]
         known = group["score"].notna().any()
         chosen += group["address"].head(len(there)).tolist() if known else there
     return as_components(chosen)
 
 
-def pruned_by_maps(
-    anatomy: Anatomy, ranking: pd.DataFrame, maps: pd.DataFrame
-) -> dict[PrunedHeads, Ablation]:
-    """The same counts per sublayer as by `ranking`, highest first, ranked by `maps` from both ends.
-
-    Nothing if no middle head has a score there.
-    """
-    heads, by_maps = middle_heads(anatomy, ranking), middle_heads(anatomy, maps)
-    if by_maps["score"].isna().all():
-        return {}
-    found: dict[PrunedHeads, Ablation] = {}
-    for percent in PERCENTS:
-        count = round(percent / 100 * len(heads))
-        like = remove_ranked(heads, count, "high-to-low")
-        for order in ORDERS if count else ():
-            key = PrunedHeads(percent, f"svd-{order}", None, len(heads))
-            found[key] = Ablation(remove_like(by_maps, like, order))
-    return found
-
-
-def plan(anatomy: Anatomy, ranking: pd.DataFrame, seed: int, maps: pd.DataFrame | None = None) -> Plan:
-    """The ablations of a study, given `tsprune.rank`'s table.
-
-    maps : the same table by the stable rank of attention maps, if it is to be compared
-    """
-    pruning = pruned_heads(anatomy, ranking, seed)
-    return Plan(
-        layers=layer_units(anatomy),
-        heads={head: Ablation((head,)) for head in anatomy.components("head")},
-        pruning=pruning if maps is None else pruning | pruned_by_maps(anatomy, ranking, maps),
-        prefixes=prefix_ablations(ranking),
-    )
+def run_completely(
+    model: Forecaster,
+    suite: Suite,
+    ablations: Sequence[Ablation],
+    options: RunOptions,
+    *,
+    keep: Collection[Ablation] = (),
+    progress: Progress = silent,
+    stage: str = "",
+) -> SweepResult:
+    """A sweep without failed cells, which the tables cannot do without; TspruneError if a cell fails."""
+    result = run(model, suite, ablations, keep=keep, stage=stage, **options.keywords(progress=progress))
+    for (ablation, configuration), error in result.failed.items():
+        addresses = " ".join(component.address for component in ablation.components) or "no ablation"
+        raise TspruneError(
+            f"{len(result.failed)} cells of the study failed, the first on {configuration} ({addresses}): "
+            f"{error}; finished cells stay in the store"
+        )
+    return result

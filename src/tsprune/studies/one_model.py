@@ -1,64 +1,100 @@
 """One checkpoint's part of a study, from its forecasts to tables and claims.
 
-1. Scores of heads and MLPs on a few calibration windows (`rankings`), which say what to ablate.
-2. Baseline scores relative to Seasonal Naive, and one sweep over every ablation that the tables need
-   (`experiments.plan`).
-3. Tables: layers, heads with their stable rank, pruning strategies, heads@Xpp; every change with its
-   interval, all of them from the same bootstrap draws (`effects.Effects`).
-4. A second, short sweep for the headline claim, whose MLPs are chosen by what the first one found
-   on the calibration series.
-5. Attention, residual stream and traits of forecasts, on a part of the windows (`explanation`).
-6. The paper's claims: confirmed, refuted or undecided (`claims`).
+1. Scores of heads and MLPs on a few calibration windows (`score_agreement`), which rank what to ablate.
+2. Baseline scores relative to Seasonal Naive, and one sweep over all ablations of the tables
+   (`experiments.study_plan`).
+3. Tables (`study_tables`): every change with its interval, all from the same bootstrap draws.
+4. A second, short sweep for the headline claim, whose MLPs are chosen by the first sweep's calibration
+   series.
+5. `tsprune.explain.overview` on a part of the windows and on chaotic trajectories: attention, the residual
+   stream and traits of forecasts.
+6. The paper's claims (`claims`).
 """
 
 from __future__ import annotations
 
 import dataclasses
+import functools
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
+from tsprune.data.chaos import chaos
+from tsprune.data.split import CALIBRATION_FRACTION
 from tsprune.data.suite import Suite
+from tsprune.errors import TspruneError
 from tsprune.evaluation import evaluate, geometric_mean_ratios
 from tsprune.explain.examples import example
+from tsprune.explain.overview import Explanation, overview
 from tsprune.hooks.ablation import Ablation
 from tsprune.models.checkpoints import checkpoint_sha256
-from tsprune.models.forecaster import Forecaster, SamplingForecaster
-from tsprune.progress import any_stage
-from tsprune.pruning.heads_at import heads_at_frame
+from tsprune.models.forecaster import Forecaster, SamplingForecaster, drawing
+from tsprune.progress import Progress
+from tsprune.pruning.heads_at import calibration_masks, heads_at_frame
+from tsprune.run_options import RunOptions
 from tsprune.scores import rank
-from tsprune.studies.claims import PRUNED_PERCENT, Findings, MLPMedian, model_claims
-from tsprune.studies.experiments import Plan, plan
-from tsprune.studies.findings import ends_found, headline_found, mlp_median, pruned_found, require_all
-from tsprune.studies.rankings import Rankings, agreement, measured, svd_correlation
-from tsprune.studies.settings import Progress, Settings, Stage
-from tsprune.studies.study_effects import Effects, ratio_interval
-from tsprune.studies.study_explanation import explained
+from tsprune.studies.claims import MLPMedian, findings_of, headline_of, model_claims
+from tsprune.studies.experiments import PRUNED_PERCENT, StudyPlan, run_completely, study_plan
+from tsprune.studies.score_agreement import (
+    StudyScores,
+    agreement_with_effects,
+    measure_scores,
+    svd_correlation,
+)
 from tsprune.studies.study_result import Claim, Example, ModelStudy
 from tsprune.studies.study_tables import (
+    Effects,
     comparisons_table,
     heads_table,
     layers_table,
     mlps_table,
     pruning_table,
     rank_correlation,
+    ratio_interval,
     with_intervals,
 )
-from tsprune.sweeps.engine import run
-from tsprune.sweeps.store import Store
-from tsprune.sweeps.sweep_result import CLEAN, SweepResult
+from tsprune.sweeps.sweep_result import CLEAN, Masks, SweepResult
 
-EXAMPLES = 3
+# fewer paths than the 20 to 256 of a final score: a study forecasts every window hundreds of times, and its
+# comparisons are paired, with the same draws with and without an ablation (`tsprune.models.draws`)
+STUDY_SAMPLES = 8
+# for models that decode a path value by value; odd, so that the median is a path's value
+STUDY_STEPWISE_SAMPLES = 3
+# of the explanation: windows of each configuration, shares of the heads that are ablated, random draws
+EXPLAINED_WINDOWS, EXPLAINED_PERCENTS, EXPLAINED_DRAWS = 4, (10, 30, 50), 3
+_EXAMPLES = 3
+
+
+@dataclasses.dataclass(frozen=True)
+class StudySettings:
+    """Everything that all models of a study have in common; arguments as in `tsprune.study`."""
+
+    suite: Suite
+    max_loss: float = 0.01
+    samples: int | None = None
+    explain: bool = True
+    device: str | None = None
+    options: RunOptions = dataclasses.field(default_factory=RunOptions)
+
+    @functools.cached_property
+    def calibration(self) -> Masks:
+        """The windows that heads, MLPs and scores are chosen on."""
+        return calibration_masks(self.suite, fraction=CALIBRATION_FRACTION, seed=self.options.seed)
+
+    def with_paths(self, model: Forecaster) -> Forecaster:
+        """`model`, set to draw the paths of the study if it samples."""
+        usual, stepwise = STUDY_SAMPLES, STUDY_STEPWISE_SAMPLES
+        return drawing(model, self.samples, usual=usual, of_tokens=stepwise)
 
 
 @dataclasses.dataclass(frozen=True)
 class Studied:
     """One model's part of a study.
 
-    mlps : what the claim about all models is made from; none if the model has no MLP
+    mlps : for the claim about all models; empty if the model has no MLP
     """
 
     study: ModelStudy
@@ -68,150 +104,108 @@ class Studied:
 
 
 @dataclasses.dataclass(frozen=True)
-class _Swept:
-    """What was measured on one model: all that the tables are made from.
+class _Measured:
+    """All measurements of one model that the tables are made from.
 
-    diffuse : the middle layers' heads of highest stable rank; None if there are too few
+    diffuse : ablation of the middle layers' heads of highest stable rank; None if there are too few
     """
 
     ranking: pd.DataFrame
-    rankings: Rankings
-    wanted: Plan
+    scores: StudyScores
+    wanted: StudyPlan
     baseline: pd.DataFrame
     result: SweepResult
     diffuse: Ablation | None
 
 
-def study_model(
-    model: Forecaster, settings: Settings, store: Store | None, progress: Progress | None
-) -> Studied:
-    """Studies one model; raises TspruneError for an ablation that fails."""
+def study_model(model: Forecaster, settings: StudySettings, progress: Progress) -> Studied:
+    """Studies one model; TspruneError if an ablation fails.
+
+    progress : its stages are "<name of the model>: scoring", ablating, explaining, and done
+    """
     started = time.monotonic()
-
-    def report(stage: Stage, done: int = 0, total: int = 0) -> None:
-        if progress is not None:
-            progress(model.name, stage, done, total)
-
-    report("scoring")
-    swept = _swept(model, settings, store, lambda done, total: report("ablating", done, total))
-    effects = Effects(swept.result, settings.suite, swept.wanted.ablations(), seed=settings.seed)
-    tables = _tables(swept, effects, settings)
-    headline = headline_found(model, settings, store, swept.ranking, swept.wanted, swept.result)
+    suite, seed = settings.suite, settings.options.seed
+    progress(f"{model.name}: scoring", 0, 0)
+    found = _measured(model, settings, progress)
+    wanted, result = found.wanted, found.result
+    effects = Effects(result, suite, wanted.ablations(), seed=seed)
+    tables = _tables(found, effects, settings)
+    options, masks = settings.options, settings.calibration
+    headline = headline_of(model, suite, found.ranking, wanted, result, masks, options)
+    explanation: Explanation | None = None
+    unexplained: list[tuple[str, str]] = []
     if settings.explain:
-        report("explaining")
-    explanation, unexplained = (
-        explained(model, settings.suite, settings.seed) if settings.explain else (None, [])
-    )
-    findings = Findings(
-        headline=headline,
-        ends=ends_found(effects, swept.wanted, tables["layers"]),
-        pruned=pruned_found(effects, swept.wanted),
-        mechanism=pd.DataFrame() if explanation is None else explanation.mechanism,
-    )
-    ratios = geometric_mean_ratios(swept.baseline)
-    one = ModelStudy(
+        progress(f"{model.name}: explaining", 0, 0)
+        explanation, unexplained = explained(model, suite, seed)
+    mechanism = pd.DataFrame() if explanation is None else explanation.mechanism
+    findings = findings_of(effects, wanted, tables["layers"], headline, mechanism)
+    ratios = geometric_mean_ratios(found.baseline)
+    study = ModelStudy(
         name=model.name,
         family=model.family,
         architecture=model.anatomy.architecture,
         parameters=model.parameter_count,
         sha256=checkpoint_sha256(model.name),
-        baseline=swept.baseline,
+        baseline=found.baseline,
         mase_ratio=ratios["MASE"],
         crps_ratio=ratios["CRPS"],
         **tables,
-        examples=_examples(swept.result, settings.suite, swept.diffuse, model.context_length),
+        examples=_examples(result, suite, found.diffuse, model.context_length),
         seconds=time.monotonic() - started,
         samples=model.samples if isinstance(model, SamplingForecaster) else None,
-        mase_interval=ratio_interval(swept.result, settings.suite, "MASE", settings.seed),
-        crps_interval=ratio_interval(swept.result, settings.suite, "CRPS", settings.seed),
-        score_windows=swept.rankings.windows,
+        mase_interval=ratio_interval(result, suite, "MASE", seed),
+        crps_interval=ratio_interval(result, suite, "CRPS", seed),
+        score_windows=found.scores.windows,
         explanation=explanation,
     )
-    left_out = [
-        *swept.baseline.attrs["skipped"],
-        *swept.result.skipped,
-        *swept.rankings.skipped,
-        *unexplained,
-    ]
-    report("done")
-    return Studied(
-        one,
-        tuple(model_claims(one.name, findings, seed=settings.seed)),
-        mlp_median(one, effects, swept.wanted),
-        list(dict.fromkeys(left_out)),
-    )
+    mlps = list(wanted.mlps.values())
+    medians = [MLPMedian(study.name, study.architecture, effects.of(mlps, "MASE").median())] if mlps else []
+    skipped = [*found.baseline.attrs["skipped"], *result.skipped, *found.scores.skipped, *unexplained]
+    progress(f"{model.name}: done", 1, 1)
+    claims = tuple(model_claims(study.name, findings, seed=seed))
+    return Studied(study, claims, medians, list(dict.fromkeys(skipped)))
 
 
-# --- forecasts -----------------------------------------------------------------------------------
-
-
-def _swept(
-    model: Forecaster, settings: Settings, store: Store | None, on_forecast: Callable[[int, int], None]
-) -> _Swept:
+def _measured(model: Forecaster, settings: StudySettings, progress: Progress) -> _Measured:
+    options, suite = settings.options, settings.suite
     ranking = rank(model)
-    rankings = measured(model, settings.suite, batch_size=settings.batch_size, seed=settings.seed)
-    wanted = plan(model.anatomy, ranking, settings.seed, rankings.svd(ranking))
-    diffuse = _pruned(wanted, "high-to-low", PRUNED_PERCENT)
-    baseline = evaluate(model, settings.suite, batch_size=settings.batch_size)
-    result = run(
+    scores = measure_scores(model, suite, options)
+    wanted = study_plan(model.anatomy, ranking, options.seed, scores.by_maps(ranking))
+    pruned = {(key.strategy, key.percent): ablation for key, ablation in wanted.pruning.items()}
+    diffuse = pruned.get(("high-to-low", PRUNED_PERCENT))
+    baseline = evaluate(model, suite, batch_size=options.batch_size)
+    result = run_completely(
         model,
-        settings.suite,
+        suite,
         wanted.ablations(),
-        batch_size=settings.batch_size,
+        options,
         keep=[CLEAN] if diffuse is None else [CLEAN, diffuse],
-        progress=any_stage(on_forecast),
-        store=store,
-        memory=settings.memory,
+        progress=progress,
+        stage=f"{model.name}: ablating",
     )
-    require_all(result)
-    return _Swept(ranking, rankings, wanted, baseline, result, diffuse)
+    return _Measured(ranking, scores, wanted, baseline, result, diffuse)
 
 
-def _pruned(wanted: Plan, strategy: str, percent: int) -> Ablation | None:
-    for key, ablation in wanted.pruning.items():
-        if key.strategy == strategy and key.percent == percent:
-            return ablation
-    return None
-
-
-# --- tables --------------------------------------------------------------------------------------
-
-
-def _tables(swept: _Swept, effects: Effects, settings: Settings) -> dict[str, Any]:
+def _tables(found: _Measured, effects: Effects, settings: StudySettings) -> dict[str, Any]:
     """The tables of `ModelStudy` that follow from the sweep, by name."""
-    wanted = swept.wanted
-    heads = heads_table(effects, wanted, swept.ranking)
+    wanted, result, masks = found.wanted, found.result, settings.calibration
+    heads = heads_table(effects, wanted, found.ranking)
+    prefixes = wanted.prefixes
+    at = heads_at_frame(result, prefixes, max_loss=settings.max_loss, metric="MASE", calibration=masks)
+    seed = settings.options.seed
     return {
         "layers": layers_table(effects, wanted),
         "heads": heads,
         "rank_correlation": rank_correlation(heads),
         "pruning": pruning_table(effects, wanted),
-        "heads_at": _heads_at(swept, settings),
+        "heads_at": with_intervals(
+            at, result, settings.suite, prefixes, metric="MASE", calibration=masks, seed=seed
+        ),
         "mlps": mlps_table(effects, wanted),
         "comparisons": comparisons_table(effects, wanted),
-        "agreement": agreement(swept.rankings, swept.result, wanted, settings.calibration),
-        "svd_correlation": svd_correlation(swept.rankings),
+        "agreement": agreement_with_effects(found.scores, result, wanted, masks),
+        "svd_correlation": svd_correlation(found.scores),
     }
-
-
-def _heads_at(swept: _Swept, settings: Settings) -> pd.DataFrame:
-    prefixes = swept.wanted.prefixes
-    table = heads_at_frame(
-        swept.result,
-        prefixes,
-        max_loss=settings.percent / 100,
-        metric="MASE",
-        calibration=settings.calibration,
-    )
-    return with_intervals(
-        table,
-        swept.result,
-        settings.suite,
-        prefixes,
-        metric="MASE",
-        calibration=settings.calibration,
-        seed=settings.seed,
-    )
 
 
 def _examples(
@@ -220,19 +214,36 @@ def _examples(
     """The typical window (median Spearman distance) of a few configurations of different frequency."""
     if ablation is None:
         return ()
-    chosen = {c.freq: c for c in reversed(suite.configurations) if c.name in result.rows}
-    configurations = sorted(chosen.values(), key=lambda c: -c.horizon)[:EXAMPLES]
+    by_frequency = {c.freq: c for c in reversed(suite.configurations) if c.name in result.rows}
+    chosen = sorted(by_frequency.values(), key=lambda c: -c.horizon)[:_EXAMPLES]
+    described = (
+        f"{len(ablation.components)} heads ({PRUNED_PERCENT} % of the middle layers', "
+        "highest stable rank first)"
+    )
     found = []
-    for configuration in configurations:
-        distances = result.scores[ablation][configuration.name].spearman
+    for c in chosen:
+        distances = result.scores[ablation][c.name].spearman
         place = int(np.argsort(distances, kind="stable")[len(distances) // 2])
-        described = (
-            f"{len(ablation.components)} heads ({PRUNED_PERCENT} % of the middle layers', "
-            "highest stable rank first)"
-        )
-        found.append(
-            example(
-                result, configuration, place, ablation, described=described, context_length=context_length
-            )
-        )
+        found.append(example(result, c, place, ablation, described=described, context_length=context_length))
     return tuple(found)
+
+
+def explained(model: Forecaster, suite: Suite, seed: int) -> tuple[Explanation | None, list[tuple[str, str]]]:
+    """The explanation (None if there is none), and (part, reason) of its missing parts.
+
+    The sweep has scores of every head over all windows, but parroting and seasonality need the forecasts
+    themselves: these are made for an evenly spread part of the windows.
+    """
+    try:
+        found = overview(
+            model,
+            suite,
+            per_configuration=EXPLAINED_WINDOWS,
+            percents=EXPLAINED_PERCENTS,
+            draws=EXPLAINED_DRAWS,
+            trajectories=chaos(),
+            seed=seed,
+        )
+    except TspruneError as error:
+        return None, [(f"{model.name}: explanation", str(error))]
+    return found, [(f"{model.name}: {part}", reason) for part, reason in found.skipped]

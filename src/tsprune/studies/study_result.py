@@ -1,30 +1,152 @@
-"""What a study found, as tables: the report draws them, `results.parquet` stores them."""
+"""The result of a study: tables, whose schemas are here, claims, and the files that store them."""
 
 from __future__ import annotations
 
 import dataclasses
+import io
+import json
+from collections.abc import Iterator
+from pathlib import Path
 from typing import Literal
 
 import pandas as pd
 
 from tsprune.anatomy import Architecture
+from tsprune.atomic import write_whole
+from tsprune.evaluation.metrics import METRICS, per_metric
 from tsprune.explain.examples import Example as Example
 from tsprune.explain.overview import Explanation
+from tsprune.schema import Column, Schema
 from tsprune.statistics import Verdict
 
 ClaimVerdict = Verdict | Literal["not applicable"]
 
+# --- tables --------------------------------------------------------------------------------------
+
+_STACK = Column("stack", "name of the stack", kind="text")
+_LAYER = Column("layer", "number in the original model", kind="count")
+_ATTENTION = Column("attention", "role of the attention sublayer", kind="text")
+_HEAD = Column("head", "number in the original model", kind="count")
+_ADDRESS = Column("address", "of the component", kind="text")
+_PERCENT = Column("percent", "share of the middle layers' heads that is removed", "%", kind="count")
+_METRIC = Column("metric", "name of the metric", kind="text")
+_LOW, _HIGH = Column("low", "of the 95 % interval"), Column("high", "of the 95 % interval")
+_P = Column("p_value", "of no relation")
+_P_HOLM = Column("p_holm", "p-value corrected over its family (Holm)")
+
+
+def _changes() -> Iterator[Column]:
+    """Relative change of each metric's geometric mean over configurations; NaN where data are too few."""
+    for metric in METRICS.values():
+        yield Column(f"{metric.key}_change", f"of {metric.name} by the ablation", "relative change")
+        yield Column(f"{metric.key}_low", "of the 95 % interval", "relative change")
+        yield Column(f"{metric.key}_high", "of the 95 % interval", "relative change")
+
+
+_DISTANCE = Column("spearman_distance", "of the median forecast, mean over windows")
+_TESTED = per_metric("{key}_p_holm", "of no change of {name}, corrected over the family (Holm)")
+
+LAYERS = Schema(
+    "layers",  # family of tests: one unit's layers
+    _STACK,
+    _LAYER,
+    Column("unit", "ablated part of the layer: heads, mlp or both", kind="text"),
+    _ADDRESS,
+    _changes,
+    _DISTANCE,
+    _TESTED,
+)
+HEADS = Schema(
+    "heads",  # family of tests: all heads of the model
+    _ADDRESS,
+    _STACK,
+    _LAYER,
+    _ATTENTION,
+    _HEAD,
+    Column("stable_rank", "of W_Q W_K^T"),
+    Column("stable_rank_effective", "the same with q/k norm weights and scales"),
+    _changes,
+    _DISTANCE,
+    _TESTED,
+)
+RANK_CORRELATION = Schema(
+    "rank_correlation",  # family of tests: the table
+    _STACK,
+    _ATTENTION,
+    Column("variant", "paper or effective stable rank", kind="text"),
+    _METRIC,
+    Column("correlation", "Spearman's rho of stable rank with the change of the metric, over heads"),
+    _LOW,
+    _HIGH,
+    _P,
+    _P_HOLM,
+    Column("heads", "number of heads", kind="count"),
+)
+PRUNING = Schema(
+    "pruning",
+    _PERCENT,
+    Column("strategy", "high-to-low, low-to-high (svd-: by rank of attention maps) or random", kind="text"),
+    Column("seed", "number of the random draw", kind="any"),
+    Column("heads_removed", "number of heads", kind="count"),
+    Column("heads_total", "heads of the middle layers", kind="count"),
+    _changes,
+    _DISTANCE,
+)
+HEADS_AT = Schema(
+    "heads_at",
+    _STACK,
+    _LAYER,
+    _ATTENTION,
+    Column("heads", "of the sublayer", kind="count"),
+    Column("selection", "windows that order and count are chosen on: test or calibration", kind="text"),
+    Column("order", "high-to-low or low-to-high", kind="text"),
+    Column("removed", "most heads that can be removed", kind="count"),
+    Column("heads_at", "heads that must stay", kind="count"),
+    Column("score_change", "of the metric on the report windows", "relative change"),
+    Column("score_low", "of the 95 % interval", "relative change"),
+    Column("score_high", "of the 95 % interval", "relative change"),
+)
+MLPS = Schema(
+    "mlps",
+    Column("stack", "name of the stack; all: of all stacks", kind="text"),
+    Column("count", "of MLPs, each ablated alone; changes are medians over them", kind="count"),
+    _changes,
+)
+COMPARISONS = Schema(
+    "comparisons",  # family of tests: one metric's rows, without those that a claim tests
+    _PERCENT,
+    _METRIC,
+    Column("strategy", "of `pruning`", kind="text"),
+    Column("versus", "random (geometric mean over draws), another strategy, or unpruned", kind="text"),
+    Column("difference", "(1 + a) / (1 + b) - 1 of the two changes", "relative change"),
+    _LOW,
+    _HIGH,
+    _P_HOLM,
+    Column("draws", "number of random draws", kind="any"),
+    Column("beaten", "random draws with a larger loss than the strategy", kind="any"),
+)
+SVD_CORRELATION = Schema(
+    "svd_correlation",
+    _STACK,
+    _ATTENTION,
+    Column("rho", "Spearman's, of the stable ranks of weights and of attention maps, over heads"),
+    _LOW,
+    _HIGH,
+    _P,
+    Column("count", "of heads", kind="any"),
+)
+
 
 @dataclasses.dataclass(frozen=True)
 class Claim:
-    """A headline claim of the paper, held against one model (or all of them: model is "all").
+    """A headline claim of the paper, tested on one model (or on all: model is "all").
 
     statement : the claim in one sentence
     evidence : the numbers measured here, in one sentence
-    value, low, high : the change, or difference, that the claim is about, with its 95 % interval (of
-        several, one; `evidence` has them all); NaN if it does not apply
+    value, low, high : the change or difference that the claim is about, with its 95 % interval (the first
+        of several; `evidence` has all); NaN if the claim does not apply
     p_holm : p-value of the claim, corrected over its family (the claims about one model)
-    agreement : share of bootstrap seeds that give this verdict; below 1 it is undecided
+    agreement : share of bootstrap seeds with this verdict; below 1 the verdict is undecided
     """
 
     model: str
@@ -40,48 +162,18 @@ class Claim:
 
 @dataclasses.dataclass(frozen=True)
 class ModelStudy:
-    """Everything measured on one checkpoint.
+    """Everything measured on one checkpoint; the tables have the schemas of this module.
 
-    baseline : one row a configuration; columns configuration, windows, MASE, CRPS,
-        seasonal_naive_MASE, seasonal_naive_CRPS, MASE_ratio, CRPS_ratio
+    baseline : `tsprune.evaluate` of the model, one row per configuration
     mase_ratio, crps_ratio : geometric means over configurations relative to Seasonal Naive
     mase_interval, crps_interval : (low, high) of those means
-
-    Changes below are relative changes of those geometric means by an ablation: 0.06 is 6 % worse. Each
-    has its 95 % interval beside it in columns _low and _high (see `tsprune.statistics`; NaN where there is
-    too little data for one). p_holm is a p-value of no change, corrected for all tests
-    of its family. "Changes" stands for the columns mase_change, mase_low, mase_high, crps_change,
-    crps_low, crps_high, spearman_distance.
-
-    layers : one row a layer and unit; columns stack, layer, unit ("heads", "mlp", "both"), address,
-        changes, mase_p_holm, crps_p_holm (family: one unit's layers)
-    heads : one row a head; columns address, stack, layer, attention, head, stable_rank,
-        stable_rank_effective, changes, mase_p_holm, crps_p_holm (family: all heads)
-    rank_correlation : Spearman correlation of stable rank with the heads' ablation effect; columns
-        stack, attention, variant ("paper", "effective"), metric, correlation, low, high (over heads),
-        p_value (of no relation), p_holm (family: the table), heads
-    pruning : one row a pruned model; columns percent (10, 20, ...), strategy ("high-to-low",
-        "low-to-high"; by the rank of attention maps "svd-high-to-low", "svd-low-to-high"; "random"),
-        seed, heads_removed, heads_total, changes
-    heads_at : one row a layer, attention sublayer and selection; columns stack, layer, attention,
-        heads, selection ("test", "calibration"), order ("high-to-low", "low-to-high"),
-        removed (n), heads_at (heads that must stay), score_change (of the n on the report windows),
-        score_low, score_high
-    mlps : median over the MLPs of a stack ("all": of all stacks), each ablated alone; columns stack, count,
-        mase_change, mase_low, mase_high, crps_change, crps_low, crps_high
-    comparisons : strategies of `pruning` against each other; columns percent, metric, strategy, versus
-        ("random": the geometric mean over draws; another strategy; "unpruned", for what random pruning
-        costs), difference (relative: (1 + a) / (1 + b) - 1 of both changes), low, high, p_holm (family:
-        one metric's rows; NaN of rows that a claim decides, see `claims`), draws, beaten (how many random
-        draws cost more than the strategy)
-    agreement : rank correlation of every score with the exact effect of ablating single components, on
-        series the scores have not seen; columns as in `tsprune.scores.agreement_table`, and p_holm
-        (family: the scores of one kind, group and metric)
-    svd_correlation : of heads' stable rank with that of their attention maps; columns stack,
-        attention, rho, low, high (over heads), p_value, count
-    score_windows : windows that the scores which need data were computed on
+    heads_at : two rows per attention sublayer, one per selection
+    agreement : rank correlation of every score with the exact effect of ablating single components, on other
+        series; columns as in `tsprune.scores.agreement_table`, and p_holm (family: the scores of one kind,
+        group and metric)
+    score_windows : windows that scores of data were computed on
     samples : paths drawn per window; None if the model does not sample
-    explanation : why heads and layers matter, on a part of the windows; None if it was not asked for
+    explanation : `tsprune.explain.overview` on a part of the windows; None without `explain`
     """
 
     name: str
@@ -114,14 +206,82 @@ class ModelStudy:
 class Study:
     """A study of one or more checkpoints on one suite.
 
+    max_loss : of heads@Xpp
+    skipped : (item, reason) of everything that could not be evaluated
     manifest : versions, checkpoint SHA-256, data fingerprint, seeds, arguments (JSON-able)
-    skipped : (what, reason) of everything that could not be evaluated
     """
 
     suite: str
     windows: int
-    percent: float
+    max_loss: float
     models: tuple[ModelStudy, ...]
     claims: tuple[Claim, ...]
     skipped: tuple[tuple[str, str], ...]
     manifest: dict[str, object]
+
+    @property
+    def percent(self) -> float:
+        """X of heads@Xpp."""
+        return round(100 * self.max_loss, 10)
+
+
+# --- files ---------------------------------------------------------------------------------------
+
+TABLES = (
+    "baseline",
+    "layers",
+    "heads",
+    "rank_correlation",
+    "pruning",
+    "heads_at",
+    "mlps",
+    "comparisons",
+    "agreement",
+    "svd_correlation",
+)
+# of the explanation; its other tables repeat these, or have a row for every lag of every head
+_EXPLAINED = (
+    "heads",
+    "residual",
+    "cka",
+    "lens",
+    "attribution",
+    "effects",
+    "mechanism",
+    "correlations",
+    "kernel",
+)
+
+
+def results_table(study: Study) -> pd.DataFrame:
+    """All tables of all models, one below the other; columns `model` and `experiment` tell them apart.
+
+    Tables of the explanation are called `explain_heads` and so on.
+    """
+    parts = [_labelled(one.name, name, getattr(one, name)) for one in study.models for name in TABLES]
+    parts += [
+        _labelled(one.name, f"explain_{name}", getattr(one.explanation, name))
+        for one in study.models
+        if one.explanation is not None
+        for name in _EXPLAINED
+    ]
+    claims = pd.DataFrame([dataclasses.asdict(claim) for claim in study.claims])
+    if len(claims):
+        claims.insert(1, "experiment", "claims")
+    return pd.concat([part for part in (*parts, claims) if len(part)], ignore_index=True)
+
+
+def _labelled(model: str, experiment: str, frame: pd.DataFrame) -> pd.DataFrame:
+    table = frame.drop(columns="model", errors="ignore")
+    table.attrs = {}  # lists of skipped windows would be compared by concat
+    table.insert(0, "model", model)
+    table.insert(1, "experiment", experiment)
+    return table
+
+
+def write_results(study: Study, directory: Path) -> None:
+    """Writes `results.parquet` and `manifest.json` into `directory` atomically; makes it if need be."""
+    buffer = io.BytesIO()
+    results_table(study).to_parquet(buffer, index=False)
+    write_whole(directory / "results.parquet", buffer.getvalue())
+    write_whole(directory / "manifest.json", (json.dumps(study.manifest, indent=2) + "\n").encode())

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Unpack
 
 import pandas as pd
 
-from tsprune.anatomy import KINDS, Component, Kind, Selection
+from tsprune.anatomy import KINDS, Component, Kind, Selection, described
 from tsprune.arguments import checked, shown
 from tsprune.data.suite import Suite
 from tsprune.errors import TspruneError
@@ -16,7 +17,7 @@ from tsprune.hooks.capture import Reference
 from tsprune.models.forecaster import Forecaster
 from tsprune.run_options import Options, RunOptions
 from tsprune.sweeps.engine import Executor, run
-from tsprune.sweeps.sweep_result import SweepResult
+from tsprune.sweeps.sweep_result import Masks, SweepResult
 
 
 @checked
@@ -87,21 +88,15 @@ def failed_cells(result: SweepResult) -> list[tuple[str, str]]:
     ]
 
 
-def effects_frame(result: SweepResult, ablations: dict[Component, Ablation]) -> pd.DataFrame:
-    """One row a component with the effect of its ablation (columns as in `sweep`)."""
-    rows = []
-    for component, ablation in ablations.items():
-        change = result.change(ablation)
-        rows.append(
-            {
-                "address": component.address,
-                "kind": component.kind,
-                "stack": component.stack,
-                "layer": component.layer,
-                "attention": component.attention,
-                "head": component.head,
-                **{f"{metric.key}_change": change[name] for name, metric in METRICS.items()},
-                "spearman_distance": change.spearman,
-            }
-        )
-    return pd.DataFrame(rows)
+def effects_frame(
+    result: SweepResult, ablations: Mapping[Component, Ablation], masks: Masks | None = None
+) -> pd.DataFrame:
+    """One row per component with the effect of its ablation (columns as in `sweep`).
+
+    masks : the windows that count, as in `SweepResult.change`
+    """
+    changes = [result.change(ablation, masks) for ablation in ablations.values()]
+    frame = pd.DataFrame(described(ablations))
+    for name, metric in METRICS.items():
+        frame[f"{metric.key}_change"] = [change[name] for change in changes]
+    return frame.assign(spearman_distance=[change.spearman for change in changes])

@@ -13,8 +13,8 @@ from tsprune.data import Suite
 from tsprune.explain import head_effects
 from tsprune.models import Forecaster
 from tsprune.report.study_page import render_report
-from tsprune.studies.study_explanation import DRAWS, PERCENTS, WINDOWS, explained
-from tsprune.studies.study_files import results_table, write_results
+from tsprune.studies.one_model import EXPLAINED_DRAWS, EXPLAINED_PERCENTS, EXPLAINED_WINDOWS, explained
+from tsprune.studies.study_result import results_table, write_results
 
 SUITE = Suite("s", (configuration("a/D/short", [60, 90, 128, 75, 128, 100], 12),))
 
@@ -25,11 +25,18 @@ def test_a_study_explains_on_few_windows() -> None:
     (one,) = result.models
     found = one.explanation
     assert found is not None
-    assert found.windows == WINDOWS
-    assert set(found.effects["percent"]) == set(PERCENTS)
-    assert found.draws == DRAWS
+    assert found.windows == EXPLAINED_WINDOWS
+    assert set(found.effects["percent"]) == set(EXPLAINED_PERCENTS)
+    assert found.draws == EXPLAINED_DRAWS
     sharpness = found.heads.set_index("address")["sharpness"]
-    again = head_effects(model, SUITE, sharpness, per_configuration=WINDOWS, percents=PERCENTS, draws=DRAWS)
+    again = head_effects(
+        model,
+        SUITE,
+        sharpness,
+        per_configuration=EXPLAINED_WINDOWS,
+        percents=EXPLAINED_PERCENTS,
+        draws=EXPLAINED_DRAWS,
+    )
     pd.testing.assert_frame_equal(found.effects, again.sets)
     assert (f"{model.name}: induction", found.skipped[0][1]) in result.skipped  # too short a context
     assert result.manifest["arguments"]["explain"] is True  # type: ignore[index]

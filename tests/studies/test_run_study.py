@@ -20,11 +20,12 @@ from tsprune.errors import TspruneError
 from tsprune.evaluation import evaluate
 from tsprune.models import Forecaster, load
 from tsprune.pruning import heads_at
+from tsprune.run_options import RunOptions
 from tsprune.scores import rank
 from tsprune.studies import Study
-from tsprune.studies.experiments import plan
-from tsprune.studies.rankings import measured
-from tsprune.studies.study_files import TABLES, results_table, write_results
+from tsprune.studies.experiments import study_plan
+from tsprune.studies.score_agreement import measure_scores
+from tsprune.studies.study_result import TABLES, results_table, write_results
 from tsprune.sweeps import sweep
 
 NAMES = ["tiny-chronos-bolt", "tiny-timesfm"]
@@ -48,7 +49,7 @@ def counted(models: list[Forecaster]) -> list[Counting]:
 @pytest.fixture(scope="module")
 def found(counted: list[Counting]) -> Study:
     with pristine(counted[0]), pristine(counted[1]):
-        return study(counted, small_suite(), percent=2, seed=3, explain=False)
+        return study(counted, small_suite(), max_loss=0.02, seed=3, explain=False)
 
 
 def test_how_many_paths_were_drawn_is_stated(tmp_path: Path) -> None:
@@ -105,7 +106,7 @@ def test_tables_are_what_the_single_commands_find(found: Study, models: list[For
         mlps = sweep(model, suite, kind="mlp")
         of_mlps = one.layers[one.layers["unit"] == "mlp"]
         np.testing.assert_array_equal(of_mlps["crps_change"], mlps["crps_change"])
-        alone = heads_at(model, suite, 2, seed=3)
+        alone = heads_at(model, suite, max_loss=0.02, seed=3)
         alone.attrs = {}
         pd.testing.assert_frame_equal(one.heads_at[alone.columns], alone)
         scored = evaluate(model, suite)
@@ -117,8 +118,8 @@ def test_equal_ablations_are_forecast_once(found: Study, counted: list[Counting]
     assert len(found.models) == 2
     for model in counted:
         ranking, alone = rank(model), Counting(model.inner)
-        rankings = measured(alone, small_suite(), batch_size=64, seed=3)
-        cells = 1 + len(plan(model.anatomy, ranking, 3, rankings.svd(ranking)).ablations())
+        scores = measure_scores(alone, small_suite(), RunOptions(seed=3))
+        cells = 1 + len(study_plan(model.anatomy, ranking, 3, scores.by_maps(ranking)).ablations())
         # the scores; per batch (one a configuration) the baseline and every cell of the sweep; these
         # models have too few middle MLPs for the headline's second sweep
         assert model.calls == alone.calls + 2 * (1 + cells)
@@ -144,7 +145,7 @@ def test_the_manifest_tells_what_was_run(found: Study, models: list[Forecaster])
     suite = small_suite()
     assert manifest["suite"] == {"name": "small", "windows": len(suite), "fingerprint": suite.fingerprint}
     assert manifest["arguments"]["seed"] == 3
-    assert manifest["arguments"]["percent"] == 2
+    assert manifest["arguments"]["max_loss"] == 0.02
     assert manifest["arguments"]["models"] == [model.name for model in models]
     for model in models:
         weights = (Path(model.name) / "model.safetensors").read_bytes()
@@ -186,16 +187,16 @@ def test_a_study_of_a_trained_model_answers_the_headline_claim() -> None:
     model = load("bundled:timesfm", device="cpu")
     small = small_suite()
     suite = Suite("one", (small.configurations[0].select(np.array([True, False, True, False, False])),))
-    seen: list[tuple[str, str, int, int]] = []
+    seen: list[tuple[str, int, int]] = []
     one = study([model], suite, explain=False, progress=lambda *step: seen.append(step))
     headline = next(c for c in one.claims if c.statement.startswith("Middle layers"))
     assert headline.verdict == "undecided"  # a single window on the report side says nothing
     assert "[no interval]" in headline.evidence
     heads = len(model.anatomy.components("head"))
     assert f"{round(0.28 * heads)} of {heads} heads" in headline.evidence
-    assert {name for name, *_ in seen} == {"bundled:timesfm"}
-    assert list(dict.fromkeys(stage for _, stage, _, _ in seen)) == ["scoring", "ablating", "done"]
-    counted = [(done, total) for _, stage, done, total in seen if stage == "ablating"]
+    stages = [f"bundled:timesfm: {stage}" for stage in ("scoring", "ablating", "done")]
+    assert list(dict.fromkeys(stage for stage, _, _ in seen)) == stages
+    counted = [(done, total) for stage, done, total in seen if stage == stages[1]]
     total = counted[-1][1]
     assert counted == [(done, total) for done in range(1, total + 1)]
 
