@@ -29,7 +29,7 @@ from tsprune.models import Forecast, Forecaster, load
 from tsprune.run_options import RunOptions
 from tsprune.studies.score_agreement import measure_scores
 from tsprune.studies.study_result import results_table
-from tsprune.sweeps import CLEAN, Store, estimate, make_plan, run, sweep
+from tsprune.sweeps import CLEAN, Store, estimate, make_plan, run, single_ablations, sweep
 from tsprune.sweeps.sweep_result import SweepResult
 
 MODELS = ["tiny-chronos-bolt", "tiny-timesfm"]
