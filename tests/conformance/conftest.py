@@ -7,10 +7,13 @@ from pathlib import Path
 
 import pytest
 
+from tests.capabilities import CAPABILITIES, Capabilities, call_attention
 from tests.threads import single_thread
-from tests.tiny import TINY, few_samples, pristine
+from tests.tiny import TINY, few_samples, output_patch, pristine
+from tests.upstream import TOLERANCE, UPSTREAM
 from tsprune.models import Forecaster, bundled_names, load
 from tsprune.models.checkpoints import BUNDLED
+from tsprune.testing import Subject
 
 BUNDLED_MODELS = [f"bundled:{name}" for name in bundled_names()]
 
@@ -42,3 +45,17 @@ def model(loaded: Forecaster) -> Iterator[Forecaster]:
     """A model under test, which every test must leave bit for bit as it found it."""
     with pristine(loaded):
         yield loaded
+
+
+@pytest.fixture
+def able(model: Forecaster) -> Capabilities:
+    return CAPABILITIES[model.family]
+
+
+@pytest.fixture
+def subject(model: Forecaster, directory: Path) -> Subject:
+    def upstream(contexts: list, horizon: int) -> object:  # type: ignore[type-arg]
+        return UPSTREAM[model.family](directory)(contexts, horizon)
+
+    tolerance = TOLERANCE.get(model.family, 0)
+    return Subject(model, output_patch(model), upstream, call_attention, tolerance)  # type: ignore[arg-type]

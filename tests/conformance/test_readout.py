@@ -9,18 +9,19 @@ import numpy as np
 import pytest
 import torch
 
+from tests.capabilities import CAPABILITIES
 from tests.suites import configuration
 from tests.tiny import full_length, output_patch, pristine, ragged, spread
 from tsprune.data import Suite
 from tsprune.errors import TspruneError
 from tsprune.hooks.capture import point_of
-from tsprune.models import Forecaster, SamplingForecaster
+from tsprune.models import Forecaster
 from tsprune.scores import screen
 
 
 @pytest.fixture
 def differentiable(model: Forecaster) -> Forecaster:
-    if isinstance(model, SamplingForecaster):
+    if CAPABILITIES[model.family].samples:
         pytest.skip("samples its forecasts")
     return model
 
@@ -91,7 +92,7 @@ def test_models_that_sample_have_a_differentiable_output_only(model: Forecaster)
     assert output.requires_grad
     expected = model.teacher_forced(ragged(model, 3)).detach()
     torch.testing.assert_close(output.detach(), expected, rtol=1e-4, atol=1e-5 * float(expected.abs().max()))
-    if isinstance(model, SamplingForecaster):
+    if CAPABILITIES[model.family].samples:
         with pytest.raises(TspruneError, match="samples"):
             model.readout(ragged(model, 2), 1)
 
@@ -111,15 +112,16 @@ def test_screening(model: Forecaster) -> None:
         frame = screen(model, suite)
     assert frame["address"].tolist() == [c.address for c in model.anatomy.components()]
     assert np.isfinite(frame["score"]).all()
-    assert frame["crps_change"].isna().all() == isinstance(model, SamplingForecaster)
+    assert frame["crps_change"].isna().all() == CAPABILITIES[model.family].samples
     assert (frame["curvature"] > 0).mean() > 0.9
     assert all(parameter.grad is None for parameter in model.module.parameters())
 
 
 def test_what_a_forecast_does_not_use_of_the_readout_may_be_anything(model: Forecaster) -> None:
-    readout = model.anatomy.readout
-    if readout is None or not readout.only_position:
+    if not CAPABILITIES[model.family].reads_one_position:
         pytest.skip("uses more of its readout than one position")
+    readout = model.anatomy.readout
+    assert readout is not None
 
     def spoil(_module: torch.nn.Module, _args: object, output: torch.Tensor) -> torch.Tensor:
         kept = range(output.shape[1])[readout.position]

@@ -8,8 +8,9 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
+from tests.capabilities import CAPABILITIES
 from tests.tiny import CountLinear, full_length, output_patch, ragged, spread
-from tsprune.anatomy import KINDS, Component
+from tsprune.anatomy import Component
 from tsprune.hooks.ablation import MODES, Ablation, ablate, applied, side_by_side
 from tsprune.hooks.capture import default_reference, reference
 from tsprune.models import Forecaster
@@ -38,11 +39,7 @@ def recorded(model: Forecaster, horizon: int) -> Replay:
 def horizons(model: Forecaster) -> tuple[int, int]:
     """Within one pass of the network, and beyond; tokens come step by step, so that few are like many."""
     within = output_patch(model) - 3
-    return min(within, 6) if by_tokens(model) else within, output_patch(model) + 5
-
-
-def by_tokens(model: Forecaster) -> bool:
-    return model.anatomy.readout is not None and model.anatomy.readout.tokens
+    return min(within, 6) if CAPABILITIES[model.family].tokens else within, output_patch(model) + 5
 
 
 def test_recording_leaves_the_forecast_as_it_is(model: Forecaster) -> None:
@@ -52,45 +49,14 @@ def test_recording_leaves_the_forecast_as_it_is(model: Forecaster) -> None:
             np.testing.assert_array_equal(forecast(model, horizon), clean)
 
 
-@pytest.mark.parametrize("kind", KINDS)
-@pytest.mark.parametrize("beyond", [False, True], ids=["one patch", "autoregressive"])
-def test_replaying_is_computing(model: Forecaster, kind: str, beyond: bool) -> None:
-    horizon = horizons(model)[beyond]
-    replay = recorded(model, horizon)
-    count = (4 if by_tokens(model) else 12) if beyond else 40
-    for component in spread(model.anatomy.components(kind), count):  # type: ignore[arg-type]
-        with ablate(model, component):
-            expected = forecast(model, horizon)
-        actual = replayed(model, replay, [component], horizon)
-        np.testing.assert_array_equal(actual, expected, err_msg=component.address)
-
-
-@pytest.mark.parametrize("beyond", [False, True], ids=["one patch", "autoregressive"])
-def test_replaying_without_an_ablation_is_the_clean_forecast(model: Forecaster, beyond: bool) -> None:
-    horizon = horizons(model)[beyond]
-    clean = forecast(model, horizon)
-    np.testing.assert_array_equal(replayed(model, recorded(model, horizon), (), horizon), clean)
-
-
-def test_replaying_sets_over_layers_and_stacks(model: Forecaster) -> None:
-    rng = np.random.default_rng(0)
-    every = model.anatomy.components()
-    for horizon in horizons(model):
-        replay = recorded(model, horizon)
-        for size in (2, 3, 5, 8):
-            chosen = [every[i] for i in rng.choice(len(every), size, replace=False)]
-            with ablate(model, chosen):
-                expected = forecast(model, horizon)
-            actual = replayed(model, replay, chosen, horizon)
-            np.testing.assert_array_equal(actual, expected, err_msg=str([str(c) for c in chosen]))
-
-
 @pytest.mark.parametrize("mode", MODES[1:])
 @pytest.mark.parametrize("beyond", [False, True], ids=["one patch", "autoregressive"])
 def test_replaying_mean_and_resample(model: Forecaster, mode: str, beyond: bool) -> None:
     horizon = horizons(model)[beyond]
     replay = recorded(model, horizon)
-    for component in spread(model.anatomy.components(), 3 if beyond and by_tokens(model) else 7):
+    for component in spread(
+        model.anatomy.components(), 3 if beyond and CAPABILITIES[model.family].tokens else 7
+    ):
         chosen = model.anatomy.expand([component])
         ablation = Ablation(chosen, mode, seed=3)  # type: ignore[arg-type]
         given = reference(model, full_length(model, 4), components=chosen)
@@ -143,40 +109,11 @@ def test_other_inputs_than_the_recorded_are_computed(model: Forecaster) -> None:
                     np.testing.assert_array_equal(forecast(model, 5, contexts), expected)
 
 
-def computed_sites(model: Forecaster, replay: Replay, components: Iterable[Component]) -> list[str]:
-    """Attention modules whose queries are computed, not replayed, under an ablation."""
-    found = []
-    for site in (s for stack in model.anatomy.stacks for block in stack.blocks for s in block.attention):
-        weight = model.module.get_submodule(site.query.module).get_parameter("weight")
-        with CountLinear(weight) as counter:
-            replayed(model, replay, components, 1)  # one step: a decoding loop's later ones are computed
-        if counter.count:
-            found.append(site.module)
-    return found
-
-
-def test_upstream_of_an_ablation_nothing_is_computed(model: Forecaster) -> None:
-    """What replay is for; without this the laws above would hold for a replay that does nothing."""
-    replay = recorded(model, 1)
-    assert computed_sites(model, replay, model.anatomy.components("mlp")[-1:]) == []
-    sites = [
-        (Component(stack.name, layer, site.role, 0), site.module)
-        for stack in model.anatomy.stacks
-        for layer, block in enumerate(stack.blocks)
-        for site in block.attention
-    ]
-    modules = [module for _, module in sites]
-    for index, (head, _) in enumerate(sites):
-        # its own attention is resumed at the output projection, what follows is computed
-        assert computed_sites(model, replay, [head]) == modules[index + 1 :], head
-
-
 def test_keys_and_values_made_from_the_encoder_are_kept(model: Forecaster) -> None:
-    cross = [
-        s for stack in model.anatomy.stacks for b in stack.blocks for s in b.attention if s.role == "cross"
-    ]
-    if not cross:
+    if not CAPABILITIES[model.family].crosses:
         pytest.skip("has no cross-attention")
+    cross = [site for _, site in model.anatomy.sites() if site.role == "cross"]
+    assert cross
     replay = recorded(model, 5)
     for site in cross:
         for projection in (site.key, site.value):

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 
+from tests.capabilities import CAPABILITIES
 from tests.tiny import SAMPLES, double_precision, ragged
 from tsprune.hooks.ablation import ablate
 from tsprune.models import Forecaster, SamplingForecaster, load
@@ -15,8 +16,9 @@ from tsprune.models import Forecaster, SamplingForecaster, load
 
 @pytest.fixture
 def sampling(model: Forecaster) -> SamplingForecaster:
-    if not isinstance(model, SamplingForecaster):
+    if not CAPABILITIES[model.family].samples:
         pytest.skip("does not sample")
+    assert isinstance(model, SamplingForecaster)
     return model
 
 

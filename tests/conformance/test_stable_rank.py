@@ -10,23 +10,10 @@ import torch
 import toto.model.attention
 from torch import Tensor
 
+from tests.capabilities import call_attention
 from tsprune.anatomy import AttentionSite
 from tsprune.models import Forecaster
 from tsprune.scores.stable_rank import query_key, stable_ranks
-
-
-def call_attention(model: Forecaster, site: AttentionSite, x: Tensor) -> None:
-    """Runs one attention module on inputs x [N, d_model], each a sequence of its own at position 0."""
-    module = model.module.get_submodule(site.module)
-    tokens = x[:, None]
-    if model.family == "toto":
-        module(0, tokens[:, None])
-    elif model.family == "chronos2":
-        module(tokens, mask=torch.zeros(1, 1, 1, 1), position_ids=torch.zeros(1, 1, dtype=torch.long))
-    elif model.family in ("moirai", "moirai2"):
-        module(tokens, tokens, tokens)
-    else:
-        module(tokens, **({"key_value_states": tokens} if site.role == "cross" else {}))
 
 
 def logits(model: Forecaster, site: AttentionSite, x: Tensor) -> Tensor:
@@ -43,7 +30,7 @@ def logits(model: Forecaster, site: AttentionSite, x: Tensor) -> Tensor:
     with pytest.MonkeyPatch.context() as patch, torch.no_grad():
         patch.setattr(torch.nn.functional, "scaled_dot_product_attention", look)
         patch.setattr(toto.model.attention, "scaled_dot_product_attention", look)
-        call_attention(model, site, x)
+        call_attention(model, site, x[:, None])
     ((query, key),) = ((q.flatten(1, -3), k.flatten(1, -3)) for q, k in seen)
     assert query.shape == (len(x), site.heads, 1, site.head_dim)
     return torch.einsum("ihd,jhd->hij", query[:, :, 0].double(), key[:, :, 0].double())
@@ -84,35 +71,6 @@ def without_data_in_the_norm(model: Forecaster, site: AttentionSite) -> pytest.M
         weight = getattr(norm, parameter)
         patch.setattr(norm, "forward", lambda x, weight=weight: x * weight)
     return patch
-
-
-def dense_stable_ranks(model: Forecaster, site: AttentionSite) -> np.ndarray:
-    """From a dense SVD of each head's form, recovered from the logits of random inputs."""
-    width = model.anatomy.d_model
-    x = torch.linalg.qr(
-        torch.randn(width, width, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
-    ).Q
-    observed = logits(model, site, x.float())  # X A X^T with X orthogonal
-    form = x.T @ observed @ x
-    values = torch.linalg.svdvals(form)
-    return ((values**2).sum(-1) / values[:, 0] ** 2).numpy()
-
-
-@pytest.mark.parametrize("variant", ["paper", "effective"])
-def test_stable_rank_is_of_what_the_model_computes(model: Forecaster, variant: str) -> None:
-    table = stable_ranks(model)
-    prepare = without_norm_and_scale if variant == "paper" else without_data_in_the_norm
-    column = "stable_rank" if variant == "paper" else "stable_rank_effective"
-    for stack in model.anatomy.stacks:
-        for layer, block in enumerate(stack.blocks):
-            for site in block.attention:
-                patch = prepare(model, site)
-                expected = dense_stable_ranks(model, site)
-                patch.undo()
-                of_site = [f"{stack.name}.{layer}.{site.role}.head.{h}" for h in range(site.heads)]
-                rows = table.set_index("address").loc[of_site]
-                assert list(rows["head"]) == list(range(site.heads))
-                np.testing.assert_allclose(rows[column], expected, rtol=1e-3, err_msg=site.module)
 
 
 def test_forms_are_the_models_up_to_a_constant(model: Forecaster) -> None:

@@ -75,35 +75,6 @@ def test_random_plans(loaded: Forecaster, data: st.DataObject) -> None:
         assert_pruned_is_ablated(loaded, chosen, output_patch(loaded) + data.draw(st.sampled_from([-3, 5])))
 
 
-def named_plans(anatomy: Anatomy) -> dict[str, list[str]]:
-    """Removals that something in some upstream model is particular about."""
-    plans = {}
-    for stack in anatomy.stacks:
-        name, last = stack.name, len(stack.blocks) - 1
-        kinds = sorted({site.role for block in stack.blocks for site in block.attention})
-        plans[f"{name}: first layer"] = [f"{name}.0"]  # owns T5's position bias
-        plans[f"{name}: last layer"] = [f"{name}.{last}"]
-        plans[f"{name}: all layers but the last"] = [f"{name}.{i}" for i in range(last)]
-        plans[f"{name}: all MLPs"] = [f"{name}.*.mlp"]
-        plans[f"{name}: first head of all"] = [f"{name}.*.*.head.0"]
-        for kind in kinds:
-            plans[f"{name}: {kind}, all"] = [f"{name}.*.{kind}"]  # no sublayer fills the cache
-            plans[f"{name}: {kind}, heads"] = [f"{name}.*.{kind}.head.*"]  # Toto's bias stays
-            first = next(i for i, b in enumerate(stack.blocks) if any(s.role == kind for s in b.attention))
-            plans[f"{name}: {kind}, first"] = [f"{name}.{first}.{kind}"]
-            plans[f"{name}: {kind}, first but one head"] = [f"{name}.{first}.{kind}.head.[1-9]"]
-    return plans
-
-
-def test_plans_that_upstream_is_particular_about(model: Forecaster) -> None:
-    horizon = output_patch(model) + 1
-    for name, patterns in named_plans(model.anatomy).items():
-        try:
-            assert_pruned_is_ablated(model, patterns, horizon)
-        except TspruneError as error:
-            raise AssertionError(name) from error
-
-
 def test_nothing_of_what_is_removed_is_left(model: Forecaster) -> None:
     """Whole blocks go with all their parameters, but for the bias that T5's first block has for all."""
     for stack in model.anatomy.stacks:

@@ -89,12 +89,13 @@ def check_conformance(
     steps = model.readout_horizon if one_pass is None else one_pass
     subject = Subject(model, steps, upstream, attend, tolerance)
     with _few_samples(model):
-        findings = tuple(_finding(law, subject) for law in LAWS)
+        findings = tuple(Finding(law, broken_checks(law, subject)) for law in LAWS)
     unchecked = () if upstream is not None else (f"{forecasts_are_upstreams.__name__}: pass `upstream`",)
     return Conformance(model.name, findings, unchecked)
 
 
-def _finding(law: Law, subject: Subject) -> Finding:
+def broken_checks(law: Law, subject: Subject) -> dict[str, str]:
+    """The checks of a law that fail, by name, each with the reason in one line."""
     problems: dict[str, str] = {}
     for check in law.checks:
         try:
@@ -104,7 +105,7 @@ def _finding(law: Law, subject: Subject) -> Finding:
             detail = one_line(error, 300) or type(error).__name__
             expected = isinstance(error, AssertionError | TspruneError)
             problems[check.__name__] = detail if expected else f"{type(error).__name__}: {detail}"
-    return Finding(law, problems)
+    return problems
 
 
 @contextmanager

@@ -1,0 +1,53 @@
+"""Facts about the families, written by hand: tests are skipped by these, never by the anatomy on trial."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import torch
+from torch import Tensor
+
+from tsprune.anatomy import AttentionSite
+from tsprune.models import Forecaster
+
+
+@dataclasses.dataclass(frozen=True)
+class Capabilities:
+    """Facts about a family, from the upstream papers and code.
+
+    samples : draws paths
+    tokens : decodes a vocabulary, value by value
+    crosses : has cross-attention
+    groups : attends over series as well
+    reads_one_position : its forecast needs the readout at one position only
+    """
+
+    samples: bool = False
+    tokens: bool = False
+    crosses: bool = False
+    groups: bool = False
+    reads_one_position: bool = False
+
+
+CAPABILITIES = {
+    "chronos-bolt": Capabilities(crosses=True),
+    "chronos-t5": Capabilities(samples=True, tokens=True, crosses=True),
+    "chronos2": Capabilities(groups=True),
+    "timesfm": Capabilities(reads_one_position=True),
+    "toto": Capabilities(samples=True, groups=True),
+    "moirai": Capabilities(samples=True),
+    "moirai2": Capabilities(),
+}
+
+
+def call_attention(model: Forecaster, site: AttentionSite, tokens: Tensor) -> None:
+    """Runs one attention module on tokens [N, 1, d_model], N sequences of one position."""
+    module = model.module.get_submodule(site.module)
+    if model.family == "toto":
+        module(0, tokens[:, None])
+    elif model.family == "chronos2":
+        module(tokens, mask=torch.zeros(1, 1, 1, 1), position_ids=torch.zeros(1, 1, dtype=torch.long))
+    elif model.family in ("moirai", "moirai2"):
+        module(tokens, tokens, tokens)
+    else:
+        module(tokens, **({"key_value_states": tokens} if site.role == "cross" else {}))
