@@ -7,7 +7,9 @@ from torch import nn
 
 from tests.capabilities import CAPABILITIES
 from tsprune.models import Forecaster, SamplingForecaster
-from tsprune.testing.laws import LAWS, Check, Subject, last_linear
+from tsprune.testing.ablation_checks import last_linear
+from tsprune.testing.laws import LAWS
+from tsprune.testing.subject import Check, Subject
 
 # names in the upstream modules, written down again on purpose: the laws find both by running the model
 LAST_OF_MLP = {

@@ -14,7 +14,7 @@ from tests.suites import tiny
 from tests.tiny import double_precision, full_length, output_patch
 from tsprune.models import SamplingForecaster
 from tsprune.models.draws import Noise
-from tsprune.models.toto import PatchDraws, mixture_of
+from tsprune.models.toto_sampling import PatchDraws, mixture_of
 from tsprune.replay import Replay
 
 
@@ -92,7 +92,7 @@ def test_fewer_steps_are_the_first_ones_of_a_patch(model: SamplingForecaster) ->
 def test_only_what_is_wanted_becomes_a_distribution(
     model: SamplingForecaster, monkeypatch: pytest.MonkeyPatch, multiple: int, second: int
 ) -> None:
-    monkeypatch.setattr("tsprune.models.toto.STEPS_TOGETHER", multiple)
+    monkeypatch.setattr("tsprune.models.toto_sampling.STEPS_TOGETHER", multiple)
     unembed, patch = model.module.get_submodule("unembed"), output_patch(model)
     width = model.anatomy.d_model
     seen: list[tuple[int, int]] = []  # positions, steps

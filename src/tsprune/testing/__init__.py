@@ -5,6 +5,7 @@ print(check_conformance(tsprune.load("folder/of/a/tiny/model")))
 """
 
 from tsprune.testing.conformance import Conformance, Finding, check_conformance
-from tsprune.testing.laws import LAWS, Law, Subject
+from tsprune.testing.laws import LAWS, Law
+from tsprune.testing.subject import Subject
 
 __all__ = ["LAWS", "Conformance", "Finding", "Law", "Subject", "check_conformance"]

@@ -8,8 +8,10 @@ from contextlib import contextmanager
 
 from tsprune.errors import TspruneError, one_line
 from tsprune.models.forecaster import Forecaster, SamplingForecaster
-from tsprune.testing.laws import LAWS, Attend, Law, Subject, Upstream, attend_alone, forecasts_are_upstreams
+from tsprune.testing.forecast_checks import forecasts_are_upstreams
+from tsprune.testing.laws import LAWS, Law
 from tsprune.testing.probes import pristine
+from tsprune.testing.subject import Attend, Subject, Upstream, attend_alone
 
 SAMPLES = 6  # paths a window: the laws hold for any number
 

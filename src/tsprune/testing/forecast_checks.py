@@ -1,0 +1,91 @@
+"""Laws 1 and 7: forecasts are upstream's, also after the model was saved and loaded."""
+
+from __future__ import annotations
+
+import dataclasses
+import tempfile
+from pathlib import Path
+from typing import cast
+
+import numpy as np
+import torch
+
+from tsprune.anatomy import Component
+from tsprune.models import Forecaster, SamplingForecaster, load
+from tsprune.pruning import prune
+from tsprune.testing.probes import (
+    double_precision,
+    full_length,
+    ragged,
+)
+from tsprune.testing.subject import Subject, require_close, require_equal
+
+
+def forecasts_are_upstreams(subject: Subject) -> None:
+    if subject.upstream is None:
+        return
+    for horizon, count in ((max(1, subject.one_pass - 3), 6), (subject.one_pass + 5, 3)):
+        contexts = ragged(subject.model, count)
+        actual = subject.model.forecast(contexts, horizon).quantiles
+        expected = subject.upstream([x.copy() for x in contexts], horizon)
+        require_close(actual, expected, f"horizon {horizon}", subject.tolerance)
+
+
+def forecasts_are_finite_and_repeatable(subject: Subject) -> None:
+    contexts = ragged(subject.model)
+    kept = [x.copy() for x in contexts]
+    state = torch.get_rng_state()
+    first, second = (subject.model.forecast(contexts, 4) for _ in range(2))
+    assert first.quantiles.dtype == np.float32, "quantiles are not float32"
+    assert first.quantiles.shape == (len(contexts), len(first.levels), 4), "the forecast's shape is wrong"
+    assert np.isfinite(first.quantiles).all(), "the forecast is not finite"
+    require_equal(first.quantiles, second.quantiles, "the same forecast twice")
+    assert torch.equal(torch.get_rng_state(), state), "torch's global random state was changed"
+    for context, before in zip(contexts, kept, strict=True):
+        require_equal(context, before, "the caller's series was changed")
+
+
+def a_series_is_forecast_alike_in_any_batch(subject: Subject) -> None:
+    model, contexts, order = subject.model, ragged(subject.model), [3, 0, 5, 2, 4, 1]
+    with double_precision(model):
+        together = model.forecast(contexts, 6).quantiles
+        shuffled = model.forecast([contexts[i] for i in order], 6).quantiles
+        alone = np.concatenate([model.forecast([context], 6).quantiles for context in contexts])
+    require_close(shuffled, together[order], "in another order")
+    require_close(alone, together, "one by one")
+
+
+def history_beyond_the_context_is_ignored(subject: Subject) -> None:
+    (context,) = full_length(subject.model, 1)
+    longer = np.concatenate([np.full(37, 1e4, dtype=np.float32), context])
+    require_equal(subject.outputs(5, [longer]), subject.outputs(5, [context]), "37 more steps in front")
+
+
+def _reloaded(model: Forecaster, directory: Path) -> Forecaster:
+    model.save(directory)
+    copy = load(directory, device="cpu")
+    if isinstance(copy, SamplingForecaster) and isinstance(model, SamplingForecaster):
+        copy.samples, copy.seed = model.samples, model.seed
+    return copy
+
+
+def saving_and_loading_is_the_identity(subject: Subject) -> None:
+    model, contexts = subject.model, ragged(subject.model, 3)
+    head = model.anatomy.components("head")[0]
+    with tempfile.TemporaryDirectory() as folder:
+        for name, original in {"whole": model, "pruned": prune(model, _removable(model, head))}.items():
+            copy = _reloaded(original, Path(folder) / name)
+            assert copy.family == original.family, f"{name}: loads as {copy.family}"
+            assert copy.anatomy == original.anatomy, f"{name}: another anatomy"
+            assert copy.context_length == original.context_length, f"{name}: another context length"
+            for key, tensor in original.module.state_dict().items():
+                assert torch.equal(copy.module.state_dict()[key], tensor), f"{name}: {key} differs"
+            expected = original.forecast(contexts, subject.horizons[1]).quantiles
+            require_equal(copy.forecast(contexts, subject.horizons[1]).quantiles, expected, name)
+
+
+def _removable(model: Forecaster, head: Component) -> list[str]:
+    """`head` with those that share its keys and values."""
+    site = model.anatomy.site(head)
+    served = [h for h in site.numbers if site.key_head(h) == site.key_head(cast(int, head.head))]
+    return [str(dataclasses.replace(head, head=number)) for number in served]

@@ -1,0 +1,122 @@
+"""Laws 5 and 6: replaying is computing, and removing is ablating."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterable
+
+import numpy as np
+
+from tsprune.anatomy import KINDS, Component
+from tsprune.errors import TspruneError
+from tsprune.hooks.ablation import Ablation, ablate, applied
+from tsprune.models import Forecaster
+from tsprune.pruning import prune
+from tsprune.replay import Replay
+from tsprune.testing.probes import (
+    CountLinear,
+    ragged,
+    spread,
+)
+from tsprune.testing.subject import Subject, Values, require_close, require_equal, weight_of
+
+# removals that no model allows
+_REFUSALS = ("matches no component", "nothing would be left", "share keys and values")
+
+
+def replayed(subject: Subject, replay: Replay, chosen: tuple[Component, ...], horizon: int) -> Values:
+    """The outputs under an ablation, with the record of the clean pass reused."""
+    with applied(subject.model, Ablation(chosen)), replay.reuse("windows", chosen):
+        return subject.model.forecast(ragged(subject.model, 3), horizon).quantiles
+
+
+def record(subject: Subject, horizon: int) -> Replay:
+    """A record of the clean pass."""
+    replay = Replay(subject.model)
+    with replay.record("windows"):
+        subject.model.forecast(ragged(subject.model, 3), horizon)
+    return replay
+
+
+def replaying_is_computing(subject: Subject) -> None:
+    model, rng = subject.model, np.random.default_rng(0)
+    every = model.anatomy.components()
+    for horizon, most in zip(subject.horizons, (40, 4 if model.anatomy.tokens else 12), strict=True):
+        replay = record(subject, horizon)
+        sets = [(c,) for kind in KINDS for c in spread(model.anatomy.components(kind), most)]
+        sizes = [size for size in (2, 3, 5, 8) if size <= len(every)]
+        several = [tuple(every[i] for i in rng.choice(len(every), size, replace=False)) for size in sizes]
+        for chosen in [(), *sets, *several]:
+            with ablate(model, chosen):
+                expected = model.forecast(ragged(model, 3), horizon).quantiles
+            require_equal(replayed(subject, replay, chosen, horizon), expected, [str(c) for c in chosen])
+
+
+def nothing_upstream_is_computed_again(subject: Subject) -> None:
+    """Without this, law 5 would hold for a replay that does nothing."""
+    anatomy, replay = subject.model.anatomy, record(subject, 1)
+    sites = list(anatomy.sites())
+
+    def computed(chosen: tuple[Component, ...]) -> list[str]:
+        """Attention modules whose queries are computed, not replayed."""
+        found = []
+        for _, site in sites:
+            with CountLinear(weight_of(subject.model, site.query.module)) as counter:
+                replayed(subject, replay, chosen, 1)
+            found += [site.module] * bool(counter.count)
+        return found
+
+    last = anatomy.components("mlp")[-1:]
+    if last and last[0].layer == anatomy.stacks[-1].numbers[-1]:
+        assert computed(last) == [], f"under {last[0]}: attention is computed again"
+    for index, (sublayer, site) in enumerate(sites):
+        if site.heads:
+            head = dataclasses.replace(sublayer, head=site.numbers[0])
+            found, expected = computed((head,)), [later.module for _, later in sites[index + 1 :]]
+            assert found == expected, f"under {head}: computes {found}, expected {expected}"
+
+
+def named_plans(model: Forecaster) -> dict[str, list[str]]:
+    """Removals that some upstream code is particular about: caches, first layers, shared biases."""
+    plans = {}
+    for stack in model.anatomy.stacks:
+        name, first, last = stack.name, stack.numbers[0], stack.numbers[-1]
+        plans[f"{name}: first layer"] = [f"{name}.{first}"]
+        plans[f"{name}: last layer"] = [f"{name}.{last}"]
+        plans[f"{name}: all layers but the last"] = [f"{name}.{i}" for i in stack.numbers[:-1]]
+        plans[f"{name}: all MLPs"] = [f"{name}.*.mlp"]
+        plans[f"{name}: first head of all"] = [f"{name}.*.*.head.0"]
+        for role in sorted({site.role for block in stack.blocks for site in block.attention}):
+            plans[f"{name}: {role}, all"] = [f"{name}.*.{role}"]
+            plans[f"{name}: {role}, heads"] = [f"{name}.*.{role}.head.*"]
+            place = next(i for i, b in stack.numbered() if any(s.role == role for s in b.attention))
+            plans[f"{name}: {role}, first"] = [f"{name}.{place}.{role}"]
+            plans[f"{name}: {role}, first but one head"] = [f"{name}.{place}.{role}.head.[1-9]"]
+    return {name: plan for name, plan in plans.items() if plan}
+
+
+def pruned_is_ablated(subject: Subject, chosen: Iterable[object], horizon: int) -> None:
+    """Up to rounding, the model without `chosen` computes as the model with `chosen` ablated."""
+    patterns = [str(c) for c in chosen]
+    with ablate(subject.model, patterns):
+        expected = subject.exact_outputs(horizon)
+    pruned = dataclasses.replace(subject, model=prune(subject.model, patterns))
+    for actual, wanted in zip(pruned.exact_outputs(horizon), expected, strict=True):
+        require_close(actual, wanted, patterns)
+
+
+def pruning_is_ablating(subject: Subject) -> None:
+    model, rng = subject.model, np.random.default_rng(1)
+    plans = [*named_plans(model).values()]
+    every = model.anatomy.components()
+    for size in (2, max(2, len(every) // 6), max(2, len(every) // 3)):
+        plans.append([str(every[i]) for i in rng.choice(len(every), size, replace=False)])
+    done = 0
+    for plan in plans:
+        try:
+            pruned_is_ablated(subject, plan, subject.horizons[1])
+            done += 1
+        except TspruneError as error:
+            if not any(refusal in str(error) for refusal in _REFUSALS):
+                raise
+    assert done, "no plan could be carried out"

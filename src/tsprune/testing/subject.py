@@ -1,0 +1,89 @@
+"""A model on trial, and comparisons that raise AssertionError."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from tsprune.anatomy import AttentionSite
+from tsprune.models import Forecaster
+from tsprune.testing.probes import (
+    Series,
+    double_precision,
+    ragged,
+)
+
+# Of the largest value. Sums over fewer columns are rounded differently, by 1e-16 in float64, and some
+# upstream code and the forecast itself are rounded to float32: 6e-8, twice where a value is at an edge.
+ROUNDING = 1e-6
+Values = NDArray[Any]
+Upstream = Callable[[Sequence[Series], int], Values]
+Attend = Callable[[Forecaster, AttentionSite, Tensor], Any]
+
+
+def attend_alone(model: Forecaster, site: AttentionSite, tokens: Tensor) -> None:
+    """Calls the attention module of `site` on `tokens` [N, 1, d_model], as most modules are called."""
+    module = model.module.get_submodule(site.module)
+    module(tokens, **({"key_value_states": tokens} if site.keys_from is not None else {}))
+
+
+@dataclasses.dataclass(frozen=True)
+class Subject:
+    """A model on trial, and facts about it that its anatomy does not hold.
+
+    one_pass : steps that one pass of the network forecasts; longer horizons are tried, too
+    upstream : (contexts, horizon) -> quantiles [B, Q, H] from the upstream package alone, for law 1
+    attend : calls one attention module on N sequences of one position, [N, 1, d_model], for law 8
+    tolerance : of law 1, relative to the largest value; 0: to the last bit
+    """
+
+    model: Forecaster
+    one_pass: int = 1
+    upstream: Upstream | None = None
+    attend: Attend = attend_alone
+    tolerance: float = 0.0
+
+    @property
+    def horizons(self) -> tuple[int, int]:
+        """One within a pass of the network and one beyond it; few steps where each is a pass."""
+        within = max(1, self.one_pass - 3)
+        return min(within, 6) if self.model.anatomy.tokens else within, self.one_pass + 5
+
+    def outputs(self, horizon: int, contexts: Sequence[Series] | None = None) -> Values:
+        """Quantiles of a forecast, flat; of a vocabulary also the logits, as equal tokens are often drawn."""
+        series = ragged(self.model, 3) if contexts is None else contexts
+        quantiles = self.model.forecast(series, horizon).quantiles.ravel()
+        if not self.model.anatomy.tokens:
+            return quantiles
+        with torch.no_grad():
+            return np.concatenate([quantiles, self.model.teacher_forced(series).numpy(force=True).ravel()])
+
+    def exact_outputs(self, horizon: int) -> list[Values]:
+        """Forecast and network output, computed in float64."""
+        contexts = ragged(self.model, 3)
+        with double_precision(self.model), torch.no_grad():
+            forecast = self.model.forecast(contexts, horizon).quantiles
+            return [forecast, self.model.teacher_forced(contexts).numpy(force=True)]
+
+
+Check = Callable[[Subject], None]
+
+
+def require_equal(actual: Values, expected: Values, what: object) -> None:
+    np.testing.assert_array_equal(actual, expected, err_msg=str(what))
+
+
+def require_close(actual: Values, expected: Values, what: object = "", tolerance: float = ROUNDING) -> None:
+    assert actual.shape == expected.shape, f"{what}: shapes {actual.shape} and {expected.shape}"
+    limit = tolerance * float(np.abs(expected).max())
+    np.testing.assert_allclose(actual, expected, rtol=0, atol=limit, err_msg=str(what))
+
+
+def weight_of(model: Forecaster, module: str) -> nn.Parameter:
+    return model.module.get_submodule(module).get_parameter("weight")
