@@ -25,7 +25,7 @@ from tsprune.pruning.distillation import (
     stream_distance,
 )
 from tsprune.pruning.recovery import optimizers
-from tsprune.pruning.surgery import copied
+from tsprune.pruning.surgery import model_copy
 
 MODELS = [name for name in TINY if not name.endswith("cached")]
 
@@ -116,7 +116,7 @@ def test_the_stream_is_held_to_the_teachers(teacher: Forecaster) -> None:
     output, both = (float(distance(small, teacher, contexts, stream=w).detach()) for w in (0.0, 2.0))
     assert both > output + 1e-3
     assert abs(float(distance(teacher, teacher, contexts, stream=2.0).detach())) < 1e-3
-    student = copied(small)
+    student = model_copy(small)
     distance(student, teacher, contexts, stream=1.0).backward()
     first = teacher.anatomy.stacks[0].blocks[0].module
     assert any(p.grad is not None and p.grad.any() for p in student.module.get_submodule(first).parameters())
@@ -130,7 +130,7 @@ def test_distillation_lowers_the_distance(teacher: Forecaster) -> None:
     contexts, small = batch(teacher), smaller(teacher)
     runs = []
     for _ in range(2):
-        student = copied(small)
+        student = model_copy(small)
         optims = optimizers(student, "float32")
         distances = []
         for _ in range(12):
@@ -192,9 +192,9 @@ def test_only_the_original_teaches() -> None:
     small = smaller(times)
     check_pair(small, times)
     check_pair(prune(small, "stack.2.mlp"), small)  # a larger pruned version knows more
-    short = copied(times)
+    short = model_copy(times)
     short.context_length = 64
-    wide = copied(times)
+    wide = model_copy(times)
     wide.module.output_projection_point = torch.nn.Linear(24, 3)
     for student, teacher, message in (
         (times, times, "is not pruned; prune it first"),

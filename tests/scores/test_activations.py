@@ -21,7 +21,7 @@ from tsprune.hooks.capture import Point, recording
 from tsprune.hooks.stream import streams
 from tsprune.models import Forecaster
 from tsprune.scores import SCORES, score_table
-from tsprune.scores.activations import MAP_SCORES, STREAM_SCORES, Sums, influence
+from tsprune.scores.activations import MAP_SCORES, STREAM_SCORES, WindowSums, influence
 
 KINDS = ("head", "mlp", "attention", "layer")
 BY = [*MAP_SCORES, *STREAM_SCORES]
@@ -45,7 +45,7 @@ def test_influence_by_hand() -> None:
 
 
 def test_means_are_over_windows_then_configurations() -> None:
-    sums, head = Sums(), Planted().anatomy.components("head")[0]
+    sums, head = WindowSums(), Planted().anatomy.components("head")[0]
     assert math.isnan(sums.mean("s", head))
     sums.start("a")
     sums.add("s", head, torch.tensor([1.0, 2.0, math.nan]))

@@ -16,7 +16,7 @@ from tsprune.errors import TspruneError
 from tsprune.models import Forecaster, SamplingForecaster
 from tsprune.scores import SCORES, rank, redundant_first, score_table, screen, stable_ranks
 from tsprune.scores.ranking import ranks
-from tsprune.scores.spectrum import SPECTRUM_SCORES, spectra
+from tsprune.scores.weight_scores import SPECTRUM_SCORES, spectra
 from tsprune.sweeps import sweep
 
 SUBLAYER = ["stack", "layer", "attention"]

@@ -12,8 +12,7 @@ from tests.suites import tiny
 from tests.toy import HEAD_DIM, HEADS, WIDTH, Toy
 from tsprune.anatomy import Component
 from tsprune.scores import score_table, stable_ranks
-from tsprune.scores.spectrum import SPECTRUM_SCORES, spectra
-from tsprune.scores.weight_scores import WEIGHT_SCORES, magnitude
+from tsprune.scores.weight_scores import SPECTRUM_SCORES, WEIGHT_SCORES, magnitude, spectra
 
 PART = WIDTH * HEAD_DIM  # weights of one of a head's four matrices
 MLP = 2 * 9 * WIDTH

@@ -55,8 +55,11 @@ class Plan:
 
     def __repr__(self) -> str:
         kinds = Counter(component.kind for component in self.components)
-        removed = ", ".join(f"{count} {kind}{'s' if count > 1 else ''}" for kind, count in kinds.items())
-        parts = [self.model, f"{len(self.components)} components: {removed}" if removed else "no components"]
+        removed = ", ".join(_counted(count, kind) for kind, count in kinds.items())
+        parts = [
+            self.model,
+            f"{_counted(len(self.components), 'component')}{': ' if removed else ''}{removed}",
+        ]
         saved = self.provenance.get("expected_saving")
         if isinstance(saved, float):
             parts.append(f"saves {100 * saved:.1f} % of {self.provenance.get('objective')}")
@@ -144,6 +147,10 @@ class Plan:
             return cls.from_json(text)
         except TspruneError as error:
             raise TspruneError(f"{path}: {error}") from None
+
+
+def _counted(count: int, noun: str) -> str:
+    return f"{count or 'no'} {noun}{'' if count == 1 else 's'}"
 
 
 def identity(model: Forecaster) -> tuple[str, str]:

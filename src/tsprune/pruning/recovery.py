@@ -34,7 +34,7 @@ from tsprune.precision import AUTO, Muon, Precision, autocast, training_precisio
 from tsprune.progress import Progress, showing
 from tsprune.pruning.distillation import check_pair, distance, histories
 from tsprune.pruning.plan import identity
-from tsprune.pruning.surgery import copied
+from tsprune.pruning.surgery import model_copy
 from tsprune.pruning.training_state import read_state, write_state
 from tsprune.run_options import Options, RunOptions
 from tsprune.sweeps.key import checkpoint_digest
@@ -153,7 +153,7 @@ def recover(
     check_pair(model, teacher)
     part, _ = split(pocket() if suite is None else suite, fraction=calibration, seed=chosen.seed)
     part.require_windows()
-    student = copied(model)
+    student = model_copy(model)
     student.to(model.device, torch.float32)
     student.module.requires_grad_(True)
     path = None if state is None else Path(state)

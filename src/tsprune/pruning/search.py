@@ -80,8 +80,9 @@ def plan(
     unknown names, a suite without calibration windows, or a saving that cannot be reached.
 
     >>> import tsprune
-    >>> tsprune.plan(tsprune.load("bundled:timesfm"), saving=0.1, kinds=["mlp"], histories=8)
-    Plan(bundled:timesfm, 1 component: 1 mlp, saves 15.3 % of latency)
+    >>> model = tsprune.load("bundled:timesfm")
+    >>> tsprune.plan(model, saving=0.1, objective="parameters", kinds=["mlp"], histories=8)
+    Plan(bundled:timesfm, 3 components: 3 mlps, saves 11.1 % of parameters)
     """
     chosen = RunOptions(**options)
     if (max_loss is None) == (saving is None):

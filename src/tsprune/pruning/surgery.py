@@ -36,14 +36,14 @@ def prune(model: Forecaster, plan: Plan | Selection) -> Forecaster:
     components = plan.fit(model.anatomy)
     if not components:
         raise TspruneError("the plan is empty: name at least one component to remove")
-    pruned = copied(model)
+    pruned = model_copy(model)
     remove(pruned, components)
     pruned.origin = _origin(model, plan)
     pruned.name = f"{pruned.origin.name} (pruned)"
     return pruned
 
 
-def copied(model: Forecaster) -> Forecaster:
+def model_copy(model: Forecaster) -> Forecaster:
     """A deep copy of `model`."""
     # staticmethod objects in a module's attributes (Toto's rotary embedding) cannot be copied
     kept = [x for part in model.module.modules() for x in vars(part).values() if isinstance(x, staticmethod)]

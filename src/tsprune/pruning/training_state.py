@@ -13,7 +13,7 @@ from tsprune.atomic import whole_file
 from tsprune.errors import TspruneError
 from tsprune.files import existing_file
 
-FORMAT = 2
+_FORMAT = 2
 
 
 def write_state(path: Path, key: Mapping[str, Any], content: Mapping[str, Any]) -> None:
@@ -25,7 +25,7 @@ def write_state(path: Path, key: Mapping[str, Any], content: Mapping[str, Any]) 
     """
     with whole_file(path) as file:
         sink = _Sink(file)
-        whole = {"format": FORMAT, "key": dict(key), "content": dict(content), "seal": _seal(key, content)}
+        whole = {"format": _FORMAT, "key": dict(key), "content": dict(content), "seal": _seal(key, content)}
         torch.save(whole, sink)  # type: ignore[arg-type]
         if sink.error is not None:
             raise sink.error
@@ -56,9 +56,9 @@ def read_state(path: Path, key: Mapping[str, Any]) -> dict[str, Any]:
     try:
         # only tensors and plain values: nothing in the file is executed
         stored = torch.load(source, map_location="cpu", weights_only=True)
-        if stored["format"] != FORMAT:
+        if stored["format"] != _FORMAT:
             raise TspruneError(
-                f"{source} has format {stored['format']!r}; this tsprune reads format {FORMAT}"
+                f"{source} has format {stored['format']!r}; this tsprune reads format {_FORMAT}"
             )
         found, content = dict(stored["key"]), dict(stored["content"])
         if stored["seal"] != _seal(found, content):

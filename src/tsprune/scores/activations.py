@@ -35,8 +35,8 @@ from tsprune.scores.maps import (
     attention_stable_rank,
 )
 from tsprune.scores.score import Order, Score, ScoringTask, Values
-from tsprune.scores.spectrum import value_output
 from tsprune.scores.stable_rank import triangular
+from tsprune.scores.weight_scores import value_output
 
 OUTPUT_NORM, BLOCK_INFLUENCE = "output_norm", "block_influence"
 
@@ -47,7 +47,7 @@ def measure_activations(task: ScoringTask) -> Mapping[str, Values]:
     chosen = sampled(task.windows, task.model, task.per_configuration)
     if len(chosen) == 0:
         raise TspruneError(f"no window of {task.windows.name} can be forecast")
-    sums = Sums()
+    sums = WindowSums()
     done = 0
     with showing(task.options.progress) as progress:
         for batch in batched(chosen, task.model, max(1, task.options.batch_size // 4)):
@@ -59,7 +59,7 @@ def measure_activations(task: ScoringTask) -> Mapping[str, Values]:
     return {name: {c: sums.mean(name, c) for c in task.scored_by(name)} for name in names}
 
 
-class Sums:
+class WindowSums:
     """Sums of window values by configuration, score and component."""
 
     def __init__(self) -> None:

@@ -27,7 +27,7 @@ from tsprune.studies.claims import mlp_claim
 from tsprune.studies.one_model import Studied, StudySettings, study_model
 from tsprune.studies.processes import in_processes, jobs_by_default
 from tsprune.studies.study_result import ModelStudy, Study
-from tsprune.studies.study_tables import STATISTICS
+from tsprune.studies.study_tables import STATISTICAL_METHODS
 from tsprune.sweeps.store import Store
 
 DEFAULT_MODELS = ("bundled:timesfm", "bundled:chronos-bolt")
@@ -139,7 +139,7 @@ def _manifest(suite: Suite, studies: Sequence[ModelStudy], arguments: dict[str, 
         "suite": {"name": suite.name, "windows": len(suite), "fingerprint": suite.fingerprint},
         "arguments": arguments,
         "seconds": {one.name: round(one.seconds, 1) for one in studies},
-        "statistics": STATISTICS,
+        "statistics": STATISTICAL_METHODS,
         "scores": {
             one.name: {
                 "MASE_ratio": [one.mase_ratio, *one.mase_interval],

@@ -20,7 +20,7 @@ from tsprune.studies.experiments import PRUNED_PERCENT, StudyPlan
 from tsprune.sweeps.samples import change_sample
 from tsprune.sweeps.sweep_result import CLEAN, Masks, SweepResult
 
-STATISTICS: dict[str, object] = {
+STATISTICAL_METHODS: dict[str, object] = {
     "intervals": "studentised bootstrap over configurations (over series, of a single configuration), of log "
     "ratios; Student's t below five units",
     "level": LEVEL,

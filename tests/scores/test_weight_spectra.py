@@ -13,8 +13,8 @@ from tests.suites import tiny
 from tests.tiny import zeroed
 from tests.toy import Toy
 from tsprune.models import Forecaster
-from tsprune.scores.spectrum import SPECTRUM_SCORES, entropic_rank, spectra, value_output
 from tsprune.scores.stable_rank import query_key, stable_rank
+from tsprune.scores.weight_scores import SPECTRUM_SCORES, entropic_rank, spectra, value_output
 
 
 def test_entropic_rank_by_hand() -> None:
