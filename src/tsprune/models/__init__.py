@@ -81,11 +81,7 @@ def load(
 
 
 def _from_files(
-    name: str | os.PathLike[str],
-    device: object,
-    dtype: object,
-    revision: str | None,
-    subfolder: str | None,
+    name: str | os.PathLike[str], device: object, dtype: object, revision: str | None, subfolder: str | None
 ) -> Forecaster:
     checkpoint = find(name, revision=revision, subfolder=subfolder)
     from tsprune.models.loading import opened

@@ -27,12 +27,7 @@ from tsprune.models.weights import Shapes, named, tensors
 
 _PREFIX = "base_model.model."
 # by the suffix of a tensor's name: the dimension of its shape that is the rank
-_RANKS = {
-    ".lora_A.weight": 0,
-    ".lora_B.weight": 1,
-    ".lora_embedding_A": 0,
-    ".lora_embedding_B": 1,
-}
+_RANKS = {".lora_A.weight": 0, ".lora_B.weight": 1, ".lora_embedding_A": 0, ".lora_embedding_B": 1}
 _USED: dict[str, Rule] = {
     "r": whole(),
     "lora_alpha": real(-1e6, 1e6),

@@ -56,12 +56,7 @@ def model_card(
 
 
 def _removed(origin: Origin) -> list[tuple[str, int, str]]:
-    names = {
-        "layer": "layers",
-        "attention": "attention sublayers",
-        "mlp": "MLPs",
-        "head": "attention heads",
-    }
+    names = {"layer": "layers", "attention": "attention sublayers", "mlp": "MLPs", "head": "attention heads"}
     counts = Counter(component.kind for component in origin.components)
     return [
         (names[kind], count, ", ".join(f"`{c}`" for c in origin.components if c.kind == kind))

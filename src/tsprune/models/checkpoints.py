@@ -12,15 +12,7 @@ from tsprune.errors import TspruneError
 from tsprune.models import weights
 from tsprune.models.adapter_files import AdapterFiles, base_of, read_adapter
 from tsprune.models.documents import MOST_CONFIG_BYTES, read_if_there
-from tsprune.models.locations import (
-    BUNDLED,
-    CONFIG,
-    GENERATION,
-    REMOVAL,
-    Location,
-    bundled_names,
-    locate,
-)
+from tsprune.models.locations import BUNDLED, CONFIG, GENERATION, REMOVAL, Location, bundled_names, locate
 from tsprune.models.stated import Rule, check, mapping, only
 from tsprune.models.weights import WEIGHTS, Headers, Shapes
 
@@ -111,14 +103,7 @@ def _read(name: str, place: Location, adapter: AdapterFiles | None) -> Checkpoin
     generation = read_if_there(directory / GENERATION, "generation_config.json", MOST_CONFIG_BYTES)
     headers = weights.read_headers(directory)
     return Checkpoint(
-        name,
-        directory,
-        config or {},
-        headers.shapes,
-        headers.metadata,
-        headers,
-        generation or {},
-        adapter,
+        name, directory, config or {}, headers.shapes, headers.metadata, headers, generation or {}, adapter
     )
 
 

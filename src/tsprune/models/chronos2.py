@@ -14,17 +14,7 @@ from chronos.chronos2.pipeline import Chronos2Pipeline
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from tsprune.anatomy import (
-    Anatomy,
-    AttentionSite,
-    Block,
-    MLPSite,
-    Projection,
-    Readout,
-    Size,
-    Stack,
-    TimeAxis,
-)
+from tsprune.anatomy import Anatomy, AttentionSite, Block, MLPSite, Projection, Readout, Size, Stack, TimeAxis
 from tsprune.models.absent import AbsentAttention
 from tsprune.models.checkpoints import Checkpoint
 from tsprune.models.forecaster import LEVELS, Forecast, padded
@@ -114,10 +104,7 @@ class Chronos2(PretrainedForecaster):
         # upstream's data loader draws a seed
         with quiet_horizon(), torch.random.fork_rng(devices=[]):
             quantiles, _ = self.upstream.predict_quantiles(
-                visible,
-                prediction_length=horizon,
-                quantile_levels=list(LEVELS),
-                batch_size=len(visible),
+                visible, prediction_length=horizon, quantile_levels=list(LEVELS), batch_size=len(visible)
             )
         stacked = torch.stack([of_series[0] for of_series in quantiles])  # [B, H, Q]
         return Forecast(np.ascontiguousarray(stacked.transpose(1, 2).float().numpy()), LEVELS)

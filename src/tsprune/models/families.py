@@ -110,10 +110,7 @@ _BUILT_IN: tuple[Family, ...] = (
         package="chronos",
         extra="chronos",
         tested=("chronos-forecasting", "2.3"),
-        objects=(
-            "chronos.chronos2.pipeline.Chronos2Pipeline",
-            "chronos.chronos2.model.Chronos2Model",
-        ),
+        objects=("chronos.chronos2.pipeline.Chronos2Pipeline", "chronos.chronos2.model.Chronos2Model"),
         weights=(
             "input_patch_embedding.hidden_layer.weight",
             "encoder.block.0.layer.1.self_attention.q.weight",
@@ -174,10 +171,7 @@ _BUILT_IN: tuple[Family, ...] = (
         package="uni2ts",
         extra="moirai",
         tested=("timecopilot-uni2ts", "0.1"),
-        objects=(
-            "uni2ts.model.moirai.forecast.MoiraiForecast",
-            "uni2ts.model.moirai.module.MoiraiModule",
-        ),
+        objects=("uni2ts.model.moirai.forecast.MoiraiForecast", "uni2ts.model.moirai.module.MoiraiModule"),
         weights=("mask_encoding.weight", "encoder.layers.0.ffn.fc_gate.weight"),
         config_key="distr_output",
     ),

@@ -20,16 +20,7 @@ REMOVAL = "tsprune.json"  # of a pruned checkpoint: see `pruned`
 GENERATION = "generation_config.json"
 ADAPTER = "adapter_config.json"
 # what is fetched of a repository; other weights in it are not part of the checkpoint
-_FETCHED = (
-    CONFIG,
-    REMOVAL,
-    GENERATION,
-    ADAPTER,
-    ADAPTER_WEIGHTS,
-    WEIGHTS,
-    INDEX,
-    "model-*-of-*.safetensors",
-)
+_FETCHED = (CONFIG, REMOVAL, GENERATION, ADAPTER, ADAPTER_WEIGHTS, WEIGHTS, INDEX, "model-*-of-*.safetensors")
 _REVISION = re.compile(r"[\w.+-]+(/[\w.+-]+)*")
 
 

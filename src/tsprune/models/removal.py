@@ -147,11 +147,7 @@ def _cut_heads(module: nn.Module, before: AttentionSite, after: AttentionSite) -
     places = [before.position(head) for head in after.numbers]
     key_places = sorted({before.key_head(head) for head in after.numbers})
     rows: dict[str, set[int]] = {}
-    for projection, heads in (
-        (before.query, places),
-        (before.key, key_places),
-        (before.value, key_places),
-    ):
+    for projection, heads in ((before.query, places), (before.key, key_places), (before.value, key_places)):
         rows.setdefault(projection.module, set()).update(
             row for head in heads for row in projection.rows(head)
         )

@@ -16,17 +16,7 @@ from toto.model.backbone import TotoBackbone
 from toto.model.toto import Toto as UpstreamToto
 from toto.model.transformer import XFORMERS_SWIGLU_AVAILABLE
 
-from tsprune.anatomy import (
-    Anatomy,
-    AttentionSite,
-    Block,
-    MLPSite,
-    Projection,
-    Readout,
-    Size,
-    Stack,
-    TimeAxis,
-)
+from tsprune.anatomy import Anatomy, AttentionSite, Block, MLPSite, Projection, Readout, Size, Stack, TimeAxis
 from tsprune.models import draws, toto_uneven
 from tsprune.models.absent import AbsentAttention
 from tsprune.models.checkpoints import MAX_CONTEXT, Checkpoint

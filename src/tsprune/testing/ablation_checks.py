@@ -14,12 +14,7 @@ from tsprune.anatomy import KINDS, Component
 from tsprune.hooks.ablation import MODES, ablate
 from tsprune.hooks.stream import streams
 from tsprune.models import Forecaster
-from tsprune.testing.probes import (
-    full_length,
-    pristine,
-    spread,
-    zeroed,
-)
+from tsprune.testing.probes import full_length, pristine, spread, zeroed
 from tsprune.testing.subject import Subject, require_equal, weight_of
 
 

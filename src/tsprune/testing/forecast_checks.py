@@ -13,11 +13,7 @@ import torch
 from tsprune.anatomy import Component
 from tsprune.models import Forecaster, SamplingForecaster, load
 from tsprune.pruning import prune
-from tsprune.testing.probes import (
-    double_precision,
-    full_length,
-    ragged,
-)
+from tsprune.testing.probes import double_precision, full_length, ragged
 from tsprune.testing.subject import Subject, require_close, require_equal
 
 

@@ -16,9 +16,7 @@ from tsprune.anatomy import AttentionSite
 from tsprune.models import Forecaster
 from tsprune.models.substitution import substituted_forwards
 from tsprune.scores.stable_rank import stable_ranks
-from tsprune.testing.probes import (
-    QueriesAndKeys,
-)
+from tsprune.testing.probes import QueriesAndKeys
 from tsprune.testing.subject import Subject, Values
 
 

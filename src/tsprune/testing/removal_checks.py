@@ -13,11 +13,7 @@ from tsprune.hooks.ablation import Ablation, ablate, applied
 from tsprune.models import Forecaster
 from tsprune.pruning import prune
 from tsprune.replay import Replay
-from tsprune.testing.probes import (
-    CountLinear,
-    ragged,
-    spread,
-)
+from tsprune.testing.probes import CountLinear, ragged, spread
 from tsprune.testing.subject import Subject, Values, require_close, require_equal, weight_of
 
 # removals that no model allows

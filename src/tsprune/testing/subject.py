@@ -13,11 +13,7 @@ from torch import Tensor, nn
 
 from tsprune.anatomy import AttentionSite
 from tsprune.models import Forecaster
-from tsprune.testing.probes import (
-    Series,
-    double_precision,
-    ragged,
-)
+from tsprune.testing.probes import Series, double_precision, ragged
 
 # Of the largest value. Sums over fewer columns are rounded differently, by 1e-16 in float64, and some
 # upstream code and the forecast itself are rounded to float32: 6e-8, twice where a value is at an edge.
