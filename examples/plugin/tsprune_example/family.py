@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
-from tsprune.anatomy import Anatomy, AttentionSite, Block, MLPSite, Projection, Readout, Size, Stack, TimeAxis
+from tsprune.anatomy import Anatomy, AttentionSite, Block, MLPSite, Readout, Size, Stack, TimeAxis
 from tsprune.models import Forecast, Forecaster
 from tsprune.models.checkpoints import Checkpoint
 from tsprune.models.stated import whole
@@ -24,18 +24,9 @@ def anatomy(sizes: Settings) -> Anatomy:
     for index in range(sizes.layers):
         path = f"blocks.{index}"
         attention, shape = f"{path}.attention", (sizes.heads, sizes.width // sizes.heads)
-        query, key, value = (Projection(f"{attention}.{name}", *shape) for name in "qkv")
-        site = AttentionSite(
-            "self",
-            attention,
-            f"{attention}.o",
-            *shape,
-            query,
-            key,
-            value,
-            others=(f"{path}.norm1",),
-            sizes=(Size(attention, "heads", "heads"),),
-        )
+        sizes_of = (Size(attention, "heads", "heads"),)  # attributes that change when heads go
+        norms = (f"{path}.norm1",)
+        site = AttentionSite.of_layers("self", attention, "qkvo", *shape, others=norms, sizes=sizes_of)
         blocks.append(Block(path, (site,), MLPSite(f"{path}.mlp", (f"{path}.norm2",))))
     stack = Stack("stack", tuple(blocks), time=TimeAxis(sizes.patch), causal=True)
     return Anatomy((stack,), sizes.width, readout=Readout(("head",), "norm"))

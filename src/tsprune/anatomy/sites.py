@@ -6,7 +6,8 @@ Paths are dotted names below the model's torch module, as `get_submodule` takes 
 from __future__ import annotations
 
 import dataclasses
-from typing import Literal
+from collections.abc import Sequence
+from typing import Any, Literal
 
 from tsprune.errors import TspruneError
 
@@ -100,6 +101,45 @@ class AttentionSite:
     sizes: tuple[Size, ...] = ()
     per_head: tuple[PerHead, ...] = ()
     kept: tuple[int, ...] | None = None
+
+    @classmethod
+    def of_layers(
+        cls,
+        role: str,
+        module: str,
+        layers: Sequence[str],
+        heads: int,
+        head_dim: int,
+        *,
+        key_heads: int = 0,
+        **rest: Any,
+    ) -> AttentionSite:
+        """A site with one linear layer each for q, k, v and the output.
+
+        layers : names of the four layers in `module`
+        key_heads : if queries are grouped
+        rest : further fields
+        """
+        counts = (heads, key_heads or heads, key_heads or heads)
+        *parts, output = (f"{module}.{name}" for name in layers)
+        query, key, value = (
+            Projection(path, count, head_dim) for path, count in zip(parts, counts, strict=True)
+        )
+        return cls(role, module, output, heads, head_dim, query, key, value, **rest)
+
+    @classmethod
+    def of_fused(
+        cls, role: str, module: str, layers: Sequence[str], heads: int, head_dim: int, **rest: Any
+    ) -> AttentionSite:
+        """A site with one linear layer for q, k and v, in this order, and one for the output.
+
+        layers : names of the two layers in `module`
+        rest : further fields, and `interleaved` (see `Projection`)
+        """
+        fused, output = (f"{module}.{name}" for name in layers)
+        order = bool(rest.pop("interleaved", False))
+        query, key, value = (Projection(fused, heads, head_dim, part, order) for part in range(3))
+        return cls(role, module, output, heads, head_dim, query, key, value, **rest)
 
     @property
     def numbers(self) -> tuple[int, ...]:

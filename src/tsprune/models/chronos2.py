@@ -14,7 +14,7 @@ from chronos.chronos2.pipeline import Chronos2Pipeline
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from tsprune.anatomy import Anatomy, AttentionSite, Block, MLPSite, Projection, Readout, Size, Stack, TimeAxis
+from tsprune.anatomy import Anatomy, AttentionSite, Block, MLPSite, Readout, Size, Stack, TimeAxis
 from tsprune.models.absent import AbsentAttention
 from tsprune.models.checkpoints import Checkpoint
 from tsprune.models.forecaster import LEVELS, Forecast, padded
@@ -42,18 +42,14 @@ SETTINGS = {  # of chronos_config in it
 
 def _attention(role: str, layer: str, config: Chronos2CoreConfig) -> AttentionSite:
     module = f"{layer}.self_attention"
-    size = config.num_heads, config.d_kv
-    query, key, value = (Projection(f"{module}.{name}", *size) for name in "qkv")
     # group attention runs over the batch: its projections see [time, batch, features]
     across = role == "group"
-    return AttentionSite(
+    return AttentionSite.of_layers(
         role,
         module,
-        f"{module}.o",
-        *size,
-        query,
-        key,
-        value,
+        "qkvo",
+        config.num_heads,
+        config.d_kv,
         axis="series" if across else "time",
         swapped=across,
         others=(f"{layer}.layer_norm",),

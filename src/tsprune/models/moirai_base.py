@@ -17,7 +17,6 @@ from tsprune.anatomy import (
     Factor,
     MLPSite,
     PerHead,
-    Projection,
     Readout,
     Size,
     Stack,
@@ -56,16 +55,13 @@ def _sizes(module: str) -> tuple[Size, ...]:
 
 def _attention(block: str, layer: Any) -> AttentionSite:
     path, attention = f"{block}.self_attn", layer.self_attn
-    heads, head_dim = attention.num_heads, attention.head_dim
-    return AttentionSite(
+    return AttentionSite.of_layers(
         "self",
         path,
-        f"{path}.out_proj",
-        heads,
-        head_dim,
-        query=Projection(f"{path}.q_proj", heads, head_dim),
-        key=Projection(f"{path}.k_proj", attention.num_groups, head_dim),
-        value=Projection(f"{path}.v_proj", attention.num_groups, head_dim),
+        ("q_proj", "k_proj", "v_proj", "out_proj"),
+        attention.num_heads,
+        attention.head_dim,
+        key_heads=attention.num_groups,
         factors=(Factor(f"{path}.q_norm.weight"), Factor(f"{path}.k_norm.weight")),
         others=(f"{block}.norm1",),
         sizes=(*_sizes(path), *_sizes(f"{path}.var_attn_bias")),

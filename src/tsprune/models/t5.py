@@ -19,18 +19,7 @@ from transformers import T5Config
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
-from tsprune.anatomy import (
-    Anatomy,
-    AttentionSite,
-    Block,
-    MLPSite,
-    Projection,
-    Readout,
-    SharedBias,
-    Size,
-    Stack,
-    TimeAxis,
-)
+from tsprune.anatomy import Anatomy, AttentionSite, Block, MLPSite, Readout, SharedBias, Size, Stack, TimeAxis
 from tsprune.errors import TspruneError
 from tsprune.models.absent import AbsentAttention
 from tsprune.models.checkpoints import Checkpoint
@@ -58,16 +47,12 @@ def t5_config(checkpoint: Checkpoint, settings: Mapping[str, Rule]) -> T5Config:
 
 def _attention(role: str, layer: str, name: str, heads: int, head_dim: int) -> AttentionSite:
     module = f"{layer}.{name}"
-    query, key, value = (Projection(f"{module}.{part}", heads, head_dim) for part in "qkv")
-    return AttentionSite(
+    return AttentionSite.of_layers(
         role,
         module,
-        f"{module}.o",
+        "qkvo",
         heads,
         head_dim,
-        query,
-        key,
-        value,
         keys_from="encoder" if role == "cross" else None,
         others=(f"{layer}.layer_norm",),
         sizes=(Size(module, "inner_dim", "width"),),  # n_heads is that of the bias: see `adapt`

@@ -18,18 +18,7 @@ from timesfm.torch.transformer import MultiHeadAttention
 from timesfm.torch.util import DecodeCache
 from torch import Tensor, nn
 
-from tsprune.anatomy import (
-    Anatomy,
-    AttentionSite,
-    Block,
-    Factor,
-    MLPSite,
-    Projection,
-    Readout,
-    Size,
-    Stack,
-    TimeAxis,
-)
+from tsprune.anatomy import Anatomy, AttentionSite, Block, Factor, MLPSite, Readout, Size, Stack, TimeAxis
 from tsprune.errors import TspruneError, one_line
 from tsprune.models.absent import AbsentAttention
 from tsprune.models.checkpoints import Checkpoint, Shapes
@@ -42,22 +31,18 @@ GIFT_EVAL_CONTEXT = 2048  # what upstream uses there; config.json may say less (
 
 def _attention(block: str, heads: int, head_dim: int) -> AttentionSite:
     path = f"{block}.attn"
-    query, key, value = (Projection(f"{path}.qkv_proj", heads, head_dim, part) for part in range(3))
     factors = (
         Factor(f"{path}.query_ln.scale"),
         Factor(f"{path}.key_ln.scale"),
         Factor(f"{path}.per_dim_scale.per_dim_scale", "softplus"),
     )
-    return AttentionSite(
+    return AttentionSite.of_fused(
         "self",
         path,
-        f"{path}.out",
+        ("qkv_proj", "out"),
         heads,
         head_dim,
-        query,
-        key,
-        value,
-        factors,
+        factors=factors,
         others=(f"{block}.pre_attn_ln", f"{block}.post_attn_ln"),
         norm=f"{block}.post_attn_ln",
         sizes=(Size(path, "num_heads", "heads"), Size(path, "in_features", "width")),

@@ -16,7 +16,7 @@ from toto.model.backbone import TotoBackbone
 from toto.model.toto import Toto as UpstreamToto
 from toto.model.transformer import XFORMERS_SWIGLU_AVAILABLE
 
-from tsprune.anatomy import Anatomy, AttentionSite, Block, MLPSite, Projection, Readout, Size, Stack, TimeAxis
+from tsprune.anatomy import Anatomy, AttentionSite, Block, MLPSite, Readout, Size, Stack, TimeAxis
 from tsprune.models import draws, toto_uneven
 from tsprune.models.absent import AbsentAttention
 from tsprune.models.checkpoints import MAX_CONTEXT, Checkpoint
@@ -55,20 +55,14 @@ def anatomy(backbone: TotoBackbone) -> Anatomy:
     for index, layer in enumerate(backbone.transformer.layers):
         path = f"transformer.layers.{index}"
         attention = f"{path}.attention"
-        size = layer.num_heads, layer.embed_dim // layer.num_heads
-        # rows of the fused projection are (q or k or v, dimension, head)
-        query, key, value = (
-            Projection(f"{attention}.wQKV", *size, part, interleaved=True) for part in range(3)
-        )
         role = _ROLES[layer.attention_axis]
-        site = AttentionSite(
+        site = AttentionSite.of_fused(
             role,
             attention,
-            f"{attention}.wO",
-            *size,
-            query,
-            key,
-            value,
+            ("wQKV", "wO"),
+            layer.num_heads,
+            layer.embed_dim // layer.num_heads,
+            interleaved=True,  # rows are (q or k or v, dimension, head)
             axis="time" if role == "time" else "series",
             others=(f"{path}.norm1",),
             sizes=(Size(attention, "num_heads", "heads"),),
