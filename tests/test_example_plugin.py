@@ -74,7 +74,7 @@ def test_the_document_quotes_the_example() -> None:
 
 def test_the_commands_see_them(environment: dict[str, str], said: tuple[Path, str]) -> None:
     folder, _ = said
-    families = json.loads(output(environment, folder, *CLI, "models", "--json"))["families"]
+    families = json.loads(output(environment, folder, *CLI, "models", "--json"))["result"]["families"]
     assert families[-1]["family"] == "patchnet"
     ranked = output(environment, folder, *CLI, "rank", "tiny", "--by", "column_norm")
     assert "stack.1.self.head.2" in ranked
