@@ -19,7 +19,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import torch
 
-from tsprune.data.chaos import PATH, SYSTEMS, integrated
+from tsprune.data.chaos import CHAOS_FILE, SYSTEMS, integrated
 from tsprune.data.pocket import content_hash
 
 MAX_BYTES = 2**20
@@ -51,7 +51,7 @@ def table() -> pa.Table:
 def main() -> None:
     """Builds the file and prints its size and the hash of its content."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
-    parser.add_argument("--output", type=Path, default=PATH)
+    parser.add_argument("--output", type=Path, default=CHAOS_FILE)
     output: Path = parser.parse_args().output
     made = table()
     pq.write_table(

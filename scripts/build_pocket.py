@@ -23,7 +23,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
-from tsprune.data.pocket import PATH, content_hash, suite_of
+from tsprune.data.pocket import POCKET_FILE, content_hash, suite_of
 
 MAX_BYTES = 2 * 2**20
 # the shortest series must leave at least this many steps of history before its windows
@@ -339,7 +339,7 @@ def degenerate(table: pa.Table) -> dict[str, str]:
 def main() -> None:
     """Builds the file and prints what is in it and what is not."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
-    parser.add_argument("--output", type=Path, default=PATH)
+    parser.add_argument("--output", type=Path, default=POCKET_FILE)
     output: Path = parser.parse_args().output
     found = [one for loader in LOADERS for one in loader()]
     reasons = {one.identifier: one.reason for one in found if one.values is None}

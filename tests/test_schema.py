@@ -1,4 +1,4 @@
-"""Schemas: a table has the columns it declares, in that order and of that kind."""
+"""Schemas: a table has the columns it declares, in that order and of those types."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ from tsprune.schema import Column, Schema
 
 SIZES = Schema(
     "sizes",
-    Column("name", "of the model", kind="text"),
-    Column("layers", "of all stacks", kind="count"),
+    Column("name", "of the model", dtype="text"),
+    Column("layers", "of all stacks", dtype="count"),
     lambda: [Column(f"size_{where}", f"in {where}", "MB") for where in ("memory", "file")],
-    Column("pruned", "whether heads were removed", kind="flag", optional=True),
+    Column("pruned", "whether heads were removed", dtype="flag", optional=True),
 )
 
 
@@ -21,7 +21,7 @@ def row(**changed: object) -> dict[str, object]:
     return {"size_file": 3, "name": "a", "layers": 2, "size_memory": 4} | changed
 
 
-def test_columns_are_ordered_and_of_their_kinds() -> None:
+def test_columns_are_ordered_and_of_their_types() -> None:
     frame = SIZES.frame([row(), row(layers=5)])
     assert list(frame.columns) == ["name", "layers", "size_memory", "size_file"]
     assert frame.dtypes.astype(str).tolist() == ["object", "int64", "float64", "float64"]

@@ -1,7 +1,6 @@
-"""Schemas of tables: the columns of a table, and what each of them holds, in one place for all who use it.
+"""Schemas: the columns of a table and their meanings, in one place for producers, readers and tests.
 
-Producers build a table through its schema, and readers, captions and tests look columns up there. So a
-column that is renamed, left out or made up is an error where it happens.
+Producers build a table through its schema, so that a renamed, missing or additional column is an error.
 """
 
 from __future__ import annotations
@@ -16,7 +15,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
 # "count" is int64 without missing values and Int64 with them; "any" is left as it is
-Kind = Literal["text", "number", "count", "flag", "any"]
+ValueType = Literal["text", "number", "count", "flag", "any"]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -25,14 +24,14 @@ class Column:
 
     about : its meaning, in a line
     unit : of the values, such as "s", "steps" or "relative change"; "" for names and pure numbers
-    kind : of the values
+    dtype : of the values
     optional : whether a table may lack it
     """
 
     name: str
     about: str
     unit: str = ""
-    kind: Kind = "number"
+    dtype: ValueType = "number"
     optional: bool = False
 
 
@@ -42,9 +41,9 @@ class Schema:
     name : of the table
     columns : a function stands for columns that are only known when it is called, such as one per metric
 
-    >>> schema = Schema("sizes", Column("name", "of the model", kind="text"), Column("size", "on disk", "MB"))
-    >>> schema.frame([{"name": "a", "size": 3}])["size"].dtype
-    dtype('float64')
+    >>> schema = Schema("sizes", Column("model", "its name", dtype="text"), Column("size", "on disk", "MB"))
+    >>> schema.names
+    ('model', 'size')
     """
 
     def __init__(self, name: str, *columns: Column | Callable[[], Iterable[Column]]) -> None:
@@ -89,7 +88,7 @@ class Schema:
         return self.checked(pd.DataFrame.from_records(records, columns=list(names)))
 
     def checked(self, frame: pd.DataFrame) -> pd.DataFrame:
-        """The table with its columns in the order of the schema, and their values of the declared kinds.
+        """The table with its columns in the order of the schema, and their values of the declared types.
 
         Raises TspruneError as `frame` does.
         """
@@ -101,11 +100,11 @@ class Schema:
             if column.name not in frame and not column.optional:
                 raise TspruneError(f"the table {self.name} lacks the column {column.name!r}")
         ordered = frame[[name for name in columns if name in frame]]
-        kinds = {name: _dtype(ordered[name], columns[name].kind) for name in ordered}
-        return ordered.astype({name: kind for name, kind in kinds.items() if kind is not None})
+        dtypes = {name: _dtype(ordered[name], columns[name].dtype) for name in ordered}
+        return ordered.astype({name: dtype for name, dtype in dtypes.items() if dtype is not None})
 
 
-def _dtype(values: pd.Series[Any], kind: Kind) -> str | None:
-    if kind == "count":
+def _dtype(values: pd.Series[Any], dtype: ValueType) -> str | None:
+    if dtype == "count":
         return "Int64" if values.isna().any() else "int64"
-    return {"number": "float64", "flag": "bool"}.get(kind)
+    return {"number": "float64", "flag": "bool"}.get(dtype)

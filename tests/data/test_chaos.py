@@ -7,7 +7,7 @@ import pytest
 from numpy.typing import NDArray
 
 from tsprune.data import chaos
-from tsprune.data.chaos import HORIZON, LENGTH, PATH, PER_PERIOD, SYSTEMS, trajectory, trajectory_table
+from tsprune.data.chaos import CHAOS_FILE, HORIZON, LENGTH, PER_PERIOD, SYSTEMS, trajectory, trajectory_table
 from tsprune.data.pocket import content_hash
 from tsprune.errors import TspruneError
 
@@ -45,7 +45,7 @@ def test_the_lorenz_attractor_is_the_known_one() -> None:
 
 def test_content_is_the_recorded_one() -> None:
     assert content_hash(trajectory_table()) == CONTENT
-    assert PATH.stat().st_size <= 2**20
+    assert CHAOS_FILE.stat().st_size <= 2**20
 
 
 def test_windows_are_the_recorded_ones() -> None:

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from tsprune.data import pocket
-from tsprune.data.pocket import PATH, content_hash, series_table
+from tsprune.data.pocket import POCKET_FILE, content_hash, series_table
 from tsprune.evaluation import evaluate, geometric_mean_ratios
 
 CONTENT = "fd76f7488e5949c2b9fa75c3a4affeec5073a61aea23e0fa4c3077aad9dc63ef"
@@ -23,7 +23,7 @@ def test_windows_are_the_recorded_ones() -> None:
 
 
 def test_the_file_is_small() -> None:
-    assert PATH.stat().st_size <= 2 * 2**20
+    assert POCKET_FILE.stat().st_size <= 2 * 2**20
 
 
 @pytest.mark.parametrize(

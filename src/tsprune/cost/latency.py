@@ -30,15 +30,15 @@ from tsprune.schema import Column, Schema
 
 LATENCY = Schema(
     "latency",
-    Column("model", "name of the model", kind="text"),
-    Column("batch", "windows forecast together", kind="count"),
+    Column("model", "name of the model", dtype="text"),
+    Column("batch", "windows forecast together", dtype="count"),
     Column("ms", "median of one forecast of the batch", "ms"),
     Column("ms_low", "lower limit of the median's 95 % interval", "ms"),
     Column("ms_high", "upper limit of the median's 95 % interval", "ms"),
     Column("ratio", "time of the second model divided by that of the first, in both rows"),
     Column("ratio_low", "lower limit of the ratio's 95 % interval"),
     Column("ratio_high", "upper limit of the ratio's 95 % interval"),
-    Column("parameters", "number of parameters", kind="count"),
+    Column("parameters", "number of parameters", dtype="count"),
     Column("gflops", "operations of one forecast of the batch; matrix products only", "GFLOP"),
     Column("weights_mb", "size of the weights", "MiB"),
     Column("peak_mb", "most memory that tensors of one forecast hold at once, without weights", "MiB"),

@@ -11,8 +11,8 @@ import torch
 
 from tsprune.models.forecaster import Forecaster
 
-Parameters = ParamSpec("Parameters")
-Result = TypeVar("Result")
+_Parameters = ParamSpec("_Parameters")
+_Result = TypeVar("_Result")
 
 # d_model of a token model below which threads wait for each other longer than they compute
 # (benchmarks/threads.py)
@@ -38,12 +38,12 @@ def worthwhile_threads(model: Forecaster) -> int | None:
 
 
 def worthwhile(
-    work: Callable[Concatenate[Forecaster, Parameters], Result],
-) -> Callable[Concatenate[Forecaster, Parameters], Result]:
+    work: Callable[Concatenate[Forecaster, _Parameters], _Result],
+) -> Callable[Concatenate[Forecaster, _Parameters], _Result]:
     """Decorates a function of a model to run with as many threads as are worthwhile for that model."""
 
     @functools.wraps(work)
-    def wrapped(model: Forecaster, /, *args: Parameters.args, **kwargs: Parameters.kwargs) -> Result:
+    def wrapped(model: Forecaster, /, *args: _Parameters.args, **kwargs: _Parameters.kwargs) -> _Result:
         with thread_count(worthwhile_threads(model)):
             return work(model, *args, **kwargs)
 

@@ -15,11 +15,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from tsprune.data.windows import parse_frequency
+from tsprune.data.windows import Series, parse_frequency
 from tsprune.errors import TspruneError, one_line
 from tsprune.files import existing_file, parse_json, read_text
 
-Series = NDArray[np.float32]
 AGAIN = "download this dataset again"
 
 

@@ -16,9 +16,9 @@ import os
 from collections.abc import Sequence
 from pathlib import Path
 
-from tsprune.data.arrow import Series, read_series
+from tsprune.data.arrow import read_series
 from tsprune.data.suite import Configuration, Suite
-from tsprune.data.windows import cut_windows, prediction_length, season_length, window_count
+from tsprune.data.windows import Series, cut_windows, prediction_length, season_length, window_count
 from tsprune.errors import TspruneError
 from tsprune.files import status, user_path
 
@@ -26,7 +26,7 @@ LONGEST_NAME = 200  # characters of a pattern that others are compared with
 
 
 @dataclasses.dataclass(frozen=True)
-class Entry:
+class BenchmarkEntry:
     """One of the benchmark's 97 configurations.
 
     name : "<dataset>/<freq>/<term>", in the leaderboard's spelling
@@ -47,13 +47,13 @@ class Entry:
 
 
 @functools.cache
-def table() -> tuple[Entry, ...]:
+def table() -> tuple[BenchmarkEntry, ...]:
     """The 97 configurations of the benchmark, sorted by name and term."""
     resource = importlib.resources.files("tsprune.data") / "gift_eval_configurations.csv"
     with resource.open(encoding="utf-8") as lines:
         rows = [(row, term) for row in csv.DictReader(lines) for term in row["terms"].split()]
     return tuple(
-        Entry(
+        BenchmarkEntry(
             f"{r['dataset']}/{r['freq']}/{term}",
             r["freq"],
             term,
@@ -120,7 +120,7 @@ def _has_data(folder: Path) -> bool:
     return folder.is_dir() and any(folder.glob("data-*.arrow"))
 
 
-def _matching(configs: Sequence[str] | str, present: Sequence[Entry]) -> list[Entry]:
+def _matching(configs: Sequence[str] | str, present: Sequence[BenchmarkEntry]) -> list[BenchmarkEntry]:
     """The present entries that any of the names or patterns selects, in the table's order."""
     wanted: set[str] = set()
     for pattern in [configs] if isinstance(configs, str) else configs:
@@ -133,12 +133,12 @@ def _matching(configs: Sequence[str] | str, present: Sequence[Entry]) -> list[En
     return [entry for entry in present if entry.name in wanted]
 
 
-def _select(pattern: str, entries: Sequence[Entry]) -> list[Entry]:
+def _select(pattern: str, entries: Sequence[BenchmarkEntry]) -> list[BenchmarkEntry]:
     lower = pattern.strip().strip("/").lower()
     return [e for e in entries if any(fnmatch.fnmatchcase(name, lower) for name in e.spellings)]
 
 
-def _no_match(pattern: str, present: Sequence[Entry]) -> str:
+def _no_match(pattern: str, present: Sequence[BenchmarkEntry]) -> str:
     elsewhere = _select(pattern, table())
     if elsewhere:
         return f'this copy of GIFT-Eval lacks the data of "{pattern}": no folder {elsewhere[0].folder}'
@@ -149,7 +149,7 @@ def _no_match(pattern: str, present: Sequence[Entry]) -> str:
 
 
 def _configuration(
-    entry: Entry, freq: str, rows: Sequence[Sequence[Series]]
+    entry: BenchmarkEntry, freq: str, rows: Sequence[Sequence[Series]]
 ) -> tuple[Configuration | None, list[tuple[str, str]]]:
     """Cuts one dataset by the frequency of its first row, as GIFT-Eval does."""
     m4 = "m4" in entry.folder

@@ -22,15 +22,15 @@ if TYPE_CHECKING:
 
 SUITE = Schema(
     "suite",
-    Column("configuration", "<dataset>/<frequency>/<term>", kind="text"),
-    Column("domain", "of the dataset", kind="text"),
-    Column("horizon", "of a forecast", "steps", kind="count"),
-    Column("season", "length of a season", "steps", kind="count"),
-    Column("windows", "number of windows", kind="count"),
-    Column("series", "number of series that the windows are cut from", kind="count"),
-    Column("num_variates", "of the dataset", kind="count"),
-    Column("shortest", "shortest history before a window", "steps", kind="count"),
-    Column("longest", "longest history before a window", "steps", kind="count"),
+    Column("configuration", "<dataset>/<frequency>/<term>", dtype="text"),
+    Column("domain", "of the dataset", dtype="text"),
+    Column("horizon", "of a forecast", "steps", dtype="count"),
+    Column("season", "length of a season", "steps", dtype="count"),
+    Column("windows", "number of windows", dtype="count"),
+    Column("series", "number of series that the windows are cut from", dtype="count"),
+    Column("num_variates", "of the dataset", dtype="count"),
+    Column("shortest", "shortest history before a window", "steps", dtype="count"),
+    Column("longest", "longest history before a window", "steps", dtype="count"),
 )
 
 

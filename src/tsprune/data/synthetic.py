@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.signal import lfilter
 
-Array = NDArray[np.float64]
+_Array = NDArray[np.float64]
 Content = Literal["all", "periodic", "aperiodic"]
 
 # periods that occur together at one sampling frequency (hourly: day and week, ...), in time steps
@@ -24,7 +24,7 @@ CALENDAR_PERIODS: tuple[tuple[float, ...], ...] = (
 # fmt: on
 
 
-def _unit(x: Array) -> Array:
+def _unit(x: _Array) -> _Array:
     """`x` centred and scaled to unit standard deviation; a constant stays zero."""
     centred = x - x.mean()
     deviation = centred.std()
@@ -35,7 +35,7 @@ def _log_uniform(rng: np.random.Generator, low: float, high: float) -> float:
     return float(np.exp(rng.uniform(np.log(low), np.log(high))))
 
 
-def _harmonic_profile(n: int, rng: np.random.Generator) -> Array:
+def _harmonic_profile(n: int, rng: np.random.Generator) -> _Array:
     phase, profile = 2 * np.pi * np.arange(n) / n, np.zeros(n)
     decay = rng.uniform(0.3, 1.6)
     for k in range(1, int(rng.integers(2, 9))):
@@ -43,13 +43,13 @@ def _harmonic_profile(n: int, rng: np.random.Generator) -> Array:
     return profile
 
 
-def _smooth_profile(n: int, rng: np.random.Generator) -> Array:
+def _smooth_profile(n: int, rng: np.random.Generator) -> _Array:
     width = max(1, int(n * rng.uniform(0.03, 0.25)))
     window = np.hanning(width + 2)[1:-1]
     return np.asarray(np.convolve(np.tile(rng.standard_normal(n), 3), window, "same")[n : 2 * n])
 
 
-def _bump_profile(n: int, rng: np.random.Generator) -> Array:
+def _bump_profile(n: int, rng: np.random.Generator) -> _Array:
     profile = np.zeros(n)
     position = np.arange(n)
     for _ in range(rng.integers(1, 4)):
@@ -64,14 +64,14 @@ def _bump_profile(n: int, rng: np.random.Generator) -> Array:
 _PROFILES = (_harmonic_profile, _smooth_profile, _bump_profile)
 
 
-def _seasonal(period: float, length: int, rng: np.random.Generator) -> Array:
+def _seasonal(period: float, length: int, rng: np.random.Generator) -> _Array:
     samples = max(2, round(period))
     profile = _unit(_PROFILES[rng.integers(len(_PROFILES))](samples, rng))
     phase = np.arange(length) / period * samples + rng.integers(samples)
     return np.asarray(profile[np.floor(phase).astype(int) % samples])
 
 
-def seasonality(length: int, rng: np.random.Generator) -> Array:
+def seasonality(length: int, rng: np.random.Generator) -> _Array:
     """Seasonal part: one calendar family (or random periods), drifting amplitude, weekends."""
     if rng.random() < 0.8:
         periods = CALENDAR_PERIODS[rng.integers(len(CALENDAR_PERIODS))]
@@ -92,7 +92,7 @@ def seasonality(length: int, rng: np.random.Generator) -> Array:
     return total
 
 
-def trend(length: int, rng: np.random.Generator) -> Array:
+def trend(length: int, rng: np.random.Generator) -> _Array:
     """Straight, piecewise linear, or saturating growth over the whole length."""
     t = np.arange(length) / length
     line = rng.normal(0, 2) * t
@@ -105,7 +105,7 @@ def trend(length: int, rng: np.random.Generator) -> Array:
     return line
 
 
-def stochastic(length: int, rng: np.random.Generator, *, oscillating: bool = True) -> Array:
+def stochastic(length: int, rng: np.random.Generator, *, oscillating: bool = True) -> _Array:
     """Random walk, integrated walk, AR(1) or a damped stochastic oscillator; unit deviation."""
     shocks = rng.standard_normal(length) if rng.random() < 0.8 else rng.standard_t(3, length)
     kind = rng.random() * (1.0 if oscillating else 0.75)
@@ -121,7 +121,7 @@ def stochastic(length: int, rng: np.random.Generator, *, oscillating: bool = Tru
     return _unit(walk)
 
 
-def gaussian_process(length: int, rng: np.random.Generator) -> Array:
+def gaussian_process(length: int, rng: np.random.Generator) -> _Array:
     """A smooth Gaussian process (RBF or rational spectrum) by spectral sampling; unit deviation."""
     frequency = np.fft.rfftfreq(length)
     scale = _log_uniform(rng, 3, 300)
@@ -133,7 +133,7 @@ def gaussian_process(length: int, rng: np.random.Generator) -> Array:
     return _unit(np.fft.irfft(np.sqrt(spectrum) * noise, length))
 
 
-def counts(length: int, rng: np.random.Generator) -> Array:
+def counts(length: int, rng: np.random.Generator) -> _Array:
     """Counts and intermittent demand: Poisson with a seasonal rate."""
     period = rng.choice([4, 7, 12, 24, 52])
     phase = 2 * np.pi * np.arange(length) / period + rng.uniform(0, 2 * np.pi)
@@ -141,7 +141,7 @@ def counts(length: int, rng: np.random.Generator) -> Array:
     return _unit(rng.poisson(np.clip(rate, 0, None)).astype(float)) * 1.5
 
 
-def _corrupted(x: Array, rng: np.random.Generator) -> Array:
+def _corrupted(x: _Array, rng: np.random.Generator) -> _Array:
     length = x.size
     noise = rng.standard_normal(length) if rng.random() < 0.8 else rng.standard_t(3, length)
     x = x + _log_uniform(rng, 0.005, 0.7) * (x.std() + 0.05) * noise
@@ -158,7 +158,7 @@ def _corrupted(x: Array, rng: np.random.Generator) -> Array:
     return x
 
 
-def periodic_series(length: int, rng: np.random.Generator) -> Array:
+def periodic_series(length: int, rng: np.random.Generator) -> _Array:
     """One series [length] of seasonal parts alone, additive or multiplicative, and noise."""
     x = seasonality(length, rng)
     if rng.random() < 0.15:
@@ -166,7 +166,7 @@ def periodic_series(length: int, rng: np.random.Generator) -> Array:
     return _unit(_corrupted(x, rng))
 
 
-def aperiodic_series(length: int, rng: np.random.Generator) -> Array:
+def aperiodic_series(length: int, rng: np.random.Generator) -> _Array:
     """One series [length] without any period: trends, walks, AR(1), smooth processes, counts."""
     kind = rng.choice(["trended", "stochastic", "smooth", "counts"], p=[0.25, 0.4, 0.2, 0.15])
     x = np.zeros(length)
@@ -183,7 +183,7 @@ def aperiodic_series(length: int, rng: np.random.Generator) -> Array:
     return _unit(_corrupted(x, rng))
 
 
-def one_series(length: int, rng: np.random.Generator) -> Array:
+def one_series(length: int, rng: np.random.Generator) -> _Array:
     """One synthetic series [length] of any kind, with zero mean and unit deviation."""
     kind = rng.choice(
         ["seasonal", "trended", "stochastic", "smooth", "counts", "multiplicative"],

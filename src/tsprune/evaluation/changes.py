@@ -15,10 +15,8 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from tsprune.evaluation.metrics import METRICS, Metric, Sums, WindowStatistics
+from tsprune.evaluation.metrics import METRICS, Array, Metric, WindowStatistics
 from tsprune.statistics import LEVEL, UNKNOWN, Estimate, Sample, pseudo_values
-
-Array = NDArray[np.float64]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -46,16 +44,18 @@ def changes(scored: Sequence[Scored], metric: str) -> Sample:
 
     Raises TspruneError for an unknown metric.
     """
-    sums = [(one, _Sums.of(one, METRICS.named(metric))) for one in scored]
-    usable = [(one, found) for one, found in sums if found.usable]
-    count = len(scored[0].after) if scored else 0
+    sums = [(one.name, *_series_sums(one, METRICS.named(metric))) for one in scored]
+    usable = [(name, series, found) for name, series, found in sums if _defined(found)]
     if len(usable) == 1:
-        return Sample.of(*_by_series(usable[0][1]), logarithmic=True)
-    logs = np.full((len(usable), count), np.nan)
-    for row, (_, found) in enumerate(usable):
-        logs[row] = found.log_ratio(found.totals().sum(axis=0))
+        _, series, found = usable[0]
+        logs, units = pseudo_values(found, _log_ratios), [str(owner) for owner in series]
+    else:
+        logs = np.full((len(usable), len(scored[0].after) if scored else 0), np.nan)
+        for row, (_, _, found) in enumerate(usable):
+            logs[row] = _log_ratios(found.sum(axis=0))
+        units = [name for name, _, _ in usable]
     logs[:, ~np.isfinite(logs).all(axis=0)] = np.nan
-    return Sample.of(logs, [one.name for one, _ in usable], logarithmic=True)
+    return Sample.of(logs, units, logarithmic=True)
 
 
 def change(scored: Sequence[Scored], metric: str, *, level: float = LEVEL, seed: int = 0) -> Estimate:
@@ -65,56 +65,28 @@ def change(scored: Sequence[Scored], metric: str, *, level: float = LEVEL, seed:
     return changes(scored, metric).estimate(level=level, seed=seed)
 
 
-def _by_series(found: _Sums) -> tuple[Array, list[str]]:
-    """Pseudo-values of the series of a single configuration, [S, A], and their names."""
-    totals = found.totals()
-    values = pseudo_values(totals, found.log_ratio)
-    values[:, ~np.isfinite(values).all(axis=0)] = np.nan
-    return values, [str(owner) for owner in np.unique(found.series)]
+def _series_sums(scored: Scored, metric: Metric) -> tuple[NDArray[np.int64], Array]:
+    """S series, and sums over their windows [S, 2 + 2 A]: before, numerators after, denominators after."""
+    both = metric.numerator, metric.denominator
+    nothing = np.full(len(scored.series), np.nan)
+    columns = [part(scored.before) for part in both]
+    columns += [nothing if one is None else part(one) for part in both for one in scored.after]
+    chosen = slice(None) if scored.chosen is None else scored.chosen
+    series, owner = np.unique(scored.series[chosen], return_inverse=True)
+    sums = np.zeros((len(series), len(columns)))
+    np.add.at(sums, owner, np.stack(columns, axis=1)[chosen])
+    return series, sums
 
 
-@dataclasses.dataclass(frozen=True)
-class _Sums:
-    """Numerators and denominators of a metric per window, [M, 2] before and [M, 2 A] after.
+def _defined(sums: Array) -> bool:
+    """Whether the metric before is defined and not 0."""
+    total, weight = sums[:, :2].sum(axis=0)
+    return bool(weight and total / weight > 0)
 
-    series : [M]
-    """
 
-    before: Array
-    after: Array
-    series: NDArray[np.int64]
-
-    @classmethod
-    def of(cls, scored: Scored, metric: Metric) -> _Sums:
-        chosen = np.ones(len(scored.series), np.bool_) if scored.chosen is None else scored.chosen
-        nothing = np.full(len(chosen), np.nan)
-
-        def column(one: WindowStatistics | None, sums: Sums) -> Array:
-            return (nothing if one is None else np.asarray(sums(one), np.float64))[chosen]
-
-        both = metric.numerator, metric.denominator
-        before = np.stack([column(scored.before, sums) for sums in both], axis=1)
-        after = [column(one, sums) for sums in both for one in scored.after]
-        empty = np.empty((int(chosen.sum()), 0))
-        return cls(before, np.stack(after, axis=1) if after else empty, scored.series[chosen])
-
-    @property
-    def usable(self) -> bool:
-        """Whether the metric before is defined and not 0."""
-        total, weight = self.before.sum(axis=0)
-        return bool(weight and total / weight > 0)
-
-    def totals(self) -> Array:
-        """Sums per series, [S, 2 + 2 A]: before and after."""
-        names, owner = np.unique(self.series, return_inverse=True)
-        found = np.zeros((len(names), 2 + self.after.shape[1]))
-        np.add.at(found, owner, np.concatenate([self.before, self.after], axis=1))
-        return found
-
-    def log_ratio(self, sums: Array) -> Array:
-        """log(after / before) [..., A] of sums (or means) [..., 2 + 2 A]."""
-        count = self.after.shape[1] // 2
-        numerators, denominators = sums[..., 2 : 2 + count], sums[..., 2 + count :]
-        with np.errstate(all="ignore"):
-            before = np.log(sums[..., :1]) - np.log(sums[..., 1:2])
-            return np.asarray(np.log(numerators) - np.log(denominators) - before)
+def _log_ratios(sums: Array) -> Array:
+    """log(after / before) [..., A] of sums (or means) [..., 2 + 2 A]."""
+    numerators, denominators = np.split(sums[..., 2:], 2, axis=-1)
+    with np.errstate(all="ignore"):
+        before = np.log(sums[..., :1]) - np.log(sums[..., 1:2])
+        return np.asarray(np.log(numerators) - np.log(denominators) - before)

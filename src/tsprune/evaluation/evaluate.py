@@ -35,10 +35,10 @@ if TYPE_CHECKING:
 SEASONAL_NAIVE: Literal["seasonal-naive"] = "seasonal-naive"
 EVALUATION = Schema(
     "evaluation",
-    Column("configuration", "<dataset>/<frequency>/<term>", kind="text"),
-    Column("domain", "of the dataset", kind="text"),
-    Column("num_variates", "of the dataset", kind="count"),
-    Column("windows", "number of windows that were forecast", kind="count"),
+    Column("configuration", "<dataset>/<frequency>/<term>", dtype="text"),
+    Column("domain", "of the dataset", dtype="text"),
+    Column("num_variates", "of the dataset", dtype="count"),
+    Column("windows", "number of windows that were forecast", dtype="count"),
     per_metric("{name}", "{name} over these windows"),
     per_metric("seasonal_naive_{name}", "{name} of Seasonal Naive over the same windows"),
     per_metric("{name}_ratio", "{name} divided by Seasonal Naive's; NaN where that is zero or undefined"),

@@ -14,7 +14,7 @@ from tsprune.models.forecaster import Forecaster
 from tsprune.statistics import Sample, unit_means
 
 PER_CONFIGURATION = 16
-BATCH_SIZE = 16
+SAMPLED_BATCH = 16
 
 
 def sampled(suite: Suite, model: Forecaster, per_configuration: int = PER_CONFIGURATION) -> Suite:
@@ -32,7 +32,7 @@ def sampled(suite: Suite, model: Forecaster, per_configuration: int = PER_CONFIG
 
 
 @dataclasses.dataclass(frozen=True)
-class Windows:
+class SampledWindows:
     """B windows of one configuration that are run together, longest history first.
 
     first : number of the first of them among all windows of the suite, in order of batches
@@ -55,7 +55,7 @@ class Owners:
         self._series: list[int] = []
         self._configurations: list[str] = []
 
-    def add(self, batch: Windows) -> None:
+    def add(self, batch: SampledWindows) -> None:
         """Adds the windows of one more batch."""
         self._series += batch.series.tolist()
         self._configurations += [batch.configuration.name] * len(batch.series)
@@ -71,12 +71,12 @@ class Owners:
         return Sample.of(*unit_means(values, self._series, self._configurations))
 
 
-def batched(suite: Suite, model: Forecaster, batch_size: int = BATCH_SIZE) -> Iterator[Windows]:
+def batched(suite: Suite, model: Forecaster, batch_size: int = SAMPLED_BATCH) -> Iterator[SampledWindows]:
     """The windows of a suite, batch by batch."""
     done, owners = 0, 0
     for c in suite.configurations:
         for part in shared_batches([c], context_length=model.context_length, batch_size=batch_size):
             series = c.series[part.rows] + owners
-            yield Windows(c, done, part.contexts, c.targets[part.rows], series)
+            yield SampledWindows(c, done, part.contexts, c.targets[part.rows], series)
             done += len(part.rows)
         owners += int(c.series.max(initial=-1)) + 1

@@ -22,7 +22,7 @@ from torch import Tensor
 from tsprune.anatomy import Component
 from tsprune.arguments import checked
 from tsprune.data.suite import Suite
-from tsprune.evaluation.sampling import BATCH_SIZE, PER_CONFIGURATION, Owners, batched, sampled
+from tsprune.evaluation.sampling import PER_CONFIGURATION, SAMPLED_BATCH, Owners, batched, sampled
 from tsprune.explain.forecast_traits import dominant_period
 from tsprune.hooks.attention import AttentionMap, require_heads, watching
 from tsprune.models.forecaster import Forecaster
@@ -69,7 +69,7 @@ def attention(
     suite: Suite,
     *,
     per_configuration: int = PER_CONFIGURATION,
-    batch_size: int = BATCH_SIZE,
+    batch_size: int = SAMPLED_BATCH,
     seed: int = 0,
 ) -> AttentionStatistics:
     """Attention statistics of every head of `model` on windows of a suite.

@@ -30,7 +30,7 @@ MONTE_CARLO = 0.02
 SMALL = 5
 EXACT = 8
 # spread below this share of the values is rounding
-ROUNDING = 1e-12
+_ROUNDING = 1e-12
 
 
 def inference(
@@ -70,17 +70,17 @@ def _inference(
     deviations = values - mean
     error = standard_errors(deviations)
     # equal values have no spread, up to rounding
-    error = np.where(error > ROUNDING * np.maximum(1.0, np.abs(values).max(axis=(0, 1))), error, 0.0)
+    error = np.where(error > _ROUNDING * np.maximum(1.0, np.abs(values).max(axis=(0, 1))), error, 0.0)
     if count < SMALL or 1 < draws < SMALL:
         freedom = _freedom(deviations)
         reach = np.nan if level is None else t.ppf((1 + level) / 2, freedom)
         tails = 2 * t.sf(np.abs(_pivot(mean, error)), freedom)
-        p = np.where(np.abs(mean) <= ROUNDING, 1.0, tails)
+        p = np.where(np.abs(mean) <= _ROUNDING, 1.0, tails)
         return mean, mean - reach * error, mean + reach * error, p
     below, above, p = _bootstrapped(deviations, mean, error, level, seed, least)
     with np.errstate(invalid="ignore"):
         low, high = (np.where(error > 0, mean - pivot * error, mean) for pivot in (above, below))
-    flat = np.where(np.abs(mean) <= ROUNDING, 1.0, 0.0)
+    flat = np.where(np.abs(mean) <= _ROUNDING, 1.0, 0.0)
     return mean, low, high, np.where(error > 0, p, flat)
 
 
@@ -185,7 +185,7 @@ def _pivots(deviations: Array, times: Array, picks: Array | None) -> Array:
     scale = (deviations**2).mean(axis=(0, 1))
     with np.errstate(divide="ignore", invalid="ignore"):
         # a draw of one unit only has no spread: its pivot is infinite
-        error = np.sqrt(np.where(variance > ROUNDING * scale / count, variance, 0.0))
+        error = np.sqrt(np.where(variance > _ROUNDING * scale / count, variance, 0.0))
         return np.asarray(np.where((mean == 0) & (error == 0), 0.0, mean / error))
 
 

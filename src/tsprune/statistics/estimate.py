@@ -10,7 +10,7 @@ from numpy.typing import ArrayLike, NDArray
 from scipy.stats import norm, rankdata
 
 LEVEL = 0.95
-FEWEST = 4  # pairs: the interval of a correlation has N - 3 degrees of freedom
+_FEWEST = 4  # pairs: the interval of a correlation has N - 3 degrees of freedom
 
 Array = NDArray[np.float64]
 
@@ -93,7 +93,7 @@ def correlation(a: ArrayLike, b: ArrayLike, *, level: float = LEVEL) -> Estimate
     x, y = np.asarray(a, np.float64), np.asarray(b, np.float64)
     count = int((np.isfinite(x) & np.isfinite(y)).sum())
     rho = spearman(x, y)
-    if math.isnan(rho) or count < FEWEST:
+    if math.isnan(rho) or count < _FEWEST:
         return Estimate(rho, math.nan, math.nan, math.nan, count)
     most = 1 - 6 / (count * (count**2 - 1))
     middle = math.atanh(min(max(rho, -most), most))

@@ -23,13 +23,13 @@ ClaimVerdict = Verdict | Literal["not applicable"]
 
 # --- tables --------------------------------------------------------------------------------------
 
-_STACK = Column("stack", "name of the stack", kind="text")
-_LAYER = Column("layer", "number in the original model", kind="count")
-_ATTENTION = Column("attention", "role of the attention sublayer", kind="text")
-_HEAD = Column("head", "number in the original model", kind="count")
-_ADDRESS = Column("address", "of the component", kind="text")
-_PERCENT = Column("percent", "share of the middle layers' heads that is removed", "%", kind="count")
-_METRIC = Column("metric", "name of the metric", kind="text")
+_STACK = Column("stack", "name of the stack", dtype="text")
+_LAYER = Column("layer", "number in the original model", dtype="count")
+_ATTENTION = Column("attention", "role of the attention sublayer", dtype="text")
+_HEAD = Column("head", "number in the original model", dtype="count")
+_ADDRESS = Column("address", "of the component", dtype="text")
+_PERCENT = Column("percent", "share of the middle layers' heads that is removed", "%", dtype="count")
+_METRIC = Column("metric", "name of the metric", dtype="text")
 _LOW, _HIGH = Column("low", "of the 95 % interval"), Column("high", "of the 95 % interval")
 _P = Column("p_value", "of no relation")
 _P_HOLM = Column("p_holm", "p-value corrected over its family (Holm)")
@@ -50,7 +50,7 @@ LAYERS = Schema(
     "layers",  # family of tests: one unit's layers
     _STACK,
     _LAYER,
-    Column("unit", "ablated part of the layer: heads, mlp or both", kind="text"),
+    Column("unit", "ablated part of the layer: heads, mlp or both", dtype="text"),
     _ADDRESS,
     _changes,
     _DISTANCE,
@@ -73,22 +73,22 @@ RANK_CORRELATION = Schema(
     "rank_correlation",  # family of tests: the table
     _STACK,
     _ATTENTION,
-    Column("variant", "paper or effective stable rank", kind="text"),
+    Column("variant", "paper or effective stable rank", dtype="text"),
     _METRIC,
     Column("correlation", "Spearman's rho of stable rank with the change of the metric, over heads"),
     _LOW,
     _HIGH,
     _P,
     _P_HOLM,
-    Column("heads", "number of heads", kind="count"),
+    Column("heads", "number of heads", dtype="count"),
 )
 PRUNING = Schema(
     "pruning",
     _PERCENT,
-    Column("strategy", "high-to-low, low-to-high (svd-: by rank of attention maps) or random", kind="text"),
-    Column("seed", "number of the random draw", kind="any"),
-    Column("heads_removed", "number of heads", kind="count"),
-    Column("heads_total", "heads of the middle layers", kind="count"),
+    Column("strategy", "high-to-low, low-to-high (svd-: by rank of attention maps) or random", dtype="text"),
+    Column("seed", "number of the random draw", dtype="any"),
+    Column("heads_removed", "number of heads", dtype="count"),
+    Column("heads_total", "heads of the middle layers", dtype="count"),
     _changes,
     _DISTANCE,
 )
@@ -97,33 +97,33 @@ HEADS_AT = Schema(
     _STACK,
     _LAYER,
     _ATTENTION,
-    Column("heads", "of the sublayer", kind="count"),
-    Column("selection", "windows that order and count are chosen on: test or calibration", kind="text"),
-    Column("order", "high-to-low or low-to-high", kind="text"),
-    Column("removed", "most heads that can be removed", kind="count"),
-    Column("heads_at", "heads that must stay", kind="count"),
+    Column("heads", "of the sublayer", dtype="count"),
+    Column("selection", "windows that order and count are chosen on: test or calibration", dtype="text"),
+    Column("order", "high-to-low or low-to-high", dtype="text"),
+    Column("removed", "most heads that can be removed", dtype="count"),
+    Column("heads_at", "heads that must stay", dtype="count"),
     Column("score_change", "of the metric on the report windows", "relative change"),
     Column("score_low", "of the 95 % interval", "relative change"),
     Column("score_high", "of the 95 % interval", "relative change"),
 )
 MLPS = Schema(
     "mlps",
-    Column("stack", "name of the stack; all: of all stacks", kind="text"),
-    Column("count", "of MLPs, each ablated alone; changes are medians over them", kind="count"),
+    Column("stack", "name of the stack; all: of all stacks", dtype="text"),
+    Column("count", "of MLPs, each ablated alone; changes are medians over them", dtype="count"),
     _changes,
 )
 COMPARISONS = Schema(
     "comparisons",  # family of tests: one metric's rows, without those that a claim tests
     _PERCENT,
     _METRIC,
-    Column("strategy", "of `pruning`", kind="text"),
-    Column("versus", "random (geometric mean over draws), another strategy, or unpruned", kind="text"),
+    Column("strategy", "of `pruning`", dtype="text"),
+    Column("versus", "random (geometric mean over draws), another strategy, or unpruned", dtype="text"),
     Column("difference", "(1 + a) / (1 + b) - 1 of the two changes", "relative change"),
     _LOW,
     _HIGH,
     _P_HOLM,
-    Column("draws", "number of random draws", kind="any"),
-    Column("beaten", "random draws with a larger loss than the strategy", kind="any"),
+    Column("draws", "number of random draws", dtype="any"),
+    Column("beaten", "random draws with a larger loss than the strategy", dtype="any"),
 )
 SVD_CORRELATION = Schema(
     "svd_correlation",
@@ -133,7 +133,7 @@ SVD_CORRELATION = Schema(
     _LOW,
     _HIGH,
     _P,
-    Column("count", "of heads", kind="any"),
+    Column("count", "of heads", dtype="any"),
 )
 
 

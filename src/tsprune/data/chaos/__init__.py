@@ -21,9 +21,18 @@ from tsprune.data.windows import cut_windows
 if TYPE_CHECKING:
     import pyarrow as pa
 
-__all__ = ["HORIZON", "LENGTH", "PATH", "PER_PERIOD", "SYSTEMS", "chaos", "trajectory", "trajectory_table"]
+__all__ = [
+    "CHAOS_FILE",
+    "HORIZON",
+    "LENGTH",
+    "PER_PERIOD",
+    "SYSTEMS",
+    "chaos",
+    "trajectory",
+    "trajectory_table",
+]
 
-PATH = Path(__file__).with_name("chaos.parquet")
+CHAOS_FILE = Path(__file__).with_name("chaos.parquet")
 HORIZON = 2 * PER_PERIOD
 WINDOWS = 4
 TRAJECTORIES = 2  # of each system
@@ -71,7 +80,7 @@ def trajectory_table() -> pa.Table:
     licence."""
     import pyarrow.parquet as pq  # 0.1 s
 
-    return pq.read_table(PATH)
+    return pq.read_table(CHAOS_FILE)
 
 
 def _embedded() -> Mapping[str, NDArray[np.float32]]:

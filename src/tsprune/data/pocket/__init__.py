@@ -19,7 +19,7 @@ from tsprune.data.windows import cut_windows, parse_frequency, prediction_length
 if TYPE_CHECKING:
     import pyarrow as pa
 
-PATH = Path(__file__).with_name("pocket.parquet")
+POCKET_FILE = Path(__file__).with_name("pocket.parquet")
 
 # so that no dataset with many series dominates the running time
 MAX_CONFIGURATION_WINDOWS = 60
@@ -39,7 +39,7 @@ def series_table() -> pa.Table:
     """One row per series: series, dataset, freq, domain, start, values, source, provenance, licence."""
     import pyarrow.parquet as pq  # 0.1 s
 
-    return pq.read_table(PATH)
+    return pq.read_table(POCKET_FILE)
 
 
 def suite_of(table: pa.Table) -> Suite:

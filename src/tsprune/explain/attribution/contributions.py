@@ -31,7 +31,7 @@ from tsprune.anatomy import Readout
 from tsprune.arguments import checked
 from tsprune.data.suite import Suite
 from tsprune.errors import TspruneError
-from tsprune.evaluation.sampling import BATCH_SIZE, PER_CONFIGURATION, Owners, batched, sampled
+from tsprune.evaluation.sampling import PER_CONFIGURATION, SAMPLED_BATCH, Owners, batched, sampled
 from tsprune.explain.attribution.cross_attention import crossing, divided, recorded_source, source_of
 from tsprune.explain.attribution.writers import gain_of, kind_of, layer_of, recorded_writes
 from tsprune.models.forecaster import Forecaster
@@ -133,7 +133,7 @@ def attribution(
     suite: Suite,
     *,
     per_configuration: int = PER_CONFIGURATION,
-    batch_size: int = BATCH_SIZE,
+    batch_size: int = SAMPLED_BATCH,
     seed: int = 0,
 ) -> pd.DataFrame:
     """Share of the forecast that each part of the model wrote, over windows of a suite.

@@ -21,7 +21,7 @@ from tsprune.arguments import checked
 from tsprune.data.suite import Suite
 from tsprune.errors import TspruneError
 from tsprune.evaluation import spearman_distance
-from tsprune.evaluation.sampling import BATCH_SIZE, PER_CONFIGURATION, Owners, batched, sampled
+from tsprune.evaluation.sampling import PER_CONFIGURATION, SAMPLED_BATCH, Owners, batched, sampled
 from tsprune.hooks.ablation import Ablation, applied
 from tsprune.hooks.stream import replaced, streams
 from tsprune.models.forecaster import Forecaster
@@ -56,7 +56,7 @@ def residual(
     suite: Suite,
     *,
     per_configuration: int = PER_CONFIGURATION,
-    batch_size: int = BATCH_SIZE,
+    batch_size: int = SAMPLED_BATCH,
     seed: int = 0,
 ) -> Residual:
     """Norms, updates and similarity of layers on windows of a suite.
@@ -184,7 +184,7 @@ def lens(
     *,
     horizon: int = LENS_HORIZON,
     per_configuration: int = PER_CONFIGURATION,
-    batch_size: int = BATCH_SIZE,
+    batch_size: int = SAMPLED_BATCH,
     seed: int = 0,
 ) -> pd.DataFrame:
     """What every layer of the last stack would forecast, one row a layer (-1: the embedding alone).
