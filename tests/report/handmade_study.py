@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import dataclasses
 import itertools
 
 import numpy as np
 import pandas as pd
 
-from tsprune.studies.study_result import Claim, Example, ModelStudy, Study
+from tsprune.studies.study_result import TABLES, Claim, Example, ModelStudy, Study
 
 CONFIGURATIONS = ("ett1/H/short", "m4_hourly/H/short", "hospital/M/short", "us_births/D/short")
 LEVELS = tuple(round(0.1 * i, 1) for i in range(1, 10))
@@ -223,7 +224,7 @@ def make_model(
     pruning = _pruning(rng, 3 * heads)
     comparisons = _comparisons(rng)
     swept = _layers(rng, stacks, layers)
-    return ModelStudy(
+    model = ModelStudy(
         name=name,
         family="chronos_bolt" if len(stacks) > 1 else "timesfm",
         architecture="encoder-decoder" if len(stacks) > 1 else "decoder-only",
@@ -247,6 +248,8 @@ def make_model(
         svd_correlation=_svd(rng, stacks, layers * heads),
         score_windows=61,
     )
+    tables = {key: schema.checked(getattr(model, key)) for key, schema in TABLES.items() if key != "baseline"}
+    return dataclasses.replace(model, **tables)
 
 
 def make_study(*models: ModelStudy, skipped: tuple[tuple[str, str], ...] = ()) -> Study:

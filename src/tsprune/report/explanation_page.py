@@ -14,7 +14,7 @@ from tsprune.report import figures
 from tsprune.report.captions import words
 from tsprune.report.roles import facts
 from tsprune.report.section import Picture, Section, page, picture
-from tsprune.report.tables import Table, page_table, page_tables
+from tsprune.report.tables import Table, page_table
 from tsprune.report.words import count, drawn, percent
 from tsprune.statistics import SEEDS
 
@@ -137,7 +137,8 @@ def of_model(number: str, found: Explanation) -> list[Section]:
         "Similarity of layers": found.cka,
         "Attribution of the forecast": found.attribution,
     }
-    return [Section(f"Why: {found.model}", pictures, page_tables(tables), lead=lead)]
+    listed = tuple(page_table(title, frame) for title, frame in tables.items())
+    return [Section(f"Why: {found.model}", pictures, listed, lead=lead)]
 
 
 def _by_parroting(heads: pd.DataFrame) -> pd.DataFrame:

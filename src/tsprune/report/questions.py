@@ -9,9 +9,9 @@ import pandas as pd
 from tsprune.report import figures
 from tsprune.report.digest import HEADLINE, heads_at_totals, mlp_summary
 from tsprune.report.section import Section, picture
-from tsprune.report.tables import page_tables
+from tsprune.report.tables import page_table
 from tsprune.report.words import between, count, percent
-from tsprune.studies.study_result import ModelStudy, Study
+from tsprune.studies.study_result import TABLES, ModelStudy, Study
 
 
 def answered(study: Study) -> Section:
@@ -29,15 +29,16 @@ def answered(study: Study) -> Section:
     comparisons = _of_all(study, "comparisons")
     if len(comparisons):
         comparisons = comparisons[comparisons["versus"] != "unpruned"]
-    tables = {
-        f"heads@{study.percent:g}pp summed over layers": _totals(study),
-        "Attention-SVD against stable rank, and both against random": comparisons,
-        "Correlation of both ranks": _of_all(study, "svd_correlation"),
-        "Median change without one MLP, by architecture": mlp_summary(study),
-        "Agreement of every score with the measured effect": _of_all(study, "agreement"),
-    }
-    known = page_tables({title: frame for title, frame in tables.items() if len(frame)})
-    return Section("Three open questions of the paper", pictures, known)
+    svd, agreement = _of_all(study, "svd_correlation"), _of_all(study, "agreement")
+    against = "Attention-SVD against stable rank, and both against random"
+    tables = (
+        page_table(f"heads@{study.percent:g}pp summed over layers", _totals(study)),
+        page_table(against, comparisons, TABLES["comparisons"]),
+        page_table("Correlation of both ranks", svd, TABLES["svd_correlation"]),
+        page_table("Median change without one MLP, by architecture", mlp_summary(study)),
+        page_table("Agreement of every score with the measured effect", agreement, TABLES["agreement"]),
+    )
+    return Section("Three open questions of the paper", pictures, tables)
 
 
 def _windows(study: Study) -> str:

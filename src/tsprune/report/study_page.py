@@ -11,9 +11,9 @@ from tsprune.atomic import write_whole
 from tsprune.report import explanation_page, figures, questions
 from tsprune.report.digest import HEADLINE, tally
 from tsprune.report.section import Section, page, picture
-from tsprune.report.tables import Table, page_table, page_tables
+from tsprune.report.tables import Table, page_table
 from tsprune.report.words import drawn, model_findings, ratio_between, study_headline
-from tsprune.studies.study_result import ModelStudy, Study
+from tsprune.studies.study_result import TABLES, ModelStudy, Study
 
 
 def write_report(study: Study, path: Path) -> None:
@@ -94,13 +94,14 @@ def _measured(index: int, model: ModelStudy) -> Section:
         picture("heads", figures.head_maps, model, number=number, values=values),
         picture("rank", figures.rank_against_effect, model, number=number, values=values),
     )
-    tables = {
-        "Baseline per configuration": model.baseline,
-        "Layer sweep": model.layers,
-        "Pruned models": model.pruning,
-        "Pruning strategies compared": model.comparisons,
-        "Heads that must stay": model.heads_at,
-        "Correlation of stable rank with ablation effect": model.rank_correlation,
-        "All heads": model.heads,
+    titles = {
+        "baseline": "Baseline per configuration",
+        "layers": "Layer sweep",
+        "pruning": "Pruned models",
+        "comparisons": "Pruning strategies compared",
+        "heads_at": "Heads that must stay",
+        "rank_correlation": "Correlation of stable rank with ablation effect",
+        "heads": "All heads",
     }
-    return Section(model.name, pictures, page_tables(tables))
+    tables = (page_table(title, getattr(model, name), TABLES[name]) for name, title in titles.items())
+    return Section(model.name, pictures, tuple(tables))

@@ -6,13 +6,13 @@ import dataclasses
 import functools
 import math
 import numbers
-from collections.abc import Mapping
 from typing import Any
 
 import pandas as pd
 
 from tsprune.evaluation.metrics import METRICS
 from tsprune.report.words import MISSING, between, parameters, percent, ratio
+from tsprune.schema import Schema
 
 _HEADINGS = {
     "stable_rank": "stable rank (paper)",
@@ -60,16 +60,22 @@ class TableCell:
 
 @dataclasses.dataclass(frozen=True)
 class Table:
-    """A titled table; `numeric[i]` tells whether column i holds numbers."""
+    """A titled table; `numeric[i]` tells whether column i holds numbers, `about[i]` describes it."""
 
     title: str
     columns: tuple[str, ...]
+    about: tuple[str, ...]
     numeric: tuple[bool, ...]
     rows: tuple[tuple[TableCell, ...], ...]
 
 
-def page_table(title: str, frame: pd.DataFrame) -> Table:
-    """`frame` with its columns in the order they have; limits of an interval share one column."""
+def page_table(title: str, frame: pd.DataFrame, schema: Schema | None = None) -> Table:
+    """`frame` with its columns in the order they have; limits of an interval share one column.
+
+    schema : describes the columns
+
+    Raises TspruneError for a column that `schema` lacks.
+    """
     names = [str(name) for name in frame.columns]
     shown = [name for name in names if not (_is(name, _HIGH) and _other(name) in names)]
     rows = tuple(
@@ -77,12 +83,8 @@ def page_table(title: str, frame: pd.DataFrame) -> Table:
         for row in frame.itertuples(index=False, name=None)
     )
     numeric = tuple(bool(rows) and all(row[i].value is not None for row in rows) for i in range(len(shown)))
-    return Table(title, tuple(_heading(name, names) for name in shown), numeric, rows)
-
-
-def page_tables(frames: Mapping[str, pd.DataFrame]) -> tuple[Table, ...]:
-    """Tables by title."""
-    return tuple(page_table(title, frame) for title, frame in frames.items())
+    about = tuple("" if schema is None or name == "model" else schema[name].about for name in shown)
+    return Table(title, tuple(_heading(name, names) for name in shown), about, numeric, rows)
 
 
 def _is(name: str, side: str) -> bool:

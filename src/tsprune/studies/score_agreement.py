@@ -26,7 +26,7 @@ from tsprune.scores.effects import EFFECT_SCORES, measure_effects
 from tsprune.scores.weight_scores import measure_weights
 from tsprune.statistics import correlation_row, holm
 from tsprune.studies.experiments import StudyPlan
-from tsprune.studies.study_result import SVD_CORRELATION
+from tsprune.studies.study_result import AGREEMENT, SVD_CORRELATION
 from tsprune.sweeps.single_components import effects_frame
 from tsprune.sweeps.sweep_result import Masks, SweepResult
 
@@ -99,8 +99,7 @@ def agreement_with_effects(
         scores.table.merge(on_calibration, on="address", validate="one_to_one"), on_report
     )
     corrected = table.groupby(["kind", "group", "metric"], sort=False)["p_value"].transform(holm)
-    table.insert(table.columns.get_loc("p_value") + 1, "p_holm", corrected)  # type: ignore[arg-type]
-    return table
+    return AGREEMENT.checked(table.assign(p_holm=corrected))
 
 
 def svd_correlation(scores: StudyScores) -> pd.DataFrame:

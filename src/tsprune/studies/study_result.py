@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import io
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Literal
 
@@ -13,6 +13,7 @@ import pandas as pd
 
 from tsprune.anatomy import Architecture
 from tsprune.atomic import write_whole
+from tsprune.evaluation.evaluate import EVALUATION
 from tsprune.evaluation.metrics import METRICS, per_metric
 from tsprune.explain.examples import Example as Example
 from tsprune.explain.overview import Explanation
@@ -135,6 +136,20 @@ SVD_CORRELATION = Schema(
     _P,
     Column("count", "of heads", dtype="any"),
 )
+AGREEMENT = Schema(
+    "agreement",  # family of tests: the scores of one kind, group and metric
+    Column("kind", "of the components: head or mlp", kind="text"),
+    Column("group", "all, or the components of one stack or kind of sublayer", kind="text"),
+    Column("score", "name of the score", kind="text"),
+    _METRIC,
+    Column("rho", "Spearman's, of the score with the change of the metric, over components"),
+    _LOW,
+    _HIGH,
+    _P,
+    _P_HOLM,
+    Column("count", "of components", kind="count"),
+    Column("expected", "sign of rho if the score identifies redundant components", kind="count"),
+)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -227,18 +242,18 @@ class Study:
 
 # --- files ---------------------------------------------------------------------------------------
 
-TABLES = (
-    "baseline",
-    "layers",
-    "heads",
-    "rank_correlation",
-    "pruning",
-    "heads_at",
-    "mlps",
-    "comparisons",
-    "agreement",
-    "svd_correlation",
-)
+TABLES: Mapping[str, Schema] = {
+    "baseline": EVALUATION,
+    "layers": LAYERS,
+    "heads": HEADS,
+    "rank_correlation": RANK_CORRELATION,
+    "pruning": PRUNING,
+    "heads_at": HEADS_AT,
+    "mlps": MLPS,
+    "comparisons": COMPARISONS,
+    "agreement": AGREEMENT,
+    "svd_correlation": SVD_CORRELATION,
+}
 # of the explanation; its other tables repeat these, or have a row for every lag of every head
 _EXPLAINED = (
     "heads",
