@@ -295,7 +295,7 @@ def test_a_sweep_is_kept_and_looked_at(run: Runner, model: Path, gift: Path, tmp
     assert [cell["ablation"] for cell in cells] == ["none", *(f"stack.{i}.mlp" for i in range(3))]
     assert {cell["model"] for cell in cells} == {str(model)}
     evaluated = run("evaluate", model, "--data", gift, "--json").result["configurations"]
-    assert [cells[0]["mase"], cells[0]["crps"]] == [evaluated[0]["MASE"], evaluated[0]["CRPS"]]
+    assert [cells[0]["MASE"], cells[0]["CRPS"]] == [evaluated[0]["MASE"], evaluated[0]["CRPS"]]
     chosen = run("results", store, "--where", "ablation=stack.*", "--where", "status=done", "--json").result[
         "cells"
     ]
@@ -306,10 +306,10 @@ def test_a_sweep_is_kept_and_looked_at(run: Runner, model: Path, gift: Path, tmp
 
     run("results", store, "--where", "ablation=stack.1.*", "--export", tmp_path / "new" / "cells.parquet")
     table = pd.read_parquet(tmp_path / "new" / "cells.parquet")
-    assert table["crps"].tolist() == [cells[2]["crps"]]
+    assert table["CRPS"].tolist() == [cells[2]["CRPS"]]
     assert run("results", store, "--export", tmp_path / "cells.csv").out == ""
     exported = pd.read_csv(tmp_path / "cells.csv", float_precision="round_trip")
-    assert exported["crps"].tolist() == [cell["crps"] for cell in cells]
+    assert exported["CRPS"].tolist() == [cell["CRPS"] for cell in cells]
     board, expected = tmp_path / "board.csv", tmp_path / "expected"
     assert run("results", store, "--where", "ablation=none", "--leaderboard", board).code == 0
     run("evaluate", model, "--data", gift, "--out", expected)

@@ -75,12 +75,13 @@ def explain_command(
             trajectories=chaos() if chaotic else None,
             **only(options, "seed", "progress"),
         )
+    tables = {name: _with_changes(frame) for name, frame in found.tables().items()}
     if output is not None:
-        _write_page(found, output) if as_page else _write(found, output)
-    named = {"heads": found.heads, "profile": found.profile} if head is not None else found.tables()
+        _write_page(found, output) if as_page else _write(tables, output)
+    chosen = tables if head is None else {name: tables[name] for name in ("heads", "profile")}
     shared.report(
         "explain",
-        {name: _of_head(frame, head) for name, frame in named.items()},
+        {name: _of_head(frame, head) for name, frame in chosen.items()},
         lambda: _print_model(found, f"{model} on {suite.name}") if head is None else _print_head(found, head),
         skipped=found.skipped,
     )
@@ -90,13 +91,22 @@ def _of_head(frame: pd.DataFrame, head: str | None) -> pd.DataFrame:
     return frame if head is None else frame[frame["address"] == head]
 
 
-def _write(found: Explanation, folder: Path) -> None:
+def _with_changes(frame: pd.DataFrame) -> pd.DataFrame:
+    """A table whose columns of effects say that they are changes: `mase_change`, not `mase`."""
+    effects = ("mase", "parroting", "seasonality", "mean_reversion")
+    names = {
+        f"{effect}{limit}": f"{effect}_change{limit}" for effect in effects for limit in ("", "_low", "_high")
+    }
+    return frame.rename(columns=names)
+
+
+def _write(tables: dict[str, pd.DataFrame], folder: Path) -> None:
     from tsprune.atomic import write_whole
 
-    tables = {name: frame for name, frame in found.tables().items() if len(frame)}
-    for name, frame in tables.items():
+    filled = {name: frame for name, frame in tables.items() if len(frame)}
+    for name, frame in filled.items():
         write_whole(folder / f"{name}.csv", frame.to_csv(index=False).encode())
-    note(f"{len(tables)} tables in {folder}")
+    note(f"{len(filled)} tables in {folder}")
 
 
 def _write_page(found: Explanation, path: Path) -> None:
@@ -107,7 +117,7 @@ def _write_page(found: Explanation, path: Path) -> None:
 
 
 def _print_head(found: Explanation, head: str) -> None:
-    row = _of_head(found.heads, head).iloc[0]
+    row = _of_head(_with_changes(found.heads), head).iloc[0]
     names = [n for n in row.index if not n.endswith(("_low", "_high", "_uniform"))][5:]
     limits = ("low", "high", "uniform")
     rows = [{"measure": n, "value": row[n], **{c: row.get(f"{n}_{c}") for c in limits}} for n in names]
@@ -118,7 +128,7 @@ def _print_head(found: Explanation, head: str) -> None:
 
 def _print_model(found: Explanation, title: str) -> None:
     for name, columns, heading in _TABLES:
-        frame = getattr(found, name)
+        frame = _with_changes(getattr(found, name))
         shown = [column for column in columns or _without_limits(frame) if column in frame]
         print_frame(frame, f"{title}: {heading}" if name == "heads" else heading, shown)
     for score, part in found.kernel[found.kernel["group"] == "all"].groupby("score", sort=False):
@@ -153,7 +163,7 @@ _TABLES: tuple[tuple[str, list[str] | None, str], ...] = (
     ),
     (
         "heads",
-        ["address", "stable_rank", "followed_score", "size", "mase", "parroting"],
+        ["address", "stable_rank", "followed_score", "size", "mase_change", "parroting_change"],
         "copying, share of the forecast, and loss without each head",
     ),
     ("residual", ["stack", "layer", "norm", "update", "cosine"], "residual stream"),

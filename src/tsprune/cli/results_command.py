@@ -16,7 +16,7 @@ from tsprune.files import check_files, existing_file
 if TYPE_CHECKING:
     import pandas as pd
 
-SHOWN = ["model", "ablation", "mode", "configuration", "status", "count", "mase", "crps", "spearman_distance"]
+SHOWN = ["model", "ablation", "mode", "configuration", "status", "count", "MASE", "CRPS", "spearman_distance"]
 
 
 @with_shared("as_json")
@@ -52,7 +52,9 @@ def results_command(
     from tsprune.sweeps import Store
 
     with Store(store, create=False) as opened:
-        frame = opened.frame(filters)
+        frame = opened.frame(filters).rename(
+            columns={"mase": "MASE", "crps": "CRPS"}
+        )  # as `evaluate` has them
         table = None if leaderboard is None else opened.leaderboard(filters)
     if export is not None:
         _write(frame, export)
