@@ -47,4 +47,3 @@ def test_unknown_and_missing_columns_are_errors() -> None:
 def test_columns_are_described() -> None:
     assert SIZES["size_file"].unit == "MB"
     assert str(SIZES).splitlines()[2] == "size_memory [MB] : in memory"
-    assert SIZES.extended("more", Column("x", "more")).names[-1] == "x"

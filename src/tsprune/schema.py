@@ -70,10 +70,6 @@ class Schema:
         """The columns with units and meanings, one a line."""
         return "\n".join(f"{c.name}{f' [{c.unit}]' if c.unit else ''} : {c.about}" for c in self)
 
-    def extended(self, name: str, *columns: Column | Callable[[], Iterable[Column]]) -> Schema:
-        """A schema with these columns and more."""
-        return Schema(name, *self._columns, *columns)
-
     def frame(self, rows: Iterable[Mapping[str, Any]]) -> pd.DataFrame:
         """A table with one row per mapping, its columns in the order of the schema.
 

@@ -11,6 +11,7 @@ import os
 import time
 import weakref
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -136,7 +137,7 @@ def compare_latency(
     rows = []
     for batch in batches:
         series = list(np.random.default_rng(0).standard_normal((batch, context)).cumsum(1).astype(np.float32))
-        calls = [_call(forecaster, series, horizon) for forecaster in (model, other)]
+        calls = [partial(forecaster.forecast, series, horizon) for forecaster in (model, other)]
         sizes = [_size(*pair) for pair in zip((model, other), calls, strict=True)]
         seconds = in_turns(calls[0], calls[1], rounds)
         ratio = _interval("ratio", seconds[1] / seconds[0])
@@ -157,10 +158,6 @@ def _size(model: Forecaster, call: Callable[[], object]) -> dict[str, float]:
         "weights_mb": sum(p.nbytes for p in model.module.parameters()) / 2**20,
         "peak_mb": peak_bytes(call) / 2**20,
     }
-
-
-def _call(model: Forecaster, series: list[NDArray[np.float32]], horizon: int) -> Callable[[], object]:
-    return lambda: model.forecast(series, horizon)
 
 
 def machine() -> str:

@@ -8,16 +8,6 @@ from tsprune.data.split import calibration_mask, split
 from tsprune.data.suite import SUITE, Configuration, Suite
 
 __all__ = [
-    "SOURCES",
-    "SUITE",
-    "Configuration",
-    "DataSource",
-    "Suite",
-    "available",
-    "calibration_mask",
-    "chaos",
-    "gift_eval",
-    "open_suite",
-    "pocket",
-    "split",
-]
+    "SOURCES", "SUITE", "Configuration", "DataSource", "Suite", "available", "calibration_mask", "chaos",
+    "gift_eval", "open_suite", "pocket", "split",
+]  # fmt: skip

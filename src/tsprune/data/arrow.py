@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 from numpy.typing import NDArray
 
 from tsprune.data.windows import Series, parse_frequency
@@ -70,8 +71,6 @@ def _files(folder: Path) -> list[Path]:
 
 
 def _opened(path: Path) -> list[Any]:
-    import pyarrow as pa
-
     source = pa.memory_map(str(path))
     try:
         return list(pa.ipc.open_stream(source))
@@ -83,8 +82,6 @@ def _opened(path: Path) -> list[Any]:
 
 def _frequency(folder: Path, first: int, column: Any, known: str | None) -> str | None:
     """The frequency of a batch's rows, which must equal that of the rows before (`known`)."""
-    import pyarrow as pa
-
     if pa.types.is_dictionary(column.type):
         column = column.dictionary_decode()
     if not (pa.types.is_string(column.type) or pa.types.is_large_string(column.type)):
@@ -132,14 +129,10 @@ def _variates(folder: Path, first: int, targets: Any) -> list[list[Series]]:
 
 def _storage(array: Any) -> Any:
     """The array of an extension type, which `datasets` uses for arrays of several dimensions."""
-    import pyarrow as pa
-
     return array.storage if isinstance(array, pa.ExtensionArray) else array
 
 
 def _is_list(kind: Any) -> bool:
-    import pyarrow as pa
-
     return bool(pa.types.is_list(kind) or pa.types.is_large_list(kind) or pa.types.is_fixed_size_list(kind))
 
 
@@ -155,8 +148,6 @@ def _require_lists(folder: Path, first: int | None, array: Any) -> None:
 
 def _bounds(lists: Any) -> NDArray[np.int64]:
     """Where each list starts and ends in `lists.values`, [len(lists) + 1]."""
-    import pyarrow as pa
-
     if pa.types.is_fixed_size_list(lists.type):
         steps = np.arange(len(lists) + 1, dtype=np.int64) + lists.offset
         return np.asarray(steps * lists.type.list_size)
@@ -165,8 +156,6 @@ def _bounds(lists: Any) -> NDArray[np.int64]:
 
 def _flat(folder: Path, values: Any) -> Series:
     """Numbers as float32; a null becomes NaN, a number beyond float32 infinite. Without nulls a view."""
-    import pyarrow as pa
-
     if not (pa.types.is_floating(values.type) or pa.types.is_integer(values.type)):
         raise TspruneError(f"{folder}: column target holds lists of {values.type}, not lists of numbers")
     with np.errstate(over="ignore", invalid="ignore"):

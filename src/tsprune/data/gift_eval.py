@@ -16,7 +16,6 @@ import os
 from collections.abc import Sequence
 from pathlib import Path
 
-from tsprune.data.arrow import read_series
 from tsprune.data.suite import Configuration, Suite
 from tsprune.data.windows import Series, cut_windows, prediction_length, season_length, window_count
 from tsprune.errors import TspruneError
@@ -86,6 +85,8 @@ def gift_eval(root: str | Path | None = None, configs: Sequence[str] | str | Non
 
     Raises TspruneError for a root without data and for a name that matches nothing.
     """
+    from tsprune.data.arrow import read_series  # imports pyarrow, 0.1 s
+
     directory = _root(root)
     present = [entry for entry in table() if _has_data(directory / entry.folder)]
     if not present:

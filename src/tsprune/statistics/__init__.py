@@ -13,22 +13,7 @@ from tsprune.statistics.sample import Sample, pseudo_values, unit_means
 from tsprune.statistics.verdicts import SEEDS, Judged, Known, Side, Test, Verdict, holm, judged
 
 __all__ = [
-    "LEVEL",
-    "SEEDS",
-    "UNKNOWN",
-    "Estimate",
-    "Estimates",
-    "Judged",
-    "Known",
-    "Sample",
-    "Side",
-    "Test",
-    "Verdict",
-    "correlation",
-    "correlation_row",
-    "holm",
-    "judged",
-    "pseudo_values",
-    "spearman",
+    "LEVEL", "SEEDS", "UNKNOWN", "Estimate", "Estimates", "Judged", "Known", "Sample", "Side", "Test",
+    "Verdict", "correlation", "correlation_row", "holm", "judged", "pseudo_values", "spearman",
     "unit_means",
-]
+]  # fmt: skip
