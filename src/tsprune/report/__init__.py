@@ -1,4 +1,4 @@
-"""What was found, for people: self-contained pages, a terminal summary, one picture."""
+"""Results for people: self-contained pages, a terminal summary, one static picture."""
 
 from tsprune.report.explanation_page import write_explanation
 from tsprune.report.picture import write_picture

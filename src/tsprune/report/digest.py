@@ -33,7 +33,7 @@ def change_column(metric: str) -> str:
 class PruningPoint:
     """The cost of pruning `percent` of the eligible heads.
 
-    changes : relative change (0.06: 6 % worse) by strategy; of "random" the geometric mean over draws
+    changes : relative change (0.06: 6 % worse) by strategy; for "random", the geometric mean over draws
     draws : changes of the single random draws, in ascending order
     """
 
@@ -70,7 +70,7 @@ def pruning_at(model: ModelStudy, percent: float = 30) -> PruningPoint | None:
 def pruning_curve(model: ModelStudy, strategy: str, metric: str) -> pd.DataFrame:
     """One strategy in ascending order of heads removed: columns percent, change, low, high.
 
-    Of random draws: their geometric mean, with the interval over all possible draws.
+    Random draws give their geometric mean, with the interval over all possible draws.
     """
     if strategy != "random":
         rows, key = model.pruning, METRICS[metric].key
@@ -103,7 +103,7 @@ class LayerEffect:
 def extreme_layers(model: ModelStudy) -> tuple[LayerEffect, LayerEffect] | None:
     """The layers whose ablation changes the headline metric most and least; None if no layer was ablated.
 
-    Of whole layers; of heads, then MLPs, where no whole layer was ablated.
+    Whole layers are compared; heads, then MLPs, where no whole layer was ablated.
     """
     for unit in ("both", "heads", "mlp"):
         rows = model.layers[model.layers["unit"] == unit]

@@ -11,7 +11,7 @@ from numpy.typing import ArrayLike, NDArray
 
 @dataclasses.dataclass(frozen=True)
 class Scale:
-    """Maps values to positions on an axis: straight through, or asinh(value / threshold).
+    """Maps values to positions on an axis: unchanged, or asinh(value / threshold).
 
     asinh is linear within +-threshold and logarithmic beyond; threshold None means linear.
     """
@@ -21,7 +21,7 @@ class Scale:
     high: float
 
     def __call__(self, values: ArrayLike) -> NDArray[np.float64]:
-        """Positions of `values`, same shape; what is not finite becomes NaN (a gap)."""
+        """Positions of `values`, same shape; values that are not finite become NaN (gaps)."""
         array = np.asarray(values, dtype=np.float64)
         array = np.where(np.isfinite(array), array, np.nan)
         return array if self.threshold is None else np.arcsinh(array / self.threshold)
@@ -46,18 +46,11 @@ class Scale:
         return low - pad, high + pad
 
 
-def scale_for(
-    groups: Iterable[ArrayLike],
-    *,
-    threshold: float | None = None,
-    orders: float = 1.5,
-    logarithmic: bool | None = None,
-) -> Scale:
-    """The scale on which all `groups` of values (any shapes, in percent) can be read together.
+def scale_for(groups: Iterable[ArrayLike], *, threshold: float | None = None, orders: float = 1.5) -> Scale:
+    """One scale for all `groups` of values (any shapes, in percent).
 
-    Logarithmic as soon as the largest effect is more than `orders` powers of ten above the
-    threshold, unless `logarithmic` decides it. Without a threshold it is the power of ten at or
-    below the median size.
+    It is logarithmic if the largest size exceeds the threshold by more than `orders` powers of ten. The
+    default threshold is the power of ten at or below the median size.
     """
     arrays = [np.asarray(group, dtype=np.float64).ravel() for group in groups]
     values = np.concatenate([*arrays, np.zeros(1)])
@@ -67,5 +60,4 @@ def scale_for(
     if sizes.size == 0:
         return Scale(None, -1.0, 1.0)
     knee = threshold if threshold is not None else 10.0 ** np.floor(np.log10(np.median(sizes)))
-    wide = sizes.max() > knee * 10.0**orders if logarithmic is None else logarithmic
-    return Scale(float(knee) if wide else None, low, high)
+    return Scale(float(knee) if sizes.max() > knee * 10.0**orders else None, low, high)

@@ -60,7 +60,7 @@ def picture(
     """The figure `draw(*of, **how, columns=...)` in two layouts; the traces are the same and stored once.
 
     key : of its words in captions.toml, with the `values` that these need
-    number : tells figures of one key apart
+    number : distinguishes figures of one key
     """
     wide, narrow = (json.loads(draw(*of, **how, columns=columns).to_json()) for columns in (None, 1))
     parts = {"data": wide["data"], "wide": wide["layout"], "narrow": narrow["layout"]}

@@ -88,10 +88,10 @@ def model_findings(model: ModelStudy) -> str:
     extremes = extreme_layers(model)
     if extremes is not None and extremes[0] != extremes[1]:
         worst, best = extremes
-        what = {"both": "layer", "heads": "layer's heads", "mlp": "layer's MLP"}[worst.unit]
+        unit = {"both": "layer", "heads": "layer's heads", "mlp": "layer's MLP"}[worst.unit]
         subject = "its" if found else f"{model.name}: the"
         found.append(
-            f"Of {subject} single {what} ablations, {worst.layer} hurts most ({percent(worst.change.value)}) "
+            f"Of {subject} single {unit} ablations, {worst.layer} hurts most ({percent(worst.change.value)}) "
             f"and {best.layer} least ({percent(best.change.value)})."
         )
     return " ".join(found)
