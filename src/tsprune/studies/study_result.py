@@ -138,17 +138,17 @@ SVD_CORRELATION = Schema(
 )
 AGREEMENT = Schema(
     "agreement",  # family of tests: the scores of one kind, group and metric
-    Column("kind", "of the components: head or mlp", kind="text"),
-    Column("group", "all, or the components of one stack or kind of sublayer", kind="text"),
-    Column("score", "name of the score", kind="text"),
+    Column("kind", "of the components: head or mlp", dtype="text"),
+    Column("group", "all, or the components of one stack or kind of sublayer", dtype="text"),
+    Column("score", "name of the score", dtype="text"),
     _METRIC,
     Column("rho", "Spearman's, of the score with the change of the metric, over components"),
     _LOW,
     _HIGH,
     _P,
     _P_HOLM,
-    Column("count", "of components", kind="count"),
-    Column("expected", "sign of rho if the score identifies redundant components", kind="count"),
+    Column("count", "of components", dtype="count"),
+    Column("expected", "sign of rho if the score identifies redundant components", dtype="count"),
 )
 
 
