@@ -1,7 +1,7 @@
-"""The forwards that modules have while a record is reused: they return it, or resume from it.
+"""Forwards of modules while a record is reused: they return the record, or resume from it.
 
-Every one of them computes as ever where it must: if the stack was called with other inputs than in
-the clean pass, or if the record was not kept, or was changed in place since.
+Each of them computes as usual if the stack got other inputs than in the clean pass, or if the record was
+not kept or was changed in place.
 """
 
 from __future__ import annotations
@@ -14,35 +14,36 @@ from torch import Tensor, nn
 
 from tsprune.models.substitution import Forward
 from tsprune.replay.recorded_calls import Call, Record
-from tsprune.replay.values import copied, given, leaves, same, states_among, substituted
+from tsprune.replay.values import detached_copy, given, leaves, same, states_among, substituted
 
 
 class Gate:
     """Decides, at the first unit of a stack, whether this call of the stack may be replayed."""
 
     def __init__(self, calls: list[Call]) -> None:
-        self._calls = calls
+        self.calls = calls
         self.index = -1
         self.open = False
 
     def lead(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        """Opens for the next call if its inputs are the recorded ones, and closes otherwise."""
         self.index += 1
-        record = self._calls[self.index].usable if self.index < len(self._calls) else None
+        record = self.calls[self.index].usable if self.index < len(self.calls) else None
         self.open = record is not None and same((args, kwargs), record.inputs)
 
     def record(self, calls: list[Call]) -> Record | None:
-        """That of the present call among `calls` of another unit of the stack."""
+        """The record of the current call among `calls` of another unit of the stack."""
         return calls[self.index].usable if self.open else None
 
 
-def replayed(original: Forward, calls: list[Call], gate: Gate, *, leads: bool) -> Forward:
-    """A forward that returns what was recorded, while `gate` is open; else `original`'s.
+def replaying(original: Forward, calls: list[Call], gate: Gate) -> Forward:
+    """A forward that returns the record while `gate` is open, and else computes.
 
-    leads : this is the unit whose inputs open or close the gate
+    The inputs of the unit open or close the gate if the gate was made of its calls.
     """
 
     def forward(*args: Any, **kwargs: Any) -> Any:
-        if leads:
+        if calls is gate.calls:
             gate.lead(args, kwargs)
         record = gate.record(calls)
         if record is None:
@@ -56,12 +57,12 @@ def _restored_states(record: Record, args: tuple[Any, ...], kwargs: dict[str, An
     """The states among the arguments, as the recorded call left them."""
     states = states_among(args, kwargs)
     for state, left in zip(states, record.states, strict=True):
-        vars(state).update(vars(copied(left)))
+        vars(state).update(vars(detached_copy(left)))
     return states
 
 
 def leading(original: Forward, gate: Gate) -> Forward:
-    """A stack's first block, computed, that decides for the sublayers inside the stack."""
+    """The forward of a stack's first block if it is computed, but decides for its sublayers."""
 
     def forward(*args: Any, **kwargs: Any) -> Any:
         gate.lead(args, kwargs)
@@ -70,48 +71,35 @@ def leading(original: Forward, gate: Gate) -> Forward:
     return forward
 
 
-def resumed(
+def resuming(
     original: Forward, calls: list[Call], projections: list[Call], output: nn.Module, gate: Gate
 ) -> Forward:
-    """An attention sublayer from its output projection on, whose hooks run."""
+    """The forward of an attention sublayer that computes only its output projection, with its hooks."""
 
     def forward(*args: Any, **kwargs: Any) -> Any:
         record, projection = gate.record(calls), gate.record(projections)
         if record is None or projection is None or projection.inputs is None:
             return original(*args, **kwargs)
         if not any(tensor is projection.output for tensor in leaves(record.output, Tensor)):
-            return original(*args, **kwargs)  # what the attention returns is made from its projection
+            return original(*args, **kwargs)  # the attention changes its projection before returning it
         recorded = given(record.output, _restored_states(record, args, kwargs))
         return substituted(recorded, projection.output, output(*projection.inputs[0]))
 
     return forward
 
 
-def projected(original: Forward, calls: Mapping[str, list[Call]], path: str) -> Forward:
-    """Keys or values made at `path` from an encoder's output: if it is a recorded one, theirs.
+def projecting(original: Forward, calls: Mapping[str, list[Call]], path: str) -> Forward:
+    """The forward of a cross-attention projection, which reuses the record of the same encoder output.
 
-    Records are looked up when they are asked for: to repeat them (`tsprune.replay.tiled_records`) takes time.
+    Records are looked up by `path` only when needed, because tiling them takes time.
     """
 
     def forward(hidden: Tensor) -> Any:
-        for matches in (operator.is_, same):  # equal copies are found, but compared only if need be
+        for matches in (operator.is_, same):  # comparing bits is slow, so identity is tried first
             for record in filter(None, (call.usable for call in calls[path])):
                 assert record.inputs is not None
                 if matches(hidden, record.inputs[0][0]):
                     return record.output
         return original(hidden)
-
-    return forward
-
-
-def remembered(original: Forward, calls: list[Call]) -> Forward:
-    """A module that runs before any block: for the inputs it had at this call, what it returned."""
-    upcoming = iter(calls)
-
-    def forward(*args: Any, **kwargs: Any) -> Any:
-        record = next(upcoming, Call()).usable
-        if record is None or not same((args, kwargs), record.inputs):
-            return original(*args, **kwargs)
-        return given(record.output, [])
 
     return forward

@@ -1,7 +1,7 @@
-"""Batches that fit: how much a record takes per window, and going on with smaller batches.
+"""Batches that fit in memory: bytes of a record per window, and smaller batches when memory runs out.
 
-Chunks are part of a protocol: some families' forecasts depend, to rounding, on the other windows of
-their batch, so scores are comparable to the last bit only between equal chunks.
+Some families' forecasts depend, up to rounding, on the other windows of the batch. Scores are therefore
+comparable bit by bit only between equal batches.
 """
 
 from __future__ import annotations
@@ -13,36 +13,35 @@ from typing import TypeVar
 import torch
 from numpy.typing import ArrayLike
 
+from tsprune.arguments import UNLIMITED
 from tsprune.errors import TspruneError
 from tsprune.models.forecaster import Forecaster
 from tsprune.replay.replay import Replay
 
-Item = TypeVar("Item")
-Result = TypeVar("Result")
-_UNLIMITED = 2**63 - 1
+_Item = TypeVar("_Item")
+_Result = TypeVar("_Result")
 
 
 def record_bytes(model: Forecaster, contexts: Sequence[ArrayLike], horizon: int) -> int:
-    """Bytes that the whole record of a clean pass takes per window, measured on `contexts`.
+    """Bytes per window of the complete record of a clean pass, measured on `contexts`.
 
-    Take a few windows (two to four), the longest ones: shorter ones take less. What does not grow
-    with the batch (masks, position biases) is counted as if it did, so the estimate is a little high.
+    Pass two to four of the longest windows. Tensors that do not grow with the batch (masks, position
+    biases) are counted per window, so the estimate is slightly high.
     """
-    replay = Replay(model, _UNLIMITED)
+    replay = Replay(model, UNLIMITED)
     with replay.record("sample"):
         model.forecast(contexts, horizon)
     return -(-replay.nbytes // len(contexts))
 
 
 def in_parts(
-    work: Callable[[Sequence[Item]], Result], items: Sequence[Item], size: int | None = None
-) -> Iterator[tuple[slice, Result]]:
-    """Does `work` on `items`, at most `size` at once, and on half as many whenever memory runs out.
+    work: Callable[[Sequence[_Item]], _Result], items: Sequence[_Item], size: int | None = None
+) -> Iterator[tuple[slice, _Result]]:
+    """Calls `work` on parts of at most `size` items, and halves the parts whenever memory runs out.
 
-    Yields which items, and what `work` returned for them, in order. Once halved, the size stays:
-    a caller with more items should pass on the size of the last slice.
+    Yields each part with its result, in order. The parts stay small once they were halved.
 
-    Raises TspruneError if the memory is not even enough for one item, or for a size below 1.
+    Raises TspruneError if a single item does not fit in memory, or for a size below 1.
     """
     if size is not None and size < 1:
         raise TspruneError(f"the batch size must be at least 1, not {size}")
@@ -50,29 +49,32 @@ def in_parts(
     while start < len(items):
         part = slice(start, min(start + most, len(items)))
         result = _attempted(work, items[part])
-        if result is None:
-            count = part.stop - part.start
-            if count == 1:
-                raise TspruneError(
-                    "out of memory with a single window; use a shorter context or a smaller replay memory"
-                )
-            most = count // 2
-            gc.collect()  # frames of the failed attempt may hold tensors in cycles
-            if torch.cuda.is_available():
-                torch.cuda.empty_cache()
+        if result is not None:
+            yield part, result[0]
+            start = part.stop
             continue
-        yield part, result[0]
-        start = part.stop
+        most = (part.stop - start) // 2
+        if not most:
+            raise TspruneError(
+                "out of memory with a single window; use a shorter context or a smaller replay memory"
+            )
+        gc.collect()  # frames of the failed attempt may hold tensors in cycles
+        if torch.cuda.is_available():
+            torch.cuda.empty_cache()
 
 
-def _attempted(work: Callable[[Sequence[Item]], Result], items: Sequence[Item]) -> tuple[Result] | None:
-    """What `work` returned, or None if memory ran out; its frames are gone by then."""
+def _attempted(work: Callable[[Sequence[_Item]], _Result], items: Sequence[_Item]) -> tuple[_Result] | None:
+    """The result of `work`, or None if memory ran out (its frames are released by then)."""
     try:
         return (work(items),)
-    except torch.OutOfMemoryError:  # torch.cuda.OutOfMemoryError is another name of it
-        return None
     except (RuntimeError, MemoryError) as error:
-        # torch has no exception of its own for the CPU's memory
-        if isinstance(error, MemoryError) or "not enough memory" in str(error):
-            return None
-        raise
+        if not out_of_memory(error):
+            raise
+        return None
+
+
+def out_of_memory(error: Exception) -> bool:
+    """Whether `error` reports a lack of memory; torch has no exception of its own for the CPU."""
+    if isinstance(error, torch.OutOfMemoryError | MemoryError):
+        return True
+    return isinstance(error, RuntimeError) and "not enough memory" in str(error)

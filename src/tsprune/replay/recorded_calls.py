@@ -1,10 +1,9 @@
 """Recorded calls, and the ledger that keeps their memory under a limit.
 
-What does not fit is not recorded, and is computed when it is wanted. Where memory is short, calls of
-less worth make room for calls of more: the entry of a stack (whose inputs decide whether anything of
-the stack may be replayed) is worth most, the insides of a block least, and second calls of a module
-(the later steps of a decoding loop, which see other inputs under most ablations) are worth less
-than any first call.
+Records that do not fit are left out, and their calls are computed when needed. Records of lower worth make
+room for records of higher worth. Stack entries are worth most, because their inputs decide whether any
+record of the stack may be used. Second calls of a module (later decoding steps, whose inputs differ under
+most ablations) are worth less than any first call.
 """
 
 from __future__ import annotations
@@ -13,6 +12,7 @@ import dataclasses
 import enum
 import heapq
 from collections import Counter
+from collections.abc import Iterable
 from typing import Any
 
 from torch import Tensor
@@ -21,7 +21,7 @@ from tsprune.replay.values import Inputs, leaves, storages, version
 
 
 class Worth(enum.IntEnum):
-    """What a record saves, per byte, in ascending order."""
+    """Computation that a record saves per byte, in ascending order."""
 
     SUBLAYER = 0
     BLOCK = 1
@@ -33,7 +33,7 @@ class Worth(enum.IntEnum):
 
 @dataclasses.dataclass
 class Record:
-    """What a call returned.
+    """The result of one call.
 
     inputs : kept where they are compared, or where a sublayer is resumed from them
     states : arguments as the call left them
@@ -49,23 +49,38 @@ class Record:
 
     @property
     def unchanged(self) -> bool:
-        """Whether no tensor was changed in place since; if one was, the record is worth nothing."""
+        """Whether no tensor was changed in place since the call. A changed record is useless."""
         return all(version(tensor) == then for tensor, then in self._versions)
+
+    @property
+    def storages(self) -> dict[int, int]:
+        """Address -> bytes of the memory that the record holds."""
+        return storages((self.output, self.inputs, self.states))
 
 
 @dataclasses.dataclass
 class Call:
-    """One call of one unit in the clean pass; `record` is None if it was not, or no longer, kept."""
+    """One call of one unit in the clean pass; `record` is None if it was not kept or was evicted."""
 
     record: Record | None = None
 
     @property
     def usable(self) -> Record | None:
+        """The record, or None if it is missing or was changed."""
         return self.record if self.record is not None and self.record.unchanged else None
 
 
+def bytes_of(calls: Iterable[Call]) -> int:
+    """Memory that the records of `calls` hold; storages shared between records count once."""
+    held: dict[int, int] = {}
+    for call in calls:
+        if call.record is not None:
+            held |= call.record.storages
+    return sum(held.values())
+
+
 class Ledger:
-    """Memory of the records of one clean pass: storages shared between records count once."""
+    """Memory of the records of one clean pass; storages shared between records count once."""
 
     def __init__(self, limit: int) -> None:
         self.limit = limit
@@ -76,7 +91,7 @@ class Ledger:
         self._entered = 0
 
     def room(self, nbytes: int, worth: Worth, *, first: bool = True) -> bool:
-        """Whether `nbytes` more fit, after calls of less worth have made room."""
+        """Whether `nbytes` more fit, once records of lower worth are evicted (which this does)."""
         if nbytes > self.limit:
             return False
         while self.used + nbytes > self.limit:
@@ -86,9 +101,9 @@ class Ledger:
         return True
 
     def enter(self, call: Call, record: Record, worth: Worth, *, first: bool = True) -> bool:
-        """Keeps `record` as that of `call` if there is room for what others do not hold already."""
-        held = storages((record.output, record.inputs, record.states))
-        # what an evicted call held may be needed after all: count again until nothing changes
+        """Keeps `record` as that of `call` if its storages that no other record holds fit."""
+        held = record.storages
+        # an eviction may free a storage that this record needs: count again until nothing changes
         while True:
             entered = self._entered, len(self._cheapest)
             fresh = sum(size for place, size in held.items() if place not in self._sizes)
@@ -108,7 +123,7 @@ class Ledger:
 
     def _evict(self, call: Call) -> None:
         assert call.record is not None
-        for place in storages((call.record.output, call.record.inputs, call.record.states)):
+        for place in call.record.storages:
             self._holders[place] -= 1
             if not self._holders[place]:
                 self.used -= self._sizes.pop(place)

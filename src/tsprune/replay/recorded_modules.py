@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Iterator
+from functools import cached_property
 
 from torch import nn
 
@@ -12,65 +13,77 @@ from tsprune.anatomy import Anatomy, Block, Component, Stack
 
 @dataclasses.dataclass(frozen=True)
 class Sublayer:
-    """A sublayer of a block: an attention module, or (module None) an MLP, and its output module."""
+    """Paths of a sublayer: its attention module (None for an MLP) and its output module."""
 
     module: str | None
     output: str
 
     @property
     def paths(self) -> tuple[str, ...]:
+        """Both paths, without the missing one."""
         return (self.output,) if self.module is None else (self.module, self.output)
+
+
+@dataclasses.dataclass(frozen=True)
+class StackUnits:
+    """Paths of the units of one stack, in order of execution.
+
+    module : wraps the whole stack, if there is such a module
+    sublayers : by block
+    cross : (layer, key or value projection of its cross-attention)
+    """
+
+    module: str | None
+    blocks: tuple[str, ...]
+    sublayers: tuple[tuple[Sublayer, ...], ...]
+    cross: tuple[tuple[int, str], ...]
+
+    @property
+    def entry(self) -> str:
+        """The block whose inputs decide whether the records of the stack may be used."""
+        return self.blocks[0]
+
+    @cached_property
+    def inside(self) -> tuple[str, ...]:
+        """The blocks and their sublayers, the entry first."""
+        deeper = (path for block in self.sublayers for x in block for path in x.paths)
+        return tuple(dict.fromkeys((*self.blocks, *deeper)))
 
 
 @dataclasses.dataclass(frozen=True)
 class Units:
     """Paths of the units of one model.
 
-    names : of the stacks, in order of execution
-    stacks : of each stack, the module that wraps it, if one does
-    blocks : of each stack, in order of execution
-    sublayers : of each block of a stack, in order of execution
-    cross : of each stack, (layer, key or value projection of its cross-attention)
-    outside : the largest modules that neither hold a block nor are in one; those among them that run
-        before any block (patching, embedding, scaling) see nothing that an ablation changes
+    stacks : in order of execution
+    outside : the largest modules that neither hold a block nor are inside one. Those of them that run before
+        any block (patching, embedding, scaling) are unaffected by ablations
     """
 
-    names: tuple[str, ...]
-    stacks: dict[str, str]
-    blocks: dict[str, tuple[str, ...]]
-    sublayers: dict[str, tuple[tuple[Sublayer, ...], ...]]
-    cross: dict[str, tuple[tuple[int, str], ...]]
+    stacks: tuple[StackUnits, ...]
     outside: tuple[str, ...]
 
-    def entry(self, stack: str) -> str:
-        """The block whose inputs decide whether the records of a stack may be used."""
-        return self.blocks[stack][0]
-
-    def inside(self, stack: str) -> tuple[str, ...]:
-        """The blocks of a stack and their sublayers; its entry first."""
-        deeper = (path for block in self.sublayers[stack] for x in block for path in x.paths)
-        return tuple(dict.fromkeys((*self.blocks[stack], *deeper)))
+    @classmethod
+    def of(cls, anatomy: Anatomy, root: nn.Module) -> Units:
+        """The units of the model `root` that `anatomy` describes."""
+        stacks = tuple(
+            StackUnits(
+                module=stack.module or None,
+                blocks=tuple(block.module for block in stack.blocks),
+                sublayers=tuple(_sublayers(block) for block in stack.blocks),
+                cross=tuple(_cross(stack)),
+            )
+            for stack in anatomy.stacks
+        )
+        return cls(stacks, tuple(_outside(root, [path for stack in stacks for path in stack.blocks])))
 
     @property
-    def paths(self) -> tuple[str, ...]:
-        """Of all units."""
-        inside = (path for name in self.names for path in self.inside(name))
-        cross = (path for pairs in self.cross.values() for _, path in pairs)
-        return (*self.outside, *self.stacks.values(), *inside, *cross)
-
-
-def units_of(anatomy: Anatomy, root: nn.Module) -> Units:
-    """The units of the model `root` that `anatomy` describes."""
-    stacks = anatomy.stacks
-    blocks = {stack.name: tuple(block.module for block in stack.blocks) for stack in stacks}
-    return Units(
-        names=tuple(stack.name for stack in stacks),
-        stacks={stack.name: stack.module for stack in stacks if stack.module},
-        blocks=blocks,
-        sublayers={stack.name: tuple(_sublayers(block) for block in stack.blocks) for stack in stacks},
-        cross={stack.name: tuple(_cross(stack)) for stack in stacks},
-        outside=tuple(_outside(root, [path for paths in blocks.values() for path in paths])),
-    )
+    def paths(self) -> Iterator[str]:
+        """The paths of all units."""
+        yield from self.outside
+        for stack in self.stacks:
+            yield from (stack.module,) if stack.module else ()
+            yield from stack.inside
+            yield from (path for _, path in stack.cross)
 
 
 def _sublayers(block: Block) -> tuple[Sublayer, ...]:
@@ -105,11 +118,11 @@ def _outside(root: nn.Module, blocks: list[str]) -> Iterator[str]:
 
 
 def position_of(anatomy: Anatomy, component: Component) -> tuple[int, int, int]:
-    """(stack, block, sublayer) positions of where `component` first changes anything."""
+    """(stack, block, sublayer) positions of the first computation that `component` changes."""
     block = anatomy.block(component)
-    kinds = [site.role for site in block.attention]
-    sublayer = 0 if component.kind == "layer" else len(kinds)
+    roles = [site.role for site in block.attention]
+    sublayer = 0 if component.kind == "layer" else len(roles)
     if component.attention is not None:
-        sublayer = kinds.index(component.attention)
+        sublayer = roles.index(component.attention)
     stack = [stack.name for stack in anatomy.stacks].index(component.stack)
     return stack, anatomy.block_position(component), sublayer

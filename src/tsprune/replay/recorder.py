@@ -1,22 +1,20 @@
-"""Recording a clean pass: forwards that compute as ever and keep what they return."""
+"""Recording a clean pass: forwards that compute as usual and keep their results."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 from torch import Tensor, nn
 
+from tsprune.models.substitution import Forward
 from tsprune.replay.recorded_calls import Call, Ledger, Record, Worth
 from tsprune.replay.recorded_modules import Units
-from tsprune.replay.values import Inputs, copied, kept, leaves, same, states_among
-
-Forward = Callable[..., Any]
-Calls = dict[str, list[Call]]
+from tsprune.replay.values import Inputs, detached_copy, kept, leaves, same, states_among
 
 
 class Recorder:
-    """Makes the recording forwards of one clean pass; `calls` is what they have recorded.
+    """Makes the recording forwards of one clean pass; `calls` collects the calls by path.
 
     `embeddings` are modules outside of all blocks that ran before any block did.
     """
@@ -25,34 +23,29 @@ class Recorder:
         self._modules = modules
         self._units = units
         self._ledger = ledger
-        self._outputs = {  # of attention sublayers, which are resumed from their inputs
-            x.output for name in units.names for block in units.sublayers[name] for x in block if x.module
-        }
+        sublayers = [x for stack in units.stacks for block in stack.sublayers for x in block]
+        self._resumed = {x.output for x in sublayers if x.module}  # attention resumes from their inputs
         self._in_blocks = False
         self._left: list[Any] = []  # the states that were copied last
-        self.calls: Calls = {}
+        self.calls: dict[str, list[Call]] = {}
         self.embeddings: list[str] = []
 
     def forwards(self) -> dict[str, Forward]:
-        """The forward that each unit is to have during the clean pass."""
-        made: dict[str, Forward] = {}
-        for path in self._units.outside:
-            made[path] = self._embedding(path)
-        for name in self._units.names:
-            if name in self._units.stacks:
-                path = self._units.stacks[name]
-                made[path] = self._unit(path, _Turn(), Worth.STACK, leads=True)
-            entry, turn = self._units.entry(name), _Turn()
-            for path in self._units.inside(name):
-                worth = Worth.BLOCK if path in self._units.blocks[name] else Worth.SUBLAYER
-                leads = path == entry
-                made[path] = self._unit(path, turn, Worth.ENTRY if leads else worth, leads=leads)
-            for _, path in self._units.cross[name]:
-                made[path] = self._projection(path)
+        """The forward of every unit during the clean pass."""
+        made = {path: self._stateless(path, Worth.EMBEDDING) for path in self._units.outside}
+        for stack in self._units.stacks:
+            if stack.module:
+                made[stack.module] = self._unit(stack.module, _Turn(), Worth.STACK)
+            turn = _Turn()
+            for path in stack.inside:
+                worth = Worth.BLOCK if path in stack.blocks else Worth.SUBLAYER
+                made[path] = self._unit(path, turn, Worth.ENTRY if path == stack.entry else worth)
+            made |= {path: self._stateless(path, Worth.CROSS) for _, path in stack.cross}
         return made
 
-    def _unit(self, path: str, turn: _Turn, worth: Worth, *, leads: bool) -> Forward:
+    def _unit(self, path: str, turn: _Turn, worth: Worth) -> Forward:
         original, calls = self._modules[path].forward, self.calls.setdefault(path, [])
+        leads = worth >= Worth.STACK
 
         def forward(*args: Any, **kwargs: Any) -> Any:
             self._in_blocks = self._in_blocks or worth is not Worth.STACK
@@ -64,8 +57,8 @@ class Recorder:
             inputs: Inputs | None = None
             recording = turn.on and self._ledger.room(_nbytes(states), worth, first=first)
             if leads and recording:
-                inputs = kept(args), {name: kept(value) for name, value in kwargs.items()}
-            elif path in self._outputs:
+                inputs = kept(args), kept(kwargs)
+            elif path in self._resumed:
                 inputs = args, kwargs
             output = original(*args, **kwargs)
             if recording and self._ledger.room(_nbytes(states), worth, first=first):
@@ -76,44 +69,33 @@ class Recorder:
         return forward
 
     def _copied(self, states: list[Any]) -> list[Any]:
-        """A block and the attention in it leave the same: one copy is enough."""
+        """A block and its attention leave the same states, so one copy serves both."""
         if not states:
             return []
         if not same(states, self._left):
-            self._left = copied(states)
+            self._left = detached_copy(states)
         return self._left
 
-    def _projection(self, path: str) -> Forward:
-        original, calls = self._modules[path].forward, self.calls.setdefault(path, [])
-
-        def forward(hidden: Tensor) -> Any:
-            output = original(hidden)
-            call, first = Call(), not calls
-            calls.append(call)
-            self._ledger.enter(call, Record(output, ((hidden,), {}), []), Worth.CROSS, first=first)
-            return output
-
-        return forward
-
-    def _embedding(self, path: str) -> Forward:
+    def _stateless(self, path: str, worth: Worth) -> Forward:
+        """Records an embedding, or a projection of cross-attention, unless it takes states."""
         original, calls = self._modules[path].forward, self.calls.setdefault(path, [])
 
         def forward(*args: Any, **kwargs: Any) -> Any:
-            if not calls and not self._in_blocks:
+            if worth is Worth.EMBEDDING and not calls and not self._in_blocks:
                 self.embeddings.append(path)
             inputs = kept(args), kept(kwargs)
             output = original(*args, **kwargs)
             call, first = Call(), not calls
             calls.append(call)
-            if path in self.embeddings and not states_among(args, kwargs):
-                self._ledger.enter(call, Record(kept(output), inputs, []), Worth.EMBEDDING, first=first)
+            if (worth is Worth.CROSS or path in self.embeddings) and not states_among(args, kwargs):
+                self._ledger.enter(call, Record(kept(output), inputs, []), worth, first=first)
             return output
 
         return forward
 
 
 class _Turn:
-    """Whether the present call of a stack is recorded: only the first with the same state is."""
+    """Whether the current call of a stack is recorded: only the first call with a given state is."""
 
     def __init__(self) -> None:
         self._seen: list[Any] = []

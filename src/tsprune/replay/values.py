@@ -1,8 +1,8 @@
-"""Values that modules take and return: keeping them, giving them back, comparing and measuring them.
+"""Values that modules take and return: keeping, returning, comparing and measuring them.
 
-Tensors are kept as they are, not copied: the clean pass made them anyway. Containers are rebuilt,
-because callers change them (transformers' outputs are dicts, and `generate` edits them). Objects
-that a module changes in place, such as a key-value cache, are kept and given back as deep copies.
+Tensors are kept without a copy, because the clean pass made them anyway. Containers are rebuilt, because
+callers change them (`generate` edits transformers' output dicts). Objects that a module changes in place,
+such as a key-value cache, are kept and returned as deep copies.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 
 _PLAIN = (Tensor, nn.Module, type, str, bytes, int, float, bool, type(None))
-Leaf = TypeVar("Leaf", Tensor, nn.Module)
+_Leaf = TypeVar("_Leaf", Tensor, nn.Module)
 Inputs = tuple[tuple[Any, ...], dict[str, Any]]
 
 
@@ -26,52 +26,47 @@ def is_state(value: object) -> bool:
 
 
 def states_among(args: tuple[Any, ...], kwargs: dict[str, Any]) -> list[Any]:
-    """Those arguments of a call that it may change in place."""
+    """The arguments of a call that the call may change in place."""
     return [value for value in (*args, *kwargs.values()) if is_state(value)]
 
 
 @dataclasses.dataclass(frozen=True)
 class _Argument:
-    """Stands in a kept output for the state that the call was given as its n-th."""
+    """Placeholder in a kept output for the n-th state among the call's arguments."""
 
     number: int
 
 
 def kept(value: Any, states: Sequence[Any] = ()) -> Any:
-    """`value` for safe keeping: tensors as they are, containers rebuilt, state copied.
+    """`value` for safe keeping: the same tensors, rebuilt containers, copied states.
 
-    states : arguments of the call that returned `value`, which may be among what it returned
+    states : arguments of the call that returned `value`, which may be part of it
     """
     for number, state in enumerate(states):
         if value is state:
             return _Argument(number)
-    return _rebuilt(value, lambda item: kept(item, states), copied)
+    return _rebuilt(value, lambda item: kept(item, states), detached_copy)
 
 
 def given(value: Any, states: Sequence[Any]) -> Any:
-    """A kept output as a call with `states` returns it."""
+    """A kept output, as a call with `states` among its arguments returns it."""
     if isinstance(value, _Argument):
         return states[value.number]
-    return _rebuilt(value, lambda item: given(item, states), copied)
+    return _rebuilt(value, lambda item: given(item, states), detached_copy)
 
 
 def substituted(value: Any, old: Tensor, new: Tensor) -> Any:
-    """`value` with the tensor `old` (that very one) replaced by `new`, in whatever containers."""
+    """`value` with the tensor `old` (by identity) replaced by `new`, at any depth of containers."""
     if value is old:
         return new
     return _rebuilt(value, lambda item: substituted(item, old, new), lambda state: state)
 
 
 def mapped(value: Any, change: Callable[[Tensor], Tensor]) -> Any:
-    """`value` with every tensor changed, in whatever containers; objects with state are copied."""
+    """`value` with `change` applied to every tensor, at any depth of containers; states are copied."""
     if isinstance(value, Tensor):
         return change(value)
-
-    def state(one: Any) -> Any:
-        memo: dict[int, Any] = {id(tensor): change(tensor) for tensor in leaves(one, Tensor)}
-        return copy.deepcopy(one, memo | {id(module): module for module in leaves(one, nn.Module)})
-
-    return _rebuilt(value, lambda item: mapped(item, change), state)
+    return _rebuilt(value, lambda item: mapped(item, change), lambda state: _deep_copy(state, change))
 
 
 def _rebuilt(value: Any, each: Callable[[Any], Any], state: Callable[[Any], Any]) -> Any:
@@ -89,17 +84,19 @@ def _rebuilt(value: Any, each: Callable[[Any], Any], state: Callable[[Any], Any]
     return state(value) if is_state(value) else value
 
 
-def copied(state: Any) -> Any:
-    """A deep copy, its tensors detached (those made under autograd cannot be copied otherwise).
+def detached_copy(state: Any) -> Any:
+    """A deep copy with detached tensors, because tensors made under autograd cannot be deep-copied."""
+    return _deep_copy(state, lambda tensor: tensor.detach().clone())
 
-    Modules that it refers to are the model's own, and stay.
-    """
-    memo: dict[int, Any] = {id(tensor): tensor.detach().clone() for tensor in leaves(state, Tensor)}
+
+def _deep_copy(state: Any, change: Callable[[Tensor], Tensor]) -> Any:
+    """A deep copy with changed tensors. Modules in it belong to the model and are not copied."""
+    memo: dict[int, Any] = {id(tensor): change(tensor) for tensor in leaves(state, Tensor)}
     return copy.deepcopy(state, memo | {id(module): module for module in leaves(state, nn.Module)})
 
 
 def same(now: Any, then: Any) -> bool:
-    """Whether two inputs hold exactly the same bits, whatever containers they are in."""
+    """Whether two values hold exactly the same bits, in containers of the same types."""
     if now is then:
         return True
     if type(now) is not type(then):
@@ -119,13 +116,13 @@ _INTEGERS = {2: torch.int16, 4: torch.int32, 8: torch.int64}
 
 
 def _bits(tensor: Tensor) -> Tensor:
-    """Floats as integers: a missing value (NaN) is the same as itself."""
+    """Floats as integers, so that NaN equals itself."""
     floats = tensor.is_floating_point() and tensor.element_size() in _INTEGERS
     return tensor.detach().view(_INTEGERS[tensor.element_size()]) if floats else tensor
 
 
-def leaves(value: Any, kind: type[Leaf]) -> Iterator[Leaf]:
-    """The tensors (or modules) that `value` holds."""
+def leaves(value: Any, kind: type[_Leaf]) -> Iterator[_Leaf]:
+    """The tensors (or modules) in `value`, at any depth of containers and states."""
     if isinstance(value, kind):
         yield value
     elif isinstance(value, dict):
@@ -139,13 +136,23 @@ def leaves(value: Any, kind: type[Leaf]) -> Iterator[Leaf]:
 
 
 def version(tensor: Tensor) -> int:
-    """Counts the changes of a tensor in place (not those of inference tensors, which have no count)."""
+    """torch's count of in-place changes; -1 for inference tensors, which have no count."""
     return -1 if tensor.is_inference() else int(tensor._version)
 
 
 def storages(value: Any) -> dict[int, int]:
-    """Address -> bytes of the memory behind the tensors of `value`, views of one storage once."""
-    return {
-        storage.data_ptr(): storage.nbytes()
-        for storage in (tensor.untyped_storage() for tensor in leaves(value, Tensor))
-    }
+    """Address -> bytes of the memory behind the tensors of `value`; views share one storage."""
+    found = [tensor.untyped_storage() for tensor in leaves(value, Tensor)]
+    return {storage.data_ptr(): storage.nbytes() for storage in found}
+
+
+def random_like(stream: Tensor, seed: int) -> Tensor:
+    """Normal values of the shape of `stream` [..., F], scaled by its largest magnitude per feature.
+
+    Two kernels that round differently may agree on one batch by chance. A faster computation is therefore
+    compared on random streams as well, before it is trusted to give the same bits.
+    """
+    generator = torch.Generator().manual_seed(seed)
+    size = stream.detach().abs().amax(dim=tuple(range(stream.ndim - 1)))
+    noise = torch.randn(stream.shape, generator=generator)
+    return noise.to(stream.device, stream.dtype) * size

@@ -4,7 +4,7 @@
 2. Ablations that follow each other and whose lowest component is in the same sublayer are forecast in one
    batch, the windows once per ablation, where that is quicker (`Replay.at_once`).
 3. Batches of a new shape or horizon are not trusted: every ablation of the first such batch is forecast
-   alone, too, and random streams in place of what the first one ablates (`tsprune.replay.trials`) alone and
+   alone, too, and random streams in place of what the first one ablates (`replay.random_like`) alone and
    in every place. If any of these forecasts is another, to the last bit, no batch of that shape is used.
    (Kernels take blocks of rows, and what is left of them: the ends may come out the same, and what is between
    them not; and upstream might mix the rows of a batch.) Of few windows the numbers may agree by chance, so
@@ -25,8 +25,7 @@ from tsprune.evaluation import Batch
 from tsprune.hooks.ablation import Ablation, applied, side_by_side
 from tsprune.hooks.capture import Point, Reference, point_of
 from tsprune.models.forecaster import Forecast, Forecaster, with_gaps
-from tsprune.replay import Place, Replay
-from tsprune.replay.trials import random_like
+from tsprune.replay import Place, Replay, random_like
 
 FEWEST = 8  # windows of a batch that ablations share
 _KEY = "clean pass"  # one batch is recorded at a time
