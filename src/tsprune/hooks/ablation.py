@@ -1,10 +1,10 @@
-"""Ablation: what is switched off in a model, and the context manager that does it.
+"""Ablation: the outputs of components are replaced while a context lasts.
 
-1. Layers are expanded to their sublayers; heads of one sublayer are gathered.
-2. Heads are replaced in the input of the output projection (a copy of it), sublayers and MLPs in
-   their output, by forward hooks: nothing is computed twice and no weight changes.
-3. The hooks are removed on the way out, also by an exception.
-4. While they are there, the model is this thread's: another thread's forecast waits (`tsprune.models.turns`).
+1. Layers are expanded to their sublayers; heads of one sublayer are grouped.
+2. Forward hooks replace heads in a copy of the output projection's input, and sublayers in their output. No
+   computation is repeated and no weight changes.
+3. The hooks are removed when the context ends, also by an exception.
+4. The context reserves the model for its thread; other threads' forecasts wait (`tsprune.models.turns`).
 """
 
 from __future__ import annotations
@@ -12,15 +12,16 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
+from functools import partial
 from typing import Literal
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from tsprune.anatomy import Anatomy, Component, Selection
 from tsprune.arguments import RULES, checked, shown
 from tsprune.errors import TspruneError
-from tsprune.hooks.capture import Point, Reference, default_reference, point_of
+from tsprune.hooks.capture import Point, Reference, default_reference, hook_at, point_of
 from tsprune.models.forecaster import Forecaster, NotFiniteError
 
 Mode = Literal["zero", "mean", "resample"]
@@ -29,11 +30,13 @@ MODES: tuple[Mode, ...] = ("zero", "mean", "resample")
 
 @dataclasses.dataclass(frozen=True)
 class Ablation:
-    """A set of components and what their output is replaced by.
+    """A set of components and the replacement of their output.
 
-    zero : zeros
-    mean : the mean over reference windows, per feature and, where T is fixed, per position
-    resample : the values of another (reference) window, drawn with `seed`
+    mode : zero replaces it by zeros; mean by the mean over reference windows, per feature and, if the
+        reference has the same number of positions, per position; resample by the values of a reference window
+    seed : draws the windows of resample
+
+    Raises TspruneError for an unknown mode or an invalid seed.
     """
 
     components: tuple[Component, ...]
@@ -46,51 +49,37 @@ class Ablation:
         object.__setattr__(self, "seed", RULES["seed"](self.seed))
 
 
-@dataclasses.dataclass(frozen=True)
-class _Edit:
-    """Replacing columns (None: all) of the tensor at a point."""
-
-    point: Point
-    columns: tuple[slice, ...] | None
+_Edit = tuple[int, Ablation, list[slice]]  # the place of an ablation, and the columns that it replaces
 
 
-def _edits(anatomy: Anatomy, components: Iterable[Component]) -> list[_Edit]:
-    heads: dict[Point, list[slice]] = {}
-    edits = []
+def _columns(anatomy: Anatomy, components: Iterable[Component]) -> dict[Point, list[slice]]:
+    """Columns to replace in the tensor [..., T, F] at each point."""
+    columns: dict[Point, list[slice]] = {}
     for component in anatomy.expand(components):
-        point = point_of(anatomy, component)
-        if component.kind == "head":
-            assert component.head is not None
-            heads.setdefault(point, []).append(anatomy.site(component).columns(component.head))
-        else:
-            edits.append(_Edit(point, None))
-    return edits + [_Edit(point, tuple(columns)) for point, columns in heads.items()]
+        of_head = None if component.head is None else anatomy.site(component).columns(component.head)
+        columns.setdefault(point_of(anatomy, component), []).append(of_head or slice(None))
+    return columns
 
 
 def _replacement(x: Tensor, ablation: Ablation, point: Point, reference: Reference | None) -> Tensor:
-    """What goes in place of `x` [..., T, F], of a shape that broadcasts to it."""
+    """The values that replace `x` [..., T, F], of the same shape."""
     if ablation.mode == "zero":
-        return torch.zeros((), dtype=x.dtype, device=x.device)
+        return torch.zeros((), dtype=x.dtype, device=x.device).expand_as(x)
     assert reference is not None
     positions = x.shape[-2]
     if ablation.mode == "mean":
-        return reference.mean(point, positions).to(x)
+        return reference.mean(point, positions).to(x).expand_as(x)
     rows = x.flatten(0, -3).shape[0]
     return reference.sample(point, positions, rows, ablation.seed).to(x).view(x.shape)
 
 
-def _replace(x: Tensor, edit: _Edit, value: Tensor) -> None:
-    """Writes `value` into `x` [..., T, F], in place."""
-    value = value.expand_as(x)
-    for columns in edit.columns or (slice(None),):
-        x[..., columns] = value[..., columns]
-
-
 @contextmanager
 def applied(model: Forecaster, ablation: Ablation, *, reference: Reference | None = None) -> Iterator[None]:
-    """`model` with `ablation` in force while the context lasts.
+    """Applies `ablation` to `model` while the context lasts.
 
     reference : for mean and resample; None records one from synthetic series
+
+    Raises NotFiniteError, with the components in its message, if a forecast is not finite.
     """
     with side_by_side(model, [ablation], reference=reference):
         try:
@@ -98,61 +87,48 @@ def applied(model: Forecaster, ablation: Ablation, *, reference: Reference | Non
         except NotFiniteError as error:
             if not ablation.components:
                 raise
-            raise NotFiniteError(f"{error}, without {_named(ablation)}", error.forecast) from error
-
-
-def _named(ablation: Ablation) -> str:
-    """The first of the components, and how many more there are."""
-    addresses = [component.address for component in ablation.components]
-    more = f" and {len(addresses) - 1} more" if len(addresses) > 1 else ""
-    return f"{addresses[0]}{more}"
+            first, *others = ablation.components
+            more = f" and {len(others)} more" if others else ""
+            raise NotFiniteError(f"{error}, without {first.address}{more}", error.forecast) from error
 
 
 @contextmanager
 def side_by_side(
     model: Forecaster, ablations: Sequence[Ablation], *, reference: Reference | None = None
 ) -> Iterator[None]:
-    """`model` with several ablations in force, each for its own windows of a batch.
+    """Applies several ablations to `model` while the context lasts, each to its own rows of a batch.
 
-    A batch is then taken to hold the same windows once per ablation, first all of the first one's: it
-    must have a multiple of `len(ablations)` rows wherever something is ablated.
+    The batch repeats the same windows once per ablation, in the order of `ablations`, so every ablated tensor
+    has a multiple of `len(ablations)` rows.
 
     reference : for mean and resample; None records one from synthetic series
     """
-    edits: dict[Point, list[tuple[int, _Edit]]] = {}
+    points: dict[Point, list[_Edit]] = {}
     for number, ablation in enumerate(ablations):
-        for edit in _edits(model.anatomy, ablation.components):
-            edits.setdefault(edit.point, []).append((number, edit))
+        for point, columns in _columns(model.anatomy, ablation.components).items():
+            points.setdefault(point, []).append((number, ablation, columns))
     with model.alone(keeps=True), ExitStack() as hooks:
-        if reference is None and any(ablation.mode != "zero" for ablation in ablations):
-            wanted = [c for one in ablations if one.mode != "zero" for c in one.components]
-            reference = default_reference(model, wanted)
-        for point, numbered in edits.items():
-            module = model.module.get_submodule(point.path)
-            hooks.callback(_hook(module, point, numbered, ablations, reference).remove)
+        replaced = [c for one in ablations if one.mode != "zero" for c in one.components]
+        if reference is None and replaced:
+            reference = default_reference(model, replaced)
+        for point, edits in points.items():
+            change = partial(_edited, point=point, edits=edits, count=len(ablations), reference=reference)
+            hooks.callback(hook_at(model.module, point, change).remove)
         yield
 
 
-def _hook(
-    module: nn.Module,
-    point: Point,
-    edits: Sequence[tuple[int, _Edit]],
-    ablations: Sequence[Ablation],
-    reference: Reference | None,
-) -> torch.utils.hooks.RemovableHandle:
-    """edits : (number of the ablation, what it edits) at `point`"""
-
-    def edited(x: Tensor) -> Tensor:
-        x = point.windows_first(x).clone()
-        rows = x.shape[0] // len(ablations)
-        for number, edit in edits:
-            part = x if len(ablations) == 1 else x.narrow(0, number * rows, rows)
-            _replace(part, edit, _replacement(part, ablations[number], point, reference))
-        return point.windows_first(x)
-
-    if point.side == "input":
-        return module.register_forward_pre_hook(lambda _module, args: (edited(args[0]), *args[1:]))
-    return module.register_forward_hook(lambda _module, _args, output: edited(output))
+def _edited(
+    x: Tensor, *, point: Point, edits: Sequence[_Edit], count: int, reference: Reference | None
+) -> Tensor:
+    """A copy of the tensor `x` at `point`, with the rows of each of `count` ablations edited."""
+    x = point.windows_first(x).clone()
+    rows = x.shape[0] // count
+    for number, ablation, columns in edits:
+        part = x if count == 1 else x.narrow(0, number * rows, rows)
+        value = _replacement(part, ablation, point, reference)
+        for chosen in columns:
+            part[..., chosen] = value[..., chosen]
+    return point.windows_first(x)
 
 
 @checked
@@ -165,19 +141,18 @@ def ablate(
     reference: Reference | None = None,
     seed: int = 0,
 ) -> Iterator[tuple[Component, ...]]:
-    """Switches components off while the context lasts; yields the components.
+    """Ablates components while the context lasts; yields the components.
 
     components : addresses, glob patterns or components (see `Anatomy.select`)
     mode : zero, mean or resample (see `Ablation`)
-    reference : activations for mean and resample, from `tsprune.reference`; None records one from
-        synthetic series
-    seed : which reference windows `resample` draws
+    reference : activations for mean and resample, from `tsprune.reference`; None records synthetic series
+    seed : draws the reference windows of resample
 
-    While the context lasts, the model belongs to the thread that opened it. Another thread that forecasts
-    with this model waits, so that no ablation changes its forecast; after 10 seconds it gets a TspruneError.
-    Load the model once a thread to forecast side by side.
+    The context reserves the model for its thread. A forecast of another thread waits, so that no ablation
+    changes it, and raises TspruneError after 10 seconds. Load the model once per thread to forecast in
+    parallel. The model is bit-identical afterwards.
 
-    Raises TspruneError if a pattern matches nothing. The model is left bit for bit as it was.
+    Raises TspruneError if a pattern matches nothing, and for an unknown mode or an invalid seed.
 
     >>> import tsprune
     >>> model = tsprune.load("bundled:timesfm")

@@ -1,9 +1,8 @@
-"""Attention on data: every head's map, recomputed from the queries and keys that the model attends with.
+"""Attention maps of every head on data, recomputed from the queries and keys that the model uses.
 
-All families attend through torch's `scaled_dot_product_attention`, and call it with final queries and
-keys: rotated, normalised and scaled, with position biases and masks in its mask. So one interception of
-that call, told apart by the attention module that runs, gives the maps of all of them, exactly as
-they are applied.
+All families attend through torch's `scaled_dot_product_attention`, with final queries and keys (rotated,
+normalised, scaled) and with position biases in the mask. Intercepting that call therefore gives the maps as
+they are applied; the attention module that is running identifies the sublayer.
 """
 
 from __future__ import annotations
@@ -12,27 +11,28 @@ import dataclasses
 import math
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
+from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor
 from torch.overrides import TorchFunctionMode
 
-from tsprune.anatomy import Component
+from tsprune.anatomy import Component, TimeAxis
 from tsprune.errors import TspruneError
 from tsprune.models.forecaster import Forecaster, NotFiniteError
 
 
 @dataclasses.dataclass(frozen=True)
 class AttentionMap:
-    """The maps of one attention sublayer in one call, N rows (windows, unless it attends over series).
+    """The maps of one attention sublayer in one call, for N rows (windows, unless it attends over series).
 
     component : the attention sublayer, e.g. `decoder.3.cross`
-    weights : float [N, heads, Q, K], heads in the order of the site's `numbers`; rows sum to 1, or
-        are 0 where no key is allowed
-    allowed : bool, broadcasts to `weights`: keys that masks leave to a query
-    value : [N, heads, K, head_dim], what the weights mix
-    times : [Q] and [K], time steps of queries and keys (see `TimeAxis`), NaN where there are none
+    weights : float [N, heads, Q, K], heads in the order of the site's `numbers`; rows sum to 1, or are 0 if
+        no key is allowed
+    allowed : bool, broadcasts to `weights`; keys that the masks leave to a query
+    value : [N, heads, K, head_dim], which the weights mix
+    times : [Q] and [K], time steps of queries and keys (see `TimeAxis`), NaN where undefined
     """
 
     component: Component
@@ -43,11 +43,10 @@ class AttentionMap:
 
     @property
     def real(self) -> Tensor:
-        """Queries that are no padding, bool [N, heads, Q].
+        """Queries that are not padding, bool [N, heads, Q].
 
-        In self-attention over time these are the positions that the last one may see: all series end
-        there, padding is in front, and is masked for all, or (Moirai) for all but other padding. Of the
-        queries of other attention nothing is known here, and all count.
+        In self-attention over time, these are the positions that the last one may attend to, because all
+        series end there and padding comes first. In other attention, all queries count.
         """
         allowed = self.allowed.expand_as(self.weights)
         if self.component.attention in ("self", "time") and allowed.shape[-2] == allowed.shape[-1]:
@@ -56,26 +55,23 @@ class AttentionMap:
 
     @property
     def counted(self) -> Tensor:
-        """Queries that say something about a head, bool [N, heads, Q].
-
-        They are `real`, and have two keys or more to choose from.
-        """
+        """Queries that are `real` and have at least two keys to choose from, bool [N, heads, Q]."""
         return self.real & (self.choices > 1)
 
     @property
     def choices(self) -> Tensor:
-        """How many keys each query may see, [N, heads, Q]."""
+        """Number of keys that each query may attend to, [N, heads, Q]."""
         return self.allowed.expand_as(self.weights).sum(-1)
 
     @property
     def entropy(self) -> Tensor:
-        """Entropy of every row in nats, between 0 and the logarithm of its `choices`, [N, heads, Q]."""
+        """Entropy of every row in nats, between 0 and log(`choices`), [N, heads, Q]."""
         entropy: Tensor = torch.special.entr(self.weights).sum(-1)
         return entropy
 
     @property
     def sharpness(self) -> Tensor:
-        """1 - entropy / log(choices), [N, heads, Q] (arXiv 2602.01605): 0 even, 1 a single key."""
+        """1 - entropy / log(choices), [N, heads, Q] (arXiv 2602.01605): 0 if even, 1 for a single key."""
         return 1 - self.entropy / self.choices.clamp_min(2).log()
 
 
@@ -83,40 +79,39 @@ Watcher = Callable[[AttentionMap], None]
 
 
 def require_heads(model: Forecaster) -> None:
-    """TspruneError if no attention head is left to look at."""
+    """Raises TspruneError if the model has no attention head (left)."""
     if not model.anatomy.components("head"):
-        raise TspruneError(f"{model.name} has no attention heads left to look at")
+        raise TspruneError(f"{model.name} has no attention heads left to examine")
 
 
 @contextmanager
 def watching(model: Forecaster, each: Watcher) -> Iterator[None]:
     """Calls `each` with every attention map that is applied while the context lasts.
 
-    Maps are made one at a time, outside autograd, and not kept. The times are those of `teacher_forced`'s
-    sequence; run no other pass if they matter.
+    Maps are made one at a time, without autograd, and are not kept. Their times are valid for
+    `teacher_forced` passes only.
 
-    Raises NotFiniteError if a head attends with NaN, and TspruneError on leaving if an attention sublayer ran
-    but did not attend by `scaled_dot_product_attention` (a checkpoint loaded with eager attention).
+    Raises NotFiniteError if attention weights are not finite, and TspruneError on leaving if an attention
+    sublayer ran without `scaled_dot_product_attention` (a checkpoint loaded with eager attention).
     """
     mode = _Interception(model, each)
     with model.alone(keeps=True), ExitStack() as hooks:
         for component, site in model.anatomy.sites():
-            if not site.heads:  # a bias is all that is left of it
-                continue
-            module = model.module.get_submodule(site.module)
-            hooks.callback(module.register_forward_pre_hook(mode.enter(component)).remove)
-            hooks.callback(module.register_forward_hook(mode.leave()).remove)
+            if site.heads:  # without heads, only the output bias is left
+                module = model.module.get_submodule(site.module)
+                hooks.callback(module.register_forward_pre_hook(partial(mode.enter, component)).remove)
+                hooks.callback(module.register_forward_hook(mode.leave).remove)
         with mode:
             yield
-    if mode.silent:
+    if mode.unseen:
         raise TspruneError(
-            f"{model.name}: {mode.silent[0]} ran without torch's scaled_dot_product_attention; set "
-            'attn_implementation to "sdpa" in its config.json to look at its attention'
+            f"{model.name}: {mode.unseen[0]} ran without torch's scaled_dot_product_attention; set "
+            'attn_implementation to "sdpa" in its config.json to examine its attention'
         )
 
 
 class _Interception(TorchFunctionMode):
-    """Passes every call on, and makes a map of each attention in a site that is running."""
+    """Passes every torch call on, and maps each attention call of the sublayer that is running."""
 
     def __init__(self, model: Forecaster, each: Watcher) -> None:
         super().__init__()
@@ -125,21 +120,15 @@ class _Interception(TorchFunctionMode):
         self._each = each
         self._running: Component | None = None
         self._seen = False
-        self.silent: list[Component] = []
+        self.unseen: list[Component] = []
 
-    def enter(self, component: Component) -> Callable[..., None]:
-        def hook(*_: Any) -> None:
-            self._running, self._seen = component, False
+    def enter(self, component: Component, *_: Any) -> None:
+        self._running, self._seen = component, False
 
-        return hook
-
-    def leave(self) -> Callable[..., None]:
-        def hook(*_: Any) -> None:
-            if self._running is not None and not self._seen:
-                self.silent.append(self._running)
-            self._running = None
-
-        return hook
+    def leave(self, *_: Any) -> None:
+        if self._running is not None and not self._seen:
+            self.unseen.append(self._running)
+        self._running = None
 
     def __torch_function__(
         self, func: Callable[..., Any], types: Any, args: tuple[Any, ...] = (), kwargs: Any = None
@@ -171,13 +160,13 @@ class _Interception(TorchFunctionMode):
 
     def _times(self, component: Component, queries: int, keys: int) -> tuple[Tensor, Tensor]:
         site = self._anatomy.site(component)
-        axes = self._anatomy.stack(component.stack).time, self._anatomy.key_stack(component).time
-        found = []
-        for axis, count in zip(axes, (queries, keys), strict=True):
+
+        def times(axis: TimeAxis | None, count: int) -> Tensor:
             known = axis is not None and site.axis == "time"
-            times = axis.times(count) if known and axis is not None else (math.nan,) * count
-            found.append(torch.tensor(times))
-        return found[0], found[1]
+            return torch.tensor(axis.times(count) if known and axis is not None else (math.nan,) * count)
+
+        stacks = self._anatomy.stack(component.stack), self._anatomy.key_stack(component)
+        return times(stacks[0].time, queries), times(stacks[1].time, keys)
 
 
 def attention_weights(
@@ -189,12 +178,12 @@ def attention_weights(
     scale: float | None = None,
     enable_gqa: bool = False,
 ) -> tuple[Tensor, Tensor]:
-    """What `scaled_dot_product_attention` mixes values with, for its own arguments but the values.
+    """The weights that `scaled_dot_product_attention` gives the values, from its other arguments.
 
     query : [..., Q, d]; key : [..., K, d]; attn_mask : bool (True: allowed) or added to the logits
 
     Returns weights [..., Q, K], zero in rows without an allowed key, and bool `allowed`, which broadcasts
-    to them. Softmax of q . k * scale + mask, scale 1/sqrt(d) by default (torch's documentation).
+    to them. Formula: softmax(q . k * scale + mask), scale 1/sqrt(d) by default (torch's documentation).
     """
     if enable_gqa:
         key = key.repeat_interleave(query.shape[-3] // key.shape[-3], dim=-3)
@@ -206,7 +195,7 @@ def attention_weights(
         if attn_mask.dtype == torch.bool:
             allowed = allowed & attn_mask
         else:
-            # a mask of the smallest number of its type, or of -inf; biases of positions are nowhere near
+            # masks are the type's smallest number or -inf; position biases are far larger
             allowed = allowed & (attn_mask > torch.finfo(attn_mask.dtype).min / 2)
             logits = logits + attn_mask.float()
     weights = logits.masked_fill(~allowed, -torch.inf).softmax(-1)

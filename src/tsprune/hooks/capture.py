@@ -1,16 +1,18 @@
-"""Recording what modules receive and return, and reference activations for mean and resample."""
+"""Recorded inputs and outputs of modules, and reference activations for mean and resample ablation."""
 
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
+from functools import partial
 from typing import Literal, NamedTuple
 
 import numpy as np
 import torch
 from numpy.typing import ArrayLike, NDArray
 from torch import Tensor, nn
+from torch.utils.hooks import RemovableHandle
 
 from tsprune.anatomy import Anatomy, Component, Selection
 from tsprune.arguments import checked
@@ -19,7 +21,8 @@ from tsprune.errors import TspruneError
 from tsprune.models.forecaster import Forecaster
 from tsprune.models.turns import alone
 
-REFERENCE_WINDOWS = 32
+_REFERENCE_WINDOWS = 32
+_REFERENCE_LENGTH = 2048  # at most
 
 
 class Point(NamedTuple):
@@ -33,21 +36,34 @@ class Point(NamedTuple):
     swapped: bool = False
 
     def windows_first(self, x: Tensor) -> Tensor:
-        """`x` as [..., T, F]; applied twice it is the tensor as it was."""
+        """`x` as [..., T, F]; applying it twice gives `x`."""
         return x.transpose(0, 1) if self.swapped else x
 
 
 def point_of(anatomy: Anatomy, component: Component) -> Point:
     """Where `component` is ablated: heads before the output projection, sublayers after it.
 
-    A layer has no point of its own (its sublayers do): TspruneError.
+    Raises TspruneError for a layer, which has no point of its own.
     """
     if component.kind == "mlp":
         return Point(anatomy.mlp(component).output, "output")
     if component.kind == "layer":
-        raise TspruneError(f"{component} is a layer; its sublayers are what can be recorded")
+        raise TspruneError(f"{component} is a layer; record its sublayers instead")
     site = anatomy.site(component)
     return Point(site.output, "input" if component.kind == "head" else "output", site.swapped)
+
+
+def hook_at(root: nn.Module, point: Point, change: Callable[[Tensor], Tensor | None]) -> RemovableHandle:
+    """Calls `change` with every tensor at `point`; the tensor it returns, if any, replaces that one."""
+    module = root.get_submodule(point.path)
+    if point.side == "output":
+        return module.register_forward_hook(lambda _module, _args, output: change(output))
+
+    def before(_module: nn.Module, args: tuple[Tensor, ...]) -> tuple[Tensor, ...] | None:
+        changed = change(args[0])
+        return None if changed is None else (changed, *args[1:])
+
+    return module.register_forward_pre_hook(before)
 
 
 @contextmanager
@@ -56,8 +72,8 @@ def recording(
 ) -> Iterator[Mapping[Point, list[Tensor]]]:
     """Records, call by call, the tensors at `points` while the context lasts.
 
-    The recorded tensors are not copied, and detached unless `gradients` are wanted. Hooks are removed on the
-    way out. Until then the module is this thread's (`tsprune.models.turns`).
+    The tensors are not copied, and are detached unless `gradients` is set. The context reserves the module
+    for this thread (`tsprune.models.turns`).
     """
     recorded: dict[Point, list[Tensor]] = {point: [] for point in points}
 
@@ -66,43 +82,41 @@ def recording(
 
     with alone(module, type(module).__name__, keeps=True), ExitStack() as hooks:
         for point in recorded:
-            target = module.get_submodule(point.path)
-            if point.side == "input":
-                handle = target.register_forward_pre_hook(lambda _m, args, p=point: keep(p, args[0]))
-            else:
-                handle = target.register_forward_hook(lambda _m, _args, out, p=point: keep(p, out))
-            hooks.callback(handle.remove)
+            hooks.callback(hook_at(module, point, partial(keep, point)).remove)
         yield recorded
 
 
 @dataclasses.dataclass(frozen=True)
 class Reference:
-    """Activations of a set of reference windows, by point and number of positions T.
+    """Activations of reference windows.
 
-    values : point -> T -> float [M, T, F], M activations recorded there
+    values : point -> number of positions T -> float [M, T, F], the M activations recorded there
     """
 
     values: Mapping[Point, Mapping[int, Tensor]]
 
     def at(self, point: Point) -> Mapping[int, Tensor]:
-        """T -> [M, T, F] at `point`; TspruneError if the reference does not hold it."""
+        """T -> float [M, T, F] at `point`; raises TspruneError if `point` was not recorded."""
         if point not in self.values:
-            raise TspruneError(f"the reference was not recorded at {point.path}; make it with reference()")
+            raise TspruneError(
+                f"the reference was not recorded at {point.path}; pass its components to reference()"
+            )
         return self.values[point]
 
     def mean(self, point: Point, positions: int) -> Tensor:
-        """Mean over the reference per feature: [T, F] if T = `positions` was seen, else [F]."""
+        """Mean over the windows: [T, F] if T = `positions` was recorded, else over all positions, [F]."""
         by_length = self.at(point)
         if positions in by_length:
             return by_length[positions].mean(0)
-        rows = torch.cat([values.flatten(0, 1) for values in by_length.values()])
-        return rows.mean(0)
+        return torch.cat([values.flatten(0, 1) for values in by_length.values()]).mean(0)
 
     def sample(self, point: Point, positions: int, count: int, seed: int) -> Tensor:
-        """Values of `count` reference activations, [count, positions, F].
+        """`count` activations, drawn with replacement: float [count, positions, F].
 
-        The same seed takes the same windows at every point. If no reference has exactly
-        `positions`, the last ones of the next longer are taken; TspruneError if all are shorter.
+        The same seed draws the same windows at every point. If no activation has exactly `positions`, the
+        last positions of the next longer ones are used.
+
+        Raises TspruneError if all activations are shorter.
         """
         by_length = self.at(point)
         longer = [length for length in by_length if length >= positions]
@@ -124,34 +138,36 @@ def reference(
     components: Selection | None = None,
     horizon: int | None = None,
 ) -> Reference:
-    """Activations of `model` on `contexts` (use histories of full length): forecast, and teacher-forced.
+    """Activations of `model` on `contexts`, from a forecast and a teacher-forced pass.
 
+    contexts : histories [M, T], as long as those that ablations are evaluated on
     components : addresses, glob patterns or components that the reference serves; None serves all
     horizon : steps to forecast; None takes `model.reference_horizon`
+
+    Raises TspruneError if a pattern matches nothing.
     """
     every = model.anatomy.components() if components is None else model.anatomy.select(components)
-    # one by one: expanding several at once drops the heads of sublayers that are there themselves
+    # one by one, because expanding several drops the heads of sublayers among them
     points = {point_of(model.anatomy, c) for component in every for c in model.anatomy.expand([component])}
     with recording(model.module, points) as recorded, torch.no_grad():
         model.forecast(contexts, horizon or model.reference_horizon)
         model.teacher_forced(contexts)
-    return Reference(
-        {point: _by_length([point.windows_first(x) for x in tensors]) for point, tensors in recorded.items()}
-    )
+    return Reference({point: _by_length(point, tensors) for point, tensors in recorded.items()})
 
 
 def default_reference(model: Forecaster, components: Iterable[Component]) -> Reference:
-    """Reference from synthetic series, so that no evaluation data leaks into an ablation."""
+    """A reference from synthetic series, so that no evaluation data leaks into an ablation."""
     return reference(model, list(reference_contexts(model)), components=components)
 
 
 def reference_contexts(model: Forecaster) -> NDArray[np.float32]:
-    """The synthetic series of `default_reference`, [M, T]: always the same for a context length."""
-    return series(REFERENCE_WINDOWS, min(model.context_length, 2048), np.random.default_rng(0))
+    """The synthetic series of `default_reference`, float32 [M, T]; they depend only on the context length."""
+    length = min(model.context_length, _REFERENCE_LENGTH)
+    return series(_REFERENCE_WINDOWS, length, np.random.default_rng(0))
 
 
-def _by_length(tensors: Sequence[Tensor]) -> dict[int, Tensor]:
-    lengths = sorted({tensor.shape[-2] for tensor in tensors})
-    return {
-        length: torch.cat([t.flatten(0, -3) for t in tensors if t.shape[-2] == length]) for length in lengths
-    }
+def _by_length(point: Point, tensors: Sequence[Tensor]) -> dict[int, Tensor]:
+    by_length: dict[int, list[Tensor]] = {}
+    for tensor in map(point.windows_first, tensors):
+        by_length.setdefault(tensor.shape[-2], []).append(tensor.flatten(0, -3))
+    return {length: torch.cat(by_length[length]) for length in sorted(by_length)}

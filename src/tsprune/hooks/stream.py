@@ -1,7 +1,7 @@
-"""The residual stream of a stack: what every block is given and returns, recorded or replaced.
+"""The residual stream of a stack, recorded or replaced between blocks.
 
-Blocks take and return the stream in containers of their own kind (a tuple with a cache, a dict); it is
-the first tensor of the model's width among what a block is given, and among what it returns.
+Blocks take and return the stream inside containers (a tuple with a cache, a dict). The stream is the first
+tensor of the model's width among a block's arguments, and among its results.
 """
 
 from __future__ import annotations
@@ -22,9 +22,8 @@ Edit = Callable[[Tensor], Tensor]
 def streams(model: Forecaster, stack: Stack, *, gradients: bool = False) -> Iterator[list[list[Tensor]]]:
     """Records the stream of `stack` while the context lasts.
 
-    Yields a list by layer of tensors by call, [..., T, d_model]: first what the first block is given
-    (the embedding), then what each of the L blocks that are there returns; L + 1 in all.
-    With `gradients` they stay part of the graph they were computed in.
+    Yields L + 1 lists of tensors [..., T, d_model], one per call: the input of the first block (the
+    embedding), then the output of each of the L blocks. They are detached unless `gradients` is set.
     """
 
     def seen(value: Any) -> Tensor:
@@ -47,7 +46,7 @@ def streams(model: Forecaster, stack: Stack, *, gradients: bool = False) -> Iter
 
 @contextmanager
 def replaced(model: Forecaster, block: Block, edit: Edit) -> Iterator[None]:
-    """The stream that `block` returns goes through `edit` while the context lasts."""
+    """Replaces the stream that `block` returns by `edit` of it, while the context lasts."""
     module = model.module.get_submodule(block.module)
 
     def hook(_module: Any, _args: Any, output: Any) -> Any:
@@ -60,7 +59,7 @@ def replaced(model: Forecaster, block: Block, edit: Edit) -> Iterator[None]:
 
 
 def stream_of(model: Forecaster, value: Any) -> Tensor:
-    """The stream in what a block is given, (args, kwargs), or in what it returns: [..., T, d_model]."""
+    """The stream [..., T, d_model] in a block's arguments, (args, kwargs), or in its result."""
     found = _first(value, model.anatomy.d_model)
     assert found is not None, "a block without a residual stream"
     return found
@@ -74,7 +73,7 @@ def _first(value: Any, width: int) -> Tensor | None:
 
 
 def _exchanged(value: Any, old: Tensor, new: Tensor) -> Any:
-    """`value` with the tensor `old` (that very one) replaced by `new`; containers are made anew."""
+    """`value` with the tensor `old` (by identity) replaced by `new`, in new containers."""
     if value is old:
         return new
     if isinstance(value, dict):
