@@ -1,7 +1,7 @@
-"""Forwards of modules while a record is reused: they return the record, or resume from it.
+"""Forwards of modules: those of `Recorder` compute and keep the results, all others reuse a record.
 
-Each of them computes as usual if the stack got other inputs than in the clean pass, or if the record was
-not kept or was changed in place.
+A forward that reuses computes as usual if the stack got other inputs than in the clean pass, or if the
+record was not kept or was changed in place.
 """
 
 from __future__ import annotations
@@ -13,8 +13,106 @@ from typing import Any
 from torch import Tensor, nn
 
 from tsprune.models.substitution import Forward
-from tsprune.replay.recorded_calls import Call, Record
-from tsprune.replay.values import detached_copy, given, leaves, same, states_among, substituted
+from tsprune.replay.recorded_calls import Call, Ledger, Record, Worth
+from tsprune.replay.recorded_modules import Units
+from tsprune.replay.values import Inputs, detached_copy, given, kept, leaves, same, states_among, substituted
+
+
+class Recorder:
+    """Makes the recording forwards of one clean pass; `calls` collects the calls by path.
+
+    `embeddings` are modules outside of all blocks that ran before any block did.
+    """
+
+    def __init__(self, modules: Mapping[str, nn.Module], units: Units, ledger: Ledger) -> None:
+        self._modules = modules
+        self._units = units
+        self._ledger = ledger
+        sublayers = [x for stack in units.stacks for block in stack.sublayers for x in block]
+        self._resumed = {x.output for x in sublayers if x.module}  # attention resumes from their inputs
+        self._in_blocks = False
+        self._left: list[Any] = []  # the states that were copied last
+        self.calls: dict[str, list[Call]] = {}
+        self.embeddings: list[str] = []
+
+    def forwards(self) -> dict[str, Forward]:
+        """The forward of every unit during the clean pass."""
+        made = {path: self._stateless(path, Worth.EMBEDDING) for path in self._units.outside}
+        for stack in self._units.stacks:
+            if stack.module:
+                made[stack.module] = self._unit(stack.module, _Turn(), Worth.STACK)
+            turn = _Turn()
+            for path in stack.inside:
+                worth = Worth.BLOCK if path in stack.blocks else Worth.SUBLAYER
+                made[path] = self._unit(path, turn, Worth.ENTRY if path == stack.entry else worth)
+            made |= {path: self._stateless(path, Worth.CROSS) for _, path in stack.cross}
+        return made
+
+    def _unit(self, path: str, turn: _Turn, worth: Worth) -> Forward:
+        original, calls = self._modules[path].forward, self.calls.setdefault(path, [])
+        leads = worth >= Worth.STACK
+
+        def forward(*args: Any, **kwargs: Any) -> Any:
+            self._in_blocks = self._in_blocks or worth is not Worth.STACK
+            states = states_among(args, kwargs)
+            if leads:
+                turn.begin(states)
+            call, first = Call(), not calls
+            calls.append(call)
+            inputs: Inputs | None = None
+            recording = turn.on and self._ledger.room(_nbytes(states), worth, first=first)
+            if leads and recording:
+                inputs = kept(args), kept(kwargs)
+            elif path in self._resumed:
+                inputs = args, kwargs
+            output = original(*args, **kwargs)
+            if recording and self._ledger.room(_nbytes(states), worth, first=first):
+                record = Record(kept(output, states), inputs, self._copied(states))
+                self._ledger.enter(call, record, worth, first=first)
+            return output
+
+        return forward
+
+    def _copied(self, states: list[Any]) -> list[Any]:
+        """A block and its attention leave the same states, so one copy serves both."""
+        if not states:
+            return []
+        if not same(states, self._left):
+            self._left = detached_copy(states)
+        return self._left
+
+    def _stateless(self, path: str, worth: Worth) -> Forward:
+        """Records an embedding, or a projection of cross-attention, unless it takes states."""
+        original, calls = self._modules[path].forward, self.calls.setdefault(path, [])
+
+        def forward(*args: Any, **kwargs: Any) -> Any:
+            if worth is Worth.EMBEDDING and not calls and not self._in_blocks:
+                self.embeddings.append(path)
+            inputs = kept(args), kept(kwargs)
+            output = original(*args, **kwargs)
+            call, first = Call(), not calls
+            calls.append(call)
+            if (worth is Worth.CROSS or path in self.embeddings) and not states_among(args, kwargs):
+                self._ledger.enter(call, Record(kept(output), inputs, []), worth, first=first)
+            return output
+
+        return forward
+
+
+class _Turn:
+    """Whether the current call of a stack is recorded: only the first call with a given state is."""
+
+    def __init__(self) -> None:
+        self._seen: list[Any] = []
+        self.on = False
+
+    def begin(self, states: list[Any]) -> None:
+        self.on = not any(state is old for state in states for old in self._seen)
+        self._seen.extend(states if self.on else [])
+
+
+def _nbytes(value: Any) -> int:
+    return sum(tensor.nbytes for tensor in leaves(value, Tensor))
 
 
 class Gate:

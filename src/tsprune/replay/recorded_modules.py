@@ -5,23 +5,18 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Iterator
 from functools import cached_property
+from typing import NamedTuple
 
 from torch import nn
 
 from tsprune.anatomy import Anatomy, Block, Component, Stack
 
 
-@dataclasses.dataclass(frozen=True)
-class Sublayer:
+class Sublayer(NamedTuple):
     """Paths of a sublayer: its attention module (None for an MLP) and its output module."""
 
     module: str | None
     output: str
-
-    @property
-    def paths(self) -> tuple[str, ...]:
-        """Both paths, without the missing one."""
-        return (self.output,) if self.module is None else (self.module, self.output)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -46,7 +41,7 @@ class StackUnits:
     @cached_property
     def inside(self) -> tuple[str, ...]:
         """The blocks and their sublayers, the entry first."""
-        deeper = (path for block in self.sublayers for x in block for path in x.paths)
+        deeper = (path for block in self.sublayers for sublayer in block for path in sublayer if path)
         return tuple(dict.fromkeys((*self.blocks, *deeper)))
 
 
@@ -62,28 +57,24 @@ class Units:
     stacks: tuple[StackUnits, ...]
     outside: tuple[str, ...]
 
-    @classmethod
-    def of(cls, anatomy: Anatomy, root: nn.Module) -> Units:
-        """The units of the model `root` that `anatomy` describes."""
-        stacks = tuple(
-            StackUnits(
-                module=stack.module or None,
-                blocks=tuple(block.module for block in stack.blocks),
-                sublayers=tuple(_sublayers(block) for block in stack.blocks),
-                cross=tuple(_cross(stack)),
-            )
-            for stack in anatomy.stacks
-        )
-        return cls(stacks, tuple(_outside(root, [path for stack in stacks for path in stack.blocks])))
-
     @property
     def paths(self) -> Iterator[str]:
         """The paths of all units."""
         yield from self.outside
         for stack in self.stacks:
-            yield from (stack.module,) if stack.module else ()
-            yield from stack.inside
-            yield from (path for _, path in stack.cross)
+            yield from (*filter(None, [stack.module]), *stack.inside, *(path for _, path in stack.cross))
+
+
+def units_of(anatomy: Anatomy, root: nn.Module) -> Units:
+    """The units of the model `root` that `anatomy` describes."""
+    stacks = tuple(_stack_units(stack) for stack in anatomy.stacks)
+    return Units(stacks, tuple(_outside(root, [path for stack in stacks for path in stack.blocks])))
+
+
+def _stack_units(stack: Stack) -> StackUnits:
+    blocks = tuple(block.module for block in stack.blocks)
+    sublayers = tuple(_sublayers(block) for block in stack.blocks)
+    return StackUnits(stack.module or None, blocks, sublayers, tuple(_cross(stack)))
 
 
 def _sublayers(block: Block) -> tuple[Sublayer, ...]:

@@ -28,12 +28,10 @@ from tsprune.anatomy import Component
 from tsprune.errors import TspruneError
 from tsprune.models.forecaster import Forecaster
 from tsprune.models.substitution import Forward, substituted_forwards
-from tsprune.replay.forwards import Gate, leading, projecting, replaying, resuming
+from tsprune.replay.forwards import Gate, Recorder, leading, projecting, replaying, resuming
 from tsprune.replay.reading import Reading
-from tsprune.replay.recorded_calls import Call, Ledger, bytes_of
-from tsprune.replay.recorded_modules import StackUnits, Units, position_of
-from tsprune.replay.recorder import Recorder
-from tsprune.replay.tiled_records import Tiled, joint_size
+from tsprune.replay.recorded_calls import Call, Ledger, Tiled, bytes_of, joint_size
+from tsprune.replay.recorded_modules import StackUnits, position_of, units_of
 from tsprune.replay.values import leaves
 from tsprune.run_options import MEMORY
 
@@ -66,7 +64,7 @@ class Replay:
         if memory < 0:
             raise TspruneError(f"memory for replay must be 0 bytes or more, not {memory}")
         self._model = model
-        self._units = Units.of(model.anatomy, model.module)
+        self._units = units_of(model.anatomy, model.module)
         self._modules = {path: model.module.get_submodule(path) for path in self._units.paths}
         self._reading = Reading.of(model.anatomy, self._units.outside)
         self._memory = memory
@@ -102,7 +100,7 @@ class Replay:
             forwards = recorder.forwards()
             verdicts: dict[str, list[bool]] = {path: [] for path in self._reading.paths}
             for path, agreed in verdicts.items():
-                forwards[path] = self._reading.comparing(forwards[path], self._original(path), agreed)
+                forwards[path] = self._reading.comparing(forwards[path], self._modules[path].forward, agreed)
             with self._substituted(forwards):
                 yield
             agreeing = [path for path, agreed in verdicts.items() if all(agreed)]
@@ -134,8 +132,8 @@ class Replay:
         for stack in stacks[lowest : lowest + 1]:
             forwards |= self._skip_into_stack(stack, layer, sublayer, calls)
             later = (path for number, path in stack.cross if number >= layer)
-            forwards |= {path: projecting(self._original(path), calls, path) for path in later}
-        return forwards | {path: self._reading.alone(self._original(path)) for path in read_alone}
+            forwards |= {path: projecting(self._modules[path].forward, calls, path) for path in later}
+        return forwards | {path: self._reading.alone(self._modules[path].forward) for path in read_alone}
 
     def at_once(self, key: Hashable, place: Place) -> int:
         """Number of ablations worth computing in one batch, if their lowest sublayer is at `place`.
@@ -189,15 +187,11 @@ class Replay:
             self._tiled = {(key, times): Tiled(self._records[key].calls, rows, times)}
         return self._tiled[key, times]
 
-    def _original(self, path: str) -> Forward:
-        original: Forward = self._modules[path].forward
-        return original
-
     def _substituted(self, forwards: dict[str, Forward]) -> AbstractContextManager[None]:
         return substituted_forwards((self._modules[path], forward) for path, forward in forwards.items())
 
     def _replaying(self, path: str, calls: _Calls, gate: Gate | None = None) -> Forward:
-        return replaying(self._original(path), calls[path], gate or Gate(calls[path]))
+        return replaying(self._modules[path].forward, calls[path], gate or Gate(calls[path]))
 
     def _skip_stack(self, stack: StackUnits, calls: _Calls) -> dict[str, Forward]:
         if stack.module is None:
@@ -207,14 +201,14 @@ class Replay:
     def _skip_blocks(self, stack: StackUnits, count: int, calls: _Calls) -> tuple[dict[str, Forward], Gate]:
         entry, gate = stack.entry, Gate(calls[stack.entry])
         forwards = {path: self._replaying(path, calls, gate) for path in stack.blocks[:count]}
-        return forwards or {entry: leading(self._original(entry), gate)}, gate
+        return forwards or {entry: leading(self._modules[entry].forward, gate)}, gate
 
     def _skip_into_stack(
         self, stack: StackUnits, layer: int, sublayer: int, calls: _Calls
     ) -> dict[str, Forward]:
         forwards, gate = self._skip_blocks(stack, layer, calls)
         sublayers = stack.sublayers[layer][: sublayer + 1]
-        if any(len(calls[path]) != len(calls[stack.entry]) for x in sublayers for path in x.paths):
+        if any(len(calls[path]) != len(calls[stack.entry]) for x in sublayers for path in x if path):
             return forwards  # records could not be told apart
         *before, lowest = sublayers
         for x in before:
@@ -223,5 +217,5 @@ class Replay:
         module, output = lowest.module, lowest.output
         if module is None:
             return forwards | {output: self._replaying(output, calls, gate)}
-        original, projection = self._original(module), self._modules[output]
+        original, projection = self._modules[module].forward, self._modules[output]
         return forwards | {module: resuming(original, calls[module], calls[output], projection, gate)}
