@@ -130,7 +130,7 @@ def test_sweeps_in_two_threads(model: Forecaster) -> None:
     suite = small_suite()
     alone = sweep(model, suite, kind="mlp", batch_size=4)
     with ThreadPoolExecutor(2) as pool:
-        both = [pool.submit(sweep, model, suite, "mlp", batch_size=4) for _ in range(2)]
+        both = [pool.submit(sweep, model, suite, kind="mlp", batch_size=4) for _ in range(2)]
         for future in both:
             assert future.result(timeout=120).equals(alone)
 
