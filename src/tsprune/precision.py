@@ -1,4 +1,4 @@
-"""Precision of training, by what the processor can do, and the Muon optimizer in that precision.
+"""Precision of training, chosen by the processor, and the Muon optimizer in that precision.
 
 bfloat16 products are twice as fast as float32 ones where the processor has instructions for them, and 4 to 40
 times slower where it has none (measured on CPUs with AVX2).
@@ -28,19 +28,19 @@ _MOMENTUM = 0.95
 
 
 def native_bfloat16(device: torch.device | str = "cpu") -> bool:
-    """Whether the device multiplies bfloat16 matrices by instructions of its own."""
+    """Whether the device has instructions for products of bfloat16 matrices."""
     kind = torch.device(device).type
     if kind == "cuda":
         return bool(torch.cuda.is_bf16_supported(including_emulation=False))
     if kind != "cpu":
         return False
-    # private in torch, hence asked for carefully: an unknown processor trains in float32
+    # private functions of torch, which may disappear: then training is in float32
     questions = (getattr(torch.cpu, f"_is_{name}_supported", None) for name in ("avx512_bf16", "amx_tile"))
     return any(bool(question()) for question in questions if question is not None)
 
 
 def training_precision(choice: str, device: torch.device | str = "cpu") -> Precision:
-    """The precision of a training on `device`: as chosen, or for "auto" by `native_bfloat16`.
+    """The precision of a training on `device`; "auto" decides by `native_bfloat16`.
 
     Raises TspruneError for an unknown choice.
     """
@@ -101,7 +101,7 @@ class Muon(torch.optim.Optimizer):
 
 
 def orthogonalised(matrix: Tensor) -> Tensor:
-    """Singular values of a matrix moved close to one, by a quintic Newton-Schulz iteration in its dtype."""
+    """A matrix with its singular values moved close to one, by a quintic Newton-Schulz iteration."""
     a, b, c = _COEFFICIENTS
     tall = matrix.shape[0] > matrix.shape[1]
     x = matrix.T if tall else matrix

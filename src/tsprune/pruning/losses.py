@@ -71,7 +71,7 @@ class CalibrationLosses:
         pairs = []
         for name, rows in before.rows.items():
             if not np.array_equal(rows, after.rows.get(name, ())):
-                return _NOT_FINITE  # some windows cannot be forecast any more
+                return _NOT_FINITE  # some windows can no longer be forecast
             scores = before.scores[name].statistics, after.scores[name].statistics
             pairs.append(changes.Scored(name, scores[0], [scores[1]], series[name][rows]))
         level = 2 * self.confidence - 1  # of the two-sided interval with this upper end

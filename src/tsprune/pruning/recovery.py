@@ -347,7 +347,7 @@ class _Training:
             for optimizer, saved in zip(self._optimizers, content.pop("optimizers"), strict=True):
                 optimizer.load_state_dict(saved)
             self._trained = Trained(**content)
-        except Exception as error:  # torch raises whatever a value of another type leads to
+        except Exception as error:  # torch raises errors of many types for a value of the wrong type
             raise TspruneError(
                 f"the state {path} is damaged ({one_line(error, 200)}); name another"
             ) from None

@@ -114,7 +114,7 @@ class GreedyRemoval:
         return None
 
     def saving(self, component: Component) -> float:
-        """What removing `component` saves in addition to the components removed."""
+        """The additional saving of `component` after the components removed."""
         return self._savings.of(component, self.removed)
 
     def remove(self, component: Component) -> None:

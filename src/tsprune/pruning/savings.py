@@ -51,13 +51,13 @@ class Savings:
     share: Mapping[ComponentClass, float]
 
     def of(self, component: Component, removed: Iterable[Component] = ()) -> float:
-        """What removing `component` saves in addition to `removed`: parts are saved once."""
+        """The additional saving of `component` after `removed`: parts are saved once."""
         parts = [c for c in removed if is_inside(c, component)]
         outermost = (c for c in parts if not any(is_inside(c, other) for other in parts))
         return max(0.0, self._share(component) - sum(self._share(c) for c in outermost))
 
     def together(self, components: Sequence[Component]) -> float:
-        """What removing `components` saves; none of them may be inside another."""
+        """The saving of `components`, none of which may be inside another."""
         return sum(self._share(c) for c in components)
 
     def _share(self, component: Component) -> float:
@@ -89,9 +89,9 @@ def measure_savings(model: Forecaster, objective: Objective) -> Savings:
 def _sample(members: list[Component]) -> list[Component]:
     """About half of a class, so that a model remains without it.
 
-    Of heads every other one of a sublayer, alternating between layers: no sublayer is empty, and every head
-    of what layers share (T5's bias) stays in use. Of other classes the later half: every stack keeps its
-    first layer, which owns what is shared.
+    Heads: every other one of a sublayer, alternating between layers, so no sublayer is empty and every head
+    of T5's shared bias stays in use. Other classes: the later half, so every stack keeps its first layer,
+    which owns the shared modules.
     """
     heads = [c for c in members if c.head is not None and (c.head + c.layer) % 2]
     return heads or members[-max(1, len(members) // 2) :]

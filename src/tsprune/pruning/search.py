@@ -100,18 +100,8 @@ def plan(
 
     with showing(chosen.progress) as progress:
         if saving is not None:
-            removal = greedy(saving)
-            path = _remove_for_saving(removal, saving, f"{objective} of {model.name}", progress)
-            return Plan.of(
-                model,
-                removal.removed,
-                chosen="output change on synthetic histories",
-                objective=objective,
-                saving=saving,
-                expected_saving=removal.saved,
-                histories={"count": histories, "history": history, "seed": chosen.seed},
-                path=path,
-            )
+            made = {"count": histories, "history": history, "seed": chosen.seed}
+            return _plan_for_saving(model, greedy(saving), saving, objective, made, progress)
         whole = pocket() if suite is None else suite
         part, _ = split(whole, fraction=calibration, seed=chosen.seed)
         losses = CalibrationLosses(part, metric, confidence, chosen.seed, chosen.batch_size)
@@ -140,19 +130,35 @@ def plan(
     )
 
 
-def _remove_for_saving(
-    removal: GreedyRemoval, saving: float, of: str, progress: Progress
-) -> list[dict[str, object]]:
-    """Removes components until the saving is reached; the path is part of the plan."""
+def _plan_for_saving(
+    model: Forecaster,
+    removal: GreedyRemoval,
+    saving: float,
+    objective: Objective,
+    histories: dict[str, int],
+    progress: Progress,
+) -> Plan:
+    """Removes components until the saving is reached."""
     path: list[dict[str, object]] = []
     while removal.saved < saving - 1e-9:
         component = removal.next()
         if component is None:
-            raise TspruneError(f"at most {removal.saved:.1%} of the {of} can be saved; ask for less")
+            raise TspruneError(
+                f"at most {removal.saved:.1%} of the {objective} of {model.name} can be saved; ask for less"
+            )
         removal.remove(component)
         path.append({"added": [component.address], "saving": removal.saved, "distance": removal.distance})
         progress("removing", round(1000 * min(1.0, removal.saved / saving)), 1000)
-    return path
+    return Plan.of(
+        model,
+        removal.removed,
+        chosen="output change on synthetic histories",
+        objective=objective,
+        saving=saving,
+        expected_saving=removal.saved,
+        histories=histories,
+        path=path,
+    )
 
 
 def _remove_for_loss(
@@ -178,7 +184,7 @@ def _remove_for_loss(
 
 
 def _account(reached: RemovalStep) -> list[dict[str, object]]:
-    """What each step of a search path added, and its measured loss."""
+    """The components that each step of a search path added, and its measured loss."""
     steps, before = [], RemovalStep()
     for step in reached.path():
         added = [c.address for c in step.components if c not in before.components]

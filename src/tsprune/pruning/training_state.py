@@ -1,4 +1,4 @@
-"""The state of a training in a file: whole or absent, for one training only, never executed."""
+"""State files of a training: written atomically, bound to one training, and never executed."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ _FORMAT = 2
 
 
 def write_state(path: Path, key: Mapping[str, Any], content: Mapping[str, Any]) -> None:
-    """Writes `content` (tensors, numbers, words and collections of these), whole or not at all.
+    """Writes `content` (tensors, numbers, strings and collections of these) atomically.
 
-    key : what training it is the state of
+    key : identifies the training
 
-    Raises TspruneError if it cannot be written; what was there stays.
+    Raises TspruneError if the file cannot be written; an earlier file stays.
     """
     with whole_file(path) as file:
         sink = _Sink(file)
@@ -32,7 +32,7 @@ def write_state(path: Path, key: Mapping[str, Any], content: Mapping[str, Any]) 
 
 
 class _Sink:
-    """A file for `torch.save`, whose own writer ends the process where a write raises."""
+    """A file for `torch.save`, whose own writer aborts the process when a write raises."""
 
     def __init__(self, file: BinaryIO) -> None:
         self._file = file
@@ -51,7 +51,7 @@ class _Sink:
 
 
 def read_state(path: Path, key: Mapping[str, Any]) -> dict[str, Any]:
-    """What `write_state` wrote; TspruneError if it is damaged, or the state of another training."""
+    """The content of a state file; TspruneError if it is damaged, or of another training."""
     source = existing_file(path, "state")
     try:
         # only tensors and plain values: nothing in the file is executed
@@ -66,7 +66,7 @@ def read_state(path: Path, key: Mapping[str, Any]) -> dict[str, Any]:
         others = [name.replace("_", " ") for name in key if not _same(found.get(name), key[name])]
     except TspruneError:
         raise
-    except Exception:  # torch raises whatever the bytes it stumbles over lead to
+    except Exception:  # torch raises errors of many types for damaged bytes
         raise TspruneError(f"{source} is not the state of a recovery, or is damaged; name another") from None
     if others:
         raise TspruneError(
@@ -76,9 +76,9 @@ def read_state(path: Path, key: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _seal(key: Mapping[str, Any], content: Mapping[str, Any]) -> str:
-    """SHA-256 of all names, types, shapes and plain values; the archive itself guards the tensors' bytes.
+    """SHA-256 of all names, types, shapes and plain values; the archive's checksums cover the tensors.
 
-    Where it fits, whatever was read is what a training wrote, and needs no checks of its own.
+    A file with a valid seal was written by a training, so its content needs no further checks.
     """
     return hashlib.sha256(_described([dict(key), dict(content)]).encode()).hexdigest()
 
@@ -95,5 +95,5 @@ def _described(value: Any) -> str:
 
 
 def _same(found: Any, wanted: Any) -> bool:
-    """Whether a value of a key is the one that is wanted; a tensor, say, is not."""
+    """Whether a value of a key equals the expected one, in type as well."""
     return type(found) is type(wanted) and bool(found == wanted)

@@ -108,7 +108,7 @@ def _observed(
                 for place, head in enumerate(site.numbers):
                     add(name, dataclasses.replace(found.component, head=head), values[:, place])
 
-    # the maps also say which positions are padding
+    # the maps also show which positions are padding
     maps = watching(model, each) if model.anatomy.components("head") else nullcontext()
     with maps, follower.following() if names & set(STREAM_SCORES) else nullcontext():
         yield

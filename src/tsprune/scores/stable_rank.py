@@ -80,7 +80,7 @@ def stable_ranks(model: Forecaster) -> pd.DataFrame:
     for sublayer, site in model.anatomy.sites():
         if not site.heads:  # a pruned sublayer may keep its output bias only
             continue
-        # nearly all the time goes into the two QRs, so both variants share them: W_Q D = Q (R D)
+        # the two QRs take nearly all the time, so both variants share them: W_Q D = Q (R D)
         query, key = map(triangular, query_key(model, site, "paper"))
         scaled = query * query_key_factor(model, site)
         plain = stable_rank(torch.linalg.svdvals(query @ key.mT)).tolist()

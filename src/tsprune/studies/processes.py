@@ -5,7 +5,7 @@
 2. Each process loads its model, opens the store by its path (SQLite lets several write), and reports its
    progress through a queue.
 3. If a process fails, or this one is interrupted, the others are stopped; finished cells are in the store.
-   Interrupts reach this process alone, and processes whose parent is gone stop by themselves.
+   Interrupts reach this process alone, and a process whose parent has died stops by itself.
 """
 
 from __future__ import annotations

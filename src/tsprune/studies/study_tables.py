@@ -228,8 +228,8 @@ def with_intervals(
 ) -> pd.DataFrame:
     """The table of `heads_at_frame` with the interval of score_change: the table `HEADS_AT`.
 
-    Of the windows that the change is measured on: all with selection "test" (the interval ignores that the
-    best was picked on them), the report windows with "calibration".
+    The interval is over the windows that the change is measured on: all with selection "test" (it ignores
+    that the best order was chosen on them), the report windows with "calibration".
     """
     report = {name: ~mask for name, mask in calibration.items()}
     table = heads_at.copy()
