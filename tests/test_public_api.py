@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import inspect
+import tomllib
 from pathlib import Path
 
 import numpy as np
@@ -153,3 +154,13 @@ def test_the_reader_of_imports_finds_them() -> None:
 def test_no_two_files_have_one_name() -> None:
     names = [path.name for path in SOURCE.rglob("*.py") if path.name != "__init__.py"]
     assert sorted({name for name in names if names.count(name) > 1}) == []
+
+
+def test_the_wheel_takes_every_data_file_along() -> None:
+    """Checkpoints, embedded series, templates: what is not Python is matched by a pattern of pyproject.toml."""
+    project = tomllib.loads((SOURCE.parents[1] / "pyproject.toml").read_text())
+    patterns = project["tool"]["setuptools"]["package-data"]["tsprune"]
+    packed = {path for pattern in patterns for path in SOURCE.glob(pattern)}
+    others = {path for path in SOURCE.rglob("*") if path.is_file() and path.suffix not in (".py", ".pyc")}
+    assert sorted(path.as_posix() for path in others - packed) == []
+    assert len(packed) > 10

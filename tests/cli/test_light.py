@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -10,7 +11,7 @@ from pathlib import Path
 import tsprune
 from tsprune import cli
 
-LARGE = ["torch", "numpy", "pandas", "scipy", "gluonts", "plotly", "matplotlib", "transformers"]
+LARGE = ["torch", "pandas", "scipy", "gluonts", "plotly", "matplotlib", "transformers"]
 
 # runs every command line of stdin in one process; a line of what each gave
 PROGRAM = f"""
@@ -41,6 +42,7 @@ def answers(*lines: list[str], where: Path) -> list[Answer]:
         text=True,
         check=True,
         cwd=where,
+        env={**os.environ, "HF_HUB_OFFLINE": "1"},
     )
     return [tuple(json.loads(line)) for line in done.stdout.splitlines()]
 
@@ -57,3 +59,55 @@ def test_help_and_version(tmp_path: Path) -> None:
         assert "Usage:" in out
     assert version == (0, f"tsprune {tsprune.__version__}\n", "", [])
     assert (nothing[0], nothing[3]) == (2, [])
+
+
+def test_mistakes_are_answered_before_anything_large_is_imported(tmp_path: Path) -> None:
+    """Every mistake that the arguments, or the paths in them, show."""
+    (tmp_path / "file").write_text("text")
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "taken").mkdir()
+    (tmp_path / "taken" / "file").write_text("text")
+    model, out = "bundled:timesfm", ["--out", "new"]
+    mistakes = {
+        ("nonsense",): "No such command",
+        ("evaluate",): "Missing argument",
+        ("evaluate", model, "--nonsense"): "No such option",
+        ("evaluate", model, "--batch-size", "0"): "--batch-size",
+        ("evaluate", model, "--device", "abacus"): "abacus",
+        ("evaluate", model, "--dtype", "int8"): "float32, bfloat16, float16",
+        ("evaluate", model, "--out", "file"): "is a file",
+        ("evaluate", model, "--data", "nowhere"): "nowhere",
+        ("evaluate", model, "--data", "folder"): "no GIFT-Eval dataset",
+        **{(command, "nothing"): "nothing" for command in ("study", "evaluate", "anatomy", "rank", "sweep")},
+        ("explain", "bundled:nothing"): "chronos-bolt",
+        ("explain", "folder"): "holds no checkpoint",
+        ("explain", "file"): "is a file",
+        ("heads-at", "no/model"): "no hub model",
+        ("heads-at", model, "--metric", "RMSE"): "MASE, CRPS",
+        ("heads-at", model, "--max-loss", "much"): "1% or 0.01",
+        ("heads-at", model, "--by", "block_influence"): "stable_rank",
+        ("rank", model, "--by", "size"): "stable_rank",
+        ("rank", model, "--kind", "mlp"): "block_influence",
+        ("sweep", model, "--kind", "neuron"): "head, mlp, attention, layer",
+        ("sweep", model, "--mode", "noise"): "zero, mean, resample",
+        ("sweep", model, "--screen", "--dry-run"): "--screen",
+        ("explain", model, "--head", "stack.1"): "decoder.3.cross.head.5",
+        ("results", "nothing"): "no results store",
+        ("results", "file", "--export", "x.xlsx"): ".parquet or .csv",
+        ("prune", model, *out): "--remove",
+        ("prune", model, "--remove", "stack.1", "--out", "taken"): "not empty",
+        ("prune", model, "--plan", "nothing", *out): "no plan",
+        ("prune", model, "--saving", "30%", "--objective", "joy", *out): "latency, flops, parameters",
+        ("prune", model, "--saving", "-1%", *out): "1% or 0.01",
+        ("prune", model, "--remove", "stack.1", "--save-dtype", "int8", *out): "bfloat16",
+        ("recover", "nothing", "--teacher", model, *out): "nothing",
+        ("recover", model, "--teacher", model, "--precision", "int8", *out): "auto, float32, bfloat16",
+        ("latency", model, "nothing"): "nothing",
+        ("verify", model): "--against",
+        ("verify", model, "--against", "nothing"): "no table",
+    }
+    found = answers(*map(list, mistakes), where=tmp_path)
+    for (line, words), (code, out_, err, large) in zip(mistakes.items(), found, strict=True):
+        assert (code, out_, large) == (2, "", []), (line, err)
+        assert words in err, (line, err)
+        assert err.count("\n") == 1, line

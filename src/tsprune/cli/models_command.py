@@ -17,7 +17,7 @@ def models_command(*, shared: Shared) -> None:
             "family": f.name,
             "installed": f.installed,
             "extra": f.extra,
-            "install": f'pip install "{f.requirement}"',
+            "install": f.install,
         }
         for f in FAMILIES.values()
     ]

@@ -18,6 +18,7 @@ from torch import Tensor, nn
 
 from tsprune.arguments import shown
 from tsprune.errors import TspruneError, one_line
+from tsprune.extras import install
 from tsprune.models.adapter_files import AdapterFiles
 from tsprune.models.forecaster import Forecaster
 from tsprune.models.locations import ADAPTER
@@ -79,7 +80,7 @@ def merge(model: Forecaster, adapter: AdapterFiles) -> None:
     if find_spec("peft") is None:
         raise TspruneError(
             f"the model in {adapter.directory} is fine-tuned by an adapter; "
-            'to merge it, install peft: pip install "tsprune[peft]"'
+            f"to merge it, install peft: {install('peft')}"
         )
     _check_config(adapter)
     modules = _modules(adapter)

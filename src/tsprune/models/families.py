@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING
 
 from tsprune.arguments import shown
 from tsprune.errors import TspruneError, TspruneWarning
+from tsprune.extras import install
 from tsprune.models.checkpoints import Checkpoint
 from tsprune.plugins import Registry
 
@@ -56,9 +57,9 @@ class Family:
         return find_spec(self.package) is not None
 
     @property
-    def requirement(self) -> str:
-        """The argument of `pip install`."""
-        return f"tsprune[{self.extra}]" if self.extra else self.package
+    def install(self) -> str:
+        """The command that installs the upstream package."""
+        return install(self.extra) if self.extra else f'pip install "{self.package}"'
 
     @property
     def forecaster(self) -> type[Forecaster]:
@@ -219,8 +220,7 @@ def family_named(checkpoint: str, name: str) -> Family:
 def _installed(checkpoint: str, family: Family) -> Family:
     if not family.installed:
         raise TspruneError(
-            f"{checkpoint} is a {family.name} model; "
-            f'install its package with: pip install "{family.requirement}"'
+            f"{checkpoint} is a {family.name} model; install its package with: {family.install}"
         )
     family.warn_if_newer()
     return family

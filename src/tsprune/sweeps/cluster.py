@@ -24,6 +24,7 @@ import torch
 from tsprune.cost.allocator import keep_freed_memory
 from tsprune.errors import TspruneError, one_line
 from tsprune.evaluation import Batch, Truth
+from tsprune.extras import install
 from tsprune.hooks.ablation import Ablation
 from tsprune.hooks.capture import Reference
 from tsprune.models import load
@@ -187,7 +188,7 @@ def import_ray() -> Any:
     except ModuleNotFoundError as error:
         if error.name != "ray":
             raise
-        raise TspruneError('Ray is not installed; install it with: pip install "tsprune[ray]"') from None
+        raise TspruneError(f"Ray is not installed; install it with: {install('ray')}") from None
     return ray
 
 

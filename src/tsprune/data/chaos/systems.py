@@ -10,7 +10,6 @@ from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.integrate import solve_ivp
 
 from tsprune.errors import TspruneError
 
@@ -146,6 +145,8 @@ def trajectory(name: str, *, seed: int = 0, length: int = LENGTH) -> NDArray[np.
     rng = np.random.default_rng([seed, len(name), *map(ord, name)])
     start = start + 0.01 * rng.standard_normal(len(start))
     times = system.period * (TRANSIENT + np.arange(length) / PER_PERIOD)
+    from scipy.integrate import solve_ivp  # slow to import, and only needed where trajectories are made anew
+
     solved = solve_ivp(
         lambda _, x: system.flow(*x),
         (0, times[-1]),
