@@ -157,7 +157,7 @@ def test_no_two_files_have_one_name() -> None:
 
 
 def test_the_wheel_takes_every_data_file_along() -> None:
-    """Checkpoints, embedded series, templates: what is not Python is matched by a pattern of pyproject.toml."""
+    """Checkpoints, embedded series and templates are matched by patterns of pyproject.toml."""
     project = tomllib.loads((SOURCE.parents[1] / "pyproject.toml").read_text())
     patterns = project["tool"]["setuptools"]["package-data"]["tsprune"]
     packed = {path for pattern in patterns for path in SOURCE.glob(pattern)}
