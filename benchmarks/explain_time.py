@@ -21,14 +21,13 @@ import time
 import torch
 
 import tsprune
-from tsprune import explain
 from tsprune.data import chaos, pocket
 from tsprune.evaluation.sampling import PER_CONFIGURATION
-from tsprune.explain import EXPLAIN_SAMPLES, overview
+from tsprune.explain.overview import EXPLAIN_SAMPLES, EXPLAIN_TOKEN_SAMPLES, overview
 from tsprune.models import bundled_names
 from tsprune.models.forecaster import drawing
 from tsprune.studies import STUDY_SAMPLES, STUDY_STEPWISE_SAMPLES
-from tsprune.studies.one_model import EXPLAINED_DRAWS, EXPLAINED_PERCENTS, EXPLAINED_WINDOWS
+from tsprune.studies.one_model import EXPLAINED_DRAWS, EXPLAINED_SHARES, EXPLAINED_WINDOWS
 
 MINUTES, GIGABYTES, STUDY_SECONDS = 6.0, 3.0, 60.0
 
@@ -42,7 +41,7 @@ def peak_gigabytes() -> float:
 def measure(name: str, windows: int, *, of_study: bool) -> int:
     """Explains one model in this process; 1 if that took more than it may."""
     usual, of_tokens = (
-        (STUDY_SAMPLES, STUDY_STEPWISE_SAMPLES) if of_study else (EXPLAIN_SAMPLES, explain.STEPWISE_SAMPLES)
+        (STUDY_SAMPLES, STUDY_STEPWISE_SAMPLES) if of_study else (EXPLAIN_SAMPLES, EXPLAIN_TOKEN_SAMPLES)
     )
     model = drawing(tsprune.load(name), None, usual=usual, of_tokens=of_tokens)
     marks: list[tuple[str, float, float, float]] = []
@@ -60,7 +59,7 @@ def measure(name: str, windows: int, *, of_study: bool) -> int:
             model,
             pocket(),
             per_configuration=EXPLAINED_WINDOWS,
-            percents=EXPLAINED_PERCENTS,
+            shares=EXPLAINED_SHARES,
             draws=EXPLAINED_DRAWS,
             trajectories=trajectories,
             progress=progress,

@@ -57,3 +57,35 @@ def shared_suite() -> Suite:
     small = small_suite()
     third = configuration("third/D/short", [33, 58, 41], horizon=5, season=3)
     return Suite("shared", (*small.configurations, third))
+
+
+LENGTH = 48  # of the histories of `waves`
+
+
+def waves(period: int, count: int = 3, *, horizon: int = 2, phase: float | None = None) -> Suite:
+    """`count` series of 48 steps, `phase` apart from a sine's start (by default 0, 1, 2, ... radians)."""
+    steps = np.arange(LENGTH + horizon)
+    phases = range(count) if phase is None else [phase] * count
+    series = [np.sin(2 * np.pi * steps / period + start).astype(np.float32) for start in phases]
+    c = Configuration(
+        "w/D/short",
+        "D",
+        horizon,
+        period,
+        [x[:LENGTH] for x in series],
+        np.stack([x[LENGTH:] for x in series]),
+        np.arange(count),
+    )
+    return Suite("waves", (c,))
+
+
+def orbit(name: str, period: int, horizon: int = 24) -> Configuration:
+    """Two trajectories of a system that returns exactly: a copy of its past is its future."""
+    steps = np.arange(96 + horizon)
+    series = [np.sin(2 * np.pi * (steps + start) / period).astype(np.float32) for start in (0, 5)]
+    contexts, targets = [x[:96] for x in series], np.stack([x[96:] for x in series])
+    # a season unlike the period: otherwise the seasonal error, by which errors are scaled, would be 0
+    return Configuration(name, "H", horizon, period // 3, contexts, targets, np.arange(2))
+
+
+ORBITS = Suite("orbits", (orbit("b/H/short", 12), orbit("a/H/short", 24), orbit("c/H/short", 16)))

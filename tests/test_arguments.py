@@ -59,10 +59,10 @@ def test_numbers_are_checked_before_anything_else(function: Callable[..., Any], 
 
 
 def test_sequences_of_numbers() -> None:
-    assert RULES["percents"](np.array([0, 5, 100])) == (0, 5, 100)
-    for value in (3, "12", None, [101], [-1], [2.5], ["5"]):
-        with pytest.raises(TspruneError, match="percents must be"):
-            RULES["percents"](value)
+    assert RULES["shares"](np.array([0, 0.25, 1])) == (0.0, 0.25, 1.0)
+    for value in (3, "12", None, [1.01], [-1], [float("nan")], ["0.5"]):
+        with pytest.raises(TspruneError, match="shares must be"):
+            RULES["shares"](value)
     assert each(iter([1, 2]), "blocks", whole) == (1, 2)
 
 

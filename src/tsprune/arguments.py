@@ -21,6 +21,7 @@ BELOW_1 = math.nextafter(1, 0)
 Rule = Callable[[Any], Any]
 Given = ParamSpec("Given")
 Returned = TypeVar("Returned")
+Each = TypeVar("Each")
 
 
 def shown(value: object) -> str:
@@ -115,10 +116,10 @@ def _range(least: float, most: float, open_ends: bool) -> str:
     return f" between {least:g} and {most:g}{', exclusive' if open_ends else ''}"
 
 
-def each(values: object, name: str, rule: Callable[[object, str], int]) -> tuple[int, ...]:
+def each(values: object, name: str, rule: Callable[[object, str], Each]) -> tuple[Each, ...]:
     """`values` as a tuple, every one of them checked by `rule`; TspruneError for what is no sequence."""
     if isinstance(values, str | bytes) or not isinstance(values, Iterable):
-        raise TspruneError(f"{name} must be a list of whole numbers, not {shown(values)}")
+        raise TspruneError(f"{name} must be a list of numbers, not {shown(values)}")
     return tuple(rule(value, f"each of {name}") for value in values)
 
 
@@ -149,7 +150,7 @@ RULES: dict[str, Rule] = {
     **{name: _whole(name, 1, COUNT) for name in ("motif", "draws", "sequences", "rounds", "points")},
     **{name: _whole(name, 1, COUNT) for name in ("count", "histories", "history", "context")},
     "horizon": _whole("the horizon", 1, COUNT),
-    "percents": _each("percents", 0, 100),
+    "shares": lambda values: each(values, "shares", functools.partial(number, least=0, most=1)),
     **{name: _each(name) for name in ("blocks", "repeats", "batches")},
     **dict.fromkeys(
         ("fraction", "calibration", "calibration_fraction"),

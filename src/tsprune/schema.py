@@ -35,6 +35,21 @@ class Column:
     optional: bool = False
 
 
+def estimated(
+    name: str, about: str, unit: str = "", *, limits: str | None = None, optional: bool = False
+) -> tuple[Column, Column, Column]:
+    """The columns of an estimate with its 95 % interval: `name`, `name`_low and `name`_high by default.
+
+    limits : what the limits' names begin with ("" for low and high)
+    """
+    start = f"{name}_" if limits is None else limits
+    return (
+        Column(name, about, unit, optional=optional),
+        Column(f"{start}low", f"lower 95 % limit of {name}", unit, optional=optional),
+        Column(f"{start}high", f"upper 95 % limit of {name}", unit, optional=optional),
+    )
+
+
 class Schema:
     """The columns of a table, in order.
 

@@ -18,9 +18,9 @@ import typer
 
 import tsprune
 from tests.tiny import TINY
-from tsprune import cli, explain, scores
+from tsprune import cli, scores
 from tsprune.cli.options import Shared
-from tsprune.explain import EXPLAIN_SAMPLES
+from tsprune.explain.overview import EXPLAIN_SAMPLES, EXPLAIN_TOKEN_SAMPLES
 from tsprune.extras import install
 from tsprune.studies import STUDY_SAMPLES, STUDY_STEPWISE_SAMPLES
 from tsprune.sweeps import Store
@@ -146,7 +146,7 @@ def test_help_of_every_command(run: Runner, command: str) -> None:
 
 def test_help_states_how_many_paths_a_study_draws(run: Runner) -> None:
     text = " ".join(run("explain", "--help").out.replace("│", " ").split())
-    assert f"by default {EXPLAIN_SAMPLES}, and {explain.STEPWISE_SAMPLES} by Chronos-T5." in text
+    assert f"by default {EXPLAIN_SAMPLES}, and {EXPLAIN_TOKEN_SAMPLES} by Chronos-T5." in text
     text = " ".join(run("study", "--help").out.replace("│", " ").split())
     assert f"by default {STUDY_SAMPLES}, and {STUDY_STEPWISE_SAMPLES} by Chronos-T5" in text
 

@@ -20,21 +20,21 @@ def test_what_repeats_exactly_is_forecast_exactly(period: int, seed: int, horizo
     profile = np.random.default_rng(seed).permutation(period).astype(float)  # all steps unlike
     series = np.tile(profile, 2 + 30 // period + horizon // period + 2)
     context, future = series[: -(horizon + period)], series[-(horizon + period) :][:horizon]
-    for forecaster in (explain.parrot(), explain.nadaraya_watson(bandwidth=1e-3)):
+    for forecaster in (explain.Parrot(), explain.NadarayaWatson(bandwidth=1e-3)):
         forecast = forecaster.forecast([context], horizon)
         np.testing.assert_allclose(forecast.median[0], future, atol=1e-6)
 
 
 def test_the_nearest_motif_is_copied() -> None:
     """Last motif (1, 2); (1, 2) was followed by 7, 5: the copy runs into the end and repeats itself."""
-    forecast = explain.parrot(2).forecast([[9, 1, 2, 7, 5, 1, 2]], 6)
+    forecast = explain.Parrot(2).forecast([[9, 1, 2, 7, 5, 1, 2]], 6)
     assert forecast.median[0].tolist() == [7, 5, 1, 2, 7, 5]
     np.testing.assert_array_equal(motif_distances(np.array([0.0, 3, 1, 3]), 2), [0.5, 4])
     assert followers(np.arange(4.0), np.array([2, 3]), 3).tolist() == [[2, 3, 2], [3, 3, 3]]
 
 
 def test_a_wide_kernel_weighs_all_motifs_alike() -> None:
-    forecast = explain.nadaraya_watson(1, bandwidth=1e6).forecast([[1, 2, 3, 4, 5]], 1)
+    forecast = explain.NadarayaWatson(1, bandwidth=1e6).forecast([[1, 2, 3, 4, 5]], 1)
     assert forecast.quantiles[0, :, 0].tolist() == [2, 2, 3, 3, 3, 4, 4, 5, 5]
 
 
@@ -44,7 +44,7 @@ def test_weighted_quantiles_by_hand() -> None:
 
 
 def test_short_flat_and_gappy_histories() -> None:
-    for forecaster in (explain.parrot(), explain.nadaraya_watson()):
+    for forecaster in (explain.Parrot(), explain.NadarayaWatson()):
         forecast = forecaster.forecast([[4.0], [2.0, 2.0, 2.0], [np.nan, 1.0, np.nan, 3.0]], 5)
         assert forecast.quantiles.shape == (3, 9, 5)
         assert np.isfinite(forecast.quantiles).all()
@@ -53,7 +53,7 @@ def test_short_flat_and_gappy_histories() -> None:
 
 
 def test_they_are_evaluated_like_a_model() -> None:
-    frame = tsprune.evaluate(explain.parrot(4), small_suite())
+    frame = tsprune.evaluate(explain.Parrot(4), small_suite())
     assert frame["configuration"].tolist() == ["first/D/short", "second/D/short"]
     assert np.isfinite(frame[["MASE", "CRPS"]]).all(axis=None)
     assert frame.attrs["model"] == "parrot (motif of 4)"
@@ -61,6 +61,6 @@ def test_they_are_evaluated_like_a_model() -> None:
 
 def test_senseless_settings_are_refused() -> None:
     with pytest.raises(TspruneError, match="motif"):
-        explain.parrot(0)
+        explain.Parrot(0)
     with pytest.raises(TspruneError, match="bandwidth"):
-        explain.nadaraya_watson(bandwidth=0)
+        explain.NadarayaWatson(bandwidth=0)

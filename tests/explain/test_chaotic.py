@@ -7,23 +7,11 @@ import dataclasses
 import numpy as np
 import pytest
 
-from tests.suites import configuration, tiny
-from tsprune.data import Configuration, Suite, chaos
+from tests.suites import ORBITS, configuration, tiny
+from tsprune.data import Suite, chaos
 from tsprune.explain import chaotic_mechanism, chaotic_traits, forecast_traits, head_effects, mechanism_table
-from tsprune.explain.baselines import parrot
-from tsprune.explain.chaotic import DRAWS, MEASURES, PERCENTS
-
-
-def orbit(name: str, period: int, horizon: int = 24) -> Configuration:
-    """Two trajectories of a system that does return: a copy of its past is its future."""
-    steps = np.arange(96 + horizon)
-    series = [np.sin(2 * np.pi * (steps + start) / period).astype(np.float32) for start in (0, 5)]
-    contexts, targets = [x[:96] for x in series], np.stack([x[96:] for x in series])
-    # a season that is not its own: its seasonal error, which errors are scaled by, would be 0
-    return Configuration(name, "H", horizon, period // 3, contexts, targets, np.arange(2))
-
-
-ORBITS = Suite("orbits", (orbit("b/H/short", 12), orbit("a/H/short", 24), orbit("c/H/short", 16)))
+from tsprune.explain.baselines import Parrot
+from tsprune.explain.chaotic import MEASURES
 
 
 def test_copying_is_right_where_the_system_returns() -> None:
@@ -56,7 +44,7 @@ def test_a_system_is_one_observation_whatever_the_order() -> None:
 
 def test_the_future_of_a_chaotic_system_is_no_copy() -> None:
     """The parrot is wrong there, and is found in its context exactly, as the true future is not."""
-    windows = forecast_traits(parrot(context_length=1024), chaos())
+    windows = forecast_traits(Parrot(context_length=1024), chaos())
     copies = windows[windows["parroting"] > 1 - 1e-6]  # others go on from what they copied themselves
     assert len(copies) > len(windows) / 2
     assert copies["error"].mean() > 0.1
@@ -77,8 +65,8 @@ def test_the_mechanism_is_that_of_the_heads_named_on_other_data() -> None:
         suite,
         sharpness,
         per_configuration=4,
-        percents=PERCENTS,
-        draws=DRAWS,
+        shares=[0.3],
+        draws=3,
         single=False,
     )
     assert found.equals(mechanism_table({model.name: expected}))

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import numpy as np
-import pandas as pd
 import pytest
 import torch
 
@@ -12,7 +10,7 @@ from tests.suites import tiny
 from tests.toy import Toy
 from tsprune.anatomy import Component
 from tsprune.errors import TspruneError
-from tsprune.explain import induction, induction_and_parroting
+from tsprune.explain import induction
 from tsprune.explain.induction import shares_of_rows
 from tsprune.hooks.attention import AttentionMap
 
@@ -83,30 +81,8 @@ def test_every_model_has_a_table(name: str) -> None:
     assert (known["occurrence_score_low"] <= known["occurrence_score_high"]).all()
 
 
-def test_correlation_with_effects() -> None:
-    addresses = [f"stack.0.self.head.{i}" for i in range(6)]
-    scores = np.arange(6.0)
-    found = pd.concat(
-        pd.DataFrame(
-            {
-                "address": addresses,
-                "block": b,
-                "repeats": 2,
-                "occurrence_score": scores,
-                "followed_score": -scores,
-            }
-        )
-        for b in (3, 5)
-    )
-    effects = pd.DataFrame({"address": addresses[::-1], "parroting": scores})
-    table = induction_and_parroting(found, effects)
-    assert table.loc[table["target"] == "occurrence", "rho"].tolist() == pytest.approx([-1] * 3)
-    assert table.loc[table["target"] == "followed", "rho"].tolist() == pytest.approx([1] * 3)
-    assert table["block"].isna().sum() == 2
-
-
 def test_what_cannot_be_done_is_said() -> None:
-    with pytest.raises(TspruneError, match="fits"):
+    with pytest.raises(TspruneError, match="exceeds"):
         induction(tiny("tiny-timesfm"), blocks=[100])
     with pytest.raises(TspruneError, match="positions lie in time"):
         induction(Toy())

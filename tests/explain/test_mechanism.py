@@ -9,19 +9,18 @@ import numpy as np
 import pytest
 
 import tsprune
-from tests.explain.test_attention_maps import waves
 from tests.planted import COPY, LAG, Planted
-from tests.suites import configuration, tiny
+from tests.suites import configuration, tiny, waves
 from tsprune.anatomy import Component
 from tsprune.data import Suite
 from tsprune.errors import TspruneError
 from tsprune.explain import (
+    Parrot,
     attention,
     forecast_traits,
     head_effects,
-    parrot,
 )
-from tsprune.explain.mechanism import _equal_damage, head_sets
+from tsprune.explain.mechanism import equal_damage, head_sets
 
 SUITE = Suite("s", (configuration("a/D/short", [60, 90, 128, 75, 128], 12, owners=[0, 0, 1, 2, 3]),))
 
@@ -36,7 +35,7 @@ def sharpness(layers: int = 4, heads: int = 8) -> dict[Component, float]:
 @pytest.mark.parametrize("percent", [5, 10, 20, 30, 50])
 def test_sets_hold_as_many_heads_of_every_sublayer(percent: int) -> None:
     ranked = sharpness()
-    sets = head_sets(ranked, percents=[percent], draws=3)
+    sets = head_sets(ranked, shares=[percent / 100], draws=3)
     assert [x.which for x in sets] == ["sharp", "diffuse", "random", "random", "random"]
     counts = [Counter(h.layer for h in x.heads) for x in sets]
     assert all(count == counts[0] for count in counts)
@@ -51,7 +50,7 @@ def test_sets_hold_as_many_heads_of_every_sublayer(percent: int) -> None:
 
 def test_heads_without_a_choice_are_in_no_set() -> None:
     ranked = sharpness(1, 4) | {Component("stack", 1, "self", 0): float("nan")}
-    assert all(h.layer == 0 for x in head_sets(ranked, percents=[50]) for h in x.heads)
+    assert all(h.layer == 0 for x in head_sets(ranked, shares=[0.5]) for h in x.heads)
     with pytest.raises(TspruneError, match="sharpness"):
         head_effects(tiny("tiny-timesfm"), SUITE, {})
 
@@ -59,7 +58,7 @@ def test_heads_without_a_choice_are_in_no_set() -> None:
 def test_effects_are_those_of_plain_ablations() -> None:
     model = tiny("tiny-timesfm")
     sharp = {c.address: float(i) for i, c in enumerate(model.anatomy.components("head"))}
-    found = head_effects(model, SUITE, sharp, percents=[30], draws=2)
+    found = head_effects(model, SUITE, sharp, shares=[0.3], draws=2)
     clean = forecast_traits(model, SUITE)
     address = "stack.1.self.head.2"
     with tsprune.ablate(model, address):
@@ -79,7 +78,7 @@ def test_the_planted_copy_is_what_forecasts() -> None:
     """The copying head gives most of the forecast of a wave, so without it the error is larger."""
     model, suite = Planted(), waves(LAG)
     sharp = attention(model, suite).heads.set_index("address")["sharpness"]
-    found = head_effects(model, suite, sharp, percents=[50], draws=4)
+    found = head_effects(model, suite, sharp, shares=[0.5], draws=4)
     table = found.sets.set_index(["which", "effect"])["mean"]
     assert table["sharp", "mase"] > 0 > table["diffuse", "mase"] - 0.2
     assert table["sharp", "mase"] > table["random", "mase"] > table["diffuse", "mase"]
@@ -100,7 +99,7 @@ def test_the_planted_copy_is_what_parrots() -> None:
     """
     model, suite = Planted(TREND), waves(LAG, horizon=LAG, phase=np.pi / 6)
     sharp = attention(model, suite).heads.set_index("address")["sharpness"]
-    found = head_effects(model, suite, sharp, percents=[50], draws=2)
+    found = head_effects(model, suite, sharp, shares=[0.5], draws=2)
     phases = np.radians([30, 90, 150, 210, 270, 330])
     copied = COPY * 3 * np.cos(phases - np.radians(30)) + TREND * 6 * np.sin(phases - np.radians(120))
     size = COPY**2 * 3 + TREND**2 * 17.5 + 2 * COPY * TREND * 6 * np.sin(np.radians(30 - 120))
@@ -118,7 +117,7 @@ def test_the_planted_copy_is_what_parrots() -> None:
 def test_claims_are_about_the_mean_over_percentages_with_the_luck_of_the_draws() -> None:
     model = tiny("tiny-timesfm")
     sharp = {c.address: float(i) for i, c in enumerate(model.anatomy.components("head"))}
-    found = head_effects(model, SUITE, sharp, percents=[30, 60], draws=3, single=False)
+    found = head_effects(model, SUITE, sharp, shares=[0.3, 0.6], draws=3, single=False)
     sets = found.sets[found.sets["which"] != "random"]
     means = sets.groupby(["which", "effect"])["excess"].mean()
     assert found.samples is not None
@@ -143,7 +142,7 @@ def test_equal_damage_by_hand() -> None:
     ]
     loss = np.stack([1.5 + 2 * units, 1.5 - 2 * units])
     change = np.full((2, 2), -0.1)
-    found = _equal_damage(steps, loss, change, "parroting")
+    found = equal_damage(steps, loss, change, "parroting")
     assert found is not None
     # sharp heads at that error: -0.3 + 0.25 * (-0.7 + 0.3) = -0.4, so -0.3 less than the random ones
     assert found.mean() == pytest.approx(-0.3)
@@ -155,13 +154,13 @@ def test_equal_damage_by_hand() -> None:
 @pytest.mark.parametrize("loss", [0.0, -1.0, 4.0])
 def test_without_damage_or_beyond_the_ladder_nothing_is_equal(loss: float) -> None:
     steps = [{"mase": np.full(3, x), "parroting": np.full(3, -x)} for x in (0.0, 1.0, 3.0)]
-    assert _equal_damage(steps, np.full((2, 3), loss), np.zeros((2, 3)), "parroting") is None
+    assert equal_damage(steps, np.full((2, 3), loss), np.zeros((2, 3)), "parroting") is None
 
 
-def test_units_without_the_trait_do_not_count_at_equal_damage() -> None:
+def test_units_without_the_trait_do_not_count_atequal_damage() -> None:
     steps = [{"mase": np.full(3, x), "seasonality": np.full(3, -x)} for x in (0.0, 2.0)]
     change = np.array([[0.0, np.nan, 0.0]])
-    found = _equal_damage(steps, np.ones((1, 3)), change, "seasonality")
+    found = equal_damage(steps, np.ones((1, 3)), change, "seasonality")
     assert found is not None
     np.testing.assert_allclose(found, [[-1.0, np.nan, -1.0]])
 
@@ -174,7 +173,7 @@ def test_a_forecast_that_is_merely_ruined_carries_no_trait() -> None:
         tuple(dataclasses.replace(waves(LAG, horizon=LAG).configurations[0], name=n) for n in "abcdef"),
     )
     sharp = attention(model, suite).heads.set_index("address")["sharpness"]
-    found = head_effects(model, suite, sharp, percents=[50], draws=6)
+    found = head_effects(model, suite, sharp, shares=[0.5], draws=6)
     assert found.samples is not None
     excess = found.samples.excess["sharp", "parroting"].estimate()
     matched = found.samples.matched["parroting"].estimate()
@@ -184,7 +183,7 @@ def test_a_forecast_that_is_merely_ruined_carries_no_trait() -> None:
 
 def test_traits_of_a_parrot() -> None:
     """What copies its context is found in it exactly; the true future, noise about a wave, is not."""
-    table = forecast_traits(parrot(), SUITE)
+    table = forecast_traits(Parrot(), SUITE)
     assert table["window"].tolist() == [0, 1, 2, 3, 4]
     assert table["parroting"].median() == pytest.approx(1, abs=1e-6)
     assert (table["excess_parroting"] >= 0).all()

@@ -6,9 +6,9 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from tsprune.explain import HeadEffects, by_share, mechanism_table
+from tsprune.explain import HeadEffects, mechanism_table
 from tsprune.explain.mechanism import SetSamples
-from tsprune.explain.mechanism_claims import DIFFUSE, PREDICTS, TRAIT_CLAIMS, statements
+from tsprune.explain.mechanism_claims import DIFFUSE, PREDICTS, TRAIT_CLAIMS, by_share, statements
 from tsprune.statistics import Sample
 
 UNITS = 15

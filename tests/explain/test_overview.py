@@ -8,13 +8,12 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from tests.explain.test_chaotic import ORBITS
-from tests.suites import configuration, tiny
+from tests.suites import ORBITS, configuration, tiny
 from tests.toy import Toy
 from tsprune.data import Suite
 from tsprune.explain import attention, attribution, chaotic_mechanism, chaotic_traits, overview
 from tsprune.explain.mechanism_claims import CLAIMS
-from tsprune.explain.overview import STEPS, windows_to_forecast
+from tsprune.explain.overview import STAGES, windows_to_forecast
 
 SUITE = Suite("s", (configuration("a/D/short", [60, 90, 128, 75], 12),))
 
@@ -23,7 +22,7 @@ def test_tables_agree_with_what_makes_them() -> None:
     model = tiny("tiny-timesfm")
     steps: list[str] = []
     found = overview(model, SUITE, trajectories=ORBITS, progress=lambda step, done, total: steps.append(step))
-    assert tuple(dict.fromkeys(steps)) == STEPS
+    assert tuple(dict.fromkeys(steps)) == STAGES
     assert found.skipped[0][0] == "induction"  # a context of four patches
     heads = found.heads
     assert heads["address"].tolist() == [c.address for c in model.anatomy.components("head")]
@@ -73,7 +72,7 @@ def test_a_model_of_tokens_is_explained_whole() -> None:
     suite = Suite("s", (configuration("a/D/short", [60, 48, 48, 75], 6),))
     orbits = dataclasses.replace(ORBITS, configurations=ORBITS.configurations[:1])
     found = overview(
-        tiny("tiny-chronos-t5"), suite, per_configuration=4, percents=[40], draws=1, trajectories=orbits
+        tiny("tiny-chronos-t5"), suite, per_configuration=4, shares=[0.4], draws=1, trajectories=orbits
     )
     assert (found.windows, found.forecast_windows) == (4, 1)
     assert found.heads[["share", "size", "mase"]].notna().all(axis=None)

@@ -9,14 +9,13 @@ import pandas as pd
 import pytest
 
 import tsprune
-from tests.explain.test_attention_maps import LENGTH, waves
 from tests.planted import LAG, Planted
-from tests.suites import configuration, tiny
+from tests.suites import LENGTH, configuration, tiny, waves
 from tsprune.anatomy import Component
 from tsprune.data import Suite
 from tsprune.explain import portraits
 from tsprune.explain.examples import RANKS, moved
-from tsprune.explain.portraits import glances_at, telling_heads, telling_window
+from tsprune.explain.portraits import clearest_window, extreme_heads, glances_at
 from tsprune.hooks.ablation import Ablation
 from tsprune.sweeps import CLEAN
 from tsprune.sweeps.engine import run
@@ -39,11 +38,11 @@ def test_extremes_are_chosen_and_named_once() -> None:
             "mase": [np.nan] * 4,
         }
     )
-    assert telling_heads(heads) == {
+    assert extreme_heads(heads) == {
         "b": ("the sharpest", "the one without which parroting falls most"),
         "a": ("the most diffuse",),
     }
-    assert telling_heads(heads[["address"]]) == {}
+    assert extreme_heads(heads[["address"]]) == {}
 
 
 def test_the_planted_head_looks_where_it_was_planted() -> None:
@@ -72,11 +71,11 @@ def test_the_window_with_the_clearest_season_is_shown() -> None:
     model = Planted()
     model.context_length = 80
     c = dataclasses.replace(SUITE.configurations[0], contexts=[noisy, long, clear, clean[:50]])
-    name, series = telling_window(model, Suite("s", (c,)))
+    name, series = clearest_window(model, Suite("s", (c,)))
     assert name == c.name
     np.testing.assert_array_equal(series, clear[-64:])  # no more than can be drawn
     c = dataclasses.replace(c, contexts=[gap, long, clean[:50], clean[:40]])
-    np.testing.assert_array_equal(telling_window(model, Suite("s", (c,)))[1], long[-64:])
+    np.testing.assert_array_equal(clearest_window(model, Suite("s", (c,)))[1], long[-64:])
 
 
 @pytest.mark.parametrize("name", ["tiny-timesfm", "tiny-chronos-bolt", "tiny-toto"])

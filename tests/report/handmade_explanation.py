@@ -7,7 +7,7 @@ import pandas as pd
 from handmade_study import ENCODER_DECODER, SINGLE_STACK, _example
 
 from tsprune.explain import Explanation, Glance, Portrait
-from tsprune.explain.mechanism_claims import COLUMNS
+from tsprune.explain.mechanism_claims import MECHANISM
 
 EFFECTS = ("mase", "parroting", "seasonality", "mean_reversion")
 SPAN, POSITIONS = 16, 12
@@ -146,7 +146,7 @@ def make_explanation(
             for c in claims
             for n in (1, 2)
         ],
-        columns=COLUMNS,
+        columns=list(MECHANISM.names),
     )
     rho = {"rho": 0.3, "low": 0.1, "high": 0.5, "p_value": 0.01, "count": len(table)}
     stack, _ = stacks[-1]

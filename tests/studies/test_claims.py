@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from tsprune.explain.mechanism_claims import COLUMNS, PREDICTS
+from tsprune.explain.mechanism_claims import MECHANISM, PREDICTS
 from tsprune.statistics import Sample
 from tsprune.studies.claims import Findings, Headline, MLPMedian, Pruned, end_layers, mlp_claim, model_claims
 from tsprune.studies.study_result import Claim
@@ -179,7 +179,7 @@ def mechanism(verdict: str, p: float) -> pd.DataFrame:
         for n in (1, 2)
     ]
     rows.append(["m", PREDICTS, "rho", -0.5, -0.8, -0.1, 32, "confirmed", 0.01, 1.0, "note"])
-    return pd.DataFrame(rows, columns=COLUMNS)
+    return pd.DataFrame(rows, columns=list(MECHANISM.names))
 
 
 @pytest.mark.parametrize(

@@ -13,7 +13,7 @@ from tsprune.data import Suite
 from tsprune.explain import head_effects
 from tsprune.models import Forecaster
 from tsprune.report.study_page import render_report
-from tsprune.studies.one_model import EXPLAINED_DRAWS, EXPLAINED_PERCENTS, EXPLAINED_WINDOWS, explained
+from tsprune.studies.one_model import EXPLAINED_DRAWS, EXPLAINED_SHARES, EXPLAINED_WINDOWS, explained
 from tsprune.studies.study_result import results_table, write_results
 
 SUITE = Suite("s", (configuration("a/D/short", [60, 90, 128, 75, 128, 100], 12),))
@@ -26,7 +26,7 @@ def test_a_study_explains_on_few_windows() -> None:
     found = one.explanation
     assert found is not None
     assert found.windows == EXPLAINED_WINDOWS
-    assert set(found.effects["percent"]) == set(EXPLAINED_PERCENTS)
+    assert set(found.effects["percent"]) == {100 * share for share in EXPLAINED_SHARES}
     assert found.draws == EXPLAINED_DRAWS
     sharpness = found.heads.set_index("address")["sharpness"]
     again = head_effects(
@@ -34,7 +34,7 @@ def test_a_study_explains_on_few_windows() -> None:
         SUITE,
         sharpness,
         per_configuration=EXPLAINED_WINDOWS,
-        percents=EXPLAINED_PERCENTS,
+        shares=EXPLAINED_SHARES,
         draws=EXPLAINED_DRAWS,
     )
     pd.testing.assert_frame_equal(found.effects, again.sets)

@@ -60,10 +60,12 @@ def explain_command(
     shared.check(model)
     suite = shared.suite
     from tsprune.data import chaos
-    from tsprune.explain import EXPLAIN_SAMPLES, STEPWISE_SAMPLES, overview
+    from tsprune.explain.overview import EXPLAIN_SAMPLES, EXPLAIN_TOKEN_SAMPLES, overview
     from tsprune.models.forecaster import drawing
 
-    loaded = drawing(shared.load(model), shared.samples, usual=EXPLAIN_SAMPLES, of_tokens=STEPWISE_SAMPLES)
+    loaded = drawing(
+        shared.load(model), shared.samples, usual=EXPLAIN_SAMPLES, of_tokens=EXPLAIN_TOKEN_SAMPLES
+    )
     if head is not None:
         loaded.anatomy.select(head)
     with shared.running("explain") as options:

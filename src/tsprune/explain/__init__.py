@@ -1,24 +1,22 @@
-"""Why a component matters: what it attends to, what it writes, and what forecasts lack without it."""
+"""Why a component matters: its attention, its writes, and the change of forecasts without it."""
 
 from tsprune.explain.attention_maps import AttentionStatistics, attention
 from tsprune.explain.attribution.contributions import Attribution, attribution, contributions
 from tsprune.explain.attribution.residual_stream import Residual, lens, lens_guard, residual
-from tsprune.explain.baselines import NadarayaWatson, Parrot, nadaraya_watson, parrot
+from tsprune.explain.baselines import NadarayaWatson, Parrot
 from tsprune.explain.chaotic import chaotic_mechanism, chaotic_traits
 from tsprune.explain.examples import Example
 from tsprune.explain.forecast_traits import dominant_period, mean_reversion, parroting, seasonal_share
-from tsprune.explain.head_correlations import head_correlations
-from tsprune.explain.induction import induction, induction_and_parroting
-from tsprune.explain.kernel import kernel_view
+from tsprune.explain.head_correlations import head_correlations, kernel_view
+from tsprune.explain.induction import induction
 from tsprune.explain.mechanism import HeadEffects, head_effects
-from tsprune.explain.mechanism_claims import by_share, mechanism_table
-from tsprune.explain.overview import EXPLAIN_SAMPLES, STEPWISE_SAMPLES, Explanation, overview
+from tsprune.explain.mechanism_claims import mechanism_table
+from tsprune.explain.overview import TABLES, Explanation, overview
 from tsprune.explain.portraits import Glance, Portrait, portraits
 from tsprune.explain.suite_traits import forecast_traits
 
 __all__ = [
-    "EXPLAIN_SAMPLES",
-    "STEPWISE_SAMPLES",
+    "TABLES",
     "AttentionStatistics",
     "Attribution",
     "Example",
@@ -31,7 +29,6 @@ __all__ = [
     "Residual",
     "attention",
     "attribution",
-    "by_share",
     "chaotic_mechanism",
     "chaotic_traits",
     "contributions",
@@ -40,15 +37,12 @@ __all__ = [
     "head_correlations",
     "head_effects",
     "induction",
-    "induction_and_parroting",
     "kernel_view",
     "lens",
     "lens_guard",
     "mean_reversion",
     "mechanism_table",
-    "nadaraya_watson",
     "overview",
-    "parrot",
     "parroting",
     "portraits",
     "residual",

@@ -1,84 +1,81 @@
-"""Chaotic trajectories: how a model forecasts them, beside forecasters that only copy.
+"""Forecasts of chaotic trajectories, by a model and by forecasters that only copy.
 
-A chaotic system nearly returns, and then parts from what followed, so a copy is hard to beat for a while
-(arXiv 2505.11349) and wrong after; there is no calendar to be recognised. What a model does there beyond
-copying, or short of it, shows against forecasters that do nothing else.
+A chaotic system nearly returns to earlier states and then diverges from them. A copy is hard to beat for some
+steps (arXiv 2505.11349) and wrong afterwards, and no calendar can be recognised. Copy-only baselines show
+what the model adds to copying, or fails to match.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Unpack
 
-import numpy as np
 import pandas as pd
 
 from tsprune.arguments import checked
 from tsprune.data.suite import Suite
 from tsprune.evaluation.sampling import sampled
-from tsprune.explain.baselines import nadaraya_watson, parrot
+from tsprune.explain.baselines import NadarayaWatson, Parrot
 from tsprune.explain.mechanism import head_effects
 from tsprune.explain.mechanism_claims import mechanism_table
 from tsprune.explain.suite_traits import EXCESS, forecast_traits
 from tsprune.models.forecaster import Forecaster, Predictor
-from tsprune.statistics import Estimate, Sample, unit_means
+from tsprune.run_options import Options, RunOptions
+from tsprune.schema import Column, Schema, estimated
+from tsprune.statistics import UNKNOWN, Sample, unit_means
 
-PER_SYSTEM = 2  # windows: one of each trajectory
-PERCENTS = (30,)
-DRAWS = 3
-
+PER_SYSTEM = 2  # windows: one per trajectory
 MEASURES = ("error", *EXCESS.values())
+
+CHAOS = Schema(
+    "chaos",
+    Column("forecaster", "the model or a baseline", dtype="text"),
+    Column("measure", "error (MASE of these windows), or excess of a trait over the future's", dtype="text"),
+    *estimated("mean", "over systems", limits=""),
+    Column("systems", "with a value", dtype="count"),
+    *estimated("difference", "mean minus the model's, paired by system; NaN for the model itself"),
+)
 
 
 @checked
 def chaotic_traits(
-    model: Forecaster, trajectories: Suite, *, per_system: int = PER_SYSTEM, seed: int = 0
+    model: Forecaster, trajectories: Suite, *, per_system: int = PER_SYSTEM, **options: Unpack[Options]
 ) -> pd.DataFrame:
-    """How a model, and forecasters that copy, forecast chaotic trajectories.
+    """Errors and traits of a model, and of baselines that copy, on chaotic trajectories.
 
-    trajectories : one configuration a system, as `tsprune.data.chaos()` has them
-    per_system : at most so many windows of each, evenly spread
+    trajectories : one configuration per system, such as `tsprune.data.chaos()`
+    per_system : windows per system, at most, evenly spread
+    options : keywords of `tsprune.run_options.RunOptions`: `batch_size` and `seed` (of the bootstrap)
 
-    Of the model, of context parroting and of Nadaraya-Watson regression, which see as much history as the
-    model does, one row a measure: forecaster, measure (error: MASE of these windows; excess_parroting,
-    seasonality_bias, excess_mean_reversion: over the true future's, see `forecast_traits`), mean, low,
-    high (95 % over systems), systems; difference to the model, with difference_low and difference_high
-    (paired by system; NaN of the model itself).
+    One row per forecaster and measure; columns in `CHAOS`. The baselines, context parroting and
+    Nadaraya-Watson regression, see as much history as the model.
 
     Raises TspruneError for a suite without windows.
     """
+    seed = RunOptions(**options).seed
     chosen = sampled(trajectories, model, per_system)
     length = model.context_length
     forecasters: tuple[Predictor, ...] = (
         model,
-        parrot(context_length=length),
-        nadaraya_watson(context_length=length),
+        Parrot(context_length=length),
+        NadarayaWatson(context_length=length),
     )
-    found = {forecaster.name: _by_system(forecaster, chosen) for forecaster in forecasters}
+    found = {one.name: _by_system(forecast_traits(one, chosen, **options)) for one in forecasters}
     own = found[model.name]
     rows = []
     for name, values in found.items():
         for measure in MEASURES:
-            mean = values[measure].estimate(seed=seed)
             row: dict[str, object] = {"forecaster": name, "measure": measure}
-            row |= _columns(mean, ("mean", "low", "high")) | {"systems": mean.count}
-            beyond = None if name == model.name else values[measure].minus(own[measure])
-            rows.append(row | _difference(beyond, seed))
-    return pd.DataFrame(rows)
+            row |= values[measure].estimate(seed=seed).row("mean", count="systems")
+            copied = name != model.name
+            beyond = values[measure].minus(own[measure]).estimate(seed=seed) if copied else UNKNOWN
+            rows.append(row | beyond.row("difference", limits="difference_"))
+    return CHAOS.frame(rows)
 
 
-def _by_system(forecaster: Predictor, trajectories: Suite) -> Mapping[str, Sample]:
+def _by_system(traits: pd.DataFrame) -> Mapping[str, Sample]:
     """Measure -> its means by system."""
-    frame = forecast_traits(forecaster, trajectories)
-    return {measure: Sample.of(*unit_means(frame[measure], frame["configuration"])) for measure in MEASURES}
-
-
-def _columns(found: Estimate, names: tuple[str, str, str]) -> dict[str, float]:
-    return dict(zip(names, (found.value, found.low, found.high), strict=True))
-
-
-def _difference(values: Sample | None, seed: int) -> dict[str, float]:
-    names = ("difference", "difference_low", "difference_high")
-    return dict.fromkeys(names, np.nan) if values is None else _columns(values.estimate(seed=seed), names)
+    return {name: Sample.of(*unit_means(traits[name], traits["configuration"])) for name in MEASURES}
 
 
 @checked
@@ -88,14 +85,14 @@ def chaotic_mechanism(
     sharpness: Mapping[str, float],
     *,
     per_system: int = PER_SYSTEM,
-    seed: int = 0,
+    **options: Unpack[Options],
 ) -> pd.DataFrame:
-    """`mechanism_table` on chaotic trajectories, of heads that are sharp or diffuse on other data.
+    """`mechanism_table` on chaotic trajectories, for heads ranked by their sharpness on other data.
 
-    sharpness : by address, as `attention(...).heads` has it
-    per_system : as in `chaotic_traits`
+    sharpness : by address, as in `attention(...).heads`
+    per_system, options : as in `chaotic_traits`
 
-    Three tenths of the heads are ablated, against three random draws; intervals are over systems.
+    30 % of the heads are ablated, against three random draws; intervals are over systems.
 
     Raises TspruneError as `head_effects` does.
     """
@@ -104,9 +101,9 @@ def chaotic_mechanism(
         trajectories,
         sharpness,
         per_configuration=per_system,
-        percents=PERCENTS,
-        draws=DRAWS,
+        shares=(0.3,),
+        draws=3,
         single=False,
-        seed=seed,
+        **options,
     )
-    return mechanism_table({model.name: effects}, seed=seed)
+    return mechanism_table({model.name: effects}, seed=RunOptions(**options).seed)

@@ -1,4 +1,4 @@
-"""Real windows forecast before and after an ablation, and which of many are worth showing."""
+"""Real windows forecast with and without an ablation, chosen by the change of their forecast."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ from tsprune.evaluation import seasonal_errors
 from tsprune.hooks.ablation import Ablation
 from tsprune.sweeps.sweep_result import CLEAN, SweepResult
 
-CONTEXT = 192  # steps of history kept of an example
-# which of all windows, ordered by how far the ablation moves their forecast
+_SHOWN_STEPS = 192  # of history
+# label -> place among all windows in order of the change of their forecast
 RANKS: Mapping[str, float] = {"typical": 0.5, "1 in 10 moves more": 0.9, "moved most": 1.0}
 
 
@@ -25,7 +25,7 @@ class Example:
     context : the last steps of the history [T]
     target : what followed [H]
     before, after : quantile forecasts [Q, H] at `levels`
-    ablation : what was ablated, for people ("50 % of the middle layers' heads, ...")
+    ablation : description of the ablation, such as "50 % of the middle layers' heads"
     """
 
     configuration: str
@@ -41,7 +41,7 @@ def moved(result: SweepResult, suite: Suite, ablation: Ablation) -> list[tuple[f
     """(distance, configuration, place) of every window, nearest first.
 
     distance : mean absolute change of the median forecast, in seasonal errors (the units of MASE)
-    configuration, place : its numbers in the suite, and among the windows that were forecast
+    configuration, place : numbers in the suite, and among the windows that were forecast
     """
     found = []
     for number, c in enumerate(suite.configurations):
@@ -60,15 +60,13 @@ def moved(result: SweepResult, suite: Suite, ablation: Ablation) -> list[tuple[f
 def ranked_examples(
     result: SweepResult, suite: Suite, ablation: Ablation, context_length: int
 ) -> tuple[Example, ...]:
-    """The windows at `RANKS` of how far `ablation` moves them, each once; `ablation` says how far.
+    """The windows at `RANKS` of the change by `ablation`, each once; their `ablation` gives the change.
 
-    The forecasts of `CLEAN` and `ablation` must have been kept in `result`.
+    `result` must hold the forecasts of `CLEAN` and `ablation`.
     """
     ordered = moved(result, suite, ablation)
-    if not ordered:
-        return ()
     chosen: dict[int, str] = {}
-    for words, rank in RANKS.items():
+    for words, rank in RANKS.items() if ordered else ():
         chosen.setdefault(round(rank * (len(ordered) - 1)), words)
     found = []
     for number, words in chosen.items():
@@ -93,7 +91,7 @@ def example(
     before = result.forecasts[CLEAN, configuration.name]
     return Example(
         configuration=configuration.name,
-        context=configuration.contexts[row][-min(CONTEXT, context_length) :],
+        context=configuration.contexts[row][-min(_SHOWN_STEPS, context_length) :],
         target=configuration.targets[row],
         before=before.quantiles[place],
         after=result.forecasts[ablation, configuration.name].quantiles[place],

@@ -1,10 +1,10 @@
-"""Induction: what heads attend to in sequences that repeat, when nothing but the repetition can be used.
+"""Induction: attention to earlier copies of the same values, in random sequences that repeat.
 
-A block of random values is repeated; attention is looked at from the second repetition on, to the
-position that held the same values before (`occurrence`), and to the one after it (`followed`: what an
-induction head copies from). A head may look there for the distance alone, so the control is the same
-attention in sequences of as many random values that do not repeat: an induction head looks at the
-repetition, a positional one at the distance.
+A block of random values is repeated. From the second repetition on, a query may attend to the position
+that held the same values before (`occurrence`), or to the position after it (`followed`: the value that an
+induction head copies). A head may attend there because of the distance alone. The control is therefore the
+same attention in random sequences that do not repeat: an induction head reacts to the repetition, a
+positional head to the distance.
 """
 
 from __future__ import annotations
@@ -18,52 +18,69 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from tsprune.anatomy import Component
 from tsprune.arguments import checked
 from tsprune.errors import TspruneError
+from tsprune.explain.window_means import RowMeans, span_of
 from tsprune.hooks.attention import AttentionMap, require_heads, watching
 from tsprune.models.forecaster import Forecaster
-from tsprune.statistics import Sample, correlation_row
+from tsprune.schema import Column, Schema, estimated
+from tsprune.statistics import Sample
 
-BLOCKS = (3, 5, 8)  # positions in a block
-REPEATS = (2, 3, 4)
-SEQUENCES = 16
+_BLOCKS = (3, 5, 8)  # positions
+_REPEATS = (2, 3, 4)
+_SEQUENCES = 16
 TARGETS = ("occurrence", "followed")
+
+INDUCTION = Schema(
+    "induction",
+    Column("address", "of the head", dtype="text"),
+    Column("block", "positions in the repeated block", dtype="count"),
+    Column("steps", "time steps in the repeated block", dtype="count"),
+    Column("repeats", "of the block", dtype="count"),
+    *(
+        column
+        for target in TARGETS
+        for column in (
+            Column(target, "mean attention to all visible targets, where the sequence repeats", "share"),
+            Column(f"{target}_control", "mean attention to the same positions without repetition", "share"),
+            Column(f"{target}_uniform", "of a head that attends evenly", "share"),
+            *estimated(f"{target}_score", f"{target} minus control; interval over sequences", "share"),
+        )
+    ),
+)
 
 
 @checked
 def induction(
     model: Forecaster,
     *,
-    blocks: Sequence[int] = BLOCKS,
-    repeats: Sequence[int] = REPEATS,
-    sequences: int = SEQUENCES,
+    blocks: Sequence[int] = _BLOCKS,
+    repeats: Sequence[int] = _REPEATS,
+    sequences: int = _SEQUENCES,
     seed: int = 0,
 ) -> pd.DataFrame:
-    """Attention to earlier occurrences of the same values, per head, block length and repeat count.
+    """Attention to earlier occurrences of the same values, by head, block length and repeat count.
 
     blocks : lengths of the repeated block, in positions (patches or tokens) of the first stack
-    repeats : how often the block is there; combinations longer than the context length are left out
-    sequences : random sequences of each combination
+    repeats : how often a block occurs; combinations longer than the context length are left out
+    sequences : random sequences per combination
+    seed : of the sequences and the bootstrap
 
-    One row a head and combination: address, block, steps (its time steps), repeats; of each target
-    (`TARGETS`) its mean share of attention, `_control` (in sequences that do not repeat), `_uniform`
-    (of a head that attends evenly), and the score, `_score`: repeated minus control, with its 95 %
-    interval over sequences (`_score_low`, `_score_high`). NaN for a head none of whose queries can
-    reach a target. With several repeats, all earlier occurrences count.
+    One row per head and combination; columns in `INDUCTION`. NaN for a head none of whose queries sees a
+    target. With several repeats, all earlier occurrences are targets.
 
-    Raises TspruneError if the anatomy does not say where positions lie in time, nothing fits, or the
-    model was pruned of all its heads.
+    Raises TspruneError if the anatomy has no time axis, if no combination fits the context length, or for a
+    model without attention heads.
     """
     require_heads(model)
     axis = model.anatomy.stacks[0].time
     if axis is None:
-        raise TspruneError(f"{model.name}: its anatomy does not say where positions lie in time")
+        raise TspruneError(f"{model.name}: its anatomy does not describe where positions lie in time")
     fitting = [(b, r) for b in blocks for r in repeats if b * r * axis.span <= model.context_length]
     if not fitting:
         raise TspruneError(
-            f"{model.name}: no block of {min(blocks)} positions fits {min(repeats)} times into a context of "
-            f"{model.context_length} steps"
+            f"{model.name}: a block of {min(blocks)} positions, repeated {min(repeats)} times, exceeds the "
+            f"context length of {model.context_length} steps"
         )
     parts = []
     for block, times in fitting:
@@ -72,55 +89,41 @@ def induction(
         once = rng.standard_normal((sequences, steps))
         repeated = np.tile(once, times)
         control = rng.standard_normal((sequences, steps * times))
-        shares = [_shares(model, x.astype(np.float32), steps) for x in (repeated, control)]
-        parts.append(_table(model, shares[0], shares[1], block, steps, times, seed))
-    return pd.concat(parts, ignore_index=True)
+        on, off = (_attention(model, x.astype(np.float32), steps) for x in (repeated, control))
+        parts += [x.assign(block=block, steps=steps, repeats=times) for x in _tables(model, on, off, seed)]
+    return INDUCTION.checked(pd.concat(parts, ignore_index=True))
 
 
-_Shares = dict[tuple[Component, str], NDArray[np.float64]]
-
-
-def _shares(model: Forecaster, contexts: NDArray[np.float32], steps: int) -> _Shares:
-    """(sublayer, target or its uniform share) -> [sequences, heads]."""
-    sums: _Shares = {}
-    counts: _Shares = {}
-    calls: dict[Component, int] = {}
+def _attention(model: Forecaster, contexts: NDArray[np.float32], steps: int) -> RowMeans:
+    """Means of attention to each target, and of an even head (`_uniform`), by sequence and head."""
+    means = RowMeans(model.anatomy, len(contexts))
 
     def add(found: AttentionMap) -> None:
-        site = found.component
-        done = calls.get(site, 0)
-        calls[site] = done + len(found.weights)
-        if model.anatomy.site(site).axis != "time":
+        if model.anatomy.site(found.component).axis != "time":
             return
-        rows = (done + np.arange(len(found.weights))) % len(contexts)
-        axis = model.anatomy.key_stack(site).time
-        assert axis is not None
-        for name, (share, uniform, counted) in shares_of_rows(found, steps, axis.span).items():
-            for what, values in ((name, share), (f"{name}_uniform", uniform)):
-                total = torch.where(counted, values, 0).sum(-1).double().numpy(force=True)
-                for store, value in ((sums, total), (counts, counted.sum(-1).double().numpy(force=True))):
-                    table = store.setdefault((site, what), np.zeros((len(contexts), total.shape[1])))
-                    np.add.at(table, rows, value)
+        shares = shares_of_rows(found, steps, span_of(model.anatomy.key_stack(found.component)))
+        means.add(
+            found,
+            {name: (share, counted) for name, (share, _, counted) in shares.items()}
+            | {f"{name}_uniform": (uniform, counted) for name, (_, uniform, counted) in shares.items()},
+        )
 
     with torch.no_grad(), watching(model, add):
         model.teacher_forced(list(contexts))
-    return {
-        key: np.divide(total, counts[key], out=np.full_like(total, np.nan), where=counts[key] > 0)
-        for key, total in sums.items()
-    }
+    return means
 
 
 def shares_of_rows(found: AttentionMap, steps: int, span: int) -> dict[str, tuple[Tensor, Tensor, Tensor]]:
-    """Target -> (attention to it, the same of an even head, which rows count), each [N, heads, Q].
+    """Target -> (attention to it, attention of an even head, rows that count), each [N, heads, Q].
 
-    steps : time steps of the repeated block; span : of a key. Rows count that may see a target.
+    steps : time steps in the repeated block; span : time steps per key. Rows count if they see a target.
     """
     queries, keys = found.times
     lag = queries[:, None] - keys[None, :]
     allowed = found.allowed.expand_as(found.weights)
     result = {}
     for name, offset in (("occurrence", 0), ("followed", span)):
-        # a block of one position is followed by itself: the query's own position is no target
+        # a block of one position is followed by itself; the query's own position is never a target
         at = ((lag + offset) % steps == 0) & (lag + offset >= steps) & (lag > 0)
         visible = (allowed & at).sum(-1)
         result[name] = (
@@ -131,54 +134,22 @@ def shares_of_rows(found: AttentionMap, steps: int, span: int) -> dict[str, tupl
     return result
 
 
-def _table(
-    model: Forecaster, repeated: _Shares, control: _Shares, block: int, steps: int, times: int, seed: int
-) -> pd.DataFrame:
-    parts = []
+def _tables(model: Forecaster, repeated: RowMeans, control: RowMeans, seed: int) -> list[pd.DataFrame]:
+    """One table per attention sublayer, one row per head."""
+    tables = []
     for site, described in model.anatomy.sites():
         if not described.heads:
             continue
         columns: dict[str, object] = {
-            "address": [dataclasses.replace(site, head=head).address for head in described.numbers],
-            "block": block,
-            "steps": steps,
-            "repeats": times,
+            "address": [dataclasses.replace(site, head=head).address for head in described.numbers]
         }
-        nothing = np.full((1, described.heads), np.nan)
         for name in TARGETS:
-            now = repeated.get((site, name), nothing)
-            before = control.get((site, name), nothing)
-            uniform = repeated.get((site, f"{name}_uniform"), nothing)
-            score = Sample.of(now - before).estimates(seed=seed)
+            now, before = repeated.means(site, name), control.means(site, name)
             columns |= {
                 name: Sample.of(now).means(),
                 f"{name}_control": Sample.of(before).means(),
-                f"{name}_uniform": Sample.of(uniform).means(),
-                f"{name}_score": score.value,
-                f"{name}_score_low": score.low,
-                f"{name}_score_high": score.high,
+                f"{name}_uniform": Sample.of(repeated.means(site, f"{name}_uniform")).means(),
             }
-        parts.append(pd.DataFrame(columns))
-    return pd.concat(parts, ignore_index=True)
-
-
-def induction_and_parroting(found: pd.DataFrame, effects: pd.DataFrame) -> pd.DataFrame:
-    """Do heads that look at repetitions make the forecast copy? Spearman's rho over heads.
-
-    found : of `induction`; effects : `head_effects(...).heads`
-
-    One row a target (`TARGETS`) and combination, and one of the mean over combinations (block and
-    repeats NaN): rho of a head's score with the change of parroting without it, low, high (95 %
-    over heads), p_value (of no relation), count. If induction heads carry
-    parroting, rho is below 0.
-    """
-    change = effects.set_index("address")["parroting"]
-    rows = []
-    for name in TARGETS:
-        scores = found.pivot(index="address", columns=["block", "repeats"], values=f"{name}_score")
-        columns = {(np.nan, np.nan): scores.mean(axis=1), **dict(scores.items())}
-        for (block, repeats), values in columns.items():
-            both = change.reindex(values.index)
-            result = correlation_row(values.to_numpy(), both.to_numpy())
-            rows.append({"target": name, "block": block, "repeats": repeats} | result)
-    return pd.DataFrame(rows)
+            columns |= Sample.of(now - before).estimates(seed=seed).columns(f"{name}_score")
+        tables.append(pd.DataFrame(columns))
+    return tables

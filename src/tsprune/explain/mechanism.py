@@ -1,23 +1,22 @@
-"""Which heads do it: forecasts without the sharpest heads, the most diffuse ones, and random ones.
+"""Effects of heads on forecasts: without the sharpest heads, the most diffuse ones, and random ones.
 
-The claim (arXiv 2602.01605, its third mechanism): sharp heads carry parroting and seasonality, diffuse
-ones can go. Sharp is defined by attention on data (`tsprune.explain.attention`); the stable rank predicts
-it without data, and how well is measured here as well.
+The claim (arXiv 2602.01605, its third mechanism): sharp heads carry parroting and seasonality, diffuse heads
+can be removed. Sharpness is measured from attention on data (`tsprune.explain.attention`). Stable rank
+predicts it without data; `tsprune.explain.mechanism_claims` tests how well.
 
-1. Sets of equal size: the sharpest heads, the most diffuse ones, and as many random ones of the same
-   sublayers.
-2. Sets of equal damage: a trait also falls where the forecast is ruined. So the change without sharp heads
-   is read off at the error that random heads of each share cost: between two sizes of the sharp set, by
-   linear interpolation (`_equal_damage`).
-3. Each claim is a list of statements about levels and differences, all of which must be shown (`CLAIMS`).
-   Configurations are the units, and random draws are crossed with them, so that an interval holds the luck
-   of both.
+1. Sets of equal size: the sharpest heads, the most diffuse heads, and as many random heads of each sublayer.
+2. Sets of equal damage: a trait also falls where the forecast is ruined. The change without sharp heads is
+   therefore read off at the error that random heads of each share cost, by linear interpolation between two
+   sizes of the sharp set (`equal_damage`).
+3. Intervals: configurations are the units, crossed with the random draws, so that an interval covers the
+   variation of both.
 """
 
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
+from typing import Unpack
 
 import numpy as np
 import pandas as pd
@@ -33,32 +32,45 @@ from tsprune.explain.forecast_traits import dominant_period
 from tsprune.explain.suite_traits import TRAITS, scaled_errors, traits_on
 from tsprune.hooks.ablation import Ablation
 from tsprune.models.forecaster import Forecaster
-from tsprune.progress import any_stage
+from tsprune.run_options import Options, RunOptions
+from tsprune.schema import Column, Schema, estimated
 from tsprune.statistics import Estimate, Sample, unit_means
+from tsprune.statistics.estimate import Array
 from tsprune.sweeps.engine import run
 from tsprune.sweeps.sweep_result import CLEAN, SweepResult
 
-PERCENTS = (5, 10, 20, 30, 50)
-DRAWS = 5
-# a window of a model that samples is as many rows as it has paths, and the records of a clean pass hold them
-# all: within these bounds an explanation stays well below 3 GB
-BATCH_SIZE = 32
-MEMORY = 2**29
-SETS = ("sharp", "diffuse", "random")
+SET_SHARES = (0.05, 0.1, 0.2, 0.3, 0.5)
+RANDOM_SETS = 5
 EFFECTS = ("mase", *TRAITS)
-# shares of the sharpest heads between which equal damage is looked for
-LADDER = (1, 2, 5, 10, 20, 30, 50, 70)
-# the share at which levels are tested
-CLAIM_PERCENT = 30
+# shares of the sharpest heads between which equal damage is interpolated
+_LADDER = (0.01, 0.02, 0.05, 0.1, 0.2, 0.3, 0.5, 0.7)
+# percentage at which levels are tested
+_CLAIM_PERCENT = 30
 
-Array = NDArray[np.float64]
+SET_EFFECTS = Schema(
+    "effects",
+    Column("percent", "of the heads of each sublayer ablated", "%"),
+    Column("which", "sharp, diffuse or random (mean of the draws) heads", dtype="text"),
+    Column("heads", "ablated", dtype="count"),
+    Column("effect", "changed quantity: mase (scaled error of a window) or a trait", dtype="text"),
+    *estimated("mean", "mean change", limits=""),
+    Column("units", "configurations, or series of a single one", dtype="count"),
+    Column("draw_low", "lowest mean of a random draw", optional=True),
+    Column("draw_high", "highest mean of a random draw", optional=True),
+    *estimated("excess", "minus the change without random heads, paired", optional=True),
+)
+HEAD_EFFECTS = Schema(
+    "head_effects",
+    Column("address", "of the head", dtype="text"),
+    *(c for name in EFFECTS for c in estimated(name, f"change of {name} without the head", optional=True)),
+)
 
 
 @dataclasses.dataclass(frozen=True)
 class HeadSet:
-    """`count` heads: the sharpest, the most diffuse, or random ones of draw `draw`."""
+    """The sharpest, the most diffuse, or random heads: `percent` of each sublayer; `draw` of random ones."""
 
-    percent: int
+    percent: float
     which: str
     draw: int
     heads: tuple[Component, ...]
@@ -67,54 +79,49 @@ class HeadSet:
 def head_sets(
     sharpness: Mapping[Component, float],
     *,
-    percents: Sequence[int] = PERCENTS,
-    draws: int = DRAWS,
+    shares: Sequence[float] = SET_SHARES,
+    draws: int = RANDOM_SETS,
     seed: int = 0,
 ) -> list[HeadSet]:
-    """The sets of heads to compare.
+    """The sets of heads to compare; heads of NaN sharpness are in none.
 
-    sharpness : of every head that can be ranked (NaN: cannot)
-
-    Shares are of each sublayer, so that all sets hold as many heads of every sublayer (rounded, ties
-    of the ranking broken by order of execution); a percentage too small for one head anywhere is left out.
+    All sets of a share contain the same number of heads of each sublayer (rounded). Ties of the ranking are
+    broken by order of execution. A share too small for a single head is left out.
     """
     sublayers: dict[Component, list[Component]] = {}
     for head, value in sharpness.items():
         if np.isfinite(value):
             sublayers.setdefault(dataclasses.replace(head, head=None), []).append(head)
     found = []
-    for percent in percents:
-        counts = _shared_out(sublayers, percent)
+    for percent in (round(100 * share, 6) for share in shares):
+        counts = _heads_to_take(sublayers, percent)
         if not any(counts.values()):
             continue
-
-        def chosen(
-            order: Callable[[Component, list[Component]], list[Component]],
-            counts: dict[Component, int] = counts,
-        ) -> tuple[Component, ...]:
-            return tuple(h for site, heads in sublayers.items() for h in order(site, heads)[: counts[site]])
-
-        found.append(
-            HeadSet(percent, "sharp", 0, chosen(lambda _, x: sorted(x, key=lambda h: -sharpness[h])))
-        )
-        found.append(
-            HeadSet(percent, "diffuse", 0, chosen(lambda _, x: sorted(x, key=lambda h: sharpness[h])))
-        )
-        for draw in range(draws):
-            rng = np.random.default_rng([seed, percent, draw])
-            random = chosen(lambda _, x, rng=rng: [x[i] for i in rng.permutation(len(x))])  # type: ignore[misc]
-            found.append(HeadSet(percent, "random", draw, random))
+        for which, draw in (("sharp", 0), ("diffuse", 0), *(("random", draw) for draw in range(draws))):
+            rng = np.random.default_rng([seed, int(percent), draw])
+            heads = [_ordered(of, which, sharpness, rng)[: counts[site]] for site, of in sublayers.items()]
+            found.append(HeadSet(percent, which, draw, tuple(head for part in heads for head in part)))
     return found
 
 
-def _shared_out(sublayers: Mapping[Component, list[Component]], percent: int) -> dict[Component, int]:
-    """Heads to take from each sublayer: `percent` of all, as evenly as whole heads allow.
+def _ordered(
+    heads: Sequence[Component], which: str, sharpness: Mapping[Component, float], rng: np.random.Generator
+) -> list[Component]:
+    if which == "random":
+        return [heads[place] for place in rng.permutation(len(heads))]
+    sign = -1 if which == "sharp" else 1
+    return sorted(heads, key=lambda head: sign * sharpness[head])
 
-    Where shares are not whole, the sublayers in the middle of the model give the additional heads.
+
+def _heads_to_take(
+    sublayers: Mapping[Component, Sequence[Component]], percent: float
+) -> dict[Component, int]:
+    """Number of heads per sublayer: `percent` of all, as evenly as whole heads allow.
+
+    Sublayers in the middle of the model give the heads that rounding down leaves missing.
     """
     total = round(percent / 100 * sum(map(len, sublayers.values())))
-    shares = {site: percent / 100 * len(heads) for site, heads in sublayers.items()}
-    counts = {site: int(share) for site, share in shares.items()}
+    counts = {site: int(percent / 100 * len(heads)) for site, heads in sublayers.items()}
     middle = sorted(sublayers, key=lambda site: abs(list(sublayers).index(site) - len(sublayers) / 2))
     for site in middle[: max(0, total - sum(counts.values()))]:
         counts[site] += 1
@@ -122,33 +129,13 @@ def _shared_out(sublayers: Mapping[Component, list[Component]], percent: int) ->
 
 
 @dataclasses.dataclass(frozen=True)
-class HeadEffects:
-    """What forecasts lose without heads, with 95 % intervals over configurations (`tsprune.statistics`).
-
-    sets : one row a percentage, set (`SETS`; random: mean of the draws) and effect (`EFFECTS`): percent,
-        which, heads, effect, mean, low, high, units; for random ones draw_low and draw_high, the lowest
-        and highest mean of a draw; for sharp and diffuse ones excess, excess_low, excess_high: minus the
-        random sets' (paired). `mase` is the change of the window's scaled error, the traits' the change
-        of the trait itself
-    heads : one row a head, its effect on each of `EFFECTS` alone (`_low`, `_high`), lowest parroting first
-    clean : of the unablated forecast: the excess of each trait over the true future's
-    samples : what the claims are tested on; see `tsprune.explain.mechanism_claims`
-    """
-
-    sets: pd.DataFrame
-    heads: pd.DataFrame
-    clean: Mapping[str, Estimate]
-    samples: SetSamples | None = None
-
-
-@dataclasses.dataclass(frozen=True)
 class SetSamples:
-    """Effects of sets of heads as samples of one quantity, averaged over the percentages.
+    """Effects of sets of heads as samples of one quantity, averaged over the shares.
 
     change : (which, effect) -> change without the sharp or the diffuse heads
-    excess : (which, effect) -> that minus the change without as many random ones
-    matched : trait -> change without the sharp heads minus that without random ones, at equal damage; no
-        units where no sets of equal damage were found
+    excess : (which, effect) -> `change` minus the change without as many random heads
+    matched : trait -> change without sharp heads minus change without random heads, at equal damage; all NaN
+        without sets of equal damage
     error : which -> relative change of the scaled error without `percent` of the heads
     percent : of `error`
     """
@@ -157,7 +144,31 @@ class SetSamples:
     excess: Mapping[tuple[str, str], Sample]
     matched: Mapping[str, Sample]
     error: Mapping[str, Sample]
-    percent: int
+    percent: float
+
+
+@dataclasses.dataclass(frozen=True)
+class HeadEffects:
+    """Changes of forecasts without heads, with 95 % intervals over configurations (`tsprune.statistics`).
+
+    sets : one row per share, set and effect; columns in `SET_EFFECTS`
+    heads : one row per head ablated alone, lowest parroting first; columns in `HEAD_EFFECTS`
+    clean : trait -> excess of the unablated forecast over the true future's
+    samples : tested by `tsprune.explain.mechanism_table`; None without random sets
+    """
+
+    sets: pd.DataFrame
+    heads: pd.DataFrame
+    clean: Mapping[str, Estimate]
+    samples: SetSamples | None = None
+
+
+def forecast_options(options: RunOptions) -> RunOptions:
+    """Options of the sweeps of an explanation: half the batch size and a quarter of the memory.
+
+    A window of a model that samples takes as many rows as paths, and a record holds all of them.
+    """
+    return options.replace(batch_size=max(1, options.batch_size // 2), memory=options.memory // 4)
 
 
 @checked
@@ -167,47 +178,43 @@ def head_effects(
     sharpness: Mapping[str, float],
     *,
     per_configuration: int = PER_CONFIGURATION,
-    percents: Sequence[int] = PERCENTS,
-    draws: int = DRAWS,
+    shares: Sequence[float] = SET_SHARES,
+    draws: int = RANDOM_SETS,
     single: bool = True,
-    seed: int = 0,
-    progress: Callable[[int, int], None] | None = None,
+    **options: Unpack[Options],
 ) -> HeadEffects:
     """Ablates sharp, diffuse and random heads together, and every head alone.
 
-    sharpness : by address, as `attention(model, suite).heads` has it
+    sharpness : by address, as in `attention(model, suite).heads`
+    per_configuration : windows per configuration, at most, evenly spread
+    shares : of the heads of each sublayer; draws : random sets per share
     single : whether heads are also ablated alone
+    options : keywords of `tsprune.run_options.RunOptions`. Half of `batch_size` and a quarter of `memory` are
+        used (models that sample have many rows per window); `store` is not used: it keeps no forecasts
 
-    Raises TspruneError if no head has a sharpness, or the suite no windows.
+    Raises TspruneError if no head has a sharpness, or for a suite without windows.
     """
+    chosen = forecast_options(RunOptions(**options))
     ranked = {c: float(sharpness.get(c.address, np.nan)) for c in model.anatomy.components("head")}
-    sets = head_sets(ranked, percents=percents, draws=draws, seed=seed)
+    sets = head_sets(ranked, shares=shares, draws=draws, seed=chosen.seed)
     if not sets:
-        raise TspruneError(f"{model.name}: no head has a sharpness to be ranked by")
-    ladder = [x for x in head_sets(ranked, percents=LADDER, draws=0, seed=seed) if x.which == "sharp"]
-    chosen = sampled(suite, model, per_configuration)
-    alone = {head: Ablation((head,)) for head in ranked} if single else {}
-    together = (Ablation(x.heads) for x in (*sets, *ladder))
-    cells = list(dict.fromkeys([*together, *alone.values()]))
-    result = run(
-        model,
-        chosen,
-        cells,
-        batch_size=BATCH_SIZE,
-        keep={CLEAN, *cells},
-        progress=any_stage(progress),
-        memory=MEMORY,
-    )
-    measured = _Measured(result, chosen.configurations, cells, model.context_length)
+        raise TspruneError(f"{model.name}: no head has a sharpness to rank it by")
+    ladder = [x for x in head_sets(ranked, shares=_LADDER, draws=0) if x.which == "sharp"]
+    windows = sampled(suite, model, per_configuration)
+    alone = {head.address: Ablation((head,)) for head in ranked} if single else {}
+    cells = list(dict.fromkeys([*(Ablation(x.heads) for x in (*sets, *ladder)), *alone.values()]))
+    result = run(model, windows, cells, keep={CLEAN, *cells}, stage="effects", **chosen.keywords(store=None))
+    measured = _Measured(result, windows.configurations, cells, model.context_length)
+    changes = _changes(sets, measured)
     return HeadEffects(
-        _set_rows(sets, measured, seed),
-        _head_rows(alone, measured, seed),
-        {name: measured.excess(name).estimate(seed=seed) for name in TRAITS},
-        _samples(sets, ladder, measured),
+        _set_rows(sets, changes, measured, chosen.seed),
+        _head_rows(alone, measured, chosen.seed),
+        {trait: measured.excess(trait).estimate(seed=chosen.seed) for trait in TRAITS},
+        _samples(sets, ladder, changes, measured),
     )
 
 
-# --- what was measured ---------------------------------------------------------------------------
+# --- measurements --------------------------------------------------------------------------------
 
 
 class _Measured:
@@ -231,33 +238,29 @@ class _Measured:
             tables += [_of_window(c, int(row), median, cut) for row, median in windows]
             series += [f"{c.name} {number}" for number in c.series[rows]]
             owners += [c.name] * len(rows)
-        # [units, effects, future and unablated and cells]
+        # [units, effects, (future, unablated, *cells)]
         self._table, self._units = unit_means(np.stack(tables), series, owners)
-
-    def __len__(self) -> int:
-        """The number of units."""
-        return len(self._units)
 
     def excess(self, effect: str) -> Sample:
         """The unablated forecast's trait minus the true future's."""
-        of = self._table[:, EFFECTS.index(effect)]
-        return Sample.of(of[:, 1] - of[:, 0], self._units)
+        values = self._table[:, EFFECTS.index(effect)]
+        return Sample.of(values[:, 1] - values[:, 0], self._units)
 
-    def effects(self, ablation: Ablation) -> Mapping[str, Array]:
+    def effects(self, ablation: Ablation) -> dict[str, Array]:
         """Effect -> its change [N] by unit."""
         changes = self._table[:, :, 2 + self._place[ablation]] - self._table[:, :, 1]
         return dict(zip(EFFECTS, changes.T, strict=True))
 
     def relative_error(self, ablation: Ablation) -> Sample:
         """The relative change of the scaled error."""
-        of = self._table[:, EFFECTS.index("mase")]
+        values = self._table[:, EFFECTS.index("mase")]
         with np.errstate(all="ignore"):
-            logs = np.log(of[:, 2 + self._place[ablation]]) - np.log(of[:, 1])
+            logs = np.log(values[:, 2 + self._place[ablation]]) - np.log(values[:, 1])
         return Sample.of(logs, self._units, logarithmic=True)
 
-    def sample(self, changes: Sequence[Array]) -> Sample:
-        """A sample of one quantity under D draws, from its values [N] under each."""
-        return Sample(np.stack(changes)[:, :, None], self._units)
+    def sample(self, changes: Array) -> Sample:
+        """A sample of one quantity, from its values [N], or [D, N] under D draws."""
+        return Sample(np.atleast_2d(changes)[:, :, None], self._units)
 
 
 def _of_window(c: Configuration, row: int, medians: NDArray[np.float32], cut: int) -> Array:
@@ -268,149 +271,120 @@ def _of_window(c: Configuration, row: int, medians: NDArray[np.float32], cut: in
     return np.vstack([scaled, traits_on(values, context, dominant_period(context))])
 
 
-# --- tables --------------------------------------------------------------------------------------
+_Changes = Mapping[tuple[float, str, str], Array]
 
 
-def _changes(
-    sets: Sequence[HeadSet], measured: _Measured, percent: int, effect: str
-) -> dict[str, list[Array]]:
-    """Set -> changes [N] of an effect, one a draw (a single one but for random sets)."""
-    of = {which: [x for x in sets if (x.percent, x.which) == (percent, which)] for which in SETS}
-    return {
-        which: [measured.effects(Ablation(x.heads))[effect] for x in members]
-        for which, members in of.items()
-        if members
-    }
+def _changes(sets: Sequence[HeadSet], measured: _Measured) -> _Changes:
+    """(percent, which, effect) -> changes [D, N], one row per draw (one but for random sets)."""
+    found: dict[tuple[float, str, str], list[Array]] = {}
+    for x in sets:
+        for effect, change in measured.effects(Ablation(x.heads)).items():
+            found.setdefault((x.percent, x.which, effect), []).append(change)
+    return {key: np.stack(values) for key, values in found.items()}
 
 
-def _set_rows(sets: Sequence[HeadSet], measured: _Measured, seed: int) -> pd.DataFrame:
+def _set_rows(sets: Sequence[HeadSet], changes: _Changes, measured: _Measured, seed: int) -> pd.DataFrame:
     rows = []
     heads = {x.percent: len(x.heads) for x in sets}
-    for percent in dict.fromkeys(x.percent for x in sets):
-        for effect in EFFECTS:
-            changes = _changes(sets, measured, percent, effect)
-            for which, values in changes.items():
-                found = measured.sample([np.mean(values, axis=0)]).estimate(seed=seed)
-                row = {"percent": percent, "which": which, "heads": heads[percent], "effect": effect}
-                row |= {"mean": found.value, "low": found.low, "high": found.high, "units": found.count}
-                if which == "random":
-                    means = [measured.sample([one]).means()[0] for one in values]
-                    row |= {"draw_low": min(means), "draw_high": max(means)}
-                elif "random" in changes:
-                    pairs = [values[0] - one for one in changes["random"]]
-                    paired = measured.sample(pairs).estimate(seed=seed)
-                    row |= {"excess": paired.value, "excess_low": paired.low, "excess_high": paired.high}
-                rows.append(row)
-    return pd.DataFrame(rows)
+    order = {percent: place for place, percent in enumerate(heads)}
+    for key in sorted(changes, key=lambda key: (order[key[0]], EFFECTS.index(key[2]))):
+        (percent, which, effect), values = key, changes[key]
+        row: dict[str, object] = {"percent": percent, "which": which, "heads": heads[percent]}
+        row["effect"] = effect
+        row |= measured.sample(values.mean(axis=0)).estimate(seed=seed).row("mean", count="units")
+        if which == "random":
+            means = [measured.sample(one).means()[0] for one in values]
+            row |= {"draw_low": min(means), "draw_high": max(means)}
+        else:
+            paired = measured.sample(values - changes[percent, "random", effect])
+            row |= paired.estimate(seed=seed).row("excess", limits="excess_")
+        rows.append(row)
+    return SET_EFFECTS.frame(rows)
 
 
-def _head_rows(alone: Mapping[Component, Ablation], measured: _Measured, seed: int) -> pd.DataFrame:
-    columns: dict[str, object] = {"address": [head.address for head in alone]}
+def _head_rows(alone: Mapping[str, Ablation], measured: _Measured, seed: int) -> pd.DataFrame:
+    columns: dict[str, object] = {"address": list(alone)}
+    effects = [measured.effects(ablation) for ablation in alone.values()]
     for effect in EFFECTS if alone else ():
-        values = np.stack([measured.effects(ablation)[effect] for ablation in alone.values()], axis=1)
-        found = Sample.of(values).estimates(seed=seed)
-        columns |= {effect: found.value, f"{effect}_low": found.low, f"{effect}_high": found.high}
-    frame = pd.DataFrame(columns)
-    return frame.sort_values("parroting", kind="stable", ignore_index=True) if len(frame) else frame
+        values = np.stack([one[effect] for one in effects], axis=1)
+        columns |= Sample.of(values).estimates(seed=seed).columns(effect)
+    frame = HEAD_EFFECTS.checked(pd.DataFrame(columns))
+    return frame.sort_values("parroting", kind="stable", ignore_index=True) if alone else frame
 
 
 # --- samples of the claims -----------------------------------------------------------------------
 
 
-def _samples(sets: Sequence[HeadSet], ladder: Sequence[HeadSet], measured: _Measured) -> SetSamples | None:
-    """None if no random sets were drawn."""
+def _samples(
+    sets: Sequence[HeadSet], ladder: Sequence[HeadSet], changes: _Changes, measured: _Measured
+) -> SetSamples:
     percents = list(dict.fromkeys(x.percent for x in sets))
-    by = {
-        (percent, effect): _changes(sets, measured, percent, effect)
-        for percent in percents
-        for effect in EFFECTS
-    }
-    if not all("random" in changes for changes in by.values()):
-        return None
     change, excess = {}, {}
     for which in ("sharp", "diffuse"):
         for effect in EFFECTS:
-            own = [by[percent, effect][which][0] for percent in percents]
-            change[which, effect] = measured.sample([np.mean(own, axis=0)])
-            excess[which, effect] = _over_random(
-                [(by[percent, effect][which][0], by[percent, effect]["random"]) for percent in percents],
-                measured,
-            )
-    steps = _ladder(ladder, measured)
-    matched = {
-        trait: measured.sample(
-            _matched(steps, [(by[p, "mase"]["random"], by[p, trait]["random"]) for p in percents], trait)
-        )
-        for trait in TRAITS
-    }
-    middle = min(percents, key=lambda percent: abs(percent - CLAIM_PERCENT))
-    error = {
-        x.which: measured.relative_error(Ablation(x.heads))
-        for x in sets
-        if x.percent == middle and x.which != "random"
-    }
-    return SetSamples(change, excess, matched, error, middle)
-
-
-def _over_random(pairs: Sequence[tuple[Array, Sequence[Array]]], measured: _Measured) -> Sample:
-    """The excess over random sets, averaged over percentages: draw i of each is one draw of all."""
-    draws = min(len(random) for _, random in pairs)
-    return measured.sample(
-        [np.mean([own - random[draw] for own, random in pairs], axis=0) for draw in range(draws)]
+            own = [changes[percent, which, effect] for percent in percents]
+            random = [changes[percent, "random", effect] for percent in percents]
+            change[which, effect] = measured.sample(np.mean(own, axis=0))
+            # draw i of all percentages is one draw
+            excess[which, effect] = measured.sample(np.mean(np.subtract(own, random), axis=0))
+    steps = [measured.effects(Ablation(x.heads)) for x in ladder]
+    steps.insert(0, {effect: np.zeros_like(values) for effect, values in steps[0].items()})
+    middle = min(percents, key=lambda percent: abs(percent - _CLAIM_PERCENT))
+    return SetSamples(
+        change,
+        excess,
+        {trait: measured.sample(_matched(steps, changes, percents, trait)) for trait in TRAITS},
+        {
+            x.which: measured.relative_error(Ablation(x.heads))
+            for x in sets
+            if x.percent == middle and x.which != "random"
+        },
+        middle,
     )
 
 
-Step = Mapping[str, Array]
-
-
-def _ladder(ladder: Sequence[HeadSet], measured: _Measured) -> list[Step]:
-    """Effects [N] of growing sets of the sharpest heads, the first of which is empty."""
-    nothing = {effect: np.zeros(len(measured)) for effect in EFFECTS}
-    return [nothing, *(measured.effects(Ablation(x.heads)) for x in ladder)]
-
-
 def _matched(
-    steps: Sequence[Step], random: Sequence[tuple[Sequence[Array], Sequence[Array]]], trait: str
-) -> list[Array]:
-    """`_equal_damage` averaged over the percentages at which there are sets of equal damage, D times [N].
-
-    random : (changes of the error, changes of the trait) of the draws of each percentage, [N] each
-
-    No units count (NaN) if there is no such percentage.
-    """
-    found = [_equal_damage(steps, np.stack(loss), np.stack(change), trait) for loss, change in random]
+    steps: Sequence[Mapping[str, Array]], changes: _Changes, percents: Sequence[float], trait: str
+) -> Array:
+    """`equal_damage` averaged over the percentages with sets of equal damage, [D, N]; else all NaN."""
+    found = [
+        equal_damage(steps, changes[percent, "random", "mase"], changes[percent, "random", trait], trait)
+        for percent in percents
+    ]
     known = [one for one in found if one is not None]
     if not known:
-        return [np.full(len(one), np.nan) for one in random[0][0]]
-    return list(np.mean(known, axis=0))
+        return np.full_like(changes[percents[0], "random", trait], np.nan)
+    return np.asarray(np.mean(known, axis=0))
 
 
-def _equal_damage(steps: Sequence[Step], loss: Array, change: Array, trait: str) -> Array | None:
-    """A trait's change without sharp heads minus that without random ones, where both lose as much.
+def equal_damage(
+    steps: Sequence[Mapping[str, Array]], error: Array, change: Array, trait: str
+) -> Array | None:
+    """A trait's change without sharp heads minus its change without random heads, at equal loss of accuracy.
 
-    steps : effects of growing sets of sharp heads
-    loss, change : of the error and of the trait without random heads, [D, N]
+    steps : effects [N] of growing sets of sharp heads; the first set is empty
+    error, change : changes of the error and of the trait without random heads, [D, N]
 
-    Between two sizes of the sharp set effects are interpolated, with the weight at which the mean losses
-    are equal. That weight is estimated, too: where it moves, the trait moves along the slope between both
-    sizes. So each value [D, N] is the difference in the trait minus that slope times the difference in the
-    loss; the latter's mean is 0. None if the random heads cost nothing, or more than any sharp set.
+    Effects are interpolated between two sizes of the sharp set, with the weight at which the mean errors are
+    equal. That weight is an estimate: if it moves, the trait moves along the slope between both sizes. Each
+    value [D, N] is therefore the difference in the trait minus that slope times the difference in the error,
+    whose mean is 0. None if random heads cost nothing, or more than every sharp set.
     """
-    known = np.isfinite(change).all(axis=0) & np.isfinite(loss).all(axis=0)
+    known = np.isfinite(change).all(axis=0) & np.isfinite(error).all(axis=0)
     known &= np.all([np.isfinite(step[trait]) & np.isfinite(step["mase"]) for step in steps], axis=0)
     if not known.any():
         return None
-    target = loss[:, known].mean()
-    losses = np.array([step["mase"][known].mean() for step in steps])
+    target = error[:, known].mean()
+    errors = np.array([step["mase"][known].mean() for step in steps])
     traits = np.array([step[trait][known].mean() for step in steps])
-    beyond = np.flatnonzero(losses >= target)
+    beyond = np.flatnonzero(errors >= target)
     if target <= 0 or not len(beyond):
         return None
-    upper = int(beyond[0])  # the empty set loses nothing, so there is one below
-    lower, width = upper - 1, losses[upper] - losses[upper - 1]
-    weight, slope = (target - losses[lower]) / width, (traits[upper] - traits[lower]) / width
+    upper = int(beyond[0])  # at least 1: the empty set costs nothing
+    lower, width = upper - 1, errors[upper] - errors[upper - 1]
+    weight, slope = (target - errors[lower]) / width, (traits[upper] - traits[lower]) / width
     sharp = {
         name: (1 - weight) * steps[lower][name] + weight * steps[upper][name] for name in ("mase", trait)
     }
-    found = sharp[trait] - change - slope * (sharp["mase"] - loss)
+    found = sharp[trait] - change - slope * (sharp["mase"] - error)
     return np.where(known, found, np.nan)

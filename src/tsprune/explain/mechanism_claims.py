@@ -1,4 +1,4 @@
-"""The third mechanism, claim by claim: which statements must be shown, and the verdicts on them."""
+"""The third mechanism, claim by claim: the statements that must be shown, and the verdicts on them."""
 
 from __future__ import annotations
 
@@ -8,9 +8,10 @@ import pandas as pd
 
 from tsprune.arguments import checked
 from tsprune.explain.mechanism import HeadEffects, SetSamples
-from tsprune.statistics import UNKNOWN, Estimate, Judged, Known, Test, correlation, judged
+from tsprune.schema import Column, Schema, estimated
+from tsprune.statistics import UNKNOWN, Known, Test, correlation, judged
 
-# the paper's own figure for a loss that is tolerated (28 % of heads and 2 MLPs gone for 6 % of MASE)
+# the paper's own tolerated loss (28 % of heads and 2 MLPs removed for 6 % of MASE)
 TOLERATED = 0.06
 
 PREDICTS = "low stable rank predicts sharp attention"
@@ -20,8 +21,28 @@ TRAIT_CLAIMS = {
 }
 DIFFUSE = "diffuse heads can go"
 CLAIMS = (PREDICTS, *TRAIT_CLAIMS, DIFFUSE)
-COLUMNS = ["model", "claim", "statement", "value", "low", "high", "units"]
-COLUMNS += ["verdict", "p_holm", "agreement", "note"]
+
+MECHANISM = Schema(
+    "mechanism",
+    Column("model", "name", dtype="text"),
+    Column("claim", "about the model", dtype="text"),
+    Column("statement", "that the claim needs", dtype="text"),
+    *estimated("value", "of the statement", limits=""),
+    Column("units", "configurations; heads for the claim about stable rank", dtype="count"),
+    Column("verdict", "on the claim: confirmed if all of its statements are shown", dtype="text"),
+    Column("p_holm", "of the claim; a model's claims are one family"),
+    Column("agreement", "bootstrap seeds with this verdict", "share"),
+    Column("note", "verdict and p-value in words", dtype="text"),
+)
+BY_SHARE = Schema(
+    "by_share",
+    Column("model", "name", dtype="text"),
+    Column("percent", "of the heads of each sublayer ablated", "%"),
+    Column("trait", "parroting or seasonality", dtype="text"),
+    Column("sharp", "mean change of the trait without sharp heads"),
+    Column("diffuse", "mean change of the trait without diffuse heads"),
+    *estimated("excess", "change without sharp heads minus change without random heads", limits=""),
+)
 
 Statement = tuple[str, Test | Known]
 
@@ -30,102 +51,88 @@ Statement = tuple[str, Test | Known]
 def mechanism_table(
     effects: Mapping[str, HeadEffects], heads: Mapping[str, pd.DataFrame] | None = None, *, seed: int = 0
 ) -> pd.DataFrame:
-    """The paper's third mechanism, claim by claim: one row a model, claim and statement.
+    """The paper's third mechanism: one row per model, claim and statement; columns in `MECHANISM`.
 
-    effects : model -> `head_effects` of it
+    effects : model -> its `head_effects`
     heads : model -> its table of heads with columns stable_rank and sharpness; without it the claim about
         stable rank is left out
     seed : of the bootstrap
 
-    - Sharp heads carry a trait: it falls without them; it falls more than without as many random heads; and
-      more than without random heads that cost as much error.
-    - Diffuse heads can go: without `percent` of them the scaled error grows by less than 6 %, and less than
-      without as many random ones.
-    - Low stable rank predicts sharp attention: over heads, Spearman's rho of both is below 0.
-
-    Columns: model, claim, statement, value, low, high (95 %), units; of the claim, all of whose statements
-    must be shown: verdict, p_holm (a model's claims are one family), agreement (share of bootstrap seeds
-    with this verdict), note (both in words).
+    - Sharp heads carry a trait: without them it falls, falls more than without as many random heads, and
+      falls more than without random heads that cost as much error.
+    - Diffuse heads can go: without `SetSamples.percent` of the heads, the most diffuse, the scaled error
+      grows by less than 6 %, and by less than without as many random heads.
+    - Low stable rank predicts sharp attention: Spearman's rho of both over heads is below 0.
     """
     rows = []
     for model, found in effects.items():
         claims = statements(found.samples, None if heads is None else heads.get(model))
         verdicts = judged([[test for _, test in claim] for claim in claims.values()], seed=seed)
         for (name, claim), verdict in zip(claims.items(), verdicts, strict=True):
-            rows += _rows(model, name, claim, verdict, seed)
-    return pd.DataFrame(rows, columns=COLUMNS)
+            decided: dict[str, object] = {
+                "verdict": verdict.verdict,
+                "p_holm": verdict.p,
+                "agreement": verdict.agreement,
+            }
+            decided["note"] = str(verdict)
+            for text, test in claim or [("not measured: too few heads or windows", Known(UNKNOWN, "below"))]:
+                row: dict[str, object] = {"model": model, "claim": name, "statement": text}
+                rows.append(row | test.estimate(seed).row("value", count="units") | decided)
+    return MECHANISM.frame(rows)
 
 
-def _rows(
-    model: str, name: str, claim: Sequence[Statement], verdict: Judged, seed: int
-) -> list[dict[str, object]]:
-    rows: list[dict[str, object]] = []
-    for text, test in claim or [("not measured: too few heads or windows", Known(UNKNOWN, "below"))]:
-        found = test.estimate(seed)
-        row: dict[str, object] = {"model": model, "claim": name, "statement": text, "value": found.value}
-        row |= {"low": found.low, "high": found.high, "units": found.count}
-        decided = {"verdict": verdict.verdict, "p_holm": verdict.p, "agreement": verdict.agreement}
-        rows.append(row | decided | {"note": str(verdict)})
-    return rows
-
-
-def statements(samples: SetSamples | None, heads: pd.DataFrame | None) -> dict[str, list[Statement]]:
-    """Claim -> the statements that must be shown, with their tests; none where nothing was measured."""
-    found: dict[str, list[Statement]] = {}
+def statements(samples: SetSamples | None, heads: pd.DataFrame | None) -> dict[str, Sequence[Statement]]:
+    """Claim -> the statements that must be shown, with their tests; none without measurements."""
+    found: dict[str, Sequence[Statement]] = {}
     if heads is not None:
         found[PREDICTS] = _predicts(heads)
     if samples is None:
-        return found | {name: [] for name in (*TRAIT_CLAIMS, DIFFUSE)}
+        return found | dict.fromkeys((*TRAIT_CLAIMS, DIFFUSE), ())
     for name, trait in TRAIT_CLAIMS.items():
-        found[name] = [
+        found[name] = (
             ("change without sharp heads is below 0", Test(samples.change["sharp", trait], "below")),
             (
-                "change without sharp heads minus without as many random ones is below 0",
+                "change without sharp heads minus change without as many random heads is below 0",
                 Test(samples.excess["sharp", trait], "below"),
             ),
             (
-                "the same at equal error (fewer or more sharp heads) is below 0",
+                "the same difference at equal error (fewer or more sharp heads) is below 0",
                 Test(samples.matched[trait], "below"),
             ),
-        ]
-    found[DIFFUSE] = [
+        )
+    found[DIFFUSE] = (
         (
-            f"relative change of the error without {samples.percent} % of heads, the most diffuse, is below "
-            f"{TOLERATED}",
+            f"relative change of the error without {samples.percent:g} % of heads, the most diffuse, is "
+            f"below {TOLERATED}",
             Test(samples.error["diffuse"], "below", TOLERATED),
         ),
         (
-            "change of the scaled error without diffuse heads minus without as many random ones is below 0",
+            "change of the scaled error without diffuse heads minus change without as many random heads is "
+            "below 0",
             Test(samples.excess["diffuse", "mase"], "below"),
         ),
-    ]
+    )
     return found
 
 
-def _predicts(heads: pd.DataFrame) -> list[Statement]:
+def _predicts(heads: pd.DataFrame) -> Sequence[Statement]:
     if not {"stable_rank", "sharpness"} <= set(heads):
-        return []
-    rho: Estimate = correlation(heads["stable_rank"].to_numpy(float), heads["sharpness"].to_numpy(float))
-    return [("Spearman's rho of stable rank and sharpness over heads is below 0", Known(rho, "below"))]
+        return ()
+    rho = correlation(heads["stable_rank"].to_numpy(float), heads["sharpness"].to_numpy(float))
+    return (("Spearman's rho of stable rank and sharpness over heads is below 0", Known(rho, "below")),)
 
 
 def by_share(effects: Mapping[str, HeadEffects]) -> pd.DataFrame:
-    """Traits by the share of heads ablated: one row a model, percentage and trait (parroting, seasonality).
+    """Traits by the share of heads ablated: one row per model, share and trait; columns in `BY_SHARE`.
 
-    effects : model -> `head_effects` of it
-
-    Columns: model, percent, trait, sharp, diffuse (mean change of the trait), excess, low, high (of the
-    sharp heads over random ones, 95 %). The verdicts are in `mechanism_table`.
+    effects : model -> its `head_effects`. The verdicts are in `mechanism_table`.
     """
     rows = []
     for model, found in effects.items():
-        for (percent, trait), part in found.sets.groupby(["percent", "effect"], sort=False):
-            if trait not in TRAIT_CLAIMS.values():
-                continue
-            by = part.set_index("which")
+        sets = found.sets[found.sets["effect"].isin(TRAIT_CLAIMS.values())]
+        for (percent, trait), part in sets.groupby(["percent", "effect"], sort=False):
+            sharp, diffuse = (part[part["which"] == which].iloc[0] for which in ("sharp", "diffuse"))
             row: dict[str, object] = {"model": model, "percent": percent, "trait": trait}
-            row |= {which: by["mean"].get(which) for which in ("sharp", "diffuse")}
-            sharp = by.loc["sharp"]
-            excess = {"excess": "excess", "low": "excess_low", "high": "excess_high"}
-            rows.append(row | {name: sharp.get(column) for name, column in excess.items()})
-    return pd.DataFrame(rows)
+            row |= {"sharp": sharp["mean"], "diffuse": diffuse["mean"], "excess": sharp["excess"]}
+            rows.append(row | {"low": sharp["excess_low"], "high": sharp["excess_high"]})
+    return BY_SHARE.frame(rows)

@@ -1,10 +1,11 @@
-"""Everything that is known about a model's heads and layers, measured in one go."""
+"""All measurements of a model's heads and layers in one call."""
 
 from __future__ import annotations
 
 import dataclasses
 import math
 from collections.abc import Callable, Mapping, Sequence
+from typing import Unpack
 
 import pandas as pd
 
@@ -13,58 +14,108 @@ from tsprune.cost.threads import worthwhile
 from tsprune.data.suite import Suite
 from tsprune.errors import TspruneError
 from tsprune.evaluation.sampling import PER_CONFIGURATION, sampled
-from tsprune.explain.attention_maps import attention
-from tsprune.explain.attribution.contributions import attribution
-from tsprune.explain.attribution.residual_stream import guard_contexts, lens, lens_guard, residual
-from tsprune.explain.chaotic import PER_SYSTEM, chaotic_mechanism, chaotic_traits
-from tsprune.explain.head_correlations import head_correlations
-from tsprune.explain.induction import induction, induction_and_parroting
-from tsprune.explain.kernel import kernel_view
-from tsprune.explain.mechanism import DRAWS, PERCENTS, HeadEffects, head_effects
-from tsprune.explain.mechanism_claims import by_share, mechanism_table
+from tsprune.explain.attention_maps import ATTENTION, LAG_PROFILE, attention
+from tsprune.explain.attribution.contributions import ATTRIBUTION, attribution
+from tsprune.explain.attribution.residual_stream import (
+    CKA,
+    GUARD,
+    LENS,
+    RESIDUAL,
+    guard_contexts,
+    lens,
+    lens_guard,
+    residual,
+)
+from tsprune.explain.chaotic import CHAOS, PER_SYSTEM, chaotic_mechanism, chaotic_traits
+from tsprune.explain.head_correlations import (
+    CORRELATIONS,
+    INDUCTION_EFFECTS,
+    KERNEL,
+    head_correlations,
+    induction_and_parroting,
+    kernel_view,
+)
+from tsprune.explain.induction import INDUCTION, TARGETS, induction
+from tsprune.explain.mechanism import (
+    EFFECTS,
+    RANDOM_SETS,
+    SET_EFFECTS,
+    SET_SHARES,
+    HeadEffects,
+    head_effects,
+)
+from tsprune.explain.mechanism_claims import BY_SHARE, MECHANISM, by_share, mechanism_table
 from tsprune.explain.portraits import Portrait, portraits
 from tsprune.models.forecaster import Forecaster, SamplingForecaster
+from tsprune.progress import showing
+from tsprune.run_options import Options, RunOptions
+from tsprune.schema import Column, Schema, estimated
 from tsprune.scores.stable_rank import stable_ranks
 
-# an explanation forecasts every window hundreds of times; comparisons are paired (`tsprune.models.draws`);
-# odd, so that the median is a path that was drawn
+# paths per window: an explanation forecasts each window hundreds of times, and its comparisons are paired
+# (`tsprune.models.draws`); odd numbers, so that the median is a path
 EXPLAIN_SAMPLES = 9
-STEPWISE_SAMPLES = 5  # of models of tokens
-# of each configuration, with models of tokens, which run once for every step of every path
-STEPWISE_WINDOWS = 2
+EXPLAIN_TOKEN_SAMPLES = 5
+# windows per configuration with models of tokens, which run once per step of every path
+_TOKEN_WINDOWS = 2
 
-# (what is measured, steps done, steps of it)
-Progress = Callable[[str, int, int], None]
-STEPS = ("attention", "induction", "residual", "guard", "attribution", "effects", "chaos", "portraits")
+STAGES = ("attention", "induction", "residual", "guard", "attribution", "effects", "chaos", "portraits")
+
+HEADS = ATTENTION.extended(
+    "heads",
+    Column("stable_rank", "of the head's weights"),
+    Column("stable_rank_effective", "of the head's effective weights"),
+    *(Column(f"{t}_score", "mean over blocks and repeats", "share", optional=True) for t in TARGETS),
+    Column("followed_sure", "combinations whose interval is above 0", "share", optional=True),
+    Column("share", "of the forecast, or of an encoder's fetched content", "share", optional=True),
+    Column("size", "mean absolute share", "share", optional=True),
+    *(c for name in EFFECTS for c in estimated(name, f"change of {name} without the head", optional=True)),
+)
+CLEAN = Schema(
+    "clean",
+    Column("trait", "of the unablated forecast", dtype="text"),
+    *estimated("excess", "over the true future's", limits=""),
+    Column("units", "configurations, or series of a single one", dtype="count"),
+)
+# tables of an explanation by field
+TABLES: Mapping[str, Schema] = {
+    "heads": HEADS,
+    "attention": ATTENTION,
+    "profile": LAG_PROFILE,
+    "kernel": KERNEL,
+    "induction": INDUCTION,
+    "residual": RESIDUAL,
+    "cka": CKA,
+    "lens": LENS,
+    "guard": GUARD,
+    "attribution": ATTRIBUTION,
+    "effects": SET_EFFECTS,
+    "by_share": BY_SHARE,
+    "induction_effects": INDUCTION_EFFECTS,
+    "clean": CLEAN,
+    "mechanism": MECHANISM,
+    "correlations": CORRELATIONS,
+    "chaos": CHAOS,
+    "chaos_mechanism": MECHANISM,
+}
 
 
 @dataclasses.dataclass(frozen=True)
 class Explanation:
-    """Tables of `overview`, each as the function that is named beside it returns them.
+    """Tables of `overview`, whose columns are in `TABLES`, and portraits of extreme heads.
 
-    heads : one row a head, of what each table says of it: stable ranks, sharpness, effective_keys, lag,
-        lag_spread, diagonal and period_share with their `_uniform` null and intervals, occurrence_score and
-        followed_score (mean over blocks and repeats), followed_sure (share of these whose interval is
-        above 0), share and size (of the forecast it wrote, or, of an encoder's, of what was fetched), and
-        mase, parroting, seasonality, mean_reversion (effects of its ablation)
-    attention, profile : `attention`
-    kernel : `kernel_view`
-    induction : `induction`
-    residual, cka : `residual`
-    lens, guard : `lens`, `lens_guard`
-    attribution : `attribution`
-    effects, by_share, induction_effects : `head_effects(...).sets`, `by_share`, `induction_and_parroting`;
-        empty without effects
-    clean : of the unablated forecast, one row a trait: trait, excess over the true future's, low, high,
-        units; empty without effects
-    mechanism, correlations : `mechanism_table`, `head_correlations`; empty without effects
-    chaos, chaos_mechanism : `chaotic_traits` and, with effects, `chaotic_mechanism`; empty without
-        trajectories
-    portraits : of a few telling heads
-    model, suite, windows, draws, samples : what was explained, on how many windows, with how many random
-        sets of heads, and paths drawn per window (None if the model does not sample)
-    forecast_windows : windows that were forecast without heads (see `windows_to_forecast`)
-    skipped : (part, reason) of what could not be measured
+    heads : one row per head, all measurements side by side
+    attention, profile : of `attention`
+    kernel, induction, lens, guard, attribution : of `kernel_view`, `induction`, `lens`, `lens_guard`,
+        `attribution`
+    residual, cka : of `residual`
+    effects, by_share, induction_effects, clean, mechanism, correlations : of `head_effects` and its
+        evaluations; empty without effects
+    chaos, chaos_mechanism : of `chaotic_traits` and `chaotic_mechanism`; empty without trajectories
+    windows, forecast_windows : windows measured, and windows forecast without heads (`windows_to_forecast`)
+    draws : random sets of heads per share
+    samples : paths per window; None if the model does not sample
+    skipped : (part, reason) of parts that could not be measured
     """
 
     heads: pd.DataFrame
@@ -96,19 +147,18 @@ class Explanation:
 
     def tables(self) -> dict[str, pd.DataFrame]:
         """Every table by name."""
-        every = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
-        return {name: value for name, value in every.items() if isinstance(value, pd.DataFrame)}
+        return {name: getattr(self, name) for name in TABLES}
 
 
 def windows_to_forecast(model: Forecaster, per_configuration: int) -> int:
-    """Of how many windows of each configuration forecasts are made without heads: hundreds of each.
+    """Windows per configuration that are forecast without heads, hundreds of times each.
 
-    All of them; with models of tokens a quarter, and at most `STEPWISE_WINDOWS`. Their every step is a pass
-    of the network, after which no other step can be replayed.
+    All of them; for models of tokens a quarter, and at most two: each step of their forecasts is a pass of
+    the network, and later steps cannot be replayed.
     """
     if not model.anatomy.tokens:
         return per_configuration
-    return min(STEPWISE_WINDOWS, math.ceil(per_configuration / 4))
+    return min(_TOKEN_WINDOWS, math.ceil(per_configuration / 4))
 
 
 @checked
@@ -119,49 +169,61 @@ def overview(
     *,
     per_configuration: int = PER_CONFIGURATION,
     effects: bool = True,
-    percents: Sequence[int] = PERCENTS,
-    draws: int = DRAWS,
+    shares: Sequence[float] = SET_SHARES,
+    draws: int = RANDOM_SETS,
     trajectories: Suite | None = None,
-    seed: int = 0,
-    progress: Progress | None = None,
+    **options: Unpack[Options],
 ) -> Explanation:
     """Explains a model on a suite: attention, induction, residual stream, attribution, effects of heads.
 
-    per_configuration : at most so many windows of each configuration, evenly spread
+    per_configuration : windows per configuration, at most, evenly spread
     effects : whether heads are also ablated, alone and in sets, which takes most of the time
-    percents, draws : of the sets of heads (see `head_effects`)
-    trajectories : chaotic ones (`tsprune.data.chaos()`), on which forecasts are looked at, too
+    shares, draws : of the sets of heads (see `head_effects`)
+    trajectories : chaotic ones (`tsprune.data.chaos()`), which are forecast as well
+    options : keywords of `tsprune.run_options.RunOptions`, used as in the functions for each table
 
-    What a model's anatomy does not support is left out and listed in `skipped`.
+    Parts that the model's anatomy does not support are left out and listed in `skipped`.
 
     Raises TspruneError for a suite without windows.
     """
-    steps = _Steps(progress)
-    forecast = windows_to_forecast(model, per_configuration)
-    how: dict[str, int] = {"per_configuration": per_configuration, "seed": seed}
+    chosen = RunOptions(**options)
+    with showing(chosen.progress) as progress:
+        within: Options = {**options, "progress": progress}
+        return _explained(model, suite, per_configuration, effects, shares, draws, trajectories, within)
 
+
+def _explained(
+    model: Forecaster,
+    suite: Suite,
+    per_configuration: int,
+    effects: bool,
+    shares: Sequence[float],
+    draws: int,
+    trajectories: Suite | None,
+    options: Options,
+) -> Explanation:
+    chosen = RunOptions(**options)
+    steps = _Steps(chosen)
+    forecast = windows_to_forecast(model, per_configuration)
     steps.started("attention")
-    seen = attention(model, suite, **how)
-    repeated = steps.tried("induction", lambda: induction(model, seed=seed))
+    seen = attention(model, suite, per_configuration=per_configuration, **options)
+    repeated = steps.tried("induction", lambda: induction(model, seed=chosen.seed))
     steps.started("residual")
-    stream, decoded = residual(model, suite, **how), lens(model, suite, **how)
+    stream = residual(model, suite, per_configuration=per_configuration, **options)
+    decoded = lens(model, suite, per_configuration=per_configuration, **options)
     guarded = steps.tried("guard", lambda: lens_guard(model, guard_contexts(model, suite)))
-    written = steps.tried("attribution", lambda: attribution(model, suite, **how))
-    sharpness = seen.heads.set_index("address")["sharpness"].to_dict()
+    written = steps.tried(
+        "attribution", lambda: attribution(model, suite, per_configuration=per_configuration, **options)
+    )
+    sharpness = seen.heads.set_index("address")["sharpness"].to_dict() if effects else {}
     found = HeadEffects(pd.DataFrame(), pd.DataFrame(), {})
     if effects:
+        steps.started("effects")
         found = head_effects(
-            model,
-            suite,
-            sharpness,
-            per_configuration=forecast,
-            percents=percents,
-            draws=draws,
-            seed=seed,
-            progress=lambda done, total: steps.started("effects", done, total),
+            model, suite, sharpness, per_configuration=forecast, shares=shares, draws=draws, **options
         )
     heads = _heads(model, seen.heads, repeated, written, found.heads)
-    chaos = _on_chaos(steps, model, trajectories, sharpness if effects else {}, seed)
+    chaos = _on_chaos(steps, model, trajectories, sharpness, options)
     steps.started("portraits")
     return Explanation(
         heads=heads,
@@ -175,11 +237,10 @@ def overview(
         guard=guarded,
         attribution=written,
         effects=found.sets,
-        **_conclusions(model, found, repeated, heads, seed),
-        clean=_clean(found),
+        **_conclusions(model, found, repeated, heads, chosen.seed),
         chaos=chaos[0],
         chaos_mechanism=chaos[1],
-        portraits=portraits(model, suite, heads, per_configuration=forecast),
+        portraits=portraits(model, suite, heads, per_configuration=forecast, **options),
         model=model.name,
         suite=suite.name,
         windows=len(sampled(suite, model, per_configuration)),
@@ -191,68 +252,63 @@ def overview(
 
 
 class _Steps:
-    """Says which step is being made, and keeps the reasons of those that could not be.
+    """Reports the stages of an explanation, and collects (stage, reason) of those that fail."""
 
-    skipped : (step, reason)
-    """
-
-    def __init__(self, progress: Progress | None) -> None:
-        self._progress = progress
+    def __init__(self, options: RunOptions) -> None:
+        self._options = options
         self.skipped: list[tuple[str, str]] = []
 
-    def started(self, step: str, done: int = 0, total: int = 1) -> None:
-        if self._progress is not None:
-            self._progress(step, done, total)
+    def started(self, stage: str) -> None:
+        with showing(self._options.progress) as progress:
+            progress(stage, 0, 1)
 
-    def tried(self, step: str, measure: Callable[[], pd.DataFrame]) -> pd.DataFrame:
-        """What `measure` returns; nothing, and a reason, if it raises TspruneError."""
-        self.started(step)
+    def tried(self, stage: str, measure: Callable[[], pd.DataFrame]) -> pd.DataFrame:
+        """The table of `measure`; an empty one, and its reason, if it raises TspruneError."""
+        self.started(stage)
         try:
             return measure()
         except TspruneError as error:
-            self.skipped.append((step, str(error)))
+            self.skipped.append((stage, str(error)))
             return pd.DataFrame()
 
 
 def _conclusions(
     model: Forecaster, found: HeadEffects, repeated: pd.DataFrame, heads: pd.DataFrame, seed: int
 ) -> dict[str, pd.DataFrame]:
-    """What follows from ablating heads: tables of `Explanation`, all of them empty if none was."""
+    """Tables of `Explanation` evaluated from the effects of heads; empty without effects."""
     if not len(found.sets):
-        names = ("by_share", "mechanism", "induction_effects", "correlations")
+        names = ("by_share", "mechanism", "induction_effects", "correlations", "clean")
         return {name: pd.DataFrame() for name in names}
-    linked = induction_and_parroting(repeated, found.heads) if len(repeated) else pd.DataFrame()
     return {
         "by_share": by_share({model.name: found}),
         "mechanism": mechanism_table({model.name: found}, {model.name: heads}, seed=seed),
-        "induction_effects": linked,
+        "induction_effects": induction_and_parroting(repeated, found.heads) if len(repeated) else repeated,
         "correlations": head_correlations(heads),
+        "clean": CLEAN.frame(
+            {"trait": trait} | excess.row("excess", count="units") for trait, excess in found.clean.items()
+        ),
     }
 
 
 def _on_chaos(
-    steps: _Steps, model: Forecaster, trajectories: Suite | None, sharpness: Mapping[str, float], seed: int
+    steps: _Steps,
+    model: Forecaster,
+    trajectories: Suite | None,
+    sharpness: Mapping[str, float],
+    options: Options,
 ) -> tuple[pd.DataFrame, pd.DataFrame]:
     """`chaotic_traits` and `chaotic_mechanism`; the latter empty without `sharpness`."""
-    if trajectories is None:
-        return pd.DataFrame(), pd.DataFrame()
-    per_system = windows_to_forecast(model, PER_SYSTEM)
-    traits = steps.tried(
-        "chaos", lambda: chaotic_traits(model, trajectories, per_system=per_system, seed=seed)
-    )
-    if not sharpness or not len(traits):
-        return traits, pd.DataFrame()
-    judged = steps.tried(
-        "chaos", lambda: chaotic_mechanism(model, trajectories, sharpness, per_system=per_system, seed=seed)
-    )
+    traits = judged = pd.DataFrame()
+    if trajectories is not None:
+        count = windows_to_forecast(model, PER_SYSTEM)
+        quiet: Options = {**options, "progress": None}
+        traits = steps.tried("chaos", lambda: chaotic_traits(model, trajectories, per_system=count, **quiet))
+        if sharpness and len(traits):
+            judged = steps.tried(
+                "chaos",
+                lambda: chaotic_mechanism(model, trajectories, sharpness, per_system=count, **quiet),
+            )
     return traits, judged
-
-
-def _clean(found: HeadEffects) -> pd.DataFrame:
-    return pd.DataFrame(
-        {"trait": trait, "excess": x.value, "low": x.low, "high": x.high, "units": x.count}
-        for trait, x in found.clean.items()
-    )
 
 
 def _heads(
@@ -262,18 +318,18 @@ def _heads(
     written: pd.DataFrame,
     effects: pd.DataFrame,
 ) -> pd.DataFrame:
-    """One row a head: the tables side by side."""
-    ranks = stable_ranks(model)[["address", "stable_rank", "stable_rank_effective"]]
-    table = seen.merge(ranks, on="address", how="left")
+    """One row per head: the tables side by side."""
+    parts = [stable_ranks(model)[["address", "stable_rank", "stable_rank_effective"]]]
     if len(repeated):
-        scores = ["occurrence_score", "followed_score"]
+        by_head = repeated.groupby("address")
         known = repeated[repeated["followed_score_low"].notna()]
         sure = (known["followed_score_low"] > 0).groupby(known["address"]).mean().rename("followed_sure")
-        means = repeated.groupby("address")[scores].mean().join(sure).reset_index()
-        table = table.merge(means, on="address", how="left")
+        parts.append(by_head[[f"{target}_score" for target in TARGETS]].mean().join(sure).reset_index())
     if len(written):
         shares = written.loc[written["kind"] == "head", ["part", "share", "size"]]
-        table = table.merge(shares.rename(columns={"part": "address"}), on="address", how="left")
+        parts.append(shares.rename(columns={"part": "address"}))
     if len(effects):
-        table = table.merge(effects, on="address", how="left")
-    return table
+        parts.append(effects)
+    for part in parts:
+        seen = seen.merge(part, on="address", how="left")
+    return HEADS.checked(seen)

@@ -39,6 +39,11 @@ class Estimate:
     def has_interval(self) -> bool:
         return not (math.isnan(self.low) or math.isnan(self.high))
 
+    def row(self, name: str, *, limits: str = "", count: str | None = None) -> dict[str, float]:
+        """The estimate as columns of a table: `name`, its `limits` + low and high, and `count` if named."""
+        found = {name: self.value, f"{limits}low": self.low, f"{limits}high": self.high}
+        return found if count is None else found | {count: self.count}
+
     def __str__(self) -> str:
         limits = f"{self.low:+.4f}, {self.high:+.4f}" if self.has_interval else "no interval"
         return f"{self.value:+.4f} [{limits}]"
@@ -64,6 +69,11 @@ class Estimates:
 
     def __len__(self) -> int:
         return len(self.value)
+
+    def columns(self, name: str, *, limits: str | None = None) -> dict[str, Array]:
+        """The estimates as columns of a table: `name`, and the limits, by default `name`_low and _high."""
+        start = f"{name}_" if limits is None else limits
+        return {name: self.value, f"{start}low": self.low, f"{start}high": self.high}
 
     def at(self, column: int) -> Estimate:
         """One of them."""

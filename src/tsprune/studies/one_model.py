@@ -64,7 +64,7 @@ STUDY_SAMPLES = 8
 # for models that decode a path value by value; odd, so that the median is a path's value
 STUDY_STEPWISE_SAMPLES = 3
 # of the explanation: windows of each configuration, shares of the heads that are ablated, random draws
-EXPLAINED_WINDOWS, EXPLAINED_PERCENTS, EXPLAINED_DRAWS = 4, (10, 30, 50), 3
+EXPLAINED_WINDOWS, EXPLAINED_SHARES, EXPLAINED_DRAWS = 4, (0.1, 0.3, 0.5), 3
 _EXAMPLES = 3
 
 
@@ -239,7 +239,7 @@ def explained(model: Forecaster, suite: Suite, seed: int) -> tuple[Explanation |
             model,
             suite,
             per_configuration=EXPLAINED_WINDOWS,
-            percents=EXPLAINED_PERCENTS,
+            shares=EXPLAINED_SHARES,
             draws=EXPLAINED_DRAWS,
             trajectories=chaos(),
             seed=seed,

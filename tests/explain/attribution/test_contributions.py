@@ -10,9 +10,8 @@ import pytest
 import torch
 
 import tsprune
-from tests.explain.test_attention_maps import waves
 from tests.planted import AVERAGE, BIAS, COPY, LAG, Planted
-from tests.suites import configuration, tiny
+from tests.suites import configuration, tiny, waves
 from tests.tiny import TINY, full_length, pristine
 from tests.toy import Toy
 from tsprune.data import Suite
@@ -220,5 +219,5 @@ def test_a_norm_that_the_anatomy_forgot_is_noticed() -> None:
     model.anatomy = dataclasses.replace(
         model.anatomy, stacks=(dataclasses.replace(encoder, norm=None), decoder)
     )
-    with pytest.raises(TspruneError, match="does not add up"):
+    with pytest.raises(TspruneError, match="do not add up"):
         contributions(model, full_length(model, 2))

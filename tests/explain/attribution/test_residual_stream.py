@@ -7,9 +7,8 @@ import pytest
 import torch
 
 import tsprune
-from tests.explain.test_attention_maps import waves
 from tests.planted import AVERAGE, BIAS, COPY, LAG, Planted
-from tests.suites import configuration, tiny
+from tests.suites import configuration, tiny, waves
 from tests.tiny import TINY, full_length, pristine
 from tsprune.data import Suite
 from tsprune.errors import TspruneError
@@ -72,7 +71,7 @@ def test_the_guard_exchanges_windows_of_one_length() -> None:
     found = guard_contexts(model, Suite("s", (configuration("a/D/short", lengths, 4),)))
     assert 2 <= len(found) <= GUARDED
     assert len({len(context) for context in found}) == 1
-    with pytest.raises(TspruneError, match="one length"):
+    with pytest.raises(TspruneError, match="same length"):
         guard_contexts(model, Suite("s", (configuration("a/D/short", [60, 50], 4),)))
 
 

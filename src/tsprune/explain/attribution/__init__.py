@@ -1,1 +1,1 @@
-"""Attribution: which component wrote which part of the residual stream, and of the forecast."""
+"""Attribution: the components that wrote each part of the residual stream, and of the forecast."""

@@ -1,18 +1,18 @@
-"""Attribution of a forecast to what wrote it: embedding, heads, biases and MLPs.
+"""Attribution of a forecast to its writers: embedding, heads, biases and MLPs.
 
-1. The residual stream at the position that is read is a sum: the embedding and what every sublayer of
-   the last stack wrote (`writes`).
-2. The final norm is frozen, so what it hands to the readout is the same sum, scaled.
-3. The readout's gradient is averaged along the straight path from nothing to that sum (integrated
-   gradients, Sundararajan et al., arXiv 1703.01365). What a component wrote times this average is its
-   contribution, and contributions add up to readout(stream) - readout(0): completeness, which is
-   checked. For token models the readout is linear, and this is direct logit attribution.
-4. Only the last stack writes to the stream that is read. What an encoder found reaches it through the
-   decoder's cross-attention, and counts as written by the heads that fetched it; what these
-   contributed is then divided once more, among the parts of the encoder that wrote what was fetched
-   (`fetched`).
+1. The residual stream at the position that is read is a sum of writes: of the embedding and of every sublayer
+   of the last stack (`writers`).
+2. The final norm is frozen, so the input of the readout is the same sum, scaled.
+3. The readout's gradient is averaged along the straight path from zero to that sum (integrated gradients,
+   Sundararajan et al., arXiv 1703.01365). The write of a component times this average is its contribution.
+   Contributions add up to readout(stream) - readout(0); this completeness is checked. For token models the
+   readout is linear, and the result is direct logit attribution.
+4. Only the last stack writes to the stream that is read. The content of an encoder reaches it through
+   cross-attention and is attributed to the heads that fetch it. Their contributions are then divided among
+   the parts of the encoder (`cross_attention`).
 
-All of it is direct: what a component does to the attention, norms and input of others counts as theirs.
+The attribution is direct: effects of a component on attention, norms and inputs of other components count as
+theirs.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
+from typing import Unpack
 
 import numpy as np
 import pandas as pd
@@ -31,29 +32,42 @@ from tsprune.anatomy import Readout
 from tsprune.arguments import checked
 from tsprune.data.suite import Suite
 from tsprune.errors import TspruneError
-from tsprune.evaluation.sampling import PER_CONFIGURATION, SAMPLED_BATCH, Owners, batched, sampled
+from tsprune.evaluation.sampling import PER_CONFIGURATION, Owners
 from tsprune.explain.attribution.cross_attention import crossing, divided, recorded_source, source_of
 from tsprune.explain.attribution.writers import gain_of, kind_of, layer_of, recorded_writes
+from tsprune.explain.window_means import window_batches
 from tsprune.models.forecaster import Forecaster
+from tsprune.run_options import Options, RunOptions
+from tsprune.schema import Column, Schema, estimated
 
 COMPLETE = 1e-3
-MOST_STEPS = 4096
+_MOST_STEPS = 4096
 
-Function = Callable[[Tensor], Tensor]
+_Function = Callable[[Tensor], Tensor]
+
+ATTRIBUTION = Schema(
+    "attribution",
+    Column("part", "embedding, address of a head or MLP, or decoder.3.cross.bias", dtype="text"),
+    Column("stack", "of the part", dtype="text"),
+    Column("kind", "embedding, head, bias or mlp", dtype="text"),
+    Column("layer", "of the part; -1: the embedding", dtype="count"),
+    *estimated("share", "of the forecast, or of the content fetched from an encoder", "share", limits=""),
+    Column("size", "mean absolute share; windows do not cancel", "share"),
+)
 
 
 @dataclasses.dataclass(frozen=True)
 class Attribution:
     """Contributions to a scalar of the network's output, window by window.
 
-    names : of the C parts, in order of execution: `embedding`, head and MLP addresses, and
+    names : names of the C parts, in order of execution: `embedding`, head and MLP addresses, and
         `decoder.3.cross.bias` for the bias of an output projection
     values : float64 [B, C], contributions
-    total : float64 [B], readout(stream) - readout(0), which the contributions add up to
-    writes : [B, C, d_model], what each part wrote to the stream
-    stream : [B, d_model], the stream itself, which the writes add up to
-    sources : of the E parts of the stack that cross-attention reads, named alike; none without one
-    fetched : float64 [B, E], what the heads of cross-attention contributed, divided among these
+    total : float64 [B], readout(stream) - readout(0), the sum of the contributions
+    writes : [B, C, d_model], write of each part to the stream
+    stream : [B, d_model], the stream, the sum of the writes
+    sources : names of the E parts of the stack that cross-attention reads; empty without such a stack
+    fetched : float64 [B, E], contributions of cross-attention heads, divided among `sources`
     """
 
     names: tuple[str, ...]
@@ -66,27 +80,27 @@ class Attribution:
 
     @property
     def shares(self) -> NDArray[np.float64]:
-        """Contributions over the total, [B, C + E]: of `names`, then of `sources`."""
+        """Contributions divided by the total, [B, C + E]: of `names`, then of `sources`."""
         values = torch.cat([self.values, self.fetched], dim=1)
         return np.asarray((values / self.total[:, None]).numpy(force=True))
 
 
 def contributions(model: Forecaster, contexts: Sequence[ArrayLike]) -> Attribution:
-    """Attributes what the network says of each of B contexts to the parts of its stacks.
+    """Attributes the network's output for each of B contexts to the parts of its stacks.
 
     contexts : B windows of one length
 
-    The scalar is, for token models, the logit of the likeliest next token over the vocabulary's mean;
-    for others, how far the output (all levels and steps, normalised) is from that of an empty stream,
-    along that very direction.
+    The attributed scalar of token models is the logit of the likeliest next token minus the mean logit. For
+    other models it is the distance of the output (all levels and steps, normalised) from the output of an
+    empty stream, along the direction of that difference.
 
-    Raises TspruneError if the anatomy does not say how the stream is read, if 4,096 steps of
-    integration do not add up to within 1e-3 of the total, or what was fetched not to that within 1e-3.
+    Raises TspruneError if the anatomy has no readout, or if contributions do not add up to the total within
+    1e-3 of it, with 4,096 steps of integration or in the division among an encoder's parts.
     """
     anatomy = model.anatomy
     readout, source = anatomy.readout, source_of(anatomy)
     if readout is None:
-        raise TspruneError(f"{model.name}: its anatomy does not say how the residual stream is read")
+        raise TspruneError(f"{model.name}: its anatomy does not describe how the residual stream is read")
     with torch.no_grad(), ExitStack() as watched:
         written = watched.enter_context(recorded_writes(model, anatomy.stacks[-1], len(contexts)))
         fetching = (
@@ -122,8 +136,8 @@ def contributions(model: Forecaster, contexts: Sequence[ArrayLike]) -> Attributi
 def _check_fetched(model: Forecaster, fetched: Tensor, heads: Tensor, total: Tensor) -> None:
     if ((fetched.sum(-1) - heads.sum(-1)).abs() > COMPLETE * total.abs()).any():
         raise TspruneError(
-            f"{model.name}: what cross-attention fetched does not add up to what its heads contributed "
-            f"within {COMPLETE:g} of the forecast; its anatomy may not say which norm stands between"
+            f"{model.name}: the parts of the encoder do not add up to the contributions of cross-attention "
+            f"within {COMPLETE:g} of the forecast; a norm between them may be missing from its anatomy"
         )
 
 
@@ -133,50 +147,36 @@ def attribution(
     suite: Suite,
     *,
     per_configuration: int = PER_CONFIGURATION,
-    batch_size: int = SAMPLED_BATCH,
-    seed: int = 0,
+    **options: Unpack[Options],
 ) -> pd.DataFrame:
     """Share of the forecast that each part of the model wrote, over windows of a suite.
 
-    See `contributions`. The parts of the last stack wrote all of it: their shares sum to 1. Those of an
-    encoder sum to the share of the decoder's cross-attention heads, who fetched what they wrote.
-
-    One row a part: part, stack, kind (embedding, head, bias, mlp), layer (-1: the embedding), share (of
-    the total), low, high (95 % over configurations), and size: mean absolute share, which does not cancel
-    over windows. Nulls: the shares of an idle part are 0, and an even part's are what its stack sums to
-    over the number of its parts.
+    Arguments as of `attention`; method as of `contributions`. One row per part; columns in `ATTRIBUTION`. The
+    shares of the last stack sum to 1. The shares of an encoder sum to those of the decoder's cross-attention
+    heads, which fetch its content. Nulls: an idle part has a share of 0; equal parts have their stack's sum
+    divided by their number.
 
     Raises TspruneError as `contributions` does, or for a suite without windows.
     """
-    suite.require_windows()
-    chosen = sampled(suite, model, per_configuration)
-    shares, owners = [], Owners()
-    parts: list[tuple[str, str]] = []
-    for batch in batched(chosen, model, batch_size):
+    chosen, owners = RunOptions(**options), Owners()
+    shares, parts = [], pd.DataFrame()
+    for batch in window_batches(model, suite, per_configuration, chosen, owners):
         found = contributions(model, batch.contexts)
-        names = [stack.name for stack in model.anatomy.stacks]
-        parts = [(name, names[-1]) for name in found.names]
-        parts += [(name, name.split(".")[0]) for name in found.sources]
         shares.append(found.shares)
-        owners.add(batch)
+        last = model.anatomy.stacks[-1].name
+        parts = pd.DataFrame({"part": [*found.names, *found.sources]})
+        parts["stack"] = [*[last] * len(found.names), *(name.split(".")[0] for name in found.sources)]
+    parts["kind"], parts["layer"] = parts["part"].map(kind_of), parts["part"].map(layer_of)
     values = np.concatenate(shares)
-    shared = owners.sample(values).estimates(seed=seed)
-    size = owners.sample(abs(values)).means()
-    columns = {
-        "part": [name for name, _ in parts],
-        "stack": [stack for _, stack in parts],
-        "kind": [kind_of(name) for name, _ in parts],
-        "layer": [layer_of(name) for name, _ in parts],
-    }
-    share = {"share": shared.value, "low": shared.low, "high": shared.high, "size": size}
-    return pd.DataFrame(columns | share)
+    shared = owners.sample(values).estimates(seed=chosen.seed).columns("share", limits="")
+    return ATTRIBUTION.checked(parts.assign(**shared, size=owners.sample(abs(values)).means()))
 
 
 # --- how the stream is read ---------------------------------------------------------------------------
 
 
 def _final_gain(model: Forecaster, readout: Readout, stream: Tensor) -> Tensor:
-    """What the final norm and scale multiply the stream [B, d_model] by."""
+    """Factor of the final norm and scale on the stream [B, d_model]."""
     if readout.norm is None:
         return torch.full_like(stream, readout.scale)
     with torch.no_grad():
@@ -185,7 +185,7 @@ def _final_gain(model: Forecaster, readout: Readout, stream: Tensor) -> Tensor:
 
 
 def read(model: Forecaster, readout: Readout, normed: Tensor) -> Tensor:
-    """The network's output for what the final norm returned: [B, d_model] to [B, outputs]."""
+    """The network's output for the normed stream: [B, d_model] to [B, outputs]."""
     x = normed.to(next(model.module.parameters()).dtype)
     for number, path in enumerate(readout.modules):
         module = model.module.get_submodule(path)
@@ -197,8 +197,8 @@ def read(model: Forecaster, readout: Readout, normed: Tensor) -> Tensor:
     return x.flatten(1).double()
 
 
-def _scalar(model: Forecaster, readout: Readout, normed: Tensor) -> Function:
-    """What is attributed, as a function of what the final norm returned: [N * B, d_model] to [N * B]."""
+def _scalar(model: Forecaster, readout: Readout, normed: Tensor) -> _Function:
+    """The attributed scalar as a function of the normed stream: [N * B, d_model] to [N * B]."""
     with torch.no_grad():
         output = read(model, readout, normed)
         if readout.tokens:
@@ -218,10 +218,13 @@ def _scalar(model: Forecaster, readout: Readout, normed: Tensor) -> Function:
 # --- along the path ---------------------------------------------------------------------------
 
 
-def _average_gradient(model: Forecaster, function: Function, normed: Tensor, total: Tensor) -> Tensor:
-    """Of `function` along the path from 0 to `normed`, [B, d_model]: midpoint rule, finer till it sums up."""
+def _average_gradient(model: Forecaster, function: _Function, normed: Tensor, total: Tensor) -> Tensor:
+    """Mean gradient of `function` on the path from 0 to `normed`, [B, d_model].
+
+    Midpoint rule, refined until contributions add up to `total`.
+    """
     steps = 1
-    while steps <= MOST_STEPS:
+    while steps <= _MOST_STEPS:
         average = torch.zeros_like(normed)
         for part in torch.arange(steps).split(64):
             at = (part + 0.5) / steps
@@ -235,5 +238,5 @@ def _average_gradient(model: Forecaster, function: Function, normed: Tensor, tot
         steps *= 4
     raise TspruneError(
         f"{model.name}: contributions do not add up to the forecast within {COMPLETE:g} of it in "
-        f"{MOST_STEPS} steps of integration"
+        f"{_MOST_STEPS} steps of integration"
     )

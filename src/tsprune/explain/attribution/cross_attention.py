@@ -1,13 +1,14 @@
-"""What cross-attention fetched, divided among what wrote the stream that it reads.
+"""Contributions of cross-attention, divided among the writers of the stream that it reads.
 
-A cross-attention head writes W_O W_V sum_k a_k n(x_k): a_k its attention to position k of the earlier
-stack, x_k the residual stream that this stack left there, n its final norm. With the pattern a and the
-gain of n frozen at what they were, that is linear in x_k, and x_k is a sum of parts (`writes`). So what a
-head contributed is divided among the earlier stack's parts without a rest.
+A cross-attention head writes W_O W_V sum_k a_k n(x_k): a_k is its attention to position k of the earlier
+stack, x_k that stack's residual stream there, n its final norm. With the pattern a and the gain of n frozen,
+the write is linear in x_k, and x_k is a sum of parts (`writers`). The contribution of a head is therefore
+divided among the earlier stack's parts without remainder.
 """
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
@@ -19,11 +20,11 @@ from tsprune.explain.attribution.writers import EMBEDDING, Part, Writes, gain_of
 from tsprune.hooks.attention import AttentionMap, watching
 from tsprune.models.forecaster import Forecaster
 
-Patterns = dict[Component, Tensor]
+_Patterns = dict[Component, Tensor]
 
 
 def crossing(name: str, anatomy: Anatomy) -> Component | None:
-    """The component of a part that is a head of cross-attention; None of any other part."""
+    """The head of cross-attention that a part's name addresses; None for other parts."""
     if kind_of(name) != "head":
         return None
     component = Component.parse(name)
@@ -31,19 +32,19 @@ def crossing(name: str, anatomy: Anatomy) -> Component | None:
 
 
 def source_of(anatomy: Anatomy) -> Stack | None:
-    """The stack whose stream the last one reads; None if it reads nobody's."""
+    """The stack whose stream the last stack reads; None if it reads only its own."""
     last = (pair for pair in anatomy.sites() if pair[0].stack == anatomy.stacks[-1].name)
     reading = (sublayer for sublayer, site in last if site.heads and site.keys_from is not None)
     return next(map(anatomy.key_stack, reading), None)
 
 
 @contextmanager
-def recorded_source(model: Forecaster, source: Stack, windows: int) -> Iterator[tuple[Writes, Patterns]]:
-    """Records what is written to the stream of `source`, and the attention of everyone who reads it.
+def recorded_source(model: Forecaster, source: Stack, windows: int) -> Iterator[tuple[Writes, _Patterns]]:
+    """Records the writes to the stream of `source`, and the attention of all sublayers that read it.
 
-    Yields the writes, and by cross-attention sublayer the weights [B, heads, Q, K].
+    Yields the writes, and the weights [B, heads, Q, K] by cross-attention sublayer.
     """
-    patterns: Patterns = {}
+    patterns: _Patterns = {}
 
     def keep(found: AttentionMap) -> None:
         if model.anatomy.site(found.component).keys_from is not None:
@@ -57,16 +58,16 @@ def divided(
     model: Forecaster,
     source: Stack,
     writes: Writes,
-    patterns: Patterns,
+    patterns: _Patterns,
     *,
     heads: Sequence[Part],
     position: int,
     worth: Tensor,
 ) -> tuple[tuple[str, ...], Tensor]:
-    """What `heads`, of cross-attention, contributed, divided among the parts of `source`.
+    """Contributions of `heads`, of cross-attention, divided among the parts of `source`.
 
     position : of the queries that is read
-    worth : [B, d_model], what a unit of each feature of the last stack's stream contributes
+    worth : [B, d_model], contribution per unit of each feature of the last stack's stream
 
     Names [E] (the embedding's is `encoder.embedding`) and contributions float64 [B, E].
     """
@@ -75,8 +76,10 @@ def divided(
     for part in heads:
         component = crossing(part.name, model.anatomy)
         assert component is not None
-        attention = patterns[_sublayer(component)][:, _place(model, component), position]
-        # a head that is switched off looks, but hands nothing on
+        assert component.head is not None
+        place = model.anatomy.site(component).position(component.head)
+        attention = patterns[dataclasses.replace(component, head=None)][:, place, position]
+        # an ablated head attends, but writes nothing
         attention = attention * (part.given != 0).any(-1, keepdim=True)
         pull += attention.double()[..., None] * _through(model, component, part, worth)[:, None]
     if source.norm is not None:
@@ -90,17 +93,8 @@ def divided(
     return tuple(names), torch.stack(values, dim=1)
 
 
-def _sublayer(head: Component) -> Component:
-    return Component(head.stack, head.layer, head.attention)
-
-
-def _place(model: Forecaster, head: Component) -> int:
-    assert head.head is not None
-    return model.anatomy.site(head).position(head.head)
-
-
 def _through(model: Forecaster, head: Component, part: Part, worth: Tensor) -> Tensor:
-    """What a unit of each feature of what the head reads contributes, if it looks at nothing else."""
+    """Contribution per unit of each feature read by the head, at attention 1: [B, d_model]."""
     site = model.anatomy.site(head)
     assert head.head is not None
     assert part.weight is not None

@@ -1,14 +1,16 @@
-"""The residual stream, layer by layer: how it grows, which layers see alike, and what it would forecast.
+"""The residual stream, layer by layer: its growth, the similarity of layers, and their forecasts.
 
-The lens is the model's own readout applied to every layer: all later layers of the last stack are
-switched off (they add nothing to the stream), so that what a layer leaves reaches the readout as it
-is. No readout is written per model, and the last layer's lens is the forecast itself.
+The lens applies the model's own readout to every layer: all later layers of the last stack are ablated (they
+add nothing to the stream), so the stream of a layer reaches the readout unchanged. No readout is written per
+model, and the lens of the last layer is the forecast itself.
 """
 
 from __future__ import annotations
 
 import dataclasses
 from collections.abc import Sequence
+from contextlib import ExitStack
+from typing import Unpack
 
 import numpy as np
 import pandas as pd
@@ -21,29 +23,63 @@ from tsprune.arguments import checked
 from tsprune.data.suite import Suite
 from tsprune.errors import TspruneError
 from tsprune.evaluation import spearman_distance
-from tsprune.evaluation.sampling import PER_CONFIGURATION, SAMPLED_BATCH, Owners, batched, sampled
+from tsprune.evaluation.sampling import PER_CONFIGURATION, Owners, batched, sampled
+from tsprune.explain.attribution.writers import first_pass
+from tsprune.explain.window_means import window_batches
 from tsprune.hooks.ablation import Ablation, applied
 from tsprune.hooks.stream import replaced, streams
 from tsprune.models.forecaster import Forecaster
+from tsprune.run_options import Options, RunOptions
+from tsprune.schema import Column, Schema, estimated
 from tsprune.statistics import Sample
+from tsprune.statistics.estimate import Array
 
-LENS_HORIZON = 8  # steps that are decoded of every layer
-PEAK = 0.1  # of the highest probability: what counts as a peak of a distribution over tokens
-DRAWS = 100
+GUARDED = 4  # windows of the guard
+_LENS_HORIZON = 8  # steps decoded from every layer
+_PEAK = 0.1  # of the highest probability: the threshold of a peak in a distribution over tokens
 
-Floats = NDArray[np.float64]
+_LAYER = (
+    Column("stack", "name", dtype="text"),
+    Column("layer", "number; -1: the embedding", dtype="count"),
+)
+RESIDUAL = Schema(
+    "residual",
+    *_LAYER,
+    *estimated("norm", "Euclidean norm of the stream"),
+    *estimated("update", "norm of the layer's addition, relative to the norm before"),
+    *estimated("cosine", "between this layer's addition and the previous layer's; below 0: it takes back"),
+)
+CKA = Schema(
+    "cka",
+    _LAYER[0],
+    Column("a", "layer; -1: the embedding", dtype="count"),
+    Column("b", "later layer", dtype="count"),
+    *estimated("cka", "linear CKA of both layers' streams over windows", limits=""),
+    Column("null", "cka with the windows of one layer shuffled: few windows raise linear CKA above 0"),
+)
+LENS = Schema(
+    "lens",
+    *_LAYER,
+    *estimated("distance", "Spearman distance of the median forecast to the model's", optional=True),
+    *estimated("spread", "between quantiles 0.1 and 0.9", "context deviations", optional=True),
+    *estimated("entropy", "of the distribution over tokens", "nats", optional=True),
+    *estimated("vocabulary", "exp(entropy): effective number of tokens", "tokens", optional=True),
+    *estimated("peaks", "local maxima, of a tenth of the highest probability or more", optional=True),
+)
+GUARD = Schema(
+    "guard",
+    *_LAYER,
+    Column("itself", "largest relative change of the output with the layer's own stream; should be 0"),
+    Column("other", "the same with the stream of another window; 0 if the lens shows nothing"),
+)
 
 
 @dataclasses.dataclass(frozen=True)
 class Residual:
-    """The residual stream at the position that is read (in earlier stacks: the context's last one).
+    """The residual stream at the position that is read (in earlier stacks: the context's last position).
 
-    layers : one row a stack and layer (-1: the embedding): stack, layer; norm : Euclidean norm; update :
-        norm of what the layer adds, relative to the norm before; cosine : between what this layer
-        and the one before it add (below 0: it takes back); each with `_low`, `_high` (95 % over
-        configurations)
-    cka : one row a stack and pair of layers a < b: stack, a, b, cka (linear), low, high, and null: the
-        same with the windows of one layer shuffled (linear CKA is above 0 for few windows)
+    layers : one row per stack and layer; columns in `RESIDUAL`
+    cka : one row per stack and pair of layers a < b; columns in `CKA`
     """
 
     layers: pd.DataFrame
@@ -56,51 +92,46 @@ def residual(
     suite: Suite,
     *,
     per_configuration: int = PER_CONFIGURATION,
-    batch_size: int = SAMPLED_BATCH,
-    seed: int = 0,
+    **options: Unpack[Options],
 ) -> Residual:
-    """Norms, updates and similarity of layers on windows of a suite.
+    """Norms, updates and similarity of layers on windows of a suite; arguments as of `attention`.
 
     Linear CKA: ||Y'X||_F^2 / (||X'X||_F ||Y'Y||_F), X and Y [windows, d_model] centred (Kornblith et al.,
     arXiv 1905.00414).
+
+    Raises TspruneError for a suite without windows.
     """
-    suite.require_windows()
-    chosen = sampled(suite, model, per_configuration)
+    chosen, stacks, owners = RunOptions(**options), model.anatomy.stacks, Owners()
+    parts: list[list[Array]] = [[] for _ in stacks]
+    for batch in window_batches(model, suite, per_configuration, chosen, owners):
+        with torch.no_grad(), ExitStack() as recording:
+            recorded = [recording.enter_context(streams(model, stack)) for stack in stacks]
+            model.teacher_forced(batch.contexts)
+        for part, stack, calls in zip(parts, stacks, recorded, strict=True):
+            position, count = _read_position(model, stack), len(batch.contexts)
+            rows = torch.stack([first_pass(x, position, count) for x in calls])
+            part.append(rows.double().numpy(force=True))
     layers, pairs = [], []
-    for stack in model.anatomy.stacks:
-        values, owners = _positions(model, chosen, stack, batch_size)
-        layers.append(_layer_rows(stack, values, owners, seed))
-        pairs.append(_cka_rows(stack, values, owners, seed))
-    return Residual(pd.concat(layers, ignore_index=True), pd.concat(pairs, ignore_index=True))
+    for stack, part in zip(stacks, parts, strict=True):
+        values = np.concatenate(part, axis=1)  # [L + 1, W, d_model]
+        layers.append(_layer_rows(stack, values, owners, chosen.seed))
+        pairs += _cka_rows(stack, values, owners, chosen.seed)
+    return Residual(RESIDUAL.checked(pd.concat(layers, ignore_index=True)), CKA.frame(pairs))
 
 
 def layers_of(stack: Stack) -> tuple[int, ...]:
-    """Numbers of what leaves a stream to look at: the embedding (-1) and the layers that are there."""
+    """Numbers of the streams: the embedding (-1) and the layers present."""
     return (-1, *stack.numbers)
 
 
-def read_position(model: Forecaster, stack: Stack) -> int:
-    """Where the stream of `stack` is looked at, from the end of its sequence."""
+def _read_position(model: Forecaster, stack: Stack) -> int:
+    """Position of `stack` at which the stream is measured, from the end of its sequence."""
     if stack is model.anatomy.stacks[-1]:
         return model.anatomy.readout.position if model.anatomy.readout is not None else -1
     return -1 - (stack.time.marks + stack.time.future if stack.time is not None else 0)
 
 
-def _positions(model: Forecaster, suite: Suite, stack: Stack, batch_size: int) -> tuple[Floats, Owners]:
-    """[layers + 1, windows, d_model] and whose the windows are."""
-    parts, owners = [], Owners()
-    position = read_position(model, stack)
-    for batch in batched(suite, model, batch_size):
-        with torch.no_grad(), streams(model, stack) as recorded:
-            model.teacher_forced(batch.contexts)
-        # a family may run several passes over a window: the first is the window as it is
-        rows = [torch.cat([x.flatten(0, -3)[:, position] for x in calls]) for calls in recorded]
-        parts.append(torch.stack(rows)[:, : len(batch.contexts)].double().numpy(force=True))
-        owners.add(batch)
-    return np.concatenate(parts, axis=1), owners
-
-
-def _layer_rows(stack: Stack, values: Floats, owners: Owners, seed: int) -> pd.DataFrame:
+def _layer_rows(stack: Stack, values: Array, owners: Owners, seed: int) -> pd.DataFrame:
     norms = np.linalg.norm(values, axis=-1)  # [L + 1, W]
     updates = np.diff(values, axis=0)
     sizes = np.linalg.norm(updates, axis=-1)
@@ -114,18 +145,17 @@ def _layer_rows(stack: Stack, values: Floats, owners: Owners, seed: int) -> pd.D
         "cosine": np.concatenate([empty, empty, cosines]),
     }
     columns: dict[str, object] = {"stack": stack.name, "layer": layers_of(stack)}
-    for what, table in measures.items():
-        found = owners.sample(table.T).estimates(seed=seed)
-        columns |= {what: found.value, f"{what}_low": found.low, f"{what}_high": found.high}
+    for name, table in measures.items():
+        columns |= owners.sample(table.T).estimates(seed=seed).columns(name)
     return pd.DataFrame(columns)
 
 
-def linear_cka(a: Floats, b: Floats) -> float:
+def linear_cka(a: Array, b: Array) -> float:
     """Linear CKA of Gram matrices [W, W] of two layers, in [0, 1]; NaN if one is constant."""
     return float(_pairwise_cka(np.stack([a, b]))[0, 1])
 
 
-def _pairwise_cka(grams: Floats) -> Floats:
+def _pairwise_cka(grams: Array) -> Array:
     """Linear CKA of every pair of Gram matrices [L, W, W], [L, L]; NaN where a layer is constant."""
     means = grams.mean(axis=1, keepdims=True)
     centred = grams - means - grams.mean(axis=2, keepdims=True) + means.mean(axis=2, keepdims=True)
@@ -135,7 +165,7 @@ def _pairwise_cka(grams: Floats) -> Floats:
         return np.asarray(np.where(sizes > 0, 1, np.nan) * (flat @ flat.T) / np.outer(sizes, sizes))
 
 
-def _cka_rows(stack: Stack, values: Floats, owners: Owners, seed: int) -> pd.DataFrame:
+def _cka_rows(stack: Stack, values: Array, owners: Owners, seed: int) -> list[dict[str, object]]:
     grams = values @ values.transpose(0, 2, 1)
     found = _pairwise_cka(grams)
     low, high = _cka_limits(grams, found, owners.units, seed)
@@ -143,18 +173,17 @@ def _cka_rows(stack: Stack, values: Floats, owners: Owners, seed: int) -> pd.Dat
     shuffled = grams[:, shuffle[:, None], shuffle]
     null = _pairwise_cka(np.concatenate([grams, shuffled]))[: len(grams), len(grams) :]
     layers = layers_of(stack)
-    return pd.DataFrame(
+    return [
         {"stack": stack.name, "a": layers[a], "b": layers[b], "cka": found[a, b]}
         | {"low": low[a, b], "high": high[a, b], "null": null[a, b]}
-        for a in range(len(layers))
-        for b in range(a + 1, len(layers))
-    )
+        for a, b in zip(*np.triu_indices(len(layers), 1), strict=True)
+    ]
 
 
-def _cka_limits(grams: Floats, found: Floats, units: Sequence[str], seed: int) -> tuple[Floats, Floats]:
-    """Limits of CKA [layers, layers] over units: it is no mean of windows, so units have pseudo-values.
+def _cka_limits(grams: Array, found: Array, units: Sequence[str], seed: int) -> tuple[Array, Array]:
+    """Limits of CKA [layers, layers] over units, by jackknife pseudo-values: CKA is not a mean of windows.
 
-    A bootstrap of windows would raise CKA: a window that is drawn twice is like itself.
+    A bootstrap of windows would raise CKA, because a window drawn twice is similar to itself.
     """
     names = sorted(set(units))
     if len(names) < 2:
@@ -172,7 +201,7 @@ def _cka_limits(grams: Floats, found: Floats, units: Sequence[str], seed: int) -
 
 
 def later_layers(model: Forecaster, layer: int) -> Ablation:
-    """Switches off every layer of the last stack after `layer` (-1: all)."""
+    """The ablation of every layer of the last stack after `layer` (-1: all)."""
     stack = model.anatomy.stacks[-1]
     return Ablation(tuple(Component(stack.name, number) for number in stack.numbers if number > layer))
 
@@ -182,79 +211,73 @@ def lens(
     model: Forecaster,
     suite: Suite,
     *,
-    horizon: int = LENS_HORIZON,
+    horizon: int = _LENS_HORIZON,
     per_configuration: int = PER_CONFIGURATION,
-    batch_size: int = SAMPLED_BATCH,
-    seed: int = 0,
+    **options: Unpack[Options],
 ) -> pd.DataFrame:
-    """What every layer of the last stack would forecast, one row a layer (-1: the embedding alone).
+    """Forecasts read from every layer of the last stack: one row per layer (-1: the embedding alone).
 
-    Columns, each with a 95 % interval over configurations (`_low`, `_high`): distance (Spearman distance of
-    the layer's median forecast over `horizon` steps to the model's); for models of values, spread (of the
-    0.1 and 0.9 quantiles, in standard deviations of the context); for models of tokens, over the
-    steps that `teacher_forced` predicts, entropy (nats), vocabulary (its exponential, the effective
-    number of tokens) and peaks (local maxima of at least a tenth of the highest probability).
+    horizon : steps decoded per layer; other arguments as of `attention`
 
-    Use `lens_guard` to see that the lens shows anything at all.
+    Columns in `LENS`: distance and spread for models of values; for models of tokens entropy, vocabulary and
+    peaks over the steps that `teacher_forced` predicts. `lens_guard` tests whether the lens shows anything.
+
+    Raises TspruneError for a suite without windows.
     """
-    suite.require_windows()
-    chosen = sampled(suite, model, per_configuration)
-    stack = model.anatomy.stacks[-1]
-    layers = layers_of(stack)
+    chosen, stack, owners = RunOptions(**options), model.anatomy.stacks[-1], Owners()
+    parts: dict[str, list[Array]] = {}
+    for batch in window_batches(model, suite, per_configuration, chosen, owners):
+        found = _decoded(model, batch.contexts, horizon)
+        for name in found[0]:
+            parts.setdefault(name, []).append(np.stack([layer[name] for layer in found], axis=1))
+    columns: dict[str, object] = {"stack": stack.name, "layer": layers_of(stack)}
+    for name, values in parts.items():
+        columns |= owners.sample(np.concatenate(values)).estimates(seed=chosen.seed).columns(name)
+    return LENS.checked(pd.DataFrame(columns))
+
+
+def _decoded(
+    model: Forecaster, contexts: Sequence[NDArray[np.float32]], horizon: int
+) -> list[dict[str, Array]]:
+    """Measures [B] of each layer's forecast of B windows."""
     tokens = model.anatomy.tokens
-    parts: dict[str, list[list[Floats]]] = {}
-    owners = Owners()
-    for batch in batched(chosen, model, batch_size):
-        clean = None if tokens else model.forecast(batch.contexts, horizon).median
-        owners.add(batch)
-        for place, layer in enumerate(layers):
-            with applied(model, later_layers(model, layer)), torch.no_grad():
-                if tokens:
-                    found = token_measures(model.teacher_forced(batch.contexts))
-                else:
-                    assert clean is not None
-                    forecast = model.forecast(batch.contexts, horizon)
-                    found = {
-                        "distance": spearman_distance(forecast.median, clean),
-                        "spread": _spread(forecast.quantiles, batch.contexts),
-                    }
-            for name, values in found.items():
-                parts.setdefault(name, [[] for _ in layers])[place].append(values)
-    columns: dict[str, object] = {"stack": stack.name, "layer": layers}
-    for name, by_layer in parts.items():
-        table = np.stack([np.concatenate(values) for values in by_layer], axis=1)
-        by_unit = owners.sample(table).estimates(seed=seed)
-        columns |= {name: by_unit.value, f"{name}_low": by_unit.low, f"{name}_high": by_unit.high}
-    return pd.DataFrame(columns)
+    clean = None if tokens else model.forecast(contexts, horizon).median
+    found: list[dict[str, Array]] = []
+    for layer in layers_of(model.anatomy.stacks[-1]):
+        with applied(model, later_layers(model, layer)), torch.no_grad():
+            if clean is None:
+                found.append(token_measures(model.teacher_forced(contexts)))
+                continue
+            forecast = model.forecast(contexts, horizon)
+            distance = spearman_distance(forecast.median, clean)
+            found.append({"distance": distance, "spread": _spread(forecast.quantiles, contexts)})
+    return found
 
 
-def _spread(quantiles: NDArray[np.float32], contexts: Sequence[NDArray[np.float32]]) -> Floats:
-    """Mean over the horizon of the outermost quantiles' distance, in the context's deviations, [B]."""
+def _spread(quantiles: NDArray[np.float32], contexts: Sequence[NDArray[np.float32]]) -> Array:
+    """Distance of the outermost quantiles, averaged over the horizon, in the context's deviations, [B]."""
     width = (quantiles[:, -1] - quantiles[:, 0]).mean(-1, dtype=np.float64)
     scale = np.array([np.nanstd(context.astype(np.float64)) for context in contexts])
     return np.asarray(np.divide(width, scale, out=np.full_like(width, np.nan), where=scale > 0))
 
 
-def token_measures(logits: Tensor) -> dict[str, Floats]:
+def token_measures(logits: Tensor) -> dict[str, Array]:
     """Entropy, effective vocabulary and number of peaks of `logits` [B, steps, tokens], [B] each."""
     probability = logits.double().softmax(-1)
     entropy = torch.special.entr(probability).sum(-1)
     outside = torch.zeros_like(probability[..., :1])
     padded = torch.cat([outside, probability, outside], -1)
-    # of neighbours that are equal the last one is the peak
+    # of equal neighbours the last one is the peak
     peak = (probability >= padded[..., :-2]) & (probability > padded[..., 2:])
-    high = probability >= PEAK * probability.amax(-1, keepdim=True)
+    high = probability >= _PEAK * probability.amax(-1, keepdim=True)
     measures = {"entropy": entropy, "vocabulary": entropy.exp(), "peaks": (peak & high).sum(-1).double()}
     return {name: values.mean(-1).numpy(force=True) for name, values in measures.items()}
-
-
-GUARDED = 4  # windows that the guard exchanges
 
 
 def guard_contexts(model: Forecaster, suite: Suite) -> list[NDArray[np.float32]]:
     """Windows for `lens_guard`: at most `GUARDED`, of the greatest length that two or more share.
 
-    Raises TspruneError where no two windows are of one length.
+    Raises TspruneError if no two windows have the same length.
     """
     by_length: dict[int, list[NDArray[np.float32]]] = {}
     for batch in batched(sampled(suite, model, GUARDED), model):
@@ -262,30 +285,28 @@ def guard_contexts(model: Forecaster, suite: Suite) -> list[NDArray[np.float32]]
             by_length.setdefault(len(context), []).append(context)
     shared = [length for length, contexts in by_length.items() if len(contexts) > 1]
     if not shared:
-        raise TspruneError("no two windows are of one length, so none can be exchanged for another")
+        raise TspruneError("no two windows have the same length, so streams cannot be exchanged")
     contexts = by_length[max(shared)]
-    # of different configurations, where there are some
+    # from different configurations where possible
     return contexts[:: max(1, len(contexts) // GUARDED)][:GUARDED]
 
 
 def lens_guard(model: Forecaster, contexts: Sequence[ArrayLike]) -> pd.DataFrame:
-    """Whether what a layer leaves decides the forecast: it is replaced by itself, and by another window's.
+    """Whether the stream of a layer decides the forecast: it is replaced by itself, and by another window's.
 
     contexts : two or more windows of one length
 
-    One row a layer of the last stack: layer, itself (largest change of the network's output, relative to
-    its largest value; 0 unless the tool is at fault) and other (the same with the next window's stream; 0
-    where the lens would show nothing).
+    One row per layer of the last stack; columns in `GUARD`. Changes are relative to the largest output.
     """
     stack = model.anatomy.stacks[-1]
-    rows = []
+    rows: list[dict[str, object]] = []
+    edits = {"itself": lambda x: x.clone(), "other": lambda x: x.roll(1, 0)}
     with torch.no_grad():
         clean = model.teacher_forced(contexts)
         for layer, block in stack.numbered():
-            changes = []
-            for edit in (lambda x: x.clone(), lambda x: x.roll(1, 0)):
+            rows.append({"stack": stack.name, "layer": layer})
+            for name, edit in edits.items():
                 with replaced(model, block, edit):
                     now = model.teacher_forced(contexts)
-                changes.append(float((now - clean).abs().max() / clean.abs().max()))
-            rows.append({"stack": stack.name, "layer": layer, "itself": changes[0], "other": changes[1]})
-    return pd.DataFrame(rows)
+                rows[-1][name] = float((now - clean).abs().max() / clean.abs().max())
+    return GUARD.frame(rows)

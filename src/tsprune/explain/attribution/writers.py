@@ -1,7 +1,7 @@
-"""What wrote to a residual stream: the embedding, heads, biases of output projections, and MLPs.
+"""Writers of a residual stream: the embedding, heads, biases of output projections, and MLPs.
 
-A stream is the sum of these. A head wrote its columns of the output projection times its output; norms
-between a sublayer and the stream are frozen at the gain that they had.
+A stream is the sum of their writes. A head writes its output times its columns of the output projection.
+Norms between a sublayer and the stream are frozen at their gain.
 """
 
 from __future__ import annotations
@@ -23,12 +23,12 @@ EMBEDDING = "embedding"
 
 @dataclasses.dataclass(frozen=True)
 class Part:
-    """One of the parts that add up to a stream. ... stands for positions, or for nothing if it is one.
+    """One of the parts that add up to a stream; ... stands for positions, absent if there is one.
 
     name : `embedding`, a head's or MLP's address, or `decoder.3.cross.bias`
-    given : [B, ..., features], what it wrote, before `weight`
-    weight : [d_model, features], the head's columns of the output projection; None: as it is
-    gain : [B, ..., d_model] of a norm on the way to the stream; None: there is none
+    given : [B, ..., features], its output before `weight`
+    weight : [d_model, features], the head's columns of the output projection; None: identity
+    gain : [B, ..., d_model] of a norm on the way to the stream; None: no norm
     """
 
     name: str
@@ -38,23 +38,33 @@ class Part:
 
     @property
     def written(self) -> Tensor:
-        """What it wrote to the stream, [B, ..., d_model]."""
+        """Its write to the stream, [B, ..., d_model]."""
         write = self.given if self.weight is None else self.given @ self.weight.T
         return write if self.gain is None else write * self.gain
 
 
 def kind_of(name: str) -> str:
-    """Of a part: embedding, bias, head or mlp."""
+    """Kind of a part: embedding, bias, head or mlp."""
     return name.rpartition(".")[2] if name.endswith((EMBEDDING, ".bias")) else Component.parse(name).kind
 
 
 def layer_of(name: str) -> int:
-    """The layer that a part is of; -1: the embedding."""
+    """Layer of a part; -1: the embedding."""
     return -1 if name.endswith(EMBEDDING) else int(name.split(".")[1])
 
 
+def first_pass(tensors: Sequence[Tensor], position: int | slice, windows: int) -> Tensor:
+    """The windows' streams at a position [windows, d_model], or several [windows, T, d_model].
+
+    tensors : by call, [..., T, d_model]
+
+    A family may run several passes over a window: the first one is of the window unchanged.
+    """
+    return torch.cat([x.flatten(0, -3)[:, position] for x in tensors])[:windows]
+
+
 class Writes:
-    """What was written to the stream of one stack, in one run of the network."""
+    """Writes to the stream of one stack, in one run of the network."""
 
     def __init__(
         self,
@@ -68,22 +78,18 @@ class Writes:
         self._recorded, self._stream = recorded, stream
         self._windows = windows
 
-    def _first_pass(self, tensors: Sequence[Tensor], position: int | slice) -> Tensor:
-        # a family may run several passes over a window: the first is the window as it is
-        return torch.cat([x.flatten(0, -3)[:, position] for x in tensors])[: self._windows]
-
     def stream(self, position: int | slice) -> Tensor:
-        """The stream that the last layer leaves at a position [B, d_model], or several [B, T, d_model]."""
-        return self._first_pass(self._stream[-1], position)
+        """The last layer's stream at a position [B, d_model], or several [B, T, d_model]."""
+        return first_pass(self._stream[-1], position, self._windows)
 
     def parts(self, position: int | slice) -> Iterator[Part]:
         """Every part of `stream(position)`, in order of execution."""
-        yield Part(EMBEDDING, self._first_pass(self._stream[0], position))
+        yield Part(EMBEDDING, first_pass(self._stream[0], position, self._windows))
         for layer, block in self._stack.numbered():
-            seen = {
-                name: self._first_pass([point.windows_first(x) for x in self._recorded[point]], position)
-                for name, point in _points(block).items()
-            }
+            seen = {}
+            for name, point in _points(block).items():
+                tensors = [point.windows_first(x) for x in self._recorded[point]]
+                seen[name] = first_pass(tensors, position, self._windows)
             for site in block.attention:
                 yield from self._of_site(layer, site, seen)
             if block.mlp is not None:
@@ -105,17 +111,14 @@ class Writes:
 
 @contextmanager
 def recorded_writes(model: Forecaster, stack: Stack, windows: int) -> Iterator[Writes]:
-    """Records what is written to the stream of `stack` while `windows` windows are run.
-
-    What is yielded can be asked once they were.
-    """
+    """Records the writes to the stream of `stack` while `windows` windows are run; read them afterwards."""
     every = [point for block in stack.blocks for point in _points(block).values()]
     with recording(model.module, every) as recorded, streams(model, stack) as stream:
         yield Writes(model, stack, recorded, stream, windows)
 
 
 def _points(block: Block) -> dict[str, Point]:
-    """Where a block's writes are seen: inputs of output projections, outputs, and norms after them."""
+    """Points that record a block's writes: inputs and outputs of output projections, and norms after them."""
     points = {}
     for site in block.attention:
         points[f"{site.role} in"] = Point(site.output, "input", site.swapped)
@@ -128,5 +131,5 @@ def _points(block: Block) -> dict[str, Point]:
 
 
 def gain_of(before: Tensor, after: Tensor) -> Tensor:
-    """What a norm multiplied each feature by; of a feature that was 0, nothing can be said, or need be."""
+    """Factor by which a norm multiplied each feature; 0 for features of 0, whose factor is undefined."""
     return torch.where(before == 0, 0, after / torch.where(before == 0, 1, before))

@@ -1,0 +1,72 @@
+"""Shared by measurements on windows: batches of a suite's windows, and means over rows of attention."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from tsprune.anatomy import Anatomy, Component, Stack
+from tsprune.data.suite import Suite
+from tsprune.evaluation.sampling import Owners, Windows, batched, sampled
+from tsprune.hooks.attention import AttentionMap
+from tsprune.models.forecaster import Forecaster
+from tsprune.run_options import RunOptions
+from tsprune.statistics.estimate import Array
+
+
+def window_batches(
+    model: Forecaster, suite: Suite, per_configuration: int, options: RunOptions, owners: Owners
+) -> Iterator[Windows]:
+    """Batches of the suite's sampled windows; `owners` remembers where each window is from.
+
+    A batch has a quarter of `options.batch_size` windows: maps and streams of whole passes are held.
+
+    Raises TspruneError for a suite without windows.
+    """
+    suite.require_windows()
+    chosen = sampled(suite, model, per_configuration)
+    for batch in batched(chosen, model, max(1, options.batch_size // 4)):
+        owners.add(batch)
+        yield batch
+
+
+def span_of(stack: Stack) -> int:
+    """Time steps per position of a stack; 1 where the anatomy has no time axis."""
+    return 1 if stack.time is None else stack.time.span
+
+
+class RowMeans:
+    """Means of numbers of attention rows, by attention sublayer and name: [windows, heads]."""
+
+    def __init__(self, anatomy: Anatomy, windows: int) -> None:
+        self._anatomy = anatomy
+        self._windows = windows
+        self._rows: dict[Component, int] = {}
+        self._sums: dict[tuple[Component, str], tuple[Array, Array]] = {}
+
+    def windows(self, found: AttentionMap) -> NDArray[np.int64]:
+        """The window of each row of the next map of a sublayer, [N]: windows repeat pass after pass."""
+        first = self._rows.get(found.component, 0)
+        return (first + np.arange(len(found.weights))) % self._windows
+
+    def add(self, found: AttentionMap, numbers: Mapping[str, tuple[Tensor, Tensor]]) -> None:
+        """Adds one map: name -> values [N, heads, Q] and bool, the ones that count."""
+        windows, site = self.windows(found), found.component
+        self._rows[site] = self._rows.get(site, 0) + len(windows)
+        for name, (values, counted) in numbers.items():
+            shape = (self._windows, values.shape[1])
+            tables = self._sums.setdefault((site, name), (np.zeros(shape), np.zeros(shape)))
+            for table, terms in zip(tables, (torch.where(counted, values, 0), counted), strict=True):
+                np.add.at(table, windows, terms.sum(-1).double().numpy(force=True))
+
+    def means(self, site: Component, name: str) -> Array:
+        """[windows, heads]; NaN where no row of a head counts."""
+        nothing = np.full((self._windows, self._anatomy.site(site).heads), np.nan)
+        if (site, name) not in self._sums:
+            return nothing
+        total, count = self._sums[site, name]
+        return np.asarray(np.divide(total, count, out=nothing, where=count > 0))
