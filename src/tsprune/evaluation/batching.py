@@ -136,6 +136,7 @@ def _parts(lengths: Sequence[int], batch_size: int) -> Iterator[slice]:
         yield slice(start, len(lengths))
 
 
+@checked
 def unforecastable(configuration: Configuration, context_length: int) -> list[tuple[int, str]]:
     """(row, reason) of the windows without a known value among their last `context_length` steps."""
     reasons = []
