@@ -61,8 +61,9 @@ _TOKEN_WINDOWS = 2
 
 STAGES = ("attention", "induction", "residual", "guard", "attribution", "effects", "chaos", "portraits")
 
-HEADS = ATTENTION.extended(
+HEADS = Schema(
     "heads",
+    *ATTENTION,
     Column("stable_rank", "of the head's weights"),
     Column("stable_rank_effective", "of the head's effective weights"),
     *(Column(f"{t}_score", "mean over blocks and repeats", "share", optional=True) for t in TARGETS),

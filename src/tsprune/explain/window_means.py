@@ -11,7 +11,7 @@ from torch import Tensor
 
 from tsprune.anatomy import Anatomy, Component, Stack
 from tsprune.data.suite import Suite
-from tsprune.evaluation.sampling import Owners, Windows, batched, sampled
+from tsprune.evaluation.sampling import Owners, SampledWindows, batched, sampled
 from tsprune.hooks.attention import AttentionMap
 from tsprune.models.forecaster import Forecaster
 from tsprune.run_options import RunOptions
@@ -20,7 +20,7 @@ from tsprune.statistics.estimate import Array
 
 def window_batches(
     model: Forecaster, suite: Suite, per_configuration: int, options: RunOptions, owners: Owners
-) -> Iterator[Windows]:
+) -> Iterator[SampledWindows]:
     """Batches of the suite's sampled windows; `owners` remembers where each window is from.
 
     A batch has a quarter of `options.batch_size` windows: maps and streams of whole passes are held.
