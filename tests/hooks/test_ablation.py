@@ -180,7 +180,7 @@ def test_a_reference_without_the_point(toy: Toy) -> None:
 
 @pytest.mark.parametrize("mode", ["zero", "mean", "resample"])
 def test_side_by_side_every_ablation_has_its_own_windows(toy: Toy, mode: str) -> None:
-    """The batch once per ablation: each repetition is what that ablation gives alone.
+    """Each repetition of the batch equals the forecast under its ablation alone.
 
     Up to rounding: rows of a larger batch may take another way through a matrix product.
     """

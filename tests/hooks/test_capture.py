@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 import numpy as np
 import pytest
 import torch
@@ -10,7 +12,15 @@ from tests.tiny import pristine
 from tests.toy import HEAD_DIM, HEADS, WIDTH, Toy
 from tsprune.anatomy import Component
 from tsprune.errors import TspruneError
-from tsprune.hooks.capture import Point, Reference, default_reference, point_of, recording, reference
+from tsprune.hooks.capture import (
+    Point,
+    Reference,
+    default_reference,
+    hook_at,
+    point_of,
+    recording,
+    reference,
+)
 
 POINT = Point("x", "input")
 CONTEXTS = np.random.default_rng(0).standard_normal((3, 8)).astype(np.float32)
@@ -36,6 +46,20 @@ def test_recording_sees_every_call_and_both_sides() -> None:
     for x, y in zip(recorded[before], recorded[after], strict=True):
         assert torch.equal(mlp(x), y)
         assert not x.requires_grad
+
+
+@pytest.mark.parametrize("side", ["input", "output"])
+def test_a_hook_at_a_point_replaces_the_tensor_there(side: Literal["input", "output"]) -> None:
+    toy = Toy()
+    mlp, x = toy.module.layers[0].mlp, torch.ones(2, 8, WIDTH)
+    with torch.no_grad():
+        plain = mlp(x)
+        expected = mlp(2 * x) if side == "input" else 2 * plain
+        for change, result in ((lambda tensor: 2 * tensor, expected), (lambda tensor: None, plain)):
+            handle = hook_at(toy.module, Point("layers.0.mlp", side), change)
+            assert torch.equal(mlp(x), result)
+            handle.remove()
+        assert torch.equal(mlp(x), plain)
 
 
 def test_recording_ends_with_its_context() -> None:

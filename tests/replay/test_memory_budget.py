@@ -110,7 +110,7 @@ def test_a_size_below_one() -> None:
 
 
 def test_the_frames_of_a_failed_attempt_are_gone() -> None:
-    """What they hold is the memory that the next attempt needs."""
+    """Their tensors occupy the memory that the next attempt needs."""
 
     class Tracked:
         alive = 0

@@ -1,7 +1,7 @@
 """The readout is computed where it is used, if that gives the same bits.
 
 Some processors round a product of one row as they round a product of several, others do not. So the readout's
-weights are made 1/8 or -1/8 and what they multiply is rounded to multiples of 1/64: its sums are then exact,
+weights are made 1/8 or -1/8 and their inputs are rounded to multiples of 1/64: the sums are then exact,
 whatever their order, and only a module that is uneven on purpose differs.
 """
 

@@ -7,14 +7,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
-from tsprune.replay.recorded_calls import Call, Ledger, Record, Worth
+from tsprune.replay.recorded_calls import Call, CallRecord, Ledger, Worth
 from tsprune.replay.values import storages
 
 FLOAT = 4  # bytes
 
 
-def record(*tensors: Tensor) -> Record:
-    return Record(tensors, None, [])
+def record(*tensors: Tensor) -> CallRecord:
+    return CallRecord(tensors, None, [])
 
 
 def entered(ledger: Ledger, tensor: Tensor, worth: Worth, *, first: bool = True) -> Call:

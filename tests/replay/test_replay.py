@@ -20,14 +20,14 @@ LAST = Component("stack", 1, mlp=True)
 
 
 class Memory:
-    """What a layer changes in place: a running sum of all it has seen, nested one deep."""
+    """State that a layer changes in place: a running sum of its inputs, nested one deep."""
 
     def __init__(self) -> None:
         self.sums: list[Tensor] = [torch.zeros(6)]
 
 
 class Remembering(nn.Module):
-    """A layer that adds what earlier calls left in the memory it is handed, and adds to it."""
+    """A layer that adds the memory of earlier calls to its output, and updates the memory."""
 
     def __init__(self, layer: nn.Module) -> None:
         super().__init__()
@@ -199,7 +199,7 @@ def test_what_runs_before_any_block_is_not_computed_again() -> None:
 
 
 def test_a_record_that_the_caller_spoils_is_not_used() -> None:
-    """The network's own output, changed in place by whoever got it, as upstream code may do."""
+    """Upstream code may change the output of a module in place."""
     toy = Toy()
     replay = Replay(toy)
     with torch.no_grad():

@@ -15,8 +15,6 @@ from torch import Tensor
 from tsprune.anatomy import Block, Stack
 from tsprune.models.forecaster import Forecaster
 
-Edit = Callable[[Tensor], Tensor]
-
 
 @contextmanager
 def streams(model: Forecaster, stack: Stack, *, gradients: bool = False) -> Iterator[list[list[Tensor]]]:
@@ -45,7 +43,7 @@ def streams(model: Forecaster, stack: Stack, *, gradients: bool = False) -> Iter
 
 
 @contextmanager
-def replaced(model: Forecaster, block: Block, edit: Edit) -> Iterator[None]:
+def replaced(model: Forecaster, block: Block, edit: Callable[[Tensor], Tensor]) -> Iterator[None]:
     """Replaces the stream that `block` returns by `edit` of it, while the context lasts."""
     module = model.module.get_submodule(block.module)
 

@@ -13,7 +13,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from tsprune.models.substitution import Forward
-from tsprune.replay.recorded_calls import Call, Ledger, Record, Worth
+from tsprune.replay.recorded_calls import Call, CallRecord, Ledger, Worth
 from tsprune.replay.recorded_modules import Units
 from tsprune.replay.values import Inputs, detached_copy, given, kept, leaves, same, states_among, substituted
 
@@ -67,7 +67,7 @@ class Recorder:
                 inputs = args, kwargs
             output = original(*args, **kwargs)
             if recording and self._ledger.room(_nbytes(states), worth, first=first):
-                record = Record(kept(output, states), inputs, self._copied(states))
+                record = CallRecord(kept(output, states), inputs, self._copied(states))
                 self._ledger.enter(call, record, worth, first=first)
             return output
 
@@ -93,7 +93,7 @@ class Recorder:
             call, first = Call(), not calls
             calls.append(call)
             if (worth is Worth.CROSS or path in self.embeddings) and not states_among(args, kwargs):
-                self._ledger.enter(call, Record(kept(output), inputs, []), worth, first=first)
+                self._ledger.enter(call, CallRecord(kept(output), inputs, []), worth, first=first)
             return output
 
         return forward
@@ -129,7 +129,7 @@ class Gate:
         record = self.calls[self.index].usable if self.index < len(self.calls) else None
         self.open = record is not None and same((args, kwargs), record.inputs)
 
-    def record(self, calls: list[Call]) -> Record | None:
+    def record(self, calls: list[Call]) -> CallRecord | None:
         """The record of the current call among `calls` of another unit of the stack."""
         return calls[self.index].usable if self.open else None
 
@@ -151,7 +151,7 @@ def replaying(original: Forward, calls: list[Call], gate: Gate) -> Forward:
     return forward
 
 
-def _restored_states(record: Record, args: tuple[Any, ...], kwargs: dict[str, Any]) -> list[Any]:
+def _restored_states(record: CallRecord, args: tuple[Any, ...], kwargs: dict[str, Any]) -> list[Any]:
     """The states among the arguments, as the recorded call left them."""
     states = states_among(args, kwargs)
     for state, left in zip(states, record.states, strict=True):

@@ -42,7 +42,7 @@ class Worth(enum.IntEnum):
 
 
 @dataclasses.dataclass
-class Record:
+class CallRecord:
     """The result of one call.
 
     inputs : kept where they are compared, or where a sublayer is resumed from them
@@ -72,10 +72,10 @@ class Record:
 class Call:
     """One call of one unit in the clean pass; `record` is None if it was not kept or was evicted."""
 
-    record: Record | None = None
+    record: CallRecord | None = None
 
     @property
-    def usable(self) -> Record | None:
+    def usable(self) -> CallRecord | None:
         """The record, or None if it is missing or was changed."""
         return self.record if self.record is not None and self.record.unchanged else None
 
@@ -110,7 +110,7 @@ class Ledger:
             self._evict(heapq.heappop(self._cheapest)[-1])
         return True
 
-    def enter(self, call: Call, record: Record, worth: Worth, *, first: bool = True) -> bool:
+    def enter(self, call: Call, record: CallRecord, worth: Worth, *, first: bool = True) -> bool:
         """Keeps `record` as that of `call` if its storages that no other record holds fit."""
         held = record.storages
         # an eviction may free a storage that this record needs: count again until nothing changes
@@ -155,10 +155,10 @@ class Tiled(dict[str, list[Call]]):
         self[path] = [Call(self._record(call.usable)) for call in self._calls[path]]
         return self[path]
 
-    def _record(self, record: Record | None) -> Record | None:
+    def _record(self, record: CallRecord | None) -> CallRecord | None:
         if record is None:
             return None
-        return Record(*(mapped(x, self._tensor) for x in (record.output, record.inputs, record.states)))
+        return CallRecord(*(mapped(x, self._tensor) for x in (record.output, record.inputs, record.states)))
 
     def _tensor(self, one: Tensor) -> Tensor:
         """`one` with its rows tiled, the same tensor at every call."""
