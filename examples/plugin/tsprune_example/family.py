@@ -13,10 +13,10 @@ from torch import Tensor
 from tsprune.anatomy import Anatomy, AttentionSite, Block, MLPSite, Readout, Size, Stack, TimeAxis
 from tsprune.models import Forecast, Forecaster
 from tsprune.models.checkpoints import Checkpoint
-from tsprune.models.stated import whole
+from tsprune.models.stated import whole_number
 from tsprune_example.network import LEVELS, PatchNet, PatchPipeline, Settings
 
-RULES = {field.name: whole() for field in dataclasses.fields(Settings)}
+RULES = {field.name: whole_number() for field in dataclasses.fields(Settings)}
 
 
 def anatomy(sizes: Settings) -> Anatomy:

@@ -3,7 +3,7 @@
 Everything else in the program (ablation, replay, scores, removal) is written once against these
 descriptions.
 
-What is left of a pruned model keeps its address: layer and head numbers are those of the original,
+Components of a pruned model keep their addresses: layer and head numbers are those of the original,
 wherever the weights are now. So a plan, a table or a sweep made on the original still applies, and
 plans can be carried out one after the other. `numbers` and `position` translate.
 """

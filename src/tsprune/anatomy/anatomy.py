@@ -21,7 +21,7 @@ class Anatomy:
     """Stacks in order of execution; a later stack may read the output of an earlier one.
 
     removed : components of the original model that are no longer there
-    readout : of the last stack; None if nobody has said
+    readout : of the last stack; None if unspecified
     """
 
     stacks: tuple[Stack, ...]
@@ -31,7 +31,7 @@ class Anatomy:
 
     @property
     def architecture(self) -> Architecture:
-        """What kind of transformer it is."""
+        """The kind of transformer."""
         if len(self.stacks) > 1:
             return "encoder-decoder"
         return "decoder-only" if self.stacks[0].causal else "encoder-only"

@@ -1,4 +1,4 @@
-"""Components: what can be ablated, how it is addressed, and how patterns name several.
+"""Components: the parts that can be ablated, their addresses, and patterns that name several.
 
 A pattern is matched part by part, so `*` never crosses a dot.
 """
@@ -97,7 +97,7 @@ Selection = str | Component | Iterable[str | Component]
 
 
 def as_patterns(what: Selection) -> Sequence[str]:
-    """What was selected, as addresses and patterns; TspruneError if it is neither."""
+    """A selection as addresses and patterns; TspruneError if it is neither."""
     items = [what] if isinstance(what, str | Component) or not isinstance(what, Iterable) else list(what)
     for item in items:
         if not isinstance(item, str | Component):
@@ -116,6 +116,6 @@ def matches(pattern: str, address: str) -> bool:
 
 
 def no_match(pattern: str, addresses: Sequence[str]) -> str:
-    """What to tell somebody whose pattern names none of the components at `addresses`."""
+    """The message for a pattern that names none of the components at `addresses`."""
     near = difflib.get_close_matches(pattern, addresses, n=3) or list(addresses[:3])
     return f"{pattern!r} matches no component; addresses look like {', '.join(near)}"

@@ -16,7 +16,7 @@ from tsprune.errors import TspruneError
 class Projection:
     """Which rows of a linear layer's weight [rows, d_model] make q, k or v of each head.
 
-    A fused layer holds `parts` projections one after the other; `part` says which this is. Within
+    A fused layer holds `parts` projections one after the other; `part` is the place of this one. Within
     a projection rows are head-major (row = head * head_dim + d) or, `interleaved`, head-minor
     (row = d * heads + head).
     """
@@ -37,7 +37,7 @@ class Projection:
 
 @dataclasses.dataclass(frozen=True)
 class Factor:
-    """A parameter that multiplies q or k per dimension whatever the data are (norm, scale)."""
+    """A parameter that multiplies q or k per dimension, independent of the data (norm, scale)."""
 
     parameter: str
     transform: Literal["identity", "softplus"] = "identity"
@@ -80,7 +80,7 @@ class AttentionSite:
     others : paths of modules beside `module` that serve this sublayer only (its norms); each returns
         something of the shape of its input
     norm : which of `others` stands between the output projection and the residual stream, if one does
-    sizes, per_head : what else depends on the number of heads
+    sizes, per_head : attributes and parameters that depend on the number of heads
     kept : numbers of the heads that are there, ascending; None: all of 0..heads-1
     """
 
@@ -237,7 +237,7 @@ class Stack:
     """Blocks that run one after the other; `module` wraps them all (None if nothing does).
 
     name : encoder or decoder in encoder-decoder models, else stack
-    time : where its positions lie in time; None if nobody has said
+    time : where its positions lie in time; None if unspecified
     causal : whether attention over time sees no later position
     sizes : attributes that hold the number of blocks
     norm : path of the norm through which a later stack reads its stream, if there is one

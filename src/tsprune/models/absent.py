@@ -1,4 +1,4 @@
-"""What stands where something was removed: it contributes nothing and computes nothing."""
+"""Stand-ins for removed modules; they contribute nothing and compute nothing."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ class AbsentAttention(nn.Module):
             self.add_module(name, output)
 
     def contribution(self, x: Tensor) -> Tensor:
-        """What is added to the residual stream for the sublayer's input `x` [..., d_model]."""
+        """The sublayer's contribution to the residual stream for its input `x` [..., d_model]."""
         if not self._name:
             return x.new_zeros(())
         output: Tensor = self.get_submodule(self._name)(x.new_zeros(*x.shape[:-1], 0))

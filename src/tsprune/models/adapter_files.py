@@ -31,7 +31,7 @@ class AdapterFiles:
 
     @property
     def files(self) -> tuple[Path, ...]:
-        """What the merged weights depend on, beside the base."""
+        """The files, besides the base, that determine the merged weights."""
         return (self.directory / ADAPTER, self.directory / ADAPTER_WEIGHTS)
 
 
@@ -60,7 +60,7 @@ def read_adapter(directory: Path) -> AdapterFiles | None:
 def base_of(adapter: AdapterFiles, place: Location) -> Location:
     """Where the weights are that an adapter belongs to.
 
-    The folder of the adapter if it holds weights, else what adapter_config.json names: `bundled:NAME`, a
+    The folder of the adapter if it holds weights, else the base in adapter_config.json: `bundled:NAME`, a
     folder (also one relative to the adapter's) or a hub id.
 
     place : of the adapter

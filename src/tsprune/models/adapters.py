@@ -1,6 +1,6 @@
 """Fine-tuned adapters (LoRA), merged into the weights they belong to by peft.
 
-What an adapter changes is told from its tensors: their names are the modules, their shapes the ranks. Of
+The tensors of an adapter determine its targets: their names are the modules, their shapes the ranks. Of
 adapter_config.json only numbers and flags are used. Its patterns are compared, never run as expressions that
 could take for ever, and its keys that name code to import are not passed on.
 """
@@ -23,14 +23,24 @@ from tsprune.models.adapter_files import AdapterFiles
 from tsprune.models.forecaster import Forecaster
 from tsprune.models.locations import ADAPTER
 from tsprune.models.placement import STORED
-from tsprune.models.stated import Rule, check, flag, list_of, mapping, or_none, real, whole, word
+from tsprune.models.stated import (
+    Requirement,
+    check,
+    flag,
+    list_of,
+    mapping,
+    or_none,
+    real,
+    whole_number,
+    word,
+)
 from tsprune.models.weights import Shapes, named, tensors
 
 _PREFIX = "base_model.model."
 # by the suffix of a tensor's name: the dimension of its shape that is the rank
 _RANKS = {".lora_A.weight": 0, ".lora_B.weight": 1, ".lora_embedding_A": 0, ".lora_embedding_B": 1}
-_USED: dict[str, Rule] = {
-    "r": whole(),
+_USED: dict[str, Requirement] = {
+    "r": whole_number(),
     "lora_alpha": real(-1e6, 1e6),
     "rank_pattern": or_none(mapping),
     "alpha_pattern": or_none(mapping),
@@ -94,7 +104,7 @@ def merge(model: Forecaster, adapter: AdapterFiles) -> None:
             _merge(root, targets, prefix, adapter)
     except TspruneError:
         raise
-    except Exception as error:  # peft raises whatever the value it stumbles over leads to
+    except Exception as error:  # peft raises many classes
         raise TspruneError(
             f"the adapter in {adapter.directory} does not fit ({one_line(error, 200)})"
         ) from error
@@ -132,9 +142,9 @@ def _modules(adapter: AdapterFiles) -> list[str]:
 
 
 def _root(model: Forecaster, paths: Iterable[str], adapter: AdapterFiles) -> tuple[nn.Module, str]:
-    """The module that the adapter was trained on, and what its paths have in front of those in it.
+    """The module that the adapter was trained on, and the prefix of its paths.
 
-    People wrap upstream's network, or what upstream wraps that in.
+    Users wrap the upstream network, or the object that holds it.
     """
     first = next(iter(paths)).split(".")
     for root in (model.saved_module, model.module):
@@ -149,12 +159,12 @@ def _root(model: Forecaster, paths: Iterable[str], adapter: AdapterFiles) -> tup
 
 def _target(adapter: AdapterFiles, path: str, inner: str) -> _Target:
     config = adapter.config
-    rank = _by_pattern(config.get("rank_pattern"), path, config.get("r", 8), whole())
+    rank = _by_pattern(config.get("rank_pattern"), path, config.get("r", 8), whole_number())
     alpha = _by_pattern(config.get("alpha_pattern"), path, config.get("lora_alpha", 8), real(-1e6, 1e6))
     return _Target(inner, rank, alpha)
 
 
-def _by_pattern(patterns: Mapping[str, Any] | None, path: str, usual: Any, rule: Rule) -> Any:
+def _by_pattern(patterns: Mapping[str, Any] | None, path: str, usual: Any, rule: Requirement) -> Any:
     """The value of the pattern that matches a path as peft matches it, else the usual one."""
     for pattern, value in (patterns or {}).items():
         if _LITERAL.fullmatch(pattern) is None or len(pattern) > 300 or rule(value):

@@ -11,7 +11,7 @@ from tsprune.text import code, markdown
 def model_card(
     model: Forecaster, origin: Origin, *, upstream_reads_it: bool, evidence: Evidence | None
 ) -> str:
-    """README.md: what was removed, what that cost, how to load it, and under which licence.
+    """README.md: removed components, their cost, how to load the model, and its licence.
 
     evidence : name -> before, after and change, as the caller measured them
     """

@@ -13,7 +13,7 @@ from tsprune.models import weights
 from tsprune.models.adapter_files import AdapterFiles, base_of, read_adapter
 from tsprune.models.documents import MOST_CONFIG_BYTES, read_if_there
 from tsprune.models.locations import BUNDLED, CONFIG, GENERATION, REMOVAL, Location, bundled_names, locate
-from tsprune.models.stated import Rule, check, mapping, only
+from tsprune.models.stated import Requirement, check, known_only, mapping
 from tsprune.models.weights import WEIGHTS, Headers, Shapes
 
 __all__ = ["BUNDLED", "REMOVAL", "WEIGHTS", "Checkpoint", "Shapes", "bundled_names", "find"]
@@ -29,7 +29,7 @@ class Checkpoint:
     directory : where its weights are
     config : the parsed config.json, {} if there is none
     shapes : shape of every tensor, from the safetensors headers
-    metadata : what else the safetensors headers state
+    metadata : free text in the safetensors headers
     headers : all that the headers state; None of a checkpoint that has no files
     generation : the parsed generation_config.json, {} if there is none
     adapter : the fine-tuned adapter to be merged, if there is one
@@ -58,7 +58,7 @@ class Checkpoint:
         return int(stated)
 
     def settings(
-        self, rules: Mapping[str, Rule], *, key: str | None = None, required: bool = False
+        self, rules: Mapping[str, Requirement], *, key: str | None = None, required: bool = False
     ) -> dict[str, Any]:
         """The values of config.json that `rules` know, checked; warns of the others, which are left out.
 
@@ -71,7 +71,7 @@ class Checkpoint:
         if key is not None:
             check({key: self.config.get(key)}, {key: mapping}, CONFIG)
             where, stated = f"{key} in {CONFIG}", self.config[key]
-        found = only(stated, rules, f"{self.name}: {where}")
+        found = known_only(stated, rules, f"{self.name}: {where}")
         check(found, rules, where, required=required)
         return found
 

@@ -21,27 +21,27 @@ from tsprune.models.finite import Broken, watched
 from tsprune.models.forecaster import Forecast, SamplingForecaster, padded
 from tsprune.models.objects import network
 from tsprune.models.pretrained import check_tokens, quiet_horizon, quietly, set_generation
-from tsprune.models.stated import check, flag, mapping, real, whole, word
+from tsprune.models.stated import check, flag, mapping, real, whole_number, word
 from tsprune.models.t5 import T5Forecaster, t5_config
 
 # of chronos_config in config.json
-SETTINGS = {
+_SETTINGS = {
     "tokenizer_class": word,
     "tokenizer_kwargs": mapping,
-    "context_length": whole(),
-    "prediction_length": whole(),
-    "n_tokens": whole(),
-    "n_special_tokens": whole(),
-    "pad_token_id": whole(0),
-    "eos_token_id": whole(0),
+    "context_length": whole_number(),
+    "prediction_length": whole_number(),
+    "n_tokens": whole_number(),
+    "n_special_tokens": whole_number(),
+    "pad_token_id": whole_number(0),
+    "eos_token_id": whole_number(0),
     "use_eos_token": flag,
     "model_type": word,
-    "num_samples": whole(most=2**16),
+    "num_samples": whole_number(most=2**16),
     "temperature": real(1e-6, 1e6),
-    "top_k": whole(),
+    "top_k": whole_number(),
     "top_p": real(1e-6, 1),
 }
-ROWS = 320  # paths that are sampled together: each holds the keys and values of its whole history
+_ROWS = 320  # paths that are sampled together: each holds the keys and values of its whole history
 
 
 class SharedContext:
@@ -50,7 +50,7 @@ class SharedContext:
     `generate` repeats the encoder's output for each of the window's paths, one after the other. Here
     cross-attention sees it once a window: it makes and caches keys and values of that, and takes the
     paths' queries for positions of one sequence. A step then reads the keys once, not once a path,
-    which is most of what a step costs.
+    the largest part of a step's cost.
 
     Calls of torch are looked at where one of them may be meant, in cross-attention and outside of the
     decoder: of a small model's step, looking at all of them would take a tenth.
@@ -144,13 +144,13 @@ class Chronos(T5Forecaster, SamplingForecaster):
         self.upstream = pipeline
         self.module = pipeline.model.model.eval()
         ends = pipeline.model.config.use_eos_token
-        self.anatomy = t5.anatomy(self.module.config, "lm_head", marks=int(ends))
+        self.anatomy = t5.t5_anatomy(self.module.config, "lm_head", marks=int(ends))
         self.context_length = pipeline.model.config.context_length
         self.samples = pipeline.model.config.num_samples
 
     def _forecast(self, series: list[NDArray[np.float32]], horizon: int) -> Forecast:
         series = [x[-self.context_length :] for x in series]
-        most = math.ceil(len(series) / math.ceil(len(series) * self.samples / ROWS))
+        most = math.ceil(len(series) / math.ceil(len(series) * self.samples / _ROWS))
         sites = [site for _, site in self.anatomy.sites() if site.keys_from is not None and site.heads]
         crossing = [self.module.get_submodule(site.module) for site in sites]
         paths = []
@@ -171,7 +171,7 @@ class Chronos(T5Forecaster, SamplingForecaster):
     def _teacher_forced(self, series: list[NDArray[np.float32]]) -> Tensor:
         """Logits of the tokens of the contexts' last steps, given all before them: [B, steps, tokens].
 
-        The encoder sees what lies before these steps (as many as one pass forecasts, at most half of
+        The encoder sees the history before these steps (as many as one pass forecasts, at most half of
         the context length).
         """
         limit = self.context_length
@@ -192,7 +192,7 @@ class Chronos(T5Forecaster, SamplingForecaster):
 
     @classmethod
     def blank(cls, checkpoint: Checkpoint) -> Chronos:
-        config = t5_config(checkpoint, SETTINGS)
+        config = t5_config(checkpoint, _SETTINGS)
         limits = config.chronos_config["tokenizer_kwargs"]
         check(limits, {"low_limit": real(-1e9, 1e9), "high_limit": real(-1e9, 1e9)}, "tokenizer_kwargs")
         if not limits["low_limit"] < limits["high_limit"]:

@@ -20,23 +20,23 @@ from tsprune.models.checkpoints import Checkpoint
 from tsprune.models.forecaster import LEVELS, Forecast, padded
 from tsprune.models.objects import network
 from tsprune.models.pretrained import PretrainedForecaster, check_tokens, hub_config, quiet_horizon, quietly
-from tsprune.models.stated import flag, levels, or_none, real, whole
+from tsprune.models.stated import flag, levels, or_none, real, whole_number
 
 # of config.json
-SIZES = {
-    **dict.fromkeys(("d_model", "d_kv", "d_ff", "num_layers", "num_heads", "vocab_size"), whole()),
+_SIZES = {
+    **dict.fromkeys(("d_model", "d_kv", "d_ff", "num_layers", "num_heads", "vocab_size"), whole_number()),
     "rope_theta": real(1e-6, 1e12),
 }
-SETTINGS = {  # of chronos_config in it
-    "context_length": whole(),
-    "input_patch_size": whole(),
-    "input_patch_stride": whole(),
-    "output_patch_size": whole(),
+_SETTINGS = {  # of chronos_config in it
+    "context_length": whole_number(),
+    "input_patch_size": whole_number(),
+    "input_patch_stride": whole_number(),
+    "output_patch_size": whole_number(),
     "quantiles": levels,
     "use_reg_token": flag,
     "use_arcsinh": flag,
-    "max_output_patches": whole(),
-    "time_encoding_scale": or_none(whole()),
+    "max_output_patches": whole_number(),
+    "time_encoding_scale": or_none(whole_number()),
 }
 
 
@@ -57,7 +57,7 @@ def _attention(role: str, layer: str, config: Chronos2CoreConfig) -> AttentionSi
     )
 
 
-def anatomy(config: Chronos2CoreConfig) -> Anatomy:
+def _anatomy(config: Chronos2CoreConfig) -> Anatomy:
     blocks = []
     for index in range(config.num_layers):
         path = f"encoder.block.{index}"
@@ -90,7 +90,7 @@ class Chronos2(PretrainedForecaster):
         self.name = name
         self.module = model.eval()
         self.upstream = Chronos2Pipeline(model)
-        self.anatomy = anatomy(model.config)
+        self.anatomy = _anatomy(model.config)
         self.context_length = model.chronos_config.context_length
         patch, most = model.chronos_config.output_patch_size, model.chronos_config.max_output_patches
         self.readout_horizon = patch * most
@@ -124,7 +124,7 @@ class Chronos2(PretrainedForecaster):
 
     @classmethod
     def blank(cls, checkpoint: Checkpoint) -> Chronos2:
-        stated = hub_config(checkpoint, SIZES, SETTINGS)
+        stated = hub_config(checkpoint, _SIZES, _SETTINGS)
         model = quietly(lambda: Chronos2Model(Chronos2CoreConfig.from_dict(stated)))
         check_tokens(model, start=False)
         return cls(model, checkpoint.name)

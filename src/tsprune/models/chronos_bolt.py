@@ -15,15 +15,15 @@ from tsprune.models.checkpoints import Checkpoint
 from tsprune.models.forecaster import Forecast, padded
 from tsprune.models.objects import network
 from tsprune.models.pretrained import check_tokens, quiet_horizon, quietly
-from tsprune.models.stated import flag, levels, whole
+from tsprune.models.stated import flag, levels, whole_number
 from tsprune.models.t5 import T5Forecaster, t5_config
 
 # of chronos_config in config.json
-SETTINGS = {
-    "context_length": whole(),
-    "prediction_length": whole(),
-    "input_patch_size": whole(),
-    "input_patch_stride": whole(),
+_SETTINGS = {
+    "context_length": whole_number(),
+    "prediction_length": whole_number(),
+    "input_patch_size": whole_number(),
+    "input_patch_stride": whole_number(),
     "quantiles": levels,
     "use_reg_token": flag,
 }
@@ -41,7 +41,7 @@ class ChronosBolt(T5Forecaster):
         self.module = model.eval()
         self.upstream = ChronosBoltPipeline(model)
         settings = model.chronos_config
-        self.anatomy = t5.anatomy(
+        self.anatomy = t5.t5_anatomy(
             model.config,
             "output_patch_embedding",
             span=settings.input_patch_size,
@@ -66,7 +66,7 @@ class ChronosBolt(T5Forecaster):
 
     @classmethod
     def blank(cls, checkpoint: Checkpoint) -> ChronosBolt:
-        config = t5_config(checkpoint, SETTINGS)
+        config = t5_config(checkpoint, _SETTINGS)
         model = quietly(lambda: ChronosBoltModelForForecasting(config))
         check_tokens(model, start=True)
         return cls(model, checkpoint.name)

@@ -1,4 +1,4 @@
-"""What callers pass as series: turned into float32 arrays, or refused in one line, alike for every family.
+"""_Series that callers pass: converted to float32 arrays, or refused in one line, alike for every family.
 
 Masked, None, NA, NaN and infinite values are missing (NaN from here on). Anything that is no real number is
 refused, and so are finite numbers that float32 cannot hold.
@@ -20,9 +20,9 @@ from torch import Tensor
 from tsprune.arguments import shape_of, shown, whole
 from tsprune.errors import TspruneError
 
-Series = NDArray[np.float32]
+_Series = NDArray[np.float32]
 
-# GIFT-Eval's longest horizon is 900; what this many steps take is still bounded in every family
+# GIFT-Eval's longest horizon is 900; every family forecasts this many steps in bounded memory
 MOST_STEPS = 2**14
 LARGEST = float(np.finfo(np.float32).max)
 _KINDS = {
@@ -41,11 +41,11 @@ class _RefusedError(Exception):
 
 
 def checked_horizon(horizon: object) -> int:
-    """The horizon as an int; TspruneError if it is no whole number between 1 and `MOST_STEPS`."""
+    """The horizon as an int; TspruneError unless it is a whole number between 1 and `MOST_STEPS`."""
     return whole(horizon, "the horizon", most=MOST_STEPS)
 
 
-def checked_contexts(contexts: Sequence[ArrayLike], horizon: int = 1) -> list[Series]:
+def checked_contexts(contexts: Sequence[ArrayLike], horizon: int = 1) -> list[_Series]:
     """Contexts as fresh one-dimensional float32 arrays, NaN where a value is missing.
 
     Infinite values are missing. Raises TspruneError with one line that names the series, or the horizon.
@@ -63,7 +63,7 @@ def checked_contexts(contexts: Sequence[ArrayLike], horizon: int = 1) -> list[Se
 
 
 def _each(contexts: Any) -> list[Any]:
-    """The series of what should be a list of them."""
+    """The series, if `contexts` is a list of them."""
     hint = "pass a list of series, one array or list of numbers each"
     if isinstance(contexts, str | bytes | bytearray | dict | Set):
         raise TspruneError(f"contexts are a {type(contexts).__name__}; {hint}")
@@ -81,7 +81,7 @@ def _each(contexts: Any) -> list[Any]:
     return found
 
 
-def _observed(context: Any) -> Series:
+def _observed(context: Any) -> _Series:
     """One series; raises _RefusedError, whose message goes on from "series 3 "."""
     if type(context) is np.ndarray and context.dtype == np.float32:
         array = context.copy()  # upstream code may write to it
@@ -141,7 +141,7 @@ def _unmasked(context: np.ma.MaskedArray[Any, Any]) -> NDArray[Any]:
     return values
 
 
-def _float32(array: NDArray[Any]) -> Series:
+def _float32(array: NDArray[Any]) -> _Series:
     if array.dtype.kind == "O":
         if array.ndim != 1:
             raise _RefusedError("is not a sequence of numbers" if array.ndim == 0 else _unlike(array))

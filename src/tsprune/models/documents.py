@@ -19,7 +19,7 @@ def read_object(path: Path, what: str, most: int = MOST_BYTES) -> dict[str, Any]
 
     what : the file is, for messages
 
-    Raises TspruneError if it cannot be read, is no regular file, or holds anything else.
+    Raises TspruneError if it cannot be read, is not a regular file, or holds anything else.
     """
     try:
         value = parse_json(read_text(path, what, most=most))

@@ -1,4 +1,4 @@
-"""Common random numbers: what sampling models draw from, the same for a window whatever else happens.
+"""Common random numbers for sampling models: a window always gets the same ones.
 
 Every window has a stream of uniform numbers of its own, made from a seed and its values, and every
 draw is a smooth function of them (an inverse distribution function where there is one). So a window
@@ -106,7 +106,7 @@ def categorical(probabilities: Tensor, uniform: Tensor) -> Tensor:
     """
     cumulative = probabilities.double().cumsum(-1)
     threshold = uniform.to(cumulative) * cumulative[..., -1:]
-    # never an index of probability zero, whatever rounding does to the last sums
+    # never an index of probability zero, even if the last sums are rounded
     return torch.searchsorted(cumulative, threshold.contiguous()).clamp_max(probabilities.shape[-1] - 1)
 
 
@@ -117,7 +117,7 @@ def normal(location: Tensor, scale: Tensor, uniform: Tensor) -> Tensor:
 
 
 def polar(radius: Tensor, angle: Tensor) -> tuple[Tensor, Tensor]:
-    """What `student_t` makes of two uniform numbers: logarithm of the radius, cosine of the angle."""
+    """Two uniform numbers as `student_t` takes them: logarithm of the radius, cosine of the angle."""
     return torch.log(radius), torch.cos(2 * torch.pi * angle)
 
 

@@ -1,8 +1,8 @@
 """NaN and infinity inside a network: found where they enter a distribution, and carried to the forecast.
 
 A distribution's parameters are checked by torch, which raises for a whole batch, and tokens or draws can be
-finite although the numbers they are drawn with are not. So what distributions are made from is looked at
-first (`watched`). The family then puts NaN into what it made from them, and `Forecaster.forecast` refuses it.
+finite although the numbers they are drawn with are not. The parameters of distributions are therefore
+checked first (`watched`). The family then puts NaN into the draws, and `Forecaster.forecast` refuses it.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from torch.utils._pytree import tree_map
 
 @contextmanager
 def watched(modules: Iterable[nn.Module], broken: Broken, *, clean: bool = True) -> Iterator[None]:
-    """While it lasts, `broken` looks at what `modules` return, a tensor or several.
+    """While it lasts, `broken` checks the outputs of `modules`, a tensor each or several.
 
     clean : they then return 1 in place of NaN and infinity, which every parameter of a distribution may be
     """

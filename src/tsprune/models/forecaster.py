@@ -1,4 +1,4 @@
-"""What every model is to the rest of the program: a Forecaster with an Anatomy."""
+"""Forecaster: a pretrained model with its Anatomy, as the rest of the program uses it."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ class Forecaster:
 
     Attributes
     ----------
-    name : what the user loaded (hub id, directory or `bundled:NAME`)
+    name : as the user loaded it (hub id, directory or `bundled:NAME`)
     family : the upstream family, e.g. "chronos-bolt"
     module : the torch module that the addresses of `anatomy` are relative to
     anatomy : where attention heads, MLPs and layers live in `module`
@@ -60,7 +60,7 @@ class Forecaster:
     readout_horizon : steps that one pass of the network forecasts, over which `readout` has gradients
     prefix_steps : a forecast of up to this many steps is the beginning of one of this many steps, to the
         last bit, so that windows of unlike horizons can be forecast together
-    origin : of a pruned model, what it was made from and what was removed
+    origin : of a pruned model: its original and the removed components
     stored : types that the checkpoint's tensors are stored in, by name; empty if it was not read from a file
     licence_note : for the card of a pruned model
     """
@@ -106,8 +106,8 @@ class Forecaster:
         Only one thread at a time uses a model: others wait (see `tsprune.ablate`).
 
         Raises TspruneError, in one line, for an empty list, a series that is empty, has no observed value,
-        does not hold real numbers or exceeds float32's range, and for a horizon that is no such number;
-        NotFiniteError if a quantile, a sampled path, or what these are computed from is NaN or infinite.
+        does not hold real numbers or exceeds float32's range, and for another horizon;
+        NotFiniteError if a quantile, a sampled path, or a number they are computed from is NaN or infinite.
         """
         series, steps = checked_contexts(contexts), checked_horizon(horizon)
         with self.alone(), self._explained():
@@ -120,7 +120,7 @@ class Forecaster:
     def _forecast(self, series: list[NDArray[np.float32]], horizon: int) -> Forecast:
         """The forecast of B checked series (fresh arrays, which may be written to), NaN where it has none.
 
-        Every family has its own; `forecast` is what callers use.
+        Every family has its own; callers use `forecast`.
         """
         raise NotImplementedError
 
@@ -280,21 +280,21 @@ class Forecaster:
         nn.Module.to(self.saved_module, device=device, dtype=dtype)
 
     def absent_attention(self, site: AttentionSite, output: nn.Linear | None) -> nn.Module:
-        """What takes the place of an attention module without heads, called as upstream calls it.
+        """The replacement of an attention module without heads, called as upstream calls it.
 
         output : the output projection, without columns, if its bias is to stay
         """
         return AbsentAttention(output, site.output.rpartition(".")[2] if output is not None else "")
 
     def adapt(self) -> None:
-        """Makes upstream's code cope with what `anatomy` says is left after a removal.
+        """Adapts upstream code to the remaining components after a removal.
 
-        For what upstream takes to be the same in all layers.
+        Needed where upstream takes a size to be the same in all layers.
         """
 
     def upstream_config(self, config: Mapping[str, Any]) -> dict[str, Any] | None:
-        """`config` (of the original) changed so that upstream alone reads what is left; None if no
-        config of upstream's can describe it."""
+        """`config` (of the original) changed so that upstream alone reads the pruned model; None if no
+        upstream config can describe it."""
         return None
 
 
@@ -356,7 +356,7 @@ def drawing(model: Forecaster, samples: int | None, *, usual: int, of_tokens: in
     """`model`, which from now on draws `samples` paths a window, if it samples.
 
     usual, of_tokens : how many if `samples` is None; the latter of models that decode a path value by
-        value, where paths are most of what a forecast costs
+        value, where paths are most of a forecast's cost
     """
     if isinstance(model, SamplingForecaster):
         model.samples = samples or (of_tokens if model.anatomy.tokens else usual)

@@ -13,7 +13,7 @@ _LEAVING = (Tensor.detach, Tensor.numpy, Tensor.__array__)
 
 
 class Gradients(TorchFunctionMode):
-    """While it lasts, nobody can switch gradients off, and tensors that leave autograd are noted.
+    """While it lasts, gradients stay on, and tensors that leave autograd are recorded.
 
     left : the tensors with a gradient that were detached or made numpy arrays, in that order
     """

@@ -2,7 +2,7 @@
 
 1. The model that config.json describes is outlined (`skeleton`). Its tensors are compared with those of
    the file: a contradiction is refused before memory is taken.
-2. It is built without weights; of a pruned checkpoint, what tsprune.json lists is removed.
+2. It is built without weights; for a pruned checkpoint, the components in tsprune.json are removed.
 3. The weights are read one by one, strictly: none may be missing, left over, or of another shape.
 4. A fine-tuned adapter beside them is merged (`adapters`).
 """
@@ -24,15 +24,15 @@ from tsprune.models.families import Family
 from tsprune.models.forecaster import Forecaster
 from tsprune.models.locations import REMOVAL
 from tsprune.models.placement import STORED
-from tsprune.models.pruned import Record
+from tsprune.models.pruned import PruningRecord
 from tsprune.models.removal import remove
 from tsprune.models.weights import Headers, named, tensors
 
 
-def opened(family: Family, checkpoint: Checkpoint, record: Record | None) -> Forecaster:
+def opened(family: Family, checkpoint: Checkpoint, record: PruningRecord | None) -> Forecaster:
     """The model of a checkpoint, in float32 on the CPU.
 
-    record : what tsprune.json states; None: the checkpoint is not pruned
+    record : content of tsprune.json; None: the checkpoint is not pruned
 
     Raises TspruneError if the files contradict each other.
     """
@@ -57,7 +57,7 @@ def _built(
     how: Callable[[Callable[[], Forecaster], int], Forecaster],
     kind: type[Forecaster],
     described: Checkpoint,
-    record: Record | None,
+    record: PruningRecord | None,
     where: _Place,
 ) -> Forecaster:
     def build() -> Forecaster:
@@ -68,7 +68,7 @@ def _built(
             raise
         except TspruneError as error:
             raise TspruneError(where.refused(error)) from None
-        except Exception as error:  # upstream raises whatever the value it stumbles over leads to
+        except Exception as error:  # upstream raises many classes
             raise TspruneError(where.undescribed(error)) from error
         if record is not None:
             _remove(model, record, where.name)
@@ -77,8 +77,8 @@ def _built(
     return how(build, len(described.shapes))
 
 
-def _remove(model: Forecaster, record: Record, where: str) -> None:
-    """Takes out of the original what a record lists."""
+def _remove(model: Forecaster, record: PruningRecord, where: str) -> None:
+    """Removes the components that a record lists."""
     shapes = {name: tuple(tensor.shape) for name, tensor in model.module.state_dict().items()}
     if shapes != dict(record.origin.shapes):
         raise TspruneError(f"{where} contradicts itself: its shapes are not those of its config")
@@ -108,7 +108,7 @@ class _Place:
         return f"{self.name} does not describe a {self._title} model of these weights ({detail})"
 
     def refused(self, error: TspruneError) -> str:
-        """What a family says of values that cannot be, with the place."""
+        """The message of a family about impossible values, with the file."""
         if self._pruned:
             return self.undescribed(error)
         return str(error) if self._checkpoint in str(error) else f"{self._checkpoint}: {error}"
@@ -126,7 +126,7 @@ class _Place:
             raise self._disagree("without elements", empty)
 
     def _names(self, model: Forecaster) -> dict[str, str]:
-        """By the name that upstream's module has: the name in the file, of what is to be read."""
+        """Name in the upstream module -> name in the file, for every tensor to be read."""
         module = model.saved_module
         derived = skeleton.constants(module)
         ignored = getattr(module, "_keys_to_ignore_on_load_unexpected", None) or ()

@@ -1,4 +1,4 @@
-"""From what a user names to a folder on this machine: bundled, a local folder, or the hub and its cache."""
+"""Names of models resolved to folders: bundled, local, or in the hub's cache."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ CONFIG = "config.json"
 REMOVAL = "tsprune.json"  # of a pruned checkpoint: see `pruned`
 GENERATION = "generation_config.json"
 ADAPTER = "adapter_config.json"
-# what is fetched of a repository; other weights in it are not part of the checkpoint
+# files fetched from a repository; other weights in it are not part of the checkpoint
 _FETCHED = (CONFIG, REMOVAL, GENERATION, ADAPTER, ADAPTER_WEIGHTS, WEIGHTS, INDEX, "model-*-of-*.safetensors")
 _REVISION = re.compile(r"[\w.+-]+(/[\w.+-]+)*")
 

@@ -24,11 +24,11 @@ from tsprune.models.checkpoints import Checkpoint
 from tsprune.models.finite import Broken, watched
 from tsprune.models.forecaster import Forecast, SamplingForecaster
 from tsprune.models.objects import network
-from tsprune.models.stated import check, list_of, mapping, real, whole
+from tsprune.models.stated import check, list_of, mapping, real, whole_number
 
 GIFT_EVAL_PATCH = 32
-GIFT_EVAL_SAMPLES = 100
-ROWS = 1024  # paths that are drawn together
+_GIFT_EVAL_SAMPLES = 100
+_ROWS = 1024  # paths that are drawn together
 
 _FILES = {
     "MixtureOutput": "mixture",
@@ -42,7 +42,7 @@ _FILES = {
 _DISTRIBUTIONS = {
     f"uni2ts.distribution.{path}{name}": name for name, file in _FILES.items() for path in (f"{file}.", "")
 }
-SIZES = {**moirai_base.SIZES, "patch_sizes": list_of(whole()), "distr_output": mapping}
+_SIZES = {**moirai_base.MOIRAI_SIZES, "patch_sizes": list_of(whole_number()), "distr_output": mapping}
 
 
 class Moirai(moirai_base.MoiraiForecaster, SamplingForecaster):
@@ -56,9 +56,11 @@ class Moirai(moirai_base.MoiraiForecaster, SamplingForecaster):
         self.name = name
         self.module = module
         self.context_length = context
-        self.samples = GIFT_EVAL_SAMPLES
+        self.samples = _GIFT_EVAL_SAMPLES
         self.patch = min(module.patch_sizes, key=lambda size: abs(size - GIFT_EVAL_PATCH))
-        self.anatomy = moirai_base.anatomy(module, self.patch, _readout(module, self.patch), causal=False)
+        self.anatomy = moirai_base.moirai_anatomy(
+            module, self.patch, _readout(module, self.patch), causal=False
+        )
         self.upstream = MoiraiForecast(
             prediction_length=1,
             target_dim=1,
@@ -75,7 +77,7 @@ class Moirai(moirai_base.MoiraiForecaster, SamplingForecaster):
         visible = [x[-self.context_length :] for x in series]
         with torch.no_grad():
             distribution = self._distribution(visible, horizon)
-            most = max(1, ROWS // self.samples)
+            most = max(1, _ROWS // self.samples)
             paths = [
                 self._drawn(distribution, visible, slice(start, start + most))
                 for start in range(0, len(visible), most)
@@ -120,11 +122,11 @@ class Moirai(moirai_base.MoiraiForecaster, SamplingForecaster):
 
     @classmethod
     def blank(cls, checkpoint: Checkpoint) -> Moirai:
-        config = checkpoint.settings(SIZES)
+        config = checkpoint.settings(_SIZES)
         distribution = decode_distr_output(_distribution(config.get("distr_output")))
         sizes = {key: value for key, value in config.items() if key != "distr_output"}
         module = MoiraiModule(distr_output=distribution, **sizes).eval()
-        context = checkpoint.context_length(moirai_base.GIFT_EVAL_CONTEXT, min(module.patch_sizes))
+        context = checkpoint.context_length(moirai_base.MOIRAI_CONTEXT, min(module.patch_sizes))
         return cls(module, config, checkpoint.name, context)
 
     @classmethod
@@ -210,7 +212,7 @@ def _draw(component: Distribution, at: Any, one: Tensor, other: Tensor) -> Tenso
 def _distribution(stated: Any, *, nested: bool = False) -> dict[str, Any]:
     """`distr_output` of config.json with full paths, if it names nothing but known classes.
 
-    Upstream makes an object of every `_target_` in it, whatever that is.
+    Upstream calls every `_target_` in it.
 
     Raises TspruneError for anything else.
     """

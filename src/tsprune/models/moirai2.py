@@ -16,14 +16,14 @@ from tsprune.models import moirai_base
 from tsprune.models.checkpoints import Checkpoint
 from tsprune.models.forecaster import Forecast
 from tsprune.models.objects import network
-from tsprune.models.stated import levels, whole
+from tsprune.models.stated import levels, whole_number
 
-SIZES = {
-    **moirai_base.SIZES,
-    **dict.fromkeys(("d_ff", "patch_size", "num_predict_token"), whole()),
+_SIZES = {
+    **moirai_base.MOIRAI_SIZES,
+    **dict.fromkeys(("d_ff", "patch_size", "num_predict_token"), whole_number()),
     "quantile_levels": levels,
 }
-# what follows the last position is the one that the forecast is asked for at; its own is not used
+# the last position is that of the forecast patch, whose output is not used
 READOUT = Readout(("out_proj",), "encoder.norm", position=-2)
 
 
@@ -37,7 +37,7 @@ class Moirai2(moirai_base.MoiraiForecaster):
     def __init__(self, module: Moirai2Module, config: Mapping[str, object], name: str, context: int) -> None:
         self.name = name
         self.module = module
-        self.anatomy = moirai_base.anatomy(module, module.patch_size, READOUT, causal=True)
+        self.anatomy = moirai_base.moirai_anatomy(module, module.patch_size, READOUT, causal=True)
         self.context_length = context
         self.levels = tuple(module.quantile_levels)
         self.readout_horizon = module.patch_size * module.num_predict_token
@@ -73,9 +73,9 @@ class Moirai2(moirai_base.MoiraiForecaster):
 
     @classmethod
     def blank(cls, checkpoint: Checkpoint) -> Moirai2:
-        config = checkpoint.settings(SIZES)
+        config = checkpoint.settings(_SIZES)
         module = Moirai2Module(**config).eval()
-        context = checkpoint.context_length(moirai_base.GIFT_EVAL_CONTEXT, module.patch_size)
+        context = checkpoint.context_length(moirai_base.MOIRAI_CONTEXT, module.patch_size)
         context = context // module.patch_size * module.patch_size
         return cls(module, config, checkpoint.name, context)
 

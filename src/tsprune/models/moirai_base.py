@@ -1,4 +1,4 @@
-"""What Moirai 1.1 and Moirai-2 share: anatomy of the encoder, inputs, loading and saving."""
+"""Shared by Moirai 1.1 and Moirai-2: anatomy of the encoder, inputs, loading and saving."""
 
 from __future__ import annotations
 
@@ -24,21 +24,21 @@ from tsprune.anatomy import (
 )
 from tsprune.models.checkpoints import MAX_CONTEXT
 from tsprune.models.forecaster import Forecaster
-from tsprune.models.stated import Rule, flag, real, whole
+from tsprune.models.stated import Requirement, flag, real, whole_number
 
-# stated for Moirai 1.1; upstream's package holds no GIFT-Eval script and says nothing of Moirai-2
+# stated for Moirai 1.1; upstream's package holds no GIFT-Eval script and does not mention Moirai-2
 # there (its README's example has 1680), so for Moirai-2 this is an assumption
-GIFT_EVAL_CONTEXT = 4000  # the weights' metadata may say less
+MOIRAI_CONTEXT = 4000  # the weights' metadata may say less
 
 LICENCE_NOTE = (
     "Moirai's weights on the hub are CC-BY-NC: a derivative of them is not redistributable, so do not "
     "publish this checkpoint unless the weights it was made from are your own."
 )
 
-SIZES: dict[str, Rule] = {  # of config.json, of both versions
-    "d_model": whole(),
-    "num_layers": whole(),
-    "max_seq_len": whole(),
+MOIRAI_SIZES: dict[str, Requirement] = {  # of config.json, of both versions
+    "d_model": whole_number(),
+    "num_layers": whole_number(),
+    "max_seq_len": whole_number(),
     "attn_dropout_p": real(0, 0.99),
     "dropout_p": real(0, 0.99),
     "scaling": flag,
@@ -69,7 +69,7 @@ def _attention(block: str, layer: Any) -> AttentionSite:
     )
 
 
-def anatomy(module: Any, patch: int, readout: Readout | None, *, causal: bool) -> Anatomy:
+def moirai_anatomy(module: Any, patch: int, readout: Readout | None, *, causal: bool) -> Anatomy:
     """Anatomy of a module with a TransformerEncoder `encoder` over patches of `patch` steps."""
     blocks = []
     for index, layer in enumerate(module.encoder.layers):
@@ -82,7 +82,7 @@ def anatomy(module: Any, patch: int, readout: Readout | None, *, causal: bool) -
 
 
 def inputs(series: Sequence[NDArray[np.float32]], device: torch.device) -> dict[str, Tensor]:
-    """What upstream's forecast modules take, for univariate series; right-aligned, [B, T, 1]."""
+    """Inputs of upstream's forecast modules, for univariate series; right-aligned, [B, T, 1]."""
     length = max(map(len, series))
     values = np.full((len(series), length), np.nan, dtype=np.float32)
     padding = np.ones((len(series), length), dtype=bool)
@@ -99,7 +99,7 @@ def inputs(series: Sequence[NDArray[np.float32]], device: torch.device) -> dict[
 
 
 class MoiraiForecaster(Forecaster):
-    """What both versions do alike: saving, and what upstream reads of it.
+    """Shared by both versions: saving, and the config of a pruned model.
 
     config : config.json of the checkpoint
     """
@@ -124,7 +124,7 @@ class MoiraiForecaster(Forecaster):
 
 
 def config_of(module: Any) -> dict[str, Any]:
-    """The config.json of a network in memory: what it was made with, as upstream's hub mixin keeps it."""
+    """The config.json of a network in memory: its arguments, which upstream's hub mixin keeps."""
     return {
         key: list(value) if isinstance(value, tuple) else value
         for key, value in (module._hub_mixin_config or {}).items()
@@ -133,5 +133,5 @@ def config_of(module: Any) -> dict[str, Any]:
 
 def history_of(upstream: Any, patch: int) -> int:
     """Steps of history that one of upstream's forecast modules is set to; the usual for a bare network."""
-    stated = getattr(getattr(upstream, "hparams", None), "context_length", GIFT_EVAL_CONTEXT)
+    stated = getattr(getattr(upstream, "hparams", None), "context_length", MOIRAI_CONTEXT)
     return max(int(stated), patch)

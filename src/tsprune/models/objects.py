@@ -17,7 +17,7 @@ def adopted(upstream: Any, device: object, dtype: object) -> Forecaster:
     """A Forecaster of one of upstream's objects, which it shares the weights with.
 
     The network is put into evaluation mode, and is otherwise left as it is, on its device and in its
-    precision. It has no name that it could be loaded by again: `name` says its class, and can be set.
+    precision. It cannot be loaded again by name: `name` is its class, and can be set.
 
     device, dtype : None, or those that it has
 

@@ -1,4 +1,4 @@
-"""What the Chronos families share: models of transformers, their config.json, and quiet long horizons."""
+"""Shared by the Chronos families: transformers models, their config.json, and quiet long horizons."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ from tsprune.models.checkpoints import Checkpoint
 from tsprune.models.forecaster import Forecaster
 from tsprune.models.locations import CONFIG, GENERATION
 from tsprune.models.saving import usual_dtype
-from tsprune.models.stated import Rule, check, flag, or_none, real, whole, word
+from tsprune.models.stated import Requirement, check, flag, or_none, real, whole_number, word
 from tsprune.models.weights import named
 
 _TOKENS = ("pad_token_id", "eos_token_id", "decoder_start_token_id", "reg_token_id")
-# of config.json, beside the sizes of the family and `chronos_config`. What is not known is left out: upstream
+# of config.json, beside the sizes of the family and `chronos_config`. Unknown keys are left out: upstream
 # would make an attribute of anything, and some keys make it fetch or run code
-_COMMON: dict[str, Rule] = {
+_COMMON: dict[str, Requirement] = {
     "dropout_rate": real(0, 0.99),
     "classifier_dropout": real(0, 0.99),
     "layer_norm_epsilon": real(1e-30, 1),
@@ -47,17 +47,17 @@ _COMMON: dict[str, Rule] = {
         ),
         flag,
     ),
-    **dict.fromkeys(_TOKENS, or_none(whole(0))),
+    **dict.fromkeys(_TOKENS, or_none(whole_number(0))),
 }
 # of generation_config.json; the sampling itself is configured by config.json
 _GENERATION = {"pad_token_id", "eos_token_id", "decoder_start_token_id", "bos_token_id"}
 _GENERATION_NOTES = {"_from_model_config", "transformers_version", "max_length", "use_cache"}
 
-Built = TypeVar("Built")
+_Built = TypeVar("_Built")
 
 
 def hub_config(
-    checkpoint: Checkpoint, sizes: Mapping[str, Rule], settings: Mapping[str, Rule]
+    checkpoint: Checkpoint, sizes: Mapping[str, Requirement], settings: Mapping[str, Requirement]
 ) -> dict[str, Any]:
     """The known keys of a config.json, checked.
 
@@ -71,8 +71,8 @@ def hub_config(
     return {**stated, "chronos_config": checkpoint.settings(settings, key="chronos_config")}
 
 
-def quietly(build: Callable[[], Built]) -> Built:
-    """What `build` returns, without transformers' log."""
+def quietly(build: Callable[[], _Built]) -> _Built:
+    """The result of `build`, without transformers' log."""
     verbosity = logging.get_verbosity()
     logging.set_verbosity_error()
     try:
@@ -98,7 +98,7 @@ def set_generation(model: PreTrainedModel, checkpoint: Checkpoint) -> None:
     """Gives a model the special tokens of generation_config.json, as upstream does; warns of the rest."""
     stated = dict(checkpoint.generation)
     ids = {key: stated.pop(key) for key in _GENERATION & stated.keys()}
-    check(ids, dict.fromkeys(ids, or_none(whole(0, model.config.vocab_size - 1))), GENERATION)
+    check(ids, dict.fromkeys(ids, or_none(whole_number(0, model.config.vocab_size - 1))), GENERATION)
     unused = [key for key, value in stated.items() if value and key not in _GENERATION_NOTES]
     if unused:
         message = f"{checkpoint.name}: settings in {GENERATION} are ignored: {named(unused)}"
@@ -115,7 +115,7 @@ class PretrainedForecaster(Forecaster):
     def config_file(self) -> dict[str, Any]:
         config: dict[str, Any] = json.loads(self.module.config.to_json_string())
         config["architectures"] = [type(self.module).__name__]
-        # upstream computes in this type, whatever the weights are stored in
+        # upstream computes in this type, not in that of the stored weights
         config["dtype"] = config.get("dtype") or str(usual_dtype(self)).removeprefix("torch.")
         return config
 

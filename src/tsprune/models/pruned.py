@@ -1,10 +1,10 @@
-"""Pruned checkpoints on disk: upstream's files, and tsprune.json, which says what they are.
+"""Pruned checkpoints on disk: upstream's files, and tsprune.json, which describes them.
 
-Weights keep upstream's names. Where upstream's config can describe what is left (whole layers, equal
+Weights keep upstream's names. Where upstream's config can describe the pruned model (whole layers, equal
 head counts), config.json does, and upstream's own loader reads the checkpoint. Where it cannot,
 config.json is one that upstream refuses: some of its loaders would leave missing weights random.
 
-Reading builds the original architecture, removes what tsprune.json lists, and loads the weights
+Reading builds the original architecture, removes the listed components, and loads the weights
 strictly. Nothing in a checkpoint is executed or unpickled.
 """
 
@@ -24,14 +24,14 @@ from tsprune.models.card import model_card
 from tsprune.models.documents import as_json, read_object
 from tsprune.models.forecaster import Evidence, Forecaster, Origin, Recovery
 from tsprune.models.locations import CONFIG, REMOVAL
-from tsprune.models.stated import list_of, whole
+from tsprune.models.stated import list_of, whole_number
 
 FORMAT = 1
 
 
 @dataclasses.dataclass(frozen=True)
-class Record:
-    """What tsprune.json says.
+class PruningRecord:
+    """The content of tsprune.json.
 
     config : config.json of the original checkpoint
     """
@@ -47,7 +47,7 @@ class Record:
 def complete(
     model: Forecaster, origin: Origin, original: dict[str, Any], directory: Path, evidence: Evidence | None
 ) -> None:
-    """Adds what describes a pruned model to a folder with its weights: config.json, tsprune.json, the card.
+    """Adds config.json, tsprune.json and the card to a folder with the weights of a pruned model.
 
     original : config.json of the model that it was made from
     """
@@ -91,8 +91,8 @@ def _version() -> str:
 # --- reading ------------------------------------------------------------------------------------
 
 
-def read_record(directory: Path) -> Record | None:
-    """What tsprune.json in `directory` says; None if there is none, so the checkpoint is not pruned.
+def read_record(directory: Path) -> PruningRecord | None:
+    """tsprune.json in `directory`; None if there is none, so the checkpoint is not pruned.
 
     Raises TspruneError if it is damaged or of a format that this version does not know.
     """
@@ -112,7 +112,7 @@ def read_record(directory: Path) -> Record | None:
         raise TspruneError(f"{path} is damaged ({detail})") from None
 
 
-def _record(stated: Mapping[str, Any], path: Path) -> Record:
+def _record(stated: Mapping[str, Any], path: Path) -> PruningRecord:
     if stated["format"] != FORMAT:
         raise TspruneError(
             f"{path} has format {shown(stated['format'])}; this version of tsprune reads format {FORMAT}"
@@ -134,12 +134,12 @@ def _record(stated: Mapping[str, Any], path: Path) -> Record:
     )
     if origin.parameters < 1:
         raise ValueError("the original has no parameters")
-    return Record(str(stated["family"]), stated["config"], origin)
+    return PruningRecord(str(stated["family"]), stated["config"], origin)
 
 
 def _shape(value: object) -> str:
     """The problem with a tensor's shape, "" if there is none; a tensor without dimensions has []."""
-    return "" if value == [] else list_of(whole(0, 2**40))(value)
+    return "" if value == [] else list_of(whole_number(0, 2**40))(value)
 
 
 def _recovery(stated: Mapping[str, Any] | None) -> Recovery | None:

@@ -1,6 +1,6 @@
 """Physical removal: one pass over the Anatomy that takes components out of a model.
 
-1. What is left is described first: sublayers without the heads that go, blocks without the sublayers
+1. The result is described first: sublayers without the heads that go, blocks without the sublayers
    that go, stacks without the blocks that have nothing left.
 2. Heads are cut out: rows of their query, key and value projections, columns of the output
    projection, entries of per-head parameters; the attributes that upstream reads sizes from follow.
@@ -29,7 +29,7 @@ from tsprune.models.forecaster import Forecaster
 
 
 def remove(model: Forecaster, components: Iterable[Component]) -> None:
-    """Takes `components` out of `model`, in place; `model.anatomy` then describes what is left.
+    """Takes `components` out of `model`, in place; `model.anatomy` then describes the result.
 
     Raises TspruneError, before anything is changed, for a component that is not there, a stack that
     would lose its last layer, or key/value heads that would serve unlike numbers of query heads.
@@ -68,13 +68,13 @@ def _check_present(anatomy: Anatomy, components: Iterable[Component]) -> None:
             anatomy.site(component)
 
 
-# --- what is left, as a description -------------------------------------------------------------
+# --- the result, as a description ---------------------------------------------------------------
 
 
 def _rest(
     model: Forecaster, stack: str, layer: int, block: Block, gone: frozenset[Component]
 ) -> Block | None:
-    """What is left of `block`, its paths still the old ones; None: nothing."""
+    """The remaining part of `block`, with the old paths; None: nothing."""
     sites = []
     for site in block.attention:
         if Component(stack, layer, site.role) in gone:
@@ -202,7 +202,7 @@ def _closed_up(module: nn.Module, stack: Stack, rests: list[Block | None]) -> St
         setattr(module.get_submodule(size.module), size.name, len(blocks))
     moved = tuple(_moved(rest, rest.module, path) for rest, path in zip(kept, paths, strict=False))
     in_place = [block.number for block in moved] == list(range(len(moved)))
-    if in_place:  # say no more than is needed, so that an intact stack equals upstream's
+    if in_place:  # without numbers, an intact stack equals upstream's
         moved = tuple(dataclasses.replace(block, number=None) for block in moved)
     return dataclasses.replace(stack, blocks=moved)
 

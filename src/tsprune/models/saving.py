@@ -79,7 +79,7 @@ def _role(name: str) -> str:
 
 
 def stored_tensors(model: Forecaster, dtype: str | torch.dtype | None = None) -> dict[str, Tensor]:
-    """What is written: every tensor once, in its type; a tied one under its first name only.
+    """The tensors to be written: every one once, in its type; a tied one under its first name only.
 
     Raises TspruneError if a weight is too large for its type.
     """
@@ -108,7 +108,7 @@ def stored_tensors(model: Forecaster, dtype: str | torch.dtype | None = None) ->
 def round_weights(model: Forecaster, dtype: str | torch.dtype | None = None) -> bool:
     """Makes the weights, in place, those that a reloaded checkpoint has (see `stored_dtypes`).
 
-    From then on `save` writes these types by default, so what is measured now is true of the file.
+    From then on `save` writes these types by default, so measurements hold for the file.
     Returns whether any weight changed.
     """
     values: Mapping[str, Any] = model.saved_module.state_dict()

@@ -24,7 +24,7 @@ SPARE = 128  # parameters beside those of the weights, such as tied ones
 TIMES = 3  # a parameter is registered again where modules share it
 MOST_CONSTANTS = 2**25  # elements of buffers that no file holds
 
-Built = TypeVar("Built")
+_Built = TypeVar("_Built")
 
 
 class TooLargeError(Exception):
@@ -43,7 +43,7 @@ def _watched(most: int, *, keep_data: bool) -> Iterator[None]:
         count += 1
         if count > most:
             raise TooLargeError("it asks for more tensors than the weights hold")
-        # what is not trained is a constant (rotary frequencies): it is not in the file
+        # untrained parameters are constants (rotary frequencies), which are not in the file
         if keep_data or parameter.is_meta or not parameter.requires_grad:
             return None
         return nn.Parameter(torch.empty_like(parameter, device="meta"), parameter.requires_grad)
@@ -56,20 +56,20 @@ def _watched(most: int, *, keep_data: bool) -> Iterator[None]:
         hook.remove()
 
 
-def outlined(build: Callable[[], Built], tensors: int) -> Built:
-    """What `build` makes on the meta device: shapes without memory.
+def outlined(build: Callable[[], _Built], tensors: int) -> _Built:
+    """The result of `build` on the meta device: shapes without memory.
 
     tensors : how many the weights hold
 
-    Raises TooLargeError for many more parameters than that, and whatever `build` raises.
+    Raises TooLargeError for many more parameters than that, and the errors of `build`.
     """
     with _watched(TIMES * tensors + SPARE, keep_data=True), torch.device("meta"), warnings.catch_warnings():
         warnings.simplefilter("ignore", TspruneWarning)  # it is built again
         return build()
 
 
-def without_weights(build: Callable[[], Built], tensors: int) -> Built:
-    """What `build` makes, its parameters on the meta device."""
+def without_weights(build: Callable[[], _Built], tensors: int) -> _Built:
+    """The result of `build`, with parameters on the meta device."""
     with _watched(TIMES * tensors + SPARE, keep_data=False):
         return build()
 

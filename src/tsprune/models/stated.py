@@ -14,11 +14,11 @@ from tsprune.models.weights import named
 MOST_SIZE = 2**24  # of a width, a number of layers, a length
 MOST_LISTED = 1000
 
-# says what a value must be, "" if it is that
-Rule = Callable[[Any], str]
+# returns the requirement that a value breaks, "" if it is valid
+Requirement = Callable[[Any], str]
 
 
-def whole(least: int = 1, most: int = MOST_SIZE) -> Rule:
+def whole_number(least: int = 1, most: int = MOST_SIZE) -> Requirement:
     """A whole number within limits; True and False are none."""
     return lambda value: (
         ""
@@ -27,7 +27,7 @@ def whole(least: int = 1, most: int = MOST_SIZE) -> Rule:
     )
 
 
-def real(least: float = -math.inf, most: float = math.inf) -> Rule:
+def real(least: float = -math.inf, most: float = math.inf) -> Requirement:
     """A finite number within limits."""
 
     def rule(value: Any) -> str:
@@ -59,7 +59,7 @@ def mapping(value: Any) -> str:
     return "" if isinstance(value, dict) else "an object"
 
 
-def list_of(rule: Rule) -> Rule:
+def list_of(rule: Requirement) -> Requirement:
     """A list that is not empty, whose values follow `rule`."""
 
     def of_list(value: Any) -> str:
@@ -71,8 +71,8 @@ def list_of(rule: Rule) -> Rule:
     return of_list
 
 
-def or_none(rule: Rule) -> Rule:
-    """What `rule` says, or null."""
+def or_none(rule: Requirement) -> Requirement:
+    """A value that follows `rule`, or null."""
     return lambda value: "" if value is None or not (problem := rule(value)) else f"{problem}, or null"
 
 
@@ -83,7 +83,9 @@ def levels(value: Any) -> str:
     return "" if ascending and 0.5 in value else "ascending quantile levels between 0 and 1 with 0.5"
 
 
-def check(stated: Mapping[str, Any], rules: Mapping[str, Rule], where: str, *, required: bool = True) -> None:
+def check(
+    stated: Mapping[str, Any], rules: Mapping[str, Requirement], where: str, *, required: bool = True
+) -> None:
     """TspruneError that names the first value of `stated` that breaks its rule.
 
     where : how messages call the place, e.g. "config.json"
@@ -97,7 +99,7 @@ def check(stated: Mapping[str, Any], rules: Mapping[str, Rule], where: str, *, r
             raise TspruneError(f"{where}: {key} must be {problem}, not {shown(stated[key])}")
 
 
-def only(stated: Mapping[str, Any], known: Iterable[str], where: str) -> dict[str, Any]:
+def known_only(stated: Mapping[str, Any], known: Iterable[str], where: str) -> dict[str, Any]:
     """The keys of `stated` that are known; warns of the others, which are left out."""
     kept = set(known)
     others = [key for key in stated if key not in kept]

@@ -1,4 +1,4 @@
-"""What Chronos-T5 and Chronos-Bolt share: the anatomy of T5 stacks, and pruned T5 attention.
+"""Shared by Chronos-T5 and Chronos-Bolt: the anatomy of T5 stacks, and pruned T5 attention.
 
 T5 has one table of relative position biases per stack, [buckets, heads], which the first block's
 self-attention owns and passes on to all others; cross-attention passes on zeros. Sublayers with
@@ -25,21 +25,21 @@ from tsprune.models.absent import AbsentAttention
 from tsprune.models.checkpoints import Checkpoint
 from tsprune.models.locations import CONFIG
 from tsprune.models.pretrained import PretrainedForecaster, hub_config
-from tsprune.models.stated import Rule, or_none, whole
+from tsprune.models.stated import Requirement, or_none, whole_number
 
 SELECTING = "tsprune_selected_heads"
 # of config.json
-SIZES = {
-    **dict.fromkeys(("d_model", "d_kv", "d_ff", "num_layers", "num_heads", "vocab_size"), whole()),
-    "num_decoder_layers": or_none(whole()),
-    "relative_attention_num_buckets": whole(4),
-    "relative_attention_max_distance": whole(),
+_SIZES = {
+    **dict.fromkeys(("d_model", "d_kv", "d_ff", "num_layers", "num_heads", "vocab_size"), whole_number()),
+    "num_decoder_layers": or_none(whole_number()),
+    "relative_attention_num_buckets": whole_number(4),
+    "relative_attention_max_distance": whole_number(),
 }
 
 
-def t5_config(checkpoint: Checkpoint, settings: Mapping[str, Rule]) -> T5Config:
+def t5_config(checkpoint: Checkpoint, settings: Mapping[str, Requirement]) -> T5Config:
     """The T5Config that config.json describes, checked; `settings` are the rules of its `chronos_config`."""
-    config = T5Config.from_dict(hub_config(checkpoint, SIZES, settings))
+    config = T5Config.from_dict(hub_config(checkpoint, _SIZES, settings))
     if config.relative_attention_max_distance <= config.relative_attention_num_buckets // 2:
         raise TspruneError(f"{CONFIG}: relative_attention_max_distance is too small for its buckets")
     return config
@@ -69,7 +69,7 @@ def _block(stack: str, index: int, config: T5Config) -> Block:
     return Block(path, tuple(sites), MLPSite(f"{last}.DenseReluDense", (f"{last}.layer_norm",)))
 
 
-def anatomy(config: T5Config, readout: str, *, span: int = 1, marks: int = 1) -> Anatomy:
+def t5_anatomy(config: T5Config, readout: str, *, span: int = 1, marks: int = 1) -> Anatomy:
     """Anatomy relative to a module with T5 stacks `encoder` and `decoder`.
 
     readout : path of the module that reads the decoder's output
@@ -126,7 +126,7 @@ def _selecting(
 ALL_ATTENTION_FUNCTIONS.register(SELECTING, _selecting)
 
 
-def adapt(module: nn.Module, anatomy: Anatomy) -> None:
+def adapt_t5(module: nn.Module, anatomy: Anatomy) -> None:
     """Tells every sublayer its heads of the bias that it gets, and its place in the key-value cache."""
     for stack in anatomy.stacks:
         for role in ("self", "cross"):
@@ -160,7 +160,7 @@ def _select(attention: Any, chosen: list[int], heads: int) -> None:
 def upstream_config(
     anatomy: Anatomy, config: Mapping[str, Any], *, cached: bool = False
 ) -> dict[str, Any] | None:
-    """A T5 config of what is left: whole blocks, all of as many heads, the same ones in a stack.
+    """The T5 config of a pruned model: whole blocks of equally many heads, the same ones in a stack.
 
     cached : whether the decoder runs with upstream's key-value cache, which must not be deeper than the
         encoder
@@ -179,7 +179,7 @@ def upstream_config(
 
 
 class T5Forecaster(PretrainedForecaster):
-    """What both families do alike: what is left after a removal.
+    """Shared by both families: adapting to a removal.
 
     cached : whether upstream's decoder runs with a key-value cache
     """
@@ -190,7 +190,7 @@ class T5Forecaster(PretrainedForecaster):
         return AbsentT5Attention()
 
     def adapt(self) -> None:
-        adapt(self.module, self.anatomy)
+        adapt_t5(self.module, self.anatomy)
 
     def upstream_config(self, config: Mapping[str, Any]) -> dict[str, Any] | None:
         return upstream_config(self.anatomy, config, cached=self.cached)

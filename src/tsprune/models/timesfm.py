@@ -24,9 +24,9 @@ from tsprune.models.absent import AbsentAttention
 from tsprune.models.checkpoints import Checkpoint, Shapes
 from tsprune.models.forecaster import LEVELS, Forecast, Forecaster
 from tsprune.models.objects import network
-from tsprune.models.stated import whole
+from tsprune.models.stated import whole_number
 
-GIFT_EVAL_CONTEXT = 2048  # what upstream uses there; config.json may say less ("max_context")
+_GIFT_EVAL_CONTEXT = 2048  # upstream's value there; config.json may state less ("max_context")
 
 
 def _attention(block: str, heads: int, head_dim: int) -> AttentionSite:
@@ -54,7 +54,7 @@ def _mlp(block: str) -> MLPSite:
     return MLPSite(f"{block}.ff1", others, norm=f"{block}.post_ff_ln")
 
 
-def anatomy(definition: TimesFM_2p5_200M_Definition) -> Anatomy:
+def _anatomy(definition: TimesFM_2p5_200M_Definition) -> Anatomy:
     size = definition.stacked_transformers.transformer
     head_dim = size.model_dims // size.num_heads
     paths = [f"stacked_xf.{index}" for index in range(definition.stacked_transformers.num_layers)]
@@ -124,7 +124,7 @@ class TimesFM(Forecaster):
         self.name = name
         self.module = module.eval()
         self.context_length = context_length
-        self.anatomy = anatomy(module.config)
+        self.anatomy = _anatomy(module.config)
         self.readout_horizon = module.o
         self.prefix_steps = min(module.o, module.os)  # see `settings`
         # the wrapper builds a model of its own, of the class's fixed size: replace it, do not build it
@@ -211,8 +211,8 @@ class TimesFM(Forecaster):
             raise TspruneError(
                 f"{checkpoint.name}: not a complete TimesFM 2.5 checkpoint ({one_line(error, 200)})"
             ) from error
-        limit = checkpoint.config.get("max_context", GIFT_EVAL_CONTEXT)
-        if whole(module.p)(limit):
+        limit = checkpoint.config.get("max_context", _GIFT_EVAL_CONTEXT)
+        if whole_number(module.p)(limit):
             raise TspruneError(f"{checkpoint.name}: max_context in config.json must be at least {module.p}")
         return cls(module, checkpoint.name, limit)
 
@@ -228,5 +228,5 @@ class TimesFM(Forecaster):
             module = copy.copy(module)
             del module.forward
         settings = getattr(upstream, "forecast_config", None)
-        limit = settings.max_context if settings is not None else GIFT_EVAL_CONTEXT
+        limit = settings.max_context if settings is not None else _GIFT_EVAL_CONTEXT
         return cls(module, name, max(limit, module.p))

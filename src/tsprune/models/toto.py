@@ -22,22 +22,22 @@ from tsprune.models.absent import AbsentAttention
 from tsprune.models.checkpoints import MAX_CONTEXT, Checkpoint
 from tsprune.models.forecaster import Forecast, SamplingForecaster
 from tsprune.models.objects import network
-from tsprune.models.stated import anything, flag, list_of, mapping, or_none, real, whole, word
-from tsprune.models.toto_sampling import SharedContext, mixture_of, read_at_end, watched_mixture
+from tsprune.models.stated import anything, flag, list_of, mapping, or_none, real, whole_number, word
+from tsprune.models.toto_sampling import SharedHistory, mixture_of, read_at_end, watched_mixture
 
 # upstream's GIFT-Eval script is not part of its package: 256 is what the evaluation that is
 # (toto.evaluation.fev) draws by default, 4096 is not stated anywhere in it
-GIFT_EVAL_CONTEXT = 4096  # the weights' metadata may say less
-GIFT_EVAL_SAMPLES = 256
-ROWS = 8192  # paths that are drawn together
+_GIFT_EVAL_CONTEXT = 4096  # the weights' metadata may state less
+_GIFT_EVAL_SAMPLES = 256
+_ROWS = 8192  # paths that are drawn together
 STEPWISE_ROWS = 512  # where a second patch is drawn, for which each path has keys and values of its own
 _NOTE = "pre_xformers_checkpoint"  # which only upstream's loader reads
-SIZES = {  # of config.json
+_SIZES = {  # of config.json
     **dict.fromkeys(
-        ("patch_size", "stride", "embed_dim", "num_layers", "num_heads", "mlp_hidden_dim"), whole()
+        ("patch_size", "stride", "embed_dim", "num_layers", "num_heads", "mlp_hidden_dim"), whole_number()
     ),
     "dropout": real(0, 0.99),
-    "spacewise_every_n_layers": whole(-1),
+    "spacewise_every_n_layers": whole_number(-1),
     "scaler_cls": word,
     "output_distribution_classes": list_of(word),
     "spacewise_first": flag,
@@ -50,7 +50,7 @@ SIZES = {  # of config.json
 _ROLES = {AttentionAxis.TIME: "time", AttentionAxis.SPACE: "variate"}
 
 
-def anatomy(backbone: TotoBackbone) -> Anatomy:
+def _anatomy(backbone: TotoBackbone) -> Anatomy:
     blocks = []
     for index, layer in enumerate(backbone.transformer.layers):
         path = f"transformer.layers.{index}"
@@ -96,16 +96,16 @@ class Toto(SamplingForecaster):
         self.name = name
         self.upstream = toto.eval()
         self.module = toto.model
-        self.anatomy = anatomy(toto.model)
+        self.anatomy = _anatomy(toto.model)
         self.context_length = context
-        self.samples = GIFT_EVAL_SAMPLES
+        self.samples = _GIFT_EVAL_SAMPLES
         self._config: dict[str, Any] = dict(config)
 
     def _forecast(self, series: list[NDArray[np.float32]], horizon: int) -> Forecast:
         visible = [x[-self.context_length :] for x in series]
         paths = np.empty((len(series), self.samples, horizon), dtype=np.float32)
         spare: dict[str, Tensor] = {}
-        rows_at_once = ROWS if horizon <= self.module.patch_embed.patch_size else min(ROWS, STEPWISE_ROWS)
+        rows_at_once = _ROWS if horizon <= self.module.patch_embed.patch_size else min(_ROWS, STEPWISE_ROWS)
         for rows in self._alike(visible, max(1, rows_at_once // self.samples)):
             paths[rows] = self._sampled([visible[row] for row in rows], horizon, spare)
         return self.from_samples(paths)
@@ -139,7 +139,7 @@ class Toto(SamplingForecaster):
         self, series: Sequence[NDArray[np.float32]], horizon: int, spare: dict[str, Tensor]
     ) -> NDArray[np.float32]:
         history, noise = self._inputs(series), draws.Noise(series, self.seed)
-        stand_in = SharedContext(self.module, history, noise, self.samples, horizon, spare)
+        stand_in = SharedHistory(self.module, history, noise, self.samples, horizon, spare)
         forecast = TotoForecaster(stand_in).forecast(
             stand_in.tail, horizon, num_samples=self.samples, samples_per_batch=self.samples
         )
@@ -155,7 +155,7 @@ class Toto(SamplingForecaster):
         """
         visible = [x[-self.context_length :] for x in series]
         outputs: dict[int, Tensor] = {}
-        for rows in self._alike(visible, ROWS):
+        for rows in self._alike(visible, _ROWS):
             inputs = self._inputs([visible[row] for row in rows])
             patch = self.module.patch_embed.patch_size
             with read_at_end(self.module, patch), watched_mixture(self.module) as broken:
@@ -186,7 +186,7 @@ class Toto(SamplingForecaster):
     def adapt(self) -> None:
         sites = [site for block in self.anatomy.stacks[0].blocks for site in block.attention]
         size = self.module.embed_dim // self._config["num_heads"]
-        toto_uneven.adapt(self.module, [site.heads for site in sites], size)
+        toto_uneven.make_uneven(self.module, [site.heads for site in sites], size)
 
     def upstream_config(self, config: Mapping[str, Any]) -> dict[str, Any] | None:
         """Whole layers can go if those over time and over variates still alternate regularly."""
@@ -198,10 +198,10 @@ class Toto(SamplingForecaster):
 
     @classmethod
     def blank(cls, checkpoint: Checkpoint) -> Toto:
-        config = checkpoint.settings(SIZES)
+        config = checkpoint.settings(_SIZES)
         config = {**config, "use_memory_efficient_attention": False}  # a dense kernel instead
         toto = UpstreamToto(**{key: value for key, value in config.items() if key != _NOTE})
-        context = checkpoint.context_length(GIFT_EVAL_CONTEXT, toto.model.patch_embed.patch_size)
+        context = checkpoint.context_length(_GIFT_EVAL_CONTEXT, toto.model.patch_embed.patch_size)
         return cls(toto, config, checkpoint.name, context)
 
     @classmethod
@@ -213,7 +213,7 @@ class Toto(SamplingForecaster):
             toto = object.__new__(UpstreamToto)
             nn.Module.__init__(toto)
             toto.model, toto.model_kwargs = network(backbone, TotoBackbone), {}
-        return cls(toto, _config_of(toto.model), name, GIFT_EVAL_CONTEXT)
+        return cls(toto, _config_of(toto.model), name, _GIFT_EVAL_CONTEXT)
 
 
 def _config_of(backbone: TotoBackbone) -> dict[str, Any]:

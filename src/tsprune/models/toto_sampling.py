@@ -32,7 +32,7 @@ def watched_mixture(backbone: TotoBackbone) -> Iterator[Broken]:
 def mixture_of(distribution: Any, steps: int, broken: Broken | None = None) -> tuple[Tensor, Tensor]:
     """Weights [B, 1, steps, K] and (df, location, scale) [B, 1, steps, K, 3] of the first `steps`.
 
-    The latter are NaN where `broken` says so.
+    The latter are NaN at the places of `broken`.
     """
     if isinstance(distribution, MixtureSameFamily):
         weights: Tensor = distribution.mixture_distribution.probs
@@ -46,7 +46,7 @@ def mixture_of(distribution: Any, steps: int, broken: Broken | None = None) -> t
 
 
 def _for_mixtures(uniform: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Of [B, paths, 1, patch, 3]: what chooses a component, and its `draws.polar`; [B, 1, patch, paths]."""
+    """[B, paths, 1, patch, 3] as number of a component and `draws.polar`, each [B, 1, patch, paths]."""
     which, radius, angle = uniform.permute(4, 0, 2, 3, 1).contiguous()
     return which, *draws.polar(radius, angle)
 
@@ -55,9 +55,9 @@ class PatchDraws(Distribution):
     """One patch of every path of B windows, drawn from `noise`, as upstream's loop wants it.
 
     weights, parameters : as `mixture_of` makes them, of the windows or of their paths; then paths are
-        outermost, as they are in what is drawn
+        outermost, as in the draws
     patch : steps that are drawn; those after the steps of `weights` are 0
-    look : called with what is drawn, [paths * B, 1, patch]
+    look : called with the draws, [paths * B, 1, patch]
     """
 
     def __init__(
@@ -102,14 +102,13 @@ class PatchDraws(Distribution):
             yield wanted
 
 
-class SharedContext:
+class SharedHistory:
     """Stands in for the backbone in upstream's sampling loop, which sees the last patch of the history only.
 
     The history is the same in all paths of a window, so it is run once a window, its keys and values are
-    copied for the paths if there is a second patch, and it is not copied for those of one patch; what is
-    read are the wanted steps after the last position, so nothing else is turned into a distribution; and
-    patches are drawn from `noise`. Upstream puts 0 in place of draws that are NaN, infinite or beyond what it
-    takes for extreme: `lost` says which paths have such a step.
+    copied for the paths only if there is a second patch. Only the wanted steps after the last position are
+    turned into a distribution, and patches are drawn from `noise`. Upstream replaces draws that are NaN,
+    infinite or extreme by 0: `lost` marks the paths with such a step.
 
     history : of B windows, [B, 1, T]
     horizon : steps that are drawn
@@ -133,7 +132,7 @@ class SharedContext:
     def __getattr__(self, name: str) -> Any:
         return getattr(self._backbone, name)
 
-    def eval(self) -> SharedContext:
+    def eval(self) -> SharedHistory:
         """Asked for before every forecast; to go through all modules takes longer than a small patch."""
         if self._backbone.training:
             self._backbone.eval()
@@ -182,7 +181,7 @@ class SharedContext:
         return self._lost.view(self._paths, -1).T
 
     def _continued(self, drawn: Tensor) -> dict[str, Tensor]:
-        """The history and what was drawn after it; the windows' own if that is nothing."""
+        """The history, followed by the draws so far, of every path; the windows' own before the first."""
         series, known, identity = self._history[:3]
         if not drawn.shape[-1]:
             return {"inputs": series, "input_padding_mask": known, "id_mask": identity}
@@ -212,9 +211,9 @@ def read_at_end(backbone: TotoBackbone, steps: int) -> AbstractContextManager[No
 
 
 def _repeat(cache: KVCache, times: int, spare: dict[str, Tensor]) -> None:
-    """Has a cache hold every row so many times over, one repetition after the other.
+    """Tiles a cache `times` times along the batch axis.
 
-    spare : memory of a cache that is no longer used, by what it was for; fresh memory is slow
+    spare : memory of earlier caches, by use; fresh memory is slow
     """
     cache.batch_size *= times
     for name in ("_keys", "_values"):

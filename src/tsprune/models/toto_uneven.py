@@ -36,7 +36,7 @@ class UnevenCache(KVCache):
         self._filled = heads, start + steps
 
     def __getitem__(self, layer_idx: int) -> Any:
-        """What `append` has just left: attention reads it right after."""
+        """The entries up to the last `append`; attention reads them right after it."""
         place = int(self._layer_cache_map[layer_idx])
         heads, end = self._filled
         return self._keys[place, :, :heads, :end], self._values[place, :, :heads, :end]
@@ -79,7 +79,7 @@ class UnevenBackbone(TotoBackbone):
         )
 
 
-def adapt(backbone: Any, heads: Sequence[int], head_dim: int) -> None:
+def make_uneven(backbone: Any, heads: Sequence[int], head_dim: int) -> None:
     """Makes `backbone` cope with attention sublayers of these numbers of heads."""
     backbone.__class__, backbone.transformer.__class__ = UnevenBackbone, UnevenTransformer
     backbone.heads, backbone.head_dim = tuple(heads), head_dim

@@ -1,4 +1,4 @@
-"""One thread at a time: whoever forecasts with a model, or changes what it computes, has it alone.
+"""One thread at a time uses a model: to forecast with it, or to change its computation.
 
 Hooks, replaced forwards and settings of upstream's pipelines belong to a model, not to a thread. So a
 forecast, and everything that acts on a model while a context lasts (ablation, recording, replay), takes
@@ -61,7 +61,7 @@ def alone(module: nn.Module, name: str, *, keeps: bool = False) -> Iterator[None
     """The calling thread has the model `module` alone while the context lasts; nested use is free.
 
     name : of the model, for errors
-    keeps : the context stays open while the caller does what it likes; what the outermost one says counts
+    keeps : the context stays open while the caller does other things; the outermost one's value counts
 
     Raises TspruneError if another thread keeps the model for longer than `PATIENCE` seconds, or waits for a
     model that this thread has.

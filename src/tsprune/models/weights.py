@@ -1,4 +1,4 @@
-"""The weight files of a checkpoint, and what their headers state; only safetensors, which execute nothing.
+"""The weight files of a checkpoint and their headers; only safetensors, which execute nothing.
 
 Which files are read, in this order:
 
@@ -42,7 +42,7 @@ Shapes = Mapping[str, tuple[int, ...]]
 
 @dataclasses.dataclass(frozen=True)
 class Headers:
-    """What the headers of weight files state.
+    """The content of the headers of weight files.
 
     shapes, dtypes, files : of every tensor: its shape, its type as safetensors writes it ("F16"), its file
     metadata : free text by key
@@ -154,7 +154,7 @@ def _indexed(path: Path) -> dict[str, frozenset[str]]:
     return {file: frozenset(names) for file, names in sorted(tensors.items())}
 
 
-# --- what they hold ------------------------------------------------------------------------------
+# --- their headers -------------------------------------------------------------------------------
 
 
 def read_headers(directory: Path) -> Headers:

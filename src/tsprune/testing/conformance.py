@@ -13,7 +13,7 @@ from tsprune.testing.laws import LAWS, Law
 from tsprune.testing.probes import pristine
 from tsprune.testing.subject import Attend, Subject, Upstream, attend_alone
 
-SAMPLES = 6  # paths a window: the laws hold for any number
+_SAMPLES = 6  # paths a window: the laws hold for any number
 
 
 @dataclasses.dataclass(frozen=True)
@@ -35,7 +35,7 @@ class Finding:
 class Conformance:
     """Which laws a model obeys.
 
-    unchecked : what could not be checked, and why
+    unchecked : checks that were left out, and why
     """
 
     model: str
@@ -72,7 +72,7 @@ def check_conformance(
 ) -> Conformance:
     """Holds `model` against every law; the model is supported if all hold.
 
-    Takes seconds for a model of some thousand parameters with random weights, which is what it is meant for.
+    Meant for a model of some thousand parameters with random weights, where it takes seconds.
     Nothing may be at a trivial value in it (biases at zero, norms at one): a mistake there would not show.
 
     upstream : (contexts, horizon) -> quantiles [B, Q, H] by the upstream package alone; None: the
@@ -116,7 +116,7 @@ def _few_samples(model: Forecaster) -> Iterator[None]:
         yield
         return
     before = model.samples
-    model.samples = min(before, SAMPLES)
+    model.samples = min(before, _SAMPLES)
     try:
         yield
     finally:

@@ -1,6 +1,6 @@
 """The laws that every model obeys. Each check raises AssertionError where the model breaks its law.
 
-Laws hold exactly where nothing is rounded, and in float64 up to `ROUNDING` where sums are ordered
+Laws hold exactly where nothing is rounded, and in float64 up to `EXACTNESS` where sums are ordered
 differently. A check never takes the anatomy's word: weights are set to zero by hand, projections are
 counted, and stable ranks come from the q . k that the attention module really computes.
 """
@@ -37,7 +37,7 @@ from tsprune.testing.subject import Check
 
 @dataclasses.dataclass(frozen=True)
 class Law:
-    """A law: its number in the documentation, what it demands, and the checks of it.
+    """A law: its number in the documentation, its demand, and its checks.
 
     hint : the usual cause of a failure
     """

@@ -14,8 +14,8 @@ from torch.overrides import TorchFunctionMode
 
 from tsprune.models.forecaster import Forecaster
 
-Series = NDArray[np.float32]
-Item = TypeVar("Item")
+Context = NDArray[np.float32]
+_Item = TypeVar("_Item")
 _HOOKS = (
     "_forward_hooks",
     "_forward_pre_hooks",
@@ -26,7 +26,7 @@ _HOOKS = (
 )
 
 
-def ragged(model: Forecaster, count: int = 6) -> list[Series]:
+def ragged(model: Forecaster, count: int = 6) -> list[Context]:
     """Up to 6 series of different lengths: tiny, odd, with gaps, NaN in front, beyond the context length."""
     rng = np.random.default_rng(5)
     full = model.context_length
@@ -42,14 +42,14 @@ def ragged(model: Forecaster, count: int = 6) -> list[Series]:
     return [x.astype(np.float32) for x in series[:count]]
 
 
-def full_length(model: Forecaster, count: int, seed: int = 0) -> list[Series]:
+def full_length(model: Forecaster, count: int, seed: int = 0) -> list[Context]:
     """Random walks of exactly the context length, without gaps."""
     rng = np.random.default_rng(seed)
     walks = rng.standard_normal((count, model.context_length)).cumsum(1)
     return list(walks.astype(np.float32))
 
 
-def spread(items: Sequence[Item], most: int) -> list[Item]:
+def spread(items: Sequence[_Item], most: int) -> list[_Item]:
     """At most `most` of `items`, evenly spread, the first and the last among them."""
     if len(items) <= most:
         return list(items)

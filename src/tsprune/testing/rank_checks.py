@@ -17,12 +17,12 @@ from tsprune.models import Forecaster
 from tsprune.models.substitution import substituted_forwards
 from tsprune.scores.stable_rank import stable_ranks
 from tsprune.testing.probes import QueriesAndKeys
-from tsprune.testing.subject import Subject, Values
+from tsprune.testing.subject import Output, Subject
 
 
 @contextmanager
 def _projections_only(model: Forecaster, site: AttentionSite, *, factors: bool) -> Iterator[None]:
-    """q and k without biases and without what acts on them, but for data-independent `factors`."""
+    """q and k without biases and norms, but with data-independent `factors` if wanted."""
     forwards: dict[str, tuple[nn.Module, Callable[[Tensor], Tensor]]] = {}
     for path in {site.query.module, site.key.module}:
         linear: Any = model.module.get_submodule(path)
@@ -38,7 +38,7 @@ def _projections_only(model: Forecaster, site: AttentionSite, *, factors: bool) 
         yield
 
 
-def dense_stable_ranks(subject: Subject, site: AttentionSite, *, factors: bool) -> Values:
+def dense_stable_ranks(subject: Subject, site: AttentionSite, *, factors: bool) -> Output:
     """Of each head's bilinear form, from an SVD of the q . k that the module computes, [heads]."""
     width = subject.model.anatomy.d_model
     generator = torch.Generator().manual_seed(0)
@@ -51,7 +51,7 @@ def dense_stable_ranks(subject: Subject, site: AttentionSite, *, factors: bool) 
     key = key.repeat_interleave(site.heads // key.shape[1], 1)
     observed = torch.einsum("ihd,jhd->hij", query, key)  # X A X^T with X orthogonal
     values = torch.linalg.svdvals(x.T @ observed @ x)
-    ranks: Values = ((values**2).sum(-1) / values[:, 0] ** 2).numpy()
+    ranks: Output = ((values**2).sum(-1) / values[:, 0] ** 2).numpy()
     return ranks
 
 

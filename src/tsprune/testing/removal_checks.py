@@ -14,13 +14,13 @@ from tsprune.models import Forecaster
 from tsprune.pruning import prune
 from tsprune.replay import Replay
 from tsprune.testing.probes import CountLinear, ragged, spread
-from tsprune.testing.subject import Subject, Values, require_close, require_equal, weight_of
+from tsprune.testing.subject import Output, Subject, require_close, require_equal, weight_of
 
 # removals that no model allows
 _REFUSALS = ("matches no component", "nothing would be left", "share keys and values")
 
 
-def replayed(subject: Subject, replay: Replay, chosen: tuple[Component, ...], horizon: int) -> Values:
+def with_replay(subject: Subject, replay: Replay, chosen: tuple[Component, ...], horizon: int) -> Output:
     """The outputs under an ablation, with the record of the clean pass reused."""
     with applied(subject.model, Ablation(chosen)), replay.reuse("windows", chosen):
         return subject.model.forecast(ragged(subject.model, 3), horizon).quantiles
@@ -45,7 +45,7 @@ def replaying_is_computing(subject: Subject) -> None:
         for chosen in [(), *sets, *several]:
             with ablate(model, chosen):
                 expected = model.forecast(ragged(model, 3), horizon).quantiles
-            require_equal(replayed(subject, replay, chosen, horizon), expected, [str(c) for c in chosen])
+            require_equal(with_replay(subject, replay, chosen, horizon), expected, [str(c) for c in chosen])
 
 
 def nothing_upstream_is_computed_again(subject: Subject) -> None:
@@ -58,7 +58,7 @@ def nothing_upstream_is_computed_again(subject: Subject) -> None:
         found = []
         for _, site in sites:
             with CountLinear(weight_of(subject.model, site.query.module)) as counter:
-                replayed(subject, replay, chosen, 1)
+                with_replay(subject, replay, chosen, 1)
             found += [site.module] * bool(counter.count)
         return found
 

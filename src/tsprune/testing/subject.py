@@ -13,13 +13,13 @@ from torch import Tensor, nn
 
 from tsprune.anatomy import AttentionSite
 from tsprune.models import Forecaster
-from tsprune.testing.probes import Series, double_precision, ragged
+from tsprune.testing.probes import Context, double_precision, ragged
 
 # Of the largest value. Sums over fewer columns are rounded differently, by 1e-16 in float64, and some
 # upstream code and the forecast itself are rounded to float32: 6e-8, twice where a value is at an edge.
-ROUNDING = 1e-6
-Values = NDArray[Any]
-Upstream = Callable[[Sequence[Series], int], Values]
+EXACTNESS = 1e-6
+Output = NDArray[Any]
+Upstream = Callable[[Sequence[Context], int], Output]
 Attend = Callable[[Forecaster, AttentionSite, Tensor], Any]
 
 
@@ -51,7 +51,7 @@ class Subject:
         within = max(1, self.one_pass - 3)
         return min(within, 6) if self.model.anatomy.tokens else within, self.one_pass + 5
 
-    def outputs(self, horizon: int, contexts: Sequence[Series] | None = None) -> Values:
+    def outputs(self, horizon: int, contexts: Sequence[Context] | None = None) -> Output:
         """Quantiles of a forecast, flat; of a vocabulary also the logits, as equal tokens are often drawn."""
         series = ragged(self.model, 3) if contexts is None else contexts
         quantiles = self.model.forecast(series, horizon).quantiles.ravel()
@@ -60,7 +60,7 @@ class Subject:
         with torch.no_grad():
             return np.concatenate([quantiles, self.model.teacher_forced(series).numpy(force=True).ravel()])
 
-    def exact_outputs(self, horizon: int) -> list[Values]:
+    def exact_outputs(self, horizon: int) -> list[Output]:
         """Forecast and network output, computed in float64."""
         contexts = ragged(self.model, 3)
         with double_precision(self.model), torch.no_grad():
@@ -71,11 +71,11 @@ class Subject:
 Check = Callable[[Subject], None]
 
 
-def require_equal(actual: Values, expected: Values, what: object) -> None:
+def require_equal(actual: Output, expected: Output, what: object) -> None:
     np.testing.assert_array_equal(actual, expected, err_msg=str(what))
 
 
-def require_close(actual: Values, expected: Values, what: object = "", tolerance: float = ROUNDING) -> None:
+def require_close(actual: Output, expected: Output, what: object = "", tolerance: float = EXACTNESS) -> None:
     assert actual.shape == expected.shape, f"{what}: shapes {actual.shape} and {expected.shape}"
     limit = tolerance * float(np.abs(expected).max())
     np.testing.assert_allclose(actual, expected, rtol=0, atol=limit, err_msg=str(what))
