@@ -11,7 +11,15 @@ import pytest
 from tests.suites import ORBITS, configuration, tiny
 from tests.toy import Toy
 from tsprune.data import Suite
-from tsprune.explain import attention, attribution, chaotic_mechanism, chaotic_traits, overview
+from tsprune.errors import TspruneError
+from tsprune.explain import (
+    EXPLANATION_TABLES,
+    attention,
+    attribution,
+    chaotic_mechanism,
+    chaotic_traits,
+    overview,
+)
 from tsprune.explain.mechanism_claims import CLAIMS
 from tsprune.explain.overview import STAGES, windows_to_forecast
 
@@ -81,3 +89,13 @@ def test_a_model_of_tokens_is_explained_whole() -> None:
     assert set(found.effects["which"]) == {"sharp", "diffuse", "random"}
     assert set(found.chaos_mechanism["claim"]) == set(CLAIMS[1:])
     assert not found.skipped
+
+
+def test_the_schemas_describe_every_table() -> None:
+    """Tables with rows have the columns of their schema, in its order; a made-up column is refused."""
+    found = overview(tiny("tiny-timesfm"), SUITE, shares=[0.4], draws=1)
+    for name, table in found.tables().items():
+        names = EXPLANATION_TABLES[name].names
+        assert [column for column in names if column in table] == table.columns.tolist()
+    with pytest.raises(TspruneError, match="unknown column 'sharp'"):
+        EXPLANATION_TABLES["heads"].checked(found.heads.assign(sharp=1))

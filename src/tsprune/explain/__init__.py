@@ -11,12 +11,12 @@ from tsprune.explain.head_correlations import head_correlations, kernel_view
 from tsprune.explain.induction import induction
 from tsprune.explain.mechanism import HeadEffects, head_effects
 from tsprune.explain.mechanism_claims import mechanism_table
-from tsprune.explain.overview import TABLES, Explanation, overview
+from tsprune.explain.overview import EXPLANATION_TABLES, Explanation, overview
 from tsprune.explain.portraits import Glance, Portrait, portraits
 from tsprune.explain.suite_traits import forecast_traits
 
 __all__ = [
-    "TABLES",
+    "EXPLANATION_TABLES",
     "AttentionStatistics",
     "Attribution",
     "Example",

@@ -31,7 +31,7 @@ from tsprune.schema import Column, Schema, estimated
 from tsprune.statistics.estimate import Array
 
 # statistic of a row of attention -> (meaning, unit)
-ATTENTION_STATISTICS = {
+ROW_STATISTICS = {
     "sharpness": ("1 - entropy / log(visible keys): 0 is even attention, 1 a single key", ""),
     "entropy": ("entropy of the attention over the visible keys", "nats"),
     "effective_keys": ("exp(entropy)", "keys"),
@@ -54,11 +54,11 @@ HEAD = (
     Column("attention", "role of its sublayer", dtype="text"),
     Column("head", "number in its sublayer", dtype="count"),
 )
-ATTENTION = Schema(
+ATTENTION_TABLE = Schema(
     "attention",
     *HEAD,
     Column("windows", "in which the head chooses between two keys or more", dtype="count"),
-    *(c for name, (about, unit) in ATTENTION_STATISTICS.items() for c in estimated(name, about, unit)),
+    *(c for name, (about, unit) in ROW_STATISTICS.items() for c in estimated(name, about, unit)),
 )
 LAG_PROFILE = Schema(
     "profile",
@@ -73,7 +73,7 @@ LAG_PROFILE = Schema(
 class AttentionStatistics:
     """Attention of every head over a set of windows.
 
-    heads : one row per head, with intervals over configurations; columns in `ATTENTION`
+    heads : one row per head, with intervals over configurations; columns in `ATTENTION_TABLE`
     profile : one row per head and lag; columns in `LAG_PROFILE`
     """
 
@@ -165,7 +165,7 @@ def _even(found: AttentionMap) -> Tensor:
 
 
 def statistics_of_rows(found: AttentionMap, span: int, periods: Tensor) -> dict[str, Tensor]:
-    """Each of `ATTENTION_STATISTICS`, [N, heads, Q], NaN where undefined.
+    """Each of `ROW_STATISTICS`, [N, heads, Q], NaN where undefined.
 
     span : time steps per key; periods : [N], dominant periods of the rows' windows, in steps
     """
@@ -208,9 +208,7 @@ def _heads(anatomy: Anatomy, parts: list[RowMeans], owners: Owners, seed: int) -
     for site, described in anatomy.sites():
         if not described.heads:
             continue
-        means = {
-            name: np.concatenate([part.means(site, name) for part in parts]) for name in ATTENTION_STATISTICS
-        }
+        means = {name: np.concatenate([part.means(site, name) for part in parts]) for name in ROW_STATISTICS}
         columns: dict[str, object] = {
             "address": [dataclasses.replace(site, head=head).address for head in described.numbers],
             "stack": site.stack,
@@ -222,4 +220,4 @@ def _heads(anatomy: Anatomy, parts: list[RowMeans], owners: Owners, seed: int) -
         for name, values in means.items():
             columns |= owners.sample(values).estimates(seed=seed).columns(name)
         tables.append(pd.DataFrame(columns))
-    return ATTENTION.checked(pd.concat(tables, ignore_index=True))
+    return ATTENTION_TABLE.checked(pd.concat(tables, ignore_index=True))

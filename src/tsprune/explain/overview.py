@@ -14,7 +14,7 @@ from tsprune.cost.threads import worthwhile
 from tsprune.data.suite import Suite
 from tsprune.errors import TspruneError
 from tsprune.evaluation.sampling import PER_CONFIGURATION, sampled
-from tsprune.explain.attention_maps import ATTENTION, LAG_PROFILE, attention
+from tsprune.explain.attention_maps import ATTENTION_TABLE, LAG_PROFILE, attention
 from tsprune.explain.attribution.contributions import ATTRIBUTION, attribution
 from tsprune.explain.attribution.residual_stream import (
     CKA,
@@ -36,14 +36,7 @@ from tsprune.explain.head_correlations import (
     kernel_view,
 )
 from tsprune.explain.induction import INDUCTION, TARGETS, induction
-from tsprune.explain.mechanism import (
-    EFFECTS,
-    RANDOM_SETS,
-    SET_EFFECTS,
-    SET_SHARES,
-    HeadEffects,
-    head_effects,
-)
+from tsprune.explain.mechanism import EFFECTS, RANDOM_SETS, SET_EFFECTS, SET_SHARES, HeadEffects, head_effects
 from tsprune.explain.mechanism_claims import BY_SHARE, MECHANISM, by_share, mechanism_table
 from tsprune.explain.portraits import Portrait, portraits
 from tsprune.models.forecaster import Forecaster, SamplingForecaster
@@ -61,9 +54,9 @@ _TOKEN_WINDOWS = 2
 
 STAGES = ("attention", "induction", "residual", "guard", "attribution", "effects", "chaos", "portraits")
 
-HEADS = Schema(
+HEAD_TABLE = Schema(
     "heads",
-    *ATTENTION,
+    *ATTENTION_TABLE,
     Column("stable_rank", "of the head's weights"),
     Column("stable_rank_effective", "of the head's effective weights"),
     *(Column(f"{t}_score", "mean over blocks and repeats", "share", optional=True) for t in TARGETS),
@@ -72,16 +65,16 @@ HEADS = Schema(
     Column("size", "mean absolute share", "share", optional=True),
     *(c for name in EFFECTS for c in estimated(name, f"change of {name} without the head", optional=True)),
 )
-CLEAN = Schema(
+CLEAN_TRAITS = Schema(
     "clean",
     Column("trait", "of the unablated forecast", dtype="text"),
     *estimated("excess", "over the true future's", limits=""),
     Column("units", "configurations, or series of a single one", dtype="count"),
 )
 # tables of an explanation by field
-TABLES: Mapping[str, Schema] = {
-    "heads": HEADS,
-    "attention": ATTENTION,
+EXPLANATION_TABLES: Mapping[str, Schema] = {
+    "heads": HEAD_TABLE,
+    "attention": ATTENTION_TABLE,
     "profile": LAG_PROFILE,
     "kernel": KERNEL,
     "induction": INDUCTION,
@@ -93,7 +86,7 @@ TABLES: Mapping[str, Schema] = {
     "effects": SET_EFFECTS,
     "by_share": BY_SHARE,
     "induction_effects": INDUCTION_EFFECTS,
-    "clean": CLEAN,
+    "clean": CLEAN_TRAITS,
     "mechanism": MECHANISM,
     "correlations": CORRELATIONS,
     "chaos": CHAOS,
@@ -103,7 +96,7 @@ TABLES: Mapping[str, Schema] = {
 
 @dataclasses.dataclass(frozen=True)
 class Explanation:
-    """Tables of `overview`, whose columns are in `TABLES`, and portraits of extreme heads.
+    """Tables of `overview`, whose columns are in `EXPLANATION_TABLES`, and portraits of extreme heads.
 
     heads : one row per head, all measurements side by side
     attention, profile : of `attention`
@@ -148,7 +141,7 @@ class Explanation:
 
     def tables(self) -> dict[str, pd.DataFrame]:
         """Every table by name."""
-        return {name: getattr(self, name) for name in TABLES}
+        return {name: getattr(self, name) for name in EXPLANATION_TABLES}
 
 
 def windows_to_forecast(model: Forecaster, per_configuration: int) -> int:
@@ -187,22 +180,6 @@ def overview(
 
     Raises TspruneError for a suite without windows.
     """
-    chosen = RunOptions(**options)
-    with showing(chosen.progress) as progress:
-        within: Options = {**options, "progress": progress}
-        return _explained(model, suite, per_configuration, effects, shares, draws, trajectories, within)
-
-
-def _explained(
-    model: Forecaster,
-    suite: Suite,
-    per_configuration: int,
-    effects: bool,
-    shares: Sequence[float],
-    draws: int,
-    trajectories: Suite | None,
-    options: Options,
-) -> Explanation:
     chosen = RunOptions(**options)
     steps = _Steps(chosen)
     forecast = windows_to_forecast(model, per_configuration)
@@ -285,7 +262,7 @@ def _conclusions(
         "mechanism": mechanism_table({model.name: found}, {model.name: heads}, seed=seed),
         "induction_effects": induction_and_parroting(repeated, found.heads) if len(repeated) else repeated,
         "correlations": head_correlations(heads),
-        "clean": CLEAN.frame(
+        "clean": CLEAN_TRAITS.frame(
             {"trait": trait} | excess.row("excess", count="units") for trait, excess in found.clean.items()
         ),
     }
@@ -333,4 +310,4 @@ def _heads(
         parts.append(effects)
     for part in parts:
         seen = seen.merge(part, on="address", how="left")
-    return HEADS.checked(seen)
+    return HEAD_TABLE.checked(seen)
