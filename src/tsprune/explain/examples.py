@@ -23,7 +23,7 @@ class Example:
     """One real window forecast by the model before and after an ablation.
 
     context : the last steps of the history [T]
-    target : what followed [H]
+    target : the true future [H]
     before, after : quantile forecasts [Q, H] at `levels`
     ablation : description of the ablation, such as "50 % of the middle layers' heads"
     """
