@@ -1,4 +1,4 @@
-"""Attention of heads on real windows: its sharpness, its distance in time, and its share at the dominant period.
+"""Attention of heads on real windows: sharpness, distance in time, and share at the dominant period.
 
 1. Each window is run once (`teacher_forced`). Every attention map is reduced at once to sums per head and
    window, and never kept.
