@@ -23,10 +23,24 @@ from tsprune.hooks.ablation import Ablation
 from tsprune.models.forecaster import Forecaster
 from tsprune.pruning.strategies import SUBLAYER, as_components, ordered
 from tsprune.run_options import Options, RunOptions
+from tsprune.schema import Column, Schema
 from tsprune.scores import ORDERS, Order, rank
 from tsprune.sweeps.engine import run
 from tsprune.sweeps.single_components import failed_cells
 from tsprune.sweeps.sweep_result import CLEAN, Masks, SweepResult
+
+HEADS_AT = Schema(
+    "heads_at",
+    Column("stack", "name of the stack", dtype="text"),
+    Column("layer", "number in the original model", dtype="count"),
+    Column("attention", "role of the attention sublayer", dtype="text"),
+    Column("heads", "of the sublayer", dtype="count"),
+    Column("selection", "windows that order and count are chosen on: test or calibration", dtype="text"),
+    Column("order", "high-to-low or low-to-high", dtype="text"),
+    Column("removed", "most heads that can be removed", dtype="count"),
+    Column("heads_at", "heads that must stay", dtype="count"),
+    Column("score_change", "of the metric on the report windows", "relative change"),
+)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -88,10 +102,7 @@ def heads_at_frame(
             heads = len(orders[order])
             change = _changes(result, [CLEAN, *orders[order]][removed : removed + 1], metric, scored_on)[0]
             rows.append((stack, layer, attention, heads, selection, order, removed, heads - removed, change))
-    return pd.DataFrame(rows, columns=_COLUMNS)
-
-
-_COLUMNS = [*SUBLAYER, "heads", "selection", "order", "removed", "heads_at", "score_change"]
+    return HEADS_AT.checked(pd.DataFrame(rows, columns=list(HEADS_AT.names)))
 
 
 def _choose(
@@ -144,8 +155,7 @@ def heads_at(
     measured on the others. A score that needs windows is computed on the calibration series only, for both
     selections.
 
-    Columns: stack, layer, attention, heads, selection, order, removed (n), heads_at (heads that
-    must stay), score_change (relative change of the metric after removing the n heads).
+    The columns are those of `HEADS_AT`.
     `frame.attrs["skipped"]` lists windows that could not be forecast, `frame.attrs["failed"]` (heads and
     configuration, error) the ablations that raised, with a store.
 

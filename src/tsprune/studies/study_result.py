@@ -17,6 +17,7 @@ from tsprune.evaluation.evaluate import EVALUATION
 from tsprune.evaluation.metrics import METRICS, per_metric
 from tsprune.explain.examples import Example as Example
 from tsprune.explain.overview import Explanation
+from tsprune.pruning.heads_at import HEADS_AT
 from tsprune.schema import Column, Schema
 from tsprune.statistics import Verdict
 
@@ -93,17 +94,9 @@ PRUNING = Schema(
     _changes,
     _DISTANCE,
 )
-HEADS_AT = Schema(
+HEADS_AT_INTERVALS = Schema(
     "heads_at",
-    _STACK,
-    _LAYER,
-    _ATTENTION,
-    Column("heads", "of the sublayer", dtype="count"),
-    Column("selection", "windows that order and count are chosen on: test or calibration", dtype="text"),
-    Column("order", "high-to-low or low-to-high", dtype="text"),
-    Column("removed", "most heads that can be removed", dtype="count"),
-    Column("heads_at", "heads that must stay", dtype="count"),
-    Column("score_change", "of the metric on the report windows", "relative change"),
+    *HEADS_AT,
     Column("score_low", "of the 95 % interval", "relative change"),
     Column("score_high", "of the 95 % interval", "relative change"),
 )

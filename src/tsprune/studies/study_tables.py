@@ -226,7 +226,7 @@ def with_intervals(
     calibration: Masks,
     seed: int,
 ) -> pd.DataFrame:
-    """The table of `heads_at_frame` with the interval of score_change: the table `HEADS_AT`.
+    """The table of `heads_at_frame` with the interval of score_change: the table `HEADS_AT_INTERVALS`.
 
     The interval is over the windows that the change is measured on: all with selection "test" (it ignores
     that the best order was chosen on them), the report windows with "calibration".
@@ -245,7 +245,7 @@ def with_intervals(
             continue
         found = change_sample(result, suite, ablations, metric, masks=masks).estimates(seed=seed)
         table.loc[rows, "score_low"], table.loc[rows, "score_high"] = found.low, found.high
-    return schemas.HEADS_AT.checked(table)
+    return schemas.HEADS_AT_INTERVALS.checked(table)
 
 
 def rank_correlation(heads: pd.DataFrame) -> pd.DataFrame:
