@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import numpy as np
 import pandas as pd
 from handmade_study import ENCODER_DECODER, SINGLE_STACK, _example
 
 from tsprune.explain import Explanation, Glance, Portrait
+from tsprune.explain.attention_maps import ATTENTION
 from tsprune.explain.mechanism_claims import MECHANISM
+from tsprune.explain.overview import TABLES
 
 EFFECTS = ("mase", "parroting", "seasonality", "mean_reversion")
 SPAN, POSITIONS = 16, 12
@@ -32,8 +36,13 @@ def _heads(rng: np.random.Generator, stacks: tuple, layers: int, heads: int) -> 
         "untimed",
     ):
         table = table.assign(**_with_interval(name, rng.uniform(0, 1, len(table)), 0.02))
-    table = table.assign(effective_keys=rng.uniform(1, 12, len(table)), lag=rng.uniform(0, 90, len(table)))
-    table = table.assign(entropy=rng.uniform(0, 2, len(table)), lag_spread=rng.uniform(0, 90, len(table)))
+    for name, low, high in (
+        ("effective_keys", 1, 12),
+        ("lag", 0, 90),
+        ("entropy", 0, 2),
+        ("lag_spread", 0, 90),
+    ):
+        table = table.assign(**_with_interval(name, rng.uniform(low, high, len(table)), 0.5), windows=60)
     table = table.assign(stable_rank=rng.uniform(1, 8, len(table)), stable_rank_effective=2.0, size=0.01)
     table = table.assign(
         followed_score=rng.normal(0, 0.1, len(table)), followed_sure=rng.uniform(0, 1, len(table))
@@ -99,7 +108,9 @@ def _induction(rng: np.random.Generator, addresses: pd.Series) -> pd.DataFrame:
         for repeats in (2, 3)
         for address in addresses
     )
-    rows = rows.assign(occurrence_score=rng.normal(0, 0.1, len(rows)))
+    for name in ("occurrence", "followed"):
+        rows = rows.assign(**dict.fromkeys((name, f"{name}_control", f"{name}_uniform"), 0.1))
+    rows = rows.assign(**_with_interval("occurrence_score", rng.normal(0, 0.1, len(rows)), 0.02))
     return rows.assign(**_with_interval("followed_score", rng.normal(0, 0.1, len(rows)), 0.02))
 
 
@@ -151,9 +162,9 @@ def make_explanation(
     rho = {"rho": 0.3, "low": 0.1, "high": 0.5, "p_value": 0.01, "count": len(table)}
     stack, _ = stacks[-1]
     linked = [{"target": "followed", "block": b, "repeats": r} | rho for b in (3, 5) for r in (2, 3)]
-    return Explanation(
+    made = Explanation(
         heads=table,
-        attention=table,
+        attention=table[[name for name in ATTENTION.names if name in table]],
         profile=profile,
         kernel=pd.DataFrame([{"group": "all", "bandwidth": "lag_spread", "score": "stable_rank"} | rho]),
         induction=_induction(rng, table["address"]),
@@ -165,7 +176,20 @@ def make_explanation(
         ),
         attribution=_attribution(rng, stacks, layers, heads),
         effects=_effects(rng),
-        by_share=pd.DataFrame([{"model": model, "percent": 10, "trait": "parroting", "excess": -0.1}]),
+        by_share=pd.DataFrame(
+            [
+                {
+                    "model": model,
+                    "percent": 10,
+                    "trait": "parroting",
+                    "excess": -0.1,
+                    "sharp": -0.2,
+                    "diffuse": -0.1,
+                    "low": -0.2,
+                    "high": 0.0,
+                }
+            ]
+        ),
         induction_effects=pd.DataFrame(
             [{"target": "followed", "block": np.nan, "repeats": np.nan} | rho, *linked]
         ),
@@ -187,6 +211,8 @@ def make_explanation(
         samples=None,
         skipped=(("induction", "too short a context"),),
     )
+    tables = {name: schema.checked(getattr(made, name)) for name, schema in TABLES.items()}
+    return dataclasses.replace(made, **tables)
 
 
 def make_single_stack(model: str = "timesfm-pocket", seed: int = 1) -> Explanation:

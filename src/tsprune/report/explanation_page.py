@@ -9,7 +9,7 @@ from typing import Any
 import pandas as pd
 
 from tsprune.atomic import write_whole
-from tsprune.explain.overview import Explanation
+from tsprune.explain.overview import TABLES, Explanation
 from tsprune.report import figures
 from tsprune.report.captions import words
 from tsprune.report.roles import facts
@@ -63,8 +63,12 @@ def _in_sets(explained: Sequence[Explanation]) -> Section:
     windows = ", ".join(f"{one.model}: {count(one.forecast_windows, 'window')}" for one in explained)
     values = {"draws": draws, "windows": windows}
     folded = (
-        page_table("The same by share of heads ablated", pd.concat([one.by_share for one in explained])),
-        page_table("Effect of every set of heads", _of_each(explained, "effects")),
+        page_table(
+            "The same by share of heads ablated",
+            pd.concat([one.by_share for one in explained]),
+            TABLES["by_share"],
+        ),
+        page_table("Effect of every set of heads", _of_each(explained, "effects"), TABLES["effects"]),
     )
     return Section(
         "Do sharp heads copy?",
@@ -80,7 +84,7 @@ def _claims(title: str, tables: Sequence[pd.DataFrame]) -> Table:
     whole = pd.concat(tables, ignore_index=True)
     shown = whole[["model", "claim", "verdict", "statement", "value", "low", "high", "units", "note"]].copy()
     shown.loc[whole.duplicated(["model", "claim"]), ["model", "claim", "verdict", "note"]] = ""
-    return page_table(title, shown)
+    return page_table(title, shown, TABLES["mechanism"])
 
 
 def _chaotic(explained: Sequence[Explanation]) -> Section:
@@ -92,7 +96,7 @@ def _chaotic(explained: Sequence[Explanation]) -> Section:
     if judged:
         lead += f" {words('chaos', 'claims')}"
         shown.append(_claims("Mechanism 3 on chaotic trajectories", judged))
-    folded = (page_table("All measures", _of_each(explained, "chaos")),)
+    folded = (page_table("All measures", _of_each(explained, "chaos"), TABLES["chaos"]),)
     return Section("On chaotic trajectories", (), folded, lead=lead, shown=tuple(shown))
 
 
@@ -126,19 +130,19 @@ def of_model(number: str, found: Explanation) -> list[Section]:
         "An extreme of many is partly luck, which its own interval ignores: compare it with its null."
     )
     tables = {
-        "Correlates of head effects (Spearman's rho over heads)": found.correlations,
-        "Stable rank and kernel bandwidth (Spearman's rho over heads)": found.kernel,
-        "Induction and parroting (Spearman's rho over heads)": found.induction_effects,
-        "Heads by their effect on parroting": _by_parroting(found.heads),
-        "Induction by length and count of the repetition": _combinations(found.induction),
-        "All heads, explained": _without_intervals(found.heads),
-        "Residual stream": found.residual,
-        "Lens: the forecast read out at each layer": found.lens,
-        "Similarity of layers": found.cka,
-        "Attribution of the forecast": found.attribution,
+        "Correlates of head effects (Spearman's rho over heads)": ("correlations", found.correlations),
+        "Stable rank and kernel bandwidth (Spearman's rho over heads)": ("kernel", found.kernel),
+        "Induction and parroting (Spearman's rho over heads)": ("induction_effects", found.induction_effects),
+        "Heads by their effect on parroting": ("heads", _by_parroting(found.heads)),
+        "Induction by length and count of the repetition": ("induction", _combinations(found.induction)),
+        "All heads, explained": ("heads", _without_intervals(found.heads)),
+        "Residual stream": ("residual", found.residual),
+        "Lens: the forecast read out at each layer": ("lens", found.lens),
+        "Similarity of layers": ("cka", found.cka),
+        "Attribution of the forecast": ("attribution", found.attribution),
     }
-    listed = tuple(page_table(title, frame) for title, frame in tables.items())
-    return [Section(f"Why: {found.model}", pictures, listed, lead=lead)]
+    described = (page_table(title, frame, TABLES[name]) for title, (name, frame) in tables.items())
+    return [Section(f"Why: {found.model}", pictures, tuple(described), lead=lead)]
 
 
 def _by_parroting(heads: pd.DataFrame) -> pd.DataFrame:
