@@ -141,7 +141,7 @@ def test_exchanged_heads_are_found(bolt: Forecaster, table: pd.DataFrame) -> Non
 def test_self_attention_is_not_taken_for_cross_attention(bolt: Forecaster, table: pd.DataFrame) -> None:
     own = table.assign(attention="self", stack="decoder")
     assert len(compare_stable_ranks(bolt, own).wrong) == LAYERS * HEADS
-    with pytest.raises(TspruneError, match="encoder and decoder; say in a column stack"):
+    with pytest.raises(TspruneError, match="encoder and decoder; add a column stack"):
         compare_stable_ranks(bolt, table.assign(attention="self"))
 
 
@@ -155,7 +155,7 @@ def test_a_head_that_the_table_does_not_know_is_wrong(bolt: Forecaster, table: p
 
 
 def test_another_models_table_is_refused(bolt: Forecaster, table: pd.DataFrame) -> None:
-    with pytest.raises(TspruneError, match=r"self-attention.*timesfm.*--model|say in a column"):
+    with pytest.raises(TspruneError, match=r"self-attention.*timesfm.*--model|add a column"):
         compare_stable_ranks(bolt, table, "google/timesfm-2.5")
     with pytest.raises(TspruneError, match="head 12 of"):
         compare_stable_ranks(bolt, table.assign(head=table["head"] + 1))

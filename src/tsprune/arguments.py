@@ -34,7 +34,7 @@ def shown(value: object) -> str:
 
 
 def shape_of(value: object) -> tuple[int, ...] | None:
-    """The shape of an array of any package, None of what has none."""
+    """The shape of an array of any package; None for other objects."""
     try:
         return tuple(value.shape)  # type: ignore[attr-defined]
     except Exception:  # nested tensors, among others, raise

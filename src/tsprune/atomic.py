@@ -1,8 +1,8 @@
 """Files that are complete or absent, never torn.
 
-What is written has a hidden name of its own beside its target, is flushed to the disk and then renamed. Two
-writers of one target cannot meet, and whoever renames last wins. A name that was left by a killed process is
-removed by the next writer of the same target: the dead hold no lock on it.
+A file is written under a hidden name beside its target, flushed to the disk and then renamed. Each of two
+writers of one target has its own name, and the last rename wins. The next writer of a target removes the files
+that killed processes left: nobody holds their locks.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ _SUFFIX = ".partial"
 
 
 def write_whole(path: str | Path, content: bytes) -> None:
-    """Write `content` beside `path`, then rename: whatever happens, `path` is the old file or the new.
+    """Write `content` beside `path`, then rename: `path` is always the old file or the new one, whole.
 
     Raises TspruneError if it cannot be written.
     """
@@ -37,7 +37,7 @@ def write_whole(path: str | Path, content: bytes) -> None:
 
 @contextmanager
 def whole_file(path: str | Path) -> Iterator[BinaryIO]:
-    """A new file beside `path` to write to, which becomes `path` if nothing goes wrong.
+    """A new file beside `path` to write to, which becomes `path` at the end unless something raises.
 
     A link at `path` is replaced, not followed. Missing folders are made.
 
@@ -95,7 +95,7 @@ def _lock(handle: int) -> bool:
 
 
 def _remove_stale(target: Path) -> None:
-    """Removes what killed writers of `target` left beside it."""
+    """Removes the files that killed writers of `target` left beside it."""
     if fcntl is None:
         return
     with suppress(OSError):
@@ -115,7 +115,7 @@ def _remove_if_dead(path: Path) -> None:
 
 
 def _flush_folder(folder: Path) -> None:
-    """Has the new name on the disk, too, where the system can."""
+    """Flushes the new name to the disk, where the system can."""
     with suppress(OSError):
         handle = os.open(folder, os.O_RDONLY)
         try:

@@ -10,10 +10,10 @@ _CUT = " … "
 
 
 class TspruneError(Exception):
-    """Something a user can put right; the message is one line that says how.
+    """A mistake that a user can correct; the message is one line that says how.
 
-    Control characters in it are escaped, and long words are cut in the middle, whatever a user's path or
-    pattern holds. The command line prints it and exits with code 2, without a traceback.
+    Control characters in it are escaped, and long words are cut in the middle, whatever a path or pattern of
+    the user holds. The command line prints the message and exits with code 2, without a traceback.
     """
 
     def __init__(self, message: object) -> None:
@@ -23,15 +23,15 @@ class TspruneError(Exception):
 def one_line(text: object, most: int = LINE) -> str:
     """`text` as one printable line of at most `most` characters.
 
-    White space becomes single spaces, control characters and lone surrogates are escaped, and what is too
-    long loses its middle: the beginning of a message says what it is about, its end what to do.
+    White space becomes single spaces, control characters and lone surrogates are escaped, and long text loses
+    its middle: a message begins with its subject and ends with the remedy.
     """
     words = (_shortened(printable(word), WORD) for word in str(text).split())
     return _shortened(" ".join(words), most)
 
 
 def printable(text: str) -> str:
-    """`text` with escapes such as \\x1b in place of what a terminal would act on or could not show."""
+    """`text` with escapes such as \\x1b for characters that a terminal would act on or could not show."""
     if text.isascii() and text.isprintable():
         return text
     return "".join(_escaped(character) for character in text)
@@ -53,7 +53,7 @@ def _shortened(text: str, most: int) -> str:
 
 
 class TspruneWarning(UserWarning):
-    """Something is left out that a user may expect to count; one line, which the command line prints."""
+    """A part that a user may expect was left out; one line, which the command line prints."""
 
     def __init__(self, message: object) -> None:
         super().__init__(one_line(message))

@@ -1,7 +1,7 @@
-"""Files of users: what a path names, whether it can be read or written, and reading without surprises.
+"""Files of users: checks that a path can be read or written, and safe reading.
 
-Every function raises TspruneError, in one line that names the path, where something is in the way. Nothing
-here blocks: a pipe or a device in place of a file is refused before it is opened for reading.
+Every function raises TspruneError, in one line that names the path. Nothing here blocks: a pipe or a device
+in place of a file is refused before it is opened for reading.
 """
 
 from __future__ import annotations
@@ -50,10 +50,10 @@ def user_path(path: str | Path) -> Path:
 
 
 def status(path: Path) -> os.stat_result | None:
-    """What `path` leads to, links followed; None if nothing is there.
+    """The status of `path`, links followed; None if nothing is there.
 
-    Raises TspruneError for a link to nothing, and where it cannot be looked at (a name that is too long, a
-    folder that may not be entered).
+    Raises TspruneError for a link to nothing, and for a path that cannot be examined (a name that is too
+    long, a folder that may not be entered).
     """
     try:
         return path.stat()
@@ -68,7 +68,7 @@ def status(path: Path) -> os.stat_result | None:
 
 
 def reason(error: BaseException) -> str:
-    """What went wrong in an OSError, or in another library's exception, without the path."""
+    """The reason that an OSError, or another library's exception, gives, without the path."""
     if isinstance(error, OSError) and error.strerror:
         return error.strerror
     return one_line(error, 200) or type(error).__name__
@@ -76,7 +76,7 @@ def reason(error: BaseException) -> str:
 
 @contextmanager
 def writing(path: Path) -> Iterator[None]:
-    """What goes wrong while `path` is written (no space, no permission, ...) as one line."""
+    """Errors while `path` is written (no space, no permission, ...) become one line."""
     try:
         yield
     except (OSError, SafetensorError) as error:
@@ -87,7 +87,7 @@ def writing(path: Path) -> Iterator[None]:
 
 
 def check_file(path: str | Path) -> Path:
-    """The path of a file that can be written, whole, in place of what is there; nothing is made.
+    """The path of a file that can be written, in place of an existing one; nothing is made.
 
     Raises TspruneError if a folder, a pipe or a device is there, or its folder cannot be written to.
     """
@@ -102,7 +102,7 @@ def check_file(path: str | Path) -> Path:
 
 
 def check_files(*paths: Path | None) -> None:
-    """`check_file` of all that are asked for; also that no two of them are one file."""
+    """`check_file` of all paths that are not None; also that no two of them are one file."""
     targets = [check_file(path).absolute() for path in paths if path is not None]
     for target in targets:
         if targets.count(target) > 1:
@@ -152,7 +152,7 @@ def _check_new(target: Path) -> None:
     """TspruneError unless a new entry `target` can be made, its missing folders included."""
     name = os.fsencode(target.name)
     if not name or target.name == "..":
-        raise TspruneError(f"{target} is no name for something new")
+        raise TspruneError(f"{target} cannot be the name of a new file or folder")
     parent = target.absolute().parent
     while (found := status(parent)) is None:
         parent = parent.parent
@@ -187,7 +187,7 @@ def _require_regular(path: Path, found: os.stat_result) -> None:
 def existing_file(path: str | Path, what: str) -> Path:
     """The path of a regular file that is there and can be read.
 
-    what : it should be, for the message, e.g. "plan"
+    what : the kind of file, for the message, e.g. "plan"
     """
     source = user_path(path)
     found = status(source)
@@ -205,7 +205,7 @@ def read_text(path: str | Path, what: str, *, most: int = TEXT_BYTES) -> str:
     """The UTF-8 text of a regular file of at most `most` bytes."""
     source = existing_file(path, what)
     try:
-        # what was put there since it was looked at cannot block, nor be read without an end
+        # another file may have been put there since the check: it cannot block, nor be read without an end
         handle = os.open(source, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_CLOEXEC", 0))
         with os.fdopen(handle, "rb") as file:
             _require_regular(source, os.fstat(file.fileno()))

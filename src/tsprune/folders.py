@@ -1,8 +1,8 @@
 """Folders that are complete or absent: written beside their place, then renamed.
 
-A process that is killed leaves a hidden folder, whose name holds its host. The next writer beside it on this
-host removes it, unless its writer lives: that one holds a lock on it. Folders of other hosts, which may
-share the file system, are left alone.
+A killed process leaves a hidden folder, whose name holds its host. The next writer on this host removes it,
+unless its own writer is alive and holds its lock. Folders of other hosts, which may share the file system,
+are left alone.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ YOUNG_SECONDS = 30.0  # the lock of a folder that is as new as this may still be
 
 @contextmanager
 def whole_directory(path: str | Path) -> Iterator[Path]:
-    """A new folder beside `path` to write to, which becomes `path` if nothing goes wrong.
+    """A new folder beside `path` to write to, which becomes `path` at the end unless something raises.
 
     Files in it get the permissions that new files have, however they were made.
 
@@ -74,7 +74,7 @@ def _rename(aside: Path, path: Path) -> None:
     try:
         os.replace(aside, path)
     except OSError:
-        check_free(path)  # says so if another process was faster
+        check_free(path)  # raises if another process was faster
         raise
 
 

@@ -1,4 +1,4 @@
-"""Text of users and of files from outside, made literal where it is shown: in Markdown, in a terminal."""
+"""Text of users and of files from outside, shown literally in Markdown."""
 
 from __future__ import annotations
 

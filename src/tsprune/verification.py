@@ -1,4 +1,4 @@
-"""Is a checkpoint read as its published numbers say? Stable ranks and scores against reference tables.
+"""Stable ranks and scores of a checkpoint compared with published tables.
 
 A table of stable ranks has one row a head: checkpoint, attention, layer, head, stable_rank, and
 stack where a kind of attention is in more than one. A table of scores has one row a configuration
@@ -81,7 +81,7 @@ def model_in_table(asked: str, names: Sequence[str]) -> str:
         if fits:
             break
     known = ", ".join(sorted(names))
-    raise TspruneError(f"which model of the table is {asked!r}? Name it with --model: {known}")
+    raise TspruneError(f"no single model of the table fits {asked!r}; name one with --model: {known}")
 
 
 def _last(name: str) -> str:
@@ -140,7 +140,7 @@ class RankComparison:
 def compare_stable_ranks(
     model: Forecaster, table: pd.DataFrame, name: str | None = None, *, tolerance: float = RANK_TOLERANCE
 ) -> RankComparison:
-    """Holds the stable rank ("paper" variant) of every head of a table against what `model` gives.
+    """Compares the stable rank ("paper" variant) of every head of a table with that of `model`.
 
     table : as `read_table` returns it with `RANK_COLUMNS`
     name : which model of the table it is; None goes by the checkpoint's name
@@ -174,7 +174,7 @@ def compare_stable_ranks(
 
 
 def _relative(computed: np.ndarray, reference: np.ndarray) -> np.ndarray:
-    """What cannot be compared (NaN on either side) is infinitely far off."""
+    """Relative difference; infinite where either side is NaN."""
     with np.errstate(divide="ignore", invalid="ignore"):
         difference = np.abs(computed - reference) / np.abs(reference)
     return np.where(np.isnan(difference), np.inf, difference)
@@ -203,12 +203,12 @@ def _component(anatomy: Anatomy, model: str, row: dict[str, object]) -> Componen
     if len(places) > 1:
         raise TspruneError(
             f"{kind}-attention is in {' and '.join(stack for stack, _ in places)}; "
-            "say in a column stack which one the table is about"
+            "add a column stack that names the one the table is about"
         )
     if not places or head >= places[0][1].heads:
         raise TspruneError(
             f"the table has {kind}-attention, layer {layer}, head {head} of {model}, which this checkpoint "
-            "has not; is it another model? Name the right one with --model"
+            "lacks; name another model of the table with --model"
         )
     stack, site = places[0]
     return Component(stack, layer, site.role, head)
@@ -279,7 +279,7 @@ class ScoreComparison:
 def compare_scores(
     scores: pd.DataFrame, table: pd.DataFrame, name: str, *, tolerance: float = SCORE_TOLERANCE
 ) -> ScoreComparison:
-    """Holds what `tsprune.evaluate` returned against published MASE and CRPS.
+    """Compares the scores that `tsprune.evaluate` returned with published MASE and CRPS.
 
     scores : columns configuration, MASE, CRPS
     table : as `read_table` returns it with `SCORE_COLUMNS`

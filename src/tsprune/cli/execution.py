@@ -71,7 +71,7 @@ def _is_out_of_memory(error: RuntimeError) -> bool:
 
 
 def _of_system(error: OSError) -> tuple[int, object]:
-    """An end by the operating system: nobody reads on, or no space is left where the output goes."""
+    """The end of a command by an error of the system: a closed pipe, or a full disk."""
     if error.errno == errno.EPIPE:
         _discard_output()
         return FAILED, None
@@ -82,7 +82,7 @@ def _of_system(error: OSError) -> tuple[int, object]:
 
 
 def _of_usage(error: Any) -> object:
-    """What is wrong with the arguments; the help itself where there are none."""
+    """The mistake in the arguments; the help itself where there are none."""
     context = getattr(error, "ctx", None)
     if type(error).__name__ == "NoArgsIsHelpError":
         with suppress(OSError):
@@ -109,7 +109,7 @@ def _print_everything() -> None:
 
 
 def _discard_output() -> None:
-    """Has what is still buffered for stdout go nowhere: Python flushes it once more when it ends."""
+    """Discards the output that is still buffered: Python flushes it once more when it ends."""
     with suppress(OSError, ValueError):
         nowhere = os.open(os.devnull, os.O_WRONLY)
         os.dup2(nowhere, sys.stdout.fileno())

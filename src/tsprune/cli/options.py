@@ -40,7 +40,7 @@ MODES = ("zero", "mean", "resample")
 METRICS = ("MASE", "CRPS")
 OBJECTIVES = ("latency", "flops", "parameters")
 DTYPES = ("float32", "bfloat16", "float16")
-SCORES_OF_HEADS: tuple[str, ...] = (
+SCORES_OF_HEADS = (
     "stable_rank",
     "stable_rank_effective",
     "entropic_rank",
@@ -53,7 +53,7 @@ SCORES_OF_HEADS: tuple[str, ...] = (
     "attention_stable_rank",
     "attention_entropic_rank",
 )
-SCORES_OF_OTHERS: tuple[str, ...] = ("block_influence",)
+SCORES_OF_OTHERS = ("block_influence",)  # MLPs, attention sublayers and layers
 SCORES_OF_ALL = (
     "weight_magnitude",
     "output_norm",
