@@ -1,8 +1,8 @@
 """Files that are complete or absent, never torn.
 
 A file is written under a hidden name beside its target, flushed to the disk and then renamed. Each of two
-writers of one target has its own name, and the last rename wins. The next writer of a target removes the files
-that killed processes left: nobody holds their locks.
+writers of one target has its own name, and the last rename wins. The next writer of a target removes the
+files that killed processes left: nobody holds their locks.
 """
 
 from __future__ import annotations

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from tsprune.anatomy import Component
-from tsprune.cli.options import COUNT, MODEL, OUTPUT, SUITE, ModelArgument, Shared, only, with_shared
+from tsprune.cli.options import COUNT, MODEL, OUTPUT, SUITE, ModelArgument, Shared, with_shared
 from tsprune.cli.output import note, print_frame, print_rows
 from tsprune.errors import TspruneError
 from tsprune.files import check_files, output_folder
@@ -29,7 +29,7 @@ SamplesOfExplanation = Annotated[
 ]
 
 
-@with_shared(*SUITE, *MODEL, *OUTPUT, samples=SamplesOfExplanation)
+@with_shared(*SUITE, *MODEL, "batch_size", *OUTPUT, samples=SamplesOfExplanation)
 def explain_command(
     model: ModelArgument,
     head: Annotated[
@@ -75,7 +75,7 @@ def explain_command(
             per_configuration=windows,
             effects=effects,
             trajectories=chaos() if chaotic else None,
-            **only(options, "seed", "progress"),
+            **options,
         )
     tables = {name: _with_changes(frame) for name, frame in found.tables().items()}
     if output is not None:

@@ -40,7 +40,7 @@ MODES = ("zero", "mean", "resample")
 METRICS = ("MASE", "CRPS")
 OBJECTIVES = ("latency", "flops", "parameters")
 DTYPES = ("float32", "bfloat16", "float16")
-SCORES_OF_HEADS = (
+SCORES_OF_HEADS: tuple[str, ...] = (
     "stable_rank",
     "stable_rank_effective",
     "entropic_rank",
@@ -53,7 +53,7 @@ SCORES_OF_HEADS = (
     "attention_stable_rank",
     "attention_entropic_rank",
 )
-SCORES_OF_OTHERS = ("block_influence",)  # MLPs, attention sublayers and layers
+SCORES_OF_OTHERS: tuple[str, ...] = ("block_influence",)  # MLPs, attention sublayers and layers
 SCORES_OF_ALL = (
     "weight_magnitude",
     "output_norm",
@@ -273,11 +273,6 @@ class Shared:
         if failed:
             print_failed(failed)
             raise typer.Exit(1)
-
-
-def only(options: Options, *names: str) -> dict[str, Any]:
-    """Some of the keywords, for functions that do not take all of them."""
-    return {name: value for name, value in options.items() if name in names}
 
 
 SUITE = ("data", "configs")
