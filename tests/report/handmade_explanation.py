@@ -9,9 +9,7 @@ import pandas as pd
 from handmade_study import ENCODER_DECODER, SINGLE_STACK, _example
 
 from tsprune.explain import Explanation, Glance, Portrait
-from tsprune.explain.attention_maps import ATTENTION
-from tsprune.explain.mechanism_claims import MECHANISM
-from tsprune.explain.overview import TABLES
+from tsprune.explain.overview import EXPLANATION_TABLES
 
 EFFECTS = ("mase", "parroting", "seasonality", "mean_reversion")
 SPAN, POSITIONS = 16, 12
@@ -157,14 +155,14 @@ def make_explanation(
             for c in claims
             for n in (1, 2)
         ],
-        columns=list(MECHANISM.names),
+        columns=list(EXPLANATION_TABLES["mechanism"].names),
     )
     rho = {"rho": 0.3, "low": 0.1, "high": 0.5, "p_value": 0.01, "count": len(table)}
     stack, _ = stacks[-1]
     linked = [{"target": "followed", "block": b, "repeats": r} | rho for b in (3, 5) for r in (2, 3)]
     made = Explanation(
         heads=table,
-        attention=table[[name for name in ATTENTION.names if name in table]],
+        attention=table[[name for name in EXPLANATION_TABLES["attention"].names if name in table]],
         profile=profile,
         kernel=pd.DataFrame([{"group": "all", "bandwidth": "lag_spread", "score": "stable_rank"} | rho]),
         induction=_induction(rng, table["address"]),
@@ -211,7 +209,7 @@ def make_explanation(
         samples=None,
         skipped=(("induction", "too short a context"),),
     )
-    tables = {name: schema.checked(getattr(made, name)) for name, schema in TABLES.items()}
+    tables = {name: schema.checked(getattr(made, name)) for name, schema in EXPLANATION_TABLES.items()}
     return dataclasses.replace(made, **tables)
 
 

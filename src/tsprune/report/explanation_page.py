@@ -9,7 +9,8 @@ from typing import Any
 import pandas as pd
 
 from tsprune.atomic import write_whole
-from tsprune.explain.overview import TABLES, Explanation
+from tsprune.explain.overview import EXPLANATION_TABLES as TABLES
+from tsprune.explain.overview import Explanation
 from tsprune.report import figures
 from tsprune.report.captions import words
 from tsprune.report.roles import facts
