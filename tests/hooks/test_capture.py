@@ -134,7 +134,7 @@ def test_a_reference_serves_every_component() -> None:
 
 def test_a_reference_holds_only_what_was_asked_for() -> None:
     toy = Toy()
-    record = reference(toy, list(CONTEXTS), components=toy.anatomy.select("stack.0"))
+    record = reference(toy, list(CONTEXTS), components="stack.0")
     assert set(record.values) == {Point("layers.0.attention.out", "output"), Point("layers.0.mlp", "output")}
     with pytest.raises(TspruneError, match=r"layers\.0\.attention\.out"):
         record.at(Point("layers.0.attention.out", "input"))
