@@ -23,7 +23,9 @@ SamplesOfStudy = Annotated[
 ]
 
 
-@with_shared(*SUITE, "device", "samples", "seed", "batch_size", "store", *OUTPUT, samples=SamplesOfStudy)
+@with_shared(
+    *SUITE, "device", "samples", "seed", "batch_size", "memory", "store", *OUTPUT, samples=SamplesOfStudy
+)
 def study_command(
     models: Annotated[
         list[str] | None,
@@ -74,6 +76,7 @@ def study_command(
             seed=shared.seed,
             samples=shared.samples,
             batch_size=shared.batch_size,
+            memory=shared.memory_bytes,
             explain=explain,
             jobs=jobs,
             device=shared.device,
