@@ -241,7 +241,7 @@ TABLES: Mapping[str, Schema] = {
     "heads": HEADS,
     "rank_correlation": RANK_CORRELATION,
     "pruning": PRUNING,
-    "heads_at": HEADS_AT,
+    "heads_at": HEADS_AT_INTERVALS,
     "mlps": MLPS,
     "comparisons": COMPARISONS,
     "agreement": AGREEMENT,
