@@ -25,7 +25,8 @@ def compare(model: Forecaster, windows: Suite) -> None:
     exact_seconds, result = timed(lambda: run(model, windows, ablations))
     exact = np.abs([result.change(ablation)["CRPS"] for ablation in ablations])
     correlations = {
-        name: spearmanr(frame[name].abs(), exact).statistic for name in ("score", "first_order", "curvature")
+        name: spearmanr(frame[name].abs(), exact, nan_policy="omit").statistic
+        for name in ("score", "first_order", "curvature")
     }
     print(
         f"{model.name}: {len(frame)} heads and MLPs x {len(windows)} windows: Spearman "

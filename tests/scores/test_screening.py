@@ -242,6 +242,16 @@ def test_the_table() -> None:
     assert (frame["curvature"] != other["curvature"]).all()
 
 
+def test_the_whole_input_of_a_norm_has_no_score() -> None:
+    """The norm undoes a change of its scale: a derivative is zero, and a computed one is rounding."""
+    frame = screen(tiny("tiny-timesfm"), small_suite())
+    heads = frame["kind"] == "head"
+    columns = ["first_order", "curvature", "crps_change", "score"]
+    assert np.isfinite(frame.loc[heads, columns]).all(axis=None)
+    assert frame.loc[~heads, columns].isna().all(axis=None)
+    assert (frame.loc[~heads, "rank"] > heads.sum()).all()
+
+
 def test_the_batch_size_does_not_change_the_first_order() -> None:
     model, suite = tiny("tiny-chronos-bolt"), small_suite()
     one, many = (screen(model, suite, batch_size=size)["first_order"] for size in (1, 64))

@@ -70,7 +70,9 @@ def screen(
     Columns: address, kind, stack, layer, attention, head, first_order and curvature (the two terms of
     the relative change of CRPS), crps_change (their sum), score (its absolute value), rank (1 is the
     lowest score: the most redundant). For models that sample, first_order and crps_change are NaN, and
-    curvature and score are the squared change of the network's output.
+    curvature and score are the squared change of the network's output. All are NaN, and rank last, for
+    components that are the whole input of a norm, such as TimesFM's MLPs: the norm undoes a change of their
+    scale, so the derivatives vanish however much the component matters.
 
     Horizons beyond `model.readout_horizon` are screened up to that step. The targets of the suite are
     used, so judge a choice made by this score on other series. The estimate holds for small changes;
@@ -107,7 +109,20 @@ def _screened(
     if not found:
         raise TspruneError(f"no window of {suite.name} could be screened; none has a finite loss above 0")
     first, curvature = (np.mean([terms[i] for terms in found], axis=0) for i in range(2))
+    unseen = [any(_renormalised(model.anatomy, part) for part in group) for group in parts.values()]
+    first[unseen] = curvature[unseen] = np.nan
     return _frame(chosen, first, curvature)
+
+
+def _renormalised(anatomy: Anatomy, part: Component) -> bool:
+    """Whether `part` is the whole input of a norm, which undoes any change of its scale.
+
+    The derivative along the activation is then zero, and a computed one is rounding.
+    """
+    if part.kind == "mlp":
+        return anatomy.mlp(part).norm is not None
+    site = anatomy.site(part)
+    return site.norm is not None and (part.head is None or site.heads == 1)
 
 
 # --- the losses of a batch -----------------------------------------------------------------------
@@ -272,7 +287,7 @@ def _frame(components: Sequence[Component], first: _Array, curvature: _Array) ->
             "score": np.where(np.isnan(change), curvature, np.abs(change)),
         }
     )
-    frame["rank"] = frame["score"].rank(method="min").astype(int)
+    frame["rank"] = frame["score"].rank(method="min", na_option="bottom").astype(int)
     return frame
 
 
