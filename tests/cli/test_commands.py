@@ -363,7 +363,7 @@ def test_failed_cells_are_named_and_make_the_exit_code_1(
 def test_screening_estimates_what_a_sweep_measures(run: Runner, model: Path, gift: Path) -> None:
     where = ("sweep", model, "--data", gift, "--kind", "head", "--screen")
     loaded, suite = tsprune.load(str(model)), tsprune.data.gift_eval(gift)
-    expected = scores.screen(loaded, suite, components="*.head.*")
+    expected = scores.screen(loaded, suite, components="stack.*.self.head.*")
     found = run(*where, "--json").result["components"]
     assert [row["address"] for row in found] == expected["address"].tolist()
     assert [row["crps_change"] for row in found] == expected["crps_change"].tolist()
