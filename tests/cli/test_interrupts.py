@@ -20,9 +20,18 @@ SECONDS = 120  # on a busy machine
 
 
 def started(*arguments: str) -> subprocess.Popen[str]:
-    """A command in a process group of its own, as a shell starts it."""
-    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
-    return subprocess.Popen([*COMMAND, *arguments], **pipes, text=True, start_new_session=True)
+    """A command in a process group of its own, as a shell starts it.
+
+    Background jobs ignore SIGINT, and their children inherit that; a command of a shell does not.
+    """
+    return subprocess.Popen(
+        [*COMMAND, *arguments],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+    )
 
 
 def interrupted(process: subprocess.Popen[str], ready: Callable[[], bool]) -> None:

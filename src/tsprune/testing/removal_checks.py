@@ -107,10 +107,14 @@ def pruning_is_ablating(subject: Subject) -> None:
     every = model.anatomy.components()
     for size in (2, max(2, len(every) // 6), max(2, len(every) // 3)):
         plans.append([str(every[i]) for i in rng.choice(len(every), size, replace=False)])
+    within, beyond = subject.horizons
+    many_passes = (
+        model.anatomy.tokens and subject.one_pass > 16
+    )  # each step is a pass: one plan in four goes on
     done = 0
-    for plan in plans:
+    for number, plan in enumerate(plans):
         try:
-            pruned_is_ablated(subject, plan, subject.horizons[1])
+            pruned_is_ablated(subject, plan, within if many_passes and number % 4 else beyond)
             done += 1
         except TspruneError as error:
             if not any(refusal in str(error) for refusal in _REFUSALS):
