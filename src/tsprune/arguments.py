@@ -117,7 +117,7 @@ def _range(least: float, most: float, open_ends: bool) -> str:
 
 
 def each(values: object, name: str, rule: Callable[[object, str], Each]) -> tuple[Each, ...]:
-    """`values` as a tuple, every one of them checked by `rule`; TspruneError for what is no sequence."""
+    """`values` as a tuple, each checked by `rule`; TspruneError if they are not a sequence."""
     if isinstance(values, str | bytes) or not isinstance(values, Iterable):
         raise TspruneError(f"{name} must be a list of numbers, not {shown(values)}")
     return tuple(rule(value, f"each of {name}") for value in values)

@@ -26,6 +26,6 @@ def markdown(value: object, most: int = LONGEST, *, begins: bool = True) -> str:
 
 
 def code(value: object, most: int = LONGEST) -> str:
-    """`value` as one line of Markdown code; as text where it holds what could end the code, or HTML."""
+    """`value` as one line of Markdown code; as escaped text if it holds backticks or HTML."""
     text = one_line(value, most)
     return markdown(text, most) if not text or set(text) & set("`<>") else f"`{text}`"

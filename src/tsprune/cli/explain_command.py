@@ -51,7 +51,7 @@ def explain_command(
     *,
     shared: Shared,
 ) -> None:
-    """What heads attend to, copy, write and cost; how the residual stream grows into a forecast."""
+    """Explain heads and layers: attention, copying, attribution, cost, and the residual stream."""
     if head is not None and Component.parse(head).kind != "head":
         raise TspruneError(f"{head!r} is not a head; one looks like decoder.3.cross.head.5")
     as_page = output is not None and output.suffix.lower() == ".html"

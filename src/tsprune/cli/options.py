@@ -108,7 +108,7 @@ def choice(names: Sequence[str], *flags: str, text: str, group: str | None = Non
 
 
 def _device(value: str | None) -> str | None:
-    """The callback of --device: refuses what no device is called, unless a package adds devices to torch."""
+    """The callback of --device: refuses unknown device names, unless a package adds devices to torch."""
     if value is not None and not _DEVICE.fullmatch(value) and not entry_points(group="torch.backends"):
         raise typer.BadParameter(
             f"no device is called {one_line(value, 40)!r}; write cpu, cuda or cuda:1, or leave it out."
@@ -161,7 +161,7 @@ SaveDtypeOption = Annotated[
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Shared:
-    """The shared options of a command line, and what they open; those a command lacks keep their defaults."""
+    """The shared options of a command, and the model and suite they open; others keep their defaults."""
 
     data: Annotated[
         str,

@@ -35,7 +35,7 @@ out, err = Console(), Console(stderr=True)
 
 @contextmanager
 def progress_bar(label: str, *, quiet: bool = False) -> Iterator[Callable[..., None]]:
-    """A bar for one piece of work, whatever stage it is in."""
+    """A bar for one piece of work with all its stages."""
     with _bars(quiet=quiet) as progress:
         task = progress.add_task(label, total=None)
         yield lambda *counts: progress.update(task, completed=counts[-2], total=counts[-1] or None)
@@ -97,7 +97,7 @@ def print_json(
 
 
 def _plain(value: Any) -> Any:
-    """A value as JSON has it: tables are lists of rows, what is missing or infinite is null."""
+    """A value as JSON: tables become lists of rows; missing and infinite values become null."""
     if hasattr(value, "to_dict"):  # a DataFrame; pandas need not be imported to know one
         value = value.to_dict("records")
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
@@ -159,7 +159,7 @@ class _Columns:
         self.others = [name for name in cells if name not in _NAMES]
 
     def width(self, name: str) -> int:
-        """Of the longest cell or word of the heading; less where words fold."""
+        """Width of the longest cell or word of the heading; less where words fold."""
         needed = max(map(len, [*_words(name).split(), *self.cells[name]]))
         if name in self.numeric or self.whole(name, needed):
             return needed
@@ -254,7 +254,7 @@ def evidence_rows(evidence: Evidence) -> list[dict[str, object]]:
 
 
 def print_skipped(skipped: Sequence[tuple[str, str]]) -> None:
-    """What was left out, with the reasons, on stderr."""
+    """Prints the windows and configurations that were left out, with reasons, on stderr."""
     if skipped:
         err.print(f"[yellow]{len(skipped)} left out:[/]")
         for what, reason in skipped:

@@ -97,7 +97,7 @@ def verify_command(
 def _compare(
     model: Forecaster | None, published: pd.DataFrame, name: str, tolerance: float, shared: Shared
 ) -> tuple[ScoreComparison, list[tuple[str, str]]]:
-    """Scores (of Seasonal Naive without a model) beside the published ones, and what was left out."""
+    """Scores (of Seasonal Naive without a model) beside the published ones, and the windows left out."""
     from tsprune.evaluation import evaluate
     from tsprune.verification import compare_scores, model_in_table
 

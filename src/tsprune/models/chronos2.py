@@ -18,8 +18,14 @@ from tsprune.anatomy import Anatomy, AttentionSite, Block, MLPSite, Readout, Siz
 from tsprune.models.absent import AbsentAttention
 from tsprune.models.checkpoints import Checkpoint
 from tsprune.models.forecaster import LEVELS, Forecast, padded
-from tsprune.models.objects import network
-from tsprune.models.pretrained import PretrainedForecaster, check_tokens, hub_config, quiet_horizon, quietly
+from tsprune.models.pretrained import (
+    PretrainedForecaster,
+    adopted,
+    check_tokens,
+    hub_config,
+    quiet_horizon,
+    quietly,
+)
 from tsprune.models.stated import flag, levels, or_none, real, whole_number
 
 # of config.json
@@ -132,7 +138,4 @@ class Chronos2(PretrainedForecaster):
     @classmethod
     def adopt(cls, upstream: Any, name: str) -> Chronos2:
         """The model of a `Chronos2Pipeline` or its network in memory."""
-        whole = isinstance(upstream, Chronos2Pipeline)
-        model = cls(network(upstream.model if whole else upstream, Chronos2Model), name)
-        model.upstream = upstream if whole else model.upstream
-        return model
+        return adopted(cls, upstream, name, Chronos2Pipeline, Chronos2Model)

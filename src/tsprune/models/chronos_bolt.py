@@ -13,8 +13,7 @@ from torch import Tensor
 from tsprune.models import t5
 from tsprune.models.checkpoints import Checkpoint
 from tsprune.models.forecaster import Forecast, padded
-from tsprune.models.objects import network
-from tsprune.models.pretrained import check_tokens, quiet_horizon, quietly
+from tsprune.models.pretrained import adopted, check_tokens, quiet_horizon, quietly
 from tsprune.models.stated import flag, levels, whole_number
 from tsprune.models.t5 import T5Forecaster, t5_config
 
@@ -74,7 +73,4 @@ class ChronosBolt(T5Forecaster):
     @classmethod
     def adopt(cls, upstream: Any, name: str) -> ChronosBolt:
         """The model of a `ChronosBoltPipeline` or its network in memory."""
-        whole = isinstance(upstream, ChronosBoltPipeline)
-        model = cls(network(upstream.model if whole else upstream, ChronosBoltModelForForecasting), name)
-        model.upstream = upstream if whole else model.upstream
-        return model
+        return adopted(cls, upstream, name, ChronosBoltPipeline, ChronosBoltModelForForecasting)

@@ -85,7 +85,7 @@ class Moirai(moirai_base.MoiraiForecaster, SamplingForecaster):
         return self.from_samples(np.concatenate(paths)[..., :horizon])
 
     def _distribution(self, series: Sequence[NDArray[np.float32]], horizon: int) -> Future:
-        """Of the patches that cover the horizon."""
+        """The distribution of the patches that cover the horizon."""
         length = max(map(len, series))
         broken = Broken(3)
         with self._set_up(length, horizon), watched([self.module.param_proj], broken):

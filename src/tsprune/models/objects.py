@@ -60,7 +60,7 @@ def _check_place(model: Forecaster, kind: str, device: object, dtype: object) ->
 
 
 def network(module: Any, wanted: type[nn.Module]) -> Any:
-    """`module`, or what torch.compile wraps in it, if it is of the class `wanted`; TspruneError if not."""
+    """`module`, or the module that torch.compile wrapped, if of class `wanted`; TspruneError if not."""
     found = getattr(module, "_orig_mod", module)
     if isinstance(found, wanted):
         return found

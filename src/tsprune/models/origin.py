@@ -1,4 +1,4 @@
-"""The history of a pruned model: what it was made from, how, and what was measured."""
+"""The history of a pruned model: its original, the method of pruning, and the measurements."""
 
 from __future__ import annotations
 

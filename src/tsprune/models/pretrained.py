@@ -17,6 +17,7 @@ from tsprune.errors import TspruneError, TspruneWarning
 from tsprune.models.checkpoints import Checkpoint
 from tsprune.models.forecaster import Forecaster
 from tsprune.models.locations import CONFIG, GENERATION
+from tsprune.models.objects import network
 from tsprune.models.saving import usual_dtype
 from tsprune.models.stated import Requirement, check, flag, or_none, real, whole_number, word
 from tsprune.models.weights import named
@@ -111,6 +112,7 @@ class PretrainedForecaster(Forecaster):
     """A Forecaster of a transformers model."""
 
     module: PreTrainedModel
+    upstream: Any
 
     def config_file(self) -> dict[str, Any]:
         config: dict[str, Any] = json.loads(self.module.config.to_json_string())
@@ -132,6 +134,27 @@ class PretrainedForecaster(Forecaster):
         super().to(device, dtype)
         for parameter, data in exact:
             parameter.data = data.to(device, torch.float32)
+
+
+Adopted = TypeVar("Adopted", bound=PretrainedForecaster)
+
+
+def adopted(
+    family: Callable[[Any, str], Adopted],
+    upstream: Any,
+    name: str,
+    pipeline: type,
+    wanted: type[PreTrainedModel],
+) -> Adopted:
+    """The model of a `pipeline` object, which goes on serving its forecasts, or of its network alone.
+
+    Raises TspruneError for a network of another class than `wanted`.
+    """
+    whole = isinstance(upstream, pipeline)
+    model = family(network(upstream.model if whole else upstream, wanted), name)
+    if whole:
+        model.upstream = upstream
+    return model
 
 
 @contextmanager

@@ -1,4 +1,4 @@
-"""Verdicts on claims: one family of tests, one answer, whatever the seed.
+"""Verdicts on claims: one family of tests, one answer for all seeds.
 
 1. A test states that a quantity is below, or above, a limit. Its p-value is two-sided, so the statement is
    shown at 5 % exactly if the 95 % interval lies on its side of the limit.
@@ -89,7 +89,7 @@ class Known:
     side: Side
 
     def estimate(self, seed: int = 0) -> Estimate:
-        """The quantity, whatever the seed."""
+        """The estimated quantity; it does not depend on the seed."""
         return self.known
 
     def p_value(self, seed: int) -> float:

@@ -130,7 +130,7 @@ def _studied(
 
 
 def _manifest(suite: Suite, studies: Sequence[ModelStudy], arguments: dict[str, object]) -> dict[str, object]:
-    """What distinguishes two runs of a study, and the scores at a glance; ready for JSON."""
+    """The facts that distinguish two runs of a study, and the main scores; ready for JSON."""
     return {
         "finished": datetime.now(UTC).isoformat(timespec="seconds"),
         "versions": {"python": platform.python_version(), **{name: _version(name) for name in _PACKAGES}},

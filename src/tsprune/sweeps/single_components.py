@@ -81,7 +81,7 @@ def sweep(
 
 
 def failed_cells(result: SweepResult) -> list[tuple[str, str]]:
-    """(addresses and configuration, error) of what raised."""
+    """(addresses and configuration, error) of the cells that raised."""
     return [
         (" ".join(c.address for c in ablation.components) + f" on {name}", error)
         for (ablation, name), error in result.failed.items()

@@ -204,7 +204,7 @@ class Store:
         return frame.astype(dict.fromkeys(numbers, "float64") | {"count": "Int64"})
 
     def leaderboard(self, where: Mapping[str, str] | None = None) -> pd.DataFrame:
-        """One row a configuration with what `tsprune.evaluation.write_all_results` writes, and the model.
+        """One row per configuration: the columns of `tsprune.evaluation.write_all_results` and the model.
 
         Raises TspruneError unless the finished cells that `where` selects are of one checkpoint
         under one ablation and one protocol.
@@ -310,7 +310,7 @@ class Store:
 
 
 def _latest(rows: Sequence[tuple[Any, ...]]) -> list[tuple[Any, ...]]:
-    """Of rows that differ in their scores alone (column 4) the last one: the same windows may have been
+    """Keeps the last of rows that differ in their scores alone (column 4): the same windows may have been
     forecast in the company of others."""
     return list({(*row[:4], *row[5:]): row for row in rows}.values())
 

@@ -19,7 +19,7 @@ Masks = Mapping[str, NDArray[np.bool_]]
 
 @dataclasses.dataclass(frozen=True)
 class WindowScores:
-    """What one ablation scored on one configuration, window by window.
+    """Scores of one ablation on one configuration, window by window.
 
     statistics : of M windows
     spearman : float64 [M], Spearman distance of the median forecast to the clean one's

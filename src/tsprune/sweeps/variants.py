@@ -110,7 +110,7 @@ class Variants:
             return self._repeated(batch, group[0].components, len(group))
 
     def _random(self, batch: Batch, components: Sequence[Component], times: int) -> list[Forecast]:
-        """Of random streams in place of what `components` give, the same in every repetition."""
+        """Forecasts with random streams as outputs of `components`, equal in every repetition."""
         with _random_streams(self._model, components, times):
             return self._repeated(batch, components, times)
 

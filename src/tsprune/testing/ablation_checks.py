@@ -120,7 +120,7 @@ def columns_belong_to_one_head_each(subject: Subject) -> None:
 
 
 def an_ablated_layer_passes_its_input_on(subject: Subject) -> None:
-    """So no sublayer of a block is missing in the anatomy."""
+    """The anatomy misses no sublayer of a block, if this holds."""
     model, contexts = subject.model, full_length(subject.model, 2)
     for stack in model.anatomy.stacks:
         for place, layer in enumerate(stack.numbers):

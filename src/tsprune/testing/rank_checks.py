@@ -39,7 +39,7 @@ def _projections_only(model: Forecaster, site: AttentionSite, *, factors: bool) 
 
 
 def dense_stable_ranks(subject: Subject, site: AttentionSite, *, factors: bool) -> Output:
-    """Of each head's bilinear form, from an SVD of the q . k that the module computes, [heads]."""
+    """Stable ranks [heads], by a dense SVD of each head's q . k as the module computes it."""
     width = subject.model.anatomy.d_model
     generator = torch.Generator().manual_seed(0)
     x = torch.linalg.qr(torch.randn(width, width, dtype=torch.float64, generator=generator)).Q
