@@ -20,6 +20,7 @@ class Capabilities:
     crosses : has cross-attention
     groups : attends over series as well
     reads_one_position : its forecast needs the readout at one position only
+    norms_outputs : a norm follows every sublayer before the residual stream
     """
 
     samples: bool = False
@@ -27,13 +28,14 @@ class Capabilities:
     crosses: bool = False
     groups: bool = False
     reads_one_position: bool = False
+    norms_outputs: bool = False
 
 
 CAPABILITIES = {
     "chronos-bolt": Capabilities(crosses=True),
     "chronos-t5": Capabilities(samples=True, tokens=True, crosses=True),
     "chronos2": Capabilities(groups=True),
-    "timesfm": Capabilities(reads_one_position=True),
+    "timesfm": Capabilities(reads_one_position=True, norms_outputs=True),
     "toto": Capabilities(samples=True, groups=True),
     "moirai": Capabilities(samples=True),
     "moirai2": Capabilities(),

@@ -111,9 +111,11 @@ def test_screening(model: Forecaster) -> None:
     with pristine(model):
         frame = screen(model, suite)
     assert frame["address"].tolist() == [c.address for c in model.anatomy.components()]
-    assert np.isfinite(frame["score"]).all()
-    assert frame["crps_change"].isna().all() == CAPABILITIES[model.family].samples
-    assert (frame["curvature"] > 0).mean() > 0.9
+    # derivatives do not see a whole sublayer whose output is normed
+    seen = (frame["kind"] == "head") | (not CAPABILITIES[model.family].norms_outputs)
+    np.testing.assert_array_equal(np.isfinite(frame["score"]), seen)
+    assert frame.loc[seen, "crps_change"].isna().all() == CAPABILITIES[model.family].samples
+    assert (frame.loc[seen, "curvature"] > 0).mean() > 0.9
     assert all(parameter.grad is None for parameter in model.module.parameters())
 
 

@@ -7,6 +7,7 @@ import pandas as pd
 import pytest
 import torch
 
+from tests.capabilities import CAPABILITIES
 from tests.suites import small_suite, tiny
 from tests.tiny import TINY, few_samples, pristine, zeroed
 from tests.toy import HEADS, LAYERS, Toy
@@ -100,7 +101,7 @@ def test_every_score_of_every_family(name: str) -> None:
     # a sampled forecast has no gradient
     assert set(SCORES) - set(names) == ({"first_order"} if isinstance(model, SamplingForecaster) else set())
     # TimesFM's MLPs and attention sublayers are whole inputs of a norm: derivatives do not see them
-    normed = {"mlp", "layer"} if name == "tiny-timesfm" else set()
+    normed = {"mlp", "layer"} if CAPABILITIES[model.family].norms_outputs else set()
     for score in names:
         for kind in kinds:
             values = table.loc[table["kind"] == kind, score]
