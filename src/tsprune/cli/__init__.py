@@ -24,11 +24,7 @@ from tsprune.cli.sweep_command import sweep_command
 from tsprune.cli.verify_command import verify_command
 from tsprune.cost.allocator import keep_freed_memory
 
-app = typer.Typer(
-    add_completion=False,
-    no_args_is_help=True,
-    rich_markup_mode="rich",
-)
+app = typer.Typer(add_completion=False, no_args_is_help=True, rich_markup_mode="rich")
 
 
 def _print_version(wanted: bool) -> None:

@@ -7,14 +7,14 @@ from typing import Annotated
 
 import typer
 
-from tsprune.cli.options import MODEL, OUTPUT, SUITE, Shared, with_shared
+from tsprune.cli.options import Shared, with_shared
 from tsprune.cli.output import print_frame, say
 from tsprune.files import check_files, output_folder
 
 NAIVE = "seasonal-naive"
 
 
-@with_shared(*SUITE, *MODEL, "batch_size", *OUTPUT)
+@with_shared("suite", "model", "batch_size", "output")
 def evaluate_command(
     model: Annotated[
         str, typer.Argument(metavar="MODEL", help=f"A model as for the other commands, or {NAIVE}.")

@@ -21,6 +21,8 @@ from tsprune.cli.output import err
 from tsprune.errors import TspruneError, one_line
 
 DONE, FAILED, REFUSED, STOPPED = 0, 1, 2, 130
+_NO_MEMORY = ("out of memory", "can't allocate memory", "not enough memory")
+_OUT_OF_MEMORY = "out of memory; try a smaller --batch-size, shorter series or fewer --configs"
 
 # Click's base class, which Typer exports under no name of its own: (BadParameter, UsageError, ClickException)
 _ClickError: type[Exception] = typer.BadParameter.__mro__[2]
@@ -28,7 +30,9 @@ _ClickError: type[Exception] = typer.BadParameter.__mro__[2]
 
 def run(app: typer.Typer) -> int:
     """Runs the command of `sys.argv` and returns its exit code; nothing but an error of ours is raised."""
-    _print_everything()
+    for stream in (sys.stdout, sys.stderr):  # characters that the terminal's encoding lacks are escaped
+        with suppress(AttributeError, ValueError):
+            stream.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]
     with _warnings_afterwards() as held:
         code, message = _ended(app)
     if message is not None:
@@ -52,22 +56,13 @@ def _ended(app: typer.Typer) -> tuple[int, object]:
         return REFUSED, _OUT_OF_MEMORY
     except OSError as error:
         return _of_system(error)
-    except RuntimeError as error:
-        if not _is_out_of_memory(error):
+    except RuntimeError as error:  # of torch's allocators only the GPU's have a class of their own
+        if not any(words in str(error).lower() for words in _NO_MEMORY):
             raise
         return REFUSED, _OUT_OF_MEMORY
     except _ClickError as error:
         return REFUSED, _of_usage(error)
     return (result if isinstance(result, int) else DONE), None
-
-
-_OUT_OF_MEMORY = "out of memory; try a smaller --batch-size, shorter series or fewer --configs"
-
-
-def _is_out_of_memory(error: RuntimeError) -> bool:
-    """torch's allocators raise RuntimeErrors, of which only the GPU's have a class of their own."""
-    text = str(error)
-    return "out of memory" in text.lower() or "can't allocate memory" in text or "not enough memory" in text
 
 
 def _of_system(error: OSError) -> tuple[int, object]:
@@ -99,13 +94,6 @@ def _warnings_afterwards() -> Iterator[list[str]]:
     with warnings.catch_warnings():
         warnings.showwarning = lambda message, *_, **__: held.append(one_line(message, 300))
         yield held
-
-
-def _print_everything() -> None:
-    """Characters that the terminal's encoding lacks are escaped, not raised."""
-    for stream in (sys.stdout, sys.stderr):
-        with suppress(AttributeError, ValueError):
-            stream.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]
 
 
 def _discard_output() -> None:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from tsprune.anatomy import Component
-from tsprune.cli.options import COUNT, MODEL, OUTPUT, SUITE, ModelArgument, Shared, with_shared
+from tsprune.cli.options import ModelArgument, Shared, count, with_shared
 from tsprune.cli.output import note, print_frame, print_rows
 from tsprune.errors import TspruneError
 from tsprune.files import check_files, output_folder
@@ -18,26 +18,14 @@ if TYPE_CHECKING:
 
     from tsprune.explain import Explanation
 
-SamplesOfExplanation = Annotated[
-    int | None,
-    typer.Option(
-        min=1,
-        max=COUNT,
-        help="Paths drawn per window by models that sample; by default 9, and 5 by Chronos-T5.",
-        show_default=False,
-    ),
-]
 
-
-@with_shared(*SUITE, *MODEL, "batch_size", *OUTPUT, samples=SamplesOfExplanation)
+@with_shared("suite", "model", "batch_size", "output", samples="9, and 5 by Chronos-T5")
 def explain_command(
     model: ModelArgument,
     head: Annotated[
         str | None, typer.Option(help="Everything about this one head, e.g. decoder.3.cross.head.5.")
     ] = None,
-    windows: Annotated[
-        int, typer.Option(min=1, max=COUNT, help="Windows of each configuration that are used.")
-    ] = 16,
+    windows: Annotated[int, count("Windows of each configuration that are used.")] = 16,
     effects: Annotated[
         bool, typer.Option("--effects/--no-effects", help="Also ablate heads (takes most of the time).")
     ] = True,
@@ -79,7 +67,7 @@ def explain_command(
         )
     tables = {name: _with_changes(frame) for name, frame in found.tables().items()}
     if output is not None:
-        _write_page(found, output) if as_page else _write(tables, output)
+        _write(found, tables, output, as_page)
     chosen = tables if head is None else {name: tables[name] for name in ("heads", "profile")}
     shared.report(
         "explain",
@@ -102,20 +90,18 @@ def _with_changes(frame: pd.DataFrame) -> pd.DataFrame:
     return frame.rename(columns=names)
 
 
-def _write(tables: dict[str, pd.DataFrame], folder: Path) -> None:
+def _write(found: Explanation, tables: dict[str, pd.DataFrame], output: Path, as_page: bool) -> None:
     from tsprune.atomic import write_whole
-
-    filled = {name: frame for name, frame in tables.items() if len(frame)}
-    for name, frame in filled.items():
-        write_whole(folder / f"{name}.csv", frame.to_csv(index=False).encode())
-    note(f"{len(filled)} tables in {folder}")
-
-
-def _write_page(found: Explanation, path: Path) -> None:
     from tsprune.report import write_explanation
 
-    write_explanation(found, path)
-    note(f"page: {path}")
+    if as_page:
+        write_explanation(found, output)
+        note(f"page: {output}")
+        return
+    filled = {name: frame for name, frame in tables.items() if len(frame)}
+    for name, frame in filled.items():
+        write_whole(output / f"{name}.csv", frame.to_csv(index=False).encode())
+    note(f"{len(filled)} tables in {output}")
 
 
 def _print_head(found: Explanation, head: str) -> None:
@@ -131,7 +117,8 @@ def _print_head(found: Explanation, head: str) -> None:
 def _print_model(found: Explanation, title: str) -> None:
     for name, columns, heading in _TABLES:
         frame = _with_changes(getattr(found, name))
-        shown = [column for column in columns or _without_limits(frame) if column in frame]
+        without_limits = [column for column in frame if not column.endswith(("_low", "_high"))]
+        shown = [column for column in columns or without_limits if column in frame]
         print_frame(frame, f"{title}: {heading}" if name == "heads" else heading, shown)
     for score, part in found.kernel[found.kernel["group"] == "all"].groupby("score", sort=False):
         columns = ["bandwidth", "rho", "low", "high", "p_value", "count"]
@@ -171,7 +158,3 @@ _TABLES: tuple[tuple[str, list[str] | None, str], ...] = (
     ("residual", ["stack", "layer", "norm", "update", "cosine"], "residual stream"),
     ("lens", None, "forecast that each layer would give"),
 )
-
-
-def _without_limits(frame: pd.DataFrame) -> list[str]:
-    return [name for name in frame if not name.endswith(("_low", "_high"))]

@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 from tsprune.cli.options import (
-    MODEL,
-    OUTPUT,
-    SUITE,
     ByOption,
     MaxLossOption,
     MetricOption,
@@ -17,7 +14,7 @@ from tsprune.cli.options import (
 from tsprune.cli.output import print_frame
 
 
-@with_shared(*SUITE, *MODEL, "batch_size", "memory", "store", *OUTPUT)
+@with_shared("suite", "model", "batch_size", "memory", "store", "output")
 def heads_at_command(
     model: ModelArgument,
     max_loss: MaxLossOption = 0.01,
@@ -36,14 +33,8 @@ def heads_at_command(
     from tsprune.pruning import heads_at
 
     with shared.running("heads-at") as options:
-        frame = heads_at(
-            shared.load(model),
-            suite,
-            max_loss=max_loss,
-            by=by,
-            metric=metric,
-            **options,
-        )
+        loaded = shared.load(model)
+        frame = heads_at(loaded, suite, max_loss=max_loss, by=by, metric=metric, **options)
     shared.report(
         "heads-at",
         {"max_loss": max_loss, "sublayers": frame},

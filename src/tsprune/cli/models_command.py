@@ -13,12 +13,7 @@ def models_command(*, shared: Shared) -> None:
 
     bundled = [f"bundled:{name}" for name in bundled_names()]
     families = [
-        {
-            "family": f.name,
-            "installed": f.installed,
-            "extra": f.extra,
-            "install": f.install,
-        }
+        {"family": f.name, "installed": f.installed, "extra": f.extra, "install": f.install}
         for f in FAMILIES.values()
     ]
 

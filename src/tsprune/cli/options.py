@@ -18,7 +18,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
-from typer.models import OptionInfo
 
 from tsprune.arguments import COUNT as COUNT
 from tsprune.arguments import SEED
@@ -67,9 +66,6 @@ SCORES_OF_ALL = (
 _DEVICE = re.compile(r"(cpu|cuda|mps|xpu|hpu|mtia|ipu|xla|meta)(:\d{1,4})?")
 
 
-# --- checks of values ----------------------------------------------------------------------------
-
-
 def finite(value: float | None) -> float | None:
     """The callback of options that take a fraction: refuses NaN, which no range does."""
     if value is not None and not math.isfinite(value):
@@ -89,7 +85,17 @@ def share(text: str | float) -> float:
     return value
 
 
-def choice(names: Sequence[str], *flags: str, text: str, group: str | None = None) -> OptionInfo:
+def count(text: str, *, least: int = 1, most: int = COUNT, **how: Any) -> Any:
+    """An option that takes a whole number."""
+    return typer.Option(min=least, max=most, help=text, **how)
+
+
+def real(text: str, *, least: float = 0, most: float = COUNT, **how: Any) -> Any:
+    """An option that takes a finite number."""
+    return typer.Option(min=least, max=most, callback=finite, help=text, **how)
+
+
+def choice(names: Sequence[str], *flags: str, text: str, group: str | None = None) -> Any:
     """An option that takes one of `names`, or several if it is a list.
 
     group : entry points by which other packages add names; where there are some, the API decides
@@ -103,8 +109,7 @@ def choice(names: Sequence[str], *flags: str, text: str, group: str | None = Non
         return value
 
     metavar = "|".join(names) if len(names) < 6 else "NAME"
-    option: OptionInfo = typer.Option(*flags, callback=check, metavar=metavar, help=text)
-    return option
+    return typer.Option(*flags, callback=check, metavar=metavar, help=text)
 
 
 def _device(value: str | None) -> str | None:
@@ -118,15 +123,12 @@ def _device(value: str | None) -> str | None:
 
 def require_score(name: str, kind: str) -> None:
     """TspruneError if components of this kind have no such score; scores of other packages pass."""
-    have, lack = SCORES_OF_HEADS, SCORES_OF_OTHERS
-    if kind != "head":
-        have, lack = lack, have
+    ours = kind == "head"
+    have, lack = (SCORES_OF_HEADS, SCORES_OF_OTHERS) if ours else (SCORES_OF_OTHERS, SCORES_OF_HEADS)
     if name in lack:
         known = ", ".join((*have, *SCORES_OF_ALL))
         raise TspruneError(f"a component of kind {kind} has no score {name}; choose --by from: {known}")
 
-
-# --- arguments and options -----------------------------------------------------------------------
 
 ModelArgument = Annotated[
     str,
@@ -154,8 +156,7 @@ MaxLossOption = Annotated[
     typer.Option(parser=share, metavar="SHARE", help="Largest relative loss of the metric, as 1% or 0.01."),
 ]
 SaveDtypeOption = Annotated[
-    str | None,
-    choice(DTYPES, text="Type of the weights in the new file; by default the original's."),
+    str | None, choice(DTYPES, text="Type of the weights in the new file; by default the original's.")
 ]
 
 
@@ -181,26 +182,12 @@ class Shared:
     dtype: Annotated[str, choice(DTYPES, text="Type of the weights, and of most that is computed.")] = (
         "float32"
     )
-    samples: Annotated[
-        int | None,
-        typer.Option(
-            min=1,
-            max=COUNT,
-            help="Paths drawn per window by models that sample; by default as many as upstream draws.",
-            show_default=False,
-        ),
-    ] = None
-    seed: Annotated[int, typer.Option(min=0, max=SEED, help="Seed of everything that is random.")] = 0
-    batch_size: Annotated[int, typer.Option(min=1, max=COUNT, help="Windows forecast together.")] = BATCH_SIZE
+    samples: int | None = None  # its help depends on the command: see `with_shared`
+    seed: Annotated[int, count("Seed of everything that is random.", least=0, most=SEED)] = 0
+    batch_size: Annotated[int, count("Windows forecast together.")] = BATCH_SIZE
     memory: Annotated[
         float,
-        typer.Option(
-            min=0,
-            max=COUNT,
-            callback=finite,
-            metavar="GIB",
-            help="Most that records of clean passes may hold; with less, more is computed again.",
-        ),
+        real("Most that records of clean passes may hold; with less, more is computed again.", metavar="GIB"),
     ] = MEMORY / GIB
     store: Annotated[
         Path | None,
@@ -275,32 +262,38 @@ class Shared:
             raise typer.Exit(1)
 
 
-SUITE = ("data", "configs")
-MODEL = ("device", "dtype", "samples", "seed")
-OUTPUT = ("quiet", "as_json")
+_GROUPS = {
+    "suite": ("data", "configs"),
+    "model": ("device", "dtype", "samples", "seed"),
+    "output": ("quiet", "as_json"),
+}
 
 
-def with_shared(*names: str, **replaced: Any) -> Callable[[Callable[..., None]], Callable[..., None]]:
+def with_shared(
+    *names: str, samples: str = "as many as upstream draws"
+) -> Callable[[Callable[..., None]], Callable[..., None]]:
     """Decorator of a command: it takes these options of `Shared`, and gets them as its argument `shared`.
 
-    replaced : annotations in place of those of `Shared`, where a command's default needs other words
+    names : of options, or of groups of them: suite, model, output
+    samples : the command's default for --samples, in words
     """
-    hints = {**typing.get_type_hints(Shared, include_extras=True), **replaced}
+    taken = [option for name in names for option in _GROUPS.get(name, (name,))]
+    paths = f"Paths drawn per window by models that sample; by default {samples}."
+    hints = typing.get_type_hints(Shared, include_extras=True)
+    hints["samples"] = Annotated[int | None, count(paths, show_default=False)]
     defaults = {field.name: field.default for field in dataclasses.fields(Shared)}
 
     def decorate(command: Callable[..., None]) -> Callable[..., None]:
         @functools.wraps(command)
         def run(**given: Any) -> None:
-            shared = Shared(**{name: given.pop(name) for name in names})
+            shared = Shared(**{name: given.pop(name) for name in taken})
             command(**given, shared=shared)
 
+        kind = inspect.Parameter.KEYWORD_ONLY
         own = [p for p in inspect.signature(command, eval_str=True).parameters.values() if p.name != "shared"]
-        parameters = [parameter.replace(kind=inspect.Parameter.KEYWORD_ONLY) for parameter in own]
+        parameters = [parameter.replace(kind=kind) for parameter in own]
         parameters += [
-            inspect.Parameter(
-                name, inspect.Parameter.KEYWORD_ONLY, default=defaults[name], annotation=hints[name]
-            )
-            for name in names
+            inspect.Parameter(name, kind, default=defaults[name], annotation=hints[name]) for name in taken
         ]
         run.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
         run.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters}

@@ -30,9 +30,6 @@ NAME_WIDTH = 22  # of models beside a bar: the end of a longer path says more th
 out, err = Console(), Console(stderr=True)
 
 
-# --- progress ------------------------------------------------------------------------------------
-
-
 @contextmanager
 def progress_bar(label: str, *, quiet: bool = False) -> Iterator[Callable[..., None]]:
     """A bar for one piece of work with all its stages."""
@@ -74,9 +71,6 @@ def _bars(console: Console = err, *, quiet: bool = False, bar_width: int = 40) -
     return Progress(*columns, console=console, disable=quiet or not console.is_terminal)
 
 
-# --- JSON ----------------------------------------------------------------------------------------
-
-
 def print_json(
     command: str,
     result: Mapping[str, object],
@@ -112,8 +106,6 @@ def _plain(value: Any) -> Any:
         value = value.item()
     return None if isinstance(value, float) and not math.isfinite(value) else value
 
-
-# --- tables --------------------------------------------------------------------------------------
 
 # columns that tell what a row is about: whole, unless one leaves no room for a column beside it (a long path)
 _NAMES = ("model", "address", "ablation", "configuration", "part", "forecaster", "measure", "family")
@@ -223,9 +215,6 @@ def _cell(value: object) -> str:
 
 def _words(column: str) -> str:
     return column.replace("_", " ")
-
-
-# --- lines ---------------------------------------------------------------------------------------
 
 
 def say(text: str) -> None:

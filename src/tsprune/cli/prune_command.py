@@ -10,8 +10,6 @@ import typer
 from tsprune.cli.options import (
     KINDS,
     OBJECTIVES,
-    OUTPUT,
-    SUITE,
     ModelArgument,
     SaveDtypeOption,
     Shared,
@@ -31,7 +29,7 @@ if TYPE_CHECKING:
     from tsprune.pruning import Plan
 
 
-@with_shared(*SUITE, "device", "samples", "seed", "batch_size", "memory", *OUTPUT)
+@with_shared("suite", "device", "samples", "seed", "batch_size", "memory", "output")
 def prune_command(
     model: ModelArgument,
     output: Annotated[Path, typer.Option("--out", help="New folder for the smaller checkpoint.")],
@@ -118,7 +116,11 @@ def prune_command(
             )
     if max_loss is not None and suite is not None and chosen is not None:
         points = None if curve is None else _curve(loaded, chosen, suite, shared, curve)
-        _require_components(chosen, max_loss, curve)
+        if not chosen.components:
+            why = "" if curve is None else f"; {curve} shows the loss without whole layers"
+            raise TspruneError(
+                f"no component can be removed for a loss of {100 * max_loss:.3g} %; allow more{why}"
+            )
         suite = split(suite, seed=shared.seed)[1]  # what the search has not looked at
     pruned = prune(loaded, chosen or remove or [])
     round_weights(pruned, None if save_dtype is None else dtype_of(save_dtype))  # measured as they are saved
@@ -137,12 +139,6 @@ def _curve(model: Forecaster, plan: Plan, suite: Suite, shared: Shared, path: Pa
         points = tradeoff(model, plan, suite, **options)
     write_tradeoff(points, plan, machine(), path)
     return points
-
-
-def _require_components(plan: Plan, loss: float, curve: Path | None) -> None:
-    if not plan.components:
-        why = "" if curve is None else f"; {curve} shows the loss without whole layers"
-        raise TspruneError(f"no component can be removed for a loss of {100 * loss:.3g} %; allow more{why}")
 
 
 def _evidence(before: Forecaster, after: Forecaster, suite: Suite, shared: Shared) -> Evidence:

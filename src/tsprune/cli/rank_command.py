@@ -6,17 +6,7 @@ from typing import Annotated
 
 import typer
 
-from tsprune.cli.options import (
-    MODEL,
-    OUTPUT,
-    SUITE,
-    ByOption,
-    KindOption,
-    ModelArgument,
-    Shared,
-    require_score,
-    with_shared,
-)
+from tsprune.cli.options import ByOption, KindOption, ModelArgument, Shared, require_score, with_shared
 from tsprune.cli.output import out, print_frame, say
 
 
@@ -33,7 +23,7 @@ def _list(wanted: bool) -> None:
     raise typer.Exit
 
 
-@with_shared(*SUITE, *MODEL, "batch_size", "memory", "store", *OUTPUT)
+@with_shared("suite", "model", "batch_size", "memory", "store", "output")
 def rank_command(
     model: ModelArgument,
     by: ByOption = "stable_rank",

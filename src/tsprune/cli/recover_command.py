@@ -7,17 +7,7 @@ from typing import Annotated
 
 import typer
 
-from tsprune.cli.options import (
-    COUNT,
-    OUTPUT,
-    SUITE,
-    MetricOption,
-    SaveDtypeOption,
-    Shared,
-    choice,
-    finite,
-    with_shared,
-)
+from tsprune.cli.options import MetricOption, SaveDtypeOption, Shared, choice, count, real, with_shared
 from tsprune.cli.output import evidence_rows, print_evidence
 from tsprune.files import check_files, check_free
 
@@ -25,46 +15,29 @@ STEPS = 10**9
 PRECISIONS = ("auto", "float32", "bfloat16")
 
 
-@with_shared(*SUITE, "device", "samples", "seed", "batch_size", "memory", *OUTPUT)
+@with_shared("suite", "device", "samples", "seed", "batch_size", "memory", "output")
 def recover_command(
     small: Annotated[str, typer.Argument(metavar="SMALL", help="Directory with a pruned checkpoint.")],
     teacher: Annotated[
         str, typer.Option(help="The model that it was made from: bundled:NAME, a directory or a hub id.")
     ],
     output: Annotated[Path, typer.Option("--out", help="New folder for the recovered checkpoint.")],
-    steps: Annotated[int, typer.Option(min=1, max=STEPS, help="Training steps.")] = 800,
+    steps: Annotated[int, count("Training steps.", most=STEPS)] = 800,
     minutes: Annotated[
-        float | None,
-        typer.Option(
-            min=1e-6,
-            max=COUNT,
-            callback=finite,
-            help="End training after so many minutes, if the steps take longer.",
-        ),
+        float | None, real("End training after so many minutes, if the steps take longer.", least=1e-6)
     ] = None,
-    histories: Annotated[int, typer.Option(min=2, max=COUNT, help="Synthetic histories in a step.")] = 32,
-    learning_rate: Annotated[
-        float, typer.Option(min=1e-12, max=1000, callback=finite, help="The highest; it falls to zero.")
-    ] = 1e-3,
+    histories: Annotated[int, count("Synthetic histories in a step.", least=2)] = 32,
+    learning_rate: Annotated[float, real("The highest; it falls to zero.", least=1e-12, most=1000)] = 1e-3,
     metric: MetricOption = "MASE",
-    patience: Annotated[
-        int, typer.Option(min=1, max=COUNT, help="Stop after so many checks (of 20) without improvement.")
-    ] = 10,
+    patience: Annotated[int, count("Stop after so many checks (of 20) without improvement.")] = 10,
     precision: Annotated[
         str, choice(PRECISIONS, text="Precision of training; auto: bfloat16 where the processor has it.")
     ] = "auto",
     history: Annotated[
-        int,
-        typer.Option(min=16, max=COUNT, help="Steps of the longest histories; shorter ones are cheaper."),
+        int, count("Steps of the longest histories; shorter ones are cheaper.", least=16)
     ] = 512,
     stream: Annotated[
-        float,
-        typer.Option(
-            min=0,
-            max=COUNT,
-            callback=finite,
-            help="Weight of the residual stream's distance, block by block; 0: output only.",
-        ),
+        float, real("Weight of the residual stream's distance, block by block; 0: output only.")
     ] = 1.0,
     resume: Annotated[
         Path | None,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
@@ -12,9 +12,6 @@ from tsprune.cli.options import Shared, with_shared
 from tsprune.cli.output import print_frame
 from tsprune.errors import TspruneError
 from tsprune.files import check_files, existing_file
-
-if TYPE_CHECKING:
-    import pandas as pd
 
 SHOWN = ["model", "ablation", "mode", "configuration", "status", "count", "MASE", "CRPS", "spearman_distance"]
 
@@ -48,16 +45,20 @@ def results_command(
         raise TspruneError(f"--leaderboard writes a .csv, not {leaderboard.name!r}")
     check_files(export, leaderboard)
     store = existing_file(store, "results store")
+    from tsprune.atomic import write_whole
     from tsprune.evaluation import write_all_results
     from tsprune.sweeps import Store
 
     with Store(store, create=False) as opened:
-        frame = opened.frame(filters).rename(
-            columns={"mase": "MASE", "crps": "CRPS"}
-        )  # as `evaluate` has them
+        names = {"mase": "MASE", "crps": "CRPS"}  # as `evaluate` has them
+        frame = opened.frame(filters).rename(columns=names)
         table = None if leaderboard is None else opened.leaderboard(filters)
     if export is not None:
-        _write(frame, export)
+        content = io.BytesIO()
+        frame.to_csv(content, index=False) if export.suffix == ".csv" else frame.to_parquet(
+            content, index=False
+        )
+        write_whole(export, content.getvalue())
     if leaderboard is not None and table is not None:
         write_all_results(table, leaderboard, str(table["model"].iloc[0]))
 
@@ -77,14 +78,3 @@ def _filters(where: list[str]) -> dict[str, str]:
             raise TspruneError(f"--where takes COLUMN=GLOB, each column once, not {condition!r}")
         filters[column] = pattern
     return filters
-
-
-def _write(frame: pd.DataFrame, path: Path) -> None:
-    from tsprune.atomic import write_whole
-
-    buffer = io.BytesIO()
-    if path.suffix == ".csv":
-        frame.to_csv(buffer, index=False)
-    else:
-        frame.to_parquet(buffer, index=False)
-    write_whole(path, buffer.getvalue())

@@ -7,24 +7,21 @@ from typing import Annotated
 
 import typer
 
-from tsprune.cli.options import COUNT, OUTPUT, SUITE, MaxLossOption, Shared, with_shared
+from tsprune.cli.options import MaxLossOption, Shared, count, with_shared
 from tsprune.cli.output import out, say, stage_bars
 from tsprune.files import check_files, output_folder
 
-SamplesOfStudy = Annotated[
-    int | None,
-    typer.Option(
-        min=1,
-        max=COUNT,
-        help="Paths drawn per window by models that sample; by default 8, and 3 by Chronos-T5, which "
-        "decodes them value by value.",
-        show_default=False,
-    ),
-]
-
 
 @with_shared(
-    *SUITE, "device", "samples", "seed", "batch_size", "memory", "store", *OUTPUT, samples=SamplesOfStudy
+    "suite",
+    "device",
+    "samples",
+    "seed",
+    "batch_size",
+    "memory",
+    "store",
+    "output",
+    samples="8, and 3 by Chronos-T5, which decodes them value by value",
 )
 def study_command(
     models: Annotated[
@@ -39,11 +36,10 @@ def study_command(
     ] = True,
     jobs: Annotated[
         int | None,
-        typer.Option(
-            min=1,
-            max=1024,
-            help="Models studied at once, each in a process of its own; by default as many as there are "
+        count(
+            "Models studied at once, each in a process of its own; by default as many as there are "
             "threads for, and 1 on a GPU.",
+            most=1024,
             show_default=False,
         ),
     ] = None,

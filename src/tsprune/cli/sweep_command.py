@@ -10,19 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from tsprune.cli.options import (
-    COUNT,
-    MODEL,
-    MODES,
-    OUTPUT,
-    SUITE,
-    KindOption,
-    ModelArgument,
-    Shared,
-    choice,
-    finite,
-    with_shared,
-)
+from tsprune.cli.options import MODES, KindOption, ModelArgument, Shared, choice, real, with_shared
 from tsprune.cli.output import print_frame, say
 from tsprune.errors import TspruneError
 from tsprune.extras import install
@@ -32,7 +20,7 @@ if TYPE_CHECKING:
     from tsprune.sweeps.cluster import RayExecutor
 
 
-@with_shared(*SUITE, *MODEL, "batch_size", "memory", "store", *OUTPUT)
+@with_shared("suite", "model", "batch_size", "memory", "store", "output")
 def sweep_command(
     model: ModelArgument,
     kind: KindOption = "head",
@@ -50,18 +38,8 @@ def sweep_command(
             help="Work on a Ray cluster: its address, auto (one that runs), or local (on this machine).",
         ),
     ] = None,
-    worker_cpus: Annotated[
-        float, typer.Option(min=0, max=COUNT, callback=finite, help="With --ray: CPUs of one worker.")
-    ] = 1.0,
-    worker_gpus: Annotated[
-        float,
-        typer.Option(
-            min=0,
-            max=COUNT,
-            callback=finite,
-            help="With --ray: GPUs of one worker; 0.5 lets two share one.",
-        ),
-    ] = 0.0,
+    worker_cpus: Annotated[float, real("With --ray: CPUs of one worker.")] = 1.0,
+    worker_gpus: Annotated[float, real("With --ray: GPUs of one worker; 0.5 lets two share one.")] = 0.0,
     screen: Annotated[
         bool, typer.Option("--screen", help="Only estimate the damage, from gradients: much faster.")
     ] = False,

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from tsprune.cli.options import COUNT, MODEL, OUTPUT, SUITE, ModelArgument, Shared, finite, with_shared
+from tsprune.cli.options import ModelArgument, Shared, real, with_shared
 from tsprune.cli.output import print_frame, say
 from tsprune.errors import TspruneError
 from tsprune.files import existing_file
@@ -22,7 +22,7 @@ NAIVE = "seasonal-naive"
 SHOWN = 10  # heads beyond the tolerance that are listed
 
 
-@with_shared(*SUITE, *MODEL, "batch_size", *OUTPUT)
+@with_shared("suite", "model", "batch_size", "output")
 def verify_command(
     model: ModelArgument,
     against: Annotated[
@@ -37,21 +37,8 @@ def verify_command(
         str | None,
         typer.Option("--model", help="Which model of the tables it is; by default, by its name."),
     ] = None,
-    tolerance: Annotated[
-        float,
-        typer.Option(
-            min=0,
-            max=COUNT,
-            callback=finite,
-            help="Relative difference of stable ranks that counts as equal.",
-        ),
-    ] = 1e-3,
-    score_tolerance: Annotated[
-        float,
-        typer.Option(
-            min=0, max=COUNT, callback=finite, help="Relative difference of scores that counts as equal."
-        ),
-    ] = 0.02,
+    tolerance: Annotated[float, real("Relative difference of stable ranks that counts as equal.")] = 1e-3,
+    score_tolerance: Annotated[float, real("Relative difference of scores that counts as equal.")] = 0.02,
     *,
     shared: Shared,
 ) -> None:
@@ -65,9 +52,8 @@ def verify_command(
         raise TspruneError("--scores needs --data, the root folder of a GIFT-Eval copy")
     if against is not None and model == NAIVE:
         raise TspruneError(f"{NAIVE} has no heads; leave --against out")
-    for path in (against, scores):
-        if path is not None:
-            existing_file(path, "table")
+    for path in filter(None, (against, scores)):
+        existing_file(path, "table")
     shared.check(*([] if model == NAIVE else [model]))
     from tsprune.verification import RANK_COLUMNS, SCORE_COLUMNS, compare_stable_ranks, read_table
 
@@ -88,8 +74,7 @@ def verify_command(
         if found is not None:
             _print_scores(model, found)
 
-    result = {"holds": holds, **_ranks_result(ranks), **_scores_result(found)}
-    shared.report("verify", result, tables, skipped=skipped)
+    shared.report("verify", {"holds": holds, **_result(ranks, found)}, tables, skipped=skipped)
     if not holds:
         raise typer.Exit(1)
 
@@ -107,41 +92,31 @@ def _compare(
     return compare_scores(frame, published, which, tolerance=tolerance), frame.attrs["skipped"]
 
 
-def _ranks_result(found: RankComparison | None) -> dict[str, object]:
-    if found is None:
-        return {}
-    return {
-        "stable_ranks": {
-            "model": found.model,
-            "holds": found.holds,
-            "tolerance": found.tolerance,
-            "heads_compared": len(found.heads),
-            "heads_total": found.total,
-            "heads_wrong": len(found.wrong),
-            "worst": found.worst.to_dict(),
-            "rank_correlation": found.correlation,
-            "explanation": found.explanation or None,
-            "heads": found.heads,
+def _result(ranks: RankComparison | None, scores: ScoreComparison | None) -> dict[str, object]:
+    """The comparisons that were made, for JSON."""
+    result: dict[str, object] = {}
+    if ranks is not None:
+        result["stable_ranks"] = {
+            "model": ranks.model,
+            "holds": ranks.holds,
+            "tolerance": ranks.tolerance,
+            "heads_compared": len(ranks.heads),
+            "heads_total": ranks.total,
+            "heads_wrong": len(ranks.wrong),
+            "worst": ranks.worst.to_dict(),
+            "rank_correlation": ranks.correlation,
+            "explanation": ranks.explanation or None,
+            "heads": ranks.heads,
         }
-    }
-
-
-def _scores_result(found: ScoreComparison | None) -> dict[str, object]:
-    if found is None:
-        return {}
-    return {
-        "scores": {
-            "model": found.model,
-            "holds": found.holds,
-            "tolerance": found.tolerance,
-            "configurations": found.configurations,
-            "not_published": found.missing,
+    if scores is not None:
+        result["scores"] = {
+            "model": scores.model,
+            "holds": scores.holds,
+            "tolerance": scores.tolerance,
+            "configurations": scores.configurations,
+            "not_published": scores.missing,
         }
-    }
-
-
-def _verdict(holds: bool) -> str:
-    return "holds" if holds else "does not hold"
+    return result
 
 
 def _print_ranks(model: str, found: RankComparison) -> None:
@@ -150,7 +125,7 @@ def _print_ranks(model: str, found: RankComparison) -> None:
         print_frame(found.wrong.head(SHOWN), title)
     worst = found.worst
     say(
-        f"Stable ranks of {found.model}: {_verdict(found.holds)}. "
+        f"Stable ranks of {found.model}: {'holds' if found.holds else 'does not hold'}. "
         f"{len(found.heads) - len(found.wrong)} of {len(found.heads)} heads within "
         f"{100 * found.tolerance:g} % ({found.total} in these sublayers); worst {worst['address']}, "
         f"{worst['stable_rank']:.4f} instead of {worst['reference']:.4f} "
@@ -164,7 +139,8 @@ def _print_scores(model: str, found: ScoreComparison) -> None:
     print_frame(found.configurations, f"{model} beside the published scores of {found.model}")
     count = len(found.configurations)
     say(
-        f"Scores of {found.model}: {_verdict(found.holds)}. {count - len(found.wrong)} of {count} "
+        f"Scores of {found.model}: {'holds' if found.holds else 'does not hold'}. "
+        f"{count - len(found.wrong)} of {count} "
         f"configurations within {100 * found.tolerance:g} % in MASE and CRPS"
     )
     if found.missing:
