@@ -6,13 +6,13 @@ they came about and what they score, and listed with their SHA-256 in `bundled/S
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 import json
 import shutil
 from pathlib import Path
 from typing import Annotated
 
-import pandas as pd
 import torch
 import typer
 from safetensors import safe_open
@@ -24,6 +24,7 @@ from tsprune.data import gift_eval, pocket
 from tsprune.evaluation import geometric_mean_ratios
 from tsprune.models import Forecaster, SamplingForecaster
 from tsprune.models.checkpoints import BUNDLED, WEIGHTS
+from tsprune.schema import Table
 
 LOSS_POINTS = 12
 
@@ -81,12 +82,13 @@ def _score_rows(model: Forecaster, root: Path | None, short_only: bool) -> str:
         scores = tsprune.evaluate(model, suite)
         if not short_only:
             rows.append((f"GIFT-Eval, {len(scores)} of its 97 configurations", scores))
-        short = scores[scores["configuration"].str.endswith("/short")]
+        is_short = scores["configuration"].str.endswith("/short")
+        short = dataclasses.replace(scores, frame=scores.frame[is_short])
         rows.append((f"GIFT-Eval, {len(short)} of its short configurations", short))
     return "\n".join(_score_row(name, scores) for name, scores in rows)
 
 
-def _score_row(name: str, scores: pd.DataFrame) -> str:
+def _score_row(name: str, scores: Table) -> str:
     means = geometric_mean_ratios(scores)
     return f"| {name} | {len(scores)} | {means['MASE']:.4f} | {means['CRPS']:.4f} |"
 

@@ -6,7 +6,7 @@ import pandas as pd
 import pytest
 
 from tsprune.errors import TspruneError
-from tsprune.schema import Column, Schema
+from tsprune.schema import Column, Schema, Table
 
 SIZES = Schema(
     "sizes",
@@ -47,3 +47,16 @@ def test_unknown_and_missing_columns_are_errors() -> None:
 def test_columns_are_described() -> None:
     assert SIZES["size_file"].unit == "MB"
     assert str(SIZES).splitlines()[2] == "size_memory [MB] : in memory"
+
+
+def test_a_table_lists_what_is_missing_from_it() -> None:
+    table = Table(SIZES.frame([row()] * 25), "<sizes>", (("b", "too <large>"),), (("c", "raised"),))
+    assert repr(table).startswith("<<sizes>: 25 rows, 1 skipped, 1 failed>\n")
+    assert len(table) == 25
+    assert table["layers"].tolist() == [2] * 25
+    assert table[["name", "layers"]].columns.tolist() == ["name", "layers"]
+    page = table._repr_html_()
+    assert page.count("<tr>") == 20
+    assert "&lt;sizes&gt;: 25 rows, 1 skipped, 1 failed (first 20 shown)" in page
+    assert "<li>b: too &lt;large&gt;</li><li>c: raised</li>" in page
+    assert "left out" not in Table(SIZES.frame([row()]), "whole")._repr_html_()

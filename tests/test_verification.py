@@ -254,7 +254,7 @@ def test_published_scores_of_seasonal_naive_hold(shared: Path) -> None:
     """The one published row that needs no checkpoint: equal to the last published digit."""
     table = read_table(shared / "data" / "published_gift_eval_scores.csv", SCORE_COLUMNS)
     names = ["ett1/H/short", "us_births/D/short"]
-    scores = evaluate("seasonal-naive", gift_eval(shared / "data" / "gift_eval", names))
+    scores = evaluate("seasonal-naive", gift_eval(shared / "data" / "gift_eval", names)).frame
     found = compare_scores(scores, table, "seasonal-naive", tolerance=1e-6)
     assert found.holds
     assert found.configurations["configuration"].tolist() == scores["configuration"].tolist()

@@ -74,13 +74,13 @@ def measure(
 
 def scores(model: Forecaster, suite: Suite) -> list[Row]:
     """MASE and CRPS relative to Seasonal Naive, of each configuration and the geometric means."""
-    frame = tsprune.evaluate(model, suite)
+    table = tsprune.evaluate(model, suite)
     rows = [
         (suite.name, "score", str(name), metric, float(value))
         for metric in ("MASE", "CRPS")
-        for name, value in zip(frame["configuration"], frame[f"{metric}_ratio"], strict=True)
+        for name, value in zip(table["configuration"], table[f"{metric}_ratio"], strict=True)
     ]
-    return rows + [(suite.name, "score", "", name, x) for name, x in geometric_mean_ratios(frame).items()]
+    return rows + [(suite.name, "score", "", name, x) for name, x in geometric_mean_ratios(table).items()]
 
 
 def traits(model: Forecaster, suite: Suite) -> list[Row]:
@@ -212,9 +212,9 @@ def _cheapest_mlps(model: Forecaster, calibration: Suite) -> tuple[Component, ..
 
 def heads_at(model: Forecaster, suite: Suite) -> list[Row]:
     """heads@1pp of every attention sublayer, of both selections, and the heads it has."""
-    frame = tsprune.heads_at(model, suite, max_loss=0.01)
+    table = tsprune.heads_at(model, suite, max_loss=0.01)
     rows: list[Row] = []
-    for record in frame.to_dict("records"):
+    for record in table.frame.to_dict("records"):
         unit = Component(record["stack"], record["layer"], record["attention"]).address
         rows.append((suite.name, "heads_at", unit, str(record["selection"]), float(record["heads_at"])))
         if record["selection"] == "test":

@@ -1,4 +1,4 @@
-"""Schemas: the columns of a table and their meanings, in one place for producers, readers and tests.
+"""Tables of results, and schemas: the columns of tables and their meanings, for producers, readers and tests.
 
 Producers build a table through its schema, so that a renamed, missing or additional column is an error.
 """
@@ -6,8 +6,9 @@ Producers build a table through its schema, so that a renamed, missing or additi
 from __future__ import annotations
 
 import dataclasses
+import html
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, overload
 
 from tsprune.errors import TspruneError
 
@@ -16,6 +17,7 @@ if TYPE_CHECKING:
 
 # "count" is int64 without missing values and Int64 with them; "any" is left as it is
 ValueType = Literal["text", "number", "count", "flag", "any"]
+_SHOWN = 20  # rows of a table in a notebook
 
 
 @dataclasses.dataclass(frozen=True)
@@ -119,3 +121,48 @@ def _dtype(values: pd.Series[Any], dtype: ValueType) -> str | None:
     if dtype == "count":
         return "Int64" if values.isna().any() else "int64"
     return {"number": "float64", "flag": "bool"}.get(dtype)
+
+
+@dataclasses.dataclass(frozen=True, eq=False, repr=False)
+class Table:
+    """A table of results, with everything that is missing from it.
+
+    frame : the rows; `table["MASE"]` and `table[["configuration", "MASE"]]` are columns of them
+    title : of the table
+    skipped : (configuration or window, reason) of all that was left out
+    failed : (components and configuration, error) of the ablations that raised
+    """
+
+    frame: pd.DataFrame
+    title: str
+    skipped: tuple[tuple[str, str], ...] = ()
+    failed: tuple[tuple[str, str], ...] = ()
+
+    @overload
+    def __getitem__(self, columns: str) -> pd.Series[Any]: ...
+
+    @overload
+    def __getitem__(self, columns: list[str]) -> pd.DataFrame: ...
+
+    def __getitem__(self, columns: str | list[str]) -> pd.Series[Any] | pd.DataFrame:
+        return self.frame[columns]
+
+    def __len__(self) -> int:
+        return len(self.frame)
+
+    def _headline(self) -> str:
+        counts = {"rows": len(self), "skipped": len(self.skipped), "failed": len(self.failed)}
+        parts = (f"{count} {what}" for what, count in counts.items() if count or what == "rows")
+        return f"{self.title}: {', '.join(parts)}"
+
+    def __repr__(self) -> str:
+        return f"<{self._headline()}>\n{self.frame}"
+
+    def _repr_html_(self) -> str:
+        more = f" (first {_SHOWN} shown)" if len(self) > _SHOWN else ""
+        rows = self.frame.head(_SHOWN).to_html(index=False, border=0)
+        left_out = "".join(
+            f"<li>{html.escape(f'{what}: {why}')}</li>" for what, why in (*self.skipped, *self.failed)
+        )
+        listed = f"<details><summary>left out</summary><ul>{left_out}</ul></details>" if left_out else ""
+        return f"<p>{html.escape(self._headline())}{more}</p>{rows}{listed}"

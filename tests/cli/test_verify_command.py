@@ -47,7 +47,7 @@ def test_exit_codes_and_json(run: Runner, model: Path, table: Path) -> None:
 
 
 def test_scores(run: Runner, gift: Path, tmp_path: Path) -> None:
-    frame = tsprune.evaluate("seasonal-naive", tsprune.data.gift_eval(gift))
+    frame = tsprune.evaluate("seasonal-naive", tsprune.data.gift_eval(gift)).frame
     published = frame.rename(columns={"configuration": "config"}).assign(model="seasonal_naive")
     path = tmp_path / "scores.csv"
     published[["config", "model", "MASE", "CRPS"]].to_csv(path, index=False)

@@ -33,7 +33,7 @@ def test_evaluations_have_its_columns_and_mean() -> None:
 
 def test_sweeps_studies_and_heads_at_measure_its_change() -> None:
     model, suite = tiny("tiny-timesfm"), small_suite()
-    swept = tsprune.sweep(model, suite).set_index("address")
+    swept = tsprune.sweep(model, suite).frame.set_index("address")
     head = model.anatomy.components("head")[0]
     ablation = Ablation((head,))
     result = run(model, suite, [ablation])

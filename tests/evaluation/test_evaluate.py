@@ -106,7 +106,8 @@ def test_configurations_of_one_horizon_share_batches_and_nothing_else() -> None:
         configuration_of([np.array([3, 13], np.float32), np.array([1, 2, 4], np.float32)], name="c"),
     ]
     model = LastValue(refuses=13)
-    frame = evaluate(model, Suite("s", tuple(configurations)), batch_size=64)
+    table = evaluate(model, Suite("s", tuple(configurations)), batch_size=64)
+    frame = table.frame
     assert model.seen[:5] == [10, 9, 5, 3, 2]  # "a" and "c" together
     assert frame["configuration"].tolist() == ["a", "b", "c"]
     assert tuple(frame.columns) == EVALUATION.names
@@ -115,7 +116,7 @@ def test_configurations_of_one_horizon_share_batches_and_nothing_else() -> None:
     for index, configuration in enumerate(configurations):
         alone = evaluate(LastValue(refuses=13), Suite("s", (configuration,)))
         assert_frame_equal(frame.iloc[[index]].reset_index(drop=True)[untimed], alone[untimed])
-    assert frame.attrs["skipped"] == [("c, window 0", "cannot forecast a thirteen")]
+    assert table.skipped == (("c, window 0", "cannot forecast a thirteen"),)
     assert (frame["seconds_forward"] > 0).all()
 
 
@@ -155,7 +156,7 @@ def test_what_cannot_be_forecast_is_listed_and_left_out_of_both_sides() -> None:
     model = LastValue(refuses=13)
     frame = evaluate(model, suite)
     assert frame["windows"].tolist() == [2]
-    assert frame.attrs["skipped"] == [
+    assert list(frame.skipped) == [
         ("y/D/short", "gone"),
         ("x/D/short, window 1", "no observed value in the last 5 steps of its history"),
         ("x/D/short, window 2", "no history before the window"),
@@ -174,8 +175,8 @@ def test_a_suite_that_cannot_be_forecast_at_all_is_an_error() -> None:
 def test_a_constant_series_has_no_ratio_and_says_so() -> None:
     constant = configuration_of([np.ones(5, np.float32)], name="constant/D/short")
     frame = evaluate(LastValue(), Suite("s", (constant, random_configuration([9, 9]))))
-    assert [entry[0] for entry in frame.attrs["skipped"]] == ["constant/D/short"]
-    assert "no MASE ratio" in frame.attrs["skipped"][0][1]
+    assert [entry[0] for entry in frame.skipped] == ["constant/D/short"]
+    assert "no MASE ratio" in frame.skipped[0][1]
     assert geometric_mean_ratios(frame)["MASE"] == pytest.approx(1.0)
 
 
@@ -183,8 +184,8 @@ def test_geometric_mean_by_hand() -> None:
     frame = evaluate(
         "seasonal-naive", Suite("s", tuple(random_configuration([5, 6], name=f"{i}") for i in "ab"))
     )
-    frame["MASE_ratio"] = [0.5, 2.0]
-    frame["CRPS_ratio"] = [0.25, 1.0]
+    frame.frame["MASE_ratio"] = [0.5, 2.0]
+    frame.frame["CRPS_ratio"] = [0.25, 1.0]
     assert geometric_mean_ratios(frame) == pytest.approx({"MASE": 1.0, "CRPS": 0.5})
 
 

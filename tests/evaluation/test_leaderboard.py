@@ -32,7 +32,7 @@ def frame() -> pd.DataFrame:
         num_variates=7,
         domain="Energy",
     )
-    return evaluate("seasonal-naive", Suite("s", (configuration,)))
+    return evaluate("seasonal-naive", Suite("s", (configuration,))).frame
 
 
 def test_columns_and_values(frame: pd.DataFrame, tmp_path: Path) -> None:

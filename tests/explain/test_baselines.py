@@ -56,7 +56,7 @@ def test_they_are_evaluated_like_a_model() -> None:
     frame = tsprune.evaluate(explain.Parrot(4), small_suite())
     assert frame["configuration"].tolist() == ["first/D/short", "second/D/short"]
     assert np.isfinite(frame[["MASE", "CRPS"]]).all(axis=None)
-    assert frame.attrs["model"] == "parrot (motif of 4)"
+    assert frame.title == "parrot (motif of 4) on small"
 
 
 def test_senseless_settings_are_refused() -> None:

@@ -190,12 +190,13 @@ def test_calibration_and_report_share_no_series(seed: int, fraction: float) -> N
 @pytest.mark.parametrize(("name", "metric"), [("tiny-chronos-bolt", "MASE"), ("tiny-timesfm", "CRPS")])
 def test_the_reported_change_is_what_evaluate_finds(name: str, metric: str) -> None:
     model, suite = tiny(name), small_suite()
-    frame = heads_at(model, suite, max_loss=0.05, metric=metric)
+    table = heads_at(model, suite, max_loss=0.05, metric=metric)
+    frame = table.frame
     sublayers = {(c.stack, c.layer, c.attention) for c in model.anatomy.components("attention")}
     assert set(frame[["stack", "layer", "attention"]].itertuples(index=False, name=None)) == sublayers
     assert len(frame) == 2 * len(sublayers)
     assert (frame["heads_at"] + frame["removed"] == frame["heads"]).all()
-    assert ("third/D/short", "no series is long enough") in frame.attrs["skipped"]
+    assert ("third/D/short", "no series is long enough") in table.skipped
     before = geometric_mean_ratios(evaluate(model, suite))[metric]
     ranking = rank(model)
     for row in frame[frame["selection"] == "test"].itertuples():
@@ -218,7 +219,7 @@ def test_the_reported_change_is_what_evaluate_finds(name: str, metric: str) -> N
 
 def test_the_same_seed_gives_the_same_table() -> None:
     model, suite = tiny("tiny-timesfm"), small_suite()
-    pd.testing.assert_frame_equal(heads_at(model, suite, seed=1), heads_at(model, suite, seed=1))
+    pd.testing.assert_frame_equal(*(heads_at(model, suite, seed=1).frame for _ in range(2)))
 
 
 def test_mistakes_are_named() -> None:
@@ -254,7 +255,7 @@ def test_the_honest_choice_has_not_seen_the_report(by: str) -> None:
     masks = calibration_masks(suite, fraction=0.5, seed=0)
     chosen, scores = [], []
     for one in (suite, with_other_report(suite, masks)):
-        frame = heads_at(model, one, max_loss=0.05, by=by)
+        frame = heads_at(model, one, max_loss=0.05, by=by).frame
         honest = frame[frame["selection"] == "calibration"]
         chosen.append(honest[["layer", "order", "removed"]].reset_index(drop=True))
         scores.append(honest["score_change"].tolist())
@@ -265,7 +266,7 @@ def test_the_honest_choice_has_not_seen_the_report(by: str) -> None:
 
 def test_prefixes_by_a_score_of_windows_are_of_the_calibration_ranking() -> None:
     model, suite = tiny("tiny-chronos-bolt"), small_suite()
-    frame = heads_at(model, suite, max_loss=0.05, by="output_norm", seed=4)
+    frame = heads_at(model, suite, max_loss=0.05, by="output_norm", seed=4).frame
     ranking = rank(model, split(suite, seed=4)[0], by="output_norm")
     result = run(model, suite, list(prefix_ablations(ranking).values()))
     masks = calibration_masks(suite, fraction=0.5, seed=4)
@@ -284,7 +285,9 @@ def test_a_store_is_not_computed_again(tmp_path: Path) -> None:
         def count(stage: str, done: int, total: int, forecasts: list[int] = forecasts) -> None:
             forecasts.append(done)
 
-        tables.append(heads_at(model, suite, by="crps_change", store=tmp_path / "a.sqlite", progress=count))
+        tables.append(
+            heads_at(model, suite, by="crps_change", store=tmp_path / "a.sqlite", progress=count).frame
+        )
         counts.append(len(forecasts))
     pd.testing.assert_frame_equal(*tables)
     assert counts[0] > counts[1] == 0

@@ -169,7 +169,7 @@ def test_horizons_of_one_pass_share_forecasts_and_are_scored_apart() -> None:
 
 def test_the_clean_scores_are_those_of_evaluate(model: Forecaster) -> None:
     suite = shared_suite()
-    frame = evaluate(model, suite, batch_size=3).set_index("configuration")
+    frame = evaluate(model, suite, batch_size=3).frame.set_index("configuration")
     scores = run(model, suite, [], batch_size=3).scores[CLEAN]
     assert set(frame.index) == set(scores)
     for name, one in scores.items():

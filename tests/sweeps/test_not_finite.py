@@ -44,12 +44,12 @@ def test_the_cells_are_failed_and_the_others_are_as_ever(
     store = tmp_path / "store.sqlite" if stored else None
     bad, mlps = poisoned(model, 1), [c.address for c in model.anatomy.components("mlp")]
     table = sweep(model, small_suite(), kind="mlp", mode="mean", reference=bad, store=store)
-    frame = table.set_index("address")
+    frame = table.frame.set_index("address")
     others = [address for address in mlps if address != mlps[1]]
     assert frame.loc[mlps[1], ["mase_change", "crps_change", "spearman_distance"]].isna().all()
     assert np.isfinite(frame.loc[others, "mase_change"].astype(float)).all()
-    assert {where.split(" on ")[0] for where, _ in table.attrs["failed"]} == {mlps[1]}
-    assert all("the forecast is not finite" in error for _, error in table.attrs["failed"])
+    assert {where.split(" on ")[0] for where, _ in table.failed} == {mlps[1]}
+    assert all("the forecast is not finite" in error for _, error in table.failed)
 
 
 def test_the_error_names_the_component(model: Forecaster) -> None:
@@ -65,8 +65,9 @@ def test_one_window_that_is_too_large_is_left_out(model: Forecaster) -> None:
     suite = small_suite()
     suite.configurations[0].contexts[0][::2] = 3e38
     suite.configurations[0].contexts[0][1::2] = -3e38
-    frame = evaluate(model, suite)
-    lost = [what for what, why in frame.attrs["skipped"] if "the forecast is not finite" in why]
+    table = evaluate(model, suite)
+    frame = table.frame
+    lost = [what for what, why in table.skipped if "the forecast is not finite" in why]
     assert lost == ["first/D/short, window 0"]
     assert frame.loc[0, "windows"] == 4
     assert np.isfinite(frame.loc[0, "MASE"])

@@ -293,9 +293,9 @@ def test_the_table_lists_what_failed(tmp_path: Path) -> None:
     assert frame["mase_change"].isna().all()
     names = [c.name for c in suite.configurations]
     expected = {f"{address} on {name}" for address in frame["address"] for name in names}
-    assert {what for what, _ in frame.attrs["failed"]} == expected
-    assert len(frame.attrs["failed"]) == len(expected)
-    assert sweep(model, suite, kind="mlp").attrs["failed"] == []
+    assert {what for what, _ in frame.failed} == expected
+    assert len(frame.failed) == len(expected)
+    assert sweep(model, suite, kind="mlp").failed == ()
 
 
 # --- memory --------------------------------------------------------------------------------------

@@ -24,14 +24,15 @@ COLUMNS += ["mase_change", "crps_change", "spearman_distance"]
 def test_one_row_a_component_in_order(name: str, kind: str) -> None:
     model = tiny(name)
     with pristine(model):
-        frame = sweep(model, small_suite(), kind=kind)
+        table = sweep(model, small_suite(), kind=kind)
+    frame = table.frame
     assert list(frame.columns) == COLUMNS
     assert frame["address"].tolist() == [c.address for c in model.anatomy.components(kind)]
     assert (frame["kind"] == kind).all()
     assert np.isfinite(frame[["mase_change", "crps_change", "spearman_distance"]]).all(axis=None)
     assert frame["spearman_distance"].between(0, 2).all()
-    assert ("second/D/short, window 1", "no history before the window") in frame.attrs["skipped"]
-    assert ("third/D/short", "no series is long enough") in frame.attrs["skipped"]
+    assert ("second/D/short, window 1", "no history before the window") in table.skipped
+    assert ("third/D/short", "no series is long enough") in table.skipped
 
 
 @pytest.mark.parametrize("name", MODELS)
@@ -43,7 +44,7 @@ def test_a_row_is_what_evaluate_finds_under_the_ablation(name: str, mode: str) -
     before = geometric_mean_ratios(evaluate(model, suite))
     recorded = default_reference(model, model.anatomy.select(patterns))
     for kind, pattern in units.items():
-        frame = sweep(model, suite, kind=kind, components=pattern, mode=mode, reference=recorded)
+        frame = sweep(model, suite, kind=kind, components=pattern, mode=mode, reference=recorded).frame
         assert len(frame) == len(model.anatomy.select(pattern))
         for row in frame.itertuples():
             with ablate(model, row.address, mode=mode, reference=recorded):

@@ -320,7 +320,7 @@ def test_the_leaderboard_file_is_the_one_evaluate_writes(tmp_path: Path) -> None
         with pytest.raises(TspruneError, match="no finished cell"):
             store.leaderboard({"ablation": "nonsense"})
         assert not frame.equals(store.leaderboard({"ablation": "stack.0.mlp"}))
-    for name, table in (("ours", frame), ("expected", evaluate(model, suite))):
+    for name, table in (("ours", frame), ("expected", evaluate(model, suite).frame)):
         write_all_results(table, tmp_path / f"{name}.csv", "tiny")
     assert (tmp_path / "ours.csv").read_text() == (tmp_path / "expected.csv").read_text()
     assert set(pd.read_csv(tmp_path / "ours.csv").columns) >= {

@@ -35,16 +35,16 @@ def evaluate_command(
 
     loaded = model if model == NAIVE else shared.load(model)
     with shared.running("evaluate") as options:
-        frame = evaluate(loaded, suite, **options)  # type: ignore[arg-type]
+        table = evaluate(loaded, suite, **options)  # type: ignore[arg-type]
     if output is not None:
-        write_all_results(frame, output / "all_results.csv", model)
-    means = {f"{metric}_ratio": value for metric, value in geometric_mean_ratios(frame).items()}
+        write_all_results(table.frame, output / "all_results.csv", model)
+    means = {f"{metric}_ratio": value for metric, value in geometric_mean_ratios(table).items()}
 
     def tables() -> None:
         shown = ["configuration", "windows", "MASE", "CRPS", "MASE_ratio", "CRPS_ratio"]
-        print_frame(frame, f"{model} on {suite.name}", shown)
+        print_frame(table.frame, table.title, shown)
         figures = ", ".join(f"{name.removesuffix('_ratio')} {value:.4f}" for name, value in means.items())
         say(f"Relative to Seasonal Naive (geometric mean): {figures}")
 
-    result = {"configurations": frame, "geometric_mean": means}
-    shared.report("evaluate", result, tables, skipped=frame.attrs["skipped"])
+    result = {"configurations": table.frame, "geometric_mean": means}
+    shared.report("evaluate", result, tables, skipped=table.skipped)

@@ -34,11 +34,11 @@ def heads_at_command(
 
     with shared.running("heads-at") as options:
         loaded = shared.load(model)
-        frame = heads_at(loaded, suite, max_loss=max_loss, by=by, metric=metric, **options)
+        table = heads_at(loaded, suite, max_loss=max_loss, by=by, metric=metric, **options)
     shared.report(
         "heads-at",
-        {"max_loss": max_loss, "sublayers": frame},
-        lambda: print_frame(frame, f"{model} on {suite.name}: heads@{100 * max_loss:g}pp by {by}"),
-        skipped=frame.attrs["skipped"],
-        failed=frame.attrs["failed"],
+        {"max_loss": max_loss, "sublayers": table.frame},
+        lambda: print_frame(table.frame, table.title),
+        skipped=table.skipped,
+        failed=table.failed,
     )

@@ -68,7 +68,7 @@ def sweep_command(
     # the driver of a cluster forecasts nothing
     loaded = shared.load(model, device=None if ray is None else "cpu")
     with shared.running("sweep") as options:
-        frame = sweep(
+        table = sweep(
             loaded,
             suite,
             kind=kind,  # type: ignore[arg-type]
@@ -81,10 +81,10 @@ def sweep_command(
     shown = ["address", "mase_change", "crps_change", "spearman_distance"]
     shared.report(
         "sweep",
-        {"mode": mode, "components": frame},
-        lambda: print_frame(frame, f"{model} on {suite.name}: {kind}s ablated ({mode})", shown),
-        skipped=frame.attrs["skipped"],
-        failed=frame.attrs["failed"],
+        {"mode": mode, "components": table.frame},
+        lambda: print_frame(table.frame, table.title, shown),
+        skipped=table.skipped,
+        failed=table.failed,
     )
 
 

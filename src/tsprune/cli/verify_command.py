@@ -88,8 +88,8 @@ def _compare(
 
     which = model_in_table(name, published["model"].astype(str).unique().tolist())
     with shared.running("evaluate") as options:
-        frame = evaluate("seasonal-naive" if model is None else model, shared.suite, **options)
-    return compare_scores(frame, published, which, tolerance=tolerance), frame.attrs["skipped"]
+        table = evaluate("seasonal-naive" if model is None else model, shared.suite, **options)
+    return compare_scores(table.frame, published, which, tolerance=tolerance), list(table.skipped)
 
 
 def _result(ranks: RankComparison | None, scores: ScoreComparison | None) -> dict[str, object]:

@@ -25,11 +25,9 @@ from tsprune.evaluation.leaderboard import LEADERBOARD_METRICS, leaderboard_metr
 from tsprune.evaluation.metrics import METRICS, Metric, WindowStatistics, aggregate, per_metric
 from tsprune.progress import Progress, showing
 from tsprune.run_options import Options, RunOptions
-from tsprune.schema import Column, Schema
+from tsprune.schema import Column, Schema, Table
 
 if TYPE_CHECKING:
-    import pandas as pd
-
     from tsprune.models.forecaster import Predictor
 
 SEASONAL_NAIVE: Literal["seasonal-naive"] = "seasonal-naive"
@@ -137,9 +135,7 @@ def forecast_statistics(
 
 
 @checked
-def evaluate(
-    model: Predictor | Literal["seasonal-naive"], suite: Suite, **options: Unpack[Options]
-) -> pd.DataFrame:
+def evaluate(model: Predictor | Literal["seasonal-naive"], suite: Suite, **options: Unpack[Options]) -> Table:
     """Scores a model on every configuration of a suite.
 
     Windows of different configurations share batches, so scores of a part of a suite may differ in their last
@@ -148,8 +144,7 @@ def evaluate(
     model : a Forecaster, anything that forecasts like one (a Predictor), or "seasonal-naive"
     options : batch_size and progress (stage "evaluate", windows done, windows of the suite) of `RunOptions`
 
-    Returns one row per configuration with the columns of `EVALUATION`. `frame.attrs["skipped"]` lists
-    (configuration or window, reason) of all that was left out.
+    Returns one row per configuration with the columns of `EVALUATION`.
 
     Raises TspruneError for an unknown model name or a suite without windows.
     """
@@ -174,10 +169,8 @@ def evaluate(
         records += [record] if record else []
     if not records:
         raise TspruneError(f"no window of {suite.name} could be forecast: {skipped[-1][0]}: {skipped[-1][1]}")
-    frame = EVALUATION.frame(records)
     name = model if isinstance(model, str) else model.name
-    frame.attrs |= {"suite": suite.name, "model": name, "skipped": skipped}
-    return frame
+    return Table(EVALUATION.frame(records), f"{name} on {suite.name}", tuple(skipped))
 
 
 def _results(
@@ -242,8 +235,10 @@ def _why_no_ratio(record: Mapping[str, Any], metric: Metric) -> str:
     return f"the model's is {record[metric.name]}, Seasonal Naive's {naive}"
 
 
-def geometric_mean_ratios(frame: pd.DataFrame) -> dict[str, float]:
+def geometric_mean_ratios(scores: Table) -> dict[str, float]:
     """Geometric means over configurations of the ratio to Seasonal Naive, by metric ("MASE", "CRPS", ...).
+
+    scores : from `evaluate`
 
     Configurations whose ratio is undefined (`evaluate` lists them as skipped) do not count.
 
@@ -251,10 +246,10 @@ def geometric_mean_ratios(frame: pd.DataFrame) -> dict[str, float]:
     """
     means = {}
     for name, metric in METRICS.items():
-        ratios = frame[f"{name}_ratio"].to_numpy(dtype=np.float64)
+        ratios = scores[f"{name}_ratio"].to_numpy(dtype=np.float64)
         known = ratios[np.isfinite(ratios)]
         if len(known) == 0:
-            why = _why_no_ratio(frame.iloc[-1].to_dict(), metric) if len(frame) else "there is none"
+            why = _why_no_ratio(scores.frame.iloc[-1].to_dict(), metric) if len(scores) else "there is none"
             constant = why.endswith(("is 0.0", "constant", "zero"))
             advice = "; evaluate on series that are not constant" if constant else ""
             raise TspruneError(f"no configuration has a {name} ratio ({why}){advice}")

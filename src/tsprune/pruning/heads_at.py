@@ -23,7 +23,7 @@ from tsprune.hooks.ablation import Ablation
 from tsprune.models.forecaster import Forecaster
 from tsprune.pruning.strategies import SUBLAYER, as_components, ordered
 from tsprune.run_options import Options, RunOptions
-from tsprune.schema import Column, Schema
+from tsprune.schema import Column, Schema, Table
 from tsprune.scores import ORDERS, Order, rank
 from tsprune.sweeps.engine import run
 from tsprune.sweeps.single_components import failed_cells
@@ -140,7 +140,7 @@ def heads_at(
     metric: str = "MASE",
     calibration: float = CALIBRATION_FRACTION,
     **options: Unpack[Options],
-) -> pd.DataFrame:
+) -> Table:
     """Heads of every attention sublayer that must stay for a loss of at most `max_loss`, two rows each.
 
     max_loss : relative change of the metric; 0.01, the figure heads@1pp, is 1 % worse
@@ -156,8 +156,6 @@ def heads_at(
     selections.
 
     The columns are those of `HEADS_AT`.
-    `frame.attrs["skipped"]` lists windows that could not be forecast, `frame.attrs["failed"]` (heads and
-    configuration, error) the ablations that raised, with a store.
 
     Raises TspruneError for an unknown metric or score, a negative loss, a suite without windows,
     or, if the score needs windows, without a calibration part.
@@ -169,6 +167,5 @@ def heads_at(
     prefixes = prefix_ablations(rank(model, part, by=by, **options))
     result = run(model, suite, list(prefixes.values()), stage="ablating", **options)
     frame = heads_at_frame(result, prefixes, max_loss=max_loss, metric=metric, calibration=masks)
-    frame.attrs["skipped"] = list(result.skipped)
-    frame.attrs["failed"] = failed_cells(result)
-    return frame
+    title = f"{model.name} on {suite.name}: heads@{100 * max_loss:g}pp by {by}"
+    return Table(frame, title, result.skipped, failed_cells(result))

@@ -320,13 +320,13 @@ class _Training:
         """Score on the calibration series; infinite if a window can no longer be forecast."""
         trained = self._trained
         try:
-            frame = evaluate(self._student, self._calibration, batch_size=self._batch_size)
-            score = geometric_mean_ratios(frame)[self._recipe.metric]
+            table = evaluate(self._student, self._calibration, batch_size=self._batch_size)
+            score = geometric_mean_ratios(table)[self._recipe.metric]
         except TspruneError:
             if not trained.scores:
                 raise
             return math.inf
-        windows = int(frame["windows"].sum())
+        windows = int(table["windows"].sum())
         trained.windows = trained.windows or windows
         return score if windows == trained.windows else math.inf
 

@@ -35,6 +35,7 @@ from tsprune.models.forecaster import Forecaster, SamplingForecaster, drawing
 from tsprune.progress import Progress
 from tsprune.pruning.heads_at import calibration_masks, heads_at_frame
 from tsprune.run_options import RunOptions
+from tsprune.schema import Table
 from tsprune.scores import rank
 from tsprune.studies.claims import MLPMedian, findings_of, headline_of, model_claims
 from tsprune.studies.experiments import PRUNED_PERCENT, StudyPlan, run_completely, study_plan
@@ -113,7 +114,7 @@ class _Measured:
     ranking: pd.DataFrame
     scores: StudyScores
     wanted: StudyPlan
-    baseline: pd.DataFrame
+    baseline: Table
     result: SweepResult
     diffuse: Ablation | None
 
@@ -146,7 +147,7 @@ def study_model(model: Forecaster, settings: StudySettings, progress: Progress) 
         architecture=model.anatomy.architecture,
         parameters=model.parameter_count,
         sha256=checkpoint_sha256(model.name),
-        baseline=found.baseline,
+        baseline=found.baseline.frame,
         mase_ratio=ratios["MASE"],
         crps_ratio=ratios["CRPS"],
         **tables,
@@ -160,7 +161,7 @@ def study_model(model: Forecaster, settings: StudySettings, progress: Progress) 
     )
     mlps = list(wanted.mlps.values())
     medians = [MLPMedian(study.name, study.architecture, effects.of(mlps, "MASE").median())] if mlps else []
-    skipped = [*found.baseline.attrs["skipped"], *result.skipped, *found.scores.skipped, *unexplained]
+    skipped = [*found.baseline.skipped, *result.skipped, *found.scores.skipped, *unexplained]
     progress(f"{model.name}: done", 1, 1)
     claims = tuple(model_claims(study.name, findings, seed=seed))
     return Studied(study, claims, medians, list(dict.fromkeys(skipped)))

@@ -281,7 +281,6 @@ def results_table(study: Study) -> pd.DataFrame:
 
 def _labelled(model: str, experiment: str, frame: pd.DataFrame) -> pd.DataFrame:
     table = frame.drop(columns="model", errors="ignore")
-    table.attrs = {}  # lists of skipped windows would be compared by concat
     table.insert(0, "model", model)
     table.insert(1, "experiment", experiment)
     return table

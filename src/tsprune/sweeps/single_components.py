@@ -16,6 +16,7 @@ from tsprune.hooks.ablation import Ablation, Mode
 from tsprune.hooks.capture import Reference
 from tsprune.models.forecaster import Forecaster
 from tsprune.run_options import Options, RunOptions
+from tsprune.schema import Table
 from tsprune.sweeps.engine import Executor, run
 from tsprune.sweeps.sweep_result import Masks, SweepResult
 
@@ -53,7 +54,7 @@ def sweep(
     executor: Executor | None = None,
     device: str | None = None,
     **options: Unpack[Options],
-) -> pd.DataFrame:
+) -> Table:
     """Ablates every component of one kind alone and measures the damage, one row each in order of execution.
 
     kind : of the components to ablate
@@ -65,8 +66,7 @@ def sweep(
 
     Columns: address, kind, stack, layer, attention, head, mase_change, crps_change and so on for every
     metric of `METRICS` (relative changes of the geometric mean over configurations: 0.06 is 6 % worse),
-    spearman_distance (mean over windows). `frame.attrs["skipped"]` lists windows without a forecast, with the
-    reason; `frame.attrs["failed"]` lists (address and configuration, error) of what raised, with a store.
+    spearman_distance (mean over windows).
 
     Raises TspruneError for an unknown kind, a pattern without match, or a suite without windows.
     """
@@ -74,18 +74,16 @@ def sweep(
     ablations = single_ablations(model, kind, components=components, mode=mode, seed=seed)
     cells = list(ablations.values())
     result = run(model, suite, cells, reference=reference, executor=executor, device=device, **options)
-    frame = effects_frame(result, ablations)
-    frame.attrs["skipped"] = list(result.skipped)
-    frame.attrs["failed"] = failed_cells(result)
-    return frame
+    title = f"{model.name} on {suite.name}: {kind}s ablated ({mode})"
+    return Table(effects_frame(result, ablations), title, result.skipped, failed_cells(result))
 
 
-def failed_cells(result: SweepResult) -> list[tuple[str, str]]:
+def failed_cells(result: SweepResult) -> tuple[tuple[str, str], ...]:
     """(addresses and configuration, error) of the cells that raised."""
-    return [
+    return tuple(
         (" ".join(c.address for c in ablation.components) + f" on {name}", error)
         for (ablation, name), error in result.failed.items()
-    ]
+    )
 
 
 def effects_frame(
