@@ -21,7 +21,7 @@ from tsprune.data import Suite
 from tsprune.explain import Explanation, overview
 from tsprune.report import figures, palette, write_explanation
 from tsprune.report.explanation_page import compared, explanation_headline, of_model, render_explanation
-from tsprune.report.figures.portrait import last_view
+from tsprune.report.figures.forecasts import last_view
 from tsprune.report.study_page import render_report
 
 

@@ -17,7 +17,7 @@ from tsprune.report.digest import change_column, mlp_summary
 from tsprune.report.figures.forecasts import quantile_at
 from tsprune.report.figures.pruning import pruning_scale, pruning_spread
 from tsprune.report.figures.shared import changes_of
-from tsprune.report.scale import Scale, scale_for
+from tsprune.report.panels import Scale, scale_for
 from tsprune.studies.study_result import Study
 
 

@@ -15,8 +15,7 @@ from rendered_page import MARKUP, Page, values
 
 from tsprune import atomic
 from tsprune.report import figures, write_report
-from tsprune.report.questions import svd_facts
-from tsprune.report.study_page import render_report
+from tsprune.report.study_page import render_report, svd_facts
 from tsprune.report.words import between
 from tsprune.studies.study_result import Study
 

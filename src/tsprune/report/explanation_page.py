@@ -12,9 +12,8 @@ from tsprune.atomic import write_whole
 from tsprune.explain.overview import EXPLANATION_TABLES as TABLES
 from tsprune.explain.overview import Explanation
 from tsprune.report import figures
-from tsprune.report.captions import words
 from tsprune.report.roles import facts
-from tsprune.report.section import Picture, Section, page, picture
+from tsprune.report.section import Picture, Section, page, picture, words
 from tsprune.report.tables import Table, page_table
 from tsprune.report.words import count, drawn, percent
 from tsprune.statistics import SEEDS

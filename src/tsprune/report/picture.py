@@ -16,7 +16,7 @@ from tsprune.report.digest import HEADLINE, HEADLINE_CHANGE, pruning_curve
 from tsprune.report.figures.forecasts import history_drawn, quantile_at
 from tsprune.report.figures.pruning import pruning_scale, pruning_spread
 from tsprune.report.figures.shared import by_stack, from_zero, in_percent
-from tsprune.report.scale import Scale, scale_for
+from tsprune.report.panels import Scale, scale_for
 from tsprune.studies.study_result import Example, ModelStudy, Study
 
 if TYPE_CHECKING:

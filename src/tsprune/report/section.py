@@ -1,9 +1,11 @@
-"""The contents of a page: sections of figures and tables."""
+"""The contents of a page: sections of figures and tables, with words from captions.toml."""
 
 from __future__ import annotations
 
 import dataclasses
+import functools
 import json
+import tomllib
 from collections.abc import Callable, Mapping
 from importlib import resources
 from types import MappingProxyType
@@ -14,8 +16,20 @@ import plotly.graph_objects as go
 from markupsafe import Markup
 from plotly.offline import get_plotlyjs
 
-from tsprune.report.captions import words
 from tsprune.report.tables import Table
+
+
+@functools.cache
+def _captions() -> dict[str, dict[str, str]]:
+    return tomllib.loads(
+        resources.files("tsprune.report").joinpath("captions.toml").read_text(encoding="utf-8")
+    )
+
+
+def words(figure: str, part: str = "text", **values: object) -> str:
+    """The `part` ("heading", "text", "lead", ...) of the words of a figure, with its {names} filled in."""
+    found = _captions()
+    return " ".join(found[figure][part].format(**found["phrases"], **values).split())
 
 
 @dataclasses.dataclass(frozen=True)

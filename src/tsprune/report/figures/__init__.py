@@ -5,17 +5,24 @@ differ only in `columns` have identical traces, so that a page stores the data o
 changes are drawn in percent.
 """
 
-from tsprune.report.figures.agreement_figure import score_agreement
-from tsprune.report.figures.attending import attended_maps, induction_curves, kernel_points, parroting_ranked
-from tsprune.report.figures.forecasts import forecasts
-from tsprune.report.figures.heads import head_maps, heads_at_bars, heads_at_compared, rank_against_effect
-from tsprune.report.figures.layers import layer_curves, layers_compared
-from tsprune.report.figures.mechanism_figure import mechanism_curves
-from tsprune.report.figures.mlps import mlp_sensitivity
-from tsprune.report.figures.portrait import head_portrait
-from tsprune.report.figures.pruning import pruning_curves
+from tsprune.report.figures.attending import (
+    attended_maps,
+    induction_curves,
+    kernel_points,
+    mechanism_curves,
+    parroting_ranked,
+)
+from tsprune.report.figures.forecasts import forecasts, head_portrait
+from tsprune.report.figures.heads import (
+    head_maps,
+    heads_at_bars,
+    heads_at_compared,
+    rank_against_effect,
+    score_agreement,
+)
+from tsprune.report.figures.layers import layer_curves, layers_compared, mlp_sensitivity
+from tsprune.report.figures.pruning import accuracy_against_time, pruning_curves
 from tsprune.report.figures.stream_figure import forecast_parts, layer_similarity, residual_stream
-from tsprune.report.figures.tradeoff_figure import accuracy_against_time
 
 __all__ = [
     "accuracy_against_time", "attended_maps", "forecast_parts", "forecasts", "head_maps",

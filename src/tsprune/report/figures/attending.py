@@ -1,8 +1,9 @@
-"""Attention of heads: statistics in maps, against stable rank, in repetitions, against parroting."""
+"""Attention of heads: statistics in maps, against stable rank, in repetitions; effects on forecasts."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import itertools
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -16,10 +17,12 @@ from tsprune.report.figures.shared import (
     VARIANTS,
     Numbers,
     Site,
+    band,
     by_site,
     error_bars,
     estimate_trace,
     estimates,
+    from_zero,
     head_map,
     layers_by_heads,
     map_height,
@@ -29,8 +32,7 @@ from tsprune.report.figures.shared import (
     variant_views,
 )
 from tsprune.report.palette import Style
-from tsprune.report.panels import Grid, View, message, plain, small
-from tsprune.report.scale import Scale, scale_for
+from tsprune.report.panels import Grid, Scale, View, message, plain, scale_for, small, wrapped
 
 # column -> (words for a button, for the colour bar, whether the value of an even head is subtracted)
 ATTENTION_STATISTICS: Mapping[str, tuple[str, str, bool]] = {
@@ -46,40 +48,39 @@ _BANDWIDTHS = {
     "lag_spread": "spread of lags (time steps)",
     "sharpness": "sharpness",
 }
+_EFFECTS = {"mase": "error (MASE)", "parroting": "parroting", "seasonality": "seasonality"}
 _NAMED_HEADS = 5  # heads with a line of their own
 _NO_CHOICE = "No head has a choice of keys over time."
 
 
 def attended_maps(one: Explanation, *, columns: int | None = None) -> go.Figure:
     """Maps of layers x heads, one per kind of attention sublayer, of one attention statistic at a time."""
-    heads = _with_a_choice(one.heads)
-    heads = heads.assign(**{name: _over_even(heads, name) for name in ATTENTION_STATISTICS if name in heads})
-    known = [name for name in ATTENTION_STATISTICS if name in heads and heads[name].notna().any()]
+    heads = one.heads if "entropy" in one.heads else one.heads.iloc[:0]
+    if len(heads):  # sublayers where some query has two keys over time to choose from
+        by_sublayer = heads["entropy"].notna().groupby([heads["stack"], heads["attention"]])
+        heads = heads[by_sublayer.transform("any")]
+    shown = {name: about for name, about in ATTENTION_STATISTICS.items() if name in heads}
+    over_even = [name for name, (_, _, over) in shown.items() if over]
+    heads = heads.assign(**{name: heads[name] - heads[f"{name}_uniform"] for name in over_even})
+    known = {name: about for name, about in shown.items() if heads[name].notna().any()}
     if not known:
         return message(_NO_CHOICE)
     sites = by_site(heads)
     titles = [plain(site_name(site)) for site, _ in sites]
     grid = Grid(titles, columns=columns, height=map_height(heads), legend_rows=3)
     for panel, (_, rows) in enumerate(sites):
-        for name in known:
+        for name, (_, about, _) in known.items():
             matrix = layers_by_heads(rows, name)
             text = "%{z:.2~f}" if matrix.shape[1] <= 8 else None
-            hover = f"{ATTENTION_STATISTICS[name][1]}: %{{z:.3g}}"
-            head_map(grid, panel, matrix, hover, view=name, texttemplate=text)
-    grid.colours(palette.RANK_SCALE, *_reach(heads, known[0]), ATTENTION_STATISTICS[known[0]][1])
-    return grid.buttons([View(name, ATTENTION_STATISTICS[name][0], _colours(heads, name)) for name in known])
-
-
-def _with_a_choice(heads: pd.DataFrame) -> pd.DataFrame:
-    """Heads of those kinds of sublayers where some query has two keys over time to choose from."""
-    if "entropy" not in heads:
-        return heads.iloc[:0]
-    known = heads["entropy"].notna().groupby([heads["stack"], heads["attention"]]).transform("any")
-    return heads[known]
-
-
-def _over_even(heads: pd.DataFrame, name: str) -> pd.Series[Any]:
-    return heads[name] - heads[f"{name}_uniform"] if ATTENTION_STATISTICS[name][2] else heads[name]
+            head_map(grid, panel, matrix, f"{about}: %{{z:.3g}}", view=name, texttemplate=text)
+    views = []
+    for name, (label, title, _) in known.items():
+        low, high = _reach(heads, name)
+        bar = {"coloraxis.cmin": low, "coloraxis.cmax": high, "coloraxis.colorbar.title.text": title}
+        views.append(View(name, label, bar))
+    first = next(iter(known))
+    grid.colours(palette.RANK_SCALE, *_reach(heads, first), known[first][1])
+    return grid.buttons(views)
 
 
 def _reach(heads: pd.DataFrame, name: str) -> tuple[float, float]:
@@ -89,33 +90,25 @@ def _reach(heads: pd.DataFrame, name: str) -> tuple[float, float]:
     return low, high if high > low else low + 1.0
 
 
-def _colours(heads: pd.DataFrame, name: str) -> dict[str, object]:
-    low, high = _reach(heads, name)
-    title = ATTENTION_STATISTICS[name][1]
-    return {"coloraxis.cmin": low, "coloraxis.cmax": high, "coloraxis.colorbar.title.text": title}
-
-
 def kernel_points(one: Explanation, *, columns: int | None = None) -> go.Figure:
     """Each head's kernel bandwidth on data against its stable rank; the correlation in the panel's title."""
     shown = [name for name in _BANDWIDTHS if name in one.heads and one.heads[name].notna().any()]
     if not shown:
         return message(_NO_CHOICE)
-    titles = {variant: [_kernel_title(one.kernel, name, variant) for name in shown] for variant in VARIANTS}
+    titles: dict[str, list[str]] = {variant: [] for variant in VARIANTS}
+    for variant, name in itertools.product(VARIANTS, shown):
+        rows = one.kernel[(one.kernel["group"] == "all") & (one.kernel["bandwidth"] == name)]
+        rho = _correlation(rows[rows["score"] == variant])
+        titles[variant].append(f"{plain(_BANDWIDTHS[name])}<br>{rho}")
     grid = Grid(titles["stable_rank"], columns=columns or len(shown), height=230, legend_rows=2)
     for panel, name in enumerate(shown):
-        for variant in VARIANTS:
-            for site, rows in by_site(one.heads):
-                if rows[name].notna().any():
-                    grid.add(panel, _points(rows, rows[variant], rows[name], site), variant)
+        for variant, (site, heads) in itertools.product(VARIANTS, by_site(one.heads)):
+            if heads[name].notna().any():
+                grid.add(panel, _points(heads, heads[variant], heads[name], site), variant)
         grid.x(panel, title_text="stable rank of the head")
         grid.y(panel, title_text=_BANDWIDTHS[name])
     grid.legend()
     return grid.buttons(variant_views(titles))
-
-
-def _kernel_title(kernel: pd.DataFrame, bandwidth: str, score: str) -> str:
-    chosen = (kernel["group"] == "all") & (kernel["bandwidth"] == bandwidth) & (kernel["score"] == score)
-    return f"{plain(_BANDWIDTHS[bandwidth])}<br>{_correlation(kernel[chosen])}"
 
 
 def _correlation(rows: pd.DataFrame) -> str:
@@ -131,12 +124,9 @@ def _points(
     rows: pd.DataFrame, x: pd.Series[float], y: pd.Series[float] | Numbers, site: Site, **more: Any
 ) -> go.Scatter:
     """A marker per head, with its address."""
-    look: dict[str, Any] = {
-        "mode": "markers",
-        "size": 7,
-        "text": [plain(address) for address in rows["address"]],
-    }
-    return scatter(x, y, site_style(site), **({"hover": "%{text}<br>%{x:.3g}, %{y:.3g}"} | look | more))
+    look: dict[str, Any] = {"hover": "%{text}<br>%{x:.3g}, %{y:.3g}", "mode": "markers", "size": 7}
+    text = [plain(address) for address in rows["address"]]
+    return scatter(x, y, site_style(site), text=text, **(look | more))
 
 
 def induction_curves(one: Explanation, *, columns: int | None = None) -> go.Figure:
@@ -155,7 +145,9 @@ def induction_curves(one: Explanation, *, columns: int | None = None) -> go.Figu
     for number, address in enumerate(best):
         style = Style(palette.numbered(number, "").colour, plain(address))
         grid.add(0, _by_combination(found[found["address"] == address], "followed_score", style))
-    grid.add(0, _others(scores.drop(index=best)))
+    others, style = scores.drop(index=best), Style(palette.MUTED, "mean of all other heads")
+    hover = "other heads, %{x}: %{y:+.3g}"
+    grid.add(0, scatter(list(others.columns), others.mean(), style, hover, mode="lines", dash="dash"))
     grid.y(0, title_text="share of attention")
     if len(linked):
         rows = linked[(linked["target"] == "followed") & linked["block"].notna()]
@@ -179,12 +171,6 @@ def _by_combination(rows: pd.DataFrame, column: str, style: Style, **look: Any) 
     hover = f"{style.label}, %{{x}}: %{{y:+.3g}}"
     shape = {"size": 6, "width": 1.5} | look
     return estimate_trace(_places(rows), estimates(rows, column), style, hover, **shape)
-
-
-def _others(scores: pd.DataFrame) -> go.Scatter:
-    style = Style(palette.MUTED, "mean of all other heads")
-    hover = "other heads, %{x}: %{y:+.3g}"
-    return scatter(list(scores.columns), scores.mean(), style, hover, mode="lines", dash="dash")
 
 
 def parroting_ranked(one: Explanation, *, columns: int | None = None) -> go.Figure:
@@ -222,3 +208,51 @@ def _changes(rows: pd.DataFrame, column: str, site: Site, scale: Scale) -> go.Sc
     hover = f"%{{text}}<br>change of parroting {ESTIMATE}"
     look = {"hover": hover, "customdata": found.T, "error_y": bars}
     return _points(rows, rows[column], scale(found[0]), site, **look)
+
+
+def mechanism_curves(explained: Sequence[Explanation], *, columns: int | None = None) -> go.Figure:
+    """Change of error, parroting and seasonality against the share of heads ablated; one row per model."""
+    panels = [(one, effect) for one in explained if len(one.effects) for effect in _EFFECTS]
+    if not panels:
+        return message("No sets of heads were ablated.")
+    titles = [_mechanism_title(one, effect) for one, effect in panels]
+    grid = Grid(titles, columns=columns or 3, height=230, legend_rows=3 if columns == 1 else 2)
+    for panel, (one, effect) in enumerate(panels):
+        rows = one.effects[one.effects["effect"] == effect].sort_values("percent")
+        scale = scale_for([rows[name] for name in ("mean", "low", "high", "draw_low", "draw_high")])
+        for trace in _mechanism_traces(rows, scale):
+            grid.add(panel, trace)
+        grid.y_scale(panel, scale)
+        grid.line(panel, 0.0)
+        grid.x(panel, title_text="heads ablated (% of each sublayer)", rangemode="tozero", dtick=10)
+        grid.row_title(panel, "change")
+    return grid.legend()
+
+
+def _mechanism_title(one: Explanation, effect: str) -> str:
+    """Model, effect, and the excess of the unablated forecast over the true future."""
+    note = "change of the window's scaled error; lower is better"
+    known = one.clean[one.clean["trait"] == effect] if len(one.clean) else one.clean
+    if len(known):
+        row = known.iloc[0]
+        interval = f"[{row['low']:+.3f}, {row['high']:+.3f}]"
+        note = f"unablated, minus the true future's: {row['excess']:+.3f} {interval}"
+    return f"{wrapped(one.model, 44)}<br><b>{plain(_EFFECTS[effect])}</b><br>{small(plain(note), 10)}"
+
+
+def _mechanism_traces(rows: pd.DataFrame, scale: Scale) -> list[go.Scatter]:
+    """The band of the random draws at the back, then one line per set, each from 0 % on."""
+    traces = []
+    chance = rows[rows["which"] == "random"]
+    if len(chance):
+        x, low, high = (from_zero(chance[name]) for name in ("percent", "draw_low", "draw_high"))
+        colour = palette.translucent(palette.HEAD_SET["random"].colour, 0.28)
+        traces.append(band(x, low, high, colour, "random draws, lowest to highest", scale))
+    for which, style in palette.HEAD_SET.items():
+        part = rows[rows["which"] == which]
+        if len(part):
+            found = from_zero(estimates(part, "mean"))
+            hover = f"{style.label}<br>%{{x:g}} % ablated<br>change {ESTIMATE}"
+            look: dict[str, Any] = {"bars": None, "dash": "dash"} if which == "random" else {}
+            traces.append(estimate_trace(from_zero(part["percent"]), found, style, hover, scale, **look))
+    return traces

@@ -1,4 +1,4 @@
-"""Heads: stable rank, ablation effect, and how many of each layer must stay."""
+"""Heads: stable rank, ablation effect, how many of each layer must stay; agreement of scores and effects."""
 
 from __future__ import annotations
 
@@ -10,13 +10,14 @@ import pandas as pd
 import plotly.graph_objects as go
 
 from tsprune.report import palette
-from tsprune.report.digest import HEADLINE, HEADLINE_CHANGE
+from tsprune.report.digest import HEADLINE, HEADLINE_CHANGE, change_column, shown_metrics
 from tsprune.report.figures.layers import short
 from tsprune.report.figures.shared import (
     VARIANTS,
     Site,
     by_site,
     differs,
+    error_bars,
     estimates,
     head_map,
     heat_map,
@@ -28,8 +29,17 @@ from tsprune.report.figures.shared import (
     site_style,
     variant_views,
 )
-from tsprune.report.panels import Grid, View, integer_step, message, plain, small, ticks_of, wrapped
-from tsprune.report.scale import Scale, scale_for
+from tsprune.report.panels import (
+    Grid,
+    View,
+    integer_step,
+    message,
+    plain,
+    scale_for,
+    small,
+    ticks_of,
+    wrapped,
+)
 from tsprune.studies.study_result import ModelStudy, Study
 
 _CHANGE = f"change of {HEADLINE} (%)"
@@ -48,17 +58,19 @@ def head_maps(model: ModelStudy, *, columns: int | None = None) -> go.Figure:
         for variant, name in VARIANTS.items():
             matrix = layers_by_heads(heads, variant)
             head_map(grid, 2 * row, matrix, f"stable rank ({name}) %{{z:.2f}}", view=variant)
-        _effect_map(grid, 2 * row + 1, heads, scale)
-    _colour_axes(grid, model.heads, scale)
+        matrix = 100 * layers_by_heads(heads, HEADLINE_CHANGE)
+        look: dict[str, Any] = {"axis": "coloraxis2", "customdata": matrix.to_numpy()}
+        look |= {"text": _marks(heads, matrix), "texttemplate": "%{text}", "textfont": {"size": 13}}
+        hover = f"{HEADLINE} %{{customdata:+.3g}} %"
+        head_map(grid, 2 * row + 1, matrix, hover, z=scale(matrix.to_numpy()), **look)
+    # two colour bars above the panels: stable rank on the left, change on the right
+    ranks = model.heads[list(VARIANTS)].to_numpy(dtype=np.float64)
+    known = ranks[np.isfinite(ranks)] if np.isfinite(ranks).any() else np.array([1.0, 2.0])
+    grid.colours(palette.RANK_SCALE, float(known.min()), float(known.max()), "stable rank")
+    reach = max(abs(position) for position in scale.range(0.0)) or 1.0
+    ticks = ticks_of(scale, dense=False)
+    grid.colours(palette.CHANGE_SCALE, -reach, reach, _CHANGE, second=True, **ticks)
     return grid.buttons(variant_views())
-
-
-def _effect_map(grid: Grid, panel: int, heads: pd.DataFrame, scale: Scale) -> None:
-    matrix = 100 * layers_by_heads(heads, HEADLINE_CHANGE)
-    words = {"text": _marks(heads, matrix), "texttemplate": "%{text}", "textfont": {"size": 13}}
-    hover = f"{HEADLINE} %{{customdata:+.3g}} %"
-    look = {"axis": "coloraxis2", "customdata": matrix.to_numpy(), **words}
-    head_map(grid, panel, matrix, hover, z=scale(matrix.to_numpy()), **look)
 
 
 def _marks(heads: pd.DataFrame, like: pd.DataFrame) -> np.ndarray:
@@ -71,27 +83,24 @@ def _marks(heads: pd.DataFrame, like: pd.DataFrame) -> np.ndarray:
     return np.where(marked == 1, "•", "")
 
 
-def _colour_axes(grid: Grid, heads: pd.DataFrame, scale: Scale) -> None:
-    """Two colour bars above the panels: stable rank on the left, change on the right."""
-    ranks = heads[list(VARIANTS)].to_numpy(dtype=np.float64)
-    known = ranks[np.isfinite(ranks)] if np.isfinite(ranks).any() else np.array([1.0, 2.0])
-    grid.colours(palette.RANK_SCALE, float(known.min()), float(known.max()), "stable rank")
-    reach = max(abs(position) for position in scale.range(0.0)) or 1.0
-    ticks = ticks_of(scale, dense=False)
-    grid.colours(palette.CHANGE_SCALE, -reach, reach, _CHANGE, second=True, **ticks)
-
-
 def rank_against_effect(model: ModelStudy, *, columns: int | None = None) -> go.Figure:
     """Stable rank of each head against the effect of ablating it; the correlation in the panel's title."""
     sites = by_site(model.heads)
     if not sites:
         return message("No head was measured.")
-    titles = {v: [_rank_title(model, site, name) for site, _ in sites] for v, name in VARIANTS.items()}
+    titles = {
+        variant: [f"{plain(site_name(site))}<br>{_rho(model, site, name)}" for site, _ in sites]
+        for variant, name in VARIANTS.items()
+    }
     grid = Grid(titles["stable_rank"], columns=columns, height=250, legend_rows=0)
     scale = scale_for([in_percent(model.heads[HEADLINE_CHANGE])])
     for panel, (site, heads) in enumerate(sites):
+        change, text = in_percent(heads[HEADLINE_CHANGE]), [plain(one) for one in heads["address"]]
+        look: dict[str, Any] = {"mode": "markers", "opacity": 0.85, "customdata": change, "text": text}
         for variant, name in VARIANTS.items():
-            grid.add(panel, _head_points(heads, site, variant, name, scale), variant)
+            hover = f"%{{text}}<br>stable rank ({name}) %{{x:.2f}}<br>{HEADLINE} %{{customdata:+.3g}} %"
+            points = scatter(heads[variant], scale(change), site_style(site), hover, **look)
+            grid.add(panel, points, variant)
         grid.y_scale(panel, scale)
         grid.line(panel, 0.0)
         grid.x(panel, title_text="stable rank of the head")
@@ -99,31 +108,21 @@ def rank_against_effect(model: ModelStudy, *, columns: int | None = None) -> go.
     return grid.buttons(variant_views(titles))
 
 
-def _rank_title(model: ModelStudy, site: Site, variant: str) -> str:
-    """The site and its Spearman correlation with the change of CRPS, if known."""
+def _rho(model: ModelStudy, site: Site, variant: str) -> str:
+    """A site's Spearman correlation with the change of CRPS; a blank if unknown."""
     table = model.rank_correlation
     here = (table["stack"] == site[0]) & (table["attention"] == site[1]) & (table["variant"] == variant)
     rows = table[here & (table["metric"] == HEADLINE)]
-    name = plain(site_name(site))
     if rows.empty or not np.isfinite(float(rows["correlation"].iloc[0])):
-        return f"{name}<br> "
+        return " "
     row = rows.iloc[0]
-    return f"{name}<br>" + small(f"Spearman correlation {float(row['correlation']):+.2f} {_certainty(row)}")
-
-
-def _certainty(row: pd.Series[Any]) -> str:
-    if "p_holm" not in row:
-        return f"(p = {float(row['p_value']):.2g}, {int(row['heads'])} heads)"
-    low, high = float(row["low"]), float(row["high"])
-    return f"[{low:+.2f}, {high:+.2f}] (p = {float(row['p_holm']):.2g} by Holm, {int(row['heads'])} heads)"
-
-
-def _head_points(heads: pd.DataFrame, site: Site, variant: str, name: str, scale: Scale) -> go.Scatter:
-    change = in_percent(heads[HEADLINE_CHANGE])
-    hover = f"%{{text}}<br>stable rank ({name}) %{{x:.2f}}<br>{HEADLINE} %{{customdata:+.3g}} %"
-    text = [plain(address) for address in heads["address"]]
-    look: dict[str, Any] = {"mode": "markers", "opacity": 0.85, "customdata": change, "text": text}
-    return scatter(heads[variant], scale(change), site_style(site), hover, **look)
+    certainty = f"(p = {float(row['p_value']):.2g}, {int(row['heads'])} heads)"
+    if "p_holm" in row:
+        certainty = (
+            f"[{float(row['low']):+.2f}, {float(row['high']):+.2f}] (p = {float(row['p_holm']):.2g} by "
+        )
+        certainty += f"Holm, {int(row['heads'])} heads)"
+    return small(f"Spearman correlation {float(row['correlation']):+.2f} {certainty}")
 
 
 def heads_at_bars(study: Study, *, columns: int | None = None) -> go.Figure:
@@ -134,7 +133,10 @@ def heads_at_bars(study: Study, *, columns: int | None = None) -> go.Figure:
     titles = [f"{wrapped(model.name, 60)}<br>{small(plain(site_name(site)))}" for model, site, _ in panels]
     grid = Grid(titles, columns=columns, height=190, legend_rows=3 if columns == 1 else 1)
     for panel, (_, _, rows) in enumerate(panels):
-        grid.add(panel, _total_bars(rows))
+        once = rows.drop_duplicates("layer")
+        outline = {"color": "rgba(0,0,0,0)", "line": {"color": palette.MUTED, "width": 1}}
+        look = {"name": "all heads", "legendgroup": "all heads", "hoverinfo": "skip", "marker": outline}
+        grid.add(panel, go.Bar(x=once["layer"], y=once["heads"], width=0.8, offset=-0.4, **look))
         for selection in palette.SELECTION:
             grid.add(panel, _stay_bars(rows[rows["selection"] == selection], selection))
         grid.integers(panel, "layer", rows["layer"].max())
@@ -143,14 +145,6 @@ def heads_at_bars(study: Study, *, columns: int | None = None) -> go.Figure:
         grid.row_title(panel, "heads")
     grid.figure.update_layout(barmode="group", bargap=0.25)
     return grid.legend()
-
-
-def _total_bars(rows: pd.DataFrame) -> go.Bar:
-    """All heads of each layer, as an outline behind the bars of the two selections."""
-    once = rows.drop_duplicates("layer")
-    look = {"color": "rgba(0,0,0,0)", "line": {"color": palette.MUTED, "width": 1}}
-    names = {"name": "all heads", "legendgroup": "all heads", "hoverinfo": "skip"}
-    return go.Bar(x=once["layer"], y=once["heads"], width=0.8, offset=-0.4, marker=look, **names)
 
 
 def _stay_bars(rows: pd.DataFrame, selection: str) -> go.Bar:
@@ -189,3 +183,60 @@ def heads_at_compared(study: Study, *, columns: int | None = None) -> go.Figure:
     grid.rows_named(0, [f"{short(model.name)}<br>{plain(site_name(site))}" for model, site, _ in rows])
     grid.colours(palette.SHARE_SCALE, 0, 1)
     return grid.buttons([View(selection, f"chosen on {selection}") for selection in palette.SELECTION])
+
+
+def score_agreement(study: Study, *, columns: int | None = None) -> go.Figure:
+    """Rank correlation of every score with the measured effect; one panel per model, one row per score."""
+    models = [model for model in study.models if not model.agreement.empty]
+    if not models:
+        return message("No score was measured.")
+    tables = [model.agreement[model.agreement["group"] == "all"] for model in models]
+    names = list(dict.fromkeys(name for table in tables for name in table["score"]))
+    names.sort(key=_measured)  # measured effects last: the best that a score can reach
+    titles = [plain(model.name) for model in models]
+    grid = Grid(titles, columns=columns, height=19 * len(names) + 20, legend_rows=1)
+    for panel, table in enumerate(tables):
+        for metric, kind in itertools.product(shown_metrics(), palette.KIND):
+            rows = table[(table["kind"] == kind) & (table["metric"] == metric)].dropna(subset=["rho"])
+            if len(rows):
+                grid.add(panel, _score_points(rows, kind, names), metric)
+        zero = {"zeroline": True, "zerolinecolor": palette.MUTED, "zerolinewidth": 1, "showgrid": True}
+        title = "rank correlation, as the score expects"
+        grid.x(panel, range=[-1.05, 1.05], dtick=0.5, title_text=title, **zero)
+        words = [plain(name.replace("_", " ")) for name in names]
+        measured = [f"<i>measured: {word}</i>" for word in words]
+        labels = [m if _measured(name) else w for name, w, m in zip(names, words, measured, strict=True)]
+        grid.rows_named(panel, labels, margin=0.6)
+        # beside another panel the labels would lie in it
+        grid.y(panel, showticklabels=grid.first_in_row(panel))
+    grid.legend()
+    return grid.buttons([View(metric, f"effect on {metric}") for metric in shown_metrics()])
+
+
+def _measured(score: str) -> bool:
+    """Whether a score is itself an effect of ablation."""
+    return score in {"spearman_distance", *map(change_column, shown_metrics())}
+
+
+def _score_points(rows: pd.DataFrame, kind: str, names: list[str]) -> go.Scatter:
+    """Hollow markers are not significant."""
+    style = palette.KIND[kind]
+    found = rows["expected"].to_numpy(dtype=np.float64) * estimates(rows, "rho")
+    found[1:].sort(axis=0)  # a sign of -1 exchanges the limits
+    sure = rows["p_holm"].to_numpy(dtype=np.float64) <= 0.05
+    hover = (
+        f"%{{text}}, {style.label}<br>%{{customdata[0]:+.2f}} (%{{customdata[1]:+.2f}} to "
+        "%{customdata[2]:+.2f})<br>p = %{customdata[3]:.2g} by Holm, %{customdata[4]} components"
+    )
+    trace = scatter(
+        found[0],
+        [names.index(name) + (-0.16 if kind == "head" else 0.16) for name in rows["score"]],
+        style,
+        hover,
+        mode="markers",
+        error_x=error_bars(found, style.colour, width=0),
+        customdata=np.column_stack([*found, rows["p_holm"], rows["count"]]).astype(np.float64),
+        text=[plain(name.replace("_", " ")) for name in rows["score"]],
+    )
+    symbols = [style.symbol if one else f"{style.symbol}-open" for one in sure]
+    return trace.update(marker={"symbol": symbols, "size": 7, "line": {"color": style.colour, "width": 1.2}})

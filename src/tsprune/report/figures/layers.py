@@ -1,26 +1,29 @@
-"""The effect of ablating each layer, by model and for all models side by side."""
+"""The effect of ablating each layer, by model and for all models side by side, and each MLP."""
 
 from __future__ import annotations
 
+import dataclasses
 import itertools
+from typing import Any
 
 import numpy as np
 import pandas as pd
 import plotly.graph_objects as go
 
 from tsprune.report import palette
-from tsprune.report.digest import shown_metrics
+from tsprune.report.digest import change_column, median_mlp, shown_metrics
 from tsprune.report.figures.shared import (
     CHANGE,
     by_stack,
     change_axis,
     changes_of,
+    error_bars,
     estimate_trace,
     metric_change,
     metric_views,
+    scatter,
 )
-from tsprune.report.panels import Grid, message, plain
-from tsprune.report.scale import Scale, scale_for
+from tsprune.report.panels import Grid, Scale, message, plain, scale_for, ticks_of
 from tsprune.studies.study_result import Study
 
 _OFFSET = {"heads": -0.08, "mlp": 0.0, "both": 0.08}  # layers; at one place error bars would hide each other
@@ -41,10 +44,14 @@ def layer_curves(study: Study, *, columns: int | None = None) -> go.Figure:
     grid = Grid(titles, columns=columns, legend_rows=2 if columns == 1 else 1)
     scale = _layer_scale(study)
     for panel, (_, _, rows) in enumerate(panels):
-        for metric, unit in itertools.product(shown_metrics(), palette.UNIT):
+        for metric, (unit, style) in itertools.product(shown_metrics(), palette.UNIT.items()):
             part = rows[rows["unit"] == unit].sort_values("layer")
             if len(part):
-                grid.add(panel, _layer_line(part, unit, metric, scale), metric)
+                hover = f"layer %{{customdata[3]}}, {style.label}<br>{metric} {CHANGE}"
+                hover += "<br>Spearman distance %{customdata[4]:.3g}"
+                x, found = part["layer"] + _OFFSET[unit], metric_change(part, metric)
+                extra = (part["layer"], part["spearman_distance"])
+                grid.add(panel, estimate_trace(x, found, style, hover, scale, extra=extra), metric)
         grid.integers(panel, "layer", rows["layer"].max())
         change_axis(grid, panel, scale, study.percent)
     grid.legend()
@@ -53,17 +60,6 @@ def layer_curves(study: Study, *, columns: int | None = None) -> go.Figure:
 
 def _layer_scale(study: Study) -> Scale:
     return scale_for(changes_of(model.layers for model in study.models), threshold=1.0)
-
-
-def _layer_line(rows: pd.DataFrame, unit: str, metric: str, scale: Scale) -> go.Scatter:
-    style = palette.UNIT[unit]
-    hover = (
-        f"layer %{{customdata[3]}}, {style.label}<br>{metric} {CHANGE}"
-        "<br>Spearman distance %{customdata[4]:.3g}"
-    )
-    found = metric_change(rows, metric)
-    extra = (rows["layer"], rows["spearman_distance"])
-    return estimate_trace(rows["layer"] + _OFFSET[unit], found, style, hover, scale, extra=extra)
 
 
 def layers_compared(study: Study, *, columns: int | None = None) -> go.Figure:
@@ -78,9 +74,12 @@ def layers_compared(study: Study, *, columns: int | None = None) -> go.Figure:
     for panel, unit in enumerate(palette.UNIT):
         for index, model in enumerate(study.models):
             for stack, part in by_stack(model.layers[model.layers["unit"] == unit]):
-                style = _stack_style(index, model.name, stack)
+                style = palette.numbered(
+                    index, short(model.name) + ("" if stack == "stack" else f", {plain(stack)}")
+                )
                 for metric in shown_metrics():
-                    grid.add(panel, _depth_line(part.sort_values("layer"), style, metric, scale), metric)
+                    line = _depth_line(part.sort_values("layer"), style, metric, scale, stack == "encoder")
+                    grid.add(panel, line, metric)
         ticks = {"tickvals": [0, 0.5, 1], "ticktext": ["first", "middle", "last"]}
         grid.x(panel, title_text="depth", range=[-0.05, 1.05], **ticks)
         change_axis(grid, panel, scale, study.percent)
@@ -88,16 +87,65 @@ def layers_compared(study: Study, *, columns: int | None = None) -> go.Figure:
     return grid.buttons(metric_views())
 
 
-def _stack_style(index: int, model: str, stack: str) -> palette.Style:
-    """Encoders have hollow markers."""
-    style = palette.numbered(index, short(model) + ("" if stack == "stack" else f", {plain(stack)}"))
-    return palette.Style(style.colour, style.label, f"{style.symbol}-open") if stack == "encoder" else style
-
-
-def _depth_line(rows: pd.DataFrame, style: palette.Style, metric: str, scale: Scale) -> go.Scatter:
+def _depth_line(
+    rows: pd.DataFrame, style: palette.Style, metric: str, scale: Scale, hollow: bool
+) -> go.Scatter:
     layers = rows["layer"].to_numpy(dtype=np.float64)
     hover = f"{style.label}, layer %{{customdata[3]}}<br>{metric} {CHANGE}"
-    dash = "dot" if style.symbol.endswith("-open") else "solid"
-    found = metric_change(rows, metric)
-    depth = layers / max(1.0, layers.max())
-    return estimate_trace(depth, found, style, hover, scale, extra=(layers,), bars=None, dash=dash)
+    look: dict[str, Any] = {"bars": None, "dash": "solid"}
+    if hollow:  # encoders
+        style, look["dash"] = dataclasses.replace(style, symbol=f"{style.symbol}-open"), "dot"
+    depth, found = layers / max(1.0, layers.max()), metric_change(rows, metric)
+    return estimate_trace(depth, found, style, hover, scale, extra=(layers,), **look)
+
+
+def mlp_sensitivity(study: Study, *, columns: int | None = None) -> go.Figure:
+    """Change by ablating one MLP: one row per stack, one point per MLP, with the median as mark and words."""
+    order = list(palette.ARCHITECTURE)
+    models = sorted(study.models, key=lambda model: order.index(model.architecture))
+    rows = [(m, *part) for m in models for part in by_stack(m.layers[m.layers["unit"] == "mlp"])]
+    if not rows:
+        return message("No MLP was ablated.")
+    grid = Grid([""], columns=1, height=44 * len(rows) + 20, legend_rows=2 if columns == 1 else 1)
+    scale = scale_for(changes_of(mlps for _, _, mlps in rows), threshold=1.0)
+    for row, (model, stack, mlps) in enumerate(rows):
+        style = palette.ARCHITECTURE[model.architecture]
+        place = f"{short(model.name)}, {plain(stack)}"
+        for metric in shown_metrics():
+            grid.add(0, _mlp_points(mlps, row, style, place, metric, scale), metric)
+            median = 100 * median_mlp(model, stack, change_column(metric))
+            grid.add(0, _median_mark(median, row, style.colour, scale), metric)
+    low, high = scale.range()
+    room = (high - low) * (0.45 if columns == 1 else 0.16)  # the medians' words stand on the right
+    look = {"title_text": "change (%), lower is better", "showgrid": True, "range": [low, high + room]}
+    grid.x(0, **look, **ticks_of(scale, dense=columns != 1))
+    grid.rows_named(0, [short(m.name) + ("" if s == "stack" else f"<br>{plain(s)}") for m, s, _ in rows])
+    grid.legend()
+    return grid.buttons(metric_views())
+
+
+def _mlp_points(
+    mlps: pd.DataFrame, row: int, style: palette.Style, place: str, metric: str, scale: Scale
+) -> go.Scatter:
+    found = metric_change(mlps, metric)
+    # a little apart, in order of layers, or error bars would hide each other
+    y = row + (np.linspace(-0.22, 0.22, len(mlps)) if len(mlps) > 1 else np.zeros(1))
+    hover = f"{place}.%{{customdata[3]}}.mlp<br>{metric} {CHANGE}"
+    data = np.column_stack([*found, mlps["layer"].to_numpy(dtype=np.float64)])
+    look: dict[str, Any] = {"mode": "markers", "size": 7, "opacity": 0.9, "customdata": data}
+    return scatter(scale(found[0]), y, style, hover, error_x=error_bars(found, style.colour, scale), **look)
+
+
+def _median_mark(median: float, row: int, colour: str, scale: Scale) -> go.Scatter:
+    """An upright line at the median, and its value in words at the right edge."""
+    return go.Scatter(
+        x=[float(scale(median)), scale.range()[1]],
+        y=[row, row],
+        mode="markers+text",
+        marker={"symbol": "line-ns", "size": [30, 0], "line": {"color": colour, "width": [3, 0]}},
+        text=["", f"median {median:+.3g} %"],
+        textposition="middle right",
+        textfont={"size": 11},
+        cliponaxis=False,
+        hoverinfo="skip",
+    )

@@ -1,8 +1,9 @@
-"""The cost of pruning a share of the middle layers' heads."""
+"""The cost of pruning: against the share of the middle layers' heads, and against the time of a forecast."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -15,14 +16,15 @@ from tsprune.report.figures.shared import (
     band,
     change_axis,
     changes_of,
+    error_bars,
     estimate_trace,
     estimates,
     from_zero,
     in_percent,
+    metric_change,
     metric_views,
 )
-from tsprune.report.panels import Grid, message, plain
-from tsprune.report.scale import Scale, scale_for
+from tsprune.report.panels import Grid, Scale, message, plain, scale_for
 from tsprune.studies.study_result import ModelStudy, Study
 
 # distance between the strategies' points, in percent removed; at one place error bars would hide each other
@@ -93,11 +95,45 @@ def pruning_spread(table: pd.DataFrame, metric: str) -> pd.DataFrame:
     Indexed by percent removed, from the unpruned model's 0.
     """
     rows = table[table["strategy"] == "random"]
-    values = pd.Series(in_percent(rows[change_column(metric)]), index=rows["percent"].astype(float)).groupby(
-        level=0
-    )
+    changes = pd.Series(in_percent(rows[change_column(metric)]), index=rows["percent"].astype(float))
+    values = changes.groupby(level=0)
     mean, sd = values.mean(), values.std().fillna(0.0)
     edges = {"low": values.min(), "high": values.max(), "minus": mean - sd, "plus": mean + sd}
     spread = pd.DataFrame(edges | {"draws": values.count()})
     start = pd.DataFrame(0.0, index=[0.0], columns=spread.columns)
     return pd.concat([start, spread.dropna()])
+
+
+def accuracy_against_time(
+    table: pd.DataFrame, *, percent: float = 1.0, columns: int | None = None
+) -> go.Figure:
+    """Change of MASE (or CRPS) against the time of a forecast, one line per way of removing components.
+
+    table : as `tsprune.pruning.tradeoff` returns it
+    percent : the loss to mark
+    """
+    if table.empty:
+        return message("Nothing was removed.")
+    grid = Grid([""], columns=1, height=420, legend_rows=2 if columns == 1 else 1)
+    scale = scale_for(changes_of([table]), threshold=1.0)
+    for metric in reversed(shown_metrics()):  # MASE first: plans are searched by it
+        for way, rows in table.groupby("way", sort=False):
+            style = palette.WAY[str(way)]
+            # from the original (100 % of the time, no change) on
+            change = from_zero(metric_change(rows, metric))
+            time = from_zero(estimates(rows, "ratio", factor=100), 100.0)
+            hover = f"{style.label}: %{{x:.3g}} % of the time<br>{metric} {CHANGE}<br>removed: %{{text}}"
+            look: dict[str, Any] = {"error_x": error_bars(time, style.colour)}
+            look["text"] = ["nothing", *map(_some, rows["what"])]
+            grid.add(0, estimate_trace(time[0], change, style, hover, scale, **look), metric)
+    grid.x(0, title_text="time of a forecast (% of the original's)")
+    change_axis(grid, 0, scale, percent)
+    grid.legend()
+    return grid.buttons(metric_views()[::-1])
+
+
+def _some(addresses: str, most: int = 6) -> str:
+    """The first addresses, and the number of further ones."""
+    names = addresses.split()
+    more = f" and {len(names) - most} more" if len(names) > most else ""
+    return plain(", ".join(names[:most]) + more)

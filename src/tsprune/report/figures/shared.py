@@ -13,8 +13,7 @@ from numpy.typing import ArrayLike, NDArray
 from tsprune.report import palette
 from tsprune.report.digest import change_column, shown_metrics
 from tsprune.report.palette import Style
-from tsprune.report.panels import Grid, View
-from tsprune.report.scale import Scale
+from tsprune.report.panels import Grid, Scale, View
 
 VARIANTS = {"stable_rank": "paper", "stable_rank_effective": "effective"}
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import numpy as np
@@ -38,37 +39,28 @@ def residual_stream(one: Explanation, *, columns: int | None = None) -> go.Figur
     grid = Grid([plain(title) for _, _, title, _, _ in panels], columns=columns or 3, height=200)
     for panel, (table, name, _, level, label) in enumerate(panels):
         for stack, rows in by_stack(table):
-            grid.add(panel, _layer_line(rows.sort_values("layer"), name, stack))
+            style = palette.STACK.get(stack, palette.Style(palette.MUTED, plain(stack)))
+            hover, rows = f"{style.label}, layer %{{x}}: %{{y:.3g}}", rows.sort_values("layer")
+            grid.add(panel, estimate_trace(rows["layer"], estimates(rows, name), style, hover, size=7))
         grid.integers(panel, _LAYER, float(table["layer"].max()) + 1)
         if name == "norm":  # of stacks that differ by orders of magnitude
-            grid.y(panel, type="log", tickmode="array", tickvals=_log_ticks(table[name]))
+            known = np.log10(table.loc[table[name] > 0, name].to_numpy(float))
+            powers = range(math.floor(known.min()), math.ceil(known.max()) + 1) if len(known) else ()
+            ticks = [digit * 10.0**power for power in powers for digit in (1, 2, 5)]
+            grid.y(panel, type="log", tickmode="array", tickvals=ticks)
         if level is not None:
             grid.line(panel, level, label)
     return grid.legend()
-
-
-def _log_ticks(values: pd.Series[float]) -> list[float]:
-    """1, 2 and 5 times the powers of ten in the range of `values`."""
-    known = np.log10(values[values > 0].to_numpy(float))
-    if not len(known):
-        return []
-    powers = range(int(np.floor(known.min())), int(np.ceil(known.max())) + 1)
-    return [digit * 10.0**power for power in powers for digit in (1, 2, 5)]
-
-
-def _layer_line(rows: pd.DataFrame, name: str, stack: str) -> go.Scatter:
-    style = palette.STACK.get(stack, palette.Style(palette.MUTED, plain(stack)))
-    hover = f"{style.label}, layer %{{x}}: %{{y:.3g}}"
-    return estimate_trace(rows["layer"], estimates(rows, name), style, hover, size=7)
 
 
 def layer_similarity(one: Explanation, *, columns: int | None = None) -> go.Figure:
     """Linear CKA of every pair of layers of a stack; each title has its mean over shuffled windows."""
     if not len(one.cka):
         return message("The similarity of layers was not measured.")
-    stacks = by_stack(one.cka)
-    notes = [f"windows of one layer shuffled: {rows['null'].mean():.2f} on average" for _, rows in stacks]
-    titles = [f"{plain(name)}<br>{small(note)}" for (name, _), note in zip(stacks, notes, strict=True)]
+    stacks, titles = by_stack(one.cka), []
+    for name, rows in stacks:
+        note = f"windows of one layer shuffled: {rows['null'].mean():.2f} on average"
+        titles.append(f"{plain(name)}<br>{small(note)}")
     grid = Grid(titles, columns=columns, height=280, legend_rows=1)
     for panel, (_, rows) in enumerate(stacks):
         grid.add(panel, _similarity_map(rows))
@@ -99,30 +91,23 @@ def forecast_parts(one: Explanation, *, columns: int | None = None) -> go.Figure
     if not len(one.attribution):
         return message("The forecast could not be attributed to components.")
     stacks = by_stack(one.attribution)
-    titles = [_parts_title(name, rows, place) for place, (name, rows) in enumerate(stacks)]
+    titles = [f"{plain(name)}: share of the forecast" for name, _ in stacks]
+    for place, (_, rows) in enumerate(stacks[1:], start=1):
+        total = 100 * float(rows["share"].sum())
+        titles[place] += f" that cross-attention read from it ({total:+.1f} %)"
     grid = Grid(titles, columns=columns or 1, height=300, legend_rows=1)
-    for panel, (_, rows) in enumerate(stacks):
-        _draw_parts(grid, panel, rows)
+    for panel, (_, table) in enumerate(stacks):
+        for kind in palette.PART:
+            rows = table[table["kind"] == kind]
+            if len(rows):
+                grid.add(panel, _part_points(rows, kind))
+        grid.line(panel, 0.0)
+        grid.line(panel, 100 * float(table["share"].sum()) / len(table), f"an even part: 1/{len(table)}")
+        # room on the right for the label of the line
+        reach = [-1.6, float(table["layer"].max()) + 1.4]
+        grid.x(panel, title_text=_LAYER, tickformat="d", dtick=1, range=reach)
+        grid.y(panel, title_text="% of the forecast")
     return grid.legend()
-
-
-def _parts_title(stack: str, rows: pd.DataFrame, place: int) -> str:
-    if place == 0:
-        return f"{plain(stack)}: share of the forecast"
-    total = 100 * float(rows["share"].sum())
-    return f"{plain(stack)}: share of the forecast that cross-attention read from it ({total:+.1f} %)"
-
-
-def _draw_parts(grid: Grid, panel: int, table: pd.DataFrame) -> None:
-    for kind in palette.PART:
-        rows = table[table["kind"] == kind]
-        if len(rows):
-            grid.add(panel, _part_points(rows, kind))
-    grid.line(panel, 0.0)
-    grid.line(panel, 100 * float(table["share"].sum()) / len(table), f"an even part: 1/{len(table)}")
-    # room on the right for the label of the line
-    grid.x(panel, title_text=_LAYER, tickformat="d", dtick=1, range=[-1.6, float(table["layer"].max()) + 1.4])
-    grid.y(panel, title_text="% of the forecast")
 
 
 def _part_points(rows: pd.DataFrame, kind: str) -> go.Scatter:
