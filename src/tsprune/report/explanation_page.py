@@ -14,7 +14,7 @@ from tsprune.explain.overview import Explanation
 from tsprune.report import figures
 from tsprune.report.roles import facts
 from tsprune.report.section import Picture, Section, page, picture, words
-from tsprune.report.tables import Table, page_table
+from tsprune.report.tables import Table, of_models, page_table
 from tsprune.report.words import count, drawn, percent
 from tsprune.statistics import SEEDS
 
@@ -62,13 +62,11 @@ def _in_sets(explained: Sequence[Explanation]) -> Section:
     draws = " or ".join(f"{n}" for n in sorted({one.draws for one in explained}))
     windows = ", ".join(f"{one.model}: {count(one.forecast_windows, 'window')}" for one in explained)
     values = {"draws": draws, "windows": windows}
+    by_share = pd.concat([one.by_share for one in explained])
+    effects = of_models((one.model, one.effects) for one in explained)
     folded = (
-        page_table(
-            "The same by share of heads ablated",
-            pd.concat([one.by_share for one in explained]),
-            TABLES["by_share"],
-        ),
-        page_table("Effect of every set of heads", _of_each(explained, "effects"), TABLES["effects"]),
+        page_table("The same by share of heads ablated", by_share, TABLES["by_share"]),
+        page_table("Effect of every set of heads", effects, TABLES["effects"]),
     )
     return Section(
         "Do sharp heads copy?",
@@ -96,7 +94,8 @@ def _chaotic(explained: Sequence[Explanation]) -> Section:
     if judged:
         lead += f" {words('chaos', 'claims')}"
         shown.append(_claims("Mechanism 3 on chaotic trajectories", judged))
-    folded = (page_table("All measures", _of_each(explained, "chaos"), TABLES["chaos"]),)
+    measures = of_models((one.model, one.chaos) for one in explained)
+    folded = (page_table("All measures", measures, TABLES["chaos"]),)
     return Section("On chaotic trajectories", (), folded, lead=lead, shown=tuple(shown))
 
 
@@ -113,95 +112,74 @@ def _beside_baselines(one: Explanation) -> pd.DataFrame:
     return pd.DataFrame(rows.values())
 
 
-def _of_each(explained: Sequence[Explanation], name: str) -> pd.DataFrame:
-    """A table of every model, with the model in the first column."""
-    frames = [(one.model, getattr(one, name)) for one in explained]
-    return pd.concat([frame.assign(model=model)[["model", *frame.columns]] for model, frame in frames])
-
-
 def of_model(number: str, found: Explanation) -> list[Section]:
     """Selected heads, the residual stream and the attribution of the forecast of one model.
 
     number : ends the keys of its figures
     """
-    pictures = (*_attention(number, found), *_portraits(number, found), *_stream(number, found))
     lead = (
         f"{_measured_on(found)} The heads below are extremes of {count(len(found.heads), 'head')}. "
         "An extreme of many is partly luck, which its own interval ignores: compare it with its null."
     )
+    pictures, tables = tuple(_pictures(number, found)), tuple(_tables(found))
+    return [Section(f"Why: {found.model}", pictures, tables, lead=lead)]
+
+
+def _tables(found: Explanation) -> Iterator[Table]:
+    heads, induced = found.heads, found.induction
+    # ascending order of the change of parroting; empty if no head was ablated
+    columns = ["address", "parroting", "parroting_low", "parroting_high"]
+    columns += [name for name in ("mase", "sharpness", "followed_score") if name in heads]
+    ranked = heads.iloc[:0]
+    if "parroting" in heads:
+        ranked = heads.dropna(subset=["parroting"]).sort_values("parroting", kind="stable")[columns]
+    if len(induced):  # with the interval of the score that is drawn
+        scores = ["occurrence_score", "followed_score", "followed_score_low", "followed_score_high"]
+        induced = induced[["address", "block", "repeats", *scores]]
+    hidden = [name for name in heads if name.endswith(("_low", "_high"))]
     tables = {
         "Correlates of head effects (Spearman's rho over heads)": ("correlations", found.correlations),
         "Stable rank and kernel bandwidth (Spearman's rho over heads)": ("kernel", found.kernel),
         "Induction and parroting (Spearman's rho over heads)": ("induction_effects", found.induction_effects),
-        "Heads by their effect on parroting": ("heads", _by_parroting(found.heads)),
-        "Induction by length and count of the repetition": ("induction", _combinations(found.induction)),
-        "All heads, explained": ("heads", _without_intervals(found.heads)),
+        "Heads by their effect on parroting": ("heads", ranked),
+        "Induction by length and count of the repetition": ("induction", induced),
+        "All heads, explained": (
+            "heads",
+            heads.drop(columns=[*hidden, "stack", "layer", "attention", "head"]),
+        ),
         "Residual stream": ("residual", found.residual),
         "Lens: the forecast read out at each layer": ("lens", found.lens),
         "Similarity of layers": ("cka", found.cka),
         "Attribution of the forecast": ("attribution", found.attribution),
     }
-    described = (page_table(title, frame, TABLES[name]) for title, (name, frame) in tables.items())
-    return [Section(f"Why: {found.model}", pictures, tuple(described), lead=lead)]
+    for title, (name, frame) in tables.items():
+        yield page_table(title, frame, TABLES[name])
 
 
-def _by_parroting(heads: pd.DataFrame) -> pd.DataFrame:
-    """Heads in ascending order of the change of parroting without them; empty if none was ablated."""
-    if "parroting" not in heads:
-        return heads.iloc[:0]
-    names = ["address", "parroting", "parroting_low", "parroting_high", "mase", "sharpness", "followed_score"]
-    ranked = heads.dropna(subset=["parroting"]).sort_values("parroting", kind="stable")
-    return ranked[[name for name in names if name in heads]]
-
-
-def _combinations(induction: pd.DataFrame) -> pd.DataFrame:
-    """Scores of every head and combination, with the interval of the score that is drawn."""
-    if not len(induction):
-        return induction
-    names = ["address", "block", "repeats", "occurrence_score", "followed_score"]
-    return induction[[*names, "followed_score_low", "followed_score_high"]]
-
-
-def _without_intervals(heads: pd.DataFrame) -> pd.DataFrame:
-    hidden = tuple(name for name in heads if name.endswith(("_low", "_high")))
-    return heads.drop(columns=[*hidden, "stack", "layer", "attention", "head"])
-
-
-def _attention(number: str, found: Explanation) -> Iterator[Picture]:
-    """Attention of all heads, stable rank as bandwidth, induction and parroting."""
+def _pictures(number: str, found: Explanation) -> Iterator[Picture]:
     yield picture("attended", figures.attended_maps, found, number=number)
     yield picture("kernel", figures.kernel_points, found, number=number)
     if len(found.induction):
         yield picture("induction", figures.induction_curves, found, number=number)
     if "parroting" in found.heads:
         yield picture("ranked", figures.parroting_ranked, found, number=number)
-
-
-def _portraits(number: str, found: Explanation) -> Iterator[Picture]:
-    rows = found.heads.set_index("address")
+    rows, profile = found.heads.set_index("address"), found.profile
     for place, one in enumerate(found.portraits):
-        profile = found.profile
-        if len(profile):
-            profile = profile[profile["address"] == one.address]
+        own = profile[profile["address"] == one.address] if len(profile) else profile
         values = {"address": one.address, "reasons": " and ".join(one.reasons)}
         look: dict[str, Any] = {"facts": facts(rows.loc[one.address].to_dict()), "values": values}
-        yield picture("head", figures.head_portrait, one, profile, number=f"{number}-{place}", **look)
-
-
-def _lens_check(found: Explanation) -> tuple[str, ...]:
-    """Whether the lens depends on the layer it reads."""
-    if not len(found.guard):
-        return ()
-    values = found.guard["other"].min(), found.guard["other"].max(), found.guard["itself"].max()
-    least, most, itself = (percent(float(value), signed=False) for value in values)
-    return (
-        "Check of the lens: with the stream of another window in place of a layer's own, the output changes "
-        f"by {least} to {most} of its largest value, depending on the layer; with its own, by {itself}.",
-    )
-
-
-def _stream(number: str, found: Explanation) -> Iterator[Picture]:
-    yield picture("stream", figures.residual_stream, found, number=number, facts=_lens_check(found))
+        yield picture("head", figures.head_portrait, one, own, number=f"{number}-{place}", **look)
+    check: tuple[str, ...] = ()
+    if len(found.guard):
+        guard = found.guard
+        changes = {
+            "least": guard["other"].min(),
+            "most": guard["other"].max(),
+            "itself": guard["itself"].max(),
+        }
+        texts = {name: percent(float(value), signed=False) for name, value in changes.items()}
+        check = (words("stream", "check", **texts),)
+    yield picture("stream", figures.residual_stream, found, number=number, facts=check)
     yield picture("similarity", figures.layer_similarity, found, number=number)
     stacks = found.residual["stack"].nunique() if len(found.residual) else 0
     values = {"encoder": words("parts", "encoder") if stacks > 1 else ""}

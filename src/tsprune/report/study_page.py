@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,7 @@ from tsprune.atomic import write_whole
 from tsprune.report import explanation_page, figures
 from tsprune.report.digest import HEADLINE, heads_at_totals, mlp_summary, tally
 from tsprune.report.section import Section, page, picture
-from tsprune.report.tables import Table, page_table
+from tsprune.report.tables import Table, of_models, page_table
 from tsprune.report.words import between, count, drawn, model_findings, percent, ratio_between, study_headline
 from tsprune.studies.study_result import TABLES, ModelStudy, Study
 
@@ -33,8 +34,7 @@ def render_report(study: Study) -> str:
         findings=[sentences for model in study.models if (sentences := model_findings(model))],
         summary=_summary(study),
         sections=[
-            *_compared(study),
-            _common(study),
+            *_all_models(study),
             _questions(study),
             *explanation_page.compared(explained),
             *(section for index, model in enumerate(study.models) for section in _of_model(index, model)),
@@ -45,50 +45,37 @@ def render_report(study: Study) -> str:
 
 def _summary(study: Study) -> Table:
     """The first table of the page, one row per model."""
-    rows = []
-    for model in study.models:
-        confirmed, refuted, undecided = tally(study, model.name)
-        rows.append(
-            {
-                "model": model.name,
-                "family": model.family,
-                "parameters": model.parameters,
-                "forecasts": drawn(model.samples),
-                "MASE_ratio": model.mase_ratio,
-                "MASE_interval": ratio_between(*model.mase_interval),
-                "CRPS_ratio": model.crps_ratio,
-                "CRPS_interval": ratio_between(*model.crps_interval),
-                "claims": f"{confirmed} confirmed, {refuted} refuted, {undecided} undecided",
-            }
-        )
-    return page_table("Models", pd.DataFrame(rows))
+    columns = {
+        "model": [model.name for model in study.models],
+        "family": [model.family for model in study.models],
+        "parameters": [model.parameters for model in study.models],
+        "forecasts": [drawn(model.samples) for model in study.models],
+        "MASE_ratio": [model.mase_ratio for model in study.models],
+        "MASE_interval": [ratio_between(*model.mase_interval) for model in study.models],
+        "CRPS_ratio": [model.crps_ratio for model in study.models],
+        "CRPS_interval": [ratio_between(*model.crps_interval) for model in study.models],
+    }
+    tallies = [tally(study, model.name) for model in study.models]
+    columns["claims"] = ["{} confirmed, {} refuted, {} undecided".format(*found) for found in tallies]
+    return page_table("Models", pd.DataFrame(columns))
 
 
-def _compared(study: Study) -> list[Section]:
-    """Figures with several models in one panel; none for a single model."""
-    if len(study.models) < 2:
-        return []
-    return [Section("Models side by side", (picture("layers-compared", figures.layers_compared, study),))]
-
-
-def _common(study: Study) -> Section:
-    """Figures with one panel or more per model."""
+def _all_models(study: Study) -> Iterator[Section]:
+    """Figures with several models in one panel, then figures with one panel or more per model."""
+    if len(study.models) > 1:
+        compared = picture("layers-compared", figures.layers_compared, study)
+        yield Section("Models side by side", (compared,))
     values = {"percent": study.percent}
     drawn = (
         picture("layers", figures.layer_curves, study, values=values),
         picture("pruning", figures.pruning_curves, study),
         picture("heads-at", figures.heads_at_bars, study, values=values),
     )
-    return Section("All models", drawn)
+    yield Section("All models", drawn)
 
 
-def _of_model(index: int, model: ModelStudy) -> list[Section]:
+def _of_model(index: int, model: ModelStudy) -> Iterator[Section]:
     """Measurements on one model, and its explanation."""
-    why = [] if model.explanation is None else explanation_page.of_model(f"-{index}", model.explanation)
-    return [_measured(index, model), *why]
-
-
-def _measured(index: int, model: ModelStudy) -> Section:
     number, values = f"-{index}", {"headline": HEADLINE}
     pictures = (
         picture("forecasts", figures.forecasts, model, number=number),
@@ -105,13 +92,17 @@ def _measured(index: int, model: ModelStudy) -> Section:
         "heads": "All heads",
     }
     tables = (page_table(title, getattr(model, name), TABLES[name]) for name, title in titles.items())
-    return Section(model.name, pictures, tuple(tables))
+    yield Section(model.name, pictures, tuple(tables))
+    if model.explanation is not None:
+        yield from explanation_page.of_model(number, model.explanation)
 
 
 def _questions(study: Study) -> Section:
     """Questions that the paper leaves open, for all models of a study."""
     facts = tuple(fact for model in study.models for fact in svd_facts(model))
-    values = {"windows": _windows(study), "percent": study.percent}
+    numbers = " or ".join(map(str, sorted({model.score_windows for model in study.models} - {0, None})))
+    windows = f"Scores that need data use {numbers} calibration windows." if numbers else ""
+    values = {"windows": windows, "percent": study.percent}
     strategies = ("high-to-low", "svd-low-to-high", "svd-high-to-low")
     look: dict[str, Any] = {"facts": facts, "strategies": strategies}
     pictures = (
@@ -120,43 +111,24 @@ def _questions(study: Study) -> Section:
         picture("mlps-compared", figures.mlp_sensitivity, study),
         picture("agreement", figures.score_agreement, study, values=values),
     )
-    comparisons = _of_all(study, "comparisons")
+    comparisons, svd, agreement = (
+        of_models((model.name, getattr(model, name)) for model in study.models)
+        for name in ("comparisons", "svd_correlation", "agreement")
+    )
     if len(comparisons):
         comparisons = comparisons[comparisons["versus"] != "unpruned"]
-    svd, agreement = _of_all(study, "svd_correlation"), _of_all(study, "agreement")
     against = "Attention-SVD against stable rank, and both against random"
+    names = {"calibration": "stay, chosen on calibration", "test": "stay, chosen on test"}
+    totals = of_models((model.name, heads_at_totals(model)) for model in study.models)
+    totals = totals.reindex(columns=["model", "stack", "attention", "heads", *names]).rename(columns=names)
     tables = (
-        page_table(f"heads@{study.percent:g}pp summed over layers", _totals(study)),
+        page_table(f"heads@{study.percent:g}pp summed over layers", totals),
         page_table(against, comparisons, TABLES["comparisons"]),
         page_table("Correlation of both ranks", svd, TABLES["svd_correlation"]),
         page_table("Median change without one MLP, by architecture", mlp_summary(study)),
         page_table("Agreement of every score with the measured effect", agreement, TABLES["agreement"]),
     )
     return Section("Three open questions of the paper", pictures, tables)
-
-
-def _windows(study: Study) -> str:
-    numbers = sorted({model.score_windows for model in study.models if model.score_windows})
-    if not numbers:
-        return ""
-    return f"Scores that need data use {' or '.join(map(str, numbers))} calibration windows."
-
-
-def _of_all(study: Study, name: str) -> pd.DataFrame:
-    """One table of all models, with the model in the first column."""
-    parts = []
-    for model in study.models:
-        part: pd.DataFrame = getattr(model, name)
-        if not part.empty:
-            parts.append(part.assign(model=model.name)[["model", *part.columns]])
-    return pd.concat(parts, ignore_index=True) if parts else pd.DataFrame()
-
-
-def _totals(study: Study) -> pd.DataFrame:
-    parts = [heads_at_totals(model).assign(model=model.name) for model in study.models]
-    names = {"calibration": "stay, chosen on calibration", "test": "stay, chosen on test"}
-    frame = pd.concat(parts, ignore_index=True)
-    return frame[["model", "stack", "attention", "heads", *names]].rename(columns=names)
 
 
 def svd_facts(model: ModelStudy) -> list[str]:
@@ -175,20 +147,18 @@ def svd_facts(model: ModelStudy) -> list[str]:
         verdict = "attention maps choose better"
     elif low > 0:
         verdict = "stable rank chooses better"
-    return [
+    text = (
         f"{model.name}, {int(row['percent'])} % of the middle layers' heads removed: {HEADLINE} with "
         f"attention maps (lowest rank first) relative to stable rank (highest first): {percent(value)} "
-        f"[{between(low, high)}]; {verdict}.{_rank_correlation(model)}"
-    ]
-
-
-def _rank_correlation(model: ModelStudy) -> str:
+        f"[{between(low, high)}]; {verdict}."
+    )
     known = model.svd_correlation
     known = known.dropna(subset=["rho"]) if len(known) else known
-    if known.empty:
-        return ""
-    parts = [
-        f"{row['stack']}, {row['attention']}: {row['rho']:+.2f} [{row['low']:+.2f}, {row['high']:+.2f}]"
-        for row in known.to_dict("records")
-    ]
-    return f" Rank correlation of the two over {count(int(sum(known['count'])), 'head')}: {', '.join(parts)}."
+    if len(known):
+        parts = [
+            f"{row['stack']}, {row['attention']}: {row['rho']:+.2f} [{row['low']:+.2f}, {row['high']:+.2f}]"
+            for row in known.to_dict("records")
+        ]
+        heads = count(int(sum(known["count"])), "head")
+        text += f" Rank correlation of the two over {heads}: {', '.join(parts)}."
+    return [text]

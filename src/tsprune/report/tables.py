@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
-import functools
 import math
 import numbers
+from collections.abc import Iterable
 from typing import Any
 
 import pandas as pd
@@ -43,7 +43,6 @@ _COUNTS = {
     "layer", "head", "MLPs", "heads", "seed", "windows", "heads_removed", "heads_total", "heads_at",
     "removed", "draws", "beaten", "count", "units",
 }  # fmt: skip
-_LOW, _HIGH = "low", "high"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -77,56 +76,45 @@ def page_table(title: str, frame: pd.DataFrame, schema: Schema | None = None) ->
     Raises TspruneError for a column that `schema` lacks.
     """
     names = [str(name) for name in frame.columns]
-    shown = [name for name in names if not (_is(name, _HIGH) and _other(name) in names)]
+    # lower limit -> upper limit of the same interval
+    limits = {name: name.removesuffix("low") + "high" for name in names if f"_{name}".endswith("_low")}
+    limits = {low: high for low, high in limits.items() if high in names}
+    shown = [name for name in names if name not in limits.values()]
     rows = tuple(
-        tuple(_cell_of(name, dict(zip(names, row, strict=True))) for name in shown)
+        tuple(_cell(name, dict(zip(names, row, strict=True)), limits.get(name)) for name in shown)
         for row in frame.itertuples(index=False, name=None)
     )
     numeric = tuple(bool(rows) and all(row[i].value is not None for row in rows) for i in range(len(shown)))
     about = tuple("" if schema is None or name == "model" else schema[name].about for name in shown)
-    return Table(title, tuple(_heading(name, names) for name in shown), about, numeric, rows)
+    headings = dict(_HEADINGS) | dict.fromkeys(limits, "95 % interval")
+    for metric in METRICS.values():
+        for pattern, words in _METRIC_HEADINGS.items():
+            headings[pattern.format(name=metric.name, key=metric.key)] = words.format(name=metric.name)
+    return Table(
+        title, tuple(headings.get(name, name.replace("_", " ")) for name in shown), about, numeric, rows
+    )
 
 
-def _is(name: str, side: str) -> bool:
-    return name == side or name.endswith(f"_{side}")
+def of_models(tables: Iterable[tuple[str, pd.DataFrame]]) -> pd.DataFrame:
+    """Tables of several models as one, with the model's name in the first column."""
+    parts = [part.assign(model=name)[["model", *part.columns]] for name, part in tables if len(part)]
+    return pd.concat(parts, ignore_index=True) if parts else pd.DataFrame()
 
 
-def _other(name: str) -> str:
-    """The lower limit's column of an upper limit's, and the other way round."""
-    side, other = (_HIGH, _LOW) if _is(name, _HIGH) else (_LOW, _HIGH)
-    return name.removesuffix(side) + other
-
-
-def _heading(name: str, names: list[str]) -> str:
-    if _is(name, _LOW) and _other(name) in names:
-        return "95 % interval"
-    return (_HEADINGS | _metric_headings()).get(name, name.replace("_", " "))
-
-
-@functools.cache
-def _metric_headings() -> dict[str, str]:
-    names = [{"name": metric.name, "key": metric.key} for metric in METRICS.values()]
-    return {k.format(**one): v.format(**one) for one in names for k, v in _METRIC_HEADINGS.items()}
-
-
-def _cell_of(name: str, row: dict[str, Any]) -> TableCell:
-    if not (_is(name, _LOW) and _other(name) in row):
-        return _cell(name, row[name])
-    low, high = float(row[name]), float(row[_other(name)])
-    stem = name.removesuffix(_LOW)
-    change = f"{stem}change" in row or (not stem and "difference" in row)
-    text = between(low, high) if change else f"{low:,.3g} to {high:,.3g}"
-    return TableCell(MISSING if math.isnan(low) else text, repr(low), repr(high))
-
-
-def _cell(column: str, value: Any) -> TableCell:
-    """One value, formatted by the unit of its column."""
+def _cell(name: str, row: dict[str, Any], upper: str | None) -> TableCell:
+    """The cell of one value, or of the interval from it to the column `upper`."""
+    value = row[name]
+    if upper is not None:
+        low, high = float(value), float(row[upper])
+        stem = name.removesuffix("low")
+        change = f"{stem}change" in row or (not stem and "difference" in row)
+        text = between(low, high) if change else f"{low:,.3g} to {high:,.3g}"
+        return TableCell(MISSING if math.isnan(low) else text, repr(low), repr(high))
     if value is None or value is pd.NA:
         return TableCell(MISSING, "nan")
     if isinstance(value, bool) or not isinstance(value, numbers.Real):
         return TableCell(str(value))
-    number = float(value)
-    return TableCell(_readable(column, number), repr(number))
+    return TableCell(_readable(name, float(value)), repr(float(value)))
 
 
 def _readable(column: str, number: float) -> str:

@@ -5,6 +5,7 @@ In narrower terminals, down to 80 columns, cells take more lines, so that names 
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 
 from rich.console import Console, RenderableType
@@ -14,7 +15,7 @@ from rich.text import Text
 from tsprune.report.digest import HEADLINE, extreme_layers, heads_at_totals, pruning_at, tally
 from tsprune.report.words import between, count, drawn, parameters, percent, ratio
 from tsprune.statistics import Estimate
-from tsprune.studies.study_result import Claim, ModelStudy, Study
+from tsprune.studies.study_result import ModelStudy, Study
 
 _WIDTH = 100
 _LONGEST = 32  # longer names (paths) are folded
@@ -115,7 +116,8 @@ class _Tables:
         table = self.table(title, "heads", "chosen on\ncalibration", "chosen\non test")
         for model in self.study.models:
             for row in heads_at_totals(model).to_dict("records"):
-                numbers = [_whole(row[name]) for name in ("heads", "calibration", "test")]
+                values = [row[name] for name in ("heads", "calibration", "test")]
+                numbers = ["n/a" if math.isnan(value) else f"{int(value)}" for value in values]
                 self.row(table, model, f"{row['stack']}, {row['attention']}-attention", *numbers)
         return table
 
@@ -126,7 +128,8 @@ class _Tables:
         table.add_column("claim", overflow="fold")
         for claim in self.study.claims:
             if claim.model == name:
-                table.add_row(Text(claim.verdict, style=_VERDICT_STYLE[claim.verdict]), _claim(claim))
+                about = Text.assemble(claim.statement, "\n", (claim.evidence, "dim"))
+                table.add_row(Text(claim.verdict, style=_VERDICT_STYLE[claim.verdict]), about)
         return table
 
 
@@ -134,11 +137,3 @@ def _table(title: str) -> Table:
     table = Table(title=title, box=None, pad_edge=False, padding=(0, 1, 0, 0), header_style="dim")
     table.title_justify, table.title_style = "left", "bold"
     return table
-
-
-def _claim(claim: Claim) -> Text:
-    return Text.assemble(claim.statement, "\n", (claim.evidence, "dim"))
-
-
-def _whole(value: float) -> str:
-    return "n/a" if value != value else f"{int(value)}"
