@@ -25,24 +25,7 @@ from tsprune.anatomy.sites import (
 )
 
 __all__ = [
-    "DESCRIPTION",
-    "KINDS",
-    "Anatomy",
-    "Architecture",
-    "AttentionSite",
-    "Block",
-    "Component",
-    "Factor",
-    "Kind",
-    "MLPSite",
-    "PerHead",
-    "Projection",
-    "Readout",
-    "Selection",
-    "SharedBias",
-    "Size",
-    "Stack",
-    "TimeAxis",
-    "check_kinds",
-    "described",
-]
+    "DESCRIPTION", "KINDS", "Anatomy", "Architecture", "AttentionSite", "Block", "Component", "Factor",
+    "Kind", "MLPSite", "PerHead", "Projection", "Readout", "Selection", "SharedBias", "Size", "Stack",
+    "TimeAxis", "check_kinds", "described",
+]  # fmt: skip

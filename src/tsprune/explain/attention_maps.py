@@ -151,10 +151,10 @@ class _LagProfile:
         for site, masses in self._mass.items():
             for place, head in enumerate(self._anatomy.site(site).numbers):
                 count = self._rows[site][place]
-                address = dataclasses.replace(site, head=head).address
                 for lag in sorted(masses) if count else ():
-                    mass, uniform = masses[lag][place] / count
-                    rows.append({"address": address, "lag": lag, "mass": mass, "uniform": uniform})
+                    row: dict[str, object] = {"address": f"{site}.head.{head}", "lag": lag}
+                    row["mass"], row["uniform"] = masses[lag][place] / count
+                    rows.append(row)
         return LAG_PROFILE.frame(rows)
 
 
@@ -178,7 +178,11 @@ def statistics_of_rows(found: AttentionMap, span: int, periods: Tensor) -> dict[
     near = timed & (distance <= span)
     lag = (weights * timed * distance).sum(-1) / share
     square = (weights * timed * distance**2).sum(-1) / share
-    seasonal = timed & _at_multiples(distance, periods, span)  # [N, 1, Q, K]
+    period = periods.nan_to_num(nan=1.0)[:, None, None, None]
+    multiple = (distance / period).round()
+    # positive multiples, to half a position; half-way between two positions belongs to neither
+    at_multiple = ((distance - multiple * period).abs() < span / 2) & (multiple >= 1)
+    seasonal = timed & at_multiple  # [N, 1, Q, K]
     resolved = torch.where(periods >= 2 * span, 0.0, torch.nan)[:, None, None]
     return {
         "sharpness": found.sharpness,
@@ -194,15 +198,6 @@ def statistics_of_rows(found: AttentionMap, span: int, periods: Tensor) -> dict[
     }
 
 
-def _at_multiples(distance: Tensor, periods: Tensor, span: int) -> Tensor:
-    """Whether distances [Q, K] are positive multiples of `periods` [N], to half a position."""
-    period = periods.nan_to_num(nan=1.0)[:, None, None, None]
-    multiple = (distance / period).round()
-    # strictly less: half-way between two positions belongs to neither
-    near = (distance - multiple * period).abs() < span / 2
-    return near & (multiple >= 1)
-
-
 def _heads(anatomy: Anatomy, parts: list[RowMeans], owners: Owners, seed: int) -> pd.DataFrame:
     tables = []
     for site, described in anatomy.sites():
@@ -210,7 +205,7 @@ def _heads(anatomy: Anatomy, parts: list[RowMeans], owners: Owners, seed: int) -
             continue
         means = {name: np.concatenate([part.means(site, name) for part in parts]) for name in ROW_STATISTICS}
         columns: dict[str, object] = {
-            "address": [dataclasses.replace(site, head=head).address for head in described.numbers],
+            "address": [f"{site}.head.{head}" for head in described.numbers],
             "stack": site.stack,
             "layer": site.layer,
             "attention": site.attention,

@@ -9,7 +9,6 @@ positional head to the distance.
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Sequence
 
 import numpy as np
@@ -102,11 +101,10 @@ def _attention(model: Forecaster, contexts: NDArray[np.float32], steps: int) -> 
         if model.anatomy.site(found.component).axis != "time":
             return
         shares = shares_of_rows(found, steps, span_of(model.anatomy.key_stack(found.component)))
-        means.add(
-            found,
-            {name: (share, counted) for name, (share, _, counted) in shares.items()}
-            | {f"{name}_uniform": (uniform, counted) for name, (_, uniform, counted) in shares.items()},
-        )
+        numbers: dict[str, tuple[Tensor, Tensor]] = {}
+        for name, (share, uniform, counted) in shares.items():
+            numbers |= {name: (share, counted), f"{name}_uniform": (uniform, counted)}
+        means.add(found, numbers)
 
     with torch.no_grad(), watching(model, add):
         model.teacher_forced(list(contexts))
@@ -126,11 +124,8 @@ def shares_of_rows(found: AttentionMap, steps: int, span: int) -> dict[str, tupl
         # a block of one position is followed by itself; the query's own position is never a target
         at = ((lag + offset) % steps == 0) & (lag + offset >= steps) & (lag > 0)
         visible = (allowed & at).sum(-1)
-        result[name] = (
-            (found.weights * at).sum(-1),
-            visible / allowed.sum(-1).clamp_min(1),
-            found.counted & (visible > 0),
-        )
+        uniform = visible / allowed.sum(-1).clamp_min(1)
+        result[name] = (found.weights * at).sum(-1), uniform, found.counted & (visible > 0)
     return result
 
 
@@ -140,16 +135,12 @@ def _tables(model: Forecaster, repeated: RowMeans, control: RowMeans, seed: int)
     for site, described in model.anatomy.sites():
         if not described.heads:
             continue
-        columns: dict[str, object] = {
-            "address": [dataclasses.replace(site, head=head).address for head in described.numbers]
-        }
+        columns: dict[str, object] = {"address": [f"{site}.head.{head}" for head in described.numbers]}
         for name in TARGETS:
             now, before = repeated.means(site, name), control.means(site, name)
-            columns |= {
-                name: Sample.of(now).means(),
-                f"{name}_control": Sample.of(before).means(),
-                f"{name}_uniform": Sample.of(repeated.means(site, f"{name}_uniform")).means(),
-            }
+            even = repeated.means(site, f"{name}_uniform")
+            for column, values in {"": now, "_control": before, "_uniform": even}.items():
+                columns[name + column] = Sample.of(values).means()
             columns |= Sample.of(now - before).estimates(seed=seed).columns(f"{name}_score")
         tables.append(pd.DataFrame(columns))
     return tables

@@ -20,7 +20,6 @@ from typing import Unpack
 
 import numpy as np
 import pandas as pd
-from numpy.typing import NDArray
 
 from tsprune.anatomy import Component
 from tsprune.arguments import checked
@@ -28,8 +27,7 @@ from tsprune.data.suite import Configuration, Suite
 from tsprune.errors import TspruneError
 from tsprune.evaluation import prepare
 from tsprune.evaluation.sampling import PER_CONFIGURATION, sampled
-from tsprune.explain.forecast_traits import dominant_period
-from tsprune.explain.suite_traits import TRAITS, scaled_errors, traits_on
+from tsprune.explain.forecast_traits import TRAITS, dominant_period, scaled_errors, traits_on
 from tsprune.hooks.ablation import Ablation
 from tsprune.models.forecaster import Forecaster
 from tsprune.run_options import Options, RunOptions
@@ -42,6 +40,7 @@ from tsprune.sweeps.sweep_result import CLEAN, SweepResult
 SET_SHARES = (0.05, 0.1, 0.2, 0.3, 0.5)
 RANDOM_SETS = 5
 EFFECTS = ("mase", *TRAITS)
+
 # shares of the sharpest heads between which equal damage is interpolated
 _LADDER = (0.01, 0.02, 0.05, 0.1, 0.2, 0.3, 0.5, 0.7)
 # percentage at which levels are tested
@@ -99,18 +98,14 @@ def head_sets(
             continue
         for which, draw in (("sharp", 0), ("diffuse", 0), *(("random", draw) for draw in range(draws))):
             rng = np.random.default_rng([seed, int(percent), draw])
-            heads = [_ordered(of, which, sharpness, rng)[: counts[site]] for site, of in sublayers.items()]
-            found.append(HeadSet(percent, which, draw, tuple(head for part in heads for head in part)))
+            chosen: list[Component] = []
+            for site, heads in sublayers.items():
+                ordered = sorted(heads, key=lambda head: sharpness[head], reverse=which == "sharp")
+                if which == "random":
+                    ordered = [heads[place] for place in rng.permutation(len(heads))]
+                chosen += ordered[: counts[site]]
+            found.append(HeadSet(percent, which, draw, tuple(chosen)))
     return found
-
-
-def _ordered(
-    heads: Sequence[Component], which: str, sharpness: Mapping[Component, float], rng: np.random.Generator
-) -> list[Component]:
-    if which == "random":
-        return [heads[place] for place in rng.permutation(len(heads))]
-    sign = -1 if which == "sharp" else 1
-    return sorted(heads, key=lambda head: sign * sharpness[head])
 
 
 def _heads_to_take(
@@ -234,8 +229,11 @@ class _Measured:
                 continue
             rows = result.rows[c.name]
             medians = np.stack([result.forecasts[cell, c.name].median for cell in (CLEAN, *cells)], axis=1)
-            windows = zip(rows, medians, strict=True)
-            tables += [_of_window(c, int(row), median, cut) for row, median in windows]
+            for row, median in zip(rows, medians, strict=True):
+                context, target = c.contexts[row][-cut:], c.targets[row]
+                values = np.concatenate([target[None], median])
+                scaled = scaled_errors(values, target, prepare(c).season_errors[row])
+                tables.append(np.vstack([scaled, traits_on(values, context, dominant_period(context))]))
             series += [f"{c.name} {number}" for number in c.series[rows]]
             owners += [c.name] * len(rows)
         # [units, effects, (future, unablated, *cells)]
@@ -263,14 +261,6 @@ class _Measured:
         return Sample(np.atleast_2d(changes)[:, :, None], self._units)
 
 
-def _of_window(c: Configuration, row: int, medians: NDArray[np.float32], cut: int) -> Array:
-    """`EFFECTS` of one window's future and forecasts [M, H], [effects, 1 + M]."""
-    context, target = c.contexts[row][-cut:], c.targets[row]
-    values = np.concatenate([target[None], medians])
-    scaled = scaled_errors(values, target, prepare(c).season_errors[row])
-    return np.vstack([scaled, traits_on(values, context, dominant_period(context))])
-
-
 _Changes = Mapping[tuple[float, str, str], Array]
 
 
@@ -289,8 +279,8 @@ def _set_rows(sets: Sequence[HeadSet], changes: _Changes, measured: _Measured, s
     order = {percent: place for place, percent in enumerate(heads)}
     for key in sorted(changes, key=lambda key: (order[key[0]], EFFECTS.index(key[2]))):
         (percent, which, effect), values = key, changes[key]
-        row: dict[str, object] = {"percent": percent, "which": which, "heads": heads[percent]}
-        row["effect"] = effect
+        row: dict[str, object] = {"percent": percent, "which": which, "effect": effect}
+        row["heads"] = heads[percent]
         row |= measured.sample(values.mean(axis=0)).estimate(seed=seed).row("mean", count="units")
         if which == "random":
             means = [measured.sample(one).means()[0] for one in values]

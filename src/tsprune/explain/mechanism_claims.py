@@ -69,12 +69,8 @@ def mechanism_table(
         claims = statements(found.samples, None if heads is None else heads.get(model))
         verdicts = judged([[test for _, test in claim] for claim in claims.values()], seed=seed)
         for (name, claim), verdict in zip(claims.items(), verdicts, strict=True):
-            decided: dict[str, object] = {
-                "verdict": verdict.verdict,
-                "p_holm": verdict.p,
-                "agreement": verdict.agreement,
-            }
-            decided["note"] = str(verdict)
+            decided: dict[str, object] = {"verdict": verdict.verdict, "p_holm": verdict.p}
+            decided |= {"agreement": verdict.agreement, "note": str(verdict)}
             for text, test in claim or [("not measured: too few heads or windows", Known(UNKNOWN, "below"))]:
                 row: dict[str, object] = {"model": model, "claim": name, "statement": text}
                 rows.append(row | test.estimate(seed).row("value", count="units") | decided)
@@ -83,9 +79,11 @@ def mechanism_table(
 
 def statements(samples: SetSamples | None, heads: pd.DataFrame | None) -> dict[str, Sequence[Statement]]:
     """Claim -> the statements that must be shown, with their tests; none without measurements."""
-    found: dict[str, Sequence[Statement]] = {}
-    if heads is not None:
-        found[PREDICTS] = _predicts(heads)
+    found: dict[str, Sequence[Statement]] = {} if heads is None else {PREDICTS: ()}
+    if heads is not None and {"stable_rank", "sharpness"} <= set(heads):
+        rho = correlation(heads["stable_rank"].to_numpy(float), heads["sharpness"].to_numpy(float))
+        text = "Spearman's rho of stable rank and sharpness over heads is below 0"
+        found[PREDICTS] = ((text, Known(rho, "below")),)
     if samples is None:
         return found | dict.fromkeys((*TRAIT_CLAIMS, DIFFUSE), ())
     for name, trait in TRAIT_CLAIMS.items():
@@ -113,13 +111,6 @@ def statements(samples: SetSamples | None, heads: pd.DataFrame | None) -> dict[s
         ),
     )
     return found
-
-
-def _predicts(heads: pd.DataFrame) -> Sequence[Statement]:
-    if not {"stable_rank", "sharpness"} <= set(heads):
-        return ()
-    rho = correlation(heads["stable_rank"].to_numpy(float), heads["sharpness"].to_numpy(float))
-    return (("Spearman's rho of stable rank and sharpness over heads is below 0", Known(rho, "below")),)
 
 
 def by_share(effects: Mapping[str, HeadEffects]) -> pd.DataFrame:

@@ -112,24 +112,14 @@ def portraits(
     reasons = extreme_heads(heads)
     some = sampled(suite, model, per_configuration)
     cells = {Component.parse(address): Ablation((Component.parse(address),)) for address in reasons}
-    result = run(
-        model,
-        some,
-        list(cells.values()),
-        keep={CLEAN, *cells.values()},
-        stage="portraits",
-        **chosen.keywords(store=None),
-    )
-    glances = glances_at(model, some, list(cells))
-    return tuple(
-        Portrait(
-            head.address,
-            reasons[head.address],
-            glances.get(head),
-            ranked_examples(result, some, cell, model.context_length),
-        )
-        for head, cell in cells.items()
-    )
+    every = list(cells.values())
+    keywords = chosen.keywords(store=None)
+    result = run(model, some, every, keep={CLEAN, *every}, stage="portraits", **keywords)
+    glances, found = glances_at(model, some, list(cells)), []
+    for head, cell in cells.items():
+        shown = ranked_examples(result, some, cell, model.context_length)
+        found.append(Portrait(head.address, reasons[head.address], glances.get(head), shown))
+    return tuple(found)
 
 
 def glances_at(model: Forecaster, suite: Suite, heads: Sequence[Component]) -> dict[Component, Glance]:

@@ -9,7 +9,9 @@
    readout is linear, and the result is direct logit attribution.
 4. Only the last stack writes to the stream that is read. The content of an encoder reaches it through
    cross-attention and is attributed to the heads that fetch it. Their contributions are then divided among
-   the parts of the encoder (`cross_attention`).
+   the parts of the encoder: a head writes W_O W_V sum_k a_k n(x_k). a_k is its attention to position k of the
+   encoder, x_k the residual stream there, n the encoder's final norm. With the pattern a and the gain of n
+   frozen, the write is linear in x_k, which is a sum of parts, so the division leaves no remainder.
 
 The attribution is direct: effects of a component on attention, norms and inputs of other components count as
 theirs.
@@ -18,8 +20,8 @@ theirs.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Sequence
-from contextlib import ExitStack
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from typing import Unpack
 
 import numpy as np
@@ -28,14 +30,22 @@ import torch
 from numpy.typing import ArrayLike, NDArray
 from torch import Tensor
 
-from tsprune.anatomy import Readout
+from tsprune.anatomy import Anatomy, Component, Readout, Stack
 from tsprune.arguments import checked
 from tsprune.data.suite import Suite
 from tsprune.errors import TspruneError
 from tsprune.evaluation.sampling import PER_CONFIGURATION, Owners
-from tsprune.explain.attribution.cross_attention import crossing, divided, recorded_source, source_of
-from tsprune.explain.attribution.writers import gain_of, kind_of, layer_of, recorded_writes
+from tsprune.explain.attribution.writers import (
+    EMBEDDING,
+    Part,
+    Writes,
+    gain_of,
+    kind_of,
+    layer_of,
+    recorded_writes,
+)
 from tsprune.explain.window_means import window_batches
+from tsprune.hooks.attention import AttentionMap, watching
 from tsprune.models.forecaster import Forecaster
 from tsprune.run_options import Options, RunOptions
 from tsprune.schema import Column, Schema, estimated
@@ -44,6 +54,7 @@ COMPLETE = 1e-3
 _MOST_STEPS = 4096
 
 _Function = Callable[[Tensor], Tensor]
+_Patterns = dict[Component, Tensor]
 
 ATTRIBUTION = Schema(
     "attribution",
@@ -129,16 +140,13 @@ def contributions(model: Forecaster, contexts: Sequence[ArrayLike]) -> Attributi
             position=readout.position,
             worth=worth,
         )
-        _check_fetched(model, fetched, values[:, heads], total)
+        if ((fetched.sum(-1) - values[:, heads].sum(-1)).abs() > COMPLETE * total.abs()).any():
+            raise TspruneError(
+                f"{model.name}: the parts of the encoder do not add up to the contributions of "
+                f"cross-attention within {COMPLETE:g} of the forecast; a norm between them may be missing "
+                "from its anatomy"
+            )
     return Attribution(tuple(part.name for part in parts), values, total, writes, stream, sources, fetched)
-
-
-def _check_fetched(model: Forecaster, fetched: Tensor, heads: Tensor, total: Tensor) -> None:
-    if ((fetched.sum(-1) - heads.sum(-1)).abs() > COMPLETE * total.abs()).any():
-        raise TspruneError(
-            f"{model.name}: the parts of the encoder do not add up to the contributions of cross-attention "
-            f"within {COMPLETE:g} of the forecast; a norm between them may be missing from its anatomy"
-        )
 
 
 @checked
@@ -170,6 +178,86 @@ def attribution(
     values = np.concatenate(shares)
     shared = owners.sample(values).estimates(seed=chosen.seed).columns("share", limits="")
     return ATTRIBUTION.checked(parts.assign(**shared, size=owners.sample(abs(values)).means()))
+
+
+# --- cross-attention, divided among the writers of the stream that it reads ----------------------------
+
+
+def crossing(name: str, anatomy: Anatomy) -> Component | None:
+    """The head of cross-attention that a part's name addresses; None for other parts."""
+    if kind_of(name) != "head":
+        return None
+    component = Component.parse(name)
+    return None if anatomy.site(component).keys_from is None else component
+
+
+def source_of(anatomy: Anatomy) -> Stack | None:
+    """The stack whose stream the last stack reads; None if it reads only its own."""
+    last = (pair for pair in anatomy.sites() if pair[0].stack == anatomy.stacks[-1].name)
+    reading = (sublayer for sublayer, site in last if site.heads and site.keys_from is not None)
+    return next(map(anatomy.key_stack, reading), None)
+
+
+@contextmanager
+def recorded_source(model: Forecaster, source: Stack, windows: int) -> Iterator[tuple[Writes, _Patterns]]:
+    """Records the writes to the stream of `source`, and the attention of all sublayers that read it.
+
+    Yields the writes, and the weights [B, heads, Q, K] by cross-attention sublayer.
+    """
+    patterns: _Patterns = {}
+
+    def keep(found: AttentionMap) -> None:
+        if model.anatomy.site(found.component).keys_from is not None:
+            patterns.setdefault(found.component, found.weights[:windows])
+
+    with recorded_writes(model, source, windows) as writes, watching(model, keep):
+        yield writes, patterns
+
+
+def divided(
+    model: Forecaster,
+    source: Stack,
+    writes: Writes,
+    patterns: _Patterns,
+    *,
+    heads: Sequence[Part],
+    position: int,
+    worth: Tensor,
+) -> tuple[tuple[str, ...], Tensor]:
+    """Contributions of `heads`, of cross-attention, divided among the parts of `source`.
+
+    position : of the queries that is read
+    worth : [B, d_model], contribution per unit of each feature of the last stack's stream
+
+    Names [E] (the embedding's is `encoder.embedding`) and contributions float64 [B, E].
+    """
+    stream = writes.stream(slice(None))
+    pull = torch.zeros_like(stream, dtype=torch.float64)
+    for part in heads:
+        component = crossing(part.name, model.anatomy)
+        assert component is not None
+        assert component.head is not None
+        assert part.weight is not None
+        site = model.anatomy.site(component)
+        place = site.position(component.head)
+        attention = patterns[dataclasses.replace(component, head=None)][:, place, position]
+        # an ablated head attends, but writes nothing
+        attention = attention * (part.given != 0).any(-1, keepdim=True)
+        weight = model.module.get_submodule(site.value.module).get_parameter("weight").detach()
+        value = weight[list(site.value.rows(site.key_head(component.head)))]  # [head_dim, d_model]
+        at_head = worth if part.gain is None else worth * part.gain
+        # contribution per unit of each feature that the head reads, at attention 1
+        through = at_head @ part.weight.double() @ value.double()
+        pull += attention.double()[..., None] * through[:, None]
+    if source.norm is not None:
+        with torch.no_grad():
+            normed = model.module.get_submodule(source.norm)(stream)
+        pull *= gain_of(stream, normed)
+    names, values = [], []
+    for part in writes.parts(slice(None)):
+        names.append(f"{source.name}.{EMBEDDING}" if part.name == EMBEDDING else part.name)
+        values.append((part.written * pull).sum((1, 2)))
+    return tuple(names), torch.stack(values, dim=1)
 
 
 # --- how the stream is read ---------------------------------------------------------------------------

@@ -102,14 +102,15 @@ def residual(
     Raises TspruneError for a suite without windows.
     """
     chosen, stacks, owners = RunOptions(**options), model.anatomy.stacks, Owners()
+    positions = [-1 - (s.time.marks + s.time.future if s.time is not None else 0) for s in stacks]
+    positions[-1] = -1 if model.anatomy.readout is None else model.anatomy.readout.position
     parts: list[list[Array]] = [[] for _ in stacks]
     for batch in window_batches(model, suite, per_configuration, chosen, owners):
         with torch.no_grad(), ExitStack() as recording:
             recorded = [recording.enter_context(streams(model, stack)) for stack in stacks]
             model.teacher_forced(batch.contexts)
-        for part, stack, calls in zip(parts, stacks, recorded, strict=True):
-            position, count = _read_position(model, stack), len(batch.contexts)
-            rows = torch.stack([first_pass(x, position, count) for x in calls])
+        for part, position, calls in zip(parts, positions, recorded, strict=True):
+            rows = torch.stack([first_pass(x, position, len(batch.contexts)) for x in calls])
             part.append(rows.double().numpy(force=True))
     layers, pairs = [], []
     for stack, part in zip(stacks, parts, strict=True):
@@ -124,28 +125,17 @@ def layers_of(stack: Stack) -> tuple[int, ...]:
     return (-1, *stack.numbers)
 
 
-def _read_position(model: Forecaster, stack: Stack) -> int:
-    """Position of `stack` at which the stream is measured, from the end of its sequence."""
-    if stack is model.anatomy.stacks[-1]:
-        return model.anatomy.readout.position if model.anatomy.readout is not None else -1
-    return -1 - (stack.time.marks + stack.time.future if stack.time is not None else 0)
-
-
 def _layer_rows(stack: Stack, values: Array, owners: Owners, seed: int) -> pd.DataFrame:
     norms = np.linalg.norm(values, axis=-1)  # [L + 1, W]
     updates = np.diff(values, axis=0)
     sizes = np.linalg.norm(updates, axis=-1)
-    empty = np.full((1, values.shape[1]), np.nan)
     with np.errstate(all="ignore"):
         relative = sizes / norms[:-1]
         cosines = (updates[1:] * updates[:-1]).sum(-1) / (sizes[1:] * sizes[:-1])
-    measures = {
-        "norm": norms,
-        "update": np.concatenate([empty, relative]),
-        "cosine": np.concatenate([empty, empty, cosines]),
-    }
     columns: dict[str, object] = {"stack": stack.name, "layer": layers_of(stack)}
-    for name, table in measures.items():
+    for name, known in {"norm": norms, "update": relative, "cosine": cosines}.items():
+        table = np.full(norms.shape, np.nan)  # the first layers have no update, or none before it
+        table[len(norms) - len(known) :] = known
         columns |= owners.sample(table.T).estimates(seed=seed).columns(name)
     return pd.DataFrame(columns)
 
@@ -240,8 +230,8 @@ def _decoded(
     model: Forecaster, contexts: Sequence[NDArray[np.float32]], horizon: int
 ) -> list[dict[str, Array]]:
     """Measures [B] of each layer's forecast of B windows."""
-    tokens = model.anatomy.tokens
-    clean = None if tokens else model.forecast(contexts, horizon).median
+    clean = None if model.anatomy.tokens else model.forecast(contexts, horizon).median
+    deviations = np.array([np.nanstd(context.astype(np.float64)) for context in contexts])
     found: list[dict[str, Array]] = []
     for layer in layers_of(model.anatomy.stacks[-1]):
         with applied(model, later_layers(model, layer)), torch.no_grad():
@@ -250,15 +240,10 @@ def _decoded(
                 continue
             forecast = model.forecast(contexts, horizon)
             distance = spearman_distance(forecast.median, clean)
-            found.append({"distance": distance, "spread": _spread(forecast.quantiles, contexts)})
+            outer = (forecast.quantiles[:, -1] - forecast.quantiles[:, 0]).mean(-1, dtype=np.float64)
+            spread = np.divide(outer, deviations, out=np.full_like(outer, np.nan), where=deviations > 0)
+            found.append({"distance": distance, "spread": spread})
     return found
-
-
-def _spread(quantiles: NDArray[np.float32], contexts: Sequence[NDArray[np.float32]]) -> Array:
-    """Distance of the outermost quantiles, averaged over the horizon, in the context's deviations, [B]."""
-    width = (quantiles[:, -1] - quantiles[:, 0]).mean(-1, dtype=np.float64)
-    scale = np.array([np.nanstd(context.astype(np.float64)) for context in contexts])
-    return np.asarray(np.divide(width, scale, out=np.full_like(width, np.nan), where=scale > 0))
 
 
 def token_measures(logits: Tensor) -> dict[str, Array]:

@@ -74,9 +74,8 @@ class Writes:
         stream: Sequence[Sequence[Tensor]],
         windows: int,
     ) -> None:
-        self._model, self._stack = model, stack
+        self._model, self._stack, self._windows = model, stack, windows
         self._recorded, self._stream = recorded, stream
-        self._windows = windows
 
     def stream(self, position: int | slice) -> Tensor:
         """The last layer's stream at a position [B, d_model], or several [B, T, d_model]."""
