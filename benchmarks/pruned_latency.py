@@ -48,10 +48,11 @@ def main() -> None:
                     f"{name} without {what}, batch {after['batch']}: "
                     f"{before['ms']:.2f} [{before['ms_low']:.2f}, {before['ms_high']:.2f}] ms -> "
                     f"{after['ms']:.2f} [{after['ms_low']:.2f}, {after['ms_high']:.2f}] ms; "
-                    f"ratio {after['ratio']:.3f} [{after['ratio_low']:.3f}, {after['ratio_high']:.3f}], "
+                    f"ratio {after['time_ratio']:.3f} "
+                    f"[{after['time_ratio_low']:.3f}, {after['time_ratio_high']:.3f}], "
                     f"parameters {after['parameters'] / before['parameters']:.3f}, "
-                    f"FLOPs {1 / flops:.3f}; speed-up {1 / after['ratio']:.3f}, FLOPs promise "
-                    f"{flops:.3f}: {1 / after['ratio'] / flops:.3f} of it",
+                    f"FLOPs {1 / flops:.3f}; speed-up {1 / after['time_ratio']:.3f}, FLOPs promise "
+                    f"{flops:.3f}: {1 / after['time_ratio'] / flops:.3f} of it",
                     flush=True,
                 )
 

@@ -80,7 +80,7 @@ def test_compare_counts_what_was_removed() -> None:
     assert (frame["ms"] <= frame["ms_high"]).all()
     assert (frame["gflops"].to_numpy()[1::2] < frame["gflops"].to_numpy()[::2]).all()
     np.testing.assert_allclose(frame["gflops"][2:].to_numpy(), 3 * frame["gflops"][:2].to_numpy())
-    assert frame["ratio"].nunique() == 2
+    assert frame["time_ratio"].nunique() == 2
     assert (frame["peak_mb"] > 0).all()
 
 

@@ -41,7 +41,7 @@ def test_the_points_of_a_plan() -> None:
             change.high,
         )
         assert row["parameters"] == smaller.parameter_count / model.parameter_count
-        assert row["speedup_per_flops"] == pytest.approx(row["flops"] / row["ratio"])
+        assert row["speedup_per_flops"] == pytest.approx(row["flops"] / row["time_ratio"])
     layers = points[points["way"] == "whole layers"]
     assert all("." not in part.removeprefix("stack.") for what in layers["what"] for part in what.split())
     assert layers["expected_saving"].is_monotonic_increasing

@@ -35,8 +35,8 @@ from tsprune.report.tables import page_table
             ("parroting", "95 % interval"),
         ),
         (
-            {"ratio": 0.7, "ratio_low": 0.69, "ratio_high": 0.72},
-            ["0.7", "0.69 to 0.72"],
+            {"time_ratio": 0.7, "time_ratio_low": 0.69, "time_ratio_high": 0.72},
+            ["0.700", "0.69 to 0.72"],
             ("time / original's", "95 % interval"),
         ),
         (

@@ -26,7 +26,8 @@ def points() -> pd.DataFrame:
                 "way": way, "components": len(what.split()), "what": what, "calibration_loss": change / 2,
                 "mase_change": change, "mase_low": change - 0.03, "mase_high": change + 0.05,
                 "crps_change": 2 * change, "crps_low": change - 0.03, "crps_high": change + 0.05,
-                "ms": 100 * ratio, "ratio": ratio, "ratio_low": ratio - 0.01, "ratio_high": ratio + 0.02,
+                "ms": 100 * ratio,
+                "time_ratio": ratio, "time_ratio_low": ratio - 0.01, "time_ratio_high": ratio + 0.02,
             }
             for way, what, change, ratio in rows
         ]
@@ -44,7 +45,7 @@ def test_every_point_is_drawn_from_the_original_on(view: str, column: str) -> No
     traces = [trace for trace in figure.data if trace.meta["view"] == view]
     assert [trace.name for trace in traces] == ["plan search", "whole layers only"]
     for trace, (_, rows) in zip(traces, points().groupby("way", sort=False), strict=True):
-        np.testing.assert_allclose(trace.x, [100.0, *(100 * rows["ratio"])])
+        np.testing.assert_allclose(trace.x, [100.0, *(100 * rows["time_ratio"])])
         drawn = [row[0] for row in trace.customdata]
         np.testing.assert_allclose(drawn, [0.0, *(100 * rows[column])])
         np.testing.assert_allclose(np.asarray(trace.error_x["array"])[1:], 2.0)

@@ -49,7 +49,7 @@ def latency_command(
     def tables() -> None:
         _print(frame, f"context {context}, horizon {horizon}, {shared.dtype}, {rounds} rounds")
         say(f"{where}. Intervals: 95 %, of the median. Ratio: {other} / {model}; below 1 is faster.")
-        if not shared.quiet and any(frame["ratio_low"].lt(1) & frame["ratio_high"].gt(1)):
+        if not shared.quiet and any(frame["time_ratio_low"].lt(1) & frame["time_ratio_high"].gt(1)):
             note("The interval of a ratio holds 1: no difference was measured there.")
 
     result = {"machine": where, "context": context, "horizon": horizon, "rounds": rounds}
@@ -59,12 +59,14 @@ def latency_command(
 def _print(frame: pd.DataFrame, title: str) -> None:
     """Two tables, and the measured speed-up beside that of the FLOPs."""
     print_frame(
-        frame, title, ["model", "batch", "ms", "ms_low", "ms_high", "ratio", "ratio_low", "ratio_high"]
+        frame,
+        title,
+        ["model", "batch", "ms", "ms_low", "ms_high", "time_ratio", "time_ratio_low", "time_ratio_high"],
     )
     print_frame(frame, "sizes", ["model", "batch", "parameters", "gflops", "weights_mb", "peak_mb"])
     rows = frame.to_dict("records")
     for before, after in zip(rows[::2], rows[1::2], strict=True):
-        faster, flops = 1 / after["ratio"], before["gflops"] / after["gflops"]
+        faster, flops = 1 / after["time_ratio"], before["gflops"] / after["gflops"]
         say(
             f"batch {after['batch']}: x {faster:.2f} as fast with x {1 / flops:.2f} of the FLOPs: "
             f"{faster / flops:.2f} of the speed-up that these promise."

@@ -176,4 +176,4 @@ def _report(
 
 
 # intervals are on the page and in --json
-_SHOWN = ["way", "components", "calibration_loss", "mase_change", "flops", "ratio"]
+_SHOWN = ["way", "components", "calibration_loss", "mase_change", "flops", "time_ratio"]

@@ -50,8 +50,7 @@ def results_command(
     from tsprune.sweeps import Store
 
     with Store(store, create=False) as opened:
-        names = {"mase": "MASE", "crps": "CRPS"}  # as `evaluate` has them
-        frame = opened.frame(filters).rename(columns=names)
+        frame = opened.frame(filters)
         table = None if leaderboard is None else opened.leaderboard(filters)
     if export is not None:
         content = io.BytesIO()

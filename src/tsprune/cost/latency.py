@@ -36,9 +36,9 @@ LATENCY = Schema(
     Column("ms", "median of one forecast of the batch", "ms"),
     Column("ms_low", "lower limit of the median's 95 % interval", "ms"),
     Column("ms_high", "upper limit of the median's 95 % interval", "ms"),
-    Column("ratio", "time of the second model divided by that of the first, in both rows"),
-    Column("ratio_low", "lower limit of the ratio's 95 % interval"),
-    Column("ratio_high", "upper limit of the ratio's 95 % interval"),
+    Column("time_ratio", "time of the second model divided by that of the first, in both rows"),
+    Column("time_ratio_low", "lower limit of the ratio's 95 % interval"),
+    Column("time_ratio_high", "upper limit of the ratio's 95 % interval"),
     Column("parameters", "number of parameters", dtype="count"),
     Column("gflops", "operations of one forecast of the batch; matrix products only", "GFLOP"),
     Column("weights_mb", "size of the weights", "MiB"),
@@ -140,7 +140,7 @@ def compare_latency(
         calls = [partial(forecaster.forecast, series, horizon) for forecaster in (model, other)]
         sizes = [_size(*pair) for pair in zip((model, other), calls, strict=True)]
         seconds = in_turns(calls[0], calls[1], rounds)
-        ratio = _interval("ratio", seconds[1] / seconds[0])
+        ratio = _interval("time_ratio", seconds[1] / seconds[0])
         for forecaster, taken, size in zip((model, other), seconds, sizes, strict=True):
             row = {"model": forecaster.name, "batch": batch} | _interval("ms", taken * 1000)
             rows.append(row | ratio | size)

@@ -104,6 +104,6 @@ def latency_evidence(
     for batch, pair in table.groupby("batch", sort=False):
         before, after = pair.itertuples()
         name = f"ms a forecast, batch {batch}, context {context}, horizon {horizon} ({machine()})"
-        ratio = f"x {after.ratio:.3f} [{after.ratio_low:.3f}, {after.ratio_high:.3f}]"
+        ratio = f"x {after.time_ratio:.3f} [{after.time_ratio_low:.3f}, {after.time_ratio_high:.3f}]"
         found[name] = Measured(float(before.ms), float(after.ms), ratio)
     return found

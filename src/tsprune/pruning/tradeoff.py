@@ -56,8 +56,8 @@ def tradeoff(
     Columns: way ("search" or "whole layers"), components (number removed), what (their addresses),
     parameters, flops (shares of the original's), expected_saving, calibration_loss, mase_change,
     mase_low, mase_high, crps_change, crps_low, crps_high (on the report series, 95 % intervals), ms,
-    ratio, ratio_low, ratio_high (time of a forecast of 64 windows relative to the original's; below 1 is
-    faster) and speedup_per_flops (measured speed-up / speed-up by FLOPs).
+    time_ratio, time_ratio_low, time_ratio_high (of a forecast of 64 windows, to the original's time; below 1
+    is faster) and speedup_per_flops (measured speed-up / speed-up by FLOPs).
 
     Raises TspruneError for a plan without a search path, or one found on other series.
     """
@@ -128,6 +128,6 @@ def _point(
         "expected_saving": step.saved,
         "calibration_loss": step.loss,
         **costs,
-        **{name: after[name] for name in ("ms", "ratio", "ratio_low", "ratio_high")},
-        "speedup_per_flops": flops / after["ratio"],
+        **{name: after[name] for name in ("ms", "time_ratio", "time_ratio_low", "time_ratio_high")},
+        "speedup_per_flops": flops / after["time_ratio"],
     }

@@ -26,7 +26,7 @@ _HEADINGS = {
     "heads_total": "of heads",
     "heads_at": "must stay",
     "removed": "can go",
-    "ratio": "time / original's",
+    "time_ratio": "time / original's",
     "ms": "time (ms)",
 }
 # of columns that are made for every metric: their pattern and heading

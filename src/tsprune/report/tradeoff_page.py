@@ -46,7 +46,9 @@ def tradeoff_headline(points: pd.DataFrame, plan: Plan) -> str:
     ways = dict(iter(points.groupby("way", sort=False))) if len(points) else {}
     if "search" in ways:
         last = ways["search"].iloc[-1]
-        time, fast, slow = (f"{100 * last[name]:.0f}" for name in ("ratio", "ratio_low", "ratio_high"))
+        time, fast, slow = (
+            f"{100 * last[name]:.0f}" for name in ("time_ratio", "time_ratio_low", "time_ratio_high")
+        )
         text += (
             f" Without {count(int(last['components']), 'component')}, forecasts take {time} % of the time "
             f"(95 % interval {fast} to {slow} %), and MASE on the other series changes by "
@@ -58,6 +60,7 @@ def tradeoff_headline(points: pd.DataFrame, plan: Plan) -> str:
         first = ways["whole layers"].iloc[0]
         text += (
             f" Without {first['what'].replace(' ', ', ')} alone, MASE changes by "
-            f"{percent(first['mase_change'])} and forecasts take {100 * first['ratio']:.0f} % of the time."
+            f"{percent(first['mase_change'])} and forecasts take {100 * first['time_ratio']:.0f} % of the "
+            "time."
         )
     return text

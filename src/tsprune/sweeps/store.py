@@ -200,7 +200,8 @@ class Store:
             self._check_types(condition, patterns)
             rows = self._database.execute(query, patterns).fetchall()
         frame = pd.DataFrame(rows, columns=list(COLUMNS))
-        numbers = ["mase", "crps", "spearman_distance", "seconds"]
+        frame = frame.rename(columns={"mase": "MASE", "crps": "CRPS"})  # SQL knows no case
+        numbers = ["MASE", "CRPS", "spearman_distance", "seconds"]
         return frame.astype(dict.fromkeys(numbers, "float64") | {"count": "Int64"})
 
     def leaderboard(self, where: Mapping[str, str] | None = None) -> pd.DataFrame:

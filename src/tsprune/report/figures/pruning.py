@@ -121,7 +121,7 @@ def accuracy_against_time(
             style = palette.WAY[str(way)]
             # from the original (100 % of the time, no change) on
             change = from_zero(metric_change(rows, metric))
-            time = from_zero(estimates(rows, "ratio", factor=100), 100.0)
+            time = from_zero(estimates(rows, "time_ratio", factor=100), 100.0)
             hover = f"{style.label}: %{{x:.3g}} % of the time<br>{metric} {CHANGE}<br>removed: %{{text}}"
             look: dict[str, Any] = {"error_x": error_bars(time, style.colour)}
             look["text"] = ["nothing", *map(_some, rows["what"])]
