@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import inspect
+import re
 import tomllib
 from pathlib import Path
 
@@ -167,3 +168,16 @@ def test_the_wheel_takes_every_data_file_along() -> None:
     }  # caches of tools
     assert sorted(path.as_posix() for path in others - packed) == []
     assert len(packed) > 10
+
+
+def test_no_test_imports_another() -> None:
+    """Not in the code that fresh processes run, either."""
+    tests = Path(__file__).parent
+    found = re.compile(r"from (tests(?:\.\w+)*\.test_\w+) import|import (tests(?:\.\w+)*\.test_\w+)")
+    wrong = [
+        f"{path.relative_to(tests)} imports {module}"
+        for path in tests.rglob("*.py")
+        for names in found.findall(path.read_text())
+        if not (module := "".join(names)).endswith(f".{path.stem}")
+    ]
+    assert not wrong

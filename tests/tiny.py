@@ -239,3 +239,16 @@ def equal_rows(model: Forecaster) -> Iterator[None]:
 
 def _coarse(_module: torch.nn.Module, _args: object, output: torch.Tensor) -> torch.Tensor:
     return output.mul(2.0**20).round().div(2.0**20)
+
+
+def uneven(model: Forecaster) -> list[str]:
+    """Addresses of some heads, unlike in each layer, an MLP and an attention sublayer, or as good."""
+    chosen = []
+    for stack in model.anatomy.stacks:
+        for layer, block in stack.numbered():
+            for site in block.attention:
+                chosen += [f"{stack.name}.{layer}.{site.role}.head.{layer % site.heads}"] * (layer > 0)
+        chosen.append(f"{stack.name}.0.mlp")
+    first = model.anatomy.stacks[0]
+    chosen.append(f"{first.name}.{len(first.blocks) - 1}.{first.blocks[-1].attention[-1].role}")
+    return chosen

@@ -2,22 +2,18 @@
 
 from __future__ import annotations
 
-import dataclasses
-import datetime
 import json
 import subprocess
 import sys
 from pathlib import Path
 from typing import Any
 
-import datasets
-import numpy as np
 import pandas as pd
 import pytest
 import typer
 
 import tsprune
-from tests.tiny import TINY
+from tests.shell import Result, Runner, refused, save
 from tsprune import cli, scores
 from tsprune.cli.options import Shared
 from tsprune.explain.overview import EXPLAIN_SAMPLES, EXPLAIN_TOKEN_SAMPLES
@@ -40,96 +36,6 @@ COMMANDS = [
     "verify",
     "models",
 ]
-
-
-@dataclasses.dataclass(frozen=True)
-class Result:
-    code: int
-    out: str
-    err: str
-
-    @property
-    def json(self) -> Any:
-        def refuse(constant: str) -> None:
-            raise AssertionError(f"{constant} is not JSON")
-
-        return json.loads(self.out, parse_constant=refuse)
-
-    @property
-    def result(self) -> Any:
-        return self.json["result"]
-
-
-class Runner:
-    """Runs `tsprune.cli.main` in this process, as the console script does."""
-
-    def __init__(self, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> None:
-        self.monkeypatch, self.capfd = monkeypatch, capfd
-
-    def __call__(self, *args: object) -> Result:
-        self.monkeypatch.setattr(sys, "argv", ["tsprune", *map(str, args)])
-        self.capfd.readouterr()
-        code = 0
-        try:
-            cli.main()
-        except SystemExit as stop:
-            code = int(stop.code or 0)
-        captured = self.capfd.readouterr()
-        return Result(code, captured.out, captured.err)
-
-
-@pytest.fixture
-def run(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> Runner:
-    monkeypatch.delenv("GIFT_EVAL", raising=False)
-    monkeypatch.setenv("COLUMNS", "200")
-    return Runner(monkeypatch, capfd)
-
-
-@pytest.fixture(scope="module")
-def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    directory = tmp_path_factory.mktemp("model")
-    TINY["tiny-timesfm"](directory)
-    return directory
-
-
-def save(folder: Path, targets: list[list[float]], freq: str = "W-SUN") -> None:
-    """One dataset in GIFT-Eval's layout."""
-    datasets.disable_progress_bars()
-    rows = {
-        "item_id": [str(i) for i in range(len(targets))],
-        "start": [datetime.datetime(2020, 1, 1)] * len(targets),
-        "freq": [freq] * len(targets),
-        "target": targets,
-    }
-    features = datasets.Features(
-        {
-            "item_id": datasets.Value("string"),
-            "start": datasets.Value("timestamp[s]"),
-            "freq": datasets.Value("string"),
-            "target": datasets.Sequence(datasets.Value("float32")),
-        }
-    )
-    datasets.Dataset.from_dict(rows, features=features).save_to_disk(str(folder))
-
-
-@pytest.fixture
-def gift(tmp_path: Path) -> Path:
-    """A small copy: good series, one without an observed value, one too short."""
-    rng = np.random.default_rng(0)
-    good = [(10 + np.sin(np.arange(70)) + rng.random(70)).tolist() for _ in range(2)]
-    save(tmp_path / "gift" / "saugeenday" / "W", [*good, [float("nan")] * 70, [1.0] * 8])
-    return tmp_path / "gift"
-
-
-def refused(result: Result, *words: str) -> None:
-    """Exit code 2, one line on stderr that says what is wrong, nothing on stdout."""
-    assert result.code == 2
-    assert result.out == ""
-    assert result.err.startswith("error: ")
-    assert result.err.count("\n") == 1
-    assert result.err.endswith("\n")
-    for word in words:
-        assert word in result.err
 
 
 # --- help ----------------------------------------------------------------------------------------

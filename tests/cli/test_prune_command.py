@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 import tsprune
-from tests.cli.test_commands import Runner, run  # noqa: F401  (a fixture)
+from tests.shell import Runner
 from tests.tiny import TINY
 from tsprune.cli.options import share
 from tsprune.pruning import compare
@@ -21,7 +21,7 @@ def model(tmp_path: Path) -> Path:
     return tmp_path / "model"
 
 
-def test_prune_writes_what_prune_returns(run: Runner, model: Path, tmp_path: Path) -> None:  # noqa: F811
+def test_prune_writes_what_prune_returns(run: Runner, model: Path, tmp_path: Path) -> None:
     patterns = ["stack.0.self.head.1", "stack.2.mlp"]
     options = [option for pattern in patterns for option in ("--remove", pattern)]
     result = run("prune", model, *options, "--out", tmp_path / "small", "--json")
@@ -40,7 +40,7 @@ def test_prune_writes_what_prune_returns(run: Runner, model: Path, tmp_path: Pat
     assert "Pruned: 2 components" in anatomy.out
 
 
-def test_prune_by_a_plan(run: Runner, model: Path, tmp_path: Path) -> None:  # noqa: F811
+def test_prune_by_a_plan(run: Runner, model: Path, tmp_path: Path) -> None:
     loaded = tsprune.load(str(model), device="cpu")
     tsprune.Plan.of(loaded, "stack.1", why="a test").save(tmp_path / "plan.json")
     result = run("prune", model, "--plan", tmp_path / "plan.json", "--out", tmp_path / "small")
@@ -53,7 +53,7 @@ def test_prune_by_a_plan(run: Runner, model: Path, tmp_path: Path) -> None:  # n
     assert not (tmp_path / "smaller").exists()
 
 
-def test_a_search_reports_on_the_other_series(run: Runner, tmp_path: Path, model: Path) -> None:  # noqa: F811
+def test_a_search_reports_on_the_other_series(run: Runner, tmp_path: Path, model: Path) -> None:
     where = ["--configs", "us_*/M/short", "--objective", "parameters", "--kind", "mlp"]
     result = run("prune", model, "--max-loss", "50%", "--out", tmp_path / "small", *where, "--json")
     assert result.code == 0, result.err
@@ -70,7 +70,7 @@ def test_a_search_reports_on_the_other_series(run: Runner, tmp_path: Path, model
     assert sum("ms a forecast" in row["figure"] for row in result.result["measured"]) == 2
 
 
-def test_a_saving_needs_no_series(run: Runner, tmp_path: Path, model: Path) -> None:  # noqa: F811
+def test_a_saving_needs_no_series(run: Runner, tmp_path: Path, model: Path) -> None:
     what = ["--saving", "3%", "--objective", "parameters", "--kind", "mlp"]
     result = run(
         "prune", model, *what, "--configs", "us_employment/M/short", "--out", tmp_path / "a", "--json"
@@ -86,7 +86,7 @@ def test_a_saving_needs_no_series(run: Runner, tmp_path: Path, model: Path) -> N
     assert other.result["removed"] == result.result["removed"]
 
 
-def test_the_curve_of_a_search(run: Runner, tmp_path: Path, model: Path) -> None:  # noqa: F811
+def test_the_curve_of_a_search(run: Runner, tmp_path: Path, model: Path) -> None:
     where = ["--configs", "us_employment/M/short", "--objective", "flops", "--kind", "mlp"]
     search = ["prune", model, "--max-loss", "50%", *where, "--curve", tmp_path / "curve.html"]
     result = run(*search, "--out", tmp_path / "small", "--json")
@@ -105,7 +105,7 @@ def test_a_share(text: str, value: float) -> None:
     assert share(text) == pytest.approx(value)
 
 
-def test_mistakes_are_one_line(run: Runner, model: Path, tmp_path: Path) -> None:  # noqa: F811
+def test_mistakes_are_one_line(run: Runner, model: Path, tmp_path: Path) -> None:
     plan = tmp_path / "plan.json"
     tsprune.Plan.of(tsprune.load("bundled:chronos-bolt", device="cpu"), "decoder.0.mlp").save(plan)
     new = ["--out", tmp_path / "small"]
@@ -129,7 +129,7 @@ def test_mistakes_are_one_line(run: Runner, model: Path, tmp_path: Path) -> None
         assert not (tmp_path / "small").exists()
 
 
-def test_latency(run: Runner, model: Path, tmp_path: Path) -> None:  # noqa: F811
+def test_latency(run: Runner, model: Path, tmp_path: Path) -> None:
     run("prune", model, "--remove", "stack.1", "--out", tmp_path / "small")
     arguments = [
         "latency",

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 import tsprune
-from tests.cli.test_commands import Runner, run  # noqa: F401  (a fixture)
+from tests.shell import Runner
 from tests.tiny import TINY
 from tsprune.cli.recover_command import recover_command
 from tsprune.data import training
@@ -43,7 +43,7 @@ def test_the_commands_defaults_are_the_functions() -> None:
 
 
 def test_recover_writes_what_recover_returns(
-    run: Runner,  # noqa: F811
+    run: Runner,
     folders: tuple[Path, Path],
     tmp_path: Path,
 ) -> None:
@@ -78,7 +78,7 @@ def test_recover_writes_what_recover_returns(
     assert weights[0] == weights[1]
 
 
-def test_mistakes_are_one_line(run: Runner, folders: tuple[Path, Path], tmp_path: Path) -> None:  # noqa: F811
+def test_mistakes_are_one_line(run: Runner, folders: tuple[Path, Path], tmp_path: Path) -> None:
     model, small = folders
     new = ["--out", tmp_path / "new", *WHERE]
     (tmp_path / "text").write_text("no state")

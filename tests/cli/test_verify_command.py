@@ -7,11 +7,9 @@ from pathlib import Path
 import pytest
 
 import tsprune
-from tests.cli.test_commands import Runner, gift, model, refused, run
+from tests.shell import Runner, refused
 from tsprune.scores import stable_ranks
 from tsprune.verification import RANK_COLUMNS
-
-__all__ = ["gift", "model", "run"]  # fixtures
 
 
 @pytest.fixture

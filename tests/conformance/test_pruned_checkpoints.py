@@ -13,9 +13,8 @@ import numpy as np
 import pytest
 import torch
 
-from tests.conformance.test_surgery import uneven
 from tests.native import forecast_native, open_native
-from tests.tiny import TINY, few_samples, ragged
+from tests.tiny import TINY, few_samples, ragged, uneven
 from tsprune.models import Forecaster, load, load_pipeline
 from tsprune.models.forecaster import LEVELS
 from tsprune.models.pretrained import quiet_horizon

@@ -11,7 +11,7 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from torch import nn
 
-from tests.tiny import double_precision, full_length, output_patch, pristine, ragged, spread
+from tests.tiny import double_precision, full_length, output_patch, pristine, ragged, spread, uneven
 from tsprune.anatomy import Anatomy, Component
 from tsprune.errors import TspruneError
 from tsprune.hooks.ablation import MODES, Ablation, ablate, applied
@@ -104,19 +104,6 @@ def test_the_copy_shares_nothing_with_the_original(model: Forecaster) -> None:
     with torch.no_grad():
         for parameter in pruned.module.parameters():
             parameter.zero_()  # `model` checks that it stays as it was
-
-
-def uneven(model: Forecaster) -> list[str]:
-    """Addresses of some heads, unlike in each layer, an MLP and an attention sublayer, or as good."""
-    chosen = []
-    for stack in model.anatomy.stacks:
-        for layer, block in stack.numbered():
-            for site in block.attention:
-                chosen += [f"{stack.name}.{layer}.{site.role}.head.{layer % site.heads}"] * (layer > 0)
-        chosen.append(f"{stack.name}.0.mlp")
-    first = model.anatomy.stacks[0]
-    chosen.append(f"{first.name}.{len(first.blocks) - 1}.{first.blocks[-1].attention[-1].role}")
-    return chosen
 
 
 @pytest.fixture(scope="module")

@@ -11,7 +11,7 @@ import pandas as pd
 import pytest
 
 from tests.suites import small_suite
-from tests.sweeps.test_engine import Counting
+from tests.sweeping import Counting
 from tests.tiny import TINY, pristine
 from tests.toy import Toy
 from tsprune import study

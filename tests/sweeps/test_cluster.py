@@ -9,25 +9,18 @@ import subprocess
 import sys
 import time
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 from tests.suites import small_suite, tiny
-from tests.sweeps.test_engine import Counting, assert_equal
+from tests.sweeping import Counting, assert_equal, heads_and_mean_mlps
 from tests.tiny import TINY
 from tsprune.errors import TspruneError
-from tsprune.models import Forecaster, load
+from tsprune.models import load
 from tsprune.sweeps import CLEAN, Store, make_plan, run, single_ablations
 from tsprune.sweeps.cluster import RayExecutor, split_units
 
 BATCHES = 5
-
-
-def ablations(model: Forecaster) -> list[Any]:
-    """Every head zeroed, every MLP at its mean: the workers need a reference of their own."""
-    heads, mlps = single_ablations(model, "head"), single_ablations(model, "mlp", mode="mean")
-    return [*heads.values(), *mlps.values()]
 
 
 # --- two nodes, one of them lost -----------------------------------------------------------------
@@ -35,7 +28,7 @@ def ablations(model: Forecaster) -> list[Any]:
 DRIVER = """
 import json, sys, time
 from tests.suites import small_suite
-from tests.sweeps.test_cluster import ablations
+from tests.sweeping import heads_and_mean_mlps
 from tsprune.errors import TspruneError
 from tsprune.models import load
 from tsprune.sweeps import run
@@ -65,7 +58,7 @@ def stop(stage, done, total):
         raise KeyboardInterrupt
 
 def sweep(path, progress):
-    return run(model, small_suite(), ablations(model), batch_size=2, store=path, progress=progress,
+    return run(model, small_suite(), heads_and_mean_mlps(model), batch_size=2, store=path, progress=progress,
                executor=RayExecutor())
 
 result = sweep(lost, kill_a_node)
@@ -116,7 +109,7 @@ def test_a_lost_node_and_an_interrupt_lose_nothing(tmp_path: Path) -> None:
     found = json.loads(driver.stdout.splitlines()[-1])
     model, suite = Counting(load(str(checkpoint), device="cpu")), small_suite()
     model.prefix_steps = model.inner.prefix_steps  # as on the cluster: both horizons share batches
-    cells = ablations(model)
+    cells = heads_and_mean_mlps(model)
     total = (5 + 3) // 2 * (1 + len(cells))
 
     assert found["alive"] == 1
@@ -150,7 +143,7 @@ def test_a_lost_node_and_an_interrupt_lose_nothing(tmp_path: Path) -> None:
 @pytest.mark.parametrize("workers", [1, 2, 7, 100])
 def test_split_units_are_the_same_work(workers: int) -> None:
     model = tiny("tiny-timesfm")
-    cells = ablations(model) + list(single_ablations(model, "attention").values())
+    cells = heads_and_mean_mlps(model) + list(single_ablations(model, "attention").values())
     plan = make_plan(Counting(model), small_suite(), cells, batch_size=2)
     parts = split_units(plan, workers)
     for unit in plan.units():
@@ -174,7 +167,7 @@ def test_without_ray_the_extra_is_named(monkeypatch: pytest.MonkeyPatch) -> None
 LOCAL = """
 import json, os, sys
 from tests.suites import small_suite
-from tests.sweeps.test_cluster import ablations
+from tests.sweeping import heads_and_mean_mlps
 from tsprune.models import load
 from tsprune.sweeps import run
 from tsprune.sweeps.cluster import RayExecutor, import_ray
@@ -192,7 +185,8 @@ def look(_stage, _done, _total):
             listening.add(socket.laddr.ip)
     asked.append(problem_at(ray.get_runtime_context().gcs_address))
 
-run(model, small_suite(), ablations(model)[:2], executor=RayExecutor("local", workers=1), progress=look)
+executor = RayExecutor("local", workers=1)
+run(model, small_suite(), heads_and_mean_mlps(model)[:2], executor=executor, progress=look)
 print(json.dumps({"listening": sorted(listening), "problem": asked[0],
                   "left": os.environ.get("RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER")}))
 """

@@ -19,7 +19,7 @@ from numpy.typing import ArrayLike
 from pandas.testing import assert_frame_equal
 
 from tests.suites import shared_suite, small_suite, tiny
-from tests.sweeps.test_engine import Counting, assert_equal, some_ablations
+from tests.sweeping import Counting, assert_equal, some_ablations
 from tests.tiny import TINY
 from tsprune import reference, study
 from tsprune.data import Suite
@@ -164,7 +164,7 @@ def test_an_interrupted_sweep_goes_on_batch_by_batch(stop_at: int, tmp_path: Pat
 SWEEP = """
 import json, os, sys
 from tests.suites import small_suite
-from tests.sweeps.test_engine import Counting
+from tests.sweeping import Counting
 from tsprune.models import load
 from tsprune.sweeps import Store, run, single_ablations
 model = Counting(load(sys.argv[1], device="cpu"))

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from tests.suites import shared_suite, tiny
-from tests.sweeps.test_engine import assert_equal
+from tests.sweeping import assert_equal
 from tests.tiny import equal_rows, pristine
 from tsprune.data import Suite
 from tsprune.evaluation import Batch
