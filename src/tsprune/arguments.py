@@ -55,7 +55,10 @@ def whole(value: object, name: str, *, least: int = 1, most: int | None = None) 
     3
     """
     limits = f"at least {least}" if most is None else f"between {least} and {most:,}"
-    number = _integer(value)
+    try:
+        number = None if _boolean(value) or shape_of(value) else operator.index(value)  # type: ignore[arg-type]
+    except Exception:  # whatever a foreign class raises
+        number = None
     if number is None:
         raise TspruneError(f"{name} must be a whole number, {limits}, not {shown(value)}")
     if number < least:
@@ -63,15 +66,6 @@ def whole(value: object, name: str, *, least: int = 1, most: int | None = None) 
     if most is not None and number > most:
         raise TspruneError(f"{name} must be at most {most:,}, not {shown(number)}")
     return number
-
-
-def _integer(value: object) -> int | None:
-    if _boolean(value) or shape_of(value):
-        return None
-    try:
-        return operator.index(value)  # type: ignore[arg-type]
-    except Exception:  # whatever a foreign class raises
-        return None
 
 
 def _boolean(value: object) -> bool:
@@ -91,21 +85,15 @@ def number(
     >>> number(1, "the share", least=0, most=1)
     1.0
     """
-    found = _float(value)
+    try:
+        real = not (isinstance(value, str | bytes) or _boolean(value) or shape_of(value))
+        found = float(value) if real else math.nan  # type: ignore[arg-type]
+    except Exception:  # whatever a foreign class raises
+        found = math.nan
     inside = least < found < most if open_ends else least <= found <= most
     if not (math.isfinite(found) and inside):
         raise TspruneError(f"{name} must be a number{_range(least, most, open_ends)}, not {shown(value)}")
     return found
-
-
-def _float(value: object) -> float:
-    """NaN unless `value` is a real number."""
-    if isinstance(value, str | bytes) or _boolean(value) or shape_of(value):
-        return math.nan
-    try:
-        return float(value)  # type: ignore[arg-type]
-    except Exception:  # whatever a foreign class raises
-        return math.nan
 
 
 def _range(least: float, most: float, open_ends: bool) -> str:

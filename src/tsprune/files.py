@@ -9,6 +9,7 @@ from __future__ import annotations
 import errno
 import json
 import os
+import re
 import stat
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -20,17 +21,18 @@ from safetensors import SafetensorError
 from tsprune.errors import TspruneError, one_line
 
 TEXT_BYTES = 64 * 2**20  # of a file that is read whole: plans, records, listings
+OBJECT_BYTES = 16 * 2**20  # of a JSON object of a checkpoint
+CONFIG_BYTES = 2**20
 JSON_DEPTH = 100  # of nested lists and objects; what this package writes has fewer than ten
 
+_STRING = re.compile(r'"(?:[^"\\]|\\.)*+"?', re.DOTALL)  # an open one ends with the text
+_BRACKET = re.compile(r"[][{}]")
 _KINDS = {
     stat.S_IFIFO: "a pipe",
     stat.S_IFSOCK: "a socket",
     stat.S_IFCHR: "a device",
     stat.S_IFBLK: "a device",
 }
-
-
-# --- paths ---------------------------------------------------------------------------------------
 
 
 def user_path(path: str | Path) -> Path:
@@ -81,9 +83,6 @@ def writing(path: Path) -> Iterator[None]:
         yield
     except (OSError, SafetensorError) as error:
         raise TspruneError(f"cannot write {path} ({reason(error)})") from None
-
-
-# --- targets, before the work --------------------------------------------------------------------
 
 
 def check_file(path: str | Path) -> Path:
@@ -164,24 +163,17 @@ def _check_new(target: Path) -> None:
 
 def may_write(folder: Path) -> bool:
     """Whether something can be put into a folder."""
-    return os.access(folder, os.W_OK | os.X_OK) and not _read_only(folder)
-
-
-def _read_only(folder: Path) -> bool:
-    """Whether its file system is mounted so; root may write everywhere else."""
     try:
-        return bool(os.statvfs(folder).f_flag & os.ST_RDONLY)
+        read_only = bool(os.statvfs(folder).f_flag & os.ST_RDONLY)  # root may write everywhere else
     except (OSError, AttributeError):
-        return False
+        read_only = False
+    return os.access(folder, os.W_OK | os.X_OK) and not read_only
 
 
 def _require_regular(path: Path, found: os.stat_result) -> None:
     if not stat.S_ISREG(found.st_mode):
         kind = _KINDS.get(stat.S_IFMT(found.st_mode), "not a file")
         raise TspruneError(f"{path} is {kind}; name a file")
-
-
-# --- reading -------------------------------------------------------------------------------------
 
 
 def existing_file(path: str | Path, what: str) -> Path:
@@ -224,25 +216,35 @@ def parse_json(text: str) -> Any:
 
     Nesting deeper than `JSON_DEPTH` is refused as well, before Python's own parser runs out of stack.
     """
-    _check_depth(text)
+    if text.count("[") + text.count("{") > JSON_DEPTH:
+        depth = 0
+        for bracket in _BRACKET.findall(_STRING.sub("", text)):
+            depth += 1 if bracket in "[{" else -1
+            if depth > JSON_DEPTH:
+                raise ValueError(f"nested more than {JSON_DEPTH} levels deep")
     return json.loads(text)
 
 
-def _check_depth(text: str) -> None:
-    """ValueError where lists and objects are nested too deeply; brackets in strings do not count."""
-    depth, quoted, skipped = 0, False, False
-    if text.count("[") + text.count("{") <= JSON_DEPTH:
-        return
-    for character in text:
-        if skipped:
-            skipped = False
-        elif quoted:
-            quoted, skipped = character != '"', character == "\\"
-        elif character == '"':
-            quoted = True
-        elif character in "[{":
-            depth += 1
-            if depth > JSON_DEPTH:
-                raise ValueError(f"nested more than {JSON_DEPTH} levels deep")
-        elif character in "]}":
-            depth -= 1
+def read_object(path: Path, what: str, most: int = OBJECT_BYTES) -> dict[str, Any]:
+    """The JSON object that a file of a checkpoint holds.
+
+    what : the kind of file, for messages
+
+    Raises TspruneError if it cannot be read, is not a regular file, or holds anything else.
+    """
+    try:
+        value = parse_json(read_text(path, what, most=most))
+    except TspruneError as error:
+        if "not a text file" in str(error):
+            raise TspruneError(f"{path} is not readable JSON (not a text file)") from None
+        raise
+    except (ValueError, RecursionError, MemoryError) as error:
+        raise TspruneError(f"{path} is not readable JSON ({one_line(error, 200)})") from None
+    if not isinstance(value, dict):
+        raise TspruneError(f"{path} does not hold a JSON object")
+    return value
+
+
+def as_json(value: object) -> str:
+    """JSON as it is in files."""
+    return json.dumps(value, indent=2) + "\n"

@@ -48,7 +48,11 @@ def whole_directory(path: str | Path) -> Iterator[Path]:
         try:
             yield aside
             _open_to_others(aside)
-            _rename(aside, path)
+            try:
+                os.replace(aside, path)
+            except OSError:
+                check_free(path)  # raises if another process was faster
+                raise
         finally:
             shutil.rmtree(aside, ignore_errors=True)
             if lock is not None:
@@ -68,14 +72,6 @@ def _open_to_others(folder: Path) -> None:
     probe.unlink()
     for file in folder.iterdir():
         file.chmod(mode)
-
-
-def _rename(aside: Path, path: Path) -> None:
-    try:
-        os.replace(aside, path)
-    except OSError:
-        check_free(path)  # raises if another process was faster
-        raise
 
 
 def _lock(folder: Path) -> int | None:

@@ -8,6 +8,7 @@ and model: config, model, MASE, CRPS. Both may hold other columns, and other mod
 from __future__ import annotations
 
 import dataclasses
+import operator
 import re
 from collections.abc import Sequence
 from pathlib import Path
@@ -30,9 +31,6 @@ METRICS = ("MASE", "CRPS")
 RANK_TOLERANCE = 1e-3
 # published scores differ by hardware, batching and, for models that sample, by the draws
 SCORE_TOLERANCE = 0.02
-
-
-# --- tables --------------------------------------------------------------------------------------
 
 
 def read_table(path: str | Path, columns: Sequence[str]) -> pd.DataFrame:
@@ -74,7 +72,7 @@ def model_in_table(asked: str, names: Sequence[str]) -> str:
     last = _words(_last(asked))
     for fits in (
         [name for name in names if _words(_last(name)) == last],
-        [name for name in names if last and _begins(_words(_last(name)), last)],
+        [name for name in names if last and all(map(operator.eq, _words(_last(name)), last))],
     ):
         if len(fits) == 1:
             return fits[0]
@@ -90,14 +88,6 @@ def _last(name: str) -> str:
 
 def _words(name: str) -> tuple[str, ...]:
     return tuple(re.findall(r"[a-z0-9]+", name.lower()))
-
-
-def _begins(one: tuple[str, ...], other: tuple[str, ...]) -> bool:
-    shorter = min(len(one), len(other))
-    return one[:shorter] == other[:shorter]
-
-
-# --- stable ranks --------------------------------------------------------------------------------
 
 
 @dataclasses.dataclass(frozen=True)
@@ -160,14 +150,9 @@ def compare_stable_ranks(
     heads = pd.DataFrame({"address": addresses, "stable_rank": computed, "reference": reference})
     heads["difference"] = _relative(computed, reference)
     sublayers = {dataclasses.replace(component, head=None) for component in components}
-    found = RankComparison(
-        model=chosen,
-        heads=heads,
-        total=sum(model.anatomy.site(sublayer).heads for sublayer in sublayers),
-        tolerance=tolerance,
-        correlation=_spearman(computed, reference),
-        explanation="",
-    )
+    total = sum(model.anatomy.site(sublayer).heads for sublayer in sublayers)
+    correlation = _spearman(computed, reference)
+    found = RankComparison(chosen, heads, total, tolerance, correlation, explanation="")
     if found.holds:
         return found
     return dataclasses.replace(found, explanation=_explanation(model, components, reference, tolerance))
@@ -188,7 +173,6 @@ def _spearman(one: np.ndarray, other: np.ndarray) -> float:
 
 
 def _component(anatomy: Anatomy, model: str, row: dict[str, object]) -> Component:
-    """The head that a row of a table is about."""
     kind, layer, head = str(row["attention"]), int(float(str(row["layer"]))), int(float(str(row["head"])))
     named = row.get("stack")
     stacks = [s for s in anatomy.stacks if named is None or named != named or s.name == named]
@@ -243,9 +227,6 @@ def _contiguous_stable_ranks(model: Forecaster, site: AttentionSite) -> list[flo
     )
     ranks: list[float] = stable_rank(singular_values(*query_key(model, contiguous, "paper"))).tolist()
     return ranks
-
-
-# --- scores --------------------------------------------------------------------------------------
 
 
 @dataclasses.dataclass(frozen=True)

@@ -124,23 +124,20 @@ def _print_model(found: Explanation, title: str) -> None:
         columns = ["bandwidth", "rho", "low", "high", "p_value", "count"]
         print_frame(part, f"does {score} predict the bandwidth? Spearman's rho over heads, 95 %", columns)
     if len(found.attribution):
+        columns = ["part", "share", "low", "high", "size"]
         largest = found.attribution.nlargest(10, "size")
-        print_frame(
-            largest, "share of the forecast by part of the model", ["part", "share", "low", "high", "size"]
-        )
+        print_frame(largest, "share of the forecast by part of the model", columns)
     if len(found.mechanism):
         columns = ["claim", "statement", "value", "low", "high", "verdict"]
         print_frame(found.mechanism, "does the paper's third mechanism hold?", columns)
-    if len(found.by_share):
-        for trait, part in found.by_share.groupby("trait", sort=False):
-            columns = ["percent", "sharp", "diffuse", "excess", "low", "high"]
-            print_frame(part, f"{trait} without the sharpest heads, against as many random ones", columns)
+    for trait, part in found.by_share.groupby("trait", sort=False) if len(found.by_share) else ():
+        columns = ["percent", "sharp", "diffuse", "excess", "low", "high"]
+        print_frame(part, f"{trait} without the sharpest heads, against as many random ones", columns)
     if len(found.chaos):
         beside = found.chaos.pivot(index="forecaster", columns="measure", values="mean")
         ordered = beside.loc[found.chaos["forecaster"].unique(), found.chaos["measure"].unique()]
-        print_frame(
-            ordered.reset_index(), "on chaotic trajectories, relative to the true future (error: MASE)"
-        )
+        title = "on chaotic trajectories, relative to the true future (error: MASE)"
+        print_frame(ordered.reset_index(), title)
 
 
 # table, columns (None: all but the limits of intervals), heading

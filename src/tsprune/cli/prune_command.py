@@ -130,7 +130,6 @@ def prune_command(
 
 
 def _curve(model: Forecaster, plan: Plan, suite: Suite, shared: Shared, path: Path) -> pd.DataFrame:
-    """Points of accuracy and time, after their page is written."""
     from tsprune.cost.latency import machine
     from tsprune.pruning import tradeoff
     from tsprune.report import write_tradeoff

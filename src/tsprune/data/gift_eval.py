@@ -69,8 +69,7 @@ def available(root: str | Path | None = None) -> list[str]:
 
     Raises TspruneError if there is no such directory.
     """
-    directory = _root(root)
-    return [entry.name for entry in table() if _has_data(directory / entry.folder)]
+    return [entry.name for entry in _present(_root(root))]
 
 
 def gift_eval(root: str | Path | None = None, configs: Sequence[str] | str | None = None) -> Suite:
@@ -88,7 +87,7 @@ def gift_eval(root: str | Path | None = None, configs: Sequence[str] | str | Non
     from tsprune.data.arrow import read_series  # imports pyarrow, 0.1 s
 
     directory = _root(root)
-    present = [entry for entry in table() if _has_data(directory / entry.folder)]
+    present = _present(directory)
     if not present:
         raise TspruneError(
             f"no GIFT-Eval dataset under {directory}; it should hold folders such as m4_weekly or ett1/H"
@@ -117,8 +116,10 @@ def _root(root: str | Path | None) -> Path:
     return directory
 
 
-def _has_data(folder: Path) -> bool:
-    return folder.is_dir() and any(folder.glob("data-*.arrow"))
+def _present(root: Path) -> list[BenchmarkEntry]:
+    folders = {entry.folder: root / entry.folder for entry in table()}
+    data = {name for name, path in folders.items() if path.is_dir() and any(path.glob("data-*.arrow"))}
+    return [entry for entry in table() if entry.folder in data]
 
 
 def _matching(configs: Sequence[str] | str, present: Sequence[BenchmarkEntry]) -> list[BenchmarkEntry]:

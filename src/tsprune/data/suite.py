@@ -34,9 +34,7 @@ SUITE = Schema(
 )
 
 
-@dataclasses.dataclass(
-    frozen=True, eq=False, repr=False
-)  # hashed by identity: results are remembered with it
+@dataclasses.dataclass(frozen=True, eq=False, repr=False)  # hashed by identity: results are kept with it
 class Configuration:
     """One row of a benchmark: one dataset at one frequency and horizon, cut into N windows.
 

@@ -59,12 +59,7 @@ def draw(pool: Windows, count: int, length: int, rng: np.random.Generator) -> Wi
 
 
 def batches(
-    seed: int,
-    first_step: int,
-    batch_size: int,
-    length: int,
-    series_length: int,
-    source: Source = ALL_SERIES,
+    seed: int, first_step: int, batch_size: int, length: int, series_length: int, source: Source = ALL_SERIES
 ) -> Iterator[Windows]:
     """Endless batches [<= batch_size, length] from `first_step` on, the same as in an uninterrupted run."""
     per_shard = max(1, SERIES_PER_SHARD * WINDOWS_PER_SERIES // batch_size)

@@ -21,16 +21,9 @@ else:  # torch is imported when a model is loaded, so that a wrong name is refus
     )
 
 __all__ = [
-    "FAMILIES",
-    "Family",
-    "Forecast",
-    "Forecaster",
-    "SamplingForecaster",
-    "bundled_names",
-    "family_of",
-    "load",
-    "load_pipeline",
-]
+    "FAMILIES", "Family", "Forecast", "Forecaster", "SamplingForecaster", "bundled_names", "family_of",
+    "load", "load_pipeline",
+]  # fmt: skip
 
 
 @checked

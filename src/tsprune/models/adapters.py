@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from tsprune.arguments import shown
 from tsprune.errors import TspruneError, one_line
 from tsprune.extras import install
-from tsprune.models.adapter_files import AdapterFiles
+from tsprune.models.checkpoints import AdapterFiles
 from tsprune.models.forecaster import Forecaster
 from tsprune.models.locations import ADAPTER
 from tsprune.models.placement import STORED
@@ -129,7 +129,6 @@ def _check_config(adapter: AdapterFiles) -> None:
 
 
 def _modules(adapter: AdapterFiles) -> list[str]:
-    """Paths of the modules that have low-rank factors."""
     names, dtypes = adapter.headers.shapes, adapter.headers.dtypes
     strange = [name for name in names if not name.startswith(_PREFIX) or dtypes[name] not in STORED]
     found = {

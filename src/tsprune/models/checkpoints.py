@@ -1,4 +1,7 @@
-"""A checkpoint before it is loaded: its files found and their headers read, nothing executed."""
+"""A checkpoint before it is loaded: its files found and their headers read, nothing executed.
+
+Among them are those of a fine-tuned adapter such as LoRA, beside the weights it belongs to or apart.
+"""
 
 from __future__ import annotations
 
@@ -8,17 +11,108 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from tsprune.arguments import shown
 from tsprune.errors import TspruneError
+from tsprune.files import CONFIG_BYTES, read_object
 from tsprune.models import weights
-from tsprune.models.adapter_files import AdapterFiles, base_of, read_adapter
-from tsprune.models.documents import MOST_CONFIG_BYTES, read_if_there
-from tsprune.models.locations import BUNDLED, CONFIG, GENERATION, REMOVAL, Location, bundled_names, locate
+from tsprune.models.locations import (
+    ADAPTER,
+    BUNDLED,
+    CONFIG,
+    GENERATION,
+    REMOVAL,
+    Location,
+    bundled_names,
+    locate,
+)
 from tsprune.models.stated import Requirement, check, known_only, mapping
-from tsprune.models.weights import WEIGHTS, Headers, Shapes
+from tsprune.models.weights import ADAPTER_WEIGHTS, INDEX, WEIGHTS, Headers, Shapes, file_headers
 
 __all__ = ["BUNDLED", "REMOVAL", "WEIGHTS", "Checkpoint", "Shapes", "bundled_names", "find"]
 
 MAX_CONTEXT = "max_context"
+_PICKLE = "adapter_model.bin"
+
+
+@dataclasses.dataclass(frozen=True)
+class AdapterFiles:
+    """An adapter before it is merged.
+
+    config : the parsed adapter_config.json
+    headers : of its weights
+    """
+
+    directory: Path
+    config: Mapping[str, Any]
+    headers: Headers
+
+    @property
+    def files(self) -> tuple[Path, ...]:
+        """The files, besides the base, that determine the merged weights."""
+        return (self.directory / ADAPTER, self.directory / ADAPTER_WEIGHTS)
+
+
+def read_adapter(directory: Path) -> AdapterFiles | None:
+    """The adapter in a folder, None if there is none.
+
+    Raises TspruneError for one that is incomplete, damaged, or a pickle.
+    """
+    there = {name for name in (ADAPTER, ADAPTER_WEIGHTS, _PICKLE) if os.path.lexists(directory / name)}
+    if not there:
+        return None
+    if ADAPTER_WEIGHTS not in there:
+        if _PICKLE in there:
+            raise TspruneError(
+                f"{directory} holds the adapter {_PICKLE}, a pickle that could execute code; "
+                f"convert it to {ADAPTER_WEIGHTS} first"
+            )
+        raise TspruneError(f"the adapter in {directory} is incomplete: {ADAPTER_WEIGHTS} is missing")
+    if ADAPTER not in there:
+        raise TspruneError(f"the adapter in {directory} is incomplete: {ADAPTER} is missing")
+    config = read_object(directory / ADAPTER, ADAPTER, CONFIG_BYTES)
+    headers = file_headers(directory / ADAPTER_WEIGHTS)
+    return AdapterFiles(directory, config, headers)
+
+
+def base_of(adapter: AdapterFiles, place: Location) -> Location:
+    """Where the weights are that an adapter belongs to.
+
+    The folder of the adapter if it holds weights, else the base in adapter_config.json: `bundled:NAME`, a
+    folder (also one relative to the adapter's) or a hub id.
+
+    place : of the adapter
+    """
+    if _holds_weights(adapter.directory):
+        return place
+    stated, revision = (adapter.config.get(key) for key in ("base_model_name_or_path", "revision"))
+    if not isinstance(stated, str) or not stated.strip():
+        raise TspruneError(
+            f"the adapter in {place.name} names no base; put it into the folder of the base's weights"
+        )
+    try:
+        base = _located(adapter.directory, stated, revision)
+    except TspruneError as error:
+        raise TspruneError(f"the base of the adapter in {place.name} cannot be found ({error})") from None
+    if not _holds_weights(base.directory) and read_adapter(base.directory) is not None:
+        raise TspruneError(
+            f"the base of the adapter in {place.name} is itself an adapter ({shown(stated)}); merge it first"
+        )
+    return base
+
+
+def _located(directory: Path, stated: str, revision: object) -> Location:
+    beside = directory / stated
+    if not os.path.isdir(stated) and os.path.isdir(beside):
+        return Location(str(beside), beside)
+    local = stated.startswith("bundled:") or os.path.isdir(stated)
+    return locate(stated, revision=None if local or not isinstance(revision, str) else revision)
+
+
+def _holds_weights(directory: Path) -> bool:
+    return any(
+        name == INDEX or (name.endswith(".safetensors") and name != ADAPTER_WEIGHTS)
+        for name in os.listdir(directory)
+    )
 
 
 @dataclasses.dataclass(frozen=True)
@@ -93,18 +187,14 @@ def find(
     """
     place = locate(model, revision=revision, subfolder=subfolder)
     adapter = read_adapter(place.directory)
-    base = place if adapter is None else base_of(adapter, place)
-    return _read(place.name, base, adapter)
-
-
-def _read(name: str, place: Location, adapter: AdapterFiles | None) -> Checkpoint:
-    directory = place.directory
-    config = read_if_there(directory / CONFIG, "config.json", MOST_CONFIG_BYTES)
-    generation = read_if_there(directory / GENERATION, "generation_config.json", MOST_CONFIG_BYTES)
-    headers = weights.read_headers(directory)
-    return Checkpoint(
-        name, directory, config or {}, headers.shapes, headers.metadata, headers, generation or {}, adapter
+    directory = (place if adapter is None else base_of(adapter, place)).directory
+    config, generation = (
+        read_object(directory / name, name, CONFIG_BYTES) if os.path.lexists(directory / name) else {}
+        for name in (CONFIG, GENERATION)
     )
+    headers = weights.read_headers(directory)
+    found = directory, config, headers.shapes, headers.metadata, headers, generation
+    return Checkpoint(place.name, *found, adapter)
 
 
 def checkpoint_sha256(name: str) -> str:

@@ -15,25 +15,21 @@ from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 from transformers import T5ForConditionalGeneration
 
-from tsprune.models import draws, t5
+from tsprune.models import draws
 from tsprune.models.checkpoints import Checkpoint
 from tsprune.models.finite import Broken, watched
 from tsprune.models.forecaster import Forecast, SamplingForecaster, padded
 from tsprune.models.objects import network
 from tsprune.models.pretrained import check_tokens, quiet_horizon, quietly, set_generation
 from tsprune.models.stated import check, flag, mapping, real, whole_number, word
-from tsprune.models.t5 import T5Forecaster, t5_config
+from tsprune.models.t5 import T5Forecaster, t5_anatomy, t5_config
 
 # of chronos_config in config.json
 _SETTINGS = {
     "tokenizer_class": word,
     "tokenizer_kwargs": mapping,
-    "context_length": whole_number(),
-    "prediction_length": whole_number(),
-    "n_tokens": whole_number(),
-    "n_special_tokens": whole_number(),
-    "pad_token_id": whole_number(0),
-    "eos_token_id": whole_number(0),
+    **dict.fromkeys(("context_length", "prediction_length", "n_tokens", "n_special_tokens"), whole_number()),
+    **dict.fromkeys(("pad_token_id", "eos_token_id"), whole_number(0)),
     "use_eos_token": flag,
     "model_type": word,
     "num_samples": whole_number(most=2**16),
@@ -60,9 +56,7 @@ class SharedContext:
         self, crossing: Sequence[nn.Module], decoder: nn.Module, noise: draws.Noise, samples: int
     ) -> None:
         """crossing : the modules of cross-attention"""
-        self._sites = crossing
-        self._decoder = decoder
-        self._samples = samples
+        self._sites, self._decoder, self._samples = crossing, decoder, samples
         self._tokens = _InForce(draws.TokenDraws(noise, samples))
         self._together = _InForce(_PathsTogether(samples))
         self._hooks: list[torch.utils.hooks.RemovableHandle] = []
@@ -144,7 +138,7 @@ class Chronos(T5Forecaster, SamplingForecaster):
         self.upstream = pipeline
         self.module = pipeline.model.model.eval()
         ends = pipeline.model.config.use_eos_token
-        self.anatomy = t5.t5_anatomy(self.module.config, "lm_head", marks=int(ends))
+        self.anatomy = t5_anatomy(self.module.config, "lm_head", marks=int(ends))
         self.context_length = pipeline.model.config.context_length
         self.samples = pipeline.model.config.num_samples
 
@@ -208,10 +202,7 @@ class Chronos(T5Forecaster, SamplingForecaster):
         if isinstance(upstream, ChronosPipeline):
             network(upstream.model.model, T5ForConditionalGeneration)
             return cls(upstream, name)
-        whole = isinstance(upstream, ChronosModel)
-        return cls(
-            _pipeline(network(upstream.model if whole else upstream, T5ForConditionalGeneration)), name
-        )
+        return cls(_pipeline(network(upstream, T5ForConditionalGeneration, ChronosModel)), name)
 
 
 def _pipeline(model: T5ForConditionalGeneration) -> ChronosPipeline:

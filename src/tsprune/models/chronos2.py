@@ -19,6 +19,7 @@ from tsprune.models.absent import AbsentAttention
 from tsprune.models.checkpoints import Checkpoint
 from tsprune.models.forecaster import LEVELS, Forecast, padded
 from tsprune.models.pretrained import (
+    PATCHED,
     PretrainedForecaster,
     adopted,
     check_tokens,
@@ -26,22 +27,12 @@ from tsprune.models.pretrained import (
     quiet_horizon,
     quietly,
 )
-from tsprune.models.stated import flag, levels, or_none, real, whole_number
+from tsprune.models.stated import flag, or_none, real, whole_number
 
-# of config.json
-_SIZES = {
-    **dict.fromkeys(("d_model", "d_kv", "d_ff", "num_layers", "num_heads", "vocab_size"), whole_number()),
-    "rope_theta": real(1e-6, 1e12),
-}
-_SETTINGS = {  # of chronos_config in it
-    "context_length": whole_number(),
-    "input_patch_size": whole_number(),
-    "input_patch_stride": whole_number(),
-    "output_patch_size": whole_number(),
-    "quantiles": levels,
-    "use_reg_token": flag,
+_SETTINGS = {  # of chronos_config in config.json
+    **PATCHED,
+    **dict.fromkeys(("output_patch_size", "max_output_patches"), whole_number()),
     "use_arcsinh": flag,
-    "max_output_patches": whole_number(),
     "time_encoding_scale": or_none(whole_number()),
 }
 
@@ -67,11 +58,9 @@ def _anatomy(config: Chronos2CoreConfig) -> Anatomy:
     blocks = []
     for index in range(config.num_layers):
         path = f"encoder.block.{index}"
-        sites = tuple(
-            _attention(kind, f"{path}.layer.{place}", config) for place, kind in enumerate(("time", "group"))
-        )
-        mlp = MLPSite(f"{path}.layer.2.mlp", (f"{path}.layer.2.layer_norm",))
-        blocks.append(Block(path, sites, mlp))
+        layers = [f"{path}.layer.{place}" for place in range(3)]
+        sites = _attention("time", layers[0], config), _attention("group", layers[1], config)
+        blocks.append(Block(path, sites, MLPSite(f"{layers[2]}.mlp", (f"{layers[2]}.layer_norm",))))
     settings = config.chronos_config
     axis = TimeAxis(settings["input_patch_size"], marks=int(settings["use_reg_token"]), future=1)
     readout = Readout(("output_patch_embedding",), "encoder.final_layer_norm")
@@ -130,7 +119,7 @@ class Chronos2(PretrainedForecaster):
 
     @classmethod
     def blank(cls, checkpoint: Checkpoint) -> Chronos2:
-        stated = hub_config(checkpoint, _SIZES, _SETTINGS)
+        stated = hub_config(checkpoint, {"rope_theta": real(1e-6, 1e12)}, _SETTINGS)
         model = quietly(lambda: Chronos2Model(Chronos2CoreConfig.from_dict(stated)))
         check_tokens(model, start=False)
         return cls(model, checkpoint.name)

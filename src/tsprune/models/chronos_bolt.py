@@ -10,22 +10,14 @@ from chronos.chronos_bolt import ChronosBoltModelForForecasting, ChronosBoltPipe
 from numpy.typing import NDArray
 from torch import Tensor
 
-from tsprune.models import t5
 from tsprune.models.checkpoints import Checkpoint
 from tsprune.models.forecaster import Forecast, padded
-from tsprune.models.pretrained import adopted, check_tokens, quiet_horizon, quietly
-from tsprune.models.stated import flag, levels, whole_number
-from tsprune.models.t5 import T5Forecaster, t5_config
+from tsprune.models.pretrained import PATCHED, adopted, check_tokens, quiet_horizon, quietly
+from tsprune.models.stated import whole_number
+from tsprune.models.t5 import T5Forecaster, t5_anatomy, t5_config
 
 # of chronos_config in config.json
-_SETTINGS = {
-    "context_length": whole_number(),
-    "prediction_length": whole_number(),
-    "input_patch_size": whole_number(),
-    "input_patch_stride": whole_number(),
-    "quantiles": levels,
-    "use_reg_token": flag,
-}
+_SETTINGS = {**PATCHED, "prediction_length": whole_number()}
 
 
 class ChronosBolt(T5Forecaster):
@@ -40,15 +32,11 @@ class ChronosBolt(T5Forecaster):
         self.module = model.eval()
         self.upstream = ChronosBoltPipeline(model)
         settings = model.chronos_config
-        self.anatomy = t5.t5_anatomy(
-            model.config,
-            "output_patch_embedding",
-            span=settings.input_patch_size,
-            marks=int(settings.use_reg_token),
-        )
-        self.context_length = model.chronos_config.context_length
-        self.levels = tuple(model.chronos_config.quantiles)
-        self.readout_horizon = self.prefix_steps = model.chronos_config.prediction_length
+        patch, marks = settings.input_patch_size, int(settings.use_reg_token)
+        self.anatomy = t5_anatomy(model.config, "output_patch_embedding", span=patch, marks=marks)
+        self.context_length = settings.context_length
+        self.levels = tuple(settings.quantiles)
+        self.readout_horizon = self.prefix_steps = settings.prediction_length
 
     def _forecast(self, series: list[NDArray[np.float32]], horizon: int) -> Forecast:
         with quiet_horizon():

@@ -65,7 +65,9 @@ class Noise:
         """
         if self._begun is None:
             self._begun = shape
-            return _first(self._seeds, shape, change)
+            kept = len(self._seeds) * math.prod(shape) * 8 <= _KEPT_BYTES
+            first: Changed = (_first_kept if kept else _first)(self._seeds, shape, change)
+            return first
         if not self._streams:
             self._streams = _streams(self._seeds, after=math.prod(self._begun))
         return change(_drawn(self._streams, shape))
@@ -85,18 +87,11 @@ def _drawn(streams: Sequence[np.random.Generator], shape: tuple[int, ...]) -> Te
     return torch.from_numpy(np.clip(numbers, _SMALLEST, 1 - _SMALLEST, out=numbers))
 
 
-def _first(
-    seeds: tuple[tuple[int, int], ...], shape: tuple[int, ...], change: Callable[[Tensor], Changed]
-) -> Changed:
-    if len(seeds) * math.prod(shape) * 8 > _KEPT_BYTES:
-        return change(_drawn(_streams(seeds), shape))
-    kept: Changed = _kept(seeds, shape, change)
-    return kept
-
-
-@functools.lru_cache(maxsize=8)  # a sweep forecasts the same few batches over and over
-def _kept(seeds: tuple[tuple[int, int], ...], shape: tuple[int, ...], change: Callable[[Tensor], Any]) -> Any:
+def _first(seeds: Sequence[tuple[int, int]], shape: tuple[int, ...], change: Callable[[Tensor], Any]) -> Any:
     return change(_drawn(_streams(seeds), shape))
+
+
+_first_kept = functools.lru_cache(maxsize=8)(_first)  # a sweep forecasts the same few batches over and over
 
 
 def categorical(probabilities: Tensor, uniform: Tensor) -> Tensor:

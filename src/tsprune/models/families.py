@@ -9,6 +9,7 @@ A package adds a family by an entry point (see `tsprune.plugins`):
 from __future__ import annotations
 
 import dataclasses
+import functools
 import warnings
 from collections.abc import Mapping
 from importlib.metadata import PackageNotFoundError, version
@@ -86,14 +87,19 @@ class Family:
             warnings.warn(TspruneWarning(message), stacklevel=2)
 
 
+_chronos = functools.partial(
+    Family,
+    package="chronos",
+    extra="chronos",
+    tested=("chronos-forecasting", "2.3"),
+    config_key="chronos_config",
+)
+_moirai = functools.partial(Family, package="uni2ts", extra="moirai", tested=("timecopilot-uni2ts", "0.1"))
 _BUILT_IN: tuple[Family, ...] = (
-    Family(
+    _chronos(
         "chronos-bolt",
         "Chronos-Bolt",
         "tsprune.models.chronos_bolt:ChronosBolt",
-        package="chronos",
-        extra="chronos",
-        tested=("chronos-forecasting", "2.3"),
         objects=(
             "chronos.chronos_bolt.ChronosBoltPipeline",
             "chronos.chronos_bolt.ChronosBoltModelForForecasting",
@@ -102,29 +108,21 @@ _BUILT_IN: tuple[Family, ...] = (
             "input_patch_embedding.hidden_layer.weight",
             "decoder.block.0.layer.0.SelfAttention.q.weight",
         ),
-        config_key="chronos_config",
     ),
-    Family(
+    _chronos(
         "chronos2",
         "Chronos-2",
         "tsprune.models.chronos2:Chronos2",
-        package="chronos",
-        extra="chronos",
-        tested=("chronos-forecasting", "2.3"),
         objects=("chronos.chronos2.pipeline.Chronos2Pipeline", "chronos.chronos2.model.Chronos2Model"),
         weights=(
             "input_patch_embedding.hidden_layer.weight",
             "encoder.block.0.layer.1.self_attention.q.weight",
         ),
-        config_key="chronos_config",
     ),
-    Family(  # after Chronos-Bolt, which has these weights and more
+    _chronos(  # after Chronos-Bolt, which has these weights and more
         "chronos-t5",
         "Chronos-T5",
         "tsprune.models.chronos:Chronos",
-        package="chronos",
-        extra="chronos",
-        tested=("chronos-forecasting", "2.3"),
         objects=(
             "chronos.chronos.ChronosPipeline",
             "chronos.chronos.ChronosModel",
@@ -135,7 +133,6 @@ _BUILT_IN: tuple[Family, ...] = (
             "encoder.block.0.layer.0.SelfAttention.q.weight",
             "decoder.block.0.layer.1.EncDecAttention.q.weight",
         ),
-        config_key="chronos_config",
     ),
     Family(
         "timesfm",
@@ -165,24 +162,18 @@ _BUILT_IN: tuple[Family, ...] = (
         weights=("model.transformer.layers.0.attention.wQKV.weight",),
         config_key="scaler_cls",
     ),
-    Family(
+    _moirai(
         "moirai",
         "Moirai",
         "tsprune.models.moirai:Moirai",
-        package="uni2ts",
-        extra="moirai",
-        tested=("timecopilot-uni2ts", "0.1"),
         objects=("uni2ts.model.moirai.forecast.MoiraiForecast", "uni2ts.model.moirai.module.MoiraiModule"),
         weights=("mask_encoding.weight", "encoder.layers.0.ffn.fc_gate.weight"),
         config_key="distr_output",
     ),
-    Family(
+    _moirai(
         "moirai2",
         "Moirai-2",
         "tsprune.models.moirai2:Moirai2",
-        package="uni2ts",
-        extra="moirai",
-        tested=("timecopilot-uni2ts", "0.1"),
         objects=(
             "uni2ts.model.moirai2.forecast.Moirai2Forecast",
             "uni2ts.model.moirai2.module.Moirai2Module",
@@ -200,10 +191,10 @@ def family_of(checkpoint: Checkpoint) -> Family:
     for family in FAMILIES.values():
         if family.matches(checkpoint):
             return _installed(checkpoint.name, family)
-    known = ", ".join(FAMILIES)
     stated = checkpoint.config.get("architectures") or checkpoint.config.get("model_type")
     detail = f" (config.json says {shown(stated)})" if stated else ""
     missing = "" if checkpoint.config else "; it has no config.json"
+    known = ", ".join(FAMILIES)
     raise TspruneError(f"{checkpoint.name}: unknown architecture{detail}{missing}; known are: {known}")
 
 

@@ -44,7 +44,10 @@ class Broken:
 
     def note(self, x: Tensor) -> None:
         """Looks at `x` [*places, ...]; every call must have the same places."""
-        bad = ~x.isfinite() if x.ndim == self._dims else _not_finite(x.flatten(self._dims))
+        bad = ~x.isfinite()
+        if x.ndim > self._dims:  # the extremes of [..., n]: quicker than to ask each
+            flat = x.flatten(self._dims)
+            bad = ~(flat.amax(-1).isfinite() & flat.amin(-1).isfinite())
         self._places = bad if self._places is None else self._places | bad
 
     @property
@@ -57,8 +60,3 @@ class Broken:
         """`x` [*places, ...] with NaN at those places."""
         places = self.places.view(*self.places.shape, *(1,) * (x.ndim - self.places.ndim))
         return x.masked_fill(places, torch.nan)
-
-
-def _not_finite(x: Tensor) -> Tensor:
-    """Whether any of [..., n] is NaN or infinite; quicker than to ask each."""
-    return ~(x.amax(-1).isfinite() & x.amin(-1).isfinite())

@@ -28,20 +28,9 @@ if TYPE_CHECKING:
     from tsprune.models.checkpoints import Checkpoint
 
 __all__ = [
-    "LEVELS",
-    "Evidence",
-    "Forecast",
-    "Forecaster",
-    "Measured",
-    "NotFiniteError",
-    "Origin",
-    "Predictor",
-    "Recovery",
-    "SamplingForecaster",
-    "drawing",
-    "padded",
-    "with_gaps",
-]
+    "LEVELS", "Evidence", "Forecast", "Forecaster", "Measured", "NotFiniteError", "Origin", "Predictor",
+    "Recovery", "SamplingForecaster", "drawing", "padded", "with_gaps",
+]  # fmt: skip
 
 
 class Forecaster:
@@ -142,6 +131,16 @@ class Forecaster:
     def _teacher_forced(self, series: list[NDArray[np.float32]]) -> Tensor:
         """`teacher_forced` of B checked series, NaN where there is no output; every family has its own."""
         raise NotImplementedError
+
+    def _outputs_of(self, module: nn.Module, series: list[NDArray[np.float32]]) -> list[Tensor]:
+        """Outputs of `module`, call by call, on the way to a forecast of one step."""
+        recorded: list[Tensor] = []
+        hook = module.register_forward_hook(lambda _module, _inputs, output: recorded.append(output))
+        try:
+            self._forecast(series, 1)
+        finally:
+            hook.remove()
+        return recorded
 
     def alone(self, *, keeps: bool = False) -> AbstractContextManager[None]:
         """The calling thread has this model alone while the context lasts (see `tsprune.models.turns`)."""

@@ -78,7 +78,6 @@ def _built(
 
 
 def _remove(model: Forecaster, record: PruningRecord, where: str) -> None:
-    """Removes the components that a record lists."""
     shapes = {name: tuple(tensor.shape) for name, tensor in model.module.state_dict().items()}
     if shapes != dict(record.origin.shapes):
         raise TspruneError(f"{where} contradicts itself: its shapes are not those of its config")

@@ -101,9 +101,6 @@ def _subfolder(stated: object) -> str:
     return str(pure)
 
 
-# --- the hub -------------------------------------------------------------------------------------
-
-
 def _may_be_hub_id(name: str) -> bool:
     identifier = re.split("[@:]", name, maxsplit=1)[0]
     return identifier.count("/") == 1 and not name.startswith((".", "/", "~")) and "\\" not in name
@@ -115,7 +112,9 @@ def _in_hub(name: str, revision: str | None, inside: str | None) -> Location:
     if stated and revision is not None and stated != revision:
         raise TspruneError(f"{name} and revision={shown(revision)} are different revisions; name one")
     wanted = stated or revision
-    if wanted is not None and not (isinstance(wanted, str) and _valid_revision(wanted)):
+    if wanted is not None and (
+        not isinstance(wanted, str) or len(wanted) > 200 or not _REVISION.fullmatch(wanted) or ".." in wanted
+    ):
         raise TspruneError(f"revision must be a branch, tag or commit, not {shown(wanted)}")
     inside = _subfolder(rest) if rest and inside is None else inside
     directory = _snapshot(repository, wanted, inside)
@@ -125,10 +124,6 @@ def _in_hub(name: str, revision: str | None, inside: str | None) -> Location:
         if not directory.is_dir():
             raise TspruneError(f"{repository} has no folder {shown(inside)}")
     return Location(full, directory)
-
-
-def _valid_revision(text: str) -> bool:
-    return len(text) <= 200 and _REVISION.fullmatch(text) is not None and ".." not in text
 
 
 def _snapshot(repository: str, revision: str | None, inside: str | None) -> Path:

@@ -1,9 +1,11 @@
-"""Moirai 1.1: masked encoder over patches, a mixture of four distributions, sampled."""
+"""Moirai 1.1: masked encoder over patches, a mixture of four distributions, sampled.
+
+Moirai-2 (`moirai2`) shares the anatomy of the encoder, loading and saving.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -16,15 +18,135 @@ from uni2ts.distribution.negative_binomial import NegativeBinomial
 from uni2ts.model.moirai import MoiraiForecast, MoiraiModule
 from uni2ts.model.moirai.module import decode_distr_output, encode_distr_output
 
-from tsprune.anatomy import Readout
+from tsprune.anatomy import (
+    Anatomy,
+    AttentionSite,
+    Block,
+    Factor,
+    MLPSite,
+    PerHead,
+    Readout,
+    Size,
+    Stack,
+    TimeAxis,
+)
 from tsprune.arguments import shown
 from tsprune.errors import TspruneError
-from tsprune.models import draws, moirai_base
-from tsprune.models.checkpoints import Checkpoint
+from tsprune.models import draws
+from tsprune.models.checkpoints import MAX_CONTEXT, Checkpoint
 from tsprune.models.finite import Broken, watched
-from tsprune.models.forecaster import Forecast, SamplingForecaster
+from tsprune.models.forecaster import Forecast, Forecaster, SamplingForecaster
 from tsprune.models.objects import network
-from tsprune.models.stated import check, list_of, mapping, real, whole_number
+from tsprune.models.stated import Requirement, check, flag, list_of, mapping, real, whole_number
+
+# stated for Moirai 1.1; upstream's package holds no GIFT-Eval script and does not mention Moirai-2
+# there (its README's example has 1680), so for Moirai-2 this is an assumption
+MOIRAI_CONTEXT = 4000  # the weights' metadata may say less
+
+MOIRAI_SIZES: dict[str, Requirement] = {  # of config.json, of both versions
+    **dict.fromkeys(("d_model", "num_layers", "max_seq_len"), whole_number()),
+    **dict.fromkeys(("attn_dropout_p", "dropout_p"), real(0, 0.99)),
+    "scaling": flag,
+}
+
+
+def _attention(block: str, layer: Any) -> AttentionSite:
+    path, attention = f"{block}.self_attn", layer.self_attn
+    return AttentionSite.of_layers(
+        "self",
+        path,
+        ("q_proj", "k_proj", "v_proj", "out_proj"),
+        attention.num_heads,
+        attention.head_dim,
+        key_heads=attention.num_groups,
+        factors=(Factor(f"{path}.q_norm.weight"), Factor(f"{path}.k_norm.weight")),
+        others=(f"{block}.norm1",),
+        sizes=tuple(
+            size
+            for module in (path, f"{path}.var_attn_bias")
+            for size in (
+                Size(module, "num_heads", "heads"),
+                Size(module, "num_groups", "key_heads"),
+                Size(module, "heads_per_group", "heads_per_key_head"),
+            )
+        ),
+        per_head=(PerHead(f"{path}.var_attn_bias.emb.weight", 1),),
+    )
+
+
+def moirai_anatomy(module: Any, patch: int, readout: Readout | None, *, causal: bool) -> Anatomy:
+    """Anatomy of a module with a TransformerEncoder `encoder` over patches of `patch` steps."""
+    blocks = []
+    for index, layer in enumerate(module.encoder.layers):
+        path = f"encoder.layers.{index}"
+        blocks.append(Block(path, (_attention(path, layer),), MLPSite(f"{path}.ffn", (f"{path}.norm2",))))
+    depth = (Size("", "num_layers", "layers"),)
+    axis = TimeAxis(patch, future=1)
+    stack = Stack("stack", tuple(blocks), module="encoder", time=axis, causal=causal, sizes=depth)
+    return Anatomy((stack,), module.d_model, readout=readout)
+
+
+def inputs(series: Sequence[NDArray[np.float32]], device: torch.device) -> dict[str, Tensor]:
+    """Inputs of upstream's forecast modules, for univariate series; right-aligned, [B, T, 1]."""
+    length = max(map(len, series))
+    values = np.full((len(series), length), np.nan, dtype=np.float32)
+    padding = np.ones((len(series), length), dtype=bool)
+    for row, observed in enumerate(series):
+        values[row, length - len(observed) :] = observed
+        padding[row, length - len(observed) :] = False
+    known = np.isfinite(values)
+    given = {
+        "past_target": np.where(known, values, np.float32(0))[..., None],
+        "past_observed_target": known[..., None],
+        "past_is_pad": padding,
+    }
+    return {name: torch.from_numpy(array).to(device) for name, array in given.items()}
+
+
+class MoiraiForecaster(Forecaster):
+    """Shared by both versions: saving, and the config of a pruned model.
+
+    config : config.json of the checkpoint
+    """
+
+    reference_horizon = 1024  # GIFT-Eval's longest is 900
+    licence_note = (
+        "Moirai's weights on the hub are CC-BY-NC: a derivative of them is not redistributable, so do not "
+        "publish this checkpoint unless the weights it was made from are your own."
+    )
+    config: Mapping[str, object]
+
+    def config_file(self) -> dict[str, Any]:
+        return dict(self.config)
+
+    def stored_metadata(self) -> dict[str, str]:
+        return {MAX_CONTEXT: str(self.context_length)}
+
+    def upstream_config(self, config: Mapping[str, Any]) -> dict[str, Any] | None:
+        """Whole layers can go; upstream has as many heads as the width has multiples of 64."""
+        layers = len(self.anatomy.stacks[0].blocks)
+        return {**config, "num_layers": layers} if self.anatomy.whole_layers else None
+
+    def _set_upstream(self, forecast: Any, **settings: Any) -> None:
+        """Makes the object of upstream's class `forecast`, for univariate series."""
+        univariate = {"target_dim": 1, "feat_dynamic_real_dim": 0, "past_feat_dynamic_real_dim": 0}
+        fixed = {"prediction_length": 1, "context_length": self.context_length, "module": self.module}
+        self.upstream = forecast(**fixed, **univariate, **settings)
+
+
+def config_of(module: Any) -> dict[str, Any]:
+    """The config.json of a network in memory: its arguments, which upstream's hub mixin keeps."""
+    return {
+        key: list(value) if isinstance(value, tuple) else value
+        for key, value in (module._hub_mixin_config or {}).items()
+    }
+
+
+def history_of(upstream: Any, patch: int) -> int:
+    """Steps of history that one of upstream's forecast modules is set to; the usual for a bare network."""
+    stated = getattr(getattr(upstream, "hparams", None), "context_length", MOIRAI_CONTEXT)
+    return max(int(stated), patch)
+
 
 GIFT_EVAL_PATCH = 32
 _GIFT_EVAL_SAMPLES = 100
@@ -42,10 +164,10 @@ _FILES = {
 _DISTRIBUTIONS = {
     f"uni2ts.distribution.{path}{name}": name for name, file in _FILES.items() for path in (f"{file}.", "")
 }
-_SIZES = {**moirai_base.MOIRAI_SIZES, "patch_sizes": list_of(whole_number()), "distr_output": mapping}
+_SIZES = {**MOIRAI_SIZES, "patch_sizes": list_of(whole_number()), "distr_output": mapping}
 
 
-class Moirai(moirai_base.MoiraiForecaster, SamplingForecaster):
+class Moirai(MoiraiForecaster, SamplingForecaster):
     """`upstream` is a `MoiraiForecast` for univariate series, set up anew at each forecast."""
 
     family = "moirai"
@@ -58,19 +180,8 @@ class Moirai(moirai_base.MoiraiForecaster, SamplingForecaster):
         self.context_length = context
         self.samples = _GIFT_EVAL_SAMPLES
         self.patch = min(module.patch_sizes, key=lambda size: abs(size - GIFT_EVAL_PATCH))
-        self.anatomy = moirai_base.moirai_anatomy(
-            module, self.patch, _readout(module, self.patch), causal=False
-        )
-        self.upstream = MoiraiForecast(
-            prediction_length=1,
-            target_dim=1,
-            feat_dynamic_real_dim=0,
-            past_feat_dynamic_real_dim=0,
-            context_length=context,
-            module=module,
-            patch_size=self.patch,
-            num_samples=self.samples,
-        )
+        self.anatomy = moirai_anatomy(module, self.patch, _readout(module, self.patch), causal=False)
+        self._set_upstream(MoiraiForecast, patch_size=self.patch, num_samples=self.samples)
         self.config = config
 
     def _forecast(self, series: list[NDArray[np.float32]], horizon: int) -> Forecast:
@@ -88,15 +199,11 @@ class Moirai(moirai_base.MoiraiForecaster, SamplingForecaster):
         """The distribution of the patches that cover the horizon."""
         length = max(map(len, series))
         broken = Broken(3)
-        with self._set_up(length, horizon), watched([self.module.param_proj], broken):
-            whole = self.upstream._get_distr(self.patch, **moirai_base.inputs(series, self.device))
+        lengths = self.upstream.hparams_context(prediction_length=horizon, context_length=length)
+        with lengths, watched([self.module.param_proj], broken):
+            whole = self.upstream._get_distr(self.patch, **inputs(series, self.device))
             first = self.upstream.context_token_length(self.patch)
         return Future(whole, first, self.patch, broken)
-
-    @contextmanager
-    def _set_up(self, length: int, horizon: int) -> Iterator[None]:
-        with self.upstream.hparams_context(prediction_length=horizon, context_length=length):
-            yield
 
     def _drawn(
         self, future: Future, series: Sequence[NDArray[np.float32]], rows: slice
@@ -124,18 +231,16 @@ class Moirai(moirai_base.MoiraiForecaster, SamplingForecaster):
     def blank(cls, checkpoint: Checkpoint) -> Moirai:
         config = checkpoint.settings(_SIZES)
         distribution = decode_distr_output(_distribution(config.get("distr_output")))
-        sizes = {key: value for key, value in config.items() if key != "distr_output"}
-        module = MoiraiModule(distr_output=distribution, **sizes).eval()
-        context = checkpoint.context_length(moirai_base.MOIRAI_CONTEXT, min(module.patch_sizes))
+        module = MoiraiModule(**{**config, "distr_output": distribution}).eval()
+        context = checkpoint.context_length(MOIRAI_CONTEXT, min(module.patch_sizes))
         return cls(module, config, checkpoint.name, context)
 
     @classmethod
     def adopt(cls, upstream: Any, name: str) -> Moirai:
         """The model of a `MoiraiForecast` or its network in memory."""
-        whole = isinstance(upstream, MoiraiForecast)
-        module = network(upstream.module if whole else upstream, MoiraiModule).eval()
-        config = {**moirai_base.config_of(module), "distr_output": encode_distr_output(module.distr_output)}
-        return cls(module, config, name, moirai_base.history_of(upstream, min(module.patch_sizes)))
+        module = network(upstream, MoiraiModule, MoiraiForecast, "module").eval()
+        config = {**config_of(module), "distr_output": encode_distr_output(module.distr_output)}
+        return cls(module, config, name, history_of(upstream, min(module.patch_sizes)))
 
 
 def _readout(module: MoiraiModule, patch: int) -> Readout | None:
@@ -190,7 +295,6 @@ class Future:
 
 
 def _narrowed(component: Distribution, cut: Any) -> Distribution:
-    """`component` over fewer places."""
     names = ["loc", "scale"] if isinstance(component, LogNormal) else list(component.arg_constraints)
     parameters = {name: cut(getattr(component, name).expand(component.batch_shape)) for name in names}
     return type(component)(**parameters, validate_args=False)

@@ -12,14 +12,21 @@ from torch import Tensor
 from uni2ts.model.moirai2 import Moirai2Forecast, Moirai2Module
 
 from tsprune.anatomy import Readout
-from tsprune.models import moirai_base
 from tsprune.models.checkpoints import Checkpoint
 from tsprune.models.forecaster import Forecast
+from tsprune.models.moirai import (
+    MOIRAI_CONTEXT,
+    MOIRAI_SIZES,
+    MoiraiForecaster,
+    config_of,
+    history_of,
+    moirai_anatomy,
+)
 from tsprune.models.objects import network
 from tsprune.models.stated import levels, whole_number
 
 _SIZES = {
-    **moirai_base.MOIRAI_SIZES,
+    **MOIRAI_SIZES,
     **dict.fromkeys(("d_ff", "patch_size", "num_predict_token"), whole_number()),
     "quantile_levels": levels,
 }
@@ -27,7 +34,7 @@ _SIZES = {
 READOUT = Readout(("out_proj",), "encoder.norm", position=-2)
 
 
-class Moirai2(moirai_base.MoiraiForecaster):
+class Moirai2(MoiraiForecaster):
     """`upstream` is a `Moirai2Forecast` for univariate series, set up anew at each forecast."""
 
     family = "moirai2"
@@ -37,18 +44,11 @@ class Moirai2(moirai_base.MoiraiForecaster):
     def __init__(self, module: Moirai2Module, config: Mapping[str, object], name: str, context: int) -> None:
         self.name = name
         self.module = module
-        self.anatomy = moirai_base.moirai_anatomy(module, module.patch_size, READOUT, causal=True)
+        self.anatomy = moirai_anatomy(module, module.patch_size, READOUT, causal=True)
         self.context_length = context
         self.levels = tuple(module.quantile_levels)
         self.readout_horizon = module.patch_size * module.num_predict_token
-        self.upstream = Moirai2Forecast(
-            prediction_length=1,
-            target_dim=1,
-            feat_dynamic_real_dim=0,
-            past_feat_dynamic_real_dim=0,
-            context_length=context,
-            module=module,
-        )
+        self._set_upstream(Moirai2Forecast)
         self.config = config
 
     def _forecast(self, series: list[NDArray[np.float32]], horizon: int) -> Forecast:
@@ -61,28 +61,20 @@ class Moirai2(moirai_base.MoiraiForecaster):
 
     def _teacher_forced(self, series: list[NDArray[np.float32]]) -> Tensor:
         """Normalised quantiles of the patches after the contexts, [B, tokens * Q * patch_size]."""
-        recorded: list[Tensor] = []
-        hook = self.module.out_proj.register_forward_hook(
-            lambda module, inputs, output: recorded.append(output)
-        )
-        try:
-            self._forecast(series, 1)
-        finally:
-            hook.remove()
+        recorded = self._outputs_of(self.module.out_proj, series)
         return recorded[0][:, -2]  # the last token of the context; after it comes the forecast one
 
     @classmethod
     def blank(cls, checkpoint: Checkpoint) -> Moirai2:
         config = checkpoint.settings(_SIZES)
         module = Moirai2Module(**config).eval()
-        context = checkpoint.context_length(moirai_base.MOIRAI_CONTEXT, module.patch_size)
+        context = checkpoint.context_length(MOIRAI_CONTEXT, module.patch_size)
         context = context // module.patch_size * module.patch_size
         return cls(module, config, checkpoint.name, context)
 
     @classmethod
     def adopt(cls, upstream: Any, name: str) -> Moirai2:
         """The model of a `Moirai2Forecast` or its network in memory."""
-        whole = isinstance(upstream, Moirai2Forecast)
-        module = network(upstream.module if whole else upstream, Moirai2Module).eval()
-        history = moirai_base.history_of(upstream, module.patch_size) // module.patch_size * module.patch_size
-        return cls(module, moirai_base.config_of(module), name, history)
+        module = network(upstream, Moirai2Module, Moirai2Forecast, "module").eval()
+        history = history_of(upstream, module.patch_size) // module.patch_size * module.patch_size
+        return cls(module, config_of(module), name, history)

@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 from tsprune.errors import TspruneError, one_line
-from tsprune.models.families import FAMILIES, Family
+from tsprune.models.families import FAMILIES
 from tsprune.models.forecaster import Forecaster
 from tsprune.models.placement import device_of, dtype_of
 
@@ -24,13 +24,13 @@ def adopted(upstream: Any, device: object, dtype: object) -> Forecaster:
     Raises TspruneError for an object of another class, or on another device or of another precision.
     """
     kind = type(upstream).__name__
-    family = _family(upstream)
+    names = {f"{base.__module__}.{base.__qualname__}" for base in type(upstream).__mro__}
+    family = next((family for family in FAMILIES.values() if names & set(family.objects)), None)
     if family is None:
         titles = ", ".join(family.title for family in FAMILIES.values())
         raise TspruneError(
             f"cannot load a {one_line(kind, 60)}; name a folder, bundled:NAME or a hub id, or pass an "
-            "object of "
-            f"upstream's: {titles}"
+            f"object of upstream's: {titles}"
         )
     try:
         model = family.forecaster.adopt(upstream, f"{kind} in memory")
@@ -40,11 +40,6 @@ def adopted(upstream: Any, device: object, dtype: object) -> Forecaster:
         raise TspruneError(f"this {kind} is not complete ({one_line(error, 200)})") from error
     _check_place(model, kind, device, dtype)
     return model
-
-
-def _family(upstream: object) -> Family | None:
-    names = {f"{base.__module__}.{base.__qualname__}" for base in type(upstream).__mro__}
-    return next((family for family in FAMILIES.values() if names & set(family.objects)), None)
 
 
 def _check_place(model: Forecaster, kind: str, device: object, dtype: object) -> None:
@@ -59,8 +54,14 @@ def _check_place(model: Forecaster, kind: str, device: object, dtype: object) ->
         raise TspruneError(f"this {kind} is in {precision}; convert it yourself, or leave the precision out")
 
 
-def network(module: Any, wanted: type[nn.Module]) -> Any:
-    """`module`, or the module that torch.compile wrapped, if of class `wanted`; TspruneError if not."""
+def network(upstream: Any, wanted: type[nn.Module], holder: type | None = None, name: str = "model") -> Any:
+    """The network of class `wanted` in one of upstream's objects, also one that torch.compile wrapped.
+
+    holder, name : the class of objects that hold it, and their attribute; all others are networks
+
+    Raises TspruneError for a network of another class.
+    """
+    module = getattr(upstream, name) if holder is not None and isinstance(upstream, holder) else upstream
     found = getattr(module, "_orig_mod", module)
     if isinstance(found, wanted):
         return found

@@ -19,11 +19,11 @@ from tsprune.models.forecaster import Forecaster
 from tsprune.models.locations import CONFIG, GENERATION
 from tsprune.models.objects import network
 from tsprune.models.saving import usual_dtype
-from tsprune.models.stated import Requirement, check, flag, or_none, real, whole_number, word
+from tsprune.models.stated import Requirement, check, flag, levels, or_none, real, whole_number, word
 from tsprune.models.weights import named
 
 _TOKENS = ("pad_token_id", "eos_token_id", "decoder_start_token_id", "reg_token_id")
-# of config.json, beside the sizes of the family and `chronos_config`. Unknown keys are left out: upstream
+# of config.json, beside the keys of the family and `chronos_config`. Unknown keys are left out: upstream
 # would make an attribute of anything, and some keys make it fetch or run code
 _COMMON: dict[str, Requirement] = {
     "dropout_rate": real(0, 0.99),
@@ -49,6 +49,12 @@ _COMMON: dict[str, Requirement] = {
         flag,
     ),
     **dict.fromkeys(_TOKENS, or_none(whole_number(0))),
+    **dict.fromkeys(("d_model", "d_kv", "d_ff", "num_layers", "num_heads", "vocab_size"), whole_number()),
+}
+PATCHED: dict[str, Requirement] = {  # of chronos_config, of the families that read patches
+    **dict.fromkeys(("context_length", "input_patch_size", "input_patch_stride"), whole_number()),
+    "quantiles": levels,
+    "use_reg_token": flag,
 }
 # of generation_config.json; the sampling itself is configured by config.json
 _GENERATION = {"pad_token_id", "eos_token_id", "decoder_start_token_id", "bos_token_id"}
@@ -58,15 +64,15 @@ _Built = TypeVar("_Built")
 
 
 def hub_config(
-    checkpoint: Checkpoint, sizes: Mapping[str, Requirement], settings: Mapping[str, Requirement]
+    checkpoint: Checkpoint, keys: Mapping[str, Requirement], settings: Mapping[str, Requirement]
 ) -> dict[str, Any]:
     """The known keys of a config.json, checked.
 
-    sizes, settings : rules of the family's keys in it, and in its `chronos_config`
+    keys, settings : rules of the family's own keys in it, and in its `chronos_config`
 
     Raises TspruneError that names the first value that cannot be.
     """
-    rules = {**_COMMON, **sizes}
+    rules = {**_COMMON, **keys}
     stated = {key: checkpoint.config[key] for key in rules if key in checkpoint.config}
     check(stated, rules, CONFIG, required=False)
     return {**stated, "chronos_config": checkpoint.settings(settings, key="chronos_config")}
@@ -150,9 +156,8 @@ def adopted(
 
     Raises TspruneError for a network of another class than `wanted`.
     """
-    whole = isinstance(upstream, pipeline)
-    model = family(network(upstream.model if whole else upstream, wanted), name)
-    if whole:
+    model = family(network(upstream, wanted, pipeline), name)
+    if isinstance(upstream, pipeline):
         model.upstream = upstream
     return model
 

@@ -1,4 +1,4 @@
-"""Pruned checkpoints on disk: upstream's files, and tsprune.json, which describes them.
+"""Pruned checkpoints on disk: upstream's files, tsprune.json, which describes them, and a model card.
 
 Weights keep upstream's names. Where upstream's config can describe the pruned model (whole layers, equal
 head counts), config.json does, and upstream's own loader reads the checkpoint. Where it cannot,
@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import dataclasses
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -20,11 +20,11 @@ from typing import Any
 from tsprune.anatomy import Component
 from tsprune.arguments import shown
 from tsprune.errors import TspruneError, one_line
-from tsprune.models.card import model_card
-from tsprune.models.documents import as_json, read_object
-from tsprune.models.forecaster import Evidence, Forecaster, Origin, Recovery
+from tsprune.files import as_json, read_object
+from tsprune.models.forecaster import Evidence, Forecaster, Measured, Origin, Recovery
 from tsprune.models.locations import CONFIG, REMOVAL
 from tsprune.models.stated import list_of, whole_number
+from tsprune.text import code, markdown
 
 FORMAT = 1
 
@@ -41,9 +41,6 @@ class PruningRecord:
     origin: Origin
 
 
-# --- writing ------------------------------------------------------------------------------------
-
-
 def complete(
     model: Forecaster, origin: Origin, original: dict[str, Any], directory: Path, evidence: Evidence | None
 ) -> None:
@@ -52,7 +49,12 @@ def complete(
     original : config.json of the model that it was made from
     """
     reduced = model.upstream_config(original)
-    (directory / CONFIG).write_text(as_json(_refused(model) if reduced is None else reduced))
+    refused = {  # no upstream loader takes this for a config of its own
+        "model_type": "tsprune",
+        "load_with": "tsprune.load or tsprune.load_pipeline",
+        "family": model.family,
+    }
+    (directory / CONFIG).write_text(as_json(refused if reduced is None else reduced))
     record = {
         "format": FORMAT,
         "tsprune": _version(),
@@ -72,15 +74,6 @@ def complete(
     (directory / "README.md").write_text(card)
 
 
-def _refused(model: Forecaster) -> dict[str, Any]:
-    """A config.json that no upstream loader takes for one of its own."""
-    return {
-        "model_type": "tsprune",
-        "load_with": "tsprune.load or tsprune.load_pipeline",
-        "family": model.family,
-    }
-
-
 def _version() -> str:
     try:
         return version("tsprune")
@@ -88,7 +81,95 @@ def _version() -> str:
         return "unknown"
 
 
-# --- reading ------------------------------------------------------------------------------------
+def model_card(
+    model: Forecaster, origin: Origin, *, upstream_reads_it: bool, evidence: Evidence | None
+) -> str:
+    """README.md: removed components, their cost, how to load the model, and its licence.
+
+    evidence : name -> before, after and change, as the caller measured them
+    """
+    share = 1 - model.parameter_count / origin.parameters
+    lines = [
+        f"# {markdown(origin.name)}, pruned" + (" and recovered" if origin.recovery else ""),
+        "",
+        f"A {model.family} checkpoint with {share:.1%} of its parameters removed by tsprune: "
+        f"{origin.parameters:,} before, {model.parameter_count:,} after.",
+        "",
+        f"Made from {code(origin.name)}"
+        + (f" (SHA-256 of its weights {markdown(origin.sha256)})." if origin.sha256 else "."),
+        "",
+        "## What was removed",
+        "",
+        *_removed(origin),
+        *_recovered(origin),
+        "",
+        "## What it costs and gains",
+        "",
+        *_table(evidence),
+        "",
+        "## Loading it",
+        "",
+        "```python",
+        "import tsprune",
+        "",
+        'model = tsprune.load("path/to/this/folder")',
+        'pipeline = tsprune.load_pipeline("path/to/this/folder")  # the upstream object',
+        "```",
+        "",
+        "The upstream package alone reads it too."
+        if upstream_reads_it
+        else "The upstream package alone does not read it: its layers are of unlike sizes.",
+        "",
+        "## Licence",
+        "",
+        model.licence_note,
+    ]
+    return "\n".join(lines) + "\n"
+
+
+def _removed(origin: Origin) -> list[str]:
+    """The removed components by kind, and how they were chosen."""
+    names = {"layer": "layers", "attention": "attention sublayers", "mlp": "MLPs", "head": "attention heads"}
+    lines = []
+    for kind, name in names.items():
+        addresses = [f"`{component}`" for component in origin.components if component.kind == kind]
+        if addresses:
+            lines.append(f"- {len(addresses)} {name}: {', '.join(addresses)}")
+    if origin.provenance:
+        lines += ["", "Chosen by:", ""]
+    for key, value in origin.provenance.items():
+        if not isinstance(value, list):  # the way to a plan, step by step, is in tsprune.json
+            lines.append(f"- {markdown(key)}: {markdown(value)}")
+    return lines
+
+
+def _recovered(origin: Origin) -> list[str]:
+    how = origin.recovery
+    if how is None:
+        return []
+    later = len(origin.components) - how.components
+    return [
+        "",
+        "## Recovered",
+        "",
+        f"Trained after the removal to forecast as {code(how.teacher)} does: {how.steps:,} steps, "
+        f"{how.histories:,} synthetic histories (`tsprune recover`). The weights are those of step "
+        f"{how.best_step:,}, the best on calibration series of {markdown(how.suite)} "
+        f"({how.windows} windows): "
+        f"{markdown(how.metric)} relative to Seasonal Naive {how.score_before:.4g} before, "
+        f"{how.score_after:.4g} after." + (f" The last {later} components went later." if later else ""),
+    ]
+
+
+def _table(evidence: Evidence | None) -> list[str]:
+    if not evidence:
+        return ["Not measured. Measure before you rely on it."]
+    measured = ((name, Measured(*row)) for name, row in evidence.items())
+    rows = [
+        f"| {markdown(name)} | {row.before:.4g} | {row.after:.4g} | {markdown(row.change, begins=False)} |"
+        for name, row in measured
+    ]
+    return ["| | before | after | change |", "|---|---:|---:|---:|", *rows]
 
 
 def read_record(directory: Path) -> PruningRecord | None:
@@ -120,7 +201,8 @@ def _record(stated: Mapping[str, Any], path: Path) -> PruningRecord:
     for key in ("shapes", "config", "provenance", "parameters"):
         if not isinstance(stated[key], dict):
             raise TypeError(f"{key} is not an object")
-    wrong = [name for name, shape in stated["shapes"].items() if _shape(shape)]
+    shape_rule = list_of(whole_number(0, 2**40))  # a tensor without dimensions has []
+    wrong = [name for name, shape in stated["shapes"].items() if shape != [] and shape_rule(shape)]
     if wrong:
         raise ValueError(f"no shape: {wrong[0]}")
     origin = Origin(
@@ -137,24 +219,10 @@ def _record(stated: Mapping[str, Any], path: Path) -> PruningRecord:
     return PruningRecord(str(stated["family"]), stated["config"], origin)
 
 
-def _shape(value: object) -> str:
-    """The problem with a tensor's shape, "" if there is none; a tensor without dimensions has []."""
-    return "" if value == [] else list_of(whole_number(0, 2**40))(value)
-
-
 def _recovery(stated: Mapping[str, Any] | None) -> Recovery | None:
+    """The record of a training; every value becomes one of its field's type."""
     if stated is None:
         return None
-    return Recovery(
-        teacher=str(stated["teacher"]),
-        components=int(stated["components"]),
-        steps=int(stated["steps"]),
-        histories=int(stated["histories"]),
-        best_step=int(stated["best_step"]),
-        metric=str(stated["metric"]),
-        suite=str(stated["suite"]),
-        windows=int(stated["windows"]),
-        score_before=float(stated["score_before"]),
-        score_after=float(stated["score_after"]),
-        recipe=dict(stated["recipe"]),
-    )
+    types: dict[str, Callable[[Any], Any]] = {"str": str, "int": int, "float": float}
+    fields = {one.name: types.get(str(one.type), dict) for one in dataclasses.fields(Recovery)}
+    return Recovery(**{name: make(stated[name]) for name, make in fields.items()})

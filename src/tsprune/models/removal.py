@@ -22,7 +22,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from tsprune.anatomy import Anatomy, AttentionSite, Block, Component, SharedBias, Stack
+from tsprune.anatomy import AttentionSite, Block, Component, SharedBias, Stack
 from tsprune.errors import TspruneError
 from tsprune.models.absent import Nothing
 from tsprune.models.forecaster import Forecaster
@@ -36,7 +36,8 @@ def remove(model: Forecaster, components: Iterable[Component]) -> None:
     """
     before = model.anatomy
     gone = frozenset(before.expand(components))
-    _check_present(before, gone)
+    for component in gone:  # those that are not there raise
+        _ = before.mlp(component) if component.kind == "mlp" else before.site(component)
     rests = {
         stack.name: [_rest(model, stack.name, *at, gone) for at in stack.numbered()]
         for stack in before.stacks
@@ -60,17 +61,6 @@ def remove(model: Forecaster, components: Iterable[Component]) -> None:
     model.adapt()
 
 
-def _check_present(anatomy: Anatomy, components: Iterable[Component]) -> None:
-    for component in components:
-        if component.kind == "mlp":
-            anatomy.mlp(component)
-        else:
-            anatomy.site(component)
-
-
-# --- the result, as a description ---------------------------------------------------------------
-
-
 def _rest(
     model: Forecaster, stack: str, layer: int, block: Block, gone: frozenset[Component]
 ) -> Block | None:
@@ -80,7 +70,7 @@ def _rest(
         if Component(stack, layer, site.role) in gone:
             continue
         kept = tuple(h for h in site.numbers if Component(stack, layer, site.role, h) not in gone)
-        if kept or _bias(model, site):
+        if kept or model.module.get_submodule(site.output).bias is not None:
             sites.append(_with_heads(site, kept))
     mlp = None if Component(stack, layer, mlp=True) in gone else block.mlp
     if not sites and mlp is None:
@@ -88,12 +78,7 @@ def _rest(
     return dataclasses.replace(block, attention=tuple(sites), mlp=mlp, number=layer)
 
 
-def _bias(model: Forecaster, site: AttentionSite) -> bool:
-    return model.module.get_submodule(site.output).bias is not None
-
-
 def _with_heads(site: AttentionSite, kept: tuple[int, ...]) -> AttentionSite:
-    """`site` with the heads of these numbers only."""
     if kept == site.numbers:
         return site
     key_heads = len({site.key_head(head) for head in kept})
@@ -111,9 +96,6 @@ def _with_heads(site: AttentionSite, kept: tuple[int, ...]) -> AttentionSite:
         key=dataclasses.replace(site.key, heads=key_heads),
         value=dataclasses.replace(site.value, heads=key_heads),
     )
-
-
-# --- the module made to fit it ------------------------------------------------------------------
 
 
 def _apply(model: Forecaster, block: Block, rest: Block) -> None:
@@ -186,9 +168,6 @@ def _set_sizes(module: nn.Module, site: AttentionSite) -> None:
     }
     for size in site.sizes:
         setattr(module.get_submodule(size.module), size.name, values[size.holds])
-
-
-# --- blocks that leave their list ---------------------------------------------------------------
 
 
 def _closed_up(module: nn.Module, stack: Stack, rests: list[Block | None]) -> Stack:

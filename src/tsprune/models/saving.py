@@ -19,9 +19,9 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from tsprune.errors import TspruneError, one_line
+from tsprune.files import as_json
 from tsprune.folders import whole_directory
 from tsprune.models import pruned
-from tsprune.models.documents import as_json
 from tsprune.models.forecaster import Evidence, Forecaster
 from tsprune.models.locations import CONFIG
 from tsprune.models.placement import dtype_of

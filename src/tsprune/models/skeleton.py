@@ -90,13 +90,12 @@ def constants(module: nn.Module) -> frozenset[str]:
 
 def tied(module: nn.Module) -> list[tuple[Tensor, tuple[str, ...]]]:
     """Every tensor of a module's state, with all the names that it has."""
-    names: dict[int, list[str]] = {}
-    tensors: dict[int, Tensor] = {}
+    found: dict[int, tuple[Tensor, tuple[str, ...]]] = {}
     for name, value in module.state_dict(keep_vars=True).items():
         if isinstance(value, Tensor):
-            names.setdefault(id(value), []).append(name)
-            tensors[id(value)] = value
-    return [(tensors[key], tuple(found)) for key, found in names.items()]
+            _, names = found.get(id(value), (value, ()))
+            found[id(value)] = value, (*names, name)
+    return list(found.values())
 
 
 def put(module: nn.Module, names: tuple[str, ...], parameter: nn.Parameter) -> None:

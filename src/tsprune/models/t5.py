@@ -28,9 +28,7 @@ from tsprune.models.pretrained import PretrainedForecaster, hub_config
 from tsprune.models.stated import Requirement, or_none, whole_number
 
 SELECTING = "tsprune_selected_heads"
-# of config.json
-_SIZES = {
-    **dict.fromkeys(("d_model", "d_kv", "d_ff", "num_layers", "num_heads", "vocab_size"), whole_number()),
+_KEYS = {  # of config.json
     "num_decoder_layers": or_none(whole_number()),
     "relative_attention_num_buckets": whole_number(4),
     "relative_attention_max_distance": whole_number(),
@@ -39,7 +37,7 @@ _SIZES = {
 
 def t5_config(checkpoint: Checkpoint, settings: Mapping[str, Requirement]) -> T5Config:
     """The T5Config that config.json describes, checked; `settings` are the rules of its `chronos_config`."""
-    config = T5Config.from_dict(hub_config(checkpoint, _SIZES, settings))
+    config = T5Config.from_dict(hub_config(checkpoint, _KEYS, settings))
     if config.relative_attention_max_distance <= config.relative_attention_num_buckets // 2:
         raise TspruneError(f"{CONFIG}: relative_attention_max_distance is too small for its buckets")
     return config
@@ -126,26 +124,6 @@ def _selecting(
 ALL_ATTENTION_FUNCTIONS.register(SELECTING, _selecting)
 
 
-def adapt_t5(module: nn.Module, anatomy: Anatomy) -> None:
-    """Tells every sublayer its heads of the bias that it gets, and its place in the key-value cache."""
-    for stack in anatomy.stacks:
-        for role in ("self", "cross"):
-            sites = [site for block in stack.blocks for site in block.attention if site.role == role]
-            widest = max((site.heads for site in sites), default=0)
-            for index, site in enumerate(sites):
-                attention: Any = module.get_submodule(site.module)
-                attention.layer_idx = index  # the cache's first layer tells how long it is
-                if role == "self" and stack.bias is not None:
-                    attention.has_relative_attention_bias = index == 0
-                    _select(
-                        attention,
-                        [stack.bias.numbers.index(h) for h in site.numbers],
-                        len(stack.bias.numbers),
-                    )
-                else:  # zeros, made by the first
-                    _select(attention, list(range(site.heads)), widest)
-
-
 def _select(attention: Any, chosen: list[int], heads: int) -> None:
     """Makes an attention module use the heads `chosen` of a bias with `heads` heads."""
     attention.n_heads = heads
@@ -157,31 +135,10 @@ def _select(attention: Any, chosen: list[int], heads: int) -> None:
         attention.config._attn_implementation = SELECTING
 
 
-def upstream_config(
-    anatomy: Anatomy, config: Mapping[str, Any], *, cached: bool = False
-) -> dict[str, Any] | None:
-    """The T5 config of a pruned model: whole blocks of equally many heads, the same ones in a stack.
-
-    cached : whether the decoder runs with upstream's key-value cache, which must not be deeper than the
-        encoder
-    """
-    heads = anatomy.equal_heads
-    depths = {stack.name: len(stack.blocks) for stack in anatomy.stacks}
-    same = all(stack.bias is not None and len(stack.bias.numbers) == heads for stack in anatomy.stacks)
-    if heads is None or not same or (cached and depths["decoder"] > depths["encoder"]):
-        return None
-    return {
-        **config,
-        "num_heads": heads,
-        "num_layers": depths["encoder"],
-        "num_decoder_layers": depths["decoder"],
-    }
-
-
 class T5Forecaster(PretrainedForecaster):
     """Shared by both families: adapting to a removal.
 
-    cached : whether upstream's decoder runs with a key-value cache
+    cached : whether upstream's decoder runs with a key-value cache, which must not be deeper than the encoder
     """
 
     cached = False
@@ -190,7 +147,27 @@ class T5Forecaster(PretrainedForecaster):
         return AbsentT5Attention()
 
     def adapt(self) -> None:
-        adapt_t5(self.module, self.anatomy)
+        """Tells every sublayer its heads of the bias that it gets, and its place in the key-value cache."""
+        for stack in self.anatomy.stacks:
+            for role in ("self", "cross"):
+                sites = [site for block in stack.blocks for site in block.attention if site.role == role]
+                widest = max((site.heads for site in sites), default=0)
+                for index, site in enumerate(sites):
+                    attention: Any = self.module.get_submodule(site.module)
+                    attention.layer_idx = index  # the cache's first layer tells how long it is
+                    if role == "self" and stack.bias is not None:
+                        attention.has_relative_attention_bias = index == 0
+                        known = stack.bias.numbers
+                        _select(attention, [known.index(head) for head in site.numbers], len(known))
+                    else:  # zeros, made by the first
+                        _select(attention, list(range(site.heads)), widest)
 
     def upstream_config(self, config: Mapping[str, Any]) -> dict[str, Any] | None:
-        return upstream_config(self.anatomy, config, cached=self.cached)
+        """Whole blocks can go, and heads where all sublayers of a stack keep the same ones, as many each."""
+        heads, stacks = self.anatomy.equal_heads, self.anatomy.stacks
+        depths = {stack.name: len(stack.blocks) for stack in stacks}
+        same = all(stack.bias is not None and len(stack.bias.numbers) == heads for stack in stacks)
+        if heads is None or not same or (self.cached and depths["decoder"] > depths["encoder"]):
+            return None
+        layers = {"num_layers": depths["encoder"], "num_decoder_layers": depths["decoder"]}
+        return {**config, "num_heads": heads, **layers}

@@ -29,14 +29,14 @@ from tsprune.models.stated import whole_number
 _GIFT_EVAL_CONTEXT = 2048  # upstream's value there; config.json may state less ("max_context")
 
 
-def _attention(block: str, heads: int, head_dim: int) -> AttentionSite:
+def _block(block: str, heads: int, head_dim: int) -> Block:
     path = f"{block}.attn"
     factors = (
         Factor(f"{path}.query_ln.scale"),
         Factor(f"{path}.key_ln.scale"),
         Factor(f"{path}.per_dim_scale.per_dim_scale", "softplus"),
     )
-    return AttentionSite.of_fused(
+    site = AttentionSite.of_fused(
         "self",
         path,
         ("qkv_proj", "out"),
@@ -47,18 +47,15 @@ def _attention(block: str, heads: int, head_dim: int) -> AttentionSite:
         norm=f"{block}.post_attn_ln",
         sizes=(Size(path, "num_heads", "heads"), Size(path, "in_features", "width")),
     )
-
-
-def _mlp(block: str) -> MLPSite:
     others = tuple(f"{block}.{name}" for name in ("pre_ff_ln", "ff0", "activation", "post_ff_ln"))
-    return MLPSite(f"{block}.ff1", others, norm=f"{block}.post_ff_ln")
+    return Block(block, (site,), MLPSite(f"{block}.ff1", others, norm=f"{block}.post_ff_ln"))
 
 
 def _anatomy(definition: TimesFM_2p5_200M_Definition) -> Anatomy:
     size = definition.stacked_transformers.transformer
     head_dim = size.model_dims // size.num_heads
     paths = [f"stacked_xf.{index}" for index in range(definition.stacked_transformers.num_layers)]
-    blocks = (Block(path, (_attention(path, size.num_heads, head_dim),), _mlp(path)) for path in paths)
+    blocks = (_block(path, size.num_heads, head_dim) for path in paths)
     depth = (Size("", "x", "layers"),)
     axis = TimeAxis(definition.input_patch_len)
     # the spread around the median, up to the horizon that it covers
@@ -167,15 +164,7 @@ class TimesFM(Forecaster):
 
         Shape [B, 2, patches, output_patch_len * 10]; recorded on the way through `forecast`.
         """
-        recorded: list[Tensor] = []
-        hook = self.module.output_projection_point.register_forward_hook(
-            lambda module, inputs, output: recorded.append(output)
-        )
-        try:
-            self._forecast(series, 1)
-        finally:
-            hook.remove()
-        return torch.stack(recorded, dim=1)
+        return torch.stack(self._outputs_of(self.module.output_projection_point, series), dim=1)
 
     def config_file(self) -> dict[str, Any]:
         return {
@@ -222,8 +211,7 @@ class TimesFM(Forecaster):
 
         The history is as long as the wrapper is compiled for; if it is not, as in upstream's GIFT-Eval runs.
         """
-        whole = isinstance(upstream, TimesFM_2p5_200M_torch)
-        module = network(upstream.model if whole else upstream, TimesFM_2p5_200M_torch_module)
+        module = network(upstream, TimesFM_2p5_200M_torch_module, TimesFM_2p5_200M_torch)
         if "forward" in vars(module):  # upstream compiles it by default; hooks need the original
             module = copy.copy(module)
             del module.forward

@@ -124,16 +124,12 @@ class Toto(SamplingForecaster):
         for row, observed in enumerate(series):
             values[row, 0, values.shape[-1] - len(observed) :] = observed
         known = np.isfinite(values)
-        data = torch.from_numpy(np.where(known, values, np.float32(0))).to(self.device, self._dtype)
+        zeroed = torch.from_numpy(np.where(known, values, np.float32(0)))
+        data = zeroed.to(self.device, self.module.unembed.weight.dtype)
         nothing = torch.zeros(data.shape, dtype=torch.int, device=self.device)
         mask = torch.from_numpy(known).to(self.device)
         times = nothing[:, :0]  # the model does not read them, but upstream's loop goes on step by step
         return MaskedTimeseries(data, mask, nothing, times, times[..., 0])
-
-    @property
-    def _dtype(self) -> torch.dtype:
-        dtype: torch.dtype = self.module.unembed.weight.dtype
-        return dtype
 
     def _sampled(
         self, series: Sequence[NDArray[np.float32]], horizon: int, spare: dict[str, Tensor]
@@ -209,15 +205,13 @@ class Toto(SamplingForecaster):
         """The model of a `Toto`, `TotoForecaster` or `TotoBackbone` in memory."""
         toto = upstream
         if not isinstance(upstream, UpstreamToto):
-            backbone = upstream if isinstance(upstream, TotoBackbone) else upstream.model
             toto = object.__new__(UpstreamToto)
             nn.Module.__init__(toto)
-            toto.model, toto.model_kwargs = network(backbone, TotoBackbone), {}
+            toto.model, toto.model_kwargs = network(upstream, TotoBackbone, TotoForecaster), {}
         return cls(toto, _config_of(toto.model), name, _GIFT_EVAL_CONTEXT)
 
 
 def _config_of(backbone: TotoBackbone) -> dict[str, Any]:
-    """The config.json of a backbone."""
     layer, scaler, output = backbone.transformer.layers[0], backbone.scaler, backbone.output_distribution
     roles = [_ROLES[layer.attention_axis] for layer in backbone.transformer.layers]
     components = getattr(output, "k_components", None)

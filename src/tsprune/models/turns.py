@@ -66,7 +66,14 @@ def alone(module: nn.Module, name: str, *, keeps: bool = False) -> Iterator[None
     Raises TspruneError if another thread keeps the model for longer than `PATIENCE` seconds, or waits for a
     model that this thread has.
     """
-    turns = _taken(module, name, keeps)
+    me: _Thread = _local.__dict__.setdefault("thread", _Thread())
+    with _changed:
+        turns = _turns.setdefault(module, _Turns())
+        if turns.owner is not me:
+            _await(turns, me, name)
+            turns.owner = me
+            turns.kept_since = time.monotonic() if keeps else None
+        turns.depth += 1
     try:
         yield
     finally:
@@ -76,25 +83,6 @@ def alone(module: nn.Module, name: str, *, keeps: bool = False) -> Iterator[None
             if turns.depth == 0:
                 turns.owner = turns.kept_since = None
                 _changed.notify_all()
-
-
-def _me() -> _Thread:
-    if not hasattr(_local, "thread"):
-        _local.thread = _Thread()
-    thread: _Thread = _local.thread
-    return thread
-
-
-def _taken(module: nn.Module, name: str, keeps: bool) -> _Turns:
-    me = _me()
-    with _changed:
-        turns = _turns.setdefault(module, _Turns())
-        if turns.owner is not me:
-            _await(turns, me, name)
-            turns.owner = me
-            turns.kept_since = time.monotonic() if keeps else None
-        turns.depth += 1
-    return turns
 
 
 def _await(turns: _Turns, me: _Thread, name: str) -> None:

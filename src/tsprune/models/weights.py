@@ -24,8 +24,7 @@ from safetensors import SafetensorError, safe_open
 
 from tsprune.arguments import shown
 from tsprune.errors import TspruneError, one_line
-from tsprune.files import existing_file
-from tsprune.models.documents import read_object
+from tsprune.files import existing_file, read_object
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -61,9 +60,6 @@ def named(names: Iterable[object], most: int = 3) -> str:
     return ", ".join(found[:most]) + more
 
 
-# --- which files ---------------------------------------------------------------------------------
-
-
 def weight_files(directory: Path) -> Sequence[Path]:
     """The files that hold a checkpoint's tensors; TspruneError if there are none, or not all of them."""
     return list(_weight_map(directory))
@@ -80,7 +76,12 @@ def _weight_map(directory: Path) -> dict[Path, frozenset[str] | None]:
     else:
         chosen = dict.fromkeys(_without_index(directory, present))
     for path in chosen:
-        _require_file(path)
+        if not os.path.lexists(path):
+            raise TspruneError(
+                f"the checkpoint {path.parent} is incomplete: the shard {path.name} is missing"
+            )
+        if existing_file(path, "weight file").stat().st_size == 0:
+            raise TspruneError(f"{path} is damaged: it is empty")
     return chosen
 
 
@@ -131,14 +132,6 @@ def _nothing(directory: Path) -> str:
     return f"{directory} holds no checkpoint: there is no {WEIGHTS}"
 
 
-def _require_file(path: Path) -> None:
-    if not os.path.lexists(path):
-        raise TspruneError(f"the checkpoint {path.parent} is incomplete: the shard {path.name} is missing")
-    existing_file(path, "weight file")
-    if path.stat().st_size == 0:
-        raise TspruneError(f"{path} is damaged: it is empty")
-
-
 def _indexed(path: Path) -> dict[str, frozenset[str]]:
     """By file name: the tensors that an index places there."""
     placed = read_object(path, "index").get("weight_map")
@@ -154,9 +147,6 @@ def _indexed(path: Path) -> dict[str, frozenset[str]]:
     return {file: frozenset(names) for file, names in sorted(tensors.items())}
 
 
-# --- their headers -------------------------------------------------------------------------------
-
-
 def read_headers(directory: Path) -> Headers:
     """The headers of a checkpoint's weight files.
 
@@ -170,8 +160,11 @@ def read_headers(directory: Path) -> Headers:
         if twice:
             first = found.files[twice[0]].name
             raise TspruneError(f"{directory}: {named(twice)} is in {first} and again in {path.name}")
-        if expected is not None:
-            _check_index(path, frozenset(one.shapes), expected)
+        there = frozenset(one.shapes)
+        if missing := sorted((expected or there) - there):
+            raise TspruneError(f"{path} lacks {named(missing)}, which {INDEX} places there")
+        if unknown := sorted(there - (there if expected is None else expected)):
+            raise TspruneError(f"{path} holds {named(unknown)}, which {INDEX} does not place there")
         found = Headers(
             {**found.shapes, **one.shapes},
             {**found.dtypes, **one.dtypes},
@@ -181,14 +174,6 @@ def read_headers(directory: Path) -> Headers:
     if not found.shapes:
         raise TspruneError(f"{directory} holds no checkpoint: its weight files hold no tensor")
     return found
-
-
-def _check_index(path: Path, there: frozenset[str], expected: frozenset[str]) -> None:
-    missing, unknown = sorted(expected - there), sorted(there - expected)
-    if missing:
-        raise TspruneError(f"{path} lacks {named(missing)}, which {INDEX} places there")
-    if unknown:
-        raise TspruneError(f"{path} holds {named(unknown)}, which {INDEX} does not place there")
 
 
 def file_headers(path: Path) -> Headers:

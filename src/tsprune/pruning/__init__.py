@@ -8,12 +8,5 @@ from tsprune.pruning.surgery import prune
 from tsprune.pruning.tradeoff import tradeoff
 
 __all__ = [
-    "Comparison",
-    "Plan",
-    "compare",
-    "heads_at",
-    "latency_evidence",
-    "prune",
-    "recover",
-    "tradeoff",
-]
+    "Comparison", "Plan", "compare", "heads_at", "latency_evidence", "prune", "recover", "tradeoff",
+]  # fmt: skip

@@ -82,22 +82,19 @@ def _larger(
     """The most promising `tries` extensions of each set in the beam, each set once."""
     found: dict[frozenset[Component], tuple[RemovalStep, Components]] = {}
     for step in kept:
+        there = step.components
         ordered = sorted(
-            (c for c in alone if _adds(c, step.components)),
+            (c for c in alone if c not in there and not any(is_inside(c, one) for one in there)),
             key=lambda c: (alone[c] / _gain(c, step, savings), -_gain(c, step, savings), c.address),
         )
         new = 0
         for component in ordered:
-            together = joined(step.components, component)
+            together = joined(there, component)
             known = frozenset(model.anatomy.expand(together))
             if new < tries and known not in found and leaves_every_stack(together, model.anatomy):
                 found[known] = step, model.anatomy.select(together)
                 new += 1
     return list(found.values())
-
-
-def _adds(component: Component, components: Components) -> bool:
-    return component not in components and not any(is_inside(component, c) for c in components)
 
 
 def _gain(component: Component, step: RemovalStep, savings: Savings) -> float:

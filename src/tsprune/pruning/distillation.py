@@ -70,9 +70,6 @@ def check_pair(student: Forecaster, teacher: Forecaster) -> None:
         )
 
 
-# --- synthetic histories -------------------------------------------------------------------------
-
-
 def histories(seed: int, first_step: int, batch_size: int, context_length: int) -> Iterator[list[FloatArray]]:
     """Endless batches of at most `batch_size` synthetic histories of one length, one per step.
 
@@ -90,9 +87,6 @@ def histories(seed: int, first_step: int, batch_size: int, context_length: int) 
         level = np.where(rng.random(count) < 0.6, rng.normal(0, 3, count), 0.0)
         size = 10 ** rng.uniform(-0.5, 2, count)
         yield list(np.asarray((visible + level) * size, dtype=np.float32))
-
-
-# --- distances -----------------------------------------------------------------------------------
 
 
 def distance(

@@ -56,12 +56,10 @@ def compare(model: Forecaster, other: Forecaster, suite: Suite, **options: Unpac
     """
     chosen = RunOptions(**options)
     pairs: list[Scored] = []
-    ratios: dict[str, list[tuple[float, float]]] = {metric: [] for metric in METRICS}
-    both = [
-        forecast_statistics(each, suite.configurations, batch_size=chosen.batch_size)
-        for each in (model, other)
-    ]
-    for configuration, *results in zip(suite.configurations, *both, strict=True):
+    ratios: dict[str, list[list[float]]] = {metric: [] for metric in METRICS}
+    size, configurations = chosen.batch_size, suite.configurations
+    both = [forecast_statistics(each, configurations, batch_size=size) for each in (model, other)]
+    for configuration, *results in zip(configurations, *both, strict=True):
         rows = np.intersect1d(results[0].rows, results[1].rows)
         if not len(rows):
             continue
@@ -74,18 +72,13 @@ def compare(model: Forecaster, other: Forecaster, suite: Suite, **options: Unpac
         naive = prepare(configuration).baseline.select(rows)
         for name, metric in METRICS.items():
             if (of_naive := metric.of(naive)) > 0:
-                before, after = (metric.of(one) / of_naive for one in scores)
-                ratios[name].append((before, after))
+                ratios[name].append([metric.of(one) / of_naive for one in scores])
     if not pairs:
         raise TspruneError(f"no window of {suite.name} could be forecast by both models")
     means = {metric: aggregate(np.reshape(ratios[metric], (-1, 2))).tolist() for metric in METRICS}
-    return Comparison(
-        suite.name,
-        sum(len(pair.before) for pair in pairs),
-        {metric: means[metric][0] for metric in METRICS},
-        {metric: means[metric][1] for metric in METRICS},
-        {metric: changes(pairs, metric).estimate(seed=chosen.seed) for metric in METRICS},
-    )
+    before, after = ({metric: means[metric][side] for metric in METRICS} for side in (0, 1))
+    change = {metric: changes(pairs, metric).estimate(seed=chosen.seed) for metric in METRICS}
+    return Comparison(suite.name, sum(len(pair.before) for pair in pairs), before, after, change)
 
 
 @checked

@@ -78,8 +78,7 @@ def most_removable(changes: Sequence[float], max_loss: float) -> int:
     >>> most_removable([0.001, 0.02, 0.009], max_loss=0.01)
     3
     """
-    within_budget = [n for n, change in enumerate(changes, start=1) if change <= max_loss]
-    return max(within_budget, default=0)
+    return max((n for n, change in enumerate(changes, start=1) if change <= max_loss), default=0)
 
 
 def heads_at_frame(
@@ -121,8 +120,7 @@ def _choose(
 
 
 def _changes(result: SweepResult, ablations: Sequence[Ablation], metric: str, masks: Masks) -> list[float]:
-    changes = (result.change(ablation, masks) for ablation in ablations)
-    return [change[metric] for change in changes]
+    return [result.change(ablation, masks)[metric] for ablation in ablations]
 
 
 def calibration_masks(suite: Suite, *, fraction: float, seed: int) -> dict[str, NDArray[np.bool_]]:

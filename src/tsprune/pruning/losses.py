@@ -83,9 +83,8 @@ class CalibrationLosses:
     def require_units(self) -> None:
         """Raises TspruneError if the calibration series are too few for a loss to have an upper limit."""
         forecast = [c for c in self.calibration.configurations if len(c)]
-        if self.confidence == MEAN_CONFIDENCE or len(forecast) > 1:
-            return
-        if len(forecast) == 1 and len(np.unique(forecast[0].series)) > 1:
+        several = len(forecast) > 1 or any(len(np.unique(c.series)) > 1 for c in forecast)
+        if several or self.confidence == MEAN_CONFIDENCE:
             return
         raise TspruneError(
             "the calibration part is a single series, so a loss on it has no interval; add series or "

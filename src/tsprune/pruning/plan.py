@@ -56,16 +56,12 @@ class Plan:
     def __repr__(self) -> str:
         kinds = Counter(component.kind for component in self.components)
         removed = ", ".join(_counted(count, kind) for kind, count in kinds.items())
-        parts = [
-            self.model,
-            f"{_counted(len(self.components), 'component')}{': ' if removed else ''}{removed}",
-        ]
-        saved = self.provenance.get("expected_saving")
-        if isinstance(saved, float):
-            parts.append(f"saves {100 * saved:.1f} % of {self.provenance.get('objective')}")
-        loss = self.provenance.get("loss_on_calibration")
-        if isinstance(loss, float):
-            parts.append(f"{self.provenance.get('metric')} {100 * loss:+.2f} % on the calibration series")
+        count, how = _counted(len(self.components), "component"), self.provenance
+        parts = [self.model, f"{count}{': ' if removed else ''}{removed}"]
+        if isinstance(saved := how.get("expected_saving"), float):
+            parts.append(f"saves {100 * saved:.1f} % of {how.get('objective')}")
+        if isinstance(loss := how.get("loss_on_calibration"), float):
+            parts.append(f"{how.get('metric')} {100 * loss:+.2f} % on the calibration series")
         return f"Plan({', '.join(parts)})"
 
     def _repr_html_(self) -> str:
@@ -96,17 +92,15 @@ class Plan:
 
     def to_json(self) -> str:
         """Readable JSON, with a line for each component."""
-        return json.dumps(
-            {
-                "version": _VERSION,
-                "model": self.model,
-                "family": self.family,
-                "checkpoint": self.checkpoint,
-                "components": [component.address for component in self.components],
-                "provenance": dict(self.provenance),
-            },
-            indent=2,
-        )
+        content = {
+            "version": _VERSION,
+            "model": self.model,
+            "family": self.family,
+            "checkpoint": self.checkpoint,
+            "components": [component.address for component in self.components],
+            "provenance": dict(self.provenance),
+        }
+        return json.dumps(content, indent=2)
 
     @classmethod
     def from_json(cls, text: str) -> Plan:

@@ -137,6 +137,7 @@ def recover(
     a suite without calibration windows, or a state of another recovery.
     """
     chosen = RunOptions(**options)
+    precise = training_precision(precision, model.device)
     recipe = Recipe(
         steps,
         minutes,
@@ -144,7 +145,7 @@ def recover(
         learning_rate,
         metric,
         patience,
-        training_precision(precision, model.device),
+        precise,
         calibration,
         chosen.seed,
         history,
@@ -191,9 +192,6 @@ def _key(model: Forecaster, teacher: Forecaster, calibration: Suite, recipe: Rec
         "samples": list(samples or ()),
         **dataclasses.asdict(recipe),
     }
-
-
-# --- training ------------------------------------------------------------------------------------
 
 
 @dataclasses.dataclass
@@ -245,36 +243,32 @@ def _account(
     )
 
 
+@dataclasses.dataclass
 class _Training:
     """A training, from the beginning or resumed from its state file."""
 
-    def __init__(
-        self,
-        student: Forecaster,
-        teacher: Forecaster,
-        calibration: Suite,
-        recipe: Recipe,
-        batch_size: int,
-        path: Path | None,
-        key: Mapping[str, Any],
-    ) -> None:
-        self._student, self._teacher = student, teacher
-        self._calibration, self._batch_size = calibration, batch_size
-        self._recipe = recipe
-        self._path, self._key = path, key
-        self._optimizers = optimizers(student, recipe.precision)
-        self._trained = Trained(_weights(student))
+    student: Forecaster
+    teacher: Forecaster
+    calibration: Suite
+    recipe: Recipe
+    batch_size: int
+    path: Path | None
+    key: Mapping[str, Any]
+
+    def __post_init__(self) -> None:
+        self._optimizers = optimizers(self.student, self.recipe.precision)
+        self._trained = Trained(_weights(self.student))
         self._saved = time.monotonic()
 
     def run(self, progress: Progress) -> Trained:
         """Trains to the end."""
-        if self._path is not None and self._path.exists():
-            self._resume(self._path)
-        trained, recipe = self._trained, self._recipe
+        if self.path is not None and self.path.exists():
+            self._resume(self.path)
+        trained, recipe = self._trained, self.recipe
         start = time.monotonic() - trained.seconds
         if not trained.scores:
             self._check()
-        longest = min(self._student.context_length, recipe.history)
+        longest = min(self.student.context_length, recipe.history)
         stream = histories(recipe.seed, trained.step, recipe.histories, longest)
         due = recipe.checks(trained.step, trained.seconds)
         while not trained.finished:
@@ -293,7 +287,7 @@ class _Training:
         return trained
 
     def _step(self, contexts: Sequence[Any]) -> None:
-        recipe, trained = self._recipe, self._trained
+        recipe, trained = self.recipe, self._trained
         if len(contexts) < 2:
             return  # differences are measured in deviations over windows
         rate = recipe.rate(trained.step, trained.seconds)
@@ -301,10 +295,10 @@ class _Training:
             optimizer.zero_grad(set_to_none=True)
             for group in optimizer.param_groups:
                 group["lr"] = rate
-        with autocast(recipe.precision, self._student.device):
-            loss = distance(self._student, self._teacher, contexts, stream=recipe.stream)
+        with autocast(recipe.precision, self.student.device):
+            loss = distance(self.student, self.teacher, contexts, stream=recipe.stream)
         loss.backward()
-        norm = nn.utils.clip_grad_norm_(self._student.module.parameters(), 1.0)
+        norm = nn.utils.clip_grad_norm_(self.student.module.parameters(), 1.0)
         if torch.isfinite(norm):  # otherwise one bad window would destroy the weights
             for optimizer in self._optimizers:
                 optimizer.step()
@@ -314,14 +308,14 @@ class _Training:
         trained = self._trained
         trained.scores.append((trained.step, self.score()))
         if trained.best_step == trained.step:
-            trained.best = _weights(self._student)
+            trained.best = _weights(self.student)
 
     def score(self) -> float:
         """Score on the calibration series; infinite if a window can no longer be forecast."""
         trained = self._trained
         try:
-            table = evaluate(self._student, self._calibration, batch_size=self._batch_size)
-            score = geometric_mean_ratios(table)[self._recipe.metric]
+            table = evaluate(self.student, self.calibration, batch_size=self.batch_size)
+            score = geometric_mean_ratios(table)[self.recipe.metric]
         except TspruneError:
             if not trained.scores:
                 raise
@@ -331,19 +325,17 @@ class _Training:
         return score if windows == trained.windows else math.inf
 
     def _save(self) -> None:
-        if self._path is not None:
-            content = {
-                field.name: getattr(self._trained, field.name) for field in dataclasses.fields(Trained)
-            }
-            content["weights"] = self._student.module.state_dict()
+        if self.path is not None:
+            content = dict(vars(self._trained))
+            content["weights"] = self.student.module.state_dict()
             content["optimizers"] = [optimizer.state_dict() for optimizer in self._optimizers]
-            write_state(self._path, self._key, content)
+            write_state(self.path, self.key, content)
         self._saved = time.monotonic()
 
     def _resume(self, path: Path) -> None:
-        content = read_state(path, self._key)
+        content = read_state(path, self.key)
         try:
-            self._student.module.load_state_dict(content.pop("weights"))
+            self.student.module.load_state_dict(content.pop("weights"))
             for optimizer, saved in zip(self._optimizers, content.pop("optimizers"), strict=True):
                 optimizer.load_state_dict(saved)
             self._trained = Trained(**content)

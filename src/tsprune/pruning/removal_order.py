@@ -34,8 +34,7 @@ _BATCH = 64
 class OutputChange:
     """Distance of versions of a model from it, on fixed synthetic histories.
 
-    count : number of histories
-    history : steps of the longest
+    count, history : number of histories, and steps of the longest
     seed : of the histories
     """
 
@@ -91,13 +90,10 @@ class GreedyRemoval:
         change: OutputChange,
         wanted: float = math.inf,
     ) -> None:
-        self._model, self.current = model, model
-        self._savings = savings
-        self._change = change
-        self._wanted = wanted
+        self._model, self._savings, self._change, self._wanted = model, savings, change, wanted
+        self.current = model
         self.removed: Components = ()
-        self.saved = 0.0
-        self.distance = 0.0
+        self.saved, self.distance = 0.0, 0.0
         candidates = (self._candidate(c) for c in model.anatomy.components() if c.kind in kinds)
         self._queue = [candidate for candidate in candidates if candidate is not None]
         heapq.heapify(self._queue)

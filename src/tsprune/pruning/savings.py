@@ -110,9 +110,6 @@ _COSTS: dict[Objective, Callable[[Forecaster], float]] = {
 }
 
 
-# --- sets of components --------------------------------------------------------------------------
-
-
 def is_inside(inner: Component, outer: Component) -> bool:
     """Whether `inner` is a part of `outer`: of a layer, or a head of an attention sublayer."""
     if (inner.stack, inner.layer) != (outer.stack, outer.layer) or inner == outer:

@@ -94,9 +94,8 @@ def plan(
 
     def greedy(wanted: float = math.inf) -> GreedyRemoval:
         savings = measure_savings(model, objective)
-        return GreedyRemoval(
-            model, savings, kinds, OutputChange(model, histories, history, chosen.seed), wanted
-        )
+        change = OutputChange(model, histories, history, chosen.seed)
+        return GreedyRemoval(model, savings, kinds, change, wanted)
 
     with showing(chosen.progress) as progress:
         if saving is not None:
@@ -138,7 +137,6 @@ def _plan_for_saving(
     histories: dict[str, int],
     progress: Progress,
 ) -> Plan:
-    """Removes components until the saving is reached."""
     path: list[dict[str, object]] = []
     while removal.saved < saving - 1e-9:
         component = removal.next()
@@ -164,7 +162,6 @@ def _plan_for_saving(
 def _remove_for_loss(
     removal: GreedyRemoval, losses: CalibrationLosses, max_loss: float, patience: int, progress: Progress
 ) -> RemovalStep:
-    """Removes components as long as the loss is within the budget."""
     clean, _ = losses.scored(removal.current, [])
     total = len(removal.current.anatomy.components())
     reached, rejected, tried = RemovalStep(), 0, 0

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import dataclasses
 
 from tsprune.anatomy import Selection
 from tsprune.errors import TspruneError
@@ -38,7 +39,12 @@ def prune(model: Forecaster, plan: Plan | Selection) -> Forecaster:
         raise TspruneError("the plan is empty: name at least one component to remove")
     pruned = model_copy(model)
     remove(pruned, components)
-    pruned.origin = _origin(model, plan)
+    before = model.origin or _original(model)
+    pruned.origin = dataclasses.replace(
+        before,
+        components=(*before.components, *plan.components),
+        provenance={**before.provenance, **plan.provenance},
+    )
     pruned.name = f"{pruned.origin.name} (pruned)"
     return pruned
 
@@ -50,18 +56,7 @@ def model_copy(model: Forecaster) -> Forecaster:
     return copy.deepcopy(model, {id(function): function for function in kept})
 
 
-def _origin(model: Forecaster, plan: Plan) -> Origin:
-    before = model.origin
-    if before is not None:
-        return Origin(
-            before.name,
-            before.sha256,
-            before.parameters,
-            before.shapes,
-            (*before.components, *plan.components),
-            {**before.provenance, **plan.provenance},
-            before.recovery,
-        )
-    name, sha256 = identity(model)
+def _original(model: Forecaster) -> Origin:
+    """The origin of a whole model, from which nothing is removed yet."""
     shapes = {name: tuple(tensor.shape) for name, tensor in model.module.state_dict().items()}
-    return Origin(name, sha256, model.parameter_count, shapes, plan.components, plan.provenance)
+    return Origin(*identity(model), model.parameter_count, shapes, ())

@@ -63,7 +63,8 @@ def read_state(path: Path, key: Mapping[str, Any]) -> dict[str, Any]:
         found, content = dict(stored["key"]), dict(stored["content"])
         if stored["seal"] != _seal(found, content):
             raise TspruneError(f"the state {source} is damaged: it is not as it was written; name another")
-        others = [name.replace("_", " ") for name in key if not _same(found.get(name), key[name])]
+        pairs = {name.replace("_", " "): (found.get(name), wanted) for name, wanted in key.items()}
+        others = [name for name, (one, two) in pairs.items() if type(one) is not type(two) or one != two]
     except TspruneError:
         raise
     except Exception:  # torch raises errors of many types for damaged bytes
@@ -92,8 +93,3 @@ def _described(value: Any) -> str:
     if isinstance(value, list | tuple):
         return f"{type(value).__name__}({', '.join(map(_described, value))})"
     return f"{type(value).__name__} {value!r}"
-
-
-def _same(found: Any, wanted: Any) -> bool:
-    """Whether a value of a key equals the expected one, in type as well."""
-    return type(found) is type(wanted) and bool(found == wanted)

@@ -5,12 +5,6 @@ from tsprune.studies.run_study import DEFAULT_MODELS, study
 from tsprune.studies.study_result import Claim, Example, ModelStudy, Study
 
 __all__ = [
-    "DEFAULT_MODELS",
-    "STUDY_SAMPLES",
-    "STUDY_STEPWISE_SAMPLES",
-    "Claim",
-    "Example",
-    "ModelStudy",
-    "Study",
-    "study",
-]
+    "DEFAULT_MODELS", "STUDY_SAMPLES", "STUDY_STEPWISE_SAMPLES", "Claim", "Example", "ModelStudy",
+    "Study", "study",
+]  # fmt: skip

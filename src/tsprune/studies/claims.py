@@ -137,16 +137,12 @@ def findings_of(
 
 
 def model_claims(name: str, found: Findings, *, seed: int = 0) -> list[Claim]:
-    """The claims about a single model.
-
-    seed : of the bootstrap
-    """
+    """The claims about a single model; `seed` is of the bootstrap."""
     drafts = [_middle(found.headline), _ends(found.ends), *_pruning(found.pruned)]
     return [*_decided(name, drafts, seed), *_mechanism(name, found.mechanism)]
 
 
 def _decided(name: str, drafts: Sequence[_Draft], seed: int) -> list[Claim]:
-    """The claims with the verdicts of their family."""
     tested = [draft for draft in drafts if draft.tests]
     verdicts = dict(zip(map(id, tested), judged([draft.tests for draft in tested], seed=seed), strict=True))
     return [_claim(name, draft, verdicts.get(id(draft))) for draft in drafts]
@@ -185,9 +181,8 @@ def _middle(headline: Headline) -> _Draft:
 def _ends(ends: Mapping[str, Sample]) -> _Draft:
     statement = "First and last layers do not tolerate ablation: each costs more than 25 % MASE."
     costs = {address: sample.estimate() for address, sample in ends.items()}
-    evidence = "MASE without " + ", ".join(
-        f"{address} {cost.as_percent()}" for address, cost in costs.items()
-    )
+    each = [f"{address} {cost.as_percent()}" for address, cost in costs.items()]
+    evidence = f"MASE without {', '.join(each)}"
     least = min(costs.values(), key=lambda cost: cost.value)
     return _Draft(statement, evidence, least, [Test(one, "above", _ENDS_LOSS) for one in ends.values()])
 
@@ -288,13 +283,8 @@ def mlp_claim(medians: Sequence[MLPMedian], *, seed: int = 0) -> Claim:
         "Encoder-decoder models tolerate MLP ablation (median cost below 6 % MASE), decoder-only models need "
         "their MLPs (above 6 %)."
     )
-    kinds: dict[Architecture, list[MLPMedian]] = {
-        "encoder-decoder": [],
-        "decoder-only": [],
-        "encoder-only": [],
-    }
-    for one in medians:
-        kinds[one.architecture].append(one)
+    names: tuple[Architecture, ...] = ("encoder-decoder", "decoder-only", "encoder-only")
+    kinds = {name: [one for one in medians if one.architecture == name] for name in names}
     tolerant, needy = kinds["encoder-decoder"], kinds["decoder-only"]
     if not tolerant or not needy:
         reason = "needs a model of each kind in one study"

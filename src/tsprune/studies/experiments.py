@@ -170,8 +170,8 @@ def _remove_like(heads: pd.DataFrame, like: Sequence[Component], order: Order) -
     """
     chosen: list[str] = []
     groups = ordered(heads, order).sort_values("turn", kind="stable").groupby(SUBLAYER, sort=False)
-    for (stack, layer, attention), group in groups:
-        there = [c.address for c in like if (c.stack, c.layer, c.attention) == (stack, layer, attention)]
+    for sublayer, group in groups:
+        there = [c.address for c in like if (c.stack, c.layer, c.attention) == sublayer]
         known = group["score"].notna().any()
         chosen += group["address"].head(len(there)).tolist() if known else there
     return as_components(chosen)

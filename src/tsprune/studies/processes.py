@@ -20,7 +20,7 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any
 
 import torch
@@ -108,18 +108,11 @@ def _follow(futures: Sequence[Future[Studied]], messages: Any, progress: Progres
     pending = set(futures)
     while pending:
         done, pending = wait(pending, timeout=_POLL_SECONDS, return_when=FIRST_COMPLETED)
-        for message in _waiting(messages):
-            progress(*message)
+        with suppress(queue.Empty):
+            while True:
+                progress(*messages.get_nowait())
         for future in done:
             future.result()  # raises what the process raised
-
-
-def _waiting(messages: Any) -> Iterator[tuple[str, int, int]]:
-    while True:
-        try:
-            yield messages.get_nowait()
-        except queue.Empty:
-            return
 
 
 @contextmanager
@@ -153,8 +146,6 @@ def _not_interrupted() -> Iterator[None]:
     if held:
         raise KeyboardInterrupt
 
-
-# --- in the processes ----------------------------------------------------------------------------
 
 _given: dict[str, Any] = {}  # the arguments of `_begin`
 

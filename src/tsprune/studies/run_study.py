@@ -78,8 +78,8 @@ def study(
     """
     chosen = RunOptions(**options)
     suite = pocket() if suite is None else suite
-    named = [entry for entry in models if isinstance(entry, str)]
-    jobs = min(jobs or jobs_by_default(len(named), device), max(1, len(named)))
+    named = sum(isinstance(entry, str) for entry in models)
+    jobs = min(jobs or jobs_by_default(named, device), max(1, named))
     store = chosen.store
     with (
         Store(store) if isinstance(store, Path) else nullcontext(store) as opened,
@@ -113,7 +113,6 @@ def study(
 def _studied(
     models: Sequence[str | Forecaster], settings: StudySettings, jobs: int, progress: Progress
 ) -> list[Studied]:
-    """Every model's part, in the order of `models`."""
     if jobs > 1:
         named = [entry for entry in models if isinstance(entry, str)]
         elsewhere = iter(in_processes(named, settings, jobs, progress))

@@ -23,8 +23,6 @@ from tsprune.statistics import Verdict
 
 ClaimVerdict = Verdict | Literal["not applicable"]
 
-# --- tables --------------------------------------------------------------------------------------
-
 _STACK = Column("stack", "name of the stack", dtype="text")
 _LAYER = Column("layer", "number in the original model", dtype="count")
 _ATTENTION = Column("attention", "role of the attention sublayer", dtype="text")
@@ -233,8 +231,6 @@ class Study:
         return round(100 * self.max_loss, 10)
 
 
-# --- files ---------------------------------------------------------------------------------------
-
 TABLES: Mapping[str, Schema] = {
     "baseline": EVALUATION,
     "layers": LAYERS,
@@ -248,17 +244,7 @@ TABLES: Mapping[str, Schema] = {
     "svd_correlation": SVD_CORRELATION,
 }
 # of the explanation; its other tables repeat these, or have a row for every lag of every head
-_EXPLAINED = (
-    "heads",
-    "residual",
-    "cka",
-    "lens",
-    "attribution",
-    "effects",
-    "mechanism",
-    "correlations",
-    "kernel",
-)
+_KEPT = ["heads", "residual", "cka", "lens", "attribution", "effects", "mechanism", "correlations", "kernel"]
 
 
 def results_table(study: Study) -> pd.DataFrame:
@@ -271,7 +257,7 @@ def results_table(study: Study) -> pd.DataFrame:
         _labelled(one.name, f"explain_{name}", getattr(one.explanation, name))
         for one in study.models
         if one.explanation is not None
-        for name in _EXPLAINED
+        for name in _KEPT
     ]
     claims = pd.DataFrame([dataclasses.asdict(claim) for claim in study.claims])
     if len(claims):

@@ -97,9 +97,6 @@ def ratio_interval(result: SweepResult, suite: Suite, metric: str, seed: int) ->
     return 1 + found.low, 1 + found.high
 
 
-# --- one row per ablation ------------------------------------------------------------------------
-
-
 def layers_table(effects: Effects, wanted: StudyPlan) -> pd.DataFrame:
     """The table `LAYERS`; the layers of all stacks are one family for each unit."""
     ablations = list(wanted.layers.values())
@@ -157,9 +154,6 @@ def mlps_table(effects: Effects, wanted: StudyPlan) -> pd.DataFrame:
     return schemas.MLPS.frame(rows)
 
 
-# --- strategies against each other ---------------------------------------------------------------
-
-
 def strategies_at(effects: Effects, wanted: StudyPlan, percent: int, metric: str) -> dict[str, Sample]:
     """Changes by strategy that removes `percent` of the middle layers' heads; "random" as draws."""
     ablations: dict[str, list[Ablation]] = {}
@@ -203,17 +197,13 @@ def comparisons_table(effects: Effects, wanted: StudyPlan) -> pd.DataFrame:
         table = schemas.COMPARISONS.frame(rows)
         table["p_holm"] = holm(p_values)
         tables.append(table)
-    both = pd.concat(tables, ignore_index=True)
-    return both.astype({"draws": "Int64", "beaten": "Int64"})
+    return pd.concat(tables, ignore_index=True).astype({"draws": "Int64", "beaten": "Int64"})
 
 
 def _claimed(percent: int, metric: str, strategy: str, versus: str) -> bool:
     """Whether a claim of `tsprune.studies.claims` tests this comparison."""
     ours = strategy == "high-to-low" and versus in ("random", "low-to-high")
     return ours and percent == PRUNED_PERCENT and metric == "MASE"
-
-
-# --- heads that must stay, and correlations ------------------------------------------------------
 
 
 def with_intervals(

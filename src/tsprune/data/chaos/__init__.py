@@ -22,15 +22,8 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
 __all__ = [
-    "CHAOS_FILE",
-    "HORIZON",
-    "LENGTH",
-    "PER_PERIOD",
-    "SYSTEMS",
-    "chaos",
-    "trajectory",
-    "trajectory_table",
-]
+    "CHAOS_FILE", "HORIZON", "LENGTH", "PER_PERIOD", "SYSTEMS", "chaos", "trajectory", "trajectory_table",
+]  # fmt: skip
 
 CHAOS_FILE = Path(__file__).with_name("chaos.parquet")
 HORIZON = 2 * PER_PERIOD
