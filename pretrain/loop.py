@@ -21,9 +21,10 @@ from typing import Protocol
 import torch
 from torch import Tensor, nn
 
+from tsprune.choices import AUTO, Precision
 from tsprune.data.training import ALL_SERIES, Source, Windows, batches
 from tsprune.errors import TspruneError
-from tsprune.precision import AUTO, Muon, Precision, autocast, training_precision
+from tsprune.precision import Muon, autocast, training_precision
 
 SAVE_EVERY = 500
 LOG_EVERY = 100

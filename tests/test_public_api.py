@@ -75,12 +75,14 @@ GROUND = {
     "lazy",
     "schema",
     "extras",
+    "choices",
 }
 ALLOWED: dict[str, set[str]] = {
     "errors": set(),
     "lazy": set(),
     "schema": {"errors"},
     "extras": set(),
+    "choices": set(),
     "arguments": {"errors"},
     "text": {"errors"},
     "files": {"errors"},
@@ -181,3 +183,16 @@ def test_no_test_imports_another() -> None:
         if not (module := "".join(names)).endswith(f".{path.stem}")
     ]
     assert not wrong
+
+
+def test_a_public_name_is_defined_once() -> None:
+    homes: dict[str, set[str]] = {}
+    for path in SOURCE.rglob("*.py"):
+        for node in ast.parse(path.read_text()).body:
+            names = [node.name] if isinstance(node, ast.FunctionDef | ast.ClassDef) else []
+            targets = node.targets if isinstance(node, ast.Assign) else [getattr(node, "target", None)]
+            names += [target.id for target in targets if isinstance(target, ast.Name)]
+            for name in names:
+                homes.setdefault(name, set()).add(str(path.relative_to(SOURCE)))
+    several = {name: where for name, where in homes.items() if len(where) > 1 and not name.startswith("_")}
+    assert not several

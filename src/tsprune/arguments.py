@@ -11,7 +11,7 @@ from typing import Any, ParamSpec, TypeVar
 
 from tsprune.errors import TspruneError
 
-SHOWN = 40  # characters of a refused value that an error repeats
+_SHOWN = 40  # characters of a refused value that an error repeats
 SEED = 2**32 - 1  # the largest that every generator takes
 SAMPLES = 2**16  # of a window
 COUNT = 1_000_000  # of what takes time or memory, one by one
@@ -30,7 +30,7 @@ def shown(value: object) -> str:
         text = " ".join(repr(value).split())
     except Exception:  # a number too long to print, or a class that cannot
         text = f"a {type(value).__name__}"
-    return text if len(text) <= SHOWN else f"{text[: SHOWN - 3]}..."
+    return text if len(text) <= _SHOWN else f"{text[: _SHOWN - 3]}..."
 
 
 def shape_of(value: object) -> tuple[int, ...] | None:

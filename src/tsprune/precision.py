@@ -9,16 +9,13 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterable
 from contextlib import AbstractContextManager, nullcontext
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from torch import Tensor
 
+from tsprune.choices import AUTO, PRECISIONS, Precision
 from tsprune.errors import TspruneError
-
-Precision = Literal["float32", "bfloat16"]
-PRECISIONS: tuple[Precision, ...] = ("float32", "bfloat16")
-AUTO: Literal["auto"] = "auto"
 
 # Keller Jordan, "Muon: An optimizer for hidden layers in neural networks" (2024), as in torch.optim.Muon
 _COEFFICIENTS = 3.4445, -4.7750, 2.0315

@@ -18,6 +18,7 @@ import pandas as pd
 from scipy.stats import spearmanr
 
 from tsprune.anatomy import Anatomy, AttentionSite, Component
+from tsprune.choices import RANKED_METRICS
 from tsprune.errors import TspruneError
 from tsprune.files import existing_file, reason
 from tsprune.models.forecaster import Forecaster
@@ -25,7 +26,6 @@ from tsprune.scores.stable_rank import query_key, singular_values, stable_rank, 
 
 RANK_COLUMNS = ("checkpoint", "attention", "layer", "head", "stable_rank")
 SCORE_COLUMNS = ("config", "model", "MASE", "CRPS")
-METRICS = ("MASE", "CRPS")
 # tables are rounded to four decimals and may be of weights in half precision, which moves a stable
 # rank by about 1e-5; mixing up heads or sublayers moves most of them by tens of percent
 RANK_TOLERANCE = 1e-3
@@ -54,7 +54,7 @@ def read_table(path: str | Path, columns: Sequence[str]) -> pd.DataFrame:
             whole = pd.to_numeric(table[name], errors="coerce")
             if not (whole >= 0).all() or not (whole % 1 == 0).all():
                 raise TspruneError(f"the column {name} of {path} must hold whole numbers from 0")
-        elif name in (*METRICS, "stable_rank") and table[name].dtype.kind not in "fiu":
+        elif name in (*RANKED_METRICS, "stable_rank") and table[name].dtype.kind not in "fiu":
             raise TspruneError(f"the column {name} of {path} must hold numbers")
     return table
 
@@ -248,7 +248,10 @@ class ScoreComparison:
     @property
     def wrong(self) -> pd.DataFrame:
         """The configurations of which a metric is beyond the tolerance."""
-        far = [~(self.configurations[f"{metric}_difference"].abs() <= self.tolerance) for metric in METRICS]
+        far = [
+            ~(self.configurations[f"{metric}_difference"].abs() <= self.tolerance)
+            for metric in RANKED_METRICS
+        ]
         return self.configurations[far[0] | far[1]]
 
     @property
@@ -279,7 +282,7 @@ def compare_scores(
         )
     ours = scores[known].set_index("configuration")
     columns: dict[str, object] = {"configuration": list(ours.index)}
-    for metric in METRICS:
+    for metric in RANKED_METRICS:
         theirs = published.loc[ours.index, metric].to_numpy(dtype=np.float64)
         own = ours[metric].to_numpy(dtype=np.float64)
         with np.errstate(divide="ignore", invalid="ignore"):

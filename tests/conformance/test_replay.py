@@ -11,7 +11,8 @@ from numpy.typing import NDArray
 from tests.capabilities import CAPABILITIES
 from tests.tiny import CountLinear, full_length, output_patch, ragged, spread
 from tsprune.anatomy import Component
-from tsprune.hooks.ablation import MODES, Ablation, ablate, applied, side_by_side
+from tsprune.choices import MODES
+from tsprune.hooks.ablation import Ablation, ablate, applied, side_by_side
 from tsprune.hooks.capture import default_reference, reference
 from tsprune.models import Forecaster
 from tsprune.replay import Replay

@@ -13,8 +13,9 @@ from torch import nn
 
 from tests.tiny import double_precision, full_length, output_patch, pristine, ragged, spread, uneven
 from tsprune.anatomy import Anatomy, Component
+from tsprune.choices import MODES
 from tsprune.errors import TspruneError
-from tsprune.hooks.ablation import MODES, Ablation, ablate, applied
+from tsprune.hooks.ablation import Ablation, ablate, applied
 from tsprune.hooks.capture import point_of, recording, reference
 from tsprune.models import Forecaster
 from tsprune.pruning import prune

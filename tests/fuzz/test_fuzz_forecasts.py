@@ -18,8 +18,9 @@ from hypothesis import strategies as st
 from tests.suites import tiny
 from tests.threads import single_thread
 from tests.tiny import few_samples, output_patch
+from tsprune.choices import MODES
 from tsprune.errors import TspruneError
-from tsprune.hooks.ablation import MODES, ablate
+from tsprune.hooks.ablation import ablate
 from tsprune.hooks.capture import reference
 from tsprune.models import Forecaster
 from tsprune.scores import score_table

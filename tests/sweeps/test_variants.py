@@ -13,9 +13,10 @@ from torch import Tensor
 from tests.suites import shared_suite, tiny
 from tests.sweeping import assert_equal
 from tests.tiny import equal_rows, pristine
+from tsprune.choices import MODES
 from tsprune.data import Suite
 from tsprune.evaluation import Batch
-from tsprune.hooks.ablation import MODES, Ablation
+from tsprune.hooks.ablation import Ablation
 from tsprune.hooks.capture import default_reference
 from tsprune.models import Forecast, Forecaster
 from tsprune.replay import MOST

@@ -10,7 +10,7 @@ import typer
 import tsprune
 from tsprune.cli.anatomy_command import anatomy_command
 from tsprune.cli.evaluate_command import evaluate_command
-from tsprune.cli.execution import run
+from tsprune.cli.execution import run_command
 from tsprune.cli.explain_command import explain_command
 from tsprune.cli.heads_at_command import heads_at_command
 from tsprune.cli.latency_command import latency_command
@@ -64,5 +64,5 @@ for command in (
 def main() -> None:
     """Entry point: a user's mistake is one line on stderr and exit code 2; see `tsprune.cli.execution`."""
     keep_freed_memory()
-    if code := run(app):
+    if code := run_command(app):
         sys.exit(code)

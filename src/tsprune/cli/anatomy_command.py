@@ -6,7 +6,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from tsprune.cli.options import KINDS, ModelArgument, Shared, with_shared
+from tsprune.anatomy import KINDS
+from tsprune.cli.options import ModelArgument, Shared, with_shared
 from tsprune.cli.output import print_rows, say
 
 if TYPE_CHECKING:

@@ -7,17 +7,16 @@ from typing import Annotated
 
 import typer
 
+from tsprune.choices import SEASONAL_NAIVE
 from tsprune.cli.options import Shared, with_shared
 from tsprune.cli.output import print_frame, say
 from tsprune.files import check_files, output_folder
-
-NAIVE = "seasonal-naive"
 
 
 @with_shared("suite", "model", "batch_size", "output")
 def evaluate_command(
     model: Annotated[
-        str, typer.Argument(metavar="MODEL", help=f"A model as for the other commands, or {NAIVE}.")
+        str, typer.Argument(metavar="MODEL", help=f"A model as for the other commands, or {SEASONAL_NAIVE}.")
     ],
     output: Annotated[
         Path | None, typer.Option("--out", help="Folder for all_results.csv (GIFT-Eval's columns).")
@@ -26,14 +25,14 @@ def evaluate_command(
     shared: Shared,
 ) -> None:
     """Score a model as GIFT-Eval does: MASE and CRPS, also relative to Seasonal Naive."""
-    shared.check(*([] if model == NAIVE else [model]))
+    shared.check(*([] if model == SEASONAL_NAIVE else [model]))
     if output is not None:
         output = output_folder(output)
         check_files(output / "all_results.csv")
     suite = shared.suite
     from tsprune.evaluation import evaluate, geometric_mean_ratios, write_all_results
 
-    loaded = model if model == NAIVE else shared.load(model)
+    loaded = model if model == SEASONAL_NAIVE else shared.load(model)
     with shared.running("evaluate") as options:
         table = evaluate(loaded, suite, **options)  # type: ignore[arg-type]
     if output is not None:

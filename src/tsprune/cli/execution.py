@@ -28,7 +28,7 @@ _OUT_OF_MEMORY = "out of memory; try a smaller --batch-size, shorter series or f
 _ClickError: type[Exception] = typer.BadParameter.__mro__[2]
 
 
-def run(app: typer.Typer) -> int:
+def run_command(app: typer.Typer) -> int:
     """Runs the command of `sys.argv` and returns its exit code; nothing but an error of ours is raised."""
     for stream in (sys.stdout, sys.stderr):  # characters that the terminal's encoding lacks are escaped
         with suppress(AttributeError, ValueError):

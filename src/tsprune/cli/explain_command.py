@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from tsprune.anatomy import Component
-from tsprune.cli.options import ModelArgument, Shared, count, with_shared
+from tsprune.cli.options import ModelArgument, Shared, integer, with_shared
 from tsprune.cli.output import note, print_frame, print_rows
 from tsprune.errors import TspruneError
 from tsprune.files import check_files, output_folder
@@ -25,7 +25,7 @@ def explain_command(
     head: Annotated[
         str | None, typer.Option(help="Everything about this one head, e.g. decoder.3.cross.head.5.")
     ] = None,
-    windows: Annotated[int, count("Windows of each configuration that are used.")] = 16,
+    windows: Annotated[int, integer("Windows of each configuration that are used.")] = 16,
     effects: Annotated[
         bool, typer.Option("--effects/--no-effects", help="Also ablate heads (takes most of the time).")
     ] = True,

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from tsprune.cli.options import ModelArgument, Shared, count, with_shared
+from tsprune.cli.options import ModelArgument, Shared, integer, with_shared
 from tsprune.cli.output import note, print_frame, say
 from tsprune.errors import TspruneError
 
@@ -20,12 +20,12 @@ MOST_VALUES = 10**8  # of a batch, history and forecast; 400 MB
 def latency_command(
     model: ModelArgument,
     other: Annotated[str, typer.Argument(metavar="OTHER", help="The model to compare it with, named alike.")],
-    batch: Annotated[list[int], count("Series forecast together; repeatable.")] = [1, 64],  # noqa: B006
-    context: Annotated[int, count("Steps of history.")] = 512,
-    horizon: Annotated[int, count("Steps to forecast.")] = 64,
-    rounds: Annotated[int, count("Timed forecasts of each, taken in turns.", least=2)] = 30,
+    batch: Annotated[list[int], integer("Series forecast together; repeatable.")] = [1, 64],  # noqa: B006
+    context: Annotated[int, integer("Steps of history.")] = 512,
+    horizon: Annotated[int, integer("Steps to forecast.")] = 64,
+    rounds: Annotated[int, integer("Timed forecasts of each, taken in turns.", least=2)] = 30,
     threads: Annotated[
-        int | None, count("torch threads; by default as many as torch takes.", most=1024)
+        int | None, integer("torch threads; by default as many as torch takes.", most=1024)
     ] = None,
     *,
     shared: Shared,

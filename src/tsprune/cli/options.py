@@ -19,8 +19,10 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from tsprune.anatomy import KINDS
 from tsprune.arguments import COUNT as COUNT
 from tsprune.arguments import SEED
+from tsprune.choices import DTYPES, RANKED_METRICS
 from tsprune.cli.output import print_failed, print_json, print_skipped, progress_bar
 from tsprune.errors import TspruneError, one_line
 from tsprune.run_options import BATCH_SIZE, MEMORY, Options
@@ -33,12 +35,7 @@ if TYPE_CHECKING:
 # of a range, so options with fractions have `finite` as well; tests/cli/test_numbers.py tries them all.
 GIB = 2**30
 
-# names that options take, which tests compare with what the package has
-KINDS = ("head", "mlp", "attention", "layer")
-MODES = ("zero", "mean", "resample")
-METRICS = ("MASE", "CRPS")
-OBJECTIVES = ("latency", "flops", "parameters")
-DTYPES = ("float32", "bfloat16", "float16")
+# scores by the components they are of, which tests compare with what the package has
 SCORES_OF_HEADS: tuple[str, ...] = (
     "stable_rank",
     "stable_rank_effective",
@@ -85,12 +82,12 @@ def share(text: str | float) -> float:
     return value
 
 
-def count(text: str, *, least: int = 1, most: int = COUNT, **how: Any) -> Any:
+def integer(text: str, *, least: int = 1, most: int = COUNT, **how: Any) -> Any:
     """An option that takes a whole number."""
     return typer.Option(min=least, max=most, help=text, **how)
 
 
-def real(text: str, *, least: float = 0, most: float = COUNT, **how: Any) -> Any:
+def decimal(text: str, *, least: float = 0, most: float = COUNT, **how: Any) -> Any:
     """An option that takes a finite number."""
     return typer.Option(min=least, max=most, callback=finite, help=text, **how)
 
@@ -140,7 +137,8 @@ ModelArgument = Annotated[
 ]
 KindOption = Annotated[str, choice(KINDS, text="Kind of component.")]
 MetricOption = Annotated[
-    str, choice(METRICS, text="Metric that decides, relative to Seasonal Naive.", group="tsprune.metrics")
+    str,
+    choice(RANKED_METRICS, text="Metric that decides, relative to Seasonal Naive.", group="tsprune.metrics"),
 ]
 ByOption = Annotated[
     str,
@@ -183,11 +181,13 @@ class Shared:
         "float32"
     )
     samples: int | None = None  # its help depends on the command: see `with_shared`
-    seed: Annotated[int, count("Seed of everything that is random.", least=0, most=SEED)] = 0
-    batch_size: Annotated[int, count("Windows forecast together.")] = BATCH_SIZE
+    seed: Annotated[int, integer("Seed of everything that is random.", least=0, most=SEED)] = 0
+    batch_size: Annotated[int, integer("Windows forecast together.")] = BATCH_SIZE
     memory: Annotated[
         float,
-        real("Most that records of clean passes may hold; with less, more is computed again.", metavar="GIB"),
+        decimal(
+            "Most that records of clean passes may hold; with less, more is computed again.", metavar="GIB"
+        ),
     ] = MEMORY / GIB
     store: Annotated[
         Path | None,
@@ -280,7 +280,7 @@ def with_shared(
     taken = [option for name in names for option in _GROUPS.get(name, (name,))]
     paths = f"Paths drawn per window by models that sample; by default {samples}."
     hints = typing.get_type_hints(Shared, include_extras=True)
-    hints["samples"] = Annotated[int | None, count(paths, show_default=False)]
+    hints["samples"] = Annotated[int | None, integer(paths, show_default=False)]
     defaults = {field.name: field.default for field in dataclasses.fields(Shared)}
 
     def decorate(command: Callable[..., None]) -> Callable[..., None]:

@@ -7,16 +7,9 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from tsprune.cli.options import (
-    KINDS,
-    OBJECTIVES,
-    ModelArgument,
-    SaveDtypeOption,
-    Shared,
-    choice,
-    share,
-    with_shared,
-)
+from tsprune.anatomy import KINDS
+from tsprune.choices import OBJECTIVES
+from tsprune.cli.options import ModelArgument, SaveDtypeOption, Shared, choice, share, with_shared
 from tsprune.cli.output import evidence_rows, print_evidence, print_frame
 from tsprune.errors import TspruneError
 from tsprune.files import check_files, check_free, existing_file

@@ -7,12 +7,20 @@ from typing import Annotated
 
 import typer
 
-from tsprune.cli.options import MetricOption, SaveDtypeOption, Shared, choice, count, real, with_shared
+from tsprune.choices import AUTO, PRECISIONS
+from tsprune.cli.options import (
+    MetricOption,
+    SaveDtypeOption,
+    Shared,
+    choice,
+    decimal,
+    integer,
+    with_shared,
+)
 from tsprune.cli.output import evidence_rows, print_evidence
 from tsprune.files import check_files, check_free
 
 STEPS = 10**9
-PRECISIONS = ("auto", "float32", "bfloat16")
 
 
 @with_shared("suite", "device", "samples", "seed", "batch_size", "memory", "output")
@@ -22,22 +30,23 @@ def recover_command(
         str, typer.Option(help="The model that it was made from: bundled:NAME, a directory or a hub id.")
     ],
     output: Annotated[Path, typer.Option("--out", help="New folder for the recovered checkpoint.")],
-    steps: Annotated[int, count("Training steps.", most=STEPS)] = 800,
+    steps: Annotated[int, integer("Training steps.", most=STEPS)] = 800,
     minutes: Annotated[
-        float | None, real("End training after so many minutes, if the steps take longer.", least=1e-6)
+        float | None, decimal("End training after so many minutes, if the steps take longer.", least=1e-6)
     ] = None,
-    histories: Annotated[int, count("Synthetic histories in a step.", least=2)] = 32,
-    learning_rate: Annotated[float, real("The highest; it falls to zero.", least=1e-12, most=1000)] = 1e-3,
+    histories: Annotated[int, integer("Synthetic histories in a step.", least=2)] = 32,
+    learning_rate: Annotated[float, decimal("The highest; it falls to zero.", least=1e-12, most=1000)] = 1e-3,
     metric: MetricOption = "MASE",
-    patience: Annotated[int, count("Stop after so many checks (of 20) without improvement.")] = 10,
+    patience: Annotated[int, integer("Stop after so many checks (of 20) without improvement.")] = 10,
     precision: Annotated[
-        str, choice(PRECISIONS, text="Precision of training; auto: bfloat16 where the processor has it.")
+        str,
+        choice((AUTO, *PRECISIONS), text="Precision of training; auto: bfloat16 where the processor has it."),
     ] = "auto",
     history: Annotated[
-        int, count("Steps of the longest histories; shorter ones are cheaper.", least=16)
+        int, integer("Steps of the longest histories; shorter ones are cheaper.", least=16)
     ] = 512,
     stream: Annotated[
-        float, real("Weight of the residual stream's distance, block by block; 0: output only.")
+        float, decimal("Weight of the residual stream's distance, block by block; 0: output only.")
     ] = 1.0,
     resume: Annotated[
         Path | None,

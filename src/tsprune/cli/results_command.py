@@ -13,7 +13,17 @@ from tsprune.cli.output import print_frame
 from tsprune.errors import TspruneError
 from tsprune.files import check_files, existing_file
 
-SHOWN = ["model", "ablation", "mode", "configuration", "status", "count", "MASE", "CRPS", "spearman_distance"]
+_SHOWN = [
+    "model",
+    "ablation",
+    "mode",
+    "configuration",
+    "status",
+    "count",
+    "MASE",
+    "CRPS",
+    "spearman_distance",
+]
 
 
 @with_shared("as_json")
@@ -64,7 +74,7 @@ def results_command(
     def tables() -> None:
         if export is None and leaderboard is None:
             failed = (frame["status"] == "failed").sum()
-            print_frame(frame, f"{store}: {len(frame)} cells, {failed} failed", SHOWN)
+            print_frame(frame, f"{store}: {len(frame)} cells, {failed} failed", _SHOWN)
 
     shared.report("results", {"cells": frame}, tables)
 

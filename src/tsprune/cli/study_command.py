@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from tsprune.cli.options import MaxLossOption, Shared, count, with_shared
+from tsprune.cli.options import MaxLossOption, Shared, integer, with_shared
 from tsprune.cli.output import out, say, stage_bars
 from tsprune.files import check_files, output_folder
 
@@ -36,7 +36,7 @@ def study_command(
     ] = True,
     jobs: Annotated[
         int | None,
-        count(
+        integer(
             "Models studied at once, each in a process of its own; by default as many as there are "
             "threads for, and 1 on a GPU.",
             most=1024,

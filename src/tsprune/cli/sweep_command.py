@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from tsprune.cli.options import MODES, KindOption, ModelArgument, Shared, choice, real, with_shared
+from tsprune.choices import MODES
+from tsprune.cli.options import KindOption, ModelArgument, Shared, choice, decimal, with_shared
 from tsprune.cli.output import print_frame, say
 from tsprune.errors import TspruneError
 from tsprune.extras import install
@@ -38,8 +39,8 @@ def sweep_command(
             help="Work on a Ray cluster: its address, auto (one that runs), or local (on this machine).",
         ),
     ] = None,
-    worker_cpus: Annotated[float, real("With --ray: CPUs of one worker.")] = 1.0,
-    worker_gpus: Annotated[float, real("With --ray: GPUs of one worker; 0.5 lets two share one.")] = 0.0,
+    worker_cpus: Annotated[float, decimal("With --ray: CPUs of one worker.")] = 1.0,
+    worker_gpus: Annotated[float, decimal("With --ray: GPUs of one worker; 0.5 lets two share one.")] = 0.0,
     screen: Annotated[
         bool, typer.Option("--screen", help="Only estimate the damage, from gradients: much faster.")
     ] = False,

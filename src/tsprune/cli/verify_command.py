@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from tsprune.cli.options import ModelArgument, Shared, real, with_shared
+from tsprune.choices import SEASONAL_NAIVE
+from tsprune.cli.options import ModelArgument, Shared, decimal, with_shared
 from tsprune.cli.output import print_frame, say
 from tsprune.errors import TspruneError
 from tsprune.files import existing_file
@@ -18,8 +19,7 @@ if TYPE_CHECKING:
     from tsprune.models.forecaster import Forecaster
     from tsprune.verification import RankComparison, ScoreComparison
 
-NAIVE = "seasonal-naive"
-SHOWN = 10  # heads beyond the tolerance that are listed
+_SHOWN = 10  # heads beyond the tolerance that are listed
 
 
 @with_shared("suite", "model", "batch_size", "output")
@@ -37,8 +37,8 @@ def verify_command(
         str | None,
         typer.Option("--model", help="Which model of the tables it is; by default, by its name."),
     ] = None,
-    tolerance: Annotated[float, real("Relative difference of stable ranks that counts as equal.")] = 1e-3,
-    score_tolerance: Annotated[float, real("Relative difference of scores that counts as equal.")] = 0.02,
+    tolerance: Annotated[float, decimal("Relative difference of stable ranks that counts as equal.")] = 1e-3,
+    score_tolerance: Annotated[float, decimal("Relative difference of scores that counts as equal.")] = 0.02,
     *,
     shared: Shared,
 ) -> None:
@@ -50,16 +50,16 @@ def verify_command(
         raise TspruneError("nothing to verify: name a table with --against or --scores")
     if scores is not None and shared.data == "pocket":
         raise TspruneError("--scores needs --data, the root folder of a GIFT-Eval copy")
-    if against is not None and model == NAIVE:
-        raise TspruneError(f"{NAIVE} has no heads; leave --against out")
+    if against is not None and model == SEASONAL_NAIVE:
+        raise TspruneError(f"{SEASONAL_NAIVE} has no heads; leave --against out")
     for path in filter(None, (against, scores)):
         existing_file(path, "table")
-    shared.check(*([] if model == NAIVE else [model]))
+    shared.check(*([] if model == SEASONAL_NAIVE else [model]))
     from tsprune.verification import RANK_COLUMNS, SCORE_COLUMNS, compare_stable_ranks, read_table
 
     rank_table = None if against is None else read_table(against, RANK_COLUMNS)
     score_table = None if scores is None else read_table(scores, SCORE_COLUMNS)
-    loaded = None if model == NAIVE else shared.load(model)
+    loaded = None if model == SEASONAL_NAIVE else shared.load(model)
     ranks, found = None, None
     skipped: list[tuple[str, str]] = []
     if rank_table is not None and loaded is not None:
@@ -122,7 +122,7 @@ def _result(ranks: RankComparison | None, scores: ScoreComparison | None) -> dic
 def _print_ranks(model: str, found: RankComparison) -> None:
     if not found.holds:
         title = f"{model}: heads that differ from {found.model}, worst first"
-        print_frame(found.wrong.head(SHOWN), title)
+        print_frame(found.wrong.head(_SHOWN), title)
     worst = found.worst
     say(
         f"Stable ranks of {found.model}: {'holds' if found.holds else 'does not hold'}. "

@@ -23,11 +23,11 @@ from tsprune.evaluation.batching import Batch
 from tsprune.evaluation.metrics import (
     CRPS_LEVELS,
     INTERVAL_ALPHA,
-    Array,
     WindowStatistics,
     seasonal_errors,
     window_statistics,
 )
+from tsprune.statistics.estimate import Array
 
 if TYPE_CHECKING:
     from tsprune.models.forecaster import Forecast

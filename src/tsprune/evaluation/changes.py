@@ -15,8 +15,9 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from tsprune.evaluation.metrics import METRICS, Array, Metric, WindowStatistics
+from tsprune.evaluation.metrics import METRICS, Metric, WindowStatistics
 from tsprune.statistics import LEVEL, UNKNOWN, Estimate, Sample, pseudo_values
+from tsprune.statistics.estimate import Array
 
 
 @dataclasses.dataclass(frozen=True)

@@ -17,6 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tsprune.arguments import checked
+from tsprune.choices import SEASONAL_NAIVE
 from tsprune.data.suite import Configuration, Suite
 from tsprune.errors import TspruneError
 from tsprune.evaluation.baseline import prepare, truth_of
@@ -30,7 +31,6 @@ from tsprune.schema import Column, Schema, Table
 if TYPE_CHECKING:
     from tsprune.models.forecaster import Predictor
 
-SEASONAL_NAIVE: Literal["seasonal-naive"] = "seasonal-naive"
 EVALUATION = Schema(
     "evaluation",
     Column("configuration", "<dataset>/<frequency>/<term>", dtype="text"),

@@ -17,8 +17,7 @@ from tsprune.arguments import checked, shown
 from tsprune.errors import TspruneError
 from tsprune.plugins import Registry
 from tsprune.schema import Column
-
-Array = NDArray[np.float64]
+from tsprune.statistics.estimate import Array
 
 CRPS_LEVELS: tuple[float, ...] = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9)
 INTERVAL_ALPHA = 0.05

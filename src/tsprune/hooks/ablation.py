@@ -13,19 +13,16 @@ import dataclasses
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from functools import partial
-from typing import Literal
 
 import torch
 from torch import Tensor
 
 from tsprune.anatomy import Anatomy, Component, Selection
 from tsprune.arguments import RULES, checked, shown
+from tsprune.choices import MODES, Mode
 from tsprune.errors import TspruneError
 from tsprune.hooks.capture import Point, Reference, default_reference, hook_at, point_of
 from tsprune.models.forecaster import Forecaster, NotFiniteError
-
-Mode = Literal["zero", "mean", "resample"]
-MODES: tuple[Mode, ...] = ("zero", "mean", "resample")
 
 
 @dataclasses.dataclass(frozen=True)

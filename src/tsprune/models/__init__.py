@@ -63,9 +63,9 @@ def load(
     elif revision is not None or subfolder is not None:
         raise TspruneError("a model in memory has neither a revision nor a subfolder; leave them out")
     else:
-        from tsprune.models.objects import adopted
+        from tsprune.models.objects import from_object
 
-        model = adopted(name, device, dtype)
+        model = from_object(name, device, dtype)
     from tsprune.models.forecaster import SamplingForecaster
 
     if isinstance(model, SamplingForecaster):

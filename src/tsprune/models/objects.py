@@ -13,7 +13,7 @@ from tsprune.models.forecaster import Forecaster
 from tsprune.models.placement import device_of, dtype_of
 
 
-def adopted(upstream: Any, device: object, dtype: object) -> Forecaster:
+def from_object(upstream: Any, device: object, dtype: object) -> Forecaster:
     """A Forecaster of one of upstream's objects, which it shares the weights with.
 
     The network is put into evaluation mode, and is otherwise left as it is, on its device and in its

@@ -7,10 +7,11 @@ import warnings
 import torch
 
 from tsprune.arguments import shown
+from tsprune.choices import DTYPES
 from tsprune.errors import TspruneError
 
-# the types that weights are stored and computed in, as users and safetensors write them
-DTYPES = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
+# the types that weights are computed in, as users write them, and stored in, as safetensors does
+_COMPUTED = {name: getattr(torch, name) for name in DTYPES}
 STORED = {"F64": torch.float64, "F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16}
 
 
@@ -33,7 +34,7 @@ def device_of(device: object) -> torch.device:
 
 def dtype_of(dtype: object) -> torch.dtype:
     """The precision that is meant: a floating torch.dtype, or the name of one."""
-    found = DTYPES.get(dtype.removeprefix("torch.")) if isinstance(dtype, str) else dtype
-    if isinstance(found, torch.dtype) and found in (*DTYPES.values(), torch.float64):
+    found = _COMPUTED.get(dtype.removeprefix("torch.")) if isinstance(dtype, str) else dtype
+    if isinstance(found, torch.dtype) and found in (*_COMPUTED.values(), torch.float64):
         return found
     raise TspruneError(f"unknown precision {shown(dtype)}; one of: {', '.join(DTYPES)}")

@@ -23,6 +23,7 @@ import torch
 from torch import Tensor, nn
 
 from tsprune.arguments import checked, whole
+from tsprune.choices import AUTO, Precision
 from tsprune.data.pocket import pocket
 from tsprune.data.split import CALIBRATION_FRACTION, split
 from tsprune.data.suite import Suite
@@ -30,7 +31,7 @@ from tsprune.errors import TspruneError, one_line
 from tsprune.evaluation import METRICS, evaluate, geometric_mean_ratios
 from tsprune.models.forecaster import Forecaster, Origin, Recovery, SamplingForecaster
 from tsprune.models.saving import round_weights
-from tsprune.precision import AUTO, Muon, Precision, autocast, training_precision
+from tsprune.precision import Muon, autocast, training_precision
 from tsprune.progress import Progress, showing
 from tsprune.pruning.distillation import check_pair, distance, histories
 from tsprune.pruning.plan import identity

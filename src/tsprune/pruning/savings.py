@@ -9,18 +9,17 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Literal, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 
 from tsprune.anatomy import Anatomy, Component
+from tsprune.choices import OBJECTIVES, Objective
 from tsprune.cost.flops import flops, work
 from tsprune.errors import TspruneError
 from tsprune.models.forecaster import Forecaster
 from tsprune.pruning.surgery import prune
 
-Objective = Literal["latency", "flops", "parameters"]
-OBJECTIVES: tuple[Objective, ...] = ("latency", "flops", "parameters")
 BATCH, CONTEXT, HORIZON = 64, 512, 24  # of the forecasts that are counted
 
 Components = tuple[Component, ...]

@@ -22,6 +22,7 @@ from typing import Unpack
 
 from tsprune.anatomy import KINDS, Kind, check_kinds
 from tsprune.arguments import checked
+from tsprune.choices import Objective
 from tsprune.data.pocket import pocket
 from tsprune.data.split import CALIBRATION_FRACTION, split
 from tsprune.data.suite import Suite
@@ -32,7 +33,7 @@ from tsprune.progress import Progress, showing
 from tsprune.pruning.losses import CalibrationLosses, RemovalStep
 from tsprune.pruning.plan import Plan
 from tsprune.pruning.removal_order import HISTORIES, HISTORY, GreedyRemoval, OutputChange
-from tsprune.pruning.savings import Objective, joined, measure_savings
+from tsprune.pruning.savings import joined, measure_savings
 from tsprune.run_options import Options, RunOptions
 
 CONFIDENCE = 0.8

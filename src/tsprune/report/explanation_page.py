@@ -14,7 +14,7 @@ from tsprune.explain.overview import Explanation
 from tsprune.report import figures
 from tsprune.report.roles import facts
 from tsprune.report.section import Picture, Section, page, picture, words
-from tsprune.report.tables import Table, of_models, page_table
+from tsprune.report.tables import PageTable, of_models, page_table
 from tsprune.report.words import count, drawn, percent
 from tsprune.statistics import SEEDS
 
@@ -77,7 +77,7 @@ def _in_sets(explained: Sequence[Explanation]) -> Section:
     )
 
 
-def _claims(title: str, tables: Sequence[pd.DataFrame]) -> Table:
+def _claims(title: str, tables: Sequence[pd.DataFrame]) -> PageTable:
     """The rows of several `mechanism_table`; model, claim and verdict at the first statement of a claim."""
     whole = pd.concat(tables, ignore_index=True)
     shown = whole[["model", "claim", "verdict", "statement", "value", "low", "high", "units", "note"]].copy()
@@ -125,7 +125,7 @@ def of_model(number: str, found: Explanation) -> list[Section]:
     return [Section(f"Why: {found.model}", pictures, tables, lead=lead)]
 
 
-def _tables(found: Explanation) -> Iterator[Table]:
+def _tables(found: Explanation) -> Iterator[PageTable]:
     heads, induced = found.heads, found.induction
     # ascending order of the change of parroting; empty if no head was ablated
     columns = ["address", "parroting", "parroting_low", "parroting_high"]

@@ -16,7 +16,7 @@ import plotly.graph_objects as go
 from markupsafe import Markup
 from plotly.offline import get_plotlyjs
 
-from tsprune.report.tables import Table
+from tsprune.report.tables import PageTable
 
 
 @functools.cache
@@ -57,9 +57,9 @@ class Section:
 
     heading: str
     pictures: tuple[Picture, ...]
-    tables: tuple[Table, ...] = ()
+    tables: tuple[PageTable, ...] = ()
     lead: str = ""
-    shown: tuple[Table, ...] = ()
+    shown: tuple[PageTable, ...] = ()
 
 
 def picture(

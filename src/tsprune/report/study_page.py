@@ -13,7 +13,7 @@ from tsprune.atomic import write_whole
 from tsprune.report import explanation_page, figures
 from tsprune.report.digest import HEADLINE, heads_at_totals, mlp_summary, tally
 from tsprune.report.section import Section, page, picture
-from tsprune.report.tables import Table, of_models, page_table
+from tsprune.report.tables import PageTable, of_models, page_table
 from tsprune.report.words import between, count, drawn, model_findings, percent, ratio_between, study_headline
 from tsprune.studies.study_result import TABLES, ModelStudy, Study
 
@@ -43,7 +43,7 @@ def render_report(study: Study) -> str:
     )
 
 
-def _summary(study: Study) -> Table:
+def _summary(study: Study) -> PageTable:
     """The first table of the page, one row per model."""
     columns = {
         "model": [model.name for model in study.models],

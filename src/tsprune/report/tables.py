@@ -58,7 +58,7 @@ class TableCell:
 
 
 @dataclasses.dataclass(frozen=True)
-class Table:
+class PageTable:
     """A titled table; `numeric[i]` tells whether column i holds numbers, `about[i]` describes it."""
 
     title: str
@@ -68,7 +68,7 @@ class Table:
     rows: tuple[tuple[TableCell, ...], ...]
 
 
-def page_table(title: str, frame: pd.DataFrame, schema: Schema | None = None) -> Table:
+def page_table(title: str, frame: pd.DataFrame, schema: Schema | None = None) -> PageTable:
     """`frame` with its columns in the order they have; limits of an interval share one column.
 
     schema : describes the columns
@@ -90,7 +90,7 @@ def page_table(title: str, frame: pd.DataFrame, schema: Schema | None = None) ->
     for metric in METRICS.values():
         for pattern, words in _METRIC_HEADINGS.items():
             headings[pattern.format(name=metric.name, key=metric.key)] = words.format(name=metric.name)
-    return Table(
+    return PageTable(
         title, tuple(headings.get(name, name.replace("_", " ")) for name in shown), about, numeric, rows
     )
 

@@ -9,10 +9,11 @@ import pandas as pd
 
 from tsprune.anatomy import KINDS, Component, Kind, Selection, described
 from tsprune.arguments import checked, shown
+from tsprune.choices import Mode
 from tsprune.data.suite import Suite
 from tsprune.errors import TspruneError
 from tsprune.evaluation import METRICS
-from tsprune.hooks.ablation import Ablation, Mode
+from tsprune.hooks.ablation import Ablation
 from tsprune.hooks.capture import Reference
 from tsprune.models.forecaster import Forecaster
 from tsprune.run_options import Options, RunOptions

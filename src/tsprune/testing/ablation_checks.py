@@ -11,7 +11,8 @@ import torch
 from torch import nn
 
 from tsprune.anatomy import KINDS, Component
-from tsprune.hooks.ablation import MODES, ablate
+from tsprune.choices import MODES
+from tsprune.hooks.ablation import ablate
 from tsprune.hooks.stream import streams
 from tsprune.models import Forecaster
 from tsprune.testing.probes import full_length, pristine, spread, zeroed

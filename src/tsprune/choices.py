@@ -1,0 +1,25 @@
+"""The values that users choose between, for the library and for a command line that imports nothing heavy."""
+
+from __future__ import annotations
+
+from typing import Literal, get_args
+
+Mode = Literal["zero", "mean", "resample"]
+MODES: tuple[Mode, ...] = get_args(Mode)
+
+Objective = Literal["latency", "flops", "parameters"]
+OBJECTIVES: tuple[Objective, ...] = get_args(Objective)
+
+# of weights
+DTYPES = ("float32", "bfloat16", "float16")
+
+# of training; AUTO is the faster one that the processor has instructions for
+Precision = Literal["float32", "bfloat16"]
+PRECISIONS: tuple[Precision, ...] = get_args(Precision)
+AUTO: Literal["auto"] = "auto"
+
+# a model's name to `tsprune.evaluate`
+SEASONAL_NAIVE: Literal["seasonal-naive"] = "seasonal-naive"
+
+# those that GIFT-Eval ranks by; packages may add others to `tsprune.evaluation.METRICS`
+RANKED_METRICS = ("MASE", "CRPS")
