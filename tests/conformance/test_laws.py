@@ -8,7 +8,7 @@ from torch import nn
 from tests.capabilities import CAPABILITIES
 from tsprune.models import Forecaster, SamplingForecaster
 from tsprune.testing.ablation_checks import last_linear
-from tsprune.testing.laws import LAWS
+from tsprune.testing.conformance import LAWS
 from tsprune.testing.subject import Check, Subject
 
 # names in the upstream modules, written down again on purpose: the laws find both by running the model

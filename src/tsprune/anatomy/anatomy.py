@@ -93,11 +93,9 @@ class Anatomy:
     @property
     def equal_heads(self) -> int | None:
         """How many heads every attention sublayer has; None if they differ or a sublayer was removed."""
-        missing = any(
-            c.kind in ("attention", "mlp") and c.layer in self.stack(c.stack).numbers for c in self.removed
-        )
-        blocks = [block for stack in self.stacks for block in stack.blocks]
-        counts = {site.heads for block in blocks for site in block.attention}
+        sublayers = (c for c in self.removed if c.kind in ("attention", "mlp"))
+        missing = any(c.layer in self.stack(c.stack).numbers for c in sublayers)
+        counts = {site.heads for _, site in self.sites()}
         return counts.pop() if len(counts) == 1 and not missing else None
 
     def key_stack(self, component: Component) -> Stack:
@@ -109,18 +107,16 @@ class Anatomy:
 
     def components(self, kind: Kind | None = None) -> tuple[Component, ...]:
         """Every component (of one kind), in order of execution; heads before their MLP."""
-        return tuple(c for c in self._walk() if kind is None or c.kind == kind)
-
-    def _walk(self) -> Iterator[Component]:
+        found = []
         for stack in self.stacks:
             for layer, block in stack.numbered():
-                yield Component(stack.name, layer)
+                found.append(Component(stack.name, layer))
                 for site in block.attention:
-                    yield Component(stack.name, layer, site.role)
-                    for head in site.numbers:
-                        yield Component(stack.name, layer, site.role, head)
+                    found.append(Component(stack.name, layer, site.role))
+                    found += [Component(stack.name, layer, site.role, head) for head in site.numbers]
                 if block.mlp is not None:
-                    yield Component(stack.name, layer, mlp=True)
+                    found.append(Component(stack.name, layer, mlp=True))
+        return tuple(c for c in found if kind is None or c.kind == kind)
 
     def select(self, what: Selection) -> tuple[Component, ...]:
         """The components that addresses or glob patterns name, in order of execution.
@@ -145,19 +141,16 @@ class Anatomy:
         """Layers replaced by their sublayers; heads of a sublayer that is itself there dropped."""
         sublayers: dict[Component, None] = {}
         for component in components:
+            parts = [component]
             if component.kind == "layer":
                 block = self.block(component)
-                for site in block.attention:
-                    sublayers[dataclasses.replace(component, attention=site.role)] = None
-                if block.mlp is not None:
-                    sublayers[dataclasses.replace(component, mlp=True)] = None
-            else:
-                sublayers[component] = None
-
-        def covered(head: Component) -> bool:
-            return dataclasses.replace(head, head=None) in sublayers
-
-        return tuple(c for c in sublayers if c.kind != "head" or not covered(c))
+                parts = [dataclasses.replace(component, attention=site.role) for site in block.attention]
+                parts += [dataclasses.replace(component, mlp=True)] if block.mlp is not None else []
+            sublayers |= dict.fromkeys(parts)
+        covered = {
+            c for c in sublayers if c.kind == "head" and dataclasses.replace(c, head=None) in sublayers
+        }
+        return tuple(c for c in sublayers if c not in covered)
 
     def middle_layers(self, stack: str) -> Sequence[int]:
         """Numbers of the layers at [L/4, 3L/4) of the L that are there, the paper's middle layers.

@@ -52,14 +52,9 @@ class Component:
 
     @property
     def address(self) -> str:
-        parts = [self.stack, str(self.layer)]
-        if self.mlp:
-            parts.append("mlp")
-        if self.attention:
-            parts.append(self.attention)
-        if self.head is not None:
-            parts += ["head", str(self.head)]
-        return ".".join(parts)
+        sublayer = "mlp" if self.mlp else self.attention
+        address = f"{self.stack}.{self.layer}" + (f".{sublayer}" if sublayer else "")
+        return address if self.head is None else f"{address}.head.{self.head}"
 
     @classmethod
     def parse(cls, address: str) -> Component:
@@ -67,14 +62,8 @@ class Component:
         match = _ADDRESS.fullmatch(address)
         if match is None:
             raise TspruneError(f"{address!r} is not an address; one looks like decoder.3.cross.head.5")
-        head = match["head"]
-        return cls(
-            stack=match["stack"],
-            layer=int(match["layer"]),
-            attention=match["attention"],
-            head=None if head is None else int(head),
-            mlp=match["mlp"] is not None,
-        )
+        head = None if match["head"] is None else int(match["head"])
+        return cls(match["stack"], int(match["layer"]), match["attention"], head, match["mlp"] is not None)
 
     def __str__(self) -> str:
         return self.address

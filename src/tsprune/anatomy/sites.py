@@ -120,12 +120,10 @@ class AttentionSite:
         key_heads : if queries are grouped
         rest : further fields
         """
-        counts = (heads, key_heads or heads, key_heads or heads)
-        *parts, output = (f"{module}.{name}" for name in layers)
-        query, key, value = (
-            Projection(path, count, head_dim) for path, count in zip(parts, counts, strict=True)
-        )
-        return cls(role, module, output, heads, head_dim, query, key, value, **rest)
+        query, key, value, output = (f"{module}.{name}" for name in layers)
+        keys, values = (Projection(path, key_heads or heads, head_dim) for path in (key, value))
+        queries = Projection(query, heads, head_dim)
+        return cls(role, module, output, heads, head_dim, queries, keys, values, **rest)
 
     @classmethod
     def of_fused(

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import numpy as np
 import pandas as pd
-from numpy.typing import ArrayLike
 
 from tsprune.explain.attention_maps import AttentionStatistics
 from tsprune.explain.induction import TARGETS
@@ -67,7 +66,8 @@ def kernel_view(model: Forecaster, statistics: AttentionStatistics) -> pd.DataFr
     groups = {str(role): part for role, part in heads.groupby(roles, sort=False)}
     groups = {"all": heads} | (groups if len(groups) > 1 else {})
     return KERNEL.frame(
-        {"group": group, "bandwidth": bandwidth, "score": score} | _correlated(part[bandwidth], part[score])
+        {"group": group, "bandwidth": bandwidth, "score": score}
+        | correlation_row(part[bandwidth], part[score])
         for group, part in groups.items()
         for bandwidth in _BANDWIDTHS
         for score in _STABLE_RANKS
@@ -83,7 +83,7 @@ def head_correlations(heads: pd.DataFrame) -> pd.DataFrame:
     agrees with the exact effect on the error (`mase`), rho is above 0.
     """
     return CORRELATIONS.frame(
-        {"measure": measure, "outcome": outcome} | _correlated(heads[measure], heads[outcome])
+        {"measure": measure, "outcome": outcome} | correlation_row(heads[measure], heads[outcome])
         for measure in _PROPERTIES
         for outcome in _OUTCOMES
         if measure in heads and outcome in heads
@@ -104,10 +104,6 @@ def induction_and_parroting(repeated: pd.DataFrame, effects: pd.DataFrame) -> pd
         scores = repeated.pivot(index="address", columns=["block", "repeats"], values=f"{target}_score")
         columns = {(np.nan, np.nan): scores.mean(axis=1), **dict(scores.items())}
         for (block, repeats), values in columns.items():
-            found = _correlated(values, change.reindex(values.index))
+            found = correlation_row(values, change.reindex(values.index))
             rows.append({"target": target, "block": block, "repeats": repeats} | found)
     return INDUCTION_EFFECTS.frame(rows)
-
-
-def _correlated(a: ArrayLike, b: ArrayLike) -> dict[str, float]:
-    return correlation_row(np.asarray(a, np.float64), np.asarray(b, np.float64))

@@ -10,14 +10,14 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from functools import partial
 
 import torch
 from torch import Tensor
 
-from tsprune.anatomy import Anatomy, Component, Selection
+from tsprune.anatomy import Component, Selection
 from tsprune.arguments import RULES, checked, shown
 from tsprune.choices import MODES, Mode
 from tsprune.errors import TspruneError
@@ -44,18 +44,6 @@ class Ablation:
         if self.mode not in MODES:
             raise TspruneError(f"unknown ablation mode {shown(self.mode)}; one of: {', '.join(MODES)}")
         object.__setattr__(self, "seed", RULES["seed"](self.seed))
-
-
-_Edit = tuple[int, Ablation, list[slice]]  # the place of an ablation, and the columns that it replaces
-
-
-def _columns(anatomy: Anatomy, components: Iterable[Component]) -> dict[Point, list[slice]]:
-    """Columns to replace in the tensor [..., T, F] at each point."""
-    columns: dict[Point, list[slice]] = {}
-    for component in anatomy.expand(components):
-        of_head = None if component.head is None else anatomy.site(component).columns(component.head)
-        columns.setdefault(point_of(anatomy, component), []).append(of_head or slice(None))
-    return columns
 
 
 def _replacement(x: Tensor, ablation: Ablation, point: Point, reference: Reference | None) -> Tensor:
@@ -100,29 +88,35 @@ def side_by_side(
 
     reference : for mean and resample; None records one from synthetic series
     """
-    points: dict[Point, list[_Edit]] = {}
+    points: dict[Point, dict[int, list[slice]]] = {}  # place of an ablation -> columns that it replaces
     for number, ablation in enumerate(ablations):
-        for point, columns in _columns(model.anatomy, ablation.components).items():
-            points.setdefault(point, []).append((number, ablation, columns))
+        for c in model.anatomy.expand(ablation.components):
+            columns = slice(None) if c.head is None else model.anatomy.site(c).columns(c.head)
+            points.setdefault(point_of(model.anatomy, c), {}).setdefault(number, []).append(columns)
     with model.alone(keeps=True), ExitStack() as hooks:
         replaced = [c for one in ablations if one.mode != "zero" for c in one.components]
         if reference is None and replaced:
             reference = default_reference(model, replaced)
         for point, edits in points.items():
-            change = partial(_edited, point=point, edits=edits, count=len(ablations), reference=reference)
+            change = partial(_edited, point=point, edits=edits, ablations=ablations, reference=reference)
             hooks.callback(hook_at(model.module, point, change).remove)
         yield
 
 
 def _edited(
-    x: Tensor, *, point: Point, edits: Sequence[_Edit], count: int, reference: Reference | None
+    x: Tensor,
+    *,
+    point: Point,
+    edits: Mapping[int, list[slice]],
+    ablations: Sequence[Ablation],
+    reference: Reference | None,
 ) -> Tensor:
-    """A copy of the tensor `x` at `point`, with the rows of each of `count` ablations edited."""
+    """A copy of the tensor `x` at `point`, with the rows of each of the ablations edited."""
     x = point.windows_first(x).clone()
-    rows = x.shape[0] // count
-    for number, ablation, columns in edits:
-        part = x if count == 1 else x.narrow(0, number * rows, rows)
-        value = _replacement(part, ablation, point, reference)
+    rows = x.shape[0] // len(ablations)
+    for number, columns in edits.items():
+        part = x if len(ablations) == 1 else x.narrow(0, number * rows, rows)
+        value = _replacement(part, ablations[number], point, reference)
         for chosen in columns:
             part[..., chosen] = value[..., chosen]
     return point.windows_first(x)

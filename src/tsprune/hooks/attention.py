@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 from torch.overrides import TorchFunctionMode
 
-from tsprune.anatomy import Component, TimeAxis
+from tsprune.anatomy import Component
 from tsprune.errors import TspruneError
 from tsprune.models.forecaster import Forecaster, NotFiniteError
 
@@ -149,24 +149,19 @@ class _Interception(TorchFunctionMode):
         heads = self._anatomy.site(component).heads
         if value.shape[:-2] != weights.shape[:-2]:  # grouped queries
             value = value.repeat_interleave(heads // value.shape[-3], dim=-3)
-        merged = (weights.shape[0], heads)
+        merged = weights.shape[0], heads, *weights.shape[-2:]
+        stacks = self._anatomy.stack(component.stack), self._anatomy.key_stack(component)
+        times = []
+        for stack, count in zip(stacks, weights.shape[-2:], strict=True):
+            axis = stack.time if self._anatomy.site(component).axis == "time" else None
+            times.append(torch.tensor((math.nan,) * count if axis is None else axis.times(count)))
         return AttentionMap(
             component,
-            weights.reshape(*merged, *weights.shape[-2:]),
-            allowed.expand_as(weights).reshape(*merged, *weights.shape[-2:]),
-            value.reshape(*merged, *value.shape[-2:]),
-            self._times(component, weights.shape[-2], weights.shape[-1]),
+            weights.reshape(merged),
+            allowed.expand_as(weights).reshape(merged),
+            value.reshape(*merged[:2], *value.shape[-2:]),
+            (times[0], times[1]),
         )
-
-    def _times(self, component: Component, queries: int, keys: int) -> tuple[Tensor, Tensor]:
-        site = self._anatomy.site(component)
-
-        def times(axis: TimeAxis | None, count: int) -> Tensor:
-            known = axis is not None and site.axis == "time"
-            return torch.tensor(axis.times(count) if known and axis is not None else (math.nan,) * count)
-
-        stacks = self._anatomy.stack(component.stack), self._anatomy.key_stack(component)
-        return times(stacks[0].time, queries), times(stacks[1].time, keys)
 
 
 def attention_weights(

@@ -152,7 +152,13 @@ def reference(
     with recording(model.module, points) as recorded, torch.no_grad():
         model.forecast(contexts, horizon or model.reference_horizon)
         model.teacher_forced(contexts)
-    return Reference({point: _by_length(point, tensors) for point, tensors in recorded.items()})
+    found: dict[Point, dict[int, Tensor]] = {}
+    for point, tensors in recorded.items():
+        by_length: dict[int, list[Tensor]] = {}
+        for tensor in map(point.windows_first, tensors):
+            by_length.setdefault(tensor.shape[-2], []).append(tensor.flatten(0, -3))
+        found[point] = {length: torch.cat(by_length[length]) for length in sorted(by_length)}
+    return Reference(found)
 
 
 def default_reference(model: Forecaster, components: Iterable[Component]) -> Reference:
@@ -164,10 +170,3 @@ def reference_contexts(model: Forecaster) -> NDArray[np.float32]:
     """The synthetic series of `default_reference`, float32 [M, T]; they depend only on the context length."""
     length = min(model.context_length, _REFERENCE_LENGTH)
     return series(_REFERENCE_WINDOWS, length, np.random.default_rng(0))
-
-
-def _by_length(point: Point, tensors: Sequence[Tensor]) -> dict[int, Tensor]:
-    by_length: dict[int, list[Tensor]] = {}
-    for tensor in map(point.windows_first, tensors):
-        by_length.setdefault(tensor.shape[-2], []).append(tensor.flatten(0, -3))
-    return {length: torch.cat(by_length[length]) for length in sorted(by_length)}

@@ -51,8 +51,7 @@ def replaced(model: Forecaster, block: Block, edit: Callable[[Tensor], Tensor]) 
         stream = stream_of(model, output)
         return _exchanged(output, stream, edit(stream))
 
-    with model.alone(keeps=True), ExitStack() as hooks:
-        hooks.callback(module.register_forward_hook(hook).remove)
+    with model.alone(keeps=True), module.register_forward_hook(hook):
         yield
 
 

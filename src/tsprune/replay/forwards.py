@@ -67,19 +67,14 @@ class Recorder:
                 inputs = args, kwargs
             output = original(*args, **kwargs)
             if recording and self._ledger.room(_nbytes(states), worth, first=first):
-                record = CallRecord(kept(output, states), inputs, self._copied(states))
+                # a block and its attention leave the same states, so one copy serves both
+                if states and not same(states, self._left):
+                    self._left = detached_copy(states)
+                record = CallRecord(kept(output, states), inputs, self._left if states else [])
                 self._ledger.enter(call, record, worth, first=first)
             return output
 
         return forward
-
-    def _copied(self, states: list[Any]) -> list[Any]:
-        """A block and its attention leave the same states, so one copy serves both."""
-        if not states:
-            return []
-        if not same(states, self._left):
-            self._left = detached_copy(states)
-        return self._left
 
     def _stateless(self, path: str, worth: Worth) -> Forward:
         """Records an embedding, or a projection of cross-attention, unless it takes states."""

@@ -107,7 +107,13 @@ class Ledger:
         while self.used + nbytes > self.limit:
             if not self._cheapest or self._cheapest[0][0] >= (first, worth):
                 return False
-            self._evict(heapq.heappop(self._cheapest)[-1])
+            evicted = heapq.heappop(self._cheapest)[-1]
+            assert evicted.record is not None
+            for place in evicted.record.storages:
+                self._holders[place] -= 1
+                if not self._holders[place]:
+                    self.used -= self._sizes.pop(place)
+            evicted.record = None
         return True
 
     def enter(self, call: Call, record: CallRecord, worth: Worth, *, first: bool = True) -> bool:
@@ -131,14 +137,6 @@ class Ledger:
         self._entered += 1
         return True
 
-    def _evict(self, call: Call) -> None:
-        assert call.record is not None
-        for place in call.record.storages:
-            self._holders[place] -= 1
-            if not self._holders[place]:
-                self.used -= self._sizes.pop(place)
-        call.record = None
-
 
 class Tiled(dict[str, list[Call]]):
     """Recorded calls by path with every row tiled `times` times, made when they are looked up.
@@ -152,13 +150,12 @@ class Tiled(dict[str, list[Call]]):
         self._tensors: dict[int, tuple[Tensor, Tensor]] = {}  # the first keeps its id from being reused
 
     def __missing__(self, path: str) -> list[Call]:
-        self[path] = [Call(self._record(call.usable)) for call in self._calls[path]]
+        self[path] = [Call() for _ in self._calls[path]]
+        for tiled, record in zip(self[path], (call.usable for call in self._calls[path]), strict=True):
+            if record is not None:
+                parts = (record.output, record.inputs, record.states)
+                tiled.record = CallRecord(*(mapped(part, self._tensor) for part in parts))
         return self[path]
-
-    def _record(self, record: CallRecord | None) -> CallRecord | None:
-        if record is None:
-            return None
-        return CallRecord(*(mapped(x, self._tensor) for x in (record.output, record.inputs, record.states)))
 
     def _tensor(self, one: Tensor) -> Tensor:
         """`one` with its rows tiled, the same tensor at every call."""

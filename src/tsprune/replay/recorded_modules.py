@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 from torch import nn
 
-from tsprune.anatomy import Anatomy, Block, Component, Stack
+from tsprune.anatomy import Anatomy, Component
 
 
 class Sublayer(NamedTuple):
@@ -67,26 +67,18 @@ class Units:
 
 def units_of(anatomy: Anatomy, root: nn.Module) -> Units:
     """The units of the model `root` that `anatomy` describes."""
-    stacks = tuple(_stack_units(stack) for stack in anatomy.stacks)
-    return Units(stacks, tuple(_outside(root, [path for stack in stacks for path in stack.blocks])))
-
-
-def _stack_units(stack: Stack) -> StackUnits:
-    blocks = tuple(block.module for block in stack.blocks)
-    sublayers = tuple(_sublayers(block) for block in stack.blocks)
-    return StackUnits(stack.module or None, blocks, sublayers, tuple(_cross(stack)))
-
-
-def _sublayers(block: Block) -> tuple[Sublayer, ...]:
-    attention = (Sublayer(site.module, site.output) for site in block.attention)
-    return (*attention, *([Sublayer(None, block.mlp.output)] if block.mlp else []))
-
-
-def _cross(stack: Stack) -> Iterator[tuple[int, str]]:
-    for layer, block in enumerate(stack.blocks):
-        for site in block.attention:
-            if site.role == "cross" and site.heads:
-                yield from ((layer, projection.module) for projection in (site.key, site.value))
+    stacks = []
+    for stack in anatomy.stacks:
+        sublayers, cross = [], []
+        for layer, block in enumerate(stack.blocks):
+            inside = [Sublayer(site.module, site.output) for site in block.attention]
+            sublayers.append((*inside, *([Sublayer(None, block.mlp.output)] if block.mlp else [])))
+            sites = (site for site in block.attention if site.role == "cross" and site.heads)
+            cross += [(layer, path) for site in sites for path in (site.key.module, site.value.module)]
+        blocks = tuple(block.module for block in stack.blocks)
+        stacks.append(StackUnits(stack.module or None, blocks, tuple(sublayers), tuple(cross)))
+    paths = [path for stack in stacks for path in stack.blocks]
+    return Units(tuple(stacks), tuple(_outside(root, paths)))
 
 
 def _outside(root: nn.Module, blocks: list[str]) -> Iterator[str]:

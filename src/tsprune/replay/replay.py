@@ -125,10 +125,13 @@ class Replay:
         stacks = self._units.stacks
         lowest, layer, sublayer = self.lowest(components) or (len(stacks), 0, 0)
         if times != 1:
-            calls = self._tiles(key, lowest, times)
+            if (key, times) not in self._tiled:  # those of another `times` are dropped: they are large
+                self._tiled = {(key, times): Tiled(calls, self._size(key, lowest)[1], times)}
+            calls = self._tiled[key, times]
         forwards = {path: self._replaying(path, calls) for path in embeddings}
         for stack in stacks[:lowest]:
-            forwards |= self._skip_stack(stack, calls)
+            whole = None if stack.module is None else {stack.module: self._replaying(stack.module, calls)}
+            forwards |= whole or self._skip_blocks(stack, len(stack.blocks), calls)[0]
         for stack in stacks[lowest : lowest + 1]:
             forwards |= self._skip_into_stack(stack, layer, sublayer, calls)
             later = (path for number, path in stack.cross if number >= layer)
@@ -180,23 +183,11 @@ class Replay:
         affordable = max(0, self._memory - self.nbytes) // max(1, nbytes)
         return max(1, min(affordable, *(size for size, _ in sizes))), sizes[0][1]
 
-    def _tiles(self, key: Hashable, lowest: int, times: int) -> Tiled:
-        """Tiled records. Those of another `times` are dropped, because they are large."""
-        if (key, times) not in self._tiled:
-            rows = self._size(key, lowest)[1]
-            self._tiled = {(key, times): Tiled(self._records[key].calls, rows, times)}
-        return self._tiled[key, times]
-
     def _substituted(self, forwards: dict[str, Forward]) -> AbstractContextManager[None]:
         return substituted_forwards((self._modules[path], forward) for path, forward in forwards.items())
 
     def _replaying(self, path: str, calls: _Calls, gate: Gate | None = None) -> Forward:
         return replaying(self._modules[path].forward, calls[path], gate or Gate(calls[path]))
-
-    def _skip_stack(self, stack: StackUnits, calls: _Calls) -> dict[str, Forward]:
-        if stack.module is None:
-            return self._skip_blocks(stack, len(stack.blocks), calls)[0]
-        return {stack.module: self._replaying(stack.module, calls)}
 
     def _skip_blocks(self, stack: StackUnits, count: int, calls: _Calls) -> tuple[dict[str, Forward], Gate]:
         entry, gate = stack.entry, Gate(calls[stack.entry])

@@ -72,7 +72,12 @@ def _inference(
     # equal values have no spread, up to rounding
     error = np.where(error > _ROUNDING * np.maximum(1.0, np.abs(values).max(axis=(0, 1))), error, 0.0)
     if count < SMALL or 1 < draws < SMALL:
-        freedom = _freedom(deviations)
+        units, drawn, _ = _variances(deviations)
+        freedom = np.full(columns, count - 1.0)
+        if draws > 1:  # Satterthwaite's
+            with np.errstate(invalid="ignore", divide="ignore"):
+                crossed = (units + drawn) ** 2 / (units**2 / (count - 1) + drawn**2 / (draws - 1))
+            freedom = np.where(np.isfinite(crossed), crossed, freedom)
         reach = np.nan if level is None else t.ppf((1 + level) / 2, freedom)
         tails = 2 * t.sf(np.abs(_pivot(mean, error)), freedom)
         p = np.where(np.abs(mean) <= _ROUNDING, 1.0, tails)
@@ -105,17 +110,6 @@ def _variances(x: Array) -> tuple[Array, Array, Array]:
     rest = x - of_units - of_draws[:, None] + x.mean(axis=(0, 1))
     both = (rest**2).sum(axis=(0, 1)) / ((draws - 1) * (count - 1)) / (draws * count)
     return units, of_draws.var(axis=0, ddof=1) / draws, both
-
-
-def _freedom(x: Array) -> Array:
-    """Satterthwaite's degrees of freedom of `standard_errors`, [M]."""
-    draws, count = x.shape[:2]
-    units, drawn, _ = _variances(x)
-    if draws == 1:
-        return np.full(x.shape[2], count - 1.0)
-    with np.errstate(invalid="ignore", divide="ignore"):
-        freedom = (units + drawn) ** 2 / (units**2 / (count - 1) + drawn**2 / (draws - 1))
-    return np.asarray(np.where(np.isfinite(freedom), freedom, count - 1.0))
 
 
 def _pivot(mean: Array, error: Array) -> Array:

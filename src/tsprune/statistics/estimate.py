@@ -116,6 +116,5 @@ def correlation(a: ArrayLike, b: ArrayLike, *, level: float = LEVEL) -> Estimate
 
 def correlation_row(a: ArrayLike, b: ArrayLike) -> dict[str, float]:
     """`correlation` as columns of a table: rho, low, high, p_value, count."""
-    return dict(
-        zip(("rho", "low", "high", "p_value", "count"), dataclasses.astuple(correlation(a, b)), strict=True)
-    )
+    names = ("rho", "low", "high", "p_value", "count")
+    return dict(zip(names, dataclasses.astuple(correlation(a, b)), strict=True))

@@ -132,8 +132,12 @@ def judged(family: Sequence[Sequence[Test | Known]], *, level: float = LEVEL, se
         a corrected p-value across 1 - level
     """
     runs = [_once(family, level, seed)]
-    if any(_close(claim, p, 1 - level, len(family)) for claim, (_, p) in zip(family, runs[0], strict=True)):
-        runs += [_once(family, level, seed + number) for number in range(1, SEEDS)]
+    factors = [len(family) * max(1, len(claim)) for claim in family]  # by which p-values are corrected
+    for factor, (_, p) in zip(factors, runs[0], strict=True):
+        error = factor * 2 * math.sqrt(min(p, 1.0) / factor / 2 / _DRAWS) if p == p else 0.0
+        if abs(p - (1 - level)) <= _CLOSE * error:
+            runs += [_once(family, level, seed + number) for number in range(1, SEEDS)]
+            break
     found = []
     for place in range(len(family)):
         leaning, count = Counter(run[place][0] for run in runs).most_common(1)[0]
@@ -142,30 +146,18 @@ def judged(family: Sequence[Sequence[Test | Known]], *, level: float = LEVEL, se
     return found
 
 
-def _close(claim: Sequence[Test | Known], p: float, limit: float, size: int) -> bool:
-    """Whether a corrected p-value is within `_CLOSE` Monte Carlo errors of the limit."""
-    factor = size * max(1, len(claim))
-    error = factor * 2 * math.sqrt(min(p, 1.0) / factor / 2 / _DRAWS) if p == p else 0.0
-    return abs(p - limit) <= _CLOSE * error
-
-
 def _once(family: Sequence[Sequence[Test | Known]], level: float, seed: int) -> list[tuple[Verdict, float]]:
     """(verdict, corrected p) of every claim under one seed."""
-    sides = [_both_sides([(test.holds, test.p_value(seed)) for test in claim]) for claim in family]
+    sides = []  # (p of all statements, p of any opposite); NaN if a statement could not be tested
+    for claim in family:
+        tests = [(test.holds, test.p_value(seed)) for test in claim]
+        confirming = refuting = np.nan
+        if tests and not np.isnan([p for _, p in tests]).any():
+            confirming = max(p if holds else 1.0 for holds, p in tests)
+            refuting = min(1.0, len(tests) * min(1.0 if holds else p for holds, p in tests))
+        sides.append((confirming, refuting))
     found: list[tuple[Verdict, float]] = []
     for (confirming, refuting), p in zip(sides, holm([min(pair) for pair in sides]), strict=True):
         decided: Verdict = "confirmed" if confirming < refuting else "refuted"
         found.append((decided if p <= 1 - level else "undecided", float(p)))
     return found
-
-
-def _both_sides(tests: Sequence[tuple[bool, float]]) -> tuple[float, float]:
-    """(p of all statements, p of any opposite) of a claim; NaN if a statement could not be tested.
-
-    tests : whether the statement holds of the estimate, and the two-sided p-value of its limit
-    """
-    if not tests or np.isnan([p for _, p in tests]).any():
-        return np.nan, np.nan
-    confirming = max(p if holds else 1.0 for holds, p in tests)
-    refuting = min(1.0 if holds else p for holds, p in tests)
-    return confirming, min(1.0, len(tests) * refuting)

@@ -10,8 +10,7 @@ from typing import cast
 import numpy as np
 import torch
 
-from tsprune.anatomy import Component
-from tsprune.models import Forecaster, SamplingForecaster, load
+from tsprune.models import SamplingForecaster, load
 from tsprune.pruning import prune
 from tsprune.testing.probes import double_precision, full_length, ragged
 from tsprune.testing.subject import Subject, require_close, require_equal
@@ -57,31 +56,22 @@ def history_beyond_the_context_is_ignored(subject: Subject) -> None:
     require_equal(subject.outputs(5, [longer]), subject.outputs(5, [context]), "37 more steps in front")
 
 
-def _reloaded(model: Forecaster, directory: Path) -> Forecaster:
-    model.save(directory)
-    copy = load(directory, device="cpu")
-    if isinstance(copy, SamplingForecaster) and isinstance(model, SamplingForecaster):
-        copy.samples, copy.seed = model.samples, model.seed
-    return copy
-
-
 def saving_and_loading_is_the_identity(subject: Subject) -> None:
     model, contexts = subject.model, ragged(subject.model, 3)
     head = model.anatomy.components("head")[0]
+    site = model.anatomy.site(head)
+    key = site.key_head(cast(int, head.head))  # heads that share keys and values are removed together
+    removable = [str(dataclasses.replace(head, head=h)) for h in site.numbers if site.key_head(h) == key]
     with tempfile.TemporaryDirectory() as folder:
-        for name, original in {"whole": model, "pruned": prune(model, _removable(model, head))}.items():
-            copy = _reloaded(original, Path(folder) / name)
+        for name, original in {"whole": model, "pruned": prune(model, removable)}.items():
+            original.save(Path(folder) / name)
+            copy = load(Path(folder) / name, device="cpu")
+            if isinstance(copy, SamplingForecaster) and isinstance(original, SamplingForecaster):
+                copy.samples, copy.seed = original.samples, original.seed
             assert copy.family == original.family, f"{name}: loads as {copy.family}"
             assert copy.anatomy == original.anatomy, f"{name}: another anatomy"
             assert copy.context_length == original.context_length, f"{name}: another context length"
-            for key, tensor in original.module.state_dict().items():
-                assert torch.equal(copy.module.state_dict()[key], tensor), f"{name}: {key} differs"
+            for path, tensor in original.module.state_dict().items():
+                assert torch.equal(copy.module.state_dict()[path], tensor), f"{name}: {path} differs"
             expected = original.forecast(contexts, subject.horizons[1]).quantiles
             require_equal(copy.forecast(contexts, subject.horizons[1]).quantiles, expected, name)
-
-
-def _removable(model: Forecaster, head: Component) -> list[str]:
-    """`head` with those that share its keys and values."""
-    site = model.anatomy.site(head)
-    served = [h for h in site.numbers if site.key_head(h) == site.key_head(cast(int, head.head))]
-    return [str(dataclasses.replace(head, head=number)) for number in served]
