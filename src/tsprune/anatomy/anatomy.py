@@ -188,6 +188,5 @@ class Anatomy:
 
 
 def _inside(block: Block) -> str:
-    """The sublayers of a block."""
     sites = [f"{site.role} ({site.heads} heads of {site.head_dim})" for site in block.attention]
     return ", ".join([*sites, "mlp"] if block.mlp is not None else sites)

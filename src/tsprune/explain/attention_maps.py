@@ -83,11 +83,7 @@ class AttentionStatistics:
 
 @checked
 def attention(
-    model: Forecaster,
-    suite: Suite,
-    *,
-    per_configuration: int = PER_CONFIGURATION,
-    **options: Unpack[Options],
+    model: Forecaster, suite: Suite, *, per_configuration: int = PER_CONFIGURATION, **options: Unpack[Options]
 ) -> AttentionStatistics:
     """Attention statistics of every head of `model` on windows of a suite.
 

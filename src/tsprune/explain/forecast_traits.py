@@ -205,9 +205,7 @@ def forecast_traits(model: Predictor, suite: Suite, **options: Unpack[Options]) 
     suite.require_windows()
     parts = []
     for batch in shared_batches(
-        suite.configurations,
-        context_length=model.context_length,
-        batch_size=RunOptions(**options).batch_size,
+        suite.configurations, context_length=model.context_length, batch_size=RunOptions(**options).batch_size
     ):
         median = model.forecast(batch.contexts, batch.horizon).median
         for number, places in batch.members.items():

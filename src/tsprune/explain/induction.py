@@ -130,7 +130,6 @@ def shares_of_rows(found: AttentionMap, steps: int, span: int) -> dict[str, tupl
 
 
 def _tables(model: Forecaster, repeated: RowMeans, control: RowMeans, seed: int) -> list[pd.DataFrame]:
-    """One table per attention sublayer, one row per head."""
     tables = []
     for site, described in model.anatomy.sites():
         if not described.heads:

@@ -15,10 +15,7 @@ from tsprune.statistics import UNKNOWN, Known, Test, correlation, judged
 TOLERATED = 0.06
 
 PREDICTS = "low stable rank predicts sharp attention"
-TRAIT_CLAIMS = {
-    "sharp heads carry parroting": "parroting",
-    "sharp heads carry seasonality": "seasonality",
-}
+TRAIT_CLAIMS = {"sharp heads carry parroting": "parroting", "sharp heads carry seasonality": "seasonality"}
 DIFFUSE = "diffuse heads can go"
 CLAIMS = (PREDICTS, *TRAIT_CLAIMS, DIFFUSE)
 

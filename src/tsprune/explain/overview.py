@@ -283,8 +283,7 @@ def _on_chaos(
         traits = steps.tried("chaos", lambda: chaotic_traits(model, trajectories, per_system=count, **quiet))
         if sharpness and len(traits):
             judged = steps.tried(
-                "chaos",
-                lambda: chaotic_mechanism(model, trajectories, sharpness, per_system=count, **quiet),
+                "chaos", lambda: chaotic_mechanism(model, trajectories, sharpness, per_system=count, **quiet)
             )
     return traits, judged
 
@@ -296,7 +295,6 @@ def _heads(
     written: pd.DataFrame,
     effects: pd.DataFrame,
 ) -> pd.DataFrame:
-    """One row per head: the tables side by side."""
     parts = [stable_ranks(model)[["address", "stable_rank", "stable_rank_effective"]]]
     if len(repeated):
         by_head = repeated.groupby("address")

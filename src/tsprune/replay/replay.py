@@ -120,7 +120,6 @@ class Replay:
             yield
 
     def _reusing(self, key: Hashable, components: Iterable[Component], times: int) -> dict[str, Forward]:
-        """The forwards of the reused modules, by path."""
         calls, embeddings, read_alone = self._records[key]
         stacks = self._units.stacks
         lowest, layer, sublayer = self.lowest(components) or (len(stacks), 0, 0)

@@ -58,13 +58,9 @@ def pruning_at(model: ModelStudy, percent: float = 30) -> PruningPoint | None:
         curve = pruning_curve(model, strategy, HEADLINE)
         here = curve[curve["percent"] == float(first["percent"])]
         changes[strategy] = _estimate(here.iloc[0], "change") if len(here) else UNKNOWN
-    return PruningPoint(
-        percent=float(first["percent"]),
-        heads_removed=int(first["heads_removed"]),
-        heads_total=int(first["heads_total"]),
-        changes=changes,
-        draws=tuple(sorted(draws[np.isfinite(draws)])),
-    )
+    removed, total = int(first["heads_removed"]), int(first["heads_total"])
+    finite = tuple(sorted(draws[np.isfinite(draws)]))
+    return PruningPoint(float(first["percent"]), removed, total, changes, finite)
 
 
 def pruning_curve(model: ModelStudy, strategy: str, metric: str) -> pd.DataFrame:
@@ -109,15 +105,11 @@ def extreme_layers(model: ModelStudy) -> tuple[LayerEffect, LayerEffect] | None:
         rows = model.layers[model.layers["unit"] == unit]
         rows = rows[np.isfinite(rows[HEADLINE_CHANGE].to_numpy(float))].sort_values(HEADLINE_CHANGE)
         if len(rows):
-            most, least = (
-                LayerEffect(
-                    f"{row['stack']}.{row['layer']}",
-                    unit,
-                    _estimate(row, HEADLINE_CHANGE, f"{CRPS.key}_"),
-                )
-                for row in (rows.iloc[-1], rows.iloc[0])
-            )
-            return most, least
+            found = []
+            for row in (rows.iloc[-1], rows.iloc[0]):
+                change = _estimate(row, HEADLINE_CHANGE, f"{CRPS.key}_")
+                found.append(LayerEffect(f"{row['stack']}.{row['layer']}", unit, change))
+            return found[0], found[1]
     return None
 
 

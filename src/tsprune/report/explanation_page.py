@@ -86,7 +86,6 @@ def _claims(title: str, tables: Sequence[pd.DataFrame]) -> PageTable:
 
 
 def _chaotic(explained: Sequence[Explanation]) -> Section:
-    """Forecasts of chaotic trajectories beside those of copy-only baselines."""
     baselines = pd.concat([_beside_baselines(one) for one in explained])
     shown = [page_table("The model and copy-only baselines", baselines)]
     judged = [one.chaos_mechanism for one in explained if len(one.chaos_mechanism)]
@@ -100,7 +99,6 @@ def _chaotic(explained: Sequence[Explanation]) -> Section:
 
 
 def _beside_baselines(one: Explanation) -> pd.DataFrame:
-    """One row per forecaster, one column per measure, with intervals."""
     rows: dict[str, dict[str, str]] = {}
     for row in one.chaos.to_dict("records"):
         sign = "" if row["measure"] == "error" else "+"

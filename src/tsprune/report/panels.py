@@ -203,7 +203,6 @@ class Grid:
         self.figure.add_hline(y, line=look, **where, **(place if label else {}))
 
     def _above(self, pixels: float) -> float:
-        """A distance above the panels, in the figure's paper coordinates."""
         return 1 + pixels / self._plot
 
     def colours(
@@ -217,22 +216,11 @@ class Grid:
         )
 
     def _colour_bar(self, title: str, left: float) -> dict[str, Any]:
-        """A horizontal colour bar that starts at `left` of the figure's width."""
-        return {
-            "orientation": "h",
-            "title": {"text": title, "side": "top", "font": {"size": 11}},
-            "x": left,
-            "xanchor": "left",
-            "len": 0.45,
-            "y": self._above(self._title_room + 4),
-            "yanchor": "bottom",
-            "thickness": 9,
-            "tickfont": {"size": 10},
-            "tickangle": 0,
-            "outlinewidth": 0,
-            "xpad": 0,
-            "ypad": 0,
-        }
+        above = self._above(self._title_room + 4)
+        place = {"x": left, "xanchor": "left", "len": 0.45, "y": above, "yanchor": "bottom"}
+        words = {"title": {"text": title, "side": "top", "font": {"size": 11}}, "tickfont": {"size": 10}}
+        shape = {"orientation": "h", "thickness": 9, "tickangle": 0, "outlinewidth": 0, "xpad": 0, "ypad": 0}
+        return shape | words | place
 
     def legend(self) -> go.Figure:
         """The figure with one legend for all panels, above them."""
@@ -249,25 +237,13 @@ class Grid:
 
         for trace, visible in zip(traces, seen(views[0]), strict=True):
             trace.visible = visible
-        arguments = [[{"visible": seen(view)}, dict(view.layout)] for view in views]
-        menu = {
-            "type": "buttons",
-            "direction": "right",
-            "showactive": True,
-            "x": 0,
-            "xanchor": "left",
-            "y": self._above(self._top - 6),
-            "yanchor": "top",
-            "pad": {"t": 0, "r": 0, "l": 0, "b": 0},
-            "bgcolor": "#e3e7ec",
-            "bordercolor": "#c3c9d0",
-            "font": {"size": 12, "color": INK},
-            "buttons": [
-                {"label": view.label, "method": "update", "args": change}
-                for view, change in zip(views, arguments, strict=True)
-            ],
-        }
-        return self.figure.update_layout(updatemenus=[menu])
+        arguments = [(view.label, [{"visible": seen(view)}, dict(view.layout)]) for view in views]
+        buttons = [{"label": label, "method": "update", "args": change} for label, change in arguments]
+        place = {"x": 0, "xanchor": "left", "y": self._above(self._top - 6), "yanchor": "top"}
+        look = {"bgcolor": "#e3e7ec", "bordercolor": "#c3c9d0", "font": {"size": 12, "color": INK}}
+        menu = {"type": "buttons", "direction": "right", "showactive": True, "buttons": buttons}
+        menu["pad"] = dict.fromkeys("trlb", 0)
+        return self.figure.update_layout(updatemenus=[menu | place | look])
 
 
 def integer_step(last: float) -> int:
@@ -283,21 +259,14 @@ def ticks_of(scale: Scale, *, dense: bool = True) -> dict[str, Any]:
 
 def message(text: str) -> go.Figure:
     """A figure that only states why there is nothing to draw."""
-    note = {
-        "text": plain(text),
-        "showarrow": False,
-        "xref": "paper",
-        "yref": "paper",
-        "x": 0,
-        "xanchor": "left",
-    }
+    place = {"xref": "paper", "yref": "paper", "x": 0, "xanchor": "left"}
     return go.Figure().update_layout(
         template="none",
         height=90,
-        margin={"t": 10, "b": 10, "l": 10, "r": 10},
+        margin=dict.fromkeys("tblr", 10),
         paper_bgcolor="white",
         font={"family": _FONT, "size": 13, "color": INK},
         xaxis={"visible": False},
         yaxis={"visible": False},
-        annotations=[note],
+        annotations=[{"text": plain(text), "showarrow": False} | place],
     )

@@ -26,21 +26,15 @@ _MARKER = {"circle": "o", "square": "s", "diamond": "D"}
 _STYLE: dict[Any, Any] = {
     "font.size": 9,
     "font.family": "DejaVu Sans",
-    "axes.spines.top": False,
-    "axes.spines.right": False,
-    "axes.edgecolor": palette.MUTED,
-    "axes.labelcolor": palette.INK,
+    **dict.fromkeys(("axes.edgecolor", "xtick.color", "ytick.color"), palette.MUTED),
+    **dict.fromkeys(("axes.labelcolor", "axes.titlecolor"), palette.INK),
+    **dict.fromkeys(("xtick.labelcolor", "ytick.labelcolor"), palette.INK),
+    **dict.fromkeys(("axes.spines.top", "axes.spines.right", "legend.frameon"), False),
     "axes.titlesize": 10,
     "axes.titlelocation": "left",
-    "axes.titlecolor": palette.INK,
-    "xtick.color": palette.MUTED,
-    "ytick.color": palette.MUTED,
-    "xtick.labelcolor": palette.INK,
-    "ytick.labelcolor": palette.INK,
     "axes.grid": True,
     "axes.grid.axis": "y",
     "grid.color": palette.GRID,
-    "legend.frameon": False,
     "legend.fontsize": 8,
     "lines.linewidth": 1.8,
     "lines.markersize": 4.5,
@@ -104,13 +98,8 @@ def _layers(axes: Axes, model: ModelStudy, scale: Scale, percent: float, *, lege
         start, count = len(ticks), int(rows["layer"].max()) + 1
         for unit, style in palette.UNIT.items():
             part = rows[rows["unit"] == unit].sort_values("layer")
-            _curve(
-                axes,
-                start + part["layer"],
-                scale(in_percent(part[HEADLINE_CHANGE])),
-                style,
-                named=not start,
-            )
+            changes = scale(in_percent(part[HEADLINE_CHANGE]))
+            _curve(axes, start + part["layer"], changes, style, named=not start)
         if start:
             axes.axvline(start - 0.5, color=palette.MUTED, linewidth=0.8)
         place: dict[str, Any] = {"xycoords": ("data", "axes fraction"), "xytext": (0, 3), "ha": "center"}

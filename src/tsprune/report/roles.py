@@ -18,17 +18,11 @@ def role(row: Row) -> str:
 
     row : of `Explanation.heads`; a trait that is absent or NaN is not mentioned
     """
-    traits = [words for words, holds in _traits(row).items() if holds]
-    return f"{'; '.join(traits) or 'no trait differs from its null'}."
-
-
-def _traits(row: Row) -> dict[str, bool]:
-    """Words -> whether they hold; a comparison with NaN is false."""
 
     def get(name: str) -> float:
         return _number(row, name)
 
-    return {
+    traits = {  # a comparison with NaN is false
         "sharp": get("sharpness_low") >= _SHARP,
         "diffuse": get("sharpness_high") < _DIFFUSE,
         "attends near its own position": get("diagonal_low") > max(get("diagonal_uniform_high"), 0.5),
@@ -42,6 +36,9 @@ def _traits(row: Row) -> dict[str, bool]:
         "errors grow without it": get("mase_low") > 0,
         "errors shrink without it": get("mase_high") < 0,
     }
+    return (
+        f"{'; '.join(words for words, holds in traits.items() if holds) or 'no trait differs from its null'}."
+    )
 
 
 def facts(row: Row) -> tuple[str, ...]:

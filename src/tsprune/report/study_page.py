@@ -44,7 +44,6 @@ def render_report(study: Study) -> str:
 
 
 def _summary(study: Study) -> PageTable:
-    """The first table of the page, one row per model."""
     columns = {
         "model": [model.name for model in study.models],
         "family": [model.family for model in study.models],
@@ -75,7 +74,6 @@ def _all_models(study: Study) -> Iterator[Section]:
 
 
 def _of_model(index: int, model: ModelStudy) -> Iterator[Section]:
-    """Measurements on one model, and its explanation."""
     number, values = f"-{index}", {"headline": HEADLINE}
     pictures = (
         picture("forecasts", figures.forecasts, model, number=number),

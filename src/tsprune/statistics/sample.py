@@ -56,7 +56,6 @@ class Sample:
         return cls(table, tuple(names), logarithmic)
 
     def __len__(self) -> int:
-        """The number of quantities."""
         return int(self.values.shape[2])
 
     def means(self) -> Array:

@@ -151,11 +151,7 @@ def contributions(model: Forecaster, contexts: Sequence[ArrayLike]) -> Attributi
 
 @checked
 def attribution(
-    model: Forecaster,
-    suite: Suite,
-    *,
-    per_configuration: int = PER_CONFIGURATION,
-    **options: Unpack[Options],
+    model: Forecaster, suite: Suite, *, per_configuration: int = PER_CONFIGURATION, **options: Unpack[Options]
 ) -> pd.DataFrame:
     """Share of the forecast that each part of the model wrote, over windows of a suite.
 

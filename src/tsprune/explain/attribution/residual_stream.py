@@ -38,10 +38,7 @@ GUARDED = 4  # windows of the guard
 _LENS_HORIZON = 8  # steps decoded from every layer
 _PEAK = 0.1  # of the highest probability: the threshold of a peak in a distribution over tokens
 
-_LAYER = (
-    Column("stack", "name", dtype="text"),
-    Column("layer", "number; -1: the embedding", dtype="count"),
-)
+_LAYER = (Column("stack", "name", dtype="text"), Column("layer", "number; -1: the embedding", dtype="count"))
 RESIDUAL = Schema(
     "residual",
     *_LAYER,
@@ -88,11 +85,7 @@ class Residual:
 
 @checked
 def residual(
-    model: Forecaster,
-    suite: Suite,
-    *,
-    per_configuration: int = PER_CONFIGURATION,
-    **options: Unpack[Options],
+    model: Forecaster, suite: Suite, *, per_configuration: int = PER_CONFIGURATION, **options: Unpack[Options]
 ) -> Residual:
     """Norms, updates and similarity of layers on windows of a suite; arguments as of `attention`.
 

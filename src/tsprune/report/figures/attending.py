@@ -123,7 +123,6 @@ def _correlation(rows: pd.DataFrame) -> str:
 def _points(
     rows: pd.DataFrame, x: pd.Series[float], y: pd.Series[float] | Numbers, site: Site, **more: Any
 ) -> go.Scatter:
-    """A marker per head, with its address."""
     look: dict[str, Any] = {"hover": "%{text}<br>%{x:.3g}, %{y:.3g}", "mode": "markers", "size": 7}
     text = [plain(address) for address in rows["address"]]
     return scatter(x, y, site_style(site), text=text, **(look | more))
@@ -167,7 +166,6 @@ def _places(rows: pd.DataFrame) -> list[str]:
 
 
 def _by_combination(rows: pd.DataFrame, column: str, style: Style, **look: Any) -> go.Scatter:
-    """`column` with its interval over combinations of block and repeats."""
     hover = f"{style.label}, %{{x}}: %{{y:+.3g}}"
     shape = {"size": 6, "width": 1.5} | look
     return estimate_trace(_places(rows), estimates(rows, column), style, hover, **shape)
@@ -230,7 +228,6 @@ def mechanism_curves(explained: Sequence[Explanation], *, columns: int | None = 
 
 
 def _mechanism_title(one: Explanation, effect: str) -> str:
-    """Model, effect, and the excess of the unablated forecast over the true future."""
     note = "change of the window's scaled error; lower is better"
     known = one.clean[one.clean["trait"] == effect] if len(one.clean) else one.clean
     if len(known):

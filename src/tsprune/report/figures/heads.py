@@ -214,7 +214,6 @@ def score_agreement(study: Study, *, columns: int | None = None) -> go.Figure:
 
 
 def _measured(score: str) -> bool:
-    """Whether a score is itself an effect of ablation."""
     return score in {"spearman_distance", *map(change_column, shown_metrics())}
 
 

@@ -133,7 +133,6 @@ def accuracy_against_time(
 
 
 def _some(addresses: str, most: int = 6) -> str:
-    """The first addresses, and the number of further ones."""
     names = addresses.split()
     more = f" and {len(names) - most} more" if len(names) > most else ""
     return plain(", ".join(names[:most]) + more)
