@@ -313,38 +313,25 @@ def _samples(
     for which in ("sharp", "diffuse"):
         for effect in EFFECTS:
             own = [changes[percent, which, effect] for percent in percents]
-            random = [changes[percent, "random", effect] for percent in percents]
+            others = [changes[percent, "random", effect] for percent in percents]
             change[which, effect] = measured.sample(np.mean(own, axis=0))
             # draw i of all percentages is one draw
-            excess[which, effect] = measured.sample(np.mean(np.subtract(own, random), axis=0))
+            excess[which, effect] = measured.sample(np.mean(np.subtract(own, others), axis=0))
     steps = [measured.effects(Ablation(x.heads)) for x in ladder]
     steps.insert(0, {effect: np.zeros_like(values) for effect, values in steps[0].items()})
+    matched = {}
+    for trait in TRAITS:
+        random = [
+            (changes[percent, "random", "mase"], changes[percent, "random", trait]) for percent in percents
+        ]
+        found = [equal_damage(steps, error, traits, trait) for error, traits in random]
+        known = [one for one in found if one is not None]
+        nothing = np.full_like(random[0][1], np.nan)
+        matched[trait] = measured.sample(np.mean(known, axis=0) if known else nothing)
     middle = min(percents, key=lambda percent: abs(percent - _CLAIM_PERCENT))
-    return SetSamples(
-        change,
-        excess,
-        {trait: measured.sample(_matched(steps, changes, percents, trait)) for trait in TRAITS},
-        {
-            x.which: measured.relative_error(Ablation(x.heads))
-            for x in sets
-            if x.percent == middle and x.which != "random"
-        },
-        middle,
-    )
-
-
-def _matched(
-    steps: Sequence[Mapping[str, Array]], changes: _Changes, percents: Sequence[float], trait: str
-) -> Array:
-    """`equal_damage` averaged over the percentages with sets of equal damage, [D, N]; else all NaN."""
-    found = [
-        equal_damage(steps, changes[percent, "random", "mase"], changes[percent, "random", trait], trait)
-        for percent in percents
-    ]
-    known = [one for one in found if one is not None]
-    if not known:
-        return np.full_like(changes[percents[0], "random", trait], np.nan)
-    return np.asarray(np.mean(known, axis=0))
+    tested = [x for x in sets if x.percent == middle and x.which != "random"]
+    errors = {x.which: measured.relative_error(Ablation(x.heads)) for x in tested}
+    return SetSamples(change, excess, matched, errors, middle)
 
 
 def equal_damage(

@@ -15,17 +15,8 @@ from tsprune.data.suite import Suite
 from tsprune.errors import TspruneError
 from tsprune.evaluation.sampling import PER_CONFIGURATION, sampled
 from tsprune.explain.attention_maps import ATTENTION_TABLE, LAG_PROFILE, attention
+from tsprune.explain.attribution import residual_stream
 from tsprune.explain.attribution.contributions import ATTRIBUTION, attribution
-from tsprune.explain.attribution.residual_stream import (
-    CKA,
-    GUARD,
-    LENS,
-    RESIDUAL,
-    guard_contexts,
-    lens,
-    lens_guard,
-    residual,
-)
 from tsprune.explain.chaotic import CHAOS, PER_SYSTEM, chaotic_mechanism, chaotic_traits
 from tsprune.explain.head_correlations import (
     CORRELATIONS,
@@ -78,10 +69,10 @@ EXPLANATION_TABLES: Mapping[str, Schema] = {
     "profile": LAG_PROFILE,
     "kernel": KERNEL,
     "induction": INDUCTION,
-    "residual": RESIDUAL,
-    "cka": CKA,
-    "lens": LENS,
-    "guard": GUARD,
+    "residual": residual_stream.RESIDUAL,
+    "cka": residual_stream.CKA,
+    "lens": residual_stream.LENS,
+    "guard": residual_stream.GUARD,
     "attribution": ATTRIBUTION,
     "effects": SET_EFFECTS,
     "by_share": BY_SHARE,
@@ -99,10 +90,9 @@ class Explanation:
     """Tables of `overview`, whose columns are in `EXPLANATION_TABLES`, and portraits of extreme heads.
 
     heads : one row per head, all measurements side by side
-    attention, profile : of `attention`
+    attention, profile : of `attention`; residual, cka : of `residual`
     kernel, induction, lens, guard, attribution : of `kernel_view`, `induction`, `lens`, `lens_guard`,
         `attribution`
-    residual, cka : of `residual`
     effects, by_share, induction_effects, clean, mechanism, correlations : of `head_effects` and its
         evaluations; empty without effects
     chaos, chaos_mechanism : of `chaotic_traits` and `chaotic_mechanism`; empty without trajectories
@@ -187,9 +177,11 @@ def overview(
     seen = attention(model, suite, per_configuration=per_configuration, **options)
     repeated = steps.tried("induction", lambda: induction(model, seed=chosen.seed))
     steps.started("residual")
-    stream = residual(model, suite, per_configuration=per_configuration, **options)
-    decoded = lens(model, suite, per_configuration=per_configuration, **options)
-    guarded = steps.tried("guard", lambda: lens_guard(model, guard_contexts(model, suite)))
+    stream = residual_stream.residual(model, suite, per_configuration=per_configuration, **options)
+    decoded = residual_stream.lens(model, suite, per_configuration=per_configuration, **options)
+    guarded = steps.tried(
+        "guard", lambda: residual_stream.lens_guard(model, residual_stream.guard_contexts(model, suite))
+    )
     written = steps.tried(
         "attribution", lambda: attribution(model, suite, per_configuration=per_configuration, **options)
     )

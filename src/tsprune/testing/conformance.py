@@ -13,30 +13,8 @@ from contextlib import ExitStack
 
 from tsprune.errors import TspruneError, one_line
 from tsprune.models.forecaster import Forecaster, SamplingForecaster
-from tsprune.testing.ablation_checks import (
-    ablating_is_zeroing_weights,
-    ablating_several_is_zeroing_all_their_weights,
-    an_ablated_layer_passes_its_input_on,
-    an_empty_ablation_is_the_identity,
-    columns_belong_to_one_head_each,
-    every_component_matters,
-    nothing_is_left_after_an_error,
-    nothing_is_left_of_an_ablation,
-)
-from tsprune.testing.forecast_checks import (
-    a_series_is_forecast_alike_in_any_batch,
-    forecasts_are_finite_and_repeatable,
-    forecasts_are_upstreams,
-    history_beyond_the_context_is_ignored,
-    saving_and_loading_is_the_identity,
-)
+from tsprune.testing import ablation_checks, forecast_checks, rank_checks, removal_checks
 from tsprune.testing.probes import pristine
-from tsprune.testing.rank_checks import stable_ranks_are_of_what_the_model_computes
-from tsprune.testing.removal_checks import (
-    nothing_upstream_is_computed_again,
-    pruning_is_ablating,
-    replaying_is_computing,
-)
 from tsprune.testing.subject import Attend, Check, Subject, Upstream, attend_alone
 
 _SAMPLES = 6  # paths a window: the laws hold for any number
@@ -61,58 +39,62 @@ LAWS: tuple[Law, ...] = (
         "a forecast is the upstream pipeline's",
         "other settings than upstream's, an input that upstream edits in place, or padding that is seen",
         (
-            forecasts_are_upstreams,
-            forecasts_are_finite_and_repeatable,
-            a_series_is_forecast_alike_in_any_batch,
-            history_beyond_the_context_is_ignored,
+            forecast_checks.forecasts_are_upstreams,
+            forecast_checks.forecasts_are_finite_and_repeatable,
+            forecast_checks.a_series_is_forecast_alike_in_any_batch,
+            forecast_checks.history_beyond_the_context_is_ignored,
         ),
     ),
     Law(
         2,
         "an empty ablation changes nothing, and nothing is left of any ablation",
         "a hook or a patched attribute of the family's own code",
-        (an_empty_ablation_is_the_identity, nothing_is_left_of_an_ablation, nothing_is_left_after_an_error),
+        (
+            ablation_checks.an_empty_ablation_is_the_identity,
+            ablation_checks.nothing_is_left_of_an_ablation,
+            ablation_checks.nothing_is_left_after_an_error,
+        ),
     ),
     Law(
         3,
         "ablating a component is setting its weights to zero",
         "a wrong output projection, heads that are not contiguous in its input, or a sublayer left out",
         (
-            columns_belong_to_one_head_each,
-            ablating_is_zeroing_weights,
-            ablating_several_is_zeroing_all_their_weights,
-            an_ablated_layer_passes_its_input_on,
+            ablation_checks.columns_belong_to_one_head_each,
+            ablation_checks.ablating_is_zeroing_weights,
+            ablation_checks.ablating_several_is_zeroing_all_their_weights,
+            ablation_checks.an_ablated_layer_passes_its_input_on,
         ),
     ),
     Law(
         4,
         "every component changes the network's output",
         "a path that is not on the way to the forecast",
-        (every_component_matters,),
+        (ablation_checks.every_component_matters,),
     ),
     Law(
         5,
         "replaying a clean pass is computing it",
         "a block whose output depends on more than its arguments",
-        (replaying_is_computing, nothing_upstream_is_computed_again),
+        (removal_checks.replaying_is_computing, removal_checks.nothing_upstream_is_computed_again),
     ),
     Law(
         6,
         "a pruned model is the ablated model",
         "a size attribute, a parameter per head or a cache that keeps the old size",
-        (pruning_is_ablating,),
+        (removal_checks.pruning_is_ablating,),
     ),
     Law(
         7,
         "a saved model loads again and forecasts the same",
         "a tensor or a setting that is not written, or a family that is not registered",
-        (saving_and_loading_is_the_identity,),
+        (forecast_checks.saving_and_loading_is_the_identity,),
     ),
     Law(
         8,
         "stable ranks are those of the q . k that the model computes",
         "wrong rows of q or k, or a factor on them that the anatomy does not name",
-        (stable_ranks_are_of_what_the_model_computes,),
+        (rank_checks.stable_ranks_are_of_what_the_model_computes,),
     ),
 )
 
@@ -196,7 +178,8 @@ def check_conformance(
             restored.callback(setattr, model, "samples", model.samples)
             model.samples = min(model.samples, _SAMPLES)
         findings = tuple(Finding(law, broken_checks(law, subject)) for law in LAWS)
-    unchecked = () if upstream is not None else (f"{forecasts_are_upstreams.__name__}: pass `upstream`",)
+    left_out = f"{forecast_checks.forecasts_are_upstreams.__name__}: pass `upstream`"
+    unchecked = (left_out,) if upstream is None else ()
     return Conformance(model.name, findings, unchecked)
 
 

@@ -12,25 +12,7 @@ import plotly.graph_objects as go
 
 from tsprune.explain.overview import Explanation
 from tsprune.report import palette
-from tsprune.report.figures.shared import (
-    ESTIMATE,
-    VARIANTS,
-    Numbers,
-    Site,
-    band,
-    by_site,
-    error_bars,
-    estimate_trace,
-    estimates,
-    from_zero,
-    head_map,
-    layers_by_heads,
-    map_height,
-    scatter,
-    site_name,
-    site_style,
-    variant_views,
-)
+from tsprune.report.figures import shared
 from tsprune.report.palette import Style
 from tsprune.report.panels import Grid, Scale, View, message, plain, scale_for, small, wrapped
 
@@ -65,14 +47,14 @@ def attended_maps(one: Explanation, *, columns: int | None = None) -> go.Figure:
     known = {name: about for name, about in shown.items() if heads[name].notna().any()}
     if not known:
         return message(_NO_CHOICE)
-    sites = by_site(heads)
-    titles = [plain(site_name(site)) for site, _ in sites]
-    grid = Grid(titles, columns=columns, height=map_height(heads), legend_rows=3)
+    sites = shared.by_site(heads)
+    titles = [plain(shared.site_name(site)) for site, _ in sites]
+    grid = Grid(titles, columns=columns, height=shared.map_height(heads), legend_rows=3)
     for panel, (_, rows) in enumerate(sites):
         for name, (_, about, _) in known.items():
-            matrix = layers_by_heads(rows, name)
+            matrix = shared.layers_by_heads(rows, name)
             text = "%{z:.2~f}" if matrix.shape[1] <= 8 else None
-            head_map(grid, panel, matrix, f"{about}: %{{z:.3g}}", view=name, texttemplate=text)
+            shared.head_map(grid, panel, matrix, f"{about}: %{{z:.3g}}", view=name, texttemplate=text)
     views = []
     for name, (label, title, _) in known.items():
         low, high = _reach(heads, name)
@@ -95,20 +77,20 @@ def kernel_points(one: Explanation, *, columns: int | None = None) -> go.Figure:
     shown = [name for name in _BANDWIDTHS if name in one.heads and one.heads[name].notna().any()]
     if not shown:
         return message(_NO_CHOICE)
-    titles: dict[str, list[str]] = {variant: [] for variant in VARIANTS}
-    for variant, name in itertools.product(VARIANTS, shown):
+    titles: dict[str, list[str]] = {variant: [] for variant in shared.VARIANTS}
+    for variant, name in itertools.product(shared.VARIANTS, shown):
         rows = one.kernel[(one.kernel["group"] == "all") & (one.kernel["bandwidth"] == name)]
         rho = _correlation(rows[rows["score"] == variant])
         titles[variant].append(f"{plain(_BANDWIDTHS[name])}<br>{rho}")
     grid = Grid(titles["stable_rank"], columns=columns or len(shown), height=230, legend_rows=2)
     for panel, name in enumerate(shown):
-        for variant, (site, heads) in itertools.product(VARIANTS, by_site(one.heads)):
+        for variant, (site, heads) in itertools.product(shared.VARIANTS, shared.by_site(one.heads)):
             if heads[name].notna().any():
                 grid.add(panel, _points(heads, heads[variant], heads[name], site), variant)
         grid.x(panel, title_text="stable rank of the head")
         grid.y(panel, title_text=_BANDWIDTHS[name])
     grid.legend()
-    return grid.buttons(variant_views(titles))
+    return grid.buttons(shared.variant_views(titles))
 
 
 def _correlation(rows: pd.DataFrame) -> str:
@@ -121,11 +103,15 @@ def _correlation(rows: pd.DataFrame) -> str:
 
 
 def _points(
-    rows: pd.DataFrame, x: pd.Series[float], y: pd.Series[float] | Numbers, site: Site, **more: Any
+    rows: pd.DataFrame,
+    x: pd.Series[float],
+    y: pd.Series[float] | shared.Numbers,
+    site: shared.Site,
+    **more: Any,
 ) -> go.Scatter:
     look: dict[str, Any] = {"hover": "%{text}<br>%{x:.3g}, %{y:.3g}", "mode": "markers", "size": 7}
     text = [plain(address) for address in rows["address"]]
-    return scatter(x, y, site_style(site), text=text, **(look | more))
+    return shared.scatter(x, y, shared.site_style(site), text=text, **(look | more))
 
 
 def induction_curves(one: Explanation, *, columns: int | None = None) -> go.Figure:
@@ -146,7 +132,7 @@ def induction_curves(one: Explanation, *, columns: int | None = None) -> go.Figu
         grid.add(0, _by_combination(found[found["address"] == address], "followed_score", style))
     others, style = scores.drop(index=best), Style(palette.MUTED, "mean of all other heads")
     hover = "other heads, %{x}: %{y:+.3g}"
-    grid.add(0, scatter(list(others.columns), others.mean(), style, hover, mode="lines", dash="dash"))
+    grid.add(0, shared.scatter(list(others.columns), others.mean(), style, hover, mode="lines", dash="dash"))
     grid.y(0, title_text="share of attention")
     if len(linked):
         rows = linked[(linked["target"] == "followed") & linked["block"].notna()]
@@ -168,7 +154,7 @@ def _places(rows: pd.DataFrame) -> list[str]:
 def _by_combination(rows: pd.DataFrame, column: str, style: Style, **look: Any) -> go.Scatter:
     hover = f"{style.label}, %{{x}}: %{{y:+.3g}}"
     shape = {"size": 6, "width": 1.5} | look
-    return estimate_trace(_places(rows), estimates(rows, column), style, hover, **shape)
+    return shared.estimate_trace(_places(rows), shared.estimates(rows, column), style, hover, **shape)
 
 
 def parroting_ranked(one: Explanation, *, columns: int | None = None) -> go.Figure:
@@ -184,8 +170,8 @@ def parroting_ranked(one: Explanation, *, columns: int | None = None) -> go.Figu
         overall = linked[(linked["target"] == "followed") & linked["block"].isna()] if len(linked) else linked
         titles.append(f"against attention to the successors of a repetition<br>{_correlation(overall)}")
     grid = Grid(titles, columns=columns or len(titles), height=260, legend_rows=3 if columns == 1 else 2)
-    scale = scale_for(estimates(ranked, "parroting"))
-    for site, rows in by_site(ranked):
+    scale = scale_for(shared.estimates(ranked, "parroting"))
+    for site, rows in shared.by_site(ranked):
         grid.add(0, _changes(rows, "rank", site, scale))
         if induced:
             grid.add(1, _changes(rows, "followed_score", site, scale))
@@ -199,11 +185,13 @@ def parroting_ranked(one: Explanation, *, columns: int | None = None) -> go.Figu
     return grid.legend()
 
 
-def _changes(rows: pd.DataFrame, column: str, site: Site, scale: Scale) -> go.Scatter:
+def _changes(rows: pd.DataFrame, column: str, site: shared.Site, scale: Scale) -> go.Scatter:
     """Change of parroting over `column`, with error bars over the rank."""
-    found = estimates(rows, "parroting")
-    bars = error_bars(found, site_style(site).colour, scale, width=0) if column == "rank" else None
-    hover = f"%{{text}}<br>change of parroting {ESTIMATE}"
+    found = shared.estimates(rows, "parroting")
+    bars = (
+        shared.error_bars(found, shared.site_style(site).colour, scale, width=0) if column == "rank" else None
+    )
+    hover = f"%{{text}}<br>change of parroting {shared.ESTIMATE}"
     look = {"hover": hover, "customdata": found.T, "error_y": bars}
     return _points(rows, rows[column], scale(found[0]), site, **look)
 
@@ -242,14 +230,16 @@ def _mechanism_traces(rows: pd.DataFrame, scale: Scale) -> list[go.Scatter]:
     traces = []
     chance = rows[rows["which"] == "random"]
     if len(chance):
-        x, low, high = (from_zero(chance[name]) for name in ("percent", "draw_low", "draw_high"))
+        x, low, high = (shared.from_zero(chance[name]) for name in ("percent", "draw_low", "draw_high"))
         colour = palette.translucent(palette.HEAD_SET["random"].colour, 0.28)
-        traces.append(band(x, low, high, colour, "random draws, lowest to highest", scale))
+        traces.append(shared.band(x, low, high, colour, "random draws, lowest to highest", scale))
     for which, style in palette.HEAD_SET.items():
         part = rows[rows["which"] == which]
         if len(part):
-            found = from_zero(estimates(part, "mean"))
-            hover = f"{style.label}<br>%{{x:g}} % ablated<br>change {ESTIMATE}"
+            found = shared.from_zero(shared.estimates(part, "mean"))
+            hover = f"{style.label}<br>%{{x:g}} % ablated<br>change {shared.ESTIMATE}"
             look: dict[str, Any] = {"bars": None, "dash": "dash"} if which == "random" else {}
-            traces.append(estimate_trace(from_zero(part["percent"]), found, style, hover, scale, **look))
+            traces.append(
+                shared.estimate_trace(shared.from_zero(part["percent"]), found, style, hover, scale, **look)
+            )
     return traces

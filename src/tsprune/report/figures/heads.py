@@ -11,24 +11,8 @@ import plotly.graph_objects as go
 
 from tsprune.report import palette
 from tsprune.report.digest import HEADLINE, HEADLINE_CHANGE, change_column, shown_metrics
+from tsprune.report.figures import shared
 from tsprune.report.figures.layers import short
-from tsprune.report.figures.shared import (
-    VARIANTS,
-    Site,
-    by_site,
-    differs,
-    error_bars,
-    estimates,
-    head_map,
-    heat_map,
-    in_percent,
-    layers_by_heads,
-    map_height,
-    scatter,
-    site_name,
-    site_style,
-    variant_views,
-)
 from tsprune.report.panels import (
     Grid,
     View,
@@ -47,30 +31,30 @@ _CHANGE = f"change of {HEADLINE} (%)"
 
 def head_maps(model: ModelStudy, *, columns: int | None = None) -> go.Figure:
     """Stable rank of every head (layer x head) beside the effect of ablating it; one row per site."""
-    sites = by_site(model.heads)
+    sites = shared.by_site(model.heads)
     if not sites:
         return message("No head was measured.")
     drawn = ("stable rank", _CHANGE)
-    titles = [plain(f"{site_name(site)}: {one}") for (site, _), one in itertools.product(sites, drawn)]
-    grid = Grid(titles, columns=columns or 2, height=map_height(model.heads), legend_rows=2)
-    scale = scale_for([in_percent(model.heads[HEADLINE_CHANGE])], orders=0.5)
+    titles = [plain(f"{shared.site_name(site)}: {one}") for (site, _), one in itertools.product(sites, drawn)]
+    grid = Grid(titles, columns=columns or 2, height=shared.map_height(model.heads), legend_rows=2)
+    scale = scale_for([shared.in_percent(model.heads[HEADLINE_CHANGE])], orders=0.5)
     for row, (_, heads) in enumerate(sites):
-        for variant, name in VARIANTS.items():
-            matrix = layers_by_heads(heads, variant)
-            head_map(grid, 2 * row, matrix, f"stable rank ({name}) %{{z:.2f}}", view=variant)
-        matrix = 100 * layers_by_heads(heads, HEADLINE_CHANGE)
+        for variant, name in shared.VARIANTS.items():
+            matrix = shared.layers_by_heads(heads, variant)
+            shared.head_map(grid, 2 * row, matrix, f"stable rank ({name}) %{{z:.2f}}", view=variant)
+        matrix = 100 * shared.layers_by_heads(heads, HEADLINE_CHANGE)
         look: dict[str, Any] = {"axis": "coloraxis2", "customdata": matrix.to_numpy()}
         look |= {"text": _marks(heads, matrix), "texttemplate": "%{text}", "textfont": {"size": 13}}
         hover = f"{HEADLINE} %{{customdata:+.3g}} %"
-        head_map(grid, 2 * row + 1, matrix, hover, z=scale(matrix.to_numpy()), **look)
+        shared.head_map(grid, 2 * row + 1, matrix, hover, z=scale(matrix.to_numpy()), **look)
     # two colour bars above the panels: stable rank on the left, change on the right
-    ranks = model.heads[list(VARIANTS)].to_numpy(dtype=np.float64)
+    ranks = model.heads[list(shared.VARIANTS)].to_numpy(dtype=np.float64)
     known = ranks[np.isfinite(ranks)] if np.isfinite(ranks).any() else np.array([1.0, 2.0])
     grid.colours(palette.RANK_SCALE, float(known.min()), float(known.max()), "stable rank")
     reach = max(abs(position) for position in scale.range(0.0)) or 1.0
     ticks = ticks_of(scale, dense=False)
     grid.colours(palette.CHANGE_SCALE, -reach, reach, _CHANGE, second=True, **ticks)
-    return grid.buttons(variant_views())
+    return grid.buttons(shared.variant_views())
 
 
 def _marks(heads: pd.DataFrame, like: pd.DataFrame) -> np.ndarray:
@@ -78,37 +62,37 @@ def _marks(heads: pd.DataFrame, like: pd.DataFrame) -> np.ndarray:
     p_holm = HEADLINE_CHANGE.replace("change", "p_holm")
     if p_holm not in heads:
         return np.full(like.shape, "")
-    sure = differs(heads[p_holm], *estimates(heads, HEADLINE_CHANGE)[1:])
-    marked = layers_by_heads(heads.assign(marked=sure.astype(float)), "marked").reindex_like(like)
+    sure = shared.differs(heads[p_holm], *shared.estimates(heads, HEADLINE_CHANGE)[1:])
+    marked = shared.layers_by_heads(heads.assign(marked=sure.astype(float)), "marked").reindex_like(like)
     return np.where(marked == 1, "•", "")
 
 
 def rank_against_effect(model: ModelStudy, *, columns: int | None = None) -> go.Figure:
     """Stable rank of each head against the effect of ablating it; the correlation in the panel's title."""
-    sites = by_site(model.heads)
+    sites = shared.by_site(model.heads)
     if not sites:
         return message("No head was measured.")
     titles = {
-        variant: [f"{plain(site_name(site))}<br>{_rho(model, site, name)}" for site, _ in sites]
-        for variant, name in VARIANTS.items()
+        variant: [f"{plain(shared.site_name(site))}<br>{_rho(model, site, name)}" for site, _ in sites]
+        for variant, name in shared.VARIANTS.items()
     }
     grid = Grid(titles["stable_rank"], columns=columns, height=250, legend_rows=0)
-    scale = scale_for([in_percent(model.heads[HEADLINE_CHANGE])])
+    scale = scale_for([shared.in_percent(model.heads[HEADLINE_CHANGE])])
     for panel, (site, heads) in enumerate(sites):
-        change, text = in_percent(heads[HEADLINE_CHANGE]), [plain(one) for one in heads["address"]]
+        change, text = shared.in_percent(heads[HEADLINE_CHANGE]), [plain(one) for one in heads["address"]]
         look: dict[str, Any] = {"mode": "markers", "opacity": 0.85, "customdata": change, "text": text}
-        for variant, name in VARIANTS.items():
+        for variant, name in shared.VARIANTS.items():
             hover = f"%{{text}}<br>stable rank ({name}) %{{x:.2f}}<br>{HEADLINE} %{{customdata:+.3g}} %"
-            points = scatter(heads[variant], scale(change), site_style(site), hover, **look)
+            points = shared.scatter(heads[variant], scale(change), shared.site_style(site), hover, **look)
             grid.add(panel, points, variant)
         grid.y_scale(panel, scale)
         grid.line(panel, 0.0)
         grid.x(panel, title_text="stable rank of the head")
         grid.row_title(panel, _CHANGE)
-    return grid.buttons(variant_views(titles))
+    return grid.buttons(shared.variant_views(titles))
 
 
-def _rho(model: ModelStudy, site: Site, variant: str) -> str:
+def _rho(model: ModelStudy, site: shared.Site, variant: str) -> str:
     """A site's Spearman correlation with the change of CRPS; a blank if unknown."""
     table = model.rank_correlation
     here = (table["stack"] == site[0]) & (table["attention"] == site[1]) & (table["variant"] == variant)
@@ -127,10 +111,12 @@ def _rho(model: ModelStudy, site: Site, variant: str) -> str:
 
 def heads_at_bars(study: Study, *, columns: int | None = None) -> go.Figure:
     """Heads of each attention sublayer that must stay, chosen on calibration or on test windows."""
-    panels = [(model, *part) for model in study.models for part in by_site(model.heads_at)]
+    panels = [(model, *part) for model in study.models for part in shared.by_site(model.heads_at)]
     if not panels:
         return message("heads@ was not measured.")
-    titles = [f"{wrapped(model.name, 60)}<br>{small(plain(site_name(site)))}" for model, site, _ in panels]
+    titles = [
+        f"{wrapped(model.name, 60)}<br>{small(plain(shared.site_name(site)))}" for model, site, _ in panels
+    ]
     grid = Grid(titles, columns=columns, height=190, legend_rows=3 if columns == 1 else 1)
     for panel, (_, _, rows) in enumerate(panels):
         once = rows.drop_duplicates("layer")
@@ -148,11 +134,11 @@ def heads_at_bars(study: Study, *, columns: int | None = None) -> go.Figure:
 
 
 def _stay_bars(rows: pd.DataFrame, selection: str) -> go.Bar:
-    style = palette.SELECTION[selection]
+    style, changes = palette.SELECTION[selection], shared.in_percent(rows["score_change"])
     return go.Bar(
         x=rows["layer"],
         y=rows["heads_at"],
-        customdata=list(zip(rows["heads"], rows["order"], in_percent(rows["score_change"]), strict=True)),
+        customdata=list(zip(rows["heads"], rows["order"], changes, strict=True)),
         name=style.label,
         legendgroup=style.label,
         width=0.36,
@@ -165,7 +151,7 @@ def _stay_bars(rows: pd.DataFrame, selection: str) -> go.Bar:
 
 def heads_at_compared(study: Study, *, columns: int | None = None) -> go.Figure:
     """Share of each layer's heads that must stay; one row per attention sublayer kind of a model."""
-    rows = [(model, *part) for model in study.models for part in by_site(model.heads_at)]
+    rows = [(model, *part) for model in study.models for part in shared.by_site(model.heads_at)]
     if not rows:
         return message("heads@ was not measured.")
     grid = Grid([""], columns=1, height=38 * len(rows) + 20, legend_rows=0)
@@ -178,9 +164,9 @@ def heads_at_compared(study: Study, *, columns: int | None = None) -> go.Figure:
                 words[row, int(cell["layer"])] = f"{int(cell['heads_at'])}/{int(cell['heads'])}"
         look: dict[str, Any] = {"gap": 2, "textfont": {"size": 10 if columns == 1 else 12}}
         look |= {"text": words, "texttemplate": "%{text}"}
-        grid.add(0, heat_map(share, "layer %{x}: %{text} heads must stay", **look), selection)
+        grid.add(0, shared.heat_map(share, "layer %{x}: %{text} heads must stay", **look), selection)
     grid.x(0, title_text="layer", tickformat="d", dtick=1, side="bottom")
-    grid.rows_named(0, [f"{short(model.name)}<br>{plain(site_name(site))}" for model, site, _ in rows])
+    grid.rows_named(0, [f"{short(model.name)}<br>{plain(shared.site_name(site))}" for model, site, _ in rows])
     grid.colours(palette.SHARE_SCALE, 0, 1)
     return grid.buttons([View(selection, f"chosen on {selection}") for selection in palette.SELECTION])
 
@@ -220,20 +206,20 @@ def _measured(score: str) -> bool:
 def _score_points(rows: pd.DataFrame, kind: str, names: list[str]) -> go.Scatter:
     """Hollow markers are not significant."""
     style = palette.KIND[kind]
-    found = rows["expected"].to_numpy(dtype=np.float64) * estimates(rows, "rho")
+    found = rows["expected"].to_numpy(dtype=np.float64) * shared.estimates(rows, "rho")
     found[1:].sort(axis=0)  # a sign of -1 exchanges the limits
     sure = rows["p_holm"].to_numpy(dtype=np.float64) <= 0.05
     hover = (
         f"%{{text}}, {style.label}<br>%{{customdata[0]:+.2f}} (%{{customdata[1]:+.2f}} to "
         "%{customdata[2]:+.2f})<br>p = %{customdata[3]:.2g} by Holm, %{customdata[4]} components"
     )
-    trace = scatter(
+    trace = shared.scatter(
         found[0],
         [names.index(name) + (-0.16 if kind == "head" else 0.16) for name in rows["score"]],
         style,
         hover,
         mode="markers",
-        error_x=error_bars(found, style.colour, width=0),
+        error_x=shared.error_bars(found, style.colour, width=0),
         customdata=np.column_stack([*found, rows["p_holm"], rows["count"]]).astype(np.float64),
         text=[plain(name.replace("_", " ")) for name in rows["score"]],
     )

@@ -12,17 +12,7 @@ import plotly.graph_objects as go
 
 from tsprune.report import palette
 from tsprune.report.digest import change_column, median_mlp, shown_metrics
-from tsprune.report.figures.shared import (
-    CHANGE,
-    by_stack,
-    change_axis,
-    changes_of,
-    error_bars,
-    estimate_trace,
-    metric_change,
-    metric_views,
-    scatter,
-)
+from tsprune.report.figures import shared
 from tsprune.report.panels import Grid, Scale, message, plain, scale_for, ticks_of
 from tsprune.studies.study_result import Study
 
@@ -37,7 +27,7 @@ def short(name: str) -> str:
 
 def layer_curves(study: Study, *, columns: int | None = None) -> go.Figure:
     """Change of CRPS (or MASE) by ablating heads, MLP or both of each layer; one panel per stack."""
-    panels = [(model, *part) for model in study.models for part in by_stack(model.layers)]
+    panels = [(model, *part) for model in study.models for part in shared.by_stack(model.layers)]
     if not panels:
         return message("No layer was ablated.")
     titles = [plain(f"{model.name}: {stack}") for model, stack, _ in panels]
@@ -47,19 +37,19 @@ def layer_curves(study: Study, *, columns: int | None = None) -> go.Figure:
         for metric, (unit, style) in itertools.product(shown_metrics(), palette.UNIT.items()):
             part = rows[rows["unit"] == unit].sort_values("layer")
             if len(part):
-                hover = f"layer %{{customdata[3]}}, {style.label}<br>{metric} {CHANGE}"
+                hover = f"layer %{{customdata[3]}}, {style.label}<br>{metric} {shared.CHANGE}"
                 hover += "<br>Spearman distance %{customdata[4]:.3g}"
-                x, found = part["layer"] + _OFFSET[unit], metric_change(part, metric)
+                x, found = part["layer"] + _OFFSET[unit], shared.metric_change(part, metric)
                 extra = (part["layer"], part["spearman_distance"])
-                grid.add(panel, estimate_trace(x, found, style, hover, scale, extra=extra), metric)
+                grid.add(panel, shared.estimate_trace(x, found, style, hover, scale, extra=extra), metric)
         grid.integers(panel, "layer", rows["layer"].max())
-        change_axis(grid, panel, scale, study.percent)
+        shared.change_axis(grid, panel, scale, study.percent)
     grid.legend()
-    return grid.buttons(metric_views())
+    return grid.buttons(shared.metric_views())
 
 
 def _layer_scale(study: Study) -> Scale:
-    return scale_for(changes_of(model.layers for model in study.models), threshold=1.0)
+    return scale_for(shared.changes_of(model.layers for model in study.models), threshold=1.0)
 
 
 def layers_compared(study: Study, *, columns: int | None = None) -> go.Figure:
@@ -73,7 +63,7 @@ def layers_compared(study: Study, *, columns: int | None = None) -> go.Figure:
     scale = _layer_scale(study)
     for panel, unit in enumerate(palette.UNIT):
         for index, model in enumerate(study.models):
-            for stack, part in by_stack(model.layers[model.layers["unit"] == unit]):
+            for stack, part in shared.by_stack(model.layers[model.layers["unit"] == unit]):
                 style = palette.numbered(
                     index, short(model.name) + ("" if stack == "stack" else f", {plain(stack)}")
                 )
@@ -82,32 +72,32 @@ def layers_compared(study: Study, *, columns: int | None = None) -> go.Figure:
                     grid.add(panel, line, metric)
         ticks = {"tickvals": [0, 0.5, 1], "ticktext": ["first", "middle", "last"]}
         grid.x(panel, title_text="depth", range=[-0.05, 1.05], **ticks)
-        change_axis(grid, panel, scale, study.percent)
+        shared.change_axis(grid, panel, scale, study.percent)
     grid.legend()
-    return grid.buttons(metric_views())
+    return grid.buttons(shared.metric_views())
 
 
 def _depth_line(
     rows: pd.DataFrame, style: palette.Style, metric: str, scale: Scale, hollow: bool
 ) -> go.Scatter:
     layers = rows["layer"].to_numpy(dtype=np.float64)
-    hover = f"{style.label}, layer %{{customdata[3]}}<br>{metric} {CHANGE}"
+    hover = f"{style.label}, layer %{{customdata[3]}}<br>{metric} {shared.CHANGE}"
     look: dict[str, Any] = {"bars": None, "dash": "solid"}
     if hollow:  # encoders
         style, look["dash"] = dataclasses.replace(style, symbol=f"{style.symbol}-open"), "dot"
-    depth, found = layers / max(1.0, layers.max()), metric_change(rows, metric)
-    return estimate_trace(depth, found, style, hover, scale, extra=(layers,), **look)
+    depth, found = layers / max(1.0, layers.max()), shared.metric_change(rows, metric)
+    return shared.estimate_trace(depth, found, style, hover, scale, extra=(layers,), **look)
 
 
 def mlp_sensitivity(study: Study, *, columns: int | None = None) -> go.Figure:
     """Change by ablating one MLP: one row per stack, one point per MLP, with the median as mark and words."""
     order = list(palette.ARCHITECTURE)
     models = sorted(study.models, key=lambda model: order.index(model.architecture))
-    rows = [(m, *part) for m in models for part in by_stack(m.layers[m.layers["unit"] == "mlp"])]
+    rows = [(m, *part) for m in models for part in shared.by_stack(m.layers[m.layers["unit"] == "mlp"])]
     if not rows:
         return message("No MLP was ablated.")
     grid = Grid([""], columns=1, height=44 * len(rows) + 20, legend_rows=2 if columns == 1 else 1)
-    scale = scale_for(changes_of(mlps for _, _, mlps in rows), threshold=1.0)
+    scale = scale_for(shared.changes_of(mlps for _, _, mlps in rows), threshold=1.0)
     for row, (model, stack, mlps) in enumerate(rows):
         style = palette.ARCHITECTURE[model.architecture]
         place = f"{short(model.name)}, {plain(stack)}"
@@ -121,19 +111,21 @@ def mlp_sensitivity(study: Study, *, columns: int | None = None) -> go.Figure:
     grid.x(0, **look, **ticks_of(scale, dense=columns != 1))
     grid.rows_named(0, [short(m.name) + ("" if s == "stack" else f"<br>{plain(s)}") for m, s, _ in rows])
     grid.legend()
-    return grid.buttons(metric_views())
+    return grid.buttons(shared.metric_views())
 
 
 def _mlp_points(
     mlps: pd.DataFrame, row: int, style: palette.Style, place: str, metric: str, scale: Scale
 ) -> go.Scatter:
-    found = metric_change(mlps, metric)
+    found = shared.metric_change(mlps, metric)
     # a little apart, in order of layers, or error bars would hide each other
     y = row + (np.linspace(-0.22, 0.22, len(mlps)) if len(mlps) > 1 else np.zeros(1))
-    hover = f"{place}.%{{customdata[3]}}.mlp<br>{metric} {CHANGE}"
+    hover = f"{place}.%{{customdata[3]}}.mlp<br>{metric} {shared.CHANGE}"
     data = np.column_stack([*found, mlps["layer"].to_numpy(dtype=np.float64)])
     look: dict[str, Any] = {"mode": "markers", "size": 7, "opacity": 0.9, "customdata": data}
-    return scatter(scale(found[0]), y, style, hover, error_x=error_bars(found, style.colour, scale), **look)
+    return shared.scatter(
+        scale(found[0]), y, style, hover, error_x=shared.error_bars(found, style.colour, scale), **look
+    )
 
 
 def _median_mark(median: float, row: int, colour: str, scale: Scale) -> go.Scatter:

@@ -11,19 +11,7 @@ import plotly.graph_objects as go
 
 from tsprune.report import palette
 from tsprune.report.digest import change_column, pruning_curve, shown_metrics
-from tsprune.report.figures.shared import (
-    CHANGE,
-    band,
-    change_axis,
-    changes_of,
-    error_bars,
-    estimate_trace,
-    estimates,
-    from_zero,
-    in_percent,
-    metric_change,
-    metric_views,
-)
+from tsprune.report.figures import shared
 from tsprune.report.panels import Grid, Scale, message, plain, scale_for
 from tsprune.studies.study_result import ModelStudy, Study
 
@@ -52,16 +40,16 @@ def pruning_curves(
                 grid.add(panel, trace, metric)
         title = "middle-layer heads removed (%)"
         grid.x(panel, title_text=title, rangemode="tozero", dtick=10)
-        change_axis(grid, panel, scale, study.percent)
+        shared.change_axis(grid, panel, scale, study.percent)
     grid.legend()
-    return grid.buttons(metric_views())
+    return grid.buttons(shared.metric_views())
 
 
 def pruning_scale(models: Sequence[ModelStudy]) -> Scale:
     """The scale that holds every pruned model and the random draws' mean -+ one standard deviation."""
     spreads = [pruning_spread(model.pruning, metric) for model in models for metric in shown_metrics()]
     values = [spread[["minus", "plus"]] for spread in spreads]
-    return scale_for([*changes_of(model.pruning for model in models), *values], threshold=1.0)
+    return scale_for([*shared.changes_of(model.pruning for model in models), *values], threshold=1.0)
 
 
 def _pruning_traces(
@@ -74,18 +62,20 @@ def _pruning_traces(
         for low, high, alpha, name in _BANDS:
             colour = palette.translucent(palette.STRATEGY["random"].colour, alpha)
             edges = spread[low].to_numpy(), spread[high].to_numpy()
-            traces.append(band(spread.index.to_numpy(dtype=np.float64), *edges, colour, name, scale))
+            traces.append(shared.band(spread.index.to_numpy(dtype=np.float64), *edges, colour, name, scale))
     for place, strategy in enumerate(strategies):
         curve = pruning_curve(model, strategy, metric)
         if curve.empty:
             continue
-        removed, found = curve["percent"].to_numpy(), estimates(curve, "change", factor=100)
+        removed, found = curve["percent"].to_numpy(), shared.estimates(curve, "change", factor=100)
         style = palette.STRATEGY[strategy]
-        aside = from_zero(removed + (place - (len(strategies) - 1) / 2) * _STEP)
-        hover = f"{style.label}<br>%{{customdata[3]:g}} % removed<br>{metric} {CHANGE}"
+        aside = shared.from_zero(removed + (place - (len(strategies) - 1) / 2) * _STEP)
+        hover = f"{style.label}<br>%{{customdata[3]:g}} % removed<br>{metric} {shared.CHANGE}"
         dash = "dash" if strategy == "random" else "solid"
-        extra = (from_zero(removed),)
-        traces.append(estimate_trace(aside, from_zero(found), style, hover, scale, extra=extra, dash=dash))
+        extra = (shared.from_zero(removed),)
+        traces.append(
+            shared.estimate_trace(aside, shared.from_zero(found), style, hover, scale, extra=extra, dash=dash)
+        )
     return traces
 
 
@@ -95,7 +85,7 @@ def pruning_spread(table: pd.DataFrame, metric: str) -> pd.DataFrame:
     Indexed by percent removed, from the unpruned model's 0.
     """
     rows = table[table["strategy"] == "random"]
-    changes = pd.Series(in_percent(rows[change_column(metric)]), index=rows["percent"].astype(float))
+    changes = pd.Series(shared.in_percent(rows[change_column(metric)]), index=rows["percent"].astype(float))
     values = changes.groupby(level=0)
     mean, sd = values.mean(), values.std().fillna(0.0)
     edges = {"low": values.min(), "high": values.max(), "minus": mean - sd, "plus": mean + sd}
@@ -115,21 +105,23 @@ def accuracy_against_time(
     if table.empty:
         return message("Nothing was removed.")
     grid = Grid([""], columns=1, height=420, legend_rows=2 if columns == 1 else 1)
-    scale = scale_for(changes_of([table]), threshold=1.0)
+    scale = scale_for(shared.changes_of([table]), threshold=1.0)
     for metric in reversed(shown_metrics()):  # MASE first: plans are searched by it
         for way, rows in table.groupby("way", sort=False):
             style = palette.WAY[str(way)]
             # from the original (100 % of the time, no change) on
-            change = from_zero(metric_change(rows, metric))
-            time = from_zero(estimates(rows, "time_ratio", factor=100), 100.0)
-            hover = f"{style.label}: %{{x:.3g}} % of the time<br>{metric} {CHANGE}<br>removed: %{{text}}"
-            look: dict[str, Any] = {"error_x": error_bars(time, style.colour)}
+            change = shared.from_zero(shared.metric_change(rows, metric))
+            time = shared.from_zero(shared.estimates(rows, "time_ratio", factor=100), 100.0)
+            hover = (
+                f"{style.label}: %{{x:.3g}} % of the time<br>{metric} {shared.CHANGE}<br>removed: %{{text}}"
+            )
+            look: dict[str, Any] = {"error_x": shared.error_bars(time, style.colour)}
             look["text"] = ["nothing", *map(_some, rows["what"])]
-            grid.add(0, estimate_trace(time[0], change, style, hover, scale, **look), metric)
+            grid.add(0, shared.estimate_trace(time[0], change, style, hover, scale, **look), metric)
     grid.x(0, title_text="time of a forecast (% of the original's)")
-    change_axis(grid, 0, scale, percent)
+    shared.change_axis(grid, 0, scale, percent)
     grid.legend()
-    return grid.buttons(metric_views()[::-1])
+    return grid.buttons(shared.metric_views()[::-1])
 
 
 def _some(addresses: str, most: int = 6) -> str:
