@@ -13,7 +13,6 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
 from tsprune.errors import TspruneError, one_line
@@ -21,7 +20,7 @@ from tsprune.evaluation import Batch, Truth, centred_ranks, rank_distance
 from tsprune.hooks.ablation import Ablation, applied
 from tsprune.hooks.capture import Reference
 from tsprune.models.forecaster import Forecast, Forecaster, NotFiniteError, with_gaps
-from tsprune.replay import MOST, in_parts
+from tsprune.replay import MOST, in_parts, out_of_memory
 from tsprune.run_options import MEMORY
 from tsprune.sweeps.cell_plan import Cell
 from tsprune.sweeps.sweep_result import CLEAN, CellScores, WindowScores
@@ -138,7 +137,7 @@ class Worker:
 
     def _raise_unless_recorded(self, error: Exception) -> None:
         # out of memory: the batch is tried again in halves, see `in_parts`
-        if not self._go_on or _out_of_memory(error):
+        if not self._go_on or out_of_memory(error):
             raise error
 
     def _clean(self, batch: Batch) -> Forecast:
@@ -254,13 +253,6 @@ def _together(parts: Sequence[Outcome]) -> Outcome:
             if cell[0] not in failed:
                 scores.setdefault(cell, []).append(found)
     return Outcome({cell: CellScores.joined(found) for cell, found in scores.items()}, failed)
-
-
-def _out_of_memory(error: Exception) -> bool:
-    # torch has no exception of its own for the CPU's memory
-    return isinstance(error, torch.OutOfMemoryError | MemoryError) or (
-        isinstance(error, RuntimeError) and "not enough memory" in str(error)
-    )
 
 
 def _described(error: Exception) -> str:
