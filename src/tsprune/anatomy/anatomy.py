@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import dataclasses
+import difflib
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from html import escape
 from itertools import groupby
 from typing import Literal
 
-from tsprune.anatomy.component import Component, Kind, Selection, as_patterns, matches, no_match
+from tsprune.anatomy.component import Component, Kind, Selection, as_patterns, matches
 from tsprune.anatomy.sites import AttentionSite, Block, MLPSite, Readout, Stack
 from tsprune.errors import TspruneError
 
@@ -133,7 +134,9 @@ class Anatomy:
             if not found and any(matches(item, c.address) for c in self.removed):
                 raise TspruneError(f"{item} was already removed from this model")
             if not found:
-                raise TspruneError(no_match(item, [c.address for c in every]))
+                addresses = [c.address for c in every]
+                near = difflib.get_close_matches(item, addresses, n=3) or addresses[:3]
+                raise TspruneError(f"{item!r} matches no component; addresses look like {', '.join(near)}")
             chosen.update(found)
         return tuple(c for c in every if c in chosen)
 

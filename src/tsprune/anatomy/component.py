@@ -6,7 +6,6 @@ A pattern is matched part by part, so `*` never crosses a dot.
 from __future__ import annotations
 
 import dataclasses
-import difflib
 import re
 from collections.abc import Iterable, Sequence
 from fnmatch import fnmatchcase
@@ -102,9 +101,3 @@ def matches(pattern: str, address: str) -> bool:
     """
     wanted, parts = pattern.split("."), address.split(".")
     return len(wanted) == len(parts) and all(map(fnmatchcase, parts, wanted))
-
-
-def no_match(pattern: str, addresses: Sequence[str]) -> str:
-    """The message for a pattern that names none of the components at `addresses`."""
-    near = difflib.get_close_matches(pattern, addresses, n=3) or list(addresses[:3])
-    return f"{pattern!r} matches no component; addresses look like {', '.join(near)}"

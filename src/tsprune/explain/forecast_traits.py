@@ -10,7 +10,7 @@ from numpy.typing import ArrayLike, NDArray
 from scipy.signal import periodogram
 
 from tsprune.arguments import checked
-from tsprune.data.suite import Configuration, Suite
+from tsprune.data.suite import Suite
 from tsprune.errors import TspruneError
 from tsprune.evaluation import prepare
 from tsprune.evaluation.batching import shared_batches
@@ -68,7 +68,7 @@ def parrotings(forecasts: _Values, context: _Values) -> Array:
     horizon = f.shape[1]
     found = np.full(len(f), np.nan)
     varied = ~_all_constant(f)
-    if len(x) < horizon or horizon < 2 or not varied.any() or _constant(x):
+    if len(x) < horizon or horizon < 2 or not varied.any() or _all_constant(x[None]).all():
         return found
     segments = np.lib.stride_tricks.sliding_window_view(x, horizon)
     deviations = segments - segments.mean(axis=1, keepdims=True)
@@ -93,7 +93,7 @@ def dominant_period(context: _Values) -> float:
     and a horizon of 12 holds a period of 12 but not one of 12.05.
     """
     x = filled(context)
-    if len(x) < 8 or _constant(x):
+    if len(x) < 8 or _all_constant(x[None]).all():
         return float("nan")
     frequency, power = periodogram(x / np.abs(x).max(), detrend="linear", window="hann")
     allowed = np.flatnonzero(frequency >= 2 / len(x))
@@ -110,13 +110,8 @@ def dominant_period(context: _Values) -> float:
     return float(whole) if abs(1 / whole - found) <= 0.25 / len(x) else float(1 / found)
 
 
-def _constant(values: Array) -> bool:
-    """Whether no value varies by more than rounding, or all are NaN."""
-    return bool(_all_constant(values[None])[0])
-
-
 def _all_constant(values: Array) -> NDArray[np.bool_]:
-    """`_constant` of each row of `values` [M, T], [M]."""
+    """Whether no value of a row [T] of `values` [M, T] varies by more than rounding, or one is NaN, [M]."""
     size = np.abs(values).max(axis=1)
     with np.errstate(invalid="ignore"):
         varied: NDArray[np.bool_] = np.isfinite(size) & (np.ptp(values, axis=1) > _FLAT * size)
@@ -209,31 +204,26 @@ def forecast_traits(model: Predictor, suite: Suite, **options: Unpack[Options]) 
     ):
         median = model.forecast(batch.contexts, batch.horizon).median
         for number, places in batch.members.items():
-            c = suite.configurations[number]
-            found = _of_windows(c, batch.rows[places], median[places], model.context_length)
-            parts.append(found.assign(place=number))
+            c, rows = suite.configurations[number], batch.rows[places]
+            contexts = [c.contexts[row][-model.context_length :] for row in rows]
+            periods = [dominant_period(context) for context in contexts]
+            own, true = (
+                np.stack(
+                    [traits_on(*x)[:, 0] for x in zip(values[:, None], contexts, periods, strict=True)],
+                    axis=1,
+                )
+                for values in (median[places], c.targets[rows])
+            )  # [traits, windows] each
+            columns: dict[str, object] = {"configuration": c.name, "window": rows, "series": c.series[rows]}
+            season = prepare(c).season_errors[rows, None]
+            columns["error"] = scaled_errors(median[places], c.targets[rows], season)
+            columns |= zip(TRAITS, own, strict=True)
+            columns |= zip(EXCESS.values(), own - true, strict=True)
+            parts.append(pd.DataFrame(columns | {"place": number}))
     if not parts:
         raise TspruneError(f"no window of {suite.name} can be forecast; none has an observed history")
     frame = pd.concat(parts).sort_values(["place", "window"], ignore_index=True)
     return FORECAST_TRAITS.checked(frame.drop(columns="place"))
-
-
-def _of_windows(
-    c: Configuration, rows: NDArray[np.int64], median: NDArray[np.float32], cut: int
-) -> pd.DataFrame:
-    """Rows of `forecast_traits` for the windows `rows` of one configuration, forecast as `median` [M, H]."""
-    contexts = [c.contexts[row][-cut:] for row in rows]
-    periods = [dominant_period(context) for context in contexts]
-    own, true = (
-        np.stack(
-            [traits_on(*one)[:, 0] for one in zip(values[:, None], contexts, periods, strict=True)], axis=1
-        )
-        for values in (median, c.targets[rows])
-    )  # [traits, M] each
-    columns: dict[str, object] = {"configuration": c.name, "window": rows, "series": c.series[rows]}
-    columns["error"] = scaled_errors(median, c.targets[rows], prepare(c).season_errors[rows, None])
-    excess = dict(zip(EXCESS.values(), own - true, strict=True))
-    return pd.DataFrame(columns | dict(zip(TRAITS, own, strict=True)) | excess)
 
 
 def scaled_errors(

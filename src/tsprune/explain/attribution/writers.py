@@ -13,7 +13,7 @@ from contextlib import contextmanager
 import torch
 from torch import Tensor
 
-from tsprune.anatomy import AttentionSite, Block, Component, Stack
+from tsprune.anatomy import Block, Component, Stack
 from tsprune.hooks.capture import Point, recording
 from tsprune.hooks.stream import streams
 from tsprune.models.forecaster import Forecaster
@@ -90,22 +90,19 @@ class Writes:
                 tensors = [point.windows_first(x) for x in self._recorded[point]]
                 seen[name] = first_pass(tensors, position, self._windows)
             for site in block.attention:
-                yield from self._of_site(layer, site, seen)
+                address = Component(self._stack.name, layer, site.role).address
+                gain = gain_of(seen[f"{site.role} out"], seen[f"{site.role} normed"]) if site.norm else None
+                mixed = seen[f"{site.role} in"]
+                projection = self._model.module.get_submodule(site.output)
+                weight = projection.get_parameter("weight").detach()
+                for head in site.numbers:
+                    columns = site.columns(head)
+                    yield Part(f"{address}.head.{head}", mixed[..., columns], weight[:, columns], gain)
+                bias = getattr(projection, "bias", None)
+                if bias is not None:
+                    yield Part(f"{address}.bias", bias.detach().expand(*mixed.shape[:-1], -1), gain=gain)
             if block.mlp is not None:
                 yield Part(Component(self._stack.name, layer, mlp=True).address, seen["mlp"])
-
-    def _of_site(self, layer: int, site: AttentionSite, seen: Mapping[str, Tensor]) -> Iterator[Part]:
-        address = Component(self._stack.name, layer, site.role).address
-        gain = gain_of(seen[f"{site.role} out"], seen[f"{site.role} normed"]) if site.norm else None
-        mixed = seen[f"{site.role} in"]
-        projection = self._model.module.get_submodule(site.output)
-        weight = projection.get_parameter("weight").detach()
-        for head in site.numbers:
-            columns = site.columns(head)
-            yield Part(f"{address}.head.{head}", mixed[..., columns], weight[:, columns], gain)
-        bias = getattr(projection, "bias", None)
-        if bias is not None:
-            yield Part(f"{address}.bias", bias.detach().expand(*mixed.shape[:-1], -1), gain=gain)
 
 
 @contextmanager

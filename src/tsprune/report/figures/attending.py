@@ -201,7 +201,16 @@ def mechanism_curves(explained: Sequence[Explanation], *, columns: int | None = 
     panels = [(one, effect) for one in explained if len(one.effects) for effect in _EFFECTS]
     if not panels:
         return message("No sets of heads were ablated.")
-    titles = [_mechanism_title(one, effect) for one, effect in panels]
+    titles = []
+    for one, effect in panels:
+        note = "change of the window's scaled error; lower is better"
+        known = one.clean[one.clean["trait"] == effect] if len(one.clean) else one.clean
+        if len(known):  # the excess of the unablated forecast over the true future
+            row = known.iloc[0]
+            interval = f"[{row['low']:+.3f}, {row['high']:+.3f}]"
+            note = f"unablated, minus the true future's: {row['excess']:+.3f} {interval}"
+        name = plain(_EFFECTS[effect])
+        titles.append(f"{wrapped(one.model, 44)}<br><b>{name}</b><br>{small(plain(note), 10)}")
     grid = Grid(titles, columns=columns or 3, height=230, legend_rows=3 if columns == 1 else 2)
     for panel, (one, effect) in enumerate(panels):
         rows = one.effects[one.effects["effect"] == effect].sort_values("percent")
@@ -213,16 +222,6 @@ def mechanism_curves(explained: Sequence[Explanation], *, columns: int | None = 
         grid.x(panel, title_text="heads ablated (% of each sublayer)", rangemode="tozero", dtick=10)
         grid.row_title(panel, "change")
     return grid.legend()
-
-
-def _mechanism_title(one: Explanation, effect: str) -> str:
-    note = "change of the window's scaled error; lower is better"
-    known = one.clean[one.clean["trait"] == effect] if len(one.clean) else one.clean
-    if len(known):
-        row = known.iloc[0]
-        interval = f"[{row['low']:+.3f}, {row['high']:+.3f}]"
-        note = f"unablated, minus the true future's: {row['excess']:+.3f} {interval}"
-    return f"{wrapped(one.model, 44)}<br><b>{plain(_EFFECTS[effect])}</b><br>{small(plain(note), 10)}"
 
 
 def _mechanism_traces(rows: pd.DataFrame, scale: Scale) -> list[go.Scatter]:
