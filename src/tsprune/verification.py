@@ -15,7 +15,6 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
-from scipy.stats import spearmanr
 
 from tsprune.anatomy import Anatomy, AttentionSite, Component
 from tsprune.choices import RANKED_METRICS
@@ -23,6 +22,7 @@ from tsprune.errors import TspruneError
 from tsprune.files import existing_file, reason
 from tsprune.models.forecaster import Forecaster
 from tsprune.scores.stable_rank import query_key, singular_values, stable_rank, stable_ranks
+from tsprune.statistics.estimate import spearman
 
 RANK_COLUMNS = ("checkpoint", "attention", "layer", "head", "stable_rank")
 SCORE_COLUMNS = ("config", "model", "MASE", "CRPS")
@@ -151,8 +151,8 @@ def compare_stable_ranks(
     heads["difference"] = _relative(computed, reference)
     sublayers = {dataclasses.replace(component, head=None) for component in components}
     total = sum(model.anatomy.site(sublayer).heads for sublayer in sublayers)
-    correlation = _spearman(computed, reference)
-    found = RankComparison(chosen, heads, total, tolerance, correlation, explanation="")
+    rho = spearman(computed, reference)
+    found = RankComparison(chosen, heads, total, tolerance, rho, explanation="")
     if found.holds:
         return found
     return dataclasses.replace(found, explanation=_explanation(model, components, reference, tolerance))
@@ -163,13 +163,6 @@ def _relative(computed: np.ndarray, reference: np.ndarray) -> np.ndarray:
     with np.errstate(divide="ignore", invalid="ignore"):
         difference = np.abs(computed - reference) / np.abs(reference)
     return np.where(np.isnan(difference), np.inf, difference)
-
-
-def _spearman(one: np.ndarray, other: np.ndarray) -> float:
-    known = np.isfinite(one) & np.isfinite(other)
-    if known.sum() < 3 or len(set(one[known])) == 1 or len(set(other[known])) == 1:
-        return float("nan")
-    return float(spearmanr(one[known], other[known]).statistic)
 
 
 def _component(anatomy: Anatomy, model: str, row: dict[str, object]) -> Component:

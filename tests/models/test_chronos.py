@@ -14,7 +14,7 @@ from torch.overrides import _get_current_function_mode_stack
 from tests.suites import tiny
 from tests.tiny import full_length, pristine
 from tsprune.models import SamplingForecaster, draws
-from tsprune.models.chronos import SharedContext, _PathsTogether
+from tsprune.models.chronos import _PathsTogether, shared_context
 
 SAMPLES = 6
 
@@ -26,7 +26,9 @@ def sampled(
     crossing = [model.module.get_submodule(s.module) for _, s in model.anatomy.sites() if s.role == "cross"]
     decoder = model.module.get_submodule("decoder")
     drawing = (
-        SharedContext(crossing, decoder, noise, SAMPLES) if shared else draws.CategoricalDraws(noise, SAMPLES)
+        shared_context(crossing, decoder, noise, SAMPLES)
+        if shared
+        else draws.CategoricalDraws(noise, SAMPLES)
     )
     with drawing:
         contexts = [torch.from_numpy(x) for x in windows]

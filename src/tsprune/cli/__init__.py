@@ -3,25 +3,13 @@
 from __future__ import annotations
 
 import sys
+from importlib import import_module
 from typing import Annotated
 
 import typer
 
 import tsprune
-from tsprune.cli.anatomy_command import anatomy_command
-from tsprune.cli.evaluate_command import evaluate_command
 from tsprune.cli.execution import run_command
-from tsprune.cli.explain_command import explain_command
-from tsprune.cli.heads_at_command import heads_at_command
-from tsprune.cli.latency_command import latency_command
-from tsprune.cli.models_command import models_command
-from tsprune.cli.prune_command import prune_command
-from tsprune.cli.rank_command import rank_command
-from tsprune.cli.recover_command import recover_command
-from tsprune.cli.results_command import results_command
-from tsprune.cli.study_command import study_command
-from tsprune.cli.sweep_command import sweep_command
-from tsprune.cli.verify_command import verify_command
 from tsprune.cost.allocator import keep_freed_memory
 
 app = typer.Typer(add_completion=False, no_args_is_help=True, rich_markup_mode="rich")
@@ -43,22 +31,12 @@ def _options(
 
 
 # the order of --help
-for command in (
-    study_command,
-    evaluate_command,
-    anatomy_command,
-    rank_command,
-    sweep_command,
-    results_command,
-    explain_command,
-    heads_at_command,
-    prune_command,
-    recover_command,
-    latency_command,
-    verify_command,
-    models_command,
-):
-    app.command(command.__name__.removesuffix("_command").replace("_", "-"))(command)
+for _name in (
+    "study", "evaluate", "anatomy", "rank", "sweep", "results", "explain", "heads_at", "prune", "recover",
+    "latency", "verify", "models",
+):  # fmt: skip
+    _module = import_module(f"tsprune.cli.{_name}_command")
+    app.command(_name.replace("_", "-"))(getattr(_module, f"{_name}_command"))
 
 
 def main() -> None:

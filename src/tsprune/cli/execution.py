@@ -11,8 +11,7 @@ import errno
 import os
 import sys
 import warnings
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from typing import Any
 
 import typer
@@ -33,7 +32,9 @@ def run_command(app: typer.Typer) -> int:
     for stream in (sys.stdout, sys.stderr):  # characters that the terminal's encoding lacks are escaped
         with suppress(AttributeError, ValueError):
             stream.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]
-    with _warnings_afterwards() as held:
+    held: list[str] = []  # after the output warnings disturb nobody, and an error line stands alone
+    with warnings.catch_warnings():
+        warnings.showwarning = lambda message, *_, **__: held.append(one_line(message, 300))
         code, message = _ended(app)
     if message is not None:
         err.print(one_line(f"error: {message}"), markup=False, highlight=False, soft_wrap=True)
@@ -85,15 +86,6 @@ def _of_usage(error: Any) -> object:
         return None
     command = "" if context is None else f"; see {context.command_path} --help"
     return f"{one_line(error.format_message()).rstrip('.')}{command}"
-
-
-@contextmanager
-def _warnings_afterwards() -> Iterator[list[str]]:
-    """Collects warnings: after the output they disturb nobody, and an error line stands alone."""
-    held: list[str] = []
-    with warnings.catch_warnings():
-        warnings.showwarning = lambda message, *_, **__: held.append(one_line(message, 300))
-        yield held
 
 
 def _discard_output() -> None:

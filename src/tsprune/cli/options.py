@@ -37,28 +37,15 @@ GIB = 2**30
 
 # scores by the components they are of, which tests compare with what the package has
 SCORES_OF_HEADS: tuple[str, ...] = (
-    "stable_rank",
-    "stable_rank_effective",
-    "entropic_rank",
-    "query_key_spectral_norm",
-    "query_key_frobenius_norm",
-    "value_output_spectral_norm",
-    "value_output_frobenius_norm",
-    "attention_entropy",
-    "attention_sharpness",
-    "attention_stable_rank",
-    "attention_entropic_rank",
-)
+    "stable_rank", "stable_rank_effective", "entropic_rank", "query_key_spectral_norm",
+    "query_key_frobenius_norm", "value_output_spectral_norm", "value_output_frobenius_norm",
+    "attention_entropy", "attention_sharpness", "attention_stable_rank", "attention_entropic_rank",
+)  # fmt: skip
 SCORES_OF_OTHERS: tuple[str, ...] = ("block_influence",)  # MLPs, attention sublayers and layers
 SCORES_OF_ALL = (
-    "weight_magnitude",
-    "output_norm",
-    "first_order",
-    "screening",
-    "mase_change",
-    "crps_change",
+    "weight_magnitude", "output_norm", "first_order", "screening", "mase_change", "crps_change",
     "spearman_distance",
-)
+)  # fmt: skip
 
 _DEVICE = re.compile(r"(cpu|cuda|mps|xpu|hpu|mtia|ipu|xla|meta)(:\d{1,4})?")
 
@@ -265,6 +252,7 @@ class Shared:
 _GROUPS = {
     "suite": ("data", "configs"),
     "model": ("device", "dtype", "samples", "seed"),
+    "run": ("device", "samples", "seed", "batch_size", "memory"),
     "output": ("quiet", "as_json"),
 }
 
@@ -274,7 +262,7 @@ def with_shared(
 ) -> Callable[[Callable[..., None]], Callable[..., None]]:
     """Decorator of a command: it takes these options of `Shared`, and gets them as its argument `shared`.
 
-    names : of options, or of groups of them: suite, model, output
+    names : of options, or of groups of them: suite, model, run, output
     samples : the command's default for --samples, in words
     """
     taken = [option for name in names for option in _GROUPS.get(name, (name,))]

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from tsprune.pruning import Plan
 
 
-@with_shared("suite", "device", "samples", "seed", "batch_size", "memory", "output")
+@with_shared("suite", "run", "output")
 def prune_command(
     model: ModelArgument,
     output: Annotated[Path, typer.Option("--out", help="New folder for the smaller checkpoint.")],

@@ -23,7 +23,7 @@ from tsprune.files import check_files, check_free
 STEPS = 10**9
 
 
-@with_shared("suite", "device", "samples", "seed", "batch_size", "memory", "output")
+@with_shared("suite", "run", "output")
 def recover_command(
     small: Annotated[str, typer.Argument(metavar="SMALL", help="Directory with a pruned checkpoint.")],
     teacher: Annotated[

@@ -13,15 +13,7 @@ from tsprune.files import check_files, output_folder
 
 
 @with_shared(
-    "suite",
-    "device",
-    "samples",
-    "seed",
-    "batch_size",
-    "memory",
-    "store",
-    "output",
-    samples="8, and 3 by Chronos-T5, which decodes them value by value",
+    "suite", "run", "store", "output", samples="8, and 3 by Chronos-T5, which decodes them value by value"
 )
 def study_command(
     models: Annotated[

@@ -128,7 +128,15 @@ def _matching(configs: Sequence[str] | str, present: Sequence[BenchmarkEntry]) -
     for pattern in [configs] if isinstance(configs, str) else configs:
         found = _select(pattern, present)
         if not found:
-            raise TspruneError(_no_match(pattern, present))
+            if elsewhere := _select(pattern, table()):
+                raise TspruneError(
+                    f'this copy of GIFT-Eval lacks the data of "{pattern}": no folder {elsewhere[0].folder}'
+                )
+            names = {name: entry.name for entry in present for name in entry.spellings}
+            close = difflib.get_close_matches(pattern.lower()[:LONGEST_NAME], list(names), n=3, cutoff=0.3)
+            near = [names[name] for name in close] or [entry.name for entry in present[:3]]
+            hint = ", ".join(dict.fromkeys(near))
+            raise TspruneError(f'no GIFT-Eval configuration matches "{pattern}"; close names: {hint}')
         wanted.update(entry.name for entry in found)
     if not wanted:
         raise TspruneError("the list of configs is empty; omit it to take all configurations")
@@ -138,16 +146,6 @@ def _matching(configs: Sequence[str] | str, present: Sequence[BenchmarkEntry]) -
 def _select(pattern: str, entries: Sequence[BenchmarkEntry]) -> list[BenchmarkEntry]:
     lower = pattern.strip().strip("/").lower()
     return [e for e in entries if any(fnmatch.fnmatchcase(name, lower) for name in e.spellings)]
-
-
-def _no_match(pattern: str, present: Sequence[BenchmarkEntry]) -> str:
-    elsewhere = _select(pattern, table())
-    if elsewhere:
-        return f'this copy of GIFT-Eval lacks the data of "{pattern}": no folder {elsewhere[0].folder}'
-    names = {name: entry.name for entry in present for name in entry.spellings}
-    close = difflib.get_close_matches(pattern.lower()[:LONGEST_NAME], list(names), n=3, cutoff=0.3)
-    hint = ", ".join(dict.fromkeys(names[name] for name in close)) or ", ".join(e.name for e in present[:3])
-    return f'no GIFT-Eval configuration matches "{pattern}"; close names: {hint}'
 
 
 def _configuration(

@@ -19,57 +19,31 @@ from torch import Tensor, nn
 from tsprune.arguments import shown
 from tsprune.errors import TspruneError, one_line
 from tsprune.extras import install
+from tsprune.models import stated
 from tsprune.models.checkpoints import AdapterFiles
 from tsprune.models.forecaster import Forecaster
 from tsprune.models.locations import ADAPTER
 from tsprune.models.placement import STORED
-from tsprune.models.stated import (
-    Requirement,
-    check,
-    flag,
-    list_of,
-    mapping,
-    or_none,
-    real,
-    whole_number,
-    word,
-)
 from tsprune.models.weights import Shapes, named, tensors
 
 _PREFIX = "base_model.model."
 # by the suffix of a tensor's name: the dimension of its shape that is the rank
 _RANKS = {".lora_A.weight": 0, ".lora_B.weight": 1, ".lora_embedding_A": 0, ".lora_embedding_B": 1}
-_USED: dict[str, Requirement] = {
-    "r": whole_number(),
-    "lora_alpha": real(-1e6, 1e6),
-    "rank_pattern": or_none(mapping),
-    "alpha_pattern": or_none(mapping),
-    "use_rslora": flag,
-    "use_dora": flag,
-    "fan_in_fan_out": flag,
-    "lora_bias": flag,
-    "bias": word,
-    "modules_to_save": or_none(list_of(word)),
+_USED: dict[str, stated.Requirement] = {
+    "r": stated.whole_number(),
+    "lora_alpha": stated.real(-1e6, 1e6),
+    "rank_pattern": stated.or_none(stated.mapping),
+    "alpha_pattern": stated.or_none(stated.mapping),
+    **dict.fromkeys(("use_rslora", "use_dora", "fan_in_fan_out", "lora_bias"), stated.flag),
+    "bias": stated.word,
+    "modules_to_save": stated.or_none(stated.list_of(stated.word)),
 }
 # without a meaning once the tensors are there, or defaults that stand for nothing
 _UNUSED = {
-    "auto_mapping",
-    "base_model_name_or_path",
-    "exclude_modules",
-    "inference_mode",
-    "init_lora_weights",
-    "layers_pattern",
-    "layers_to_transform",
-    "lora_dropout",
-    "megatron_core",
-    "peft_type",
-    "peft_version",
-    "qalora_group_size",
-    "revision",
-    "runtime_config",
-    "target_modules",
-    "task_type",
-}
+    "auto_mapping", "base_model_name_or_path", "exclude_modules", "inference_mode", "init_lora_weights",
+    "layers_pattern", "layers_to_transform", "lora_dropout", "megatron_core", "peft_type", "peft_version",
+    "qalora_group_size", "revision", "runtime_config", "target_modules", "task_type",
+}  # fmt: skip
 _BY_HAND = "merge it with peft (merge_and_unload) and load the result"
 _LITERAL = re.compile(r"\^?(\w|\\?\.)+\$?")  # patterns without repetition
 
@@ -118,7 +92,7 @@ def _check_config(adapter: AdapterFiles) -> None:
     kind = config.get("peft_type")
     if kind != "LORA":
         raise TspruneError(f"{where}: {shown(kind)} adapters are not merged, only LORA; {_BY_HAND}")
-    check(config, _USED, where, required=False)
+    stated.check(config, _USED, where, required=False)
     unknown = [key for key, value in config.items() if value and key not in _USED and key not in _UNUSED]
     start = config.get("init_lora_weights", True)
     # others, such as pissa, also change the weights of the base
@@ -158,12 +132,14 @@ def _root(model: Forecaster, paths: Iterable[str], adapter: AdapterFiles) -> tup
 
 def _target(adapter: AdapterFiles, path: str, inner: str) -> _Target:
     config = adapter.config
-    rank = _by_pattern(config.get("rank_pattern"), path, config.get("r", 8), whole_number())
-    alpha = _by_pattern(config.get("alpha_pattern"), path, config.get("lora_alpha", 8), real(-1e6, 1e6))
+    rank = _by_pattern(config.get("rank_pattern"), path, config.get("r", 8), stated.whole_number())
+    alpha = _by_pattern(
+        config.get("alpha_pattern"), path, config.get("lora_alpha", 8), stated.real(-1e6, 1e6)
+    )
     return _Target(inner, rank, alpha)
 
 
-def _by_pattern(patterns: Mapping[str, Any] | None, path: str, usual: Any, rule: Requirement) -> Any:
+def _by_pattern(patterns: Mapping[str, Any] | None, path: str, usual: Any, rule: stated.Requirement) -> Any:
     """The value of the pattern that matches a path as peft matches it, else the usual one."""
     for pattern, value in (patterns or {}).items():
         if _LITERAL.fullmatch(pattern) is None or len(pattern) > 300 or rule(value):

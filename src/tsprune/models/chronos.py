@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
@@ -40,7 +41,10 @@ _SETTINGS = {
 _ROWS = 320  # paths that are sampled together: each holds the keys and values of its whole history
 
 
-class SharedContext:
+@contextmanager
+def shared_context(
+    crossing: Sequence[nn.Module], decoder: nn.Module, noise: draws.Noise, samples: int
+) -> Iterator[None]:
     """While it lasts, tokens are drawn from `noise`, and all paths of a window share its context.
 
     `generate` repeats the encoder's output for each of the window's paths, one after the other. Here
@@ -50,36 +54,27 @@ class SharedContext:
 
     Calls of torch are looked at where one of them may be meant, in cross-attention and outside of the
     decoder: of a small model's step, looking at all of them would take a tenth.
+
+    crossing : the modules of cross-attention
     """
+    tokens, together = _InForce(draws.TokenDraws(noise, samples)), _InForce(_PathsTogether(samples))
 
-    def __init__(
-        self, crossing: Sequence[nn.Module], decoder: nn.Module, noise: draws.Noise, samples: int
-    ) -> None:
-        """crossing : the modules of cross-attention"""
-        self._sites, self._decoder, self._samples = crossing, decoder, samples
-        self._tokens = _InForce(draws.TokenDraws(noise, samples))
-        self._together = _InForce(_PathsTogether(samples))
-        self._hooks: list[torch.utils.hooks.RemovableHandle] = []
+    def begin(site: nn.Module, args: Any, kwargs: dict[str, Any]) -> tuple[Any, dict[str, Any]]:
+        together.begin()
+        return args, {**kwargs, "key_value_states": kwargs["key_value_states"][::samples]}
 
-    def __enter__(self) -> SharedContext:
-        for site in self._sites:
-            self._hooks.append(site.register_forward_pre_hook(self._begin, with_kwargs=True))
-            self._hooks.append(site.register_forward_hook(self._together.end, always_call=True))
-        self._hooks.append(self._decoder.register_forward_pre_hook(self._tokens.end))
-        self._hooks.append(self._decoder.register_forward_hook(self._tokens.begin, always_call=True))
-        self._tokens.begin()
-        return self
-
-    def __exit__(self, *exception: Any) -> None:
-        self._tokens.end()
-        for hook in self._hooks:
+    hooks = [decoder.register_forward_pre_hook(tokens.end)]
+    hooks += [decoder.register_forward_hook(tokens.begin, always_call=True)]
+    for site in crossing:
+        hooks += [site.register_forward_pre_hook(begin, with_kwargs=True)]
+        hooks += [site.register_forward_hook(together.end, always_call=True)]
+    try:
+        tokens.begin()
+        yield
+    finally:
+        tokens.end()
+        for hook in hooks:
             hook.remove()
-
-    def _begin(
-        self, site: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]
-    ) -> tuple[tuple[Any, ...], dict[str, Any]]:
-        self._together.begin()
-        return args, {**kwargs, "key_value_states": kwargs["key_value_states"][:: self._samples]}
 
 
 class _InForce:
@@ -107,9 +102,7 @@ class _PathsTogether(TorchFunctionMode):
         super().__init__()
         self._samples = samples
 
-    def __torch_function__(
-        self, func: Callable[..., Any], types: Any, args: tuple[Any, ...] = (), kwargs: Any = None
-    ) -> Any:
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         if func is torch.nn.functional.scaled_dot_product_attention:
             return self._attended(func, *args, **(kwargs or {}))
         return func(*args, **(kwargs or {}))
@@ -151,7 +144,7 @@ class Chronos(T5Forecaster, SamplingForecaster):
         for start in range(0, len(series), most):
             chunk = series[start : start + most]
             noise = draws.Noise(chunk, self.seed)
-            shared = SharedContext(crossing, self.module.decoder, noise, self.samples)
+            shared = shared_context(crossing, self.module.decoder, noise, self.samples)
             broken = Broken()  # paths with a token that was drawn from NaN, which is a token like others
             logits = watched([self.module.lm_head], broken, clean=False)
             with quiet_horizon(upstream_module.logger), shared, logits:

@@ -15,22 +15,14 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from tsprune.anatomy import Anatomy, AttentionSite, Block, MLPSite, Readout, Size, Stack, TimeAxis
+from tsprune.models import pretrained
 from tsprune.models.absent import AbsentAttention
 from tsprune.models.checkpoints import Checkpoint
 from tsprune.models.forecaster import LEVELS, Forecast, padded
-from tsprune.models.pretrained import (
-    PATCHED,
-    PretrainedForecaster,
-    adopted,
-    check_tokens,
-    hub_config,
-    quiet_horizon,
-    quietly,
-)
 from tsprune.models.stated import flag, or_none, real, whole_number
 
 _SETTINGS = {  # of chronos_config in config.json
-    **PATCHED,
+    **pretrained.PATCHED,
     **dict.fromkeys(("output_patch_size", "max_output_patches"), whole_number()),
     "use_arcsinh": flag,
     "time_encoding_scale": or_none(whole_number()),
@@ -73,7 +65,7 @@ class AbsentChronos2Attention(AbsentAttention):
         return AttentionOutput(hidden_states=self.contribution(args[0]))
 
 
-class Chronos2(PretrainedForecaster):
+class Chronos2(pretrained.PretrainedForecaster):
     """`upstream` is the `Chronos2Pipeline`; every series is a group of its own."""
 
     family = "chronos2"
@@ -93,7 +85,7 @@ class Chronos2(PretrainedForecaster):
     def _forecast(self, series: list[NDArray[np.float32]], horizon: int) -> Forecast:
         visible = [torch.from_numpy(x[-self.context_length :]) for x in series]
         # upstream's data loader draws a seed
-        with quiet_horizon(), torch.random.fork_rng(devices=[]):
+        with pretrained.quiet_horizon(), torch.random.fork_rng(devices=[]):
             quantiles, _ = self.upstream.predict_quantiles(
                 visible, prediction_length=horizon, quantile_levels=list(LEVELS), batch_size=len(visible)
             )
@@ -119,12 +111,12 @@ class Chronos2(PretrainedForecaster):
 
     @classmethod
     def blank(cls, checkpoint: Checkpoint) -> Chronos2:
-        stated = hub_config(checkpoint, {"rope_theta": real(1e-6, 1e12)}, _SETTINGS)
-        model = quietly(lambda: Chronos2Model(Chronos2CoreConfig.from_dict(stated)))
-        check_tokens(model, start=False)
+        stated = pretrained.hub_config(checkpoint, {"rope_theta": real(1e-6, 1e12)}, _SETTINGS)
+        model = pretrained.quietly(lambda: Chronos2Model(Chronos2CoreConfig.from_dict(stated)))
+        pretrained.check_tokens(model, start=False)
         return cls(model, checkpoint.name)
 
     @classmethod
     def adopt(cls, upstream: Any, name: str) -> Chronos2:
         """The model of a `Chronos2Pipeline` or its network in memory."""
-        return adopted(cls, upstream, name, Chronos2Pipeline, Chronos2Model)
+        return pretrained.adopted(cls, upstream, name, Chronos2Pipeline, Chronos2Model)

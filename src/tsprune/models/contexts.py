@@ -25,15 +25,8 @@ _Series = NDArray[np.float32]
 # GIFT-Eval's longest horizon is 900; every family forecasts this many steps in bounded memory
 MOST_STEPS = 2**14
 LARGEST = float(np.finfo(np.float32).max)
-_KINDS = {
-    "c": "complex numbers",
-    "M": "dates",
-    "m": "durations",
-    "S": "text",
-    "U": "text",
-    "T": "text",
-    "V": "records",
-}
+_KINDS = {"c": "complex numbers", "M": "dates", "m": "durations", "V": "records"}
+_KINDS |= dict.fromkeys("SUT", "text")
 
 
 class _RefusedError(Exception):

@@ -147,9 +147,7 @@ class CategoricalDraws(TorchFunctionMode):
         self._noise = noise
         self._samples = samples
 
-    def __torch_function__(
-        self, func: Callable[..., Any], types: Any, args: tuple[Any, ...] = (), kwargs: Any = None
-    ) -> Any:
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         if func is torch.multinomial:
             uniform = self._noise.uniform(self._samples).flatten()
             return categorical(args[0], uniform.to(args[0].device)[:, None])
@@ -163,9 +161,7 @@ class TokenDraws(CategoricalDraws):
     here that one is found without sorting, which took more than the draw itself.
     """
 
-    def __torch_function__(
-        self, func: Callable[..., Any], types: Any, args: tuple[Any, ...] = (), kwargs: Any = None
-    ) -> Any:
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         if func is torch.topk and len(args) == 2 and not kwargs:
             scores, count = args
             if scores.device.type == "cpu" and scores.dtype == torch.float32:

@@ -12,21 +12,14 @@ from torch import Tensor
 from uni2ts.model.moirai2 import Moirai2Forecast, Moirai2Module
 
 from tsprune.anatomy import Readout
+from tsprune.models import moirai
 from tsprune.models.checkpoints import Checkpoint
 from tsprune.models.forecaster import Forecast
-from tsprune.models.moirai import (
-    MOIRAI_CONTEXT,
-    MOIRAI_SIZES,
-    MoiraiForecaster,
-    config_of,
-    history_of,
-    moirai_anatomy,
-)
 from tsprune.models.objects import network
 from tsprune.models.stated import levels, whole_number
 
 _SIZES = {
-    **MOIRAI_SIZES,
+    **moirai.MOIRAI_SIZES,
     **dict.fromkeys(("d_ff", "patch_size", "num_predict_token"), whole_number()),
     "quantile_levels": levels,
 }
@@ -34,7 +27,7 @@ _SIZES = {
 READOUT = Readout(("out_proj",), "encoder.norm", position=-2)
 
 
-class Moirai2(MoiraiForecaster):
+class Moirai2(moirai.MoiraiForecaster):
     """`upstream` is a `Moirai2Forecast` for univariate series, set up anew at each forecast."""
 
     family = "moirai2"
@@ -44,7 +37,7 @@ class Moirai2(MoiraiForecaster):
     def __init__(self, module: Moirai2Module, config: Mapping[str, object], name: str, context: int) -> None:
         self.name = name
         self.module = module
-        self.anatomy = moirai_anatomy(module, module.patch_size, READOUT, causal=True)
+        self.anatomy = moirai.moirai_anatomy(module, module.patch_size, READOUT, causal=True)
         self.context_length = context
         self.levels = tuple(module.quantile_levels)
         self.readout_horizon = module.patch_size * module.num_predict_token
@@ -68,7 +61,7 @@ class Moirai2(MoiraiForecaster):
     def blank(cls, checkpoint: Checkpoint) -> Moirai2:
         config = checkpoint.settings(_SIZES)
         module = Moirai2Module(**config).eval()
-        context = checkpoint.context_length(MOIRAI_CONTEXT, module.patch_size)
+        context = checkpoint.context_length(moirai.MOIRAI_CONTEXT, module.patch_size)
         context = context // module.patch_size * module.patch_size
         return cls(module, config, checkpoint.name, context)
 
@@ -76,5 +69,5 @@ class Moirai2(MoiraiForecaster):
     def adopt(cls, upstream: Any, name: str) -> Moirai2:
         """The model of a `Moirai2Forecast` or its network in memory."""
         module = network(upstream, Moirai2Module, Moirai2Forecast, "module").eval()
-        history = history_of(upstream, module.patch_size) // module.patch_size * module.patch_size
-        return cls(module, config_of(module), name, history)
+        history = moirai.history_of(upstream, module.patch_size) // module.patch_size * module.patch_size
+        return cls(module, moirai.config_of(module), name, history)

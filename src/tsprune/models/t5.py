@@ -106,19 +106,10 @@ class AbsentT5Attention(AbsentAttention):
         return self.contribution(args[0]), position_bias, None
 
 
-def _selecting(
-    module: nn.Module,
-    query: Tensor,
-    key: Tensor,
-    value: Tensor,
-    attention_mask: Tensor | None,
-    *,
-    position_bias: Tensor,
-    **kwargs: Any,
-) -> Any:
+def _selecting(module: nn.Module, *tensors: Any, position_bias: Tensor, **kwargs: Any) -> Any:
     """Attention of a sublayer that has some heads of `position_bias` [1, heads, queries, keys]."""
-    own = position_bias[:, module.get_buffer("selected_heads")]
-    return sdpa_attention_forward(module, query, key, value, attention_mask, position_bias=own, **kwargs)
+    kwargs["position_bias"] = position_bias[:, module.get_buffer("selected_heads")]
+    return sdpa_attention_forward(module, *tensors, **kwargs)
 
 
 ALL_ATTENTION_FUNCTIONS.register(SELECTING, _selecting)

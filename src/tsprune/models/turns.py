@@ -96,24 +96,19 @@ def _await(turns: _Turns, me: _Thread, name: str) -> None:
                     f"{name}: this thread and another one wait for each other's models; load each model once "
                     "a thread"
                 )
-            _changed.wait(_left(turns, start, name))
+            left = None  # as long as it takes
+            if turns.kept_since is not None:
+                left = max(start, turns.kept_since) + PATIENCE - time.monotonic()
+                if left <= 0:
+                    raise TspruneError(
+                        f"{name}: another thread keeps an ablation or a recording open on this model; end it "
+                        "first, or load the model once a thread"
+                    )
+            _changed.wait(left)
     finally:
         me.awaits = None
         turns.queue.remove(me)
         _changed.notify_all()
-
-
-def _left(turns: _Turns, start: float, name: str) -> float | None:
-    """Seconds to go on waiting, None for as long as it takes; TspruneError if there are none."""
-    if turns.kept_since is None:
-        return None
-    left = max(start, turns.kept_since) + PATIENCE - time.monotonic()
-    if left <= 0:
-        raise TspruneError(
-            f"{name}: another thread keeps an ablation or a recording open on this model; end it first, or "
-            "load the model once a thread"
-        )
-    return left
 
 
 def _in_a_circle(turns: _Turns, me: _Thread) -> bool:

@@ -67,12 +67,17 @@ def weight_files(directory: Path) -> Sequence[Path]:
 
 def _weight_map(directory: Path) -> dict[Path, frozenset[str] | None]:
     """By file: the tensors it must hold, as an index states them; None where there is no index."""
-    present = _present(directory)
+    try:
+        names = sorted(os.listdir(directory))
+    except OSError as error:
+        raise TspruneError(f"cannot read the folder {directory} ({error.strerror})") from None
+    weights = [name for name in names if name.endswith(".safetensors") and name != ADAPTER_WEIGHTS]
+    present = [name for name in weights if name == WEIGHTS or not (directory / name).is_dir()]
     chosen: dict[Path, frozenset[str] | None]
     if os.path.lexists(directory / INDEX):
         listed = _indexed(directory / INDEX)
         _require_no_others(directory, present, listed, f"{INDEX} does not list")
-        chosen = {directory / name: names for name, names in listed.items()}
+        chosen = {directory / name: tensors for name, tensors in listed.items()}
     else:
         chosen = dict.fromkeys(_without_index(directory, present))
     for path in chosen:
@@ -85,21 +90,18 @@ def _weight_map(directory: Path) -> dict[Path, frozenset[str] | None]:
     return chosen
 
 
-def _present(directory: Path) -> list[str]:
-    try:
-        names = sorted(os.listdir(directory))
-    except OSError as error:
-        raise TspruneError(f"cannot read the folder {directory} ({error.strerror})") from None
-    weights = [name for name in names if name.endswith(".safetensors") and name != ADAPTER_WEIGHTS]
-    return [name for name in weights if name == WEIGHTS or not (directory / name).is_dir()]
-
-
 def _without_index(directory: Path, present: Sequence[str]) -> list[Path]:
     if WEIGHTS in present:
         _require_no_others(directory, present, [WEIGHTS], f"{WEIGHTS} is read, but not")
         return [directory / WEIGHTS]
     if not present:
-        raise TspruneError(_nothing(directory))
+        pickles = sorted(name for name in os.listdir(directory) if name.endswith(_PICKLES))
+        if not pickles:
+            raise TspruneError(f"{directory} holds no checkpoint: there is no {WEIGHTS}")
+        raise TspruneError(
+            f"{directory} holds only {one_line(pickles[0], 80)}, a pickle that could execute code; "
+            f"convert it to {WEIGHTS} first"
+        )
     shards = [_SHARD.fullmatch(name) for name in present]
     first = shards[0]
     if first is None:
@@ -120,16 +122,6 @@ def _require_no_others(directory: Path, present: Sequence[str], chosen: Iterable
             f"{directory} holds weights that would be left out; {problem} {named(others)}: "
             "move them to a folder of their own"
         )
-
-
-def _nothing(directory: Path) -> str:
-    pickles = sorted(name for name in os.listdir(directory) if name.endswith(_PICKLES))
-    if pickles:
-        return (
-            f"{directory} holds only {one_line(pickles[0], 80)}, a pickle that could execute code; "
-            f"convert it to {WEIGHTS} first"
-        )
-    return f"{directory} holds no checkpoint: there is no {WEIGHTS}"
 
 
 def _indexed(path: Path) -> dict[str, frozenset[str]]:

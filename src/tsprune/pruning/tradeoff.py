@@ -76,10 +76,8 @@ def tradeoff(
         )
         layers = beam(model, losses, savings, _CEILING, kinds=("layer",), width=_WIDTH, tries=_TRIES)
     within = [step for step in layers if np.isfinite(step.loss)]
-    ways = {
-        "search": search_path(plan),
-        "whole layers": [step for step in frontier([RemovalStep(), *within]) if step.components],
-    }
+    best = [step for step in frontier([RemovalStep(), *within]) if step.components]
+    ways = {"search": search_path(plan), "whole layers": best}
     rows = [
         {"way": name, **_point(model, step, report, chosen.batch_size, rounds)}
         for name, steps in ways.items()

@@ -151,18 +151,9 @@ def _decided(name: str, drafts: Sequence[_Draft], seed: int) -> list[Claim]:
 def _claim(name: str, draft: _Draft, verdict: Judged | None) -> Claim:
     if verdict is None:
         return Claim(name, draft.statement, "not applicable", draft.evidence)
-    shown = draft.shown
-    return Claim(
-        name,
-        draft.statement,
-        verdict.verdict,
-        f"{draft.evidence}; {verdict}",
-        shown.value,
-        shown.low,
-        shown.high,
-        verdict.p,
-        verdict.agreement,
-    )
+    shown = draft.shown.value, draft.shown.low, draft.shown.high
+    evidence = f"{draft.evidence}; {verdict}"
+    return Claim(name, draft.statement, verdict.verdict, evidence, *shown, verdict.p, verdict.agreement)
 
 
 def _middle(headline: Headline) -> _Draft:
@@ -217,11 +208,7 @@ def _pruning(pruned: Pruned | None) -> list[_Draft]:
         f"the first relative to the second {over_low.estimate().as_percent()}"
     )
     levels = [Test(pruned.high, "below", TOLERATED), Test(pruned.random, "above", _RANDOM_LOSS)]
-    both = [
-        Test(pruned.high, "below", TOLERATED),
-        Test(pruned.low, "above", TOLERATED),
-        Test(over_low, "below"),
-    ]
+    both = [levels[0], Test(pruned.low, "above", TOLERATED), Test(over_low, "below")]
     return [
         _Draft(published, costs, high, levels),
         _Draft(better, against, over_random.estimate(), [Test(over_random, "below")]),
@@ -247,19 +234,9 @@ def _mechanism(name: str, table: pd.DataFrame) -> list[Claim]:
             for row in part.itertuples()
         )
         unit = "heads" if claim == PREDICTS else "configurations"
-        claims.append(
-            Claim(
-                name,
-                text,
-                first["verdict"],
-                f"{evidence} ({first['units']} {unit}); {first['note']}",
-                first["value"],
-                first["low"],
-                first["high"],
-                first["p_holm"],
-                first["agreement"],
-            )
-        )
+        evidence = f"{evidence} ({first['units']} {unit}); {first['note']}"
+        numbers = (first[column] for column in ("value", "low", "high", "p_holm", "agreement"))
+        claims.append(Claim(name, text, first["verdict"], evidence, *numbers))
     return claims
 
 

@@ -19,15 +19,8 @@ from tsprune.errors import TspruneError
 from tsprune.hooks.ablation import Ablation
 from tsprune.models.forecaster import Forecaster
 from tsprune.progress import Progress, silent
+from tsprune.pruning import strategies
 from tsprune.pruning.heads_at import Prefix, prefix_ablations
-from tsprune.pruning.strategies import (
-    SUBLAYER,
-    as_components,
-    middle_heads,
-    ordered,
-    remove_random,
-    remove_ranked,
-)
 from tsprune.run_options import RunOptions
 from tsprune.scores import ORDERS, Order
 from tsprune.sweeps.engine import run
@@ -127,18 +120,18 @@ def pruned_heads(anatomy: Anatomy, ranking: pd.DataFrame, seed: int) -> dict[Pru
 
     The random draws have as many heads of each sublayer as the ranking's choice.
     """
-    heads = middle_heads(anatomy, ranking)
+    heads = strategies.middle_heads(anatomy, ranking)
     found: dict[PrunedHeads, Ablation] = {}
     for percent in PRUNING_PERCENTS:
         count = round(percent / 100 * len(heads))
         if count == 0:
             continue
         for order in ORDERS:
-            chosen = remove_ranked(heads, count, order)
+            chosen = strategies.remove_ranked(heads, count, order)
             found[PrunedHeads(percent, order, None, len(heads))] = Ablation(chosen)
-        like = remove_ranked(heads, count, "high-to-low")
+        like = strategies.remove_ranked(heads, count, "high-to-low")
         for draw in range(RANDOM_DRAWS):
-            drawn = remove_random(heads, like, np.random.default_rng([seed, percent, draw]))
+            drawn = strategies.remove_random(heads, like, np.random.default_rng([seed, percent, draw]))
             found[PrunedHeads(percent, "random", draw, len(heads))] = Ablation(drawn)
     return found
 
@@ -150,13 +143,13 @@ def pruned_by_maps(
 
     Empty if no middle head has a score in `maps`.
     """
-    heads, by_maps = middle_heads(anatomy, ranking), middle_heads(anatomy, maps)
+    heads, by_maps = strategies.middle_heads(anatomy, ranking), strategies.middle_heads(anatomy, maps)
     if by_maps["score"].isna().all():
         return {}
     found: dict[PrunedHeads, Ablation] = {}
     for percent in PRUNING_PERCENTS:
         count = round(percent / 100 * len(heads))
-        like = remove_ranked(heads, count, "high-to-low")
+        like = strategies.remove_ranked(heads, count, "high-to-low")
         for order in ORDERS if count else ():
             key = PrunedHeads(percent, f"svd-{order}", None, len(heads))
             found[key] = Ablation(_remove_like(by_maps, like, order))
@@ -169,12 +162,16 @@ def _remove_like(heads: pd.DataFrame, like: Sequence[Component], order: Order) -
     In a sublayer without scores the heads of `like` are taken.
     """
     chosen: list[str] = []
-    groups = ordered(heads, order).sort_values("turn", kind="stable").groupby(SUBLAYER, sort=False)
+    groups = (
+        strategies.ordered(heads, order)
+        .sort_values("turn", kind="stable")
+        .groupby(strategies.SUBLAYER, sort=False)
+    )
     for sublayer, group in groups:
         there = [c.address for c in like if (c.stack, c.layer, c.attention) == sublayer]
         known = group["score"].notna().any()
         chosen += group["address"].head(len(there)).tolist() if known else there
-    return as_components(chosen)
+    return strategies.as_components(chosen)
 
 
 def run_completely(

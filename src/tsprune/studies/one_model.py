@@ -37,6 +37,7 @@ from tsprune.pruning.heads_at import calibration_masks, heads_at_frame
 from tsprune.run_options import RunOptions
 from tsprune.schema import Table
 from tsprune.scores import rank
+from tsprune.studies import study_tables
 from tsprune.studies.claims import MLPMedian, findings_of, headline_of, model_claims
 from tsprune.studies.experiments import PRUNED_PERCENT, StudyPlan, run_completely, study_plan
 from tsprune.studies.score_agreement import (
@@ -46,17 +47,6 @@ from tsprune.studies.score_agreement import (
     svd_correlation,
 )
 from tsprune.studies.study_result import Claim, Example, ModelStudy
-from tsprune.studies.study_tables import (
-    Effects,
-    comparisons_table,
-    heads_table,
-    layers_table,
-    mlps_table,
-    pruning_table,
-    rank_correlation,
-    ratio_interval,
-    with_intervals,
-)
 from tsprune.sweeps.sweep_result import CLEAN, Masks, SweepResult
 
 # fewer paths than the 20 to 256 of a final score: a study forecasts every window hundreds of times, and its
@@ -129,10 +119,10 @@ def study_model(model: Forecaster, settings: StudySettings, progress: Progress) 
     progress(f"{model.name}: scoring", 0, 0)
     found = _measured(model, settings, progress)
     wanted, result = found.wanted, found.result
-    effects = Effects(result, suite, wanted.ablations(), seed=seed)
+    effects = study_tables.Effects(result, suite, wanted.ablations(), seed=seed)
     tables = _tables(found, effects, settings)
-    options, masks = settings.options, settings.calibration
-    headline = headline_of(model, suite, found.ranking, wanted, result, masks, options)
+    masks = settings.calibration
+    headline = headline_of(model, suite, found.ranking, wanted, result, masks, settings.options)
     explanation: Explanation | None = None
     unexplained: list[tuple[str, str]] = []
     if settings.explain:
@@ -154,8 +144,8 @@ def study_model(model: Forecaster, settings: StudySettings, progress: Progress) 
         examples=_examples(result, suite, found.diffuse, model.context_length),
         seconds=time.monotonic() - started,
         samples=model.samples if isinstance(model, SamplingForecaster) else None,
-        mase_interval=ratio_interval(result, suite, "MASE", seed),
-        crps_interval=ratio_interval(result, suite, "CRPS", seed),
+        mase_interval=study_tables.ratio_interval(result, suite, "MASE", seed),
+        crps_interval=study_tables.ratio_interval(result, suite, "CRPS", seed),
         score_windows=found.scores.windows,
         explanation=explanation,
     )
@@ -187,23 +177,23 @@ def _measured(model: Forecaster, settings: StudySettings, progress: Progress) ->
     return _Measured(ranking, scores, wanted, baseline, result, diffuse)
 
 
-def _tables(found: _Measured, effects: Effects, settings: StudySettings) -> dict[str, Any]:
+def _tables(found: _Measured, effects: study_tables.Effects, settings: StudySettings) -> dict[str, Any]:
     """The tables of `ModelStudy` that follow from the sweep, by name."""
     wanted, result, masks = found.wanted, found.result, settings.calibration
-    heads = heads_table(effects, wanted, found.ranking)
+    heads = study_tables.heads_table(effects, wanted, found.ranking)
     prefixes = wanted.prefixes
     at = heads_at_frame(result, prefixes, max_loss=settings.max_loss, metric="MASE", calibration=masks)
     seed = settings.options.seed
     return {
-        "layers": layers_table(effects, wanted),
+        "layers": study_tables.layers_table(effects, wanted),
         "heads": heads,
-        "rank_correlation": rank_correlation(heads),
-        "pruning": pruning_table(effects, wanted),
-        "heads_at": with_intervals(
+        "rank_correlation": study_tables.rank_correlation(heads),
+        "pruning": study_tables.pruning_table(effects, wanted),
+        "heads_at": study_tables.with_intervals(
             at, result, settings.suite, prefixes, metric="MASE", calibration=masks, seed=seed
         ),
-        "mlps": mlps_table(effects, wanted),
-        "comparisons": comparisons_table(effects, wanted),
+        "mlps": study_tables.mlps_table(effects, wanted),
+        "comparisons": study_tables.comparisons_table(effects, wanted),
         "agreement": agreement_with_effects(found.scores, result, wanted, masks),
         "svd_correlation": svd_correlation(found.scores),
     }
@@ -217,10 +207,8 @@ def _examples(
         return ()
     by_frequency = {c.freq: c for c in reversed(suite.configurations) if c.name in result.rows}
     chosen = sorted(by_frequency.values(), key=lambda c: -c.horizon)[:_EXAMPLES]
-    described = (
-        f"{len(ablation.components)} heads ({PRUNED_PERCENT} % of the middle layers', "
-        "highest stable rank first)"
-    )
+    count = len(ablation.components)
+    described = f"{count} heads ({PRUNED_PERCENT} % of the middle layers', highest stable rank first)"
     found = []
     for c in chosen:
         distances = result.scores[ablation][c.name].spearman

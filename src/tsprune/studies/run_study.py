@@ -32,17 +32,9 @@ from tsprune.sweeps.store import Store
 
 DEFAULT_MODELS = ("bundled:timesfm", "bundled:chronos-bolt")
 _PACKAGES = (
-    "tsprune",
-    "torch",
-    "numpy",
-    "scipy",
-    "transformers",
-    "chronos-forecasting",
-    "timesfm",
-    "timecopilot-toto",
-    "timecopilot-uni2ts",
-    "gluonts",
-)
+    "tsprune", "torch", "numpy", "scipy", "transformers", "chronos-forecasting", "timesfm",
+    "timecopilot-toto", "timecopilot-uni2ts", "gluonts",
+)  # fmt: skip
 
 
 @checked

@@ -83,16 +83,11 @@ class Effects:
 
 def ratio_interval(result: SweepResult, suite: Suite, metric: str, seed: int) -> tuple[float, float]:
     """(low, high) of the unablated model's metric relative to Seasonal Naive's on the same windows."""
-    scored = [
-        Scored(
-            c.name,
-            prepare(c).baseline.select(result.rows[c.name]),
-            [result.scores[CLEAN][c.name].statistics],
-            c.series[result.rows[c.name]],
-        )
-        for c in suite.configurations
-        if c.name in result.rows
-    ]
+    scored = []
+    for c in suite.configurations:
+        if (rows := result.rows.get(c.name)) is not None:
+            naive, clean = prepare(c).baseline.select(rows), result.scores[CLEAN][c.name].statistics
+            scored.append(Scored(c.name, naive, [clean], c.series[rows]))
     found = change(scored, metric, seed=seed)
     return 1 + found.low, 1 + found.high
 
@@ -226,10 +221,8 @@ def with_intervals(
     table["score_low"], table["score_high"] = np.nan, np.nan
     for selection, masks in (("test", None), ("calibration", report)):
         rows = table.index[table["selection"] == selection]
-        keys = [
-            Prefix(row["stack"], row["layer"], row["attention"], row["order"], row["removed"])
-            for row in table.loc[rows].to_dict("records")
-        ]
+        names = ["stack", "layer", "attention", "order", "removed"]
+        keys = [Prefix(*row) for row in table.loc[rows, names].itertuples(index=False)]
         ablations = [prefixes[key] if key.count else CLEAN for key in keys]
         if not ablations:
             continue
