@@ -103,7 +103,7 @@ ALLOWED: dict[str, set[str]] = {
 }
 ALLOWED["sweeps"] = {*ALLOWED["hooks"], *ALLOWED["evaluation"], "hooks", "cost", "evaluation", "replay"}
 ALLOWED["scores"] = {*ALLOWED["sweeps"], "sweeps"}
-ALLOWED["verification"] = {*GROUND, "anatomy", "models", "scores", "evaluation"}
+ALLOWED["verification"] = {*GROUND, "anatomy", "models", "scores", "evaluation", "statistics"}
 ALLOWED["explain"] = {*ALLOWED["scores"], "scores"}
 ALLOWED["pruning"] = {*ALLOWED["scores"], "precision", "scores"}
 ALLOWED["testing"] = {*ALLOWED["pruning"], "pruning"}

@@ -74,12 +74,6 @@ def window_count(shortest: int, horizon: int, *, m4: bool = False) -> int:
     return min(max(1, math.ceil(TEST_SHARE * shortest / horizon)), MAX_WINDOWS)
 
 
-def without_infinity(values: Series) -> Series:
-    """`values`, or a copy of them with NaN (missing) in place of infinite values."""
-    infinite = np.isinf(values)
-    return np.where(infinite, np.float32(np.nan), values) if infinite.any() else values
-
-
 def cut_windows(
     series: Sequence[Series],
     *,
@@ -107,7 +101,8 @@ def cut_windows(
             reason = f"{len(values)} steps; {windows} windows of {horizon} need at least {needed + 1}"
             skipped.append((f"{name}, series {index}", reason))
             continue
-        values = without_infinity(values)
+        infinite = np.isinf(values)
+        values = np.where(infinite, np.float32(np.nan), values) if infinite.any() else values
         for start in range(len(values) - needed, len(values), horizon):
             windows_of.append((index, values[:start], values[start : start + horizon]))
     if not windows_of:

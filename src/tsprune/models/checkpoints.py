@@ -172,7 +172,7 @@ class Checkpoint:
     @property
     def sha256(self) -> str:
         """SHA-256 over the weight files, those of the adapter included, hexadecimal."""
-        files = list(weights.weight_files(self.directory))
+        files = weights.weight_map(self.directory)
         return weights.sha256([*files, *(self.adapter.files if self.adapter else ())])
 
 

@@ -12,7 +12,7 @@ from chronos.chronos2.layers import AttentionOutput
 from chronos.chronos2.model import Chronos2Model
 from chronos.chronos2.pipeline import Chronos2Pipeline
 from numpy.typing import NDArray
-from torch import Tensor, nn
+from torch import Tensor
 
 from tsprune.anatomy import Anatomy, AttentionSite, Block, MLPSite, Readout, Size, Stack, TimeAxis
 from tsprune.models import pretrained
@@ -69,6 +69,7 @@ class Chronos2(pretrained.PretrainedForecaster):
     """`upstream` is the `Chronos2Pipeline`; every series is a group of its own."""
 
     family = "chronos2"
+    absent = AbsentChronos2Attention
     reference_horizon = 1024  # GIFT-Eval's longest is 900
     upstream: Chronos2Pipeline
     module: Chronos2Model
@@ -98,9 +99,6 @@ class Chronos2(pretrained.PretrainedForecaster):
         encoded, *_ = self.module.encode(contexts.to(self.device), num_output_patches=1)
         output: Tensor = self.module.output_patch_embedding(encoded[0][:, -1])
         return output
-
-    def absent_attention(self, site: AttentionSite, output: nn.Linear | None) -> nn.Module:
-        return AbsentChronos2Attention()
 
     def upstream_config(self, config: Mapping[str, Any]) -> dict[str, Any] | None:
         """Whole layers can go, and heads where all sublayers keep as many."""

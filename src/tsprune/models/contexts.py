@@ -25,6 +25,8 @@ _Series = NDArray[np.float32]
 # GIFT-Eval's longest horizon is 900; every family forecasts this many steps in bounded memory
 MOST_STEPS = 2**14
 LARGEST = float(np.finfo(np.float32).max)
+_UNLIKE = "has {} dimensions; pass one list or one-dimensional array of numbers per series"
+_TOO_LARGE = f"has values beyond {LARGEST:.1e}, the range of float32; rescale it"
 _KINDS = {"c": "complex numbers", "M": "dates", "m": "durations", "V": "records"}
 _KINDS |= dict.fromkeys("SUT", "text")
 
@@ -81,7 +83,7 @@ def _observed(context: Any) -> _Series:
     else:
         array = _float32(_array(context))
     if array.ndim != 1:
-        raise _RefusedError(_unlike(array))
+        raise _RefusedError(_UNLIKE.format(array.ndim))
     if array.size == 0:
         raise _RefusedError("is empty; a forecast needs at least one observed value")
     infinite = np.isinf(array)
@@ -137,7 +139,9 @@ def _unmasked(context: np.ma.MaskedArray[Any, Any]) -> NDArray[Any]:
 def _float32(array: NDArray[Any]) -> _Series:
     if array.dtype.kind == "O":
         if array.ndim != 1:
-            raise _RefusedError("is not a sequence of numbers" if array.ndim == 0 else _unlike(array))
+            raise _RefusedError(
+                "is not a sequence of numbers" if array.ndim == 0 else _UNLIKE.format(array.ndim)
+            )
         array = _of_objects(array)
     if array.dtype.kind in _KINDS:
         raise _RefusedError(f"is not a sequence of numbers but of {_KINDS[array.dtype.kind]}")
@@ -147,16 +151,8 @@ def _float32(array: NDArray[Any]) -> _Series:
     except Exception:  # dtypes of other packages
         raise _RefusedError(f"is not a sequence of numbers but of {array.dtype}") from None
     if array.dtype.itemsize > 4 and np.isinf(narrow).any() and (np.isinf(narrow) & np.isfinite(array)).any():
-        raise _too_large()
+        raise _RefusedError(_TOO_LARGE)
     return narrow
-
-
-def _unlike(array: NDArray[Any]) -> str:
-    return f"has {array.ndim} dimensions; pass one list or one-dimensional array of numbers per series"
-
-
-def _too_large() -> _RefusedError:
-    return _RefusedError(f"has values beyond {LARGEST:.1e}, the range of float32; rescale it")
 
 
 def _of_objects(values: Any) -> NDArray[np.float64]:
@@ -178,9 +174,9 @@ def _number(value: Any) -> float:
         number = float(value.detach() if isinstance(value, Tensor) else value)
         overflown = math.isinf(number) and bool(value != number)  # as Decimal("1e400") does
     except OverflowError:  # an integer of hundreds of digits
-        raise _too_large() from None
+        raise _RefusedError(_TOO_LARGE) from None
     except Exception:
         raise stranger from None
     if overflown:
-        raise _too_large()
+        raise _RefusedError(_TOO_LARGE)
     return number

@@ -14,7 +14,7 @@ import torch
 from numpy.typing import ArrayLike, NDArray
 from torch import Tensor, nn
 
-from tsprune.anatomy import Anatomy, AttentionSite
+from tsprune.anatomy import Anatomy
 from tsprune.arguments import RULES
 from tsprune.errors import TspruneError
 from tsprune.models import turns
@@ -52,6 +52,7 @@ class Forecaster:
     origin : of a pruned model: its original and the removed components
     stored : types that the checkpoint's tensors are stored in, by name; empty if it was not read from a file
     licence_note : for the card of a pruned model
+    absent : class of the replacement of an attention module without heads, called as upstream calls that
     """
 
     name: str
@@ -66,6 +67,7 @@ class Forecaster:
     origin: Origin | None = None
     stored: Mapping[str, torch.dtype] = MappingProxyType({})
     licence_note: str = "The licence of the original checkpoint applies to this one, too."
+    absent: type[AbsentAttention] = AbsentAttention
 
     def __repr__(self) -> str:
         first = next(self.module.parameters())
@@ -277,13 +279,6 @@ class Forecaster:
     def to(self, device: torch.device, dtype: torch.dtype) -> None:
         """Moves the weights, in place."""
         nn.Module.to(self.saved_module, device=device, dtype=dtype)
-
-    def absent_attention(self, site: AttentionSite, output: nn.Linear | None) -> nn.Module:
-        """The replacement of an attention module without heads, called as upstream calls it.
-
-        output : the output projection, without columns, if its bias is to stay
-        """
-        return AbsentAttention(output, site.output.rpartition(".")[2] if output is not None else "")
 
     def adapt(self) -> None:
         """Adapts upstream code to the remaining components after a removal.

@@ -102,20 +102,20 @@ def _apply(model: Forecaster, block: Block, rest: Block) -> None:
     left = {site.role: site for site in rest.attention}
     for site in block.attention:
         if site.role not in left:
-            _replace_attention(model, site, model.absent_attention(site, None))
+            _replace_attention(model, site, None)
         elif left[site.role].heads != site.heads:
             _cut_heads(model.module, site, left[site.role])
             if not left[site.role].heads:
-                output = model.module.get_submodule(site.output)
-                assert isinstance(output, nn.Linear)
-                _replace_attention(model, site, model.absent_attention(site, output))
+                _replace_attention(model, site, model.module.get_submodule(site.output))
     if block.mlp is not None and rest.mlp is None:
         model.module.set_submodule(block.mlp.output, Nothing())
         _bypass(model.module, block.mlp.others)
 
 
-def _replace_attention(model: Forecaster, site: AttentionSite, absent: nn.Module) -> None:
-    model.module.set_submodule(site.module, absent)
+def _replace_attention(model: Forecaster, site: AttentionSite, output: Any) -> None:
+    """`output` : the output projection, without columns, if its bias is to stay."""
+    name = "" if output is None else site.output.rpartition(".")[2]
+    model.module.set_submodule(site.module, model.absent(output, name))
     _bypass(model.module, site.others)
 
 

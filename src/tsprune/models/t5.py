@@ -133,9 +133,7 @@ class T5Forecaster(PretrainedForecaster):
     """
 
     cached = False
-
-    def absent_attention(self, site: AttentionSite, output: nn.Linear | None) -> nn.Module:
-        return AbsentT5Attention()
+    absent = AbsentT5Attention
 
     def adapt(self) -> None:
         """Tells every sublayer its heads of the bias that it gets, and its place in the key-value cache."""

@@ -16,7 +16,7 @@ from timesfm.timesfm_2p5.timesfm_2p5_base import TimesFM_2p5_200M_Definition
 from timesfm.timesfm_2p5.timesfm_2p5_torch import TimesFM_2p5_200M_torch_module
 from timesfm.torch.transformer import MultiHeadAttention
 from timesfm.torch.util import DecodeCache
-from torch import Tensor, nn
+from torch import Tensor
 
 from tsprune.anatomy import Anatomy, AttentionSite, Block, Factor, MLPSite, Readout, Size, Stack, TimeAxis
 from tsprune.errors import TspruneError, one_line
@@ -114,6 +114,7 @@ class TimesFM(Forecaster):
     """`upstream` is the `TimesFM_2p5_200M_torch` wrapper, recompiled (cheaply) at each forecast."""
 
     family = "timesfm"
+    absent = AbsentTimesFMAttention
     upstream: TimesFM_2p5_200M_torch
     module: TimesFM_2p5_200M_torch_module
 
@@ -176,9 +177,6 @@ class TimesFM(Forecaster):
     def to(self, device: torch.device, dtype: torch.dtype) -> None:
         super().to(device, dtype)
         self.module.device, self.module.device_count = device, 1
-
-    def absent_attention(self, site: AttentionSite, output: nn.Linear | None) -> nn.Module:
-        return AbsentTimesFMAttention()
 
     def adapt(self) -> None:
         sites = [site for block in self.anatomy.stacks[0].blocks for site in block.attention]

@@ -89,6 +89,7 @@ class Toto(SamplingForecaster):
     """
 
     family = "toto"
+    absent = AbsentTotoAttention
     upstream: UpstreamToto
     module: TotoBackbone
 
@@ -107,7 +108,15 @@ class Toto(SamplingForecaster):
         spare: dict[str, Tensor] = {}
         rows_at_once = _ROWS if horizon <= self.module.patch_embed.patch_size else min(_ROWS, STEPWISE_ROWS)
         for rows in self._alike(visible, max(1, rows_at_once // self.samples)):
-            paths[rows] = self._sampled([visible[row] for row in rows], horizon, spare)
+            chunk = [visible[row] for row in rows]
+            history, noise = self._inputs(chunk), draws.Noise(chunk, self.seed)
+            stand_in = SharedHistory(self.module, history, noise, self.samples, horizon, spare)
+            forecast = TotoForecaster(stand_in).forecast(
+                stand_in.tail, horizon, num_samples=self.samples, samples_per_batch=self.samples
+            )
+            noise.require_used("toto")
+            drawn = forecast.samples[:, 0].permute(0, 2, 1).float()
+            paths[rows] = drawn.masked_fill(stand_in.lost[..., None], torch.nan).numpy(force=True)
         return self.from_samples(paths)
 
     def _alike(self, series: Sequence[NDArray[np.float32]], most: int) -> list[list[int]]:
@@ -130,19 +139,6 @@ class Toto(SamplingForecaster):
         mask = torch.from_numpy(known).to(self.device)
         times = nothing[:, :0]  # the model does not read them, but upstream's loop goes on step by step
         return MaskedTimeseries(data, mask, nothing, times, times[..., 0])
-
-    def _sampled(
-        self, series: Sequence[NDArray[np.float32]], horizon: int, spare: dict[str, Tensor]
-    ) -> NDArray[np.float32]:
-        history, noise = self._inputs(series), draws.Noise(series, self.seed)
-        stand_in = SharedHistory(self.module, history, noise, self.samples, horizon, spare)
-        forecast = TotoForecaster(stand_in).forecast(
-            stand_in.tail, horizon, num_samples=self.samples, samples_per_batch=self.samples
-        )
-        noise.require_used("toto")
-        paths = forecast.samples[:, 0].permute(0, 2, 1).float()
-        kept: NDArray[np.float32] = paths.masked_fill(stand_in.lost[..., None], torch.nan).numpy(force=True)
-        return kept
 
     def _teacher_forced(self, series: list[NDArray[np.float32]]) -> Tensor:
         """The mixture over the patch after the contexts, normalised: [B, patch, K, 4].
@@ -175,9 +171,6 @@ class Toto(SamplingForecaster):
     def saved_module(self) -> nn.Module:
         whole: nn.Module = self.upstream
         return whole
-
-    def absent_attention(self, site: AttentionSite, output: nn.Linear | None) -> nn.Module:
-        return AbsentTotoAttention(output, "wO" if output is not None else "")
 
     def adapt(self) -> None:
         sites = [site for block in self.anatomy.stacks[0].blocks for site in block.attention]

@@ -60,13 +60,11 @@ def named(names: Iterable[object], most: int = 3) -> str:
     return ", ".join(found[:most]) + more
 
 
-def weight_files(directory: Path) -> Sequence[Path]:
-    """The files that hold a checkpoint's tensors; TspruneError if there are none, or not all of them."""
-    return list(_weight_map(directory))
+def weight_map(directory: Path) -> dict[Path, frozenset[str] | None]:
+    """By file of a checkpoint: the tensors it must hold, as an index states them; None without an index.
 
-
-def _weight_map(directory: Path) -> dict[Path, frozenset[str] | None]:
-    """By file: the tensors it must hold, as an index states them; None where there is no index."""
+    Raises TspruneError if there are no files, or not all of them.
+    """
     try:
         names = sorted(os.listdir(directory))
     except OSError as error:
@@ -146,7 +144,7 @@ def read_headers(directory: Path) -> Headers:
     files, and one that an index places elsewhere or does not know.
     """
     found = Headers({}, {}, {}, {})
-    for path, expected in _weight_map(directory).items():
+    for path, expected in weight_map(directory).items():
         one = file_headers(path)
         twice = sorted(one.shapes.keys() & found.shapes.keys())
         if twice:

@@ -216,9 +216,6 @@ class Trained:
         """The step of the best score; the earliest of equal ones."""
         return min(self.scores, key=lambda score: (score[1], score[0]))[0]
 
-    def checks_since_best(self) -> int:
-        return sum(step > self.best_step for step, _ in self.scores)
-
 
 def _account(
     origin: Origin,
@@ -281,7 +278,8 @@ class _Training:
             before, due = due, recipe.checks(trained.step, trained.seconds)
             if due > before:
                 self._check()
-                trained.finished = done >= 1 or trained.checks_since_best() >= recipe.patience
+                since_best = sum(step > trained.best_step for step, _ in trained.scores)
+                trained.finished = done >= 1 or since_best >= recipe.patience
                 self._save()
             elif time.monotonic() - self._saved > SAVE_SECONDS:
                 self._save()

@@ -20,7 +20,7 @@ from tsprune.hooks.ablation import Ablation
 from tsprune.models.forecaster import Forecaster
 from tsprune.pruning.strategies import middle_heads, remove_ranked
 from tsprune.run_options import RunOptions
-from tsprune.statistics import UNKNOWN, Estimate, Judged, Sample, Test, judged
+from tsprune.statistics import UNKNOWN, Estimate, Sample, Test, judged
 from tsprune.studies.experiments import PRUNED_PERCENT, LayerUnit, StudyPlan, run_completely
 from tsprune.studies.study_result import Claim
 from tsprune.studies.study_tables import Effects, strategies_at
@@ -143,17 +143,16 @@ def model_claims(name: str, found: Findings, *, seed: int = 0) -> list[Claim]:
 
 
 def _decided(name: str, drafts: Sequence[_Draft], seed: int) -> list[Claim]:
-    tested = [draft for draft in drafts if draft.tests]
-    verdicts = dict(zip(map(id, tested), judged([draft.tests for draft in tested], seed=seed), strict=True))
-    return [_claim(name, draft, verdicts.get(id(draft))) for draft in drafts]
-
-
-def _claim(name: str, draft: _Draft, verdict: Judged | None) -> Claim:
-    if verdict is None:
-        return Claim(name, draft.statement, "not applicable", draft.evidence)
-    shown = draft.shown.value, draft.shown.low, draft.shown.high
-    evidence = f"{draft.evidence}; {verdict}"
-    return Claim(name, draft.statement, verdict.verdict, evidence, *shown, verdict.p, verdict.agreement)
+    verdicts = iter(judged([draft.tests for draft in drafts if draft.tests], seed=seed))
+    claims = []
+    for draft in drafts:
+        claim = Claim(name, draft.statement, "not applicable", draft.evidence)
+        if draft.tests:
+            found, shown = next(verdicts), draft.shown
+            numbers = shown.value, shown.low, shown.high, found.p, found.agreement
+            claim = Claim(name, draft.statement, found.verdict, f"{draft.evidence}; {found}", *numbers)
+        claims.append(claim)
+    return claims
 
 
 def _middle(headline: Headline) -> _Draft:
@@ -264,8 +263,7 @@ def mlp_claim(medians: Sequence[MLPMedian], *, seed: int = 0) -> Claim:
     kinds = {name: [one for one in medians if one.architecture == name] for name in names}
     tolerant, needy = kinds["encoder-decoder"], kinds["decoder-only"]
     if not tolerant or not needy:
-        reason = "needs a model of each kind in one study"
-        return _claim("all", _Draft(statement, reason), None)
+        return Claim("all", statement, "not applicable", "needs a model of each kind in one study")
     differences = [one.change.minus(other.change) for one in tolerant for other in needy]
     largest = max((one.estimate() for one in differences), key=lambda one: one.value)
     evidence = "median MASE change without one MLP: " + ", ".join(

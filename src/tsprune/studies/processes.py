@@ -43,11 +43,6 @@ def jobs_by_default(models: int, device: str | None) -> int:
     return max(1, min(models, torch.get_num_threads())) if kind == "cpu" else 1
 
 
-def study_named(name: str, settings: StudySettings, progress: Progress) -> Studied:
-    """Loads a model and studies it."""
-    return study_model(settings.with_paths(load(name, device=settings.device)), settings, progress)
-
-
 def in_processes(
     names: Sequence[str], settings: StudySettings, jobs: int, progress: Progress
 ) -> list[Studied]:
@@ -157,7 +152,8 @@ def _begin(settings: StudySettings, threads: int, messages: Any) -> None:
 
 
 def _study(name: str) -> Studied:
-    return study_named(name, _given["settings"], _send)
+    settings: StudySettings = _given["settings"]
+    return study_model(settings.with_paths(load(name, device=settings.device)), settings, _send)
 
 
 def _send(stage: str, done: int, total: int) -> None:
