@@ -13,6 +13,7 @@ import numpy as np
 import torch
 from numpy.typing import ArrayLike, NDArray
 from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
 
 from tsprune.anatomy import Anatomy
 from tsprune.arguments import RULES
@@ -21,7 +22,6 @@ from tsprune.models import turns
 from tsprune.models.absent import AbsentAttention
 from tsprune.models.contexts import checked_contexts, checked_horizon
 from tsprune.models.forecast import LEVELS, Forecast, NotFiniteError, Predictor, with_gaps
-from tsprune.models.gradients import Gradients
 from tsprune.models.origin import Evidence, Measured, Origin, Recovery
 
 if TYPE_CHECKING:
@@ -31,6 +31,28 @@ __all__ = [
     "LEVELS", "Evidence", "Forecast", "Forecaster", "Measured", "NotFiniteError", "Origin", "Predictor",
     "Recovery", "SamplingForecaster", "drawing", "padded", "with_gaps",
 ]  # fmt: skip
+
+
+_LEAVING = (Tensor.detach, Tensor.numpy, Tensor.__array__)
+
+
+class _Gradients(TorchFunctionMode):
+    """While it lasts, gradients stay on, and tensors that leave autograd are recorded.
+
+    left : the tensors with a gradient that were detached or made numpy arrays, in that order
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.left: list[Tensor] = []
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if func is torch._C._set_grad_enabled:
+            return None  # what `torch.no_grad` does on the way in and out
+        if func in _LEAVING and args[0].requires_grad:
+            self.left.append(args[0])
+            args = (Tensor.detach(args[0]), *args[1:])
+        return func(*args, **(kwargs or {}))
 
 
 class Forecaster:
@@ -185,7 +207,7 @@ class Forecaster:
 
     def differentiable_output(self, contexts: Sequence[ArrayLike]) -> Tensor:
         """`teacher_forced` with its gradient in every family, also where upstream switches it off."""
-        with self.alone(), torch.enable_grad(), Gradients():
+        with self.alone(), torch.enable_grad(), _Gradients():
             return self.teacher_forced(contexts)
 
     def readout(self, contexts: Sequence[ArrayLike], horizon: int) -> Tensor:
@@ -204,7 +226,7 @@ class Forecaster:
             raise TspruneError(
                 f"{self.name} has gradients over one pass, {self.readout_horizon} steps, not over {horizon}"
             )
-        with self.alone(), torch.enable_grad(), Gradients() as gradients:
+        with self.alone(), torch.enable_grad(), _Gradients() as gradients:
             forecast = self.forecast(contexts, horizon)
         if not gradients.left:
             raise TspruneError(f"{self.name}: its forecast has no gradient; its parameters are frozen")
