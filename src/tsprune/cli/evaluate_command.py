@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from tsprune.choices import SEASONAL_NAIVE
-from tsprune.cli.options import Shared, with_shared
+from tsprune.cli.options import Shared, option, with_shared
 from tsprune.cli.output import print_frame, say
 from tsprune.files import check_files, output_folder
 
@@ -19,7 +19,7 @@ def evaluate_command(
         str, typer.Argument(metavar="MODEL", help=f"A model as for the other commands, or {SEASONAL_NAIVE}.")
     ],
     output: Annotated[
-        Path | None, typer.Option("--out", help="Folder for all_results.csv (GIFT-Eval's columns).")
+        Path | None, option("Folder for all_results.csv (GIFT-Eval's columns).", "--out")
     ] = None,
     *,
     shared: Shared,

@@ -5,10 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
-import typer
-
 from tsprune.anatomy import Component
-from tsprune.cli.options import ModelArgument, Shared, integer, with_shared
+from tsprune.cli.options import ModelArgument, Shared, integer, option, with_shared
 from tsprune.cli.output import note, print_frame, print_rows
 from tsprune.errors import TspruneError
 from tsprune.files import check_files, output_folder
@@ -23,18 +21,17 @@ if TYPE_CHECKING:
 def explain_command(
     model: ModelArgument,
     head: Annotated[
-        str | None, typer.Option(help="Everything about this one head, e.g. decoder.3.cross.head.5.")
+        str | None, option("Everything about this one head, e.g. decoder.3.cross.head.5.")
     ] = None,
     windows: Annotated[int, integer("Windows of each configuration that are used.")] = 16,
     effects: Annotated[
-        bool, typer.Option("--effects/--no-effects", help="Also ablate heads (takes most of the time).")
+        bool, option("Also ablate heads (takes most of the time).", "--effects/--no-effects")
     ] = True,
     chaotic: Annotated[
-        bool, typer.Option("--chaos/--no-chaos", help="Also forecast chaotic trajectories, as copiers do.")
+        bool, option("Also forecast chaotic trajectories, as copiers do.", "--chaos/--no-chaos")
     ] = True,
     output: Annotated[
-        Path | None,
-        typer.Option("--out", help="A page with pictures (NAME.html), or a folder for all tables, as CSV."),
+        Path | None, option("A page with pictures (NAME.html), or a folder for all tables, as CSV.", "--out")
     ] = None,
     *,
     shared: Shared,

@@ -69,14 +69,24 @@ def share(text: str | float) -> float:
     return value
 
 
+def option(text: str, *flags: str, **how: Any) -> Any:
+    """An option with `text` as its help."""
+    return typer.Option(*flags, help=text, **how)
+
+
 def integer(text: str, *, least: int = 1, most: int = COUNT, **how: Any) -> Any:
     """An option that takes a whole number."""
-    return typer.Option(min=least, max=most, help=text, **how)
+    return option(text, min=least, max=most, **how)
 
 
 def decimal(text: str, *, least: float = 0, most: float = COUNT, **how: Any) -> Any:
     """An option that takes a finite number."""
-    return typer.Option(min=least, max=most, callback=finite, help=text, **how)
+    return option(text, min=least, max=most, callback=finite, **how)
+
+
+def portion(text: str) -> Any:
+    """An option that takes a `share`."""
+    return option(text, parser=share, metavar="SHARE")
 
 
 def choice(names: Sequence[str], *flags: str, text: str, group: str | None = None) -> Any:
@@ -93,7 +103,7 @@ def choice(names: Sequence[str], *flags: str, text: str, group: str | None = Non
         return value
 
     metavar = "|".join(names) if len(names) < 6 else "NAME"
-    return typer.Option(*flags, callback=check, metavar=metavar, help=text)
+    return option(text, *flags, callback=check, metavar=metavar)
 
 
 def _device(value: str | None) -> str | None:
@@ -136,11 +146,8 @@ ByOption = Annotated[
         group="tsprune.scores",
     ),
 ]
-MaxLossOption = Annotated[
-    float,
-    typer.Option(parser=share, metavar="SHARE", help="Largest relative loss of the metric, as 1% or 0.01."),
-]
-SaveDtypeOption = Annotated[
+MaxLossOption = Annotated[float, portion("Largest relative loss of the metric, as 1% or 0.01.")]
+SaveDtype = Annotated[
     str | None, choice(DTYPES, text="Type of the weights in the new file; by default the original's.")
 ]
 
@@ -151,18 +158,17 @@ class Shared:
 
     data: Annotated[
         str,
-        typer.Option(
-            help="A data source ([bold]pocket[/]: real series that come with tsprune; chaos; those of "
+        option(
+            "A data source ([bold]pocket[/]: real series that come with tsprune; chaos; those of "
             "plug-ins), or the root folder of a GIFT-Eval copy."
         ),
     ] = "pocket"
     configs: Annotated[
         list[str] | None,
-        typer.Option(help="Only these configurations, e.g. ett1/H/short or 'ett1/*/short'; repeatable."),
+        option("Only these configurations, e.g. ett1/H/short or 'ett1/*/short'; repeatable."),
     ] = None
     device: Annotated[
-        str | None,
-        typer.Option(callback=_device, help="cpu, cuda, cuda:1, ...; by default CUDA if there is one."),
+        str | None, option("cpu, cuda, cuda:1, ...; by default CUDA if there is one.", callback=_device)
     ] = None
     dtype: Annotated[str, choice(DTYPES, text="Type of the weights, and of most that is computed.")] = (
         "float32"
@@ -177,13 +183,10 @@ class Shared:
         ),
     ] = MEMORY / GIB
     store: Annotated[
-        Path | None,
-        typer.Option(help="File that keeps finished work, made if it is not there: a stopped run goes on."),
+        Path | None, option("File that keeps finished work, made if it is not there: a stopped run goes on.")
     ] = None
-    quiet: Annotated[bool, typer.Option("--quiet", help="No progress bar, no list of what is left out.")] = (
-        False
-    )
-    as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead of tables.")] = False
+    quiet: Annotated[bool, option("No progress bar, no list of what is left out.", "--quiet")] = False
+    as_json: Annotated[bool, option("Print JSON instead of tables.", "--json")] = False
 
     def check(self, *models: str) -> None:
         """Refuses data and models that are not there, before anything large is imported."""

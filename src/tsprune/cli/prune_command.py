@@ -5,11 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
-import typer
-
 from tsprune.anatomy import KINDS
 from tsprune.choices import OBJECTIVES
-from tsprune.cli.options import ModelArgument, SaveDtypeOption, Shared, choice, share, with_shared
+from tsprune.cli.options import ModelArgument, SaveDtype, Shared, choice, option, share, with_shared
 from tsprune.cli.output import evidence_rows, print_evidence, print_frame
 from tsprune.errors import TspruneError
 from tsprune.files import check_files, check_free, existing_file
@@ -25,30 +23,29 @@ if TYPE_CHECKING:
 @with_shared("suite", "run", "output")
 def prune_command(
     model: ModelArgument,
-    output: Annotated[Path, typer.Option("--out", help="New folder for the smaller checkpoint.")],
+    output: Annotated[Path, option("New folder for the smaller checkpoint.", "--out")],
     remove: Annotated[
-        list[str] | None,
-        typer.Option(help="Address or pattern to remove, e.g. 'decoder.*.cross.head.2'; repeatable."),
+        list[str] | None, option("Address or pattern to remove, e.g. 'decoder.*.cross.head.2'; repeatable.")
     ] = None,
     plan: Annotated[
-        Path | None, typer.Option(help="File with a plan (JSON, see tsprune.Plan) in place of --remove.")
+        Path | None, option("File with a plan (JSON, see tsprune.Plan) in place of --remove.")
     ] = None,
     max_loss: Annotated[
         float | None,
-        typer.Option(
+        option(
+            "Remove as much as this relative loss of MASE allows, e.g. 1%: chosen on one half of the "
+            "series, reported on the other.",
             parser=share,
             metavar="SHARE",
-            help="Remove as much as this relative loss of MASE allows, e.g. 1%: chosen on one half of the "
-            "series, reported on the other.",
         ),
     ] = None,
     saving: Annotated[
         float | None,
-        typer.Option(
+        option(
+            "Remove until this share is saved, e.g. 30%, with the least change of forecasts of "
+            "synthetic series; recover accuracy afterwards with tsprune recover.",
             parser=share,
             metavar="SHARE",
-            help="Remove until this share is saved, e.g. 30%, with the least change of forecasts of "
-            "synthetic series; recover accuracy afterwards with tsprune recover.",
         ),
     ] = None,
     objective: Annotated[
@@ -59,16 +56,16 @@ def prune_command(
         choice(KINDS, "--kind", text="With --max-loss or --saving, only this kind; repeatable."),
     ] = None,
     measure: Annotated[
-        bool, typer.Option("--measure", help="With --remove or --plan, also measure scores and speed.")
+        bool, option("With --remove or --plan, also measure scores and speed.", "--measure")
     ] = False,
     curve: Annotated[
         Path | None,
-        typer.Option(
-            help="With --max-loss, print accuracy against time (along the search, and for whole layers "
-            "only) and draw it on a page of this name (.html). Takes a few minutes more.",
+        option(
+            "With --max-loss, print accuracy against time (along the search, and for whole layers "
+            "only) and draw it on a page of this name (.html). Takes a few minutes more."
         ),
     ] = None,
-    save_dtype: SaveDtypeOption = None,
+    save_dtype: SaveDtype = None,
     *,
     shared: Shared,
 ) -> None:

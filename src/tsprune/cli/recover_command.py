@@ -8,15 +8,7 @@ from typing import Annotated
 import typer
 
 from tsprune.choices import AUTO, PRECISIONS
-from tsprune.cli.options import (
-    MetricOption,
-    SaveDtypeOption,
-    Shared,
-    choice,
-    decimal,
-    integer,
-    with_shared,
-)
+from tsprune.cli.options import MetricOption, SaveDtype, Shared, choice, decimal, integer, option, with_shared
 from tsprune.cli.output import evidence_rows, print_evidence
 from tsprune.files import check_files, check_free
 
@@ -27,9 +19,9 @@ STEPS = 10**9
 def recover_command(
     small: Annotated[str, typer.Argument(metavar="SMALL", help="Directory with a pruned checkpoint.")],
     teacher: Annotated[
-        str, typer.Option(help="The model that it was made from: bundled:NAME, a directory or a hub id.")
+        str, option("The model that it was made from: bundled:NAME, a directory or a hub id.")
     ],
-    output: Annotated[Path, typer.Option("--out", help="New folder for the recovered checkpoint.")],
+    output: Annotated[Path, option("New folder for the recovered checkpoint.", "--out")],
     steps: Annotated[int, integer("Training steps.", most=STEPS)] = 800,
     minutes: Annotated[
         float | None, decimal("End training after so many minutes, if the steps take longer.", least=1e-6)
@@ -49,10 +41,9 @@ def recover_command(
         float, decimal("Weight of the residual stream's distance, block by block; 0: output only.")
     ] = 1.0,
     resume: Annotated[
-        Path | None,
-        typer.Option(help="File that keeps the state, made if it is not there: a stopped run goes on."),
+        Path | None, option("File that keeps the state, made if it is not there: a stopped run goes on.")
     ] = None,
-    save_dtype: SaveDtypeOption = None,
+    save_dtype: SaveDtype = None,
     *,
     shared: Shared,
 ) -> None:

@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from tsprune.cli.options import Shared, with_shared
+from tsprune.cli.options import Shared, option, with_shared
 from tsprune.cli.output import print_frame
 from tsprune.errors import TspruneError
 from tsprune.files import check_files, existing_file
@@ -31,18 +31,15 @@ def results_command(
     store: Annotated[Path, typer.Argument(metavar="STORE", help="A file made by --store.")],
     where: Annotated[
         list[str] | None,
-        typer.Option(
-            metavar="COLUMN=GLOB",
-            help="Only cells whose column matches, e.g. 'ablation=stack.*.mlp', ablation=none, "
+        option(
+            "Only cells whose column matches, e.g. 'ablation=stack.*.mlp', ablation=none, "
             "status=failed; repeatable.",
+            metavar="COLUMN=GLOB",
         ),
     ] = None,
-    export: Annotated[
-        Path | None, typer.Option(help="Write the cells, all columns, to a .parquet or .csv.")
-    ] = None,
+    export: Annotated[Path | None, option("Write the cells, all columns, to a .parquet or .csv.")] = None,
     leaderboard: Annotated[
-        Path | None,
-        typer.Option(help="Write one ablation of one model as a .csv with GIFT-Eval's 15 columns."),
+        Path | None, option("Write one ablation of one model as a .csv with GIFT-Eval's 15 columns.")
     ] = None,
     *,
     shared: Shared,

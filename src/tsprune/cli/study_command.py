@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from tsprune.cli.options import MaxLossOption, Shared, integer, with_shared
+from tsprune.cli.options import MaxLossOption, Shared, integer, option, with_shared
 from tsprune.cli.output import out, say, stage_bars
 from tsprune.files import check_files, output_folder
 
@@ -20,11 +20,10 @@ def study_command(
         list[str] | None,
         typer.Argument(metavar="[MODEL]...", help="Models to study; by default the bundled ones."),
     ] = None,
-    output: Annotated[Path, typer.Option("--out", help="Folder for the report and results.")] = Path("study"),
+    output: Annotated[Path, option("Folder for the report and results.", "--out")] = Path("study"),
     max_loss: MaxLossOption = 0.01,
     explain: Annotated[
-        bool,
-        typer.Option("--explain/--no-explain", help="Also explain: attention, copying, the residual stream."),
+        bool, option("Also explain: attention, copying, the residual stream.", "--explain/--no-explain")
     ] = True,
     jobs: Annotated[
         int | None,
@@ -35,9 +34,7 @@ def study_command(
             show_default=False,
         ),
     ] = None,
-    picture: Annotated[
-        Path | None, typer.Option(help="Also draw the results as one static picture (.svg).")
-    ] = None,
+    picture: Annotated[Path | None, option("Also draw the results as one static picture (.svg).")] = None,
     *,
     shared: Shared,
 ) -> None:

@@ -8,10 +8,8 @@ from contextlib import nullcontext
 from importlib.util import find_spec
 from typing import TYPE_CHECKING, Annotated
 
-import typer
-
 from tsprune.choices import MODES
-from tsprune.cli.options import KindOption, ModelArgument, Shared, choice, decimal, with_shared
+from tsprune.cli.options import KindOption, ModelArgument, Shared, choice, decimal, option, with_shared
 from tsprune.cli.output import print_frame, say
 from tsprune.errors import TspruneError
 from tsprune.extras import install
@@ -25,24 +23,22 @@ if TYPE_CHECKING:
 def sweep_command(
     model: ModelArgument,
     kind: KindOption = "head",
-    components: Annotated[
-        list[str] | None, typer.Option(help="Only these addresses or patterns; repeatable.")
-    ] = None,
+    components: Annotated[list[str] | None, option("Only these addresses or patterns; repeatable.")] = None,
     mode: Annotated[str, choice(MODES, text="Values that outputs are replaced by.")] = "zero",
     dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="Only count the work, and estimate its time and memory.")
+        bool, option("Only count the work, and estimate its time and memory.", "--dry-run")
     ] = False,
     ray: Annotated[
         str | None,
-        typer.Option(
+        option(
+            "Work on a Ray cluster: its address, auto (one that runs), or local (on this machine).",
             metavar="ADDRESS",
-            help="Work on a Ray cluster: its address, auto (one that runs), or local (on this machine).",
         ),
     ] = None,
     worker_cpus: Annotated[float, decimal("With --ray: CPUs of one worker.")] = 1.0,
     worker_gpus: Annotated[float, decimal("With --ray: GPUs of one worker; 0.5 lets two share one.")] = 0.0,
     screen: Annotated[
-        bool, typer.Option("--screen", help="Only estimate the damage, from gradients: much faster.")
+        bool, option("Only estimate the damage, from gradients: much faster.", "--screen")
     ] = False,
     *,
     shared: Shared,

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from tsprune.choices import SEASONAL_NAIVE
-from tsprune.cli.options import ModelArgument, Shared, decimal, with_shared
+from tsprune.cli.options import ModelArgument, Shared, decimal, option, with_shared
 from tsprune.cli.output import print_frame, say
 from tsprune.errors import TspruneError
 from tsprune.files import existing_file
@@ -26,16 +26,13 @@ _SHOWN = 10  # heads beyond the tolerance that are listed
 def verify_command(
     model: ModelArgument,
     against: Annotated[
-        Path | None,
-        typer.Option(help="CSV of stable ranks: checkpoint, attention, layer, head, stable_rank."),
+        Path | None, option("CSV of stable ranks: checkpoint, attention, layer, head, stable_rank.")
     ] = None,
     scores: Annotated[
-        Path | None,
-        typer.Option(help="CSV of published scores of GIFT-Eval: config, model, MASE, CRPS; needs --data."),
+        Path | None, option("CSV of published scores of GIFT-Eval: config, model, MASE, CRPS; needs --data.")
     ] = None,
     name: Annotated[
-        str | None,
-        typer.Option("--model", help="Which model of the tables it is; by default, by its name."),
+        str | None, option("Which model of the tables it is; by default, by its name.", "--model")
     ] = None,
     tolerance: Annotated[float, decimal("Relative difference of stable ranks that counts as equal.")] = 1e-3,
     score_tolerance: Annotated[float, decimal("Relative difference of scores that counts as equal.")] = 0.02,
