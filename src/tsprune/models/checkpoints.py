@@ -89,8 +89,12 @@ def base_of(adapter: AdapterFiles, place: Location) -> Location:
         raise TspruneError(
             f"the adapter in {place.name} names no base; put it into the folder of the base's weights"
         )
+    beside, local = adapter.directory / stated, os.path.isdir(stated)
+    if local or stated.startswith("bundled:") or not isinstance(revision, str):
+        revision = None
     try:
-        base = _located(adapter.directory, stated, revision)
+        relative = not local and os.path.isdir(beside)
+        base = Location(str(beside), beside) if relative else locate(stated, revision=revision)
     except TspruneError as error:
         raise TspruneError(f"the base of the adapter in {place.name} cannot be found ({error})") from None
     if not _holds_weights(base.directory) and read_adapter(base.directory) is not None:
@@ -98,14 +102,6 @@ def base_of(adapter: AdapterFiles, place: Location) -> Location:
             f"the base of the adapter in {place.name} is itself an adapter ({shown(stated)}); merge it first"
         )
     return base
-
-
-def _located(directory: Path, stated: str, revision: object) -> Location:
-    beside = directory / stated
-    if not os.path.isdir(stated) and os.path.isdir(beside):
-        return Location(str(beside), beside)
-    local = stated.startswith("bundled:") or os.path.isdir(stated)
-    return locate(stated, revision=None if local or not isinstance(revision, str) else revision)
 
 
 def _holds_weights(directory: Path) -> bool:

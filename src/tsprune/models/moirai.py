@@ -268,7 +268,11 @@ class Future:
         base = whole.base_dist
         mixture = isinstance(base, Mixture)
         parts = base.components if mixture else [base]
-        self.components = [_narrowed(part, cut) for part in parts]
+        self.components: list[Distribution] = []
+        for part in parts:
+            names = ["loc", "scale"] if isinstance(part, LogNormal) else list(part.arg_constraints)
+            parameters = {name: cut(getattr(part, name).expand(part.batch_shape)) for name in names}
+            self.components.append(type(part)(**parameters, validate_args=False))
         logits = base.weights.logits if mixture else torch.zeros(*base.batch_shape, 1)
         self.weights = Categorical(logits=cut(logits), validate_args=False)
         self.loc, self.scale = whole.loc[:, first:], whole.scale[:, first:]
@@ -292,12 +296,6 @@ class Future:
             values[chosen] = _draw(component, at, one[chosen], other[chosen]).to(values)
         drawn: Tensor = values * self.scale[rows, None] + self.loc[rows, None]
         return drawn.masked_fill(self._broken[rows, None], torch.nan)
-
-
-def _narrowed(component: Distribution, cut: Any) -> Distribution:
-    names = ["loc", "scale"] if isinstance(component, LogNormal) else list(component.arg_constraints)
-    parameters = {name: cut(getattr(component, name).expand(component.batch_shape)) for name in names}
-    return type(component)(**parameters, validate_args=False)
 
 
 def _draw(component: Distribution, at: Any, one: Tensor, other: Tensor) -> Tensor:

@@ -142,7 +142,14 @@ def _cut_heads(module: nn.Module, before: AttentionSite, after: AttentionSite) -
         owner, _, name = per_head.parameter.rpartition(".")
         _shrink(module.get_submodule(owner), name, per_head.dim, places)
     if after.heads:
-        _set_sizes(module, after)
+        values = {
+            "heads": after.heads,
+            "key_heads": after.key.heads,
+            "heads_per_key_head": after.heads // after.key.heads,
+            "width": after.heads * size,
+        }
+        for attribute in after.sizes:
+            setattr(module.get_submodule(attribute.module), attribute.name, values[attribute.holds])
 
 
 def _keep(linear: nn.Module, dim: int, indices: list[int]) -> None:
@@ -157,17 +164,6 @@ def _shrink(owner: nn.Module, name: str, dim: int, indices: list[int]) -> None:
     old = owner.get_parameter(name)
     chosen = old.detach().index_select(dim, torch.tensor(indices, dtype=torch.long, device=old.device))
     setattr(owner, name, nn.Parameter(chosen, requires_grad=old.requires_grad))
-
-
-def _set_sizes(module: nn.Module, site: AttentionSite) -> None:
-    values = {
-        "heads": site.heads,
-        "key_heads": site.key.heads,
-        "heads_per_key_head": site.heads // site.key.heads,
-        "width": site.heads * site.head_dim,
-    }
-    for size in site.sizes:
-        setattr(module.get_submodule(size.module), size.name, values[size.holds])
 
 
 def _closed_up(module: nn.Module, stack: Stack, rests: list[Block | None]) -> Stack:
