@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import dataclasses
 import re
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from typing import Any
 
 import torch
@@ -36,15 +36,12 @@ def opened(family: Family, checkpoint: Checkpoint, record: PruningRecord | None)
 
     Raises TspruneError if the files contradict each other.
     """
-    described = checkpoint
-    if record is not None:
-        described = dataclasses.replace(checkpoint, config=record.config, shapes=record.origin.shapes)
-    kind = family.forecaster
-    where = _Place(checkpoint, family, pruned=record is not None)
+    where = _Place(family, checkpoint, record)
     if record is None:
         where.require_numbers()
-    where.match(_built(skeleton.outlined, kind, described, record, where))
-    model = _built(skeleton.without_weights, kind, described, record, where)
+    count = len(where.described.shapes)
+    where.match(skeleton.outlined(where.build, count))
+    model = skeleton.without_weights(where.build, count)
     where.fill(model)
     if checkpoint.adapter is not None:
         adapters.merge(model, checkpoint.adapter)
@@ -53,58 +50,53 @@ def opened(family: Family, checkpoint: Checkpoint, record: PruningRecord | None)
     return model
 
 
-def _built(
-    how: Callable[[Callable[[], Forecaster], int], Forecaster],
-    kind: type[Forecaster],
-    described: Checkpoint,
-    record: PruningRecord | None,
-    where: _Place,
-) -> Forecaster:
-    def build() -> Forecaster:
-        try:
-            model = kind.blank(described)
-            skeleton.require_few_constants(model.saved_module)
-        except TspruneWarning:
-            raise
-        except TspruneError as error:
-            raise TspruneError(where.refused(error)) from None
-        except Exception as error:  # upstream raises many classes
-            raise TspruneError(where.undescribed(error)) from error
-        if record is not None:
-            _remove(model, record, where.name)
-        return model
-
-    return how(build, len(described.shapes))
-
-
-def _remove(model: Forecaster, record: PruningRecord, where: str) -> None:
-    shapes = {name: tuple(tensor.shape) for name, tensor in model.module.state_dict().items()}
-    if shapes != dict(record.origin.shapes):
-        raise TspruneError(f"{where} contradicts itself: its shapes are not those of its config")
-    try:
-        remove(model, model.anatomy.select(record.origin.components))
-    except TspruneError as error:
-        raise TspruneError(f"{where} does not fit its own model ({error})") from None
-
-
 class _Place:
     """The weights of one checkpoint, held against a model.
 
     name : of the checkpoint and the file that describes its sizes
+    described : the checkpoint, or the original of a pruned one
     """
 
-    def __init__(self, checkpoint: Checkpoint, family: Family, *, pruned: bool) -> None:
+    def __init__(self, family: Family, checkpoint: Checkpoint, record: PruningRecord | None) -> None:
         assert checkpoint.headers is not None
         self._headers: Headers = checkpoint.headers
-        self._title, self._family, self._pruned = family.title, family.name, pruned
+        self._family, self._record, self._pruned = family, record, record is not None
+        self._kind = family.forecaster  # imported before anything is built on the meta device
         self._checkpoint = checkpoint.name
-        self.name = f"{checkpoint.name}: {REMOVAL if pruned else 'config.json'}"
+        self.name = f"{checkpoint.name}: {REMOVAL if self._pruned else 'config.json'}"
+        self.described = checkpoint
+        if record is not None:
+            shapes = record.origin.shapes
+            self.described = dataclasses.replace(checkpoint, config=record.config, shapes=shapes)
+
+    def build(self) -> Forecaster:
+        """The model with upstream's initial weights, without the components that were removed."""
+        try:
+            model = self._kind.blank(self.described)
+            skeleton.require_few_constants(model.saved_module)
+        except TspruneWarning:
+            raise
+        except TspruneError as error:
+            raise TspruneError(self.refused(error)) from None
+        except Exception as error:  # upstream raises many classes
+            raise TspruneError(self.undescribed(error)) from error
+        if self._record is None:
+            return model
+        original = self._record.origin
+        shapes = {name: tuple(tensor.shape) for name, tensor in model.module.state_dict().items()}
+        if shapes != dict(original.shapes):
+            raise TspruneError(f"{self.name} contradicts itself: its shapes are not those of its config")
+        try:
+            remove(model, model.anatomy.select(original.components))
+        except TspruneError as error:
+            raise TspruneError(f"{self.name} does not fit its own model ({error})") from None
+        return model
 
     def undescribed(self, error: Exception) -> str:
         detail = one_line(error, 200) or type(error).__name__
         if self._pruned:
-            return f"{self.name} does not describe a {self._family} model ({detail})"
-        return f"{self.name} does not describe a {self._title} model of these weights ({detail})"
+            return f"{self.name} does not describe a {self._family.name} model ({detail})"
+        return f"{self.name} does not describe a {self._family.title} model of these weights ({detail})"
 
     def refused(self, error: TspruneError) -> str:
         """The message of a family about impossible values, with the file."""
@@ -116,7 +108,9 @@ class _Place:
         detail = f"{problem}: {named(sorted(names))}"
         if self._pruned:
             return TspruneError(f"{self.name} and the weights disagree ({detail})")
-        return TspruneError(f"{self.name} and weights disagree; this is no {self._title} model ({detail})")
+        return TspruneError(
+            f"{self.name} and weights disagree; this is no {self._family.title} model ({detail})"
+        )
 
     def require_numbers(self) -> None:
         """No tensor without elements."""
