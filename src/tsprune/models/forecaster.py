@@ -355,13 +355,15 @@ class SamplingForecaster(Forecaster):
         return Forecast(np.ascontiguousarray(chosen), LEVELS, paths)
 
 
-def padded(series: Sequence[NDArray[np.float32]]) -> NDArray[np.float32]:
+def padded(series: Sequence[NDArray[np.float32]], multiple: int = 1) -> NDArray[np.float32]:
     """Series of unlike lengths as one array [B, longest], with NaN in front of the shorter ones.
+
+    multiple : of which the array's length is
 
     Upstream's Chronos pipelines do the same to a list, one series at a time, which takes longer than a
     small model's decoder.
     """
-    longest = max(map(len, series))
+    longest = -(-max(map(len, series)) // multiple) * multiple
     array = np.full((len(series), longest), np.nan, dtype=np.float32)
     for row, values in zip(array, series, strict=True):
         row[longest - len(values) :] = values

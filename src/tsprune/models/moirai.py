@@ -35,7 +35,7 @@ from tsprune.errors import TspruneError
 from tsprune.models import draws
 from tsprune.models.checkpoints import MAX_CONTEXT, Checkpoint
 from tsprune.models.finite import Broken, watched
-from tsprune.models.forecaster import Forecast, Forecaster, SamplingForecaster
+from tsprune.models.forecaster import Forecast, Forecaster, SamplingForecaster, padded
 from tsprune.models.objects import network
 from tsprune.models.stated import Requirement, check, flag, list_of, mapping, real, whole_number
 
@@ -88,12 +88,9 @@ def moirai_anatomy(module: Any, patch: int, readout: Readout | None, *, causal: 
 
 def inputs(series: Sequence[NDArray[np.float32]], device: torch.device) -> dict[str, Tensor]:
     """Inputs of upstream's forecast modules, for univariate series; right-aligned, [B, T, 1]."""
-    length = max(map(len, series))
-    values = np.full((len(series), length), np.nan, dtype=np.float32)
-    padding = np.ones((len(series), length), dtype=bool)
-    for row, observed in enumerate(series):
-        values[row, length - len(observed) :] = observed
-        padding[row, length - len(observed) :] = False
+    values = padded(series)
+    observed = np.array([len(x) for x in series])[:, None]
+    padding = np.arange(values.shape[1]) < values.shape[1] - observed
     known = np.isfinite(values)
     given = {
         "past_target": np.where(known, values, np.float32(0))[..., None],

@@ -27,7 +27,7 @@ from tsprune.anatomy import Anatomy, AttentionSite, Block, MLPSite, Readout, Siz
 from tsprune.models import draws
 from tsprune.models.absent import AbsentAttention
 from tsprune.models.checkpoints import MAX_CONTEXT, Checkpoint
-from tsprune.models.forecaster import Forecast, SamplingForecaster
+from tsprune.models.forecaster import Forecast, SamplingForecaster, padded
 from tsprune.models.objects import network
 from tsprune.models.stated import anything, flag, list_of, mapping, or_none, real, whole_number, word
 from tsprune.models.toto_sampling import SharedHistory, mixture_of, read_at_end, watched_mixture
@@ -135,10 +135,7 @@ class Toto(SamplingForecaster):
 
     def _inputs(self, series: Sequence[NDArray[np.float32]]) -> MaskedTimeseries:
         """Series of as many patches, right-aligned, [B, 1, T]."""
-        patch = self.module.patch_embed.patch_size
-        values = np.full((len(series), 1, -(-max(map(len, series)) // patch) * patch), np.nan, np.float32)
-        for row, observed in enumerate(series):
-            values[row, 0, values.shape[-1] - len(observed) :] = observed
+        values = padded(series, self.module.patch_embed.patch_size)[:, None]
         known = np.isfinite(values)
         zeroed = torch.from_numpy(np.where(known, values, np.float32(0)))
         data = zeroed.to(self.device, self.module.unembed.weight.dtype)
