@@ -88,6 +88,15 @@ def test_workers_see_them(environment: dict[str, str], said: tuple[Path, str]) -
     assert (folder / "study" / "results.parquet").exists()
 
 
+def test_workers_of_a_cluster_see_them(environment: dict[str, str], said: tuple[Path, str]) -> None:
+    pytest.importorskip("ray")
+    folder, _ = said
+    sweep = [*CLI, "sweep", "tiny", "--kind", "mlp", "--data", "sawtooth", "--json"]
+    here, there = (json.loads(output(environment, folder, *sweep, *how)) for how in ([], ["--ray", "local"]))
+    assert here == there
+    assert "wape_change" in here["result"]["components"][0]
+
+
 def test_the_example_is_short() -> None:
     files = [EXAMPLE / "pyproject.toml", *(EXAMPLE / "tsprune_example").glob("*.py")]
     assert sum(len(path.read_text().splitlines()) for path in files) < 300
