@@ -18,7 +18,7 @@ from tsprune.testing import Subject
 BUNDLED_MODELS = [f"bundled:{name}" for name in bundled_names()]
 
 
-@pytest.fixture(scope="session", autouse=True)
+@pytest.fixture(scope="package", autouse=True)
 def _one_thread() -> Iterator[None]:
     with single_thread():
         yield

@@ -94,6 +94,7 @@ print(json.dumps(found))
 """
 
 
+@pytest.mark.usefixtures("one_thread")  # as the workers, which have a CPU each
 def test_a_lost_node_and_an_interrupt_lose_nothing(tmp_path: Path) -> None:
     checkpoint, lost, stopped = tmp_path / "model", tmp_path / "lost", tmp_path / "stopped"
     TINY["tiny-timesfm"](checkpoint)

@@ -185,7 +185,10 @@ def test_a_killed_process_loses_one_batch_at_most(tmp_path: Path) -> None:
     ]
     per_batch = 1 + len(ablations)
     process = subprocess.Popen(
-        [sys.executable, "-c", SWEEP, str(checkpoint), str(path)], stdout=subprocess.PIPE, text=True
+        [sys.executable, "-c", SWEEP, str(checkpoint), str(path)],
+        stdout=subprocess.PIPE,
+        text=True,
+        env=os.environ | {"OMP_NUM_THREADS": str(torch.get_num_threads())},
     )
     assert process.stdout is not None
     # in the middle of the third batch: one configuration has two of its batches done
