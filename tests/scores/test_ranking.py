@@ -190,7 +190,7 @@ def test_mistakes_are_one_line() -> None:
         rank(model, kind="neuron")  # type: ignore[arg-type]
     with pytest.raises(TspruneError, match="the suite empty has no windows"):
         rank(model, Suite("empty", ()), by="output_norm")
-    with pytest.raises(TspruneError, match="samples its forecasts, which have no gradient: no first_order"):
+    with pytest.raises(TspruneError, match="first_order needs the gradient of a forecast"):
         rank(tiny("tiny-toto"), small_suite(), by="first_order")
     bare = prune(model, ["stack.*.self"])
     with pytest.raises(TspruneError, match="no component of kind head left"):

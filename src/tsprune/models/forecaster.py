@@ -23,6 +23,7 @@ from tsprune.models.absent import AbsentAttention
 from tsprune.models.contexts import checked_contexts, checked_horizon
 from tsprune.models.forecast import LEVELS, Forecast, NotFiniteError, Predictor, with_gaps
 from tsprune.models.origin import Evidence, Measured, Origin, Recovery
+from tsprune.models.saving import write_checkpoint
 
 if TYPE_CHECKING:
     from tsprune.models.checkpoints import Checkpoint
@@ -273,8 +274,6 @@ class Forecaster:
         Raises TspruneError if the directory exists and is not empty, or cannot be written, and for a weight
         that is too large for its type; the directory is written whole or not at all.
         """
-        from tsprune.models.saving import write_checkpoint  # it reads models, too
-
         write_checkpoint(self, Path(directory), evidence, dtype)
 
     def config_file(self) -> dict[str, Any]:

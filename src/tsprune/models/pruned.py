@@ -15,16 +15,19 @@ import os
 from collections.abc import Callable, Mapping
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from tsprune.anatomy import Component
 from tsprune.arguments import shown
 from tsprune.errors import TspruneError, one_line
 from tsprune.files import as_json, read_object
-from tsprune.models.forecaster import Evidence, Forecaster, Measured, Origin, Recovery
 from tsprune.models.locations import CONFIG, REMOVAL
+from tsprune.models.origin import Evidence, Measured, Origin, Recovery
 from tsprune.models.stated import list_of, whole_number
 from tsprune.text import code, markdown
+
+if TYPE_CHECKING:
+    from tsprune.models.forecaster import Forecaster
 
 FORMAT = 1
 

@@ -11,7 +11,7 @@ import re
 from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from safetensors import SafetensorError
@@ -22,10 +22,13 @@ from tsprune.errors import TspruneError, one_line
 from tsprune.files import as_json
 from tsprune.folders import whole_directory
 from tsprune.models import pruned
-from tsprune.models.forecaster import Evidence, Forecaster
 from tsprune.models.locations import CONFIG
+from tsprune.models.origin import Evidence
 from tsprune.models.placement import dtype_of
 from tsprune.models.weights import WEIGHTS, named
+
+if TYPE_CHECKING:
+    from tsprune.models.forecaster import Forecaster
 
 
 def write_checkpoint(

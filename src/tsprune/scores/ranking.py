@@ -131,7 +131,7 @@ def _measured(task: ScoringTask) -> dict[str, Values]:
         found |= members[0].measure(dataclasses.replace(task, scores=members, components=part))
     missing = [score.name for score in task.scores if score.name not in found]
     if missing:
-        raise TspruneError(f"no values of {', '.join(missing)} came back from what measures it")
+        raise TspruneError(f"the function of the score {', '.join(missing)} returned no values of it")
     return found
 
 
@@ -169,5 +169,5 @@ def _require(model: Forecaster, suite: Suite | None, score: Score) -> None:
         raise TspruneError(f"the score {score.name} needs windows: pass a suite, e.g. tsprune.data.pocket()")
     if not _possible(model, suite, score):
         raise TspruneError(
-            f"{model.name} samples its forecasts, which have no gradient: no {score.name}; use screening"
+            f"{score.name} needs the gradient of a forecast, and {model.name} samples its own; use screening"
         )
