@@ -101,8 +101,14 @@ def test_a_forecast_is_a_table_and_a_picture() -> None:
     quantiles = np.arange(12, dtype=np.float32).reshape(2, 2, 3)
     forecast = Forecast(quantiles, (0.1, 0.5))
     frame = forecast.to_frame()
-    assert frame.columns.tolist() == ["series", "step", 0.1, 0.5]
+    assert frame.columns.tolist() == ["series", "step", "0.1", "0.5"]
     assert frame.loc[4].tolist() == [1, 2, 7, 10]
+    named = forecast.to_frame(["a", "b"], np.array(["2020-01-01", "2020-01-02", "2020-01-03"], "M8[D]"))
+    assert named.columns.tolist() == ["item_id", "timestamp", "0.1", "0.5"]
+    assert named.loc[4, "item_id"] == "b"
+    assert str(named.loc[4, "timestamp"]) == "2020-01-02 00:00:00"
+    with pytest.raises(TspruneError, match="2 ids"):
+        forecast.to_frame(["a"])
     assert repr(forecast) == "<Forecast of 2 series over 3 steps, 2 levels from 0.1 to 0.5>"
     assert "<table" in forecast._repr_html_()
     history, high, low, median = forecast.plot(1, context=[5.0, 6.0]).data

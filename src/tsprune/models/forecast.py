@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Protocol
+from functools import partial
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from tsprune.arguments import whole
+from tsprune.arguments import each, number, whole
 from tsprune.errors import TspruneError
 
 if TYPE_CHECKING:
@@ -54,20 +55,56 @@ class Forecast:
             found = found & (np.isfinite(self.samples) | beyond).all(axis=(1, 2))
         return np.asarray(found)
 
-    def to_frame(self) -> pd.DataFrame:
-        """One row per series and step: columns `series` (from 0), `step` (from 1), and each level.
+    @property
+    def point(self) -> NDArray[np.float32]:
+        """The mean of the paths, or the median of a model that does not sample, [B, H]."""
+        return self.median if self.samples is None else self.samples.mean(axis=1)
+
+    def at(self, levels: Sequence[float]) -> NDArray[np.float32]:
+        """Quantiles at other levels, float32 [B, len(levels), H], as chronos-forecasting computes them.
+
+        Those of paths are interpolated linearly between the ordered paths. Without paths, known levels are
+        `quantiles` unchanged, those between are interpolated linearly between the ordered quantiles, and
+        those beyond the outermost are the outermost.
+
+        Raises TspruneError for a level outside [0, 1].
+        """
+        wanted = np.asarray(each(levels, "levels", partial(number, least=0, most=1)), np.float64)
+        if self.samples is not None:
+            found = np.quantile(self.samples.astype(np.float64), wanted, axis=1)
+            return np.ascontiguousarray(found.transpose(1, 0, 2), dtype=np.float32)
+        if set(levels) <= set(self.levels):
+            return self.quantiles[:, [self.levels.index(level) for level in levels]]
+        places = np.interp(wanted, self.levels, np.arange(len(self.levels)))
+        below, weight = np.floor(places).astype(np.int64), (places % 1)[:, None]
+        ordered = np.sort(self.quantiles, axis=1)
+        above = np.minimum(below + 1, len(self.levels) - 1)
+        return (ordered[:, below] * (1 - weight) + ordered[:, above] * weight).astype(np.float32)
+
+    def to_frame(self, ids: Sequence[Any] | None = None, times: ArrayLike | None = None) -> pd.DataFrame:
+        """One row per series and step; quantiles are in columns named "0.1" to "0.9", as Chronos has them.
+
+        ids : B names, in the column `item_id`; None: `series`, from 0
+        times : [B, H], in the column `timestamp`; [H]: those of every series; None: `step`, from 1
+
+        Raises TspruneError for as many ids or times as there are no series or steps.
 
         >>> Forecast(np.zeros((2, 1, 3), dtype=np.float32), (0.5,)).to_frame().columns.tolist()
-        ['series', 'step', 0.5]
+        ['series', 'step', '0.5']
         """
         import pandas as pd  # not needed to forecast
 
         count, _, steps = self.quantiles.shape
-        rows = self.quantiles.transpose(0, 2, 1).reshape(count * steps, len(self.levels))
-        frame = pd.DataFrame(rows, columns=list(self.levels))
-        frame.insert(0, "step", np.tile(np.arange(1, steps + 1), count))
-        frame.insert(0, "series", np.repeat(np.arange(count), steps))
-        return frame
+        names = range(count) if ids is None else list(ids)
+        moments = np.arange(1, steps + 1) if times is None else np.asarray(times)
+        if len(names) != count or moments.shape not in ((steps,), (count, steps)):
+            raise TspruneError(f"to_frame takes {count} ids, and times of {steps} steps, for {self!r}")
+        columns = {
+            "series" if ids is None else "item_id": np.repeat(pd.Index(names), steps),
+            "step" if times is None else "timestamp": np.broadcast_to(moments, (count, steps)).ravel(),
+        }
+        levels = {str(level): self.quantiles[:, place].ravel() for place, level in enumerate(self.levels)}
+        return pd.DataFrame(columns | levels)
 
     def plot(self, series: int = 0, context: ArrayLike | None = None) -> go.Figure:
         """The median and the band between the outermost levels of one series, after its history.
