@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from tsprune.anatomy import Anatomy, Component
     from tsprune.errors import TspruneError
     from tsprune.evaluation import evaluate
+    from tsprune.explain.ablation_plot import plot_ablation
     from tsprune.hooks.ablation import Ablation, ablate
     from tsprune.hooks.capture import Reference, reference
     from tsprune.models import Forecast, Forecaster, load, load_pipeline
@@ -47,6 +48,7 @@ __all__ = [
     "load",
     "load_pipeline",
     "plan",
+    "plot_ablation",
     "prune",
     "rank",
     "recover",
@@ -63,6 +65,7 @@ if not TYPE_CHECKING:
             "tsprune.anatomy": ["Anatomy", "Component"],
             "tsprune.errors": ["TspruneError"],
             "tsprune.evaluation": ["evaluate"],
+            "tsprune.explain.ablation_plot": ["plot_ablation"],
             "tsprune.hooks.ablation": ["Ablation", "ablate"],
             "tsprune.hooks.capture": ["Reference", "reference"],
             "tsprune.models": ["Forecast", "Forecaster", "load", "load_pipeline"],

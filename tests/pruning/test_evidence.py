@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 
 from tests.suites import small_suite, tiny
-from tsprune import evaluate, prune
+from tsprune import evaluate, load, prune
 from tsprune.data import Suite
 from tsprune.errors import TspruneError
 from tsprune.evaluation import geometric_mean_ratios
@@ -38,6 +40,21 @@ def test_scores_are_those_of_evaluate() -> None:
     assert [tuple(row[:2]) for row in rows.values()] == [
         (found.before[metric], found.after[metric]) for metric in ("MASE", "CRPS")
     ]
+
+
+def test_prune_measures_the_card(tmp_path: Path) -> None:
+    """Of weights as they are saved, in the given type; a second removal begins a card of its own."""
+    model = tiny("tiny-timesfm")
+    smaller = prune(model, "stack.1", measure=small_suite(), dtype="bfloat16")
+    scores = compare(model, smaller, small_suite()).evidence()
+    assert {name: smaller.evidence[name] for name in scores} == scores
+    assert any(name.startswith("ms a forecast") for name in smaller.evidence)
+    smaller.save(tmp_path / "small")
+    card = (tmp_path / "small" / "README.md").read_text()
+    assert all(f"| {name.split(',')[0]}" in card for name in smaller.evidence)
+    saved = load(str(tmp_path / "small"), device="cpu")
+    assert compare(model, saved, small_suite()).after == compare(model, smaller, small_suite()).after
+    assert not prune(smaller, "stack.0.mlp").evidence
 
 
 def test_nothing_to_compare() -> None:

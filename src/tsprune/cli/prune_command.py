@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
     from tsprune.data.suite import Suite
-    from tsprune.models.forecaster import Evidence, Forecaster
+    from tsprune.models.forecaster import Forecaster
     from tsprune.pruning import Plan
 
 
@@ -85,8 +85,6 @@ def prune_command(
     searched = max_loss is not None or saving is not None
     suite = shared.suite if measure or searched else None
     from tsprune.data import split
-    from tsprune.models.placement import dtype_of
-    from tsprune.models.saving import round_weights
     from tsprune.pruning import Plan, prune
     from tsprune.pruning.search import plan as search
 
@@ -112,11 +110,10 @@ def prune_command(
                 f"no component can be removed for a loss of {100 * max_loss:.3g} %; allow more{why}"
             )
         suite = split(suite, seed=shared.seed)[1]  # what the search has not looked at
-    pruned = prune(loaded, chosen or remove or [])
-    round_weights(pruned, None if save_dtype is None else dtype_of(save_dtype))  # measured as they are saved
-    evidence = {} if suite is None else _evidence(loaded, pruned, suite, shared)
-    pruned.save(output, evidence=evidence)
-    _report(loaded, pruned, output, evidence, points, shared)
+    with shared.running("measure") as options:
+        pruned = prune(loaded, chosen or remove or [], measure=suite, dtype=save_dtype, **options)
+    pruned.save(output)
+    _report(loaded, pruned, output, points, shared)
 
 
 def _curve(model: Forecaster, plan: Plan, suite: Suite, shared: Shared, path: Path) -> pd.DataFrame:
@@ -130,19 +127,10 @@ def _curve(model: Forecaster, plan: Plan, suite: Suite, shared: Shared, path: Pa
     return points
 
 
-def _evidence(before: Forecaster, after: Forecaster, suite: Suite, shared: Shared) -> Evidence:
-    from tsprune.pruning import compare, latency_evidence
-
-    with shared.running("measure") as options:
-        scores = compare(before, after, suite, **options)
-    return {**scores.evidence(), **latency_evidence(before, after)}
-
-
 def _report(
     before: Forecaster,
     after: Forecaster,
     output: Path,
-    evidence: Evidence,
     points: pd.DataFrame | None,
     shared: Shared,
 ) -> None:
@@ -157,10 +145,15 @@ def _report(
             f"{before.name}: {sizes['before']:,} parameters, {sizes['after']:,} after removing "
             f"{len(removed)} components ({1 - sizes['after'] / sizes['before']:.1%} fewer). Written to "
             f"{output}; its README.md is the model card.",
-            evidence,
+            after.evidence,
         )
 
-    result = {"out": output, "removed": removed, "parameters": sizes, "measured": evidence_rows(evidence)}
+    result = {
+        "out": output,
+        "removed": removed,
+        "parameters": sizes,
+        "measured": evidence_rows(after.evidence),
+    }
     shared.report("prune", result if points is None else {**result, "curve": points}, tables)
 
 

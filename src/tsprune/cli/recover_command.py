@@ -56,7 +56,7 @@ def recover_command(
     shared.check(small, teacher)
     suite = shared.suite
     from tsprune.data import split
-    from tsprune.pruning import compare, latency_evidence, recover
+    from tsprune.pruning import recover
 
     pruned, original = (shared.load(name) for name in (small, teacher))
     with shared.running("recover") as options:
@@ -75,17 +75,10 @@ def recover_command(
             stream=stream,
             state=resume,
             dtype=save_dtype,
+            measure=split(suite, seed=shared.seed)[1],
             **options,
         )
-    report = split(suite, seed=shared.seed)[1]
-    with shared.running("measure") as options:
-        before, after = (compare(original, model, report, **options) for model in (pruned, recovered))
-    evidence = {
-        **after.evidence(),
-        **{f"before recovery: {name}": row for name, row in before.evidence().items()},
-        **latency_evidence(original, recovered),
-    }
-    recovered.save(output, evidence=evidence)
+    recovered.save(output)
     assert recovered.origin is not None
     account = recovered.origin.recovery
     assert account is not None
@@ -93,10 +86,10 @@ def recover_command(
         "out": output,
         "parameters": {"before": original.parameter_count, "after": recovered.parameter_count},
         "recovery": account,
-        "measured": evidence_rows(evidence),
+        "measured": evidence_rows(recovered.evidence),
     }
     text = (
         f"{small}: {account.steps} steps; the best weights are those of step {account.best_step}. "
         f"Written to {output}; its README.md is the model card. Against {teacher}:"
     )
-    shared.report("recover", result, lambda: print_evidence(text, evidence))
+    shared.report("recover", result, lambda: print_evidence(text, recovered.evidence))

@@ -106,7 +106,9 @@ class Forecast:
         levels = {str(level): self.quantiles[:, place].ravel() for place, level in enumerate(self.levels)}
         return pd.DataFrame(columns | levels)
 
-    def plot(self, series: int = 0, context: ArrayLike | None = None) -> go.Figure:
+    def plot(
+        self, series: int = 0, context: ArrayLike | None = None, *, colour: str = "#636efa"
+    ) -> go.Figure:
         """The median and the band between the outermost levels of one series, after its history.
 
         series : which of the B series
@@ -116,18 +118,29 @@ class Forecast:
         """
         import plotly.graph_objects as go  # not needed to forecast
 
-        row = whole(series, "series", least=0, most=len(self.quantiles) - 1)
-        low, high, middle = self.quantiles[row, 0], self.quantiles[row, -1], self.median[row]
-        steps = np.arange(1, len(middle) + 1)
-        band = f"{self.levels[0]:g} to {self.levels[-1]:g}"
+        traces = self.traces(series, colour=colour)
         figure = go.Figure(layout={"xaxis_title": "step", "template": "plotly_white"})
         if context is not None:
             past = np.asarray(context, dtype=np.float64)
             figure.add_scatter(x=np.arange(1 - len(past), 1), y=past, name="history", line_color="#444444")
-        figure.add_scatter(x=steps, y=high, mode="lines", line_width=0, showlegend=False, hoverinfo="skip")
-        figure.add_scatter(x=steps, y=low, mode="lines", line_width=0, fill="tonexty", name=band)
-        figure.add_scatter(x=steps, y=middle, name="median")
-        return figure
+        return figure.add_traces(traces)
+
+    def traces(self, series: int = 0, *, name: str = "", colour: str = "#636efa") -> list[go.Scatter]:
+        """The curves of one forecast in a figure: high and low level with a band between them, and median.
+
+        name : follows the names of the curves in the legend
+        """
+        import plotly.graph_objects as go
+
+        row = whole(series, "series", least=0, most=len(self.quantiles) - 1)
+        steps = np.arange(1, self.quantiles.shape[-1] + 1)
+        band = f"{self.levels[0]:g} to {self.levels[-1]:g}{name}"
+        edge = {"x": steps, "mode": "lines", "line": {"width": 0, "color": colour}}
+        return [
+            go.Scatter(y=self.quantiles[row, -1], showlegend=False, hoverinfo="skip", **edge),
+            go.Scatter(y=self.quantiles[row, 0], fill="tonexty", opacity=0.5, name=band, **edge),
+            go.Scatter(x=steps, y=self.median[row], name=f"median{name}", line_color=colour),
+        ]
 
     def __repr__(self) -> str:
         count, _, steps = self.quantiles.shape

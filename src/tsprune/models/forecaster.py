@@ -75,6 +75,7 @@ class Forecaster:
     prefix_steps : a forecast of up to this many steps is the beginning of one of this many steps, to the
         last bit, so that windows of unlike horizons can be forecast together
     origin : of a pruned model: its original and the removed components
+    evidence : measurements of a pruned model for its card (`tsprune.prune(..., measure=suite)`)
     stored : types that the checkpoint's tensors are stored in, by name; empty if it was not read from a file
     licence_note : for the card of a pruned model
     absent : class of the replacement of an attention module without heads, called as upstream calls that
@@ -90,6 +91,7 @@ class Forecaster:
     readout_horizon: int = 1
     prefix_steps: int = 1
     origin: Origin | None = None
+    evidence: Evidence = MappingProxyType({})
     stored: Mapping[str, torch.dtype] = MappingProxyType({})
     licence_note: str = "The licence of the original checkpoint applies to this one, too."
     absent: type[AbsentAttention] = AbsentAttention
@@ -307,7 +309,7 @@ class Forecaster:
         A pruned model has two more files: tsprune.json, which `tsprune.load` reads, and README.md, a model
         card. The upstream package reads it too if its config can describe the remaining components.
 
-        evidence : measurements before and after pruning, for the model card
+        evidence : measurements before and after pruning, for the model card; None: those in `evidence`
         dtype : type of all weights in the file, "float32", "bfloat16" or "float16"; None: as they were stored
             in the original. A reloaded model forecasts as this one with weights rounded to this type
             (`tsprune.models.saving.round_weights`); measure evidence on those weights
@@ -315,7 +317,7 @@ class Forecaster:
         Raises TspruneError if the directory exists and is not empty, or cannot be written, and for a weight
         that is too large for its type; the directory is written whole or not at all.
         """
-        write_checkpoint(self, Path(directory), evidence, dtype)
+        write_checkpoint(self, Path(directory), self.evidence if evidence is None else evidence, dtype)
 
     def config_file(self) -> dict[str, Any]:
         """The content of config.json; for a pruned model, that of its original."""

@@ -100,3 +100,20 @@ def latency_evidence(
         ratio = f"x {after.time_ratio:.3f} [{after.time_ratio_low:.3f}, {after.time_ratio_high:.3f}]"
         found[name] = Measured(float(before.ms), float(after.ms), ratio)
     return found
+
+
+def measured(
+    model: Forecaster, other: Forecaster, suite: Suite, *, earlier: Forecaster | None = None, options: Options
+) -> Evidence:
+    """The rows of a model card: scores of `other` against `model` on a suite, and milliseconds of both.
+
+    earlier : `other` before it was recovered, whose scores are rows of their own
+    options : keywords of `tsprune.run_options.RunOptions`
+
+    Raises TspruneError as `compare` does.
+    """
+    found = dict(compare(model, other, suite, **options).evidence())
+    if earlier is not None:
+        rows = compare(model, earlier, suite, **options).evidence()
+        found |= {f"before recovery: {name}": row for name, row in rows.items()}
+    return found | dict(latency_evidence(model, other))

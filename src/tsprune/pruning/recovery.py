@@ -34,6 +34,7 @@ from tsprune.models.saving import round_weights
 from tsprune.precision import Muon, autocast, training_precision
 from tsprune.progress import Progress, showing
 from tsprune.pruning.distillation import check_pair, distance, histories
+from tsprune.pruning.evidence import measured
 from tsprune.pruning.plan import identity
 from tsprune.pruning.surgery import model_copy
 from tsprune.pruning.training_state import read_state, write_state
@@ -108,6 +109,7 @@ def recover(
     precision: Precision | Literal["auto"] = AUTO,
     state: str | Path | None = None,
     dtype: str | torch.dtype | None = None,
+    measure: Suite | None = None,
     **options: Unpack[Options],
 ) -> Forecaster:
     """A copy of a pruned model, trained to forecast as the original does.
@@ -127,6 +129,8 @@ def recover(
     state : file that keeps the state; if it exists, training resumes from it. The result is the same to the
         last bit; with `minutes`, lost time is not trained again
     dtype : type that the weights are rounded to, which `save` writes; None: that of the original
+    measure : windows that the result and `model` are measured on, against `teacher`, for the model card
+        (`evidence`); those of `suite` that chose no weights are `tsprune.data.split(suite)[1]`
     options : keywords of `tsprune.run_options.RunOptions`; `seed` is of the histories and the split,
         `batch_size` the windows forecast together for a score
 
@@ -156,6 +160,7 @@ def recover(
     part, _ = split(pocket() if suite is None else suite, fraction=calibration, seed=chosen.seed)
     part.require_windows()
     student = model_copy(model)
+    student.evidence = {}
     student.to(model.device, torch.float32)
     student.module.requires_grad_(True)
     path = None if state is None else Path(state)
@@ -171,6 +176,8 @@ def recover(
     account = _account(student.origin, teacher, part, recipe, trained, scores)
     student.origin = dataclasses.replace(student.origin, recovery=account)
     student.name = f"{student.origin.name} (pruned, recovered)"
+    if measure is not None:
+        student.evidence = measured(teacher, student, measure, earlier=model, options=options)
     return student
 
 
