@@ -94,7 +94,7 @@ ALLOWED: dict[str, set[str]] = {
     "statistics": set(),
     "anatomy": GROUND,
     "precision": GROUND,
-    "models": {*GROUND, "anatomy"},
+    "models": {*GROUND, "anatomy", "precision"},
     "data": GROUND,
     "hooks": {*GROUND, "anatomy", "models", "data"},
     "replay": {*GROUND, "anatomy", "models"},

@@ -22,7 +22,7 @@ import typer
 from tsprune.anatomy import KINDS
 from tsprune.arguments import COUNT as COUNT
 from tsprune.arguments import SEED
-from tsprune.choices import DTYPES, RANKED_METRICS
+from tsprune.choices import AUTO, DTYPES, RANKED_METRICS
 from tsprune.cli.output import print_failed, print_json, print_skipped, progress_bar
 from tsprune.errors import TspruneError, one_line
 from tsprune.run_options import BATCH_SIZE, MEMORY, Options
@@ -170,9 +170,14 @@ class Shared:
     device: Annotated[
         str | None, option("cpu, cuda, cuda:1, ...; by default CUDA if there is one.", callback=_device)
     ] = None
-    dtype: Annotated[str, choice(DTYPES, text="Type of the weights, and of most that is computed.")] = (
-        "float32"
-    )
+    dtype: Annotated[
+        str,
+        choice(
+            (*DTYPES, AUTO),
+            text="Type of the weights, and of most that is computed; auto: the faster one of float32 and "
+            "bfloat16 for this model here.",
+        ),
+    ] = "float32"
     samples: int | None = None  # its help depends on the command: see `with_shared`
     seed: Annotated[int, integer("Seed of everything that is random.", least=0, most=SEED)] = 0
     batch_size: Annotated[int, integer("Windows forecast together.")] = BATCH_SIZE

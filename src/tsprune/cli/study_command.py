@@ -13,7 +13,12 @@ from tsprune.files import check_files, output_folder
 
 
 @with_shared(
-    "suite", "run", "store", "output", samples="8, and 3 by Chronos-T5, which decodes them value by value"
+    "suite",
+    "run",
+    "dtype",
+    "store",
+    "output",
+    samples="8, and 3 by Chronos-T5, which decodes them value by value",
 )
 def study_command(
     models: Annotated[
@@ -65,6 +70,7 @@ def study_command(
             explain=explain,
             jobs=jobs,
             device=shared.device,
+            dtype=shared.dtype,
             progress=lambda stage, done, total: update(*_model_and_stage(stage), done, total),
             store=shared.store,
         )

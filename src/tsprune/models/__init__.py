@@ -6,6 +6,7 @@ import os
 from typing import TYPE_CHECKING, Any
 
 from tsprune.arguments import checked
+from tsprune.choices import AUTO
 from tsprune.errors import TspruneError
 from tsprune.lazy import lazily
 from tsprune.models.checkpoints import bundled_names, find
@@ -43,7 +44,8 @@ def load(
         always a directory. Also one of upstream's pipelines, forecasters or networks, which is then studied
         as it is in memory: it is put into evaluation mode and otherwise left as it was
     device : where to put it; None takes CUDA if there is one, else the CPU
-    dtype : precision of the weights, and of most that is computed; None: float32
+    dtype : precision of the weights, and of most that is computed; None: float32. "auto" measures whether
+        bfloat16 is faster for this model on this device, and keeps float32 where it is not
     samples : paths per window, for models that sample; None takes what upstream uses
     seed : of the draws, for models that sample
     revision : branch, tag or commit of a hub id
@@ -77,13 +79,17 @@ def _from_files(
     name: str | os.PathLike[str], device: object, dtype: object, revision: str | None, subfolder: str | None
 ) -> Forecaster:
     checkpoint = find(name, revision=revision, subfolder=subfolder)
+    from tsprune.models.fastest import fastest
     from tsprune.models.loading import opened
     from tsprune.models.placement import device_of, dtype_of
     from tsprune.models.pruned import read_record
 
-    target, precision = device_of(device), dtype_of("float32" if dtype is None else dtype)
+    target = device_of(device)
+    precision = None if dtype == AUTO else dtype_of("float32" if dtype is None else dtype)
     record = read_record(checkpoint.directory)
     family = family_of(checkpoint) if record is None else family_named(checkpoint.name, record.family)
+    if precision is None:
+        return fastest(lambda: opened(family, checkpoint, record), target)
     model = opened(family, checkpoint, record)
     model.to(target, precision)
     return model

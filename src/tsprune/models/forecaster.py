@@ -79,6 +79,7 @@ class Forecaster:
     stored : types that the checkpoint's tensors are stored in, by name; empty if it was not read from a file
     licence_note : for the card of a pruned model
     absent : class of the replacement of an attention module without heads, called as upstream calls that
+    half : whether upstream's code runs with weights in bfloat16 and float16
     """
 
     name: str
@@ -95,6 +96,7 @@ class Forecaster:
     stored: Mapping[str, torch.dtype] = MappingProxyType({})
     licence_note: str = "The licence of the original checkpoint applies to this one, too."
     absent: type[AbsentAttention] = AbsentAttention
+    half: bool = True
 
     def __repr__(self) -> str:
         first = next(self.module.parameters())
@@ -109,6 +111,11 @@ class Forecaster:
     def device(self) -> torch.device:
         """Where the weights are."""
         return next(self.module.parameters()).device
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """Precision of the weights."""
+        return next(self.module.parameters()).dtype
 
     @property
     def parameter_count(self) -> int:
@@ -340,8 +347,17 @@ class Forecaster:
         """The name in `saved_module` of a tensor that checkpoints have under the name `stored`."""
         return stored
 
+    def require_dtype(self, dtype: torch.dtype) -> None:
+        """Raises TspruneError for a precision that upstream's code does not run in."""
+        if not self.half and dtype in (torch.bfloat16, torch.float16):
+            name = str(dtype).removeprefix("torch.")
+            raise TspruneError(
+                f"{self.name}: upstream's {self.family} mixes float32 into {name}; load it in float32"
+            )
+
     def to(self, device: torch.device, dtype: torch.dtype) -> None:
-        """Moves the weights, in place."""
+        """Moves the weights, in place; TspruneError as `require_dtype`."""
+        self.require_dtype(dtype)
         nn.Module.to(self.saved_module, device=device, dtype=dtype)
 
     def adapt(self) -> None:

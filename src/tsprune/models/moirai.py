@@ -106,6 +106,7 @@ class MoiraiForecaster(Forecaster):
     config : config.json of the checkpoint
     """
 
+    half = False
     reference_horizon = 1024  # GIFT-Eval's longest is 900
     licence_note = (
         "Moirai's weights on the hub are CC-BY-NC: a derivative of them is not redistributable, so do not "

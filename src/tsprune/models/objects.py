@@ -7,6 +7,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from tsprune.choices import AUTO
 from tsprune.errors import TspruneError, one_line
 from tsprune.models.families import FAMILIES
 from tsprune.models.forecaster import Forecaster
@@ -19,7 +20,7 @@ def from_object(upstream: Any, device: object, dtype: object) -> Forecaster:
     The network is put into evaluation mode, and is otherwise left as it is, on its device and in its
     precision. It cannot be loaded again by name: `name` is its class, and can be set.
 
-    device, dtype : None, or those that it has
+    device, dtype : None, or those that it has; "auto" is as good as None
 
     Raises TspruneError for an object of another class, or on another device or of another precision.
     """
@@ -49,7 +50,8 @@ def _check_place(model: Forecaster, kind: str, device: object, dtype: object) ->
     here = torch.device("cpu") if first.device.type == "cpu" else first.device
     if device is not None and device_of(device) != here:
         raise TspruneError(f"this {kind} is on {here}; move it there yourself, or leave the device out")
-    if dtype is not None and dtype_of(dtype) != first.dtype:
+    model.require_dtype(first.dtype)
+    if dtype not in (None, AUTO) and dtype_of(dtype) != first.dtype:
         precision = str(first.dtype).removeprefix("torch.")
         raise TspruneError(f"this {kind} is in {precision}; convert it yourself, or leave the precision out")
 

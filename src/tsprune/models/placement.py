@@ -7,7 +7,7 @@ import warnings
 import torch
 
 from tsprune.arguments import shown
-from tsprune.choices import DTYPES
+from tsprune.choices import AUTO, DTYPES
 from tsprune.errors import TspruneError
 
 # the types that weights are computed in, as users write them, and stored in, as safetensors does
@@ -37,4 +37,4 @@ def dtype_of(dtype: object) -> torch.dtype:
     found = _COMPUTED.get(dtype.removeprefix("torch.")) if isinstance(dtype, str) else dtype
     if isinstance(found, torch.dtype) and found in (*_COMPUTED.values(), torch.float64):
         return found
-    raise TspruneError(f"unknown precision {shown(dtype)}; one of: {', '.join(DTYPES)}")
+    raise TspruneError(f"unknown precision {shown(dtype)}; one of: {', '.join((*DTYPES, AUTO))}")

@@ -74,7 +74,7 @@ def usual_dtype(model: Forecaster) -> torch.dtype:
     """The type that most tensors of a model were stored in; of one that is not from a file, its own."""
     if model.stored:
         return Counter(model.stored.values()).most_common(1)[0][0]
-    return next(model.module.parameters()).dtype
+    return model.dtype
 
 
 def _role(name: str) -> str:

@@ -115,6 +115,7 @@ class TimesFM(Forecaster):
 
     family = "timesfm"
     absent = AbsentTimesFMAttention
+    half = False
     upstream: TimesFM_2p5_200M_torch
     module: TimesFM_2p5_200M_torch_module
 

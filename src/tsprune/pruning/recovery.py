@@ -187,7 +187,7 @@ def _restore(student: Forecaster, model: Forecaster, best: Weights) -> None:
     student.module.zero_grad(set_to_none=True)
     for one, before in zip(student.module.parameters(), model.module.parameters(), strict=True):
         one.requires_grad_(before.requires_grad)
-    student.to(model.device, next(model.module.parameters()).dtype)
+    student.to(model.device, model.dtype)
 
 
 def _key(model: Forecaster, teacher: Forecaster, calibration: Suite, recipe: Recipe) -> dict[str, Any]:

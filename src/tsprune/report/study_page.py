@@ -14,7 +14,16 @@ from tsprune.report import explanation_page, figures
 from tsprune.report.digest import HEADLINE, heads_at_totals, mlp_summary, tally
 from tsprune.report.section import Section, page, picture
 from tsprune.report.tables import PageTable, of_models, page_table
-from tsprune.report.words import between, count, drawn, model_findings, percent, ratio_between, study_headline
+from tsprune.report.words import (
+    between,
+    count,
+    drawn,
+    model_findings,
+    percent,
+    precision_of,
+    ratio_between,
+    study_headline,
+)
 from tsprune.studies.study_result import TABLES, ModelStudy, Study
 
 
@@ -49,6 +58,7 @@ def _summary(study: Study) -> PageTable:
         "family": [model.family for model in study.models],
         "parameters": [model.parameters for model in study.models],
         "forecasts": [drawn(model.samples) for model in study.models],
+        "precision": [precision_of(model) for model in study.models],
         "MASE_ratio": [model.mase_ratio for model in study.models],
         "MASE_interval": [ratio_between(*model.mase_interval) for model in study.models],
         "CRPS_ratio": [model.crps_ratio for model in study.models],

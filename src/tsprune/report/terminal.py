@@ -13,7 +13,7 @@ from rich.table import Table
 from rich.text import Text
 
 from tsprune.report.digest import HEADLINE, extreme_layers, heads_at_totals, pruning_at, tally
-from tsprune.report.words import between, count, drawn, parameters, percent, ratio
+from tsprune.report.words import between, count, drawn, parameters, percent, precision_of, ratio
 from tsprune.statistics import Estimate
 from tsprune.studies.study_result import ModelStudy, Study
 
@@ -79,6 +79,8 @@ class _Tables:
         table.title = Text(f"Study on {study.suite} ({windows}); claims: confirmed / refuted / undecided")
         for model in study.models:
             detail = f"{model.family}, {drawn(model.samples)}"
+            if model.precision:
+                detail += f", {precision_of(model)}"
             ratios = ratio(model.mase_ratio), ratio(model.crps_ratio)
             verdicts = " / ".join(map(str, tally(study, model.name)))
             self.row(table, model, detail, parameters(model.parameters), *ratios, verdicts)

@@ -56,6 +56,14 @@ def drawn(samples: int | None) -> str:
     return "quantiles" if samples is None else count(samples, "sample")
 
 
+def precision_of(model: ModelStudy) -> str:
+    """The precision of a model's weights, with the change of its scores against float32 if it has another."""
+    if not model.precision:
+        return model.dtype
+    found = ", ".join(f"{metric} {change.as_percent()}" for metric, change in model.precision.items())
+    return f"{model.dtype} ({found} against float32)"
+
+
 def study_headline(study: Study) -> str:
     """Models, suite and verdicts of a study in one sentence."""
     verdicts = [claim.verdict for claim in study.claims]

@@ -21,6 +21,7 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+import torch
 
 from tsprune.data.chaos import chaos
 from tsprune.data.split import CALIBRATION_FRACTION
@@ -30,13 +31,16 @@ from tsprune.evaluation import evaluate, geometric_mean_ratios
 from tsprune.explain.examples import example
 from tsprune.explain.overview import Explanation, overview
 from tsprune.hooks.ablation import Ablation
+from tsprune.models import load
 from tsprune.models.checkpoints import checkpoint_sha256
 from tsprune.models.forecaster import Forecaster, SamplingForecaster, drawing
 from tsprune.progress import Progress
+from tsprune.pruning.evidence import compare
 from tsprune.pruning.heads_at import calibration_masks, heads_at_frame
 from tsprune.run_options import RunOptions
 from tsprune.schema import Table
 from tsprune.scores import rank
+from tsprune.statistics import Estimate
 from tsprune.studies import study_tables
 from tsprune.studies.claims import MLPMedian, findings_of, headline_of, model_claims
 from tsprune.studies.experiments import PRUNED_PERCENT, StudyPlan, run_completely, study_plan
@@ -68,12 +72,17 @@ class StudySettings:
     samples: int | None = None
     explain: bool = True
     device: str | None = None
+    dtype: str | None = None
     options: RunOptions = dataclasses.field(default_factory=RunOptions)
 
     @functools.cached_property
     def calibration(self) -> Masks:
         """The windows that heads, MLPs and scores are chosen on."""
         return calibration_masks(self.suite, fraction=CALIBRATION_FRACTION, seed=self.options.seed)
+
+    def loaded(self, name: str, dtype: str | None = None) -> Forecaster:
+        """A model by name, as the study studies it, or in another precision."""
+        return self.with_paths(load(name, device=self.device, dtype=dtype or self.dtype))
 
     def with_paths(self, model: Forecaster) -> Forecaster:
         """`model`, set to draw the paths of the study if it samples."""
@@ -148,6 +157,8 @@ def study_model(model: Forecaster, settings: StudySettings, progress: Progress) 
         crps_interval=study_tables.ratio_interval(result, suite, "CRPS", seed),
         score_windows=found.scores.windows,
         explanation=explanation,
+        dtype=str(model.dtype).removeprefix("torch."),
+        precision=_against_float32(model, settings),
     )
     mlps = list(wanted.mlps.values())
     medians = [MLPMedian(study.name, study.architecture, effects.of(mlps, "MASE").median())] if mlps else []
@@ -155,6 +166,19 @@ def study_model(model: Forecaster, settings: StudySettings, progress: Progress) 
     progress(f"{model.name}: done", 1, 1)
     claims = tuple(model_claims(study.name, findings, seed=seed))
     return Studied(study, claims, medians, list(dict.fromkeys(skipped)))
+
+
+def _against_float32(model: Forecaster, settings: StudySettings) -> dict[str, Estimate]:
+    """Metric -> relative change by the model's precision; empty in float32, and of a model in memory."""
+    if model.dtype == torch.float32:
+        return {}
+    try:
+        plain = settings.loaded(model.name, "float32")
+    except TspruneError:
+        return {}
+    options = settings.options
+    found = compare(plain, model, settings.suite, batch_size=options.batch_size, seed=options.seed)
+    return dict(found.change)
 
 
 def _measured(model: Forecaster, settings: StudySettings, progress: Progress) -> _Measured:

@@ -27,7 +27,6 @@ import torch
 
 from tsprune.cost.allocator import keep_freed_memory
 from tsprune.errors import TspruneError
-from tsprune.models import load
 from tsprune.models.forecaster import Forecaster
 from tsprune.progress import Progress
 from tsprune.studies.one_model import Studied, StudySettings, study_model
@@ -51,7 +50,7 @@ def in_processes(
     Torch's threads and the memory for replay are divided among the processes. Raises the first TspruneError
     of any of them, and one if a process dies.
     """
-    costs = {place: _cost(load(name, device=settings.device), settings) for place, name in enumerate(names)}
+    costs = {place: _cost(settings.loaded(name), settings) for place, name in enumerate(names)}
     options = settings.options
     path = options.store.path if isinstance(options.store, Store) else options.store
     shared = options.replace(memory=options.memory // jobs, progress=None, store=path)
@@ -86,7 +85,6 @@ def _cost(model: Forecaster, settings: StudySettings) -> float:
     suite.require_windows()
     of = max(suite.configurations, key=lambda one: one.horizon if len(one) else 0)
     contexts = [x[-model.context_length :] for x in of.contexts if len(x)][:_PROBE_WINDOWS]
-    settings.with_paths(model)
     seconds = 0.0
     for _ in range(2):  # the first forecast of a model is slower than all others
         start = time.perf_counter()
@@ -153,7 +151,7 @@ def _begin(settings: StudySettings, threads: int, messages: Any) -> None:
 
 def _study(name: str) -> Studied:
     settings: StudySettings = _given["settings"]
-    return study_model(settings.with_paths(load(name, device=settings.device)), settings, _send)
+    return study_model(settings.loaded(name), settings, _send)
 
 
 def _send(stage: str, done: int, total: int) -> None:

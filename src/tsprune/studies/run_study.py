@@ -19,7 +19,6 @@ import torch
 from tsprune.arguments import checked
 from tsprune.data.pocket import pocket
 from tsprune.data.suite import Suite
-from tsprune.models import load
 from tsprune.models.forecaster import Forecaster
 from tsprune.progress import Progress, showing
 from tsprune.run_options import Options, RunOptions
@@ -47,6 +46,7 @@ def study(
     explain: bool = True,
     jobs: int | None = 1,
     device: str | None = None,
+    dtype: str | None = None,
     **options: Unpack[Options],
 ) -> Study:
     """Studies one or more checkpoints: tables of all ablations, and a verdict on each claim of the paper.
@@ -61,7 +61,8 @@ def study(
         torch's threads. None uses as many as there are threads for, and 1 on a GPU. Loaded models are
         studied in this process. A script that asks for more than 1 must begin its work under
         `if __name__ == "__main__":`, as processes import it
-    device : device of models given by name, as `tsprune.load` takes it
+    device, dtype : of models given by name, as `tsprune.load` takes them. The scores in another precision
+        than float32 are compared with those in float32
     options : keywords of `tsprune.run_options.RunOptions`; `seed` is of the random strategies, the
         calibration split and the bootstrap. With a `store`, a study that was stopped resumes. The stages of
         `progress` are "<name of the model>: scoring", ablating, explaining, and done
@@ -77,7 +78,9 @@ def study(
         Store(store) if isinstance(store, Path) else nullcontext(store) as opened,
         showing(chosen.progress) as progress,
     ):
-        settings = StudySettings(suite, max_loss, samples, explain, device, chosen.replace(store=opened))
+        settings = StudySettings(
+            suite, max_loss, samples, explain, device, dtype, chosen.replace(store=opened)
+        )
         found = _studied(models, settings, jobs, progress)
     studies = tuple(one.study for one in found)
     arguments: dict[str, object] = {
@@ -86,6 +89,7 @@ def study(
         "seed": chosen.seed,
         "batch_size": chosen.batch_size,
         "explain": explain,
+        "dtype": {one.name: one.dtype for one in studies},
         "samples": {one.name: one.samples for one in studies if one.samples is not None},
         "jobs": jobs,
     }
@@ -113,10 +117,7 @@ def _studied(
             for entry in models
         ]
     # all are loaded first: a wrong name is found before hours of work on the others
-    loaded = [
-        settings.with_paths(load(entry, device=settings.device)) if isinstance(entry, str) else entry
-        for entry in models
-    ]
+    loaded = [settings.loaded(entry) if isinstance(entry, str) else entry for entry in models]
     return [study_model(model, settings, progress) for model in loaded]
 
 
@@ -137,6 +138,11 @@ def _manifest(suite: Suite, studies: Sequence[ModelStudy], arguments: dict[str, 
                 "CRPS_ratio": [one.crps_ratio, *one.crps_interval],
             }
             for one in studies
+        },
+        "changes_by_precision": {
+            one.name: {metric: [x.value, x.low, x.high] for metric, x in one.precision.items()}
+            for one in studies
+            if one.precision
         },
     }
 

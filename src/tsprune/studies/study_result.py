@@ -19,7 +19,7 @@ from tsprune.explain.examples import Example as Example
 from tsprune.explain.overview import Explanation
 from tsprune.pruning.heads_at import HEADS_AT
 from tsprune.schema import Column, Schema
-from tsprune.statistics import Verdict
+from tsprune.statistics import Estimate, Verdict
 
 ClaimVerdict = Verdict | Literal["not applicable"]
 
@@ -180,6 +180,8 @@ class ModelStudy:
     score_windows : windows that scores of data were computed on
     samples : paths drawn per window; None if the model does not sample
     explanation : `tsprune.explain.overview` on a part of the windows; None without `explain`
+    dtype : precision of the weights
+    precision : metric -> its relative change against the model in float32; empty in float32
     """
 
     name: str
@@ -206,6 +208,8 @@ class ModelStudy:
     svd_correlation: pd.DataFrame = dataclasses.field(default_factory=pd.DataFrame)
     score_windows: int = 0
     explanation: Explanation | None = None
+    dtype: str = "float32"
+    precision: Mapping[str, Estimate] = dataclasses.field(default_factory=dict)
 
 
 @dataclasses.dataclass(frozen=True)

@@ -104,7 +104,7 @@ class RayExecutor:
             run=uuid.uuid4().hex,
             model=model.name,
             checkpoint=work.plan.checkpoint or checkpoint_digest(model),
-            dtype=next(model.module.parameters()).dtype,
+            dtype=model.dtype,
             device=self.device,
             context_length=model.context_length,
             samples=samples,

@@ -127,7 +127,7 @@ def protocol(model: Forecaster, configuration: Configuration, *, batch_size: int
         "batch_size": batch_size,
         "context_length": model.context_length,
         "horizon": configuration.horizon,
-        "dtype": str(next(model.module.parameters()).dtype).removeprefix("torch."),
+        "dtype": str(model.dtype).removeprefix("torch."),
         "device": device,
         "samples": samples,
         "sample_seed": sample_seed,

@@ -270,7 +270,7 @@ def _final_gain(model: Forecaster, readout: Readout, stream: Tensor) -> Tensor:
 
 def read(model: Forecaster, readout: Readout, normed: Tensor) -> Tensor:
     """The network's output for the normed stream: [B, d_model] to [B, outputs]."""
-    x = normed.to(next(model.module.parameters()).dtype)
+    x = normed.to(model.dtype)
     for number, path in enumerate(readout.modules):
         module = model.module.get_submodule(path)
         width = getattr(module, "in_features", x.shape[-1])
