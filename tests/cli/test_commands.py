@@ -376,7 +376,7 @@ def test_the_module_as_a_process(model: Path) -> None:
 
 # --- explain -------------------------------------------------------------------------------------
 
-EMPLOYMENT = ("--configs", "*employment*", "--windows", "2")
+EMPLOYMENT = ("--configs", "*employment*", "--per-configuration", "2")
 
 
 def test_explain_as_json_and_in_files(run: Runner, model: Path, tmp_path: Path) -> None:

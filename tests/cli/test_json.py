@@ -46,7 +46,7 @@ def outputs(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
         ("sweep", model, "--kind", "mlp", "--store", store, *SUITE),
         ("results", store),
         ("heads-at", model, *SUITE),
-        ("explain", model, *SUITE, "--windows", "2", "--no-effects", "--no-chaos"),
+        ("explain", model, *SUITE, "--per-configuration", "2", "--no-effects", "--no-chaos"),
         ("prune", model, "--remove", "stack.1.mlp", "--measure", "--out", small, *SUITE),
         ("latency", model, small, "--rounds", "2", "--batch", "1", "--context", "40", "--horizon", "3"),
         ("verify", model, "--against", table),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -11,6 +11,9 @@ from tsprune.choices import SEASONAL_NAIVE
 from tsprune.cli.options import Shared, option, with_shared
 from tsprune.cli.output import print_frame, say
 from tsprune.files import check_files, output_folder
+
+if TYPE_CHECKING:
+    from tsprune.data.suite import Suite
 
 
 @with_shared("suite", "model", "batch_size", "output")
@@ -21,6 +24,9 @@ def evaluate_command(
     output: Annotated[
         Path | None, option("Folder for all_results.csv (GIFT-Eval's columns).", "--out")
     ] = None,
+    dry_run: Annotated[
+        bool, option("Only show how --data is understood: series, windows, gaps.", "--dry-run")
+    ] = False,
     *,
     shared: Shared,
 ) -> None:
@@ -30,6 +36,9 @@ def evaluate_command(
         output = output_folder(output)
         check_files(output / "all_results.csv")
     suite = shared.suite
+    if dry_run:
+        _show_data(shared, suite)
+        return
     from tsprune.evaluation import evaluate, geometric_mean_ratios, write_all_results
 
     loaded = model if model == SEASONAL_NAIVE else shared.load(model)
@@ -47,3 +56,17 @@ def evaluate_command(
 
     result = {"configurations": table.frame, "geometric_mean": means}
     shared.report("evaluate", result, tables, skipped=table.skipped)
+
+
+def _show_data(shared: Shared, suite: Suite) -> None:
+    """The suite as it was understood, and what was left out of it."""
+    found = suite.describe()
+    names = ("configuration", "season", "windows", "series", "shortest", "longest", "gaps")
+    shown = [name for name in names if name in found]
+
+    def tables() -> None:
+        print_frame(found, repr(suite).strip("<>"), shown)
+        if suite.about:
+            say(suite.about[0].upper() + suite.about[1:])
+
+    shared.report("evaluate", {"about": suite.about, "suite": found}, tables, skipped=suite.skipped)

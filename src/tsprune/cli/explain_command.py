@@ -23,7 +23,7 @@ def explain_command(
     head: Annotated[
         str | None, option("Everything about this one head, e.g. decoder.3.cross.head.5.")
     ] = None,
-    windows: Annotated[int, integer("Windows of each configuration that are used.")] = 16,
+    per_configuration: Annotated[int, integer("Windows of each configuration that are used.")] = 16,
     effects: Annotated[
         bool, option("Also ablate heads (takes most of the time).", "--effects/--no-effects")
     ] = True,
@@ -57,7 +57,7 @@ def explain_command(
         found = overview(
             loaded,
             suite,
-            per_configuration=windows,
+            per_configuration=per_configuration,
             effects=effects,
             trajectories=chaos() if chaotic else None,
             **options,

@@ -28,6 +28,7 @@ from tsprune.errors import TspruneError, one_line
 from tsprune.run_options import BATCH_SIZE, MEMORY, Options
 
 if TYPE_CHECKING:
+    from tsprune.data.own.own_options import DataOptions
     from tsprune.data.suite import Suite
     from tsprune.models.forecaster import Forecaster
 
@@ -77,6 +78,11 @@ def option(text: str, *flags: str, **how: Any) -> Any:
 def integer(text: str, *, least: int = 1, most: int = COUNT, **how: Any) -> Any:
     """An option that takes a whole number."""
     return option(text, min=least, max=most, **how)
+
+
+def own_option(text: str, **how: Any) -> Any:
+    """An option that only a user's own data take."""
+    return option(text, rich_help_panel="Your own data (--data FILE)", show_default=False, **how)
 
 
 def decimal(text: str, *, least: float = 0, most: float = COUNT, **how: Any) -> Any:
@@ -159,13 +165,41 @@ class Shared:
     data: Annotated[
         str,
         option(
-            "A data source ([bold]pocket[/]: real series that come with tsprune; chaos; those of "
-            "plug-ins), or the root folder of a GIFT-Eval copy."
+            "A file or folder with your own series (CSV, Parquet, Feather, JSON), a data source "
+            "([bold]pocket[/]: real series that come with tsprune; chaos; those of plug-ins), or the root "
+            "folder of a GIFT-Eval copy."
         ),
     ] = "pocket"
     configs: Annotated[
         list[str] | None,
         option("Only these configurations, e.g. ett1/H/short or 'ett1/*/short'; repeatable."),
+    ] = None
+    horizon: Annotated[
+        int | None, own_option("Steps to forecast; by default a season.", min=1, max=COUNT)
+    ] = None
+    freq: Annotated[
+        str | None,
+        own_option("Frequency, e.g. h, 15min, D or W; by default that of the times."),
+    ] = None
+    season: Annotated[
+        int | None, own_option("Steps in a season; by default those of the frequency.", min=1, max=COUNT)
+    ] = None
+    windows: Annotated[
+        int | None,
+        own_option("Windows cut from each series; by default 1 to 5, by its length.", min=1, max=COUNT),
+    ] = None
+    step: Annotated[
+        int | None,
+        own_option("Steps between the windows of a series; by default the horizon.", min=1, max=COUNT),
+    ] = None
+    context: Annotated[int | None, own_option("Most steps of history; by default all.", min=1, max=COUNT)] = (
+        None
+    )
+    id_column: Annotated[str | None, own_option("Column with the series' names.")] = None
+    time_column: Annotated[str | None, own_option("Column with the times.")] = None
+    target: Annotated[
+        list[str] | None,
+        own_option("Column to forecast; repeatable: variates, each split into a series."),
     ] = None
     device: Annotated[
         str | None, option("cpu, cuda, cuda:1, ...; by default CUDA if there is one.", callback=_device)
@@ -195,19 +229,24 @@ class Shared:
 
     def check(self, *models: str) -> None:
         """Refuses data and models that are not there, before anything large is imported."""
-        from tsprune.data.sources import is_source
+        from tsprune.data.sources import data_kind
         from tsprune.models.checkpoints import find
 
-        is_source(self.data)
+        data_kind(self.data, **self.own)
         for model in models:
             find(model)
 
     @functools.cached_property
     def suite(self) -> Suite:
-        """The windows of --data and --configs."""
+        """The windows of --data and --configs, and of the options for own data."""
         from tsprune.data.sources import open_suite
 
-        return open_suite(self.data, self.configs)
+        return open_suite(self.data, self.configs, **self.own)
+
+    @property
+    def own(self) -> DataOptions:
+        """The options of a user's own data."""
+        return {name: getattr(self, name) for name in OWN_DATA}  # type: ignore[return-value]
 
     def load(self, model: str, *, device: str | None = None) -> Forecaster:
         """A model on --device (or another) in --dtype, with finite weights."""
@@ -257,8 +296,11 @@ class Shared:
             raise typer.Exit(1)
 
 
+OWN_DATA = (
+    "horizon", "freq", "season", "windows", "step", "context", "id_column", "time_column", "target",
+)  # fmt: skip
 _GROUPS = {
-    "suite": ("data", "configs"),
+    "suite": ("data", "configs", *OWN_DATA),
     "model": ("device", "dtype", "samples", "seed"),
     "run": ("device", "samples", "seed", "batch_size", "memory"),
     "output": ("quiet", "as_json"),

@@ -30,7 +30,7 @@ def read_series(folder: Path) -> tuple[str, list[list[Series]]]:
     """
     freq: str | None = None
     rows: list[list[Series]] = []
-    for path in _files(folder):
+    for path in dataset_files(folder):
         freq = _read_file(folder, existing_file(path, "data file"), freq, rows)
     if freq is None:
         raise TspruneError(f"{folder} holds no series; {AGAIN}")
@@ -40,12 +40,11 @@ def read_series(folder: Path) -> tuple[str, list[list[Series]]]:
 def _read_file(folder: Path, path: Path, freq: str | None, rows: list[list[Series]]) -> str | None:
     """Appends the file's rows to `rows`, and returns the frequency."""
     try:
-        for batch in _opened(path):
-            batch.validate(full=True)  # else a list could point outside its values
+        for batch in record_batches(path):
             if missing := {"freq", "target"} - set(batch.schema.names):
                 raise TspruneError(f"{path} has no column {', '.join(sorted(missing))}; is it GIFT-Eval's?")
             freq = _frequency(folder, len(rows), batch.column("freq"), freq)
-            rows += _variates(folder, len(rows), batch.column("target"))
+            rows += variates(folder, len(rows), batch.column("target"))
     except TspruneError:
         raise
     except Exception as error:  # arrow raises many kinds for damaged bytes
@@ -53,7 +52,7 @@ def _read_file(folder: Path, path: Path, freq: str | None, rows: list[list[Serie
     return freq
 
 
-def _files(folder: Path) -> list[Path]:
+def dataset_files(folder: Path) -> list[Path]:
     """The dataset's arrow files in order: those listed in state.json, or those present without one."""
     state = folder / "state.json"
     if not state.exists():
@@ -70,14 +69,18 @@ def _files(folder: Path) -> list[Path]:
     return [folder / name for name in names]
 
 
-def _opened(path: Path) -> list[Any]:
+def record_batches(path: Path) -> list[Any]:
+    """The record batches of an arrow file or stream, mapped into memory and checked."""
     source = pa.memory_map(str(path))
     try:
-        return list(pa.ipc.open_stream(source))
+        batches = list(pa.ipc.open_stream(source))
     except pa.ArrowInvalid:
         source.seek(0)
         reader = pa.ipc.open_file(source)
-        return [reader.get_batch(index) for index in range(reader.num_record_batches)]
+        batches = [reader.get_batch(index) for index in range(reader.num_record_batches)]
+    for batch in batches:
+        batch.validate(full=True)  # else a list could point outside its values
+    return batches
 
 
 def _frequency(folder: Path, first: int, column: Any, known: str | None) -> str | None:
@@ -103,21 +106,21 @@ def _alike(one: str, other: str) -> bool:
         return False
 
 
-def _variates(folder: Path, first: int, targets: Any) -> list[list[Series]]:
+def variates(folder: Path | str, first: int, targets: Any) -> list[list[Series]]:
     """The variates of each row; [time] rows have one, [dim][time] rows have dim."""
     targets = _storage(targets)
     _require_lists(folder, first, targets)
-    outer, inner = _bounds(targets), _storage(targets.values)
-    if not _is_list(inner.type):
+    outer, inner = bounds(targets), _storage(targets.values)
+    if not is_list(inner.type):
         flat = _flat(folder, inner)
         found = [[flat[start:stop]] for start, stop in itertools.pairwise(outer)]
     else:
         _require_lists(folder, None, inner)
-        bounds, flat = _bounds(inner), _flat(folder, _storage(inner.values))
-        series = [flat[start:stop] for start, stop in itertools.pairwise(bounds)]
+        flat = _flat(folder, _storage(inner.values))
+        series = [flat[start:stop] for start, stop in itertools.pairwise(bounds(inner))]
         found = [series[start:stop] for start, stop in itertools.pairwise(outer)]
-    for row, variates in enumerate(found, start=first):
-        lengths = sorted({len(variate) for variate in variates})
+    for row, several in enumerate(found, start=first):
+        lengths = sorted({len(variate) for variate in several})
         if len(lengths) > 1:
             raise TspruneError(
                 f"{folder}, row {row}: variates of {lengths[0]} and {lengths[-1]} steps; they must be equal"
@@ -132,13 +135,14 @@ def _storage(array: Any) -> Any:
     return array.storage if isinstance(array, pa.ExtensionArray) else array
 
 
-def _is_list(kind: Any) -> bool:
+def is_list(kind: Any) -> bool:
+    """Whether an arrow type is one of lists."""
     return bool(pa.types.is_list(kind) or pa.types.is_large_list(kind) or pa.types.is_fixed_size_list(kind))
 
 
-def _require_lists(folder: Path, first: int | None, array: Any) -> None:
+def _require_lists(folder: Path | str, first: int | None, array: Any) -> None:
     """TspruneError unless `array` holds lists, none of them null; first : number of its first row."""
-    if not _is_list(array.type):
+    if not is_list(array.type):
         raise TspruneError(f"{folder}: column target holds {array.type}, not lists of numbers")
     if array.null_count:
         missing = array.is_null().to_pylist().index(True)
@@ -146,7 +150,7 @@ def _require_lists(folder: Path, first: int | None, array: Any) -> None:
         raise TspruneError(f"{where}: the target of a variate is missing")
 
 
-def _bounds(lists: Any) -> NDArray[np.int64]:
+def bounds(lists: Any) -> NDArray[np.int64]:
     """Where each list starts and ends in `lists.values`, [len(lists) + 1]."""
     if pa.types.is_fixed_size_list(lists.type):
         steps = np.arange(len(lists) + 1, dtype=np.int64) + lists.offset
@@ -154,7 +158,7 @@ def _bounds(lists: Any) -> NDArray[np.int64]:
     return np.asarray(lists.offsets.to_numpy(zero_copy_only=False), dtype=np.int64)
 
 
-def _flat(folder: Path, values: Any) -> Series:
+def _flat(folder: Path | str, values: Any) -> Series:
     """Numbers as float32; a null becomes NaN, a number beyond float32 infinite. Without nulls a view."""
     if not (pa.types.is_floating(values.type) or pa.types.is_integer(values.type)):
         raise TspruneError(f"{folder}: column target holds lists of {values.type}, not lists of numbers")

@@ -90,7 +90,7 @@ def gift_eval(root: str | Path | None = None, configs: Sequence[str] | str | Non
     present = _present(directory)
     if not present:
         raise TspruneError(
-            f"no GIFT-Eval dataset under {directory}; it should hold folders such as m4_weekly or ett1/H"
+            f"no GIFT-Eval dataset under {directory}, which should hold folders such as m4_weekly or ett1/H"
         )
     chosen = present if configs is None else _matching(configs, present)
     configurations: list[Configuration] = []
@@ -104,6 +104,11 @@ def gift_eval(root: str | Path | None = None, configs: Sequence[str] | str | Non
         if configuration is not None:
             configurations.append(configuration)
     return Suite(name="gift-eval", configurations=tuple(configurations), skipped=tuple(skipped))
+
+
+def is_copy(root: Path) -> bool:
+    """Whether a directory holds data of the benchmark."""
+    return bool(_present(root))
 
 
 def _root(root: str | Path | None) -> Path:

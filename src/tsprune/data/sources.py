@@ -1,13 +1,16 @@
-"""Data by name: the suites of this package and those of installed plug-ins, or a copy of GIFT-Eval."""
+"""Data by name: suites of this package and of plug-ins, a user's own tables, or a copy of GIFT-Eval."""
 
 from __future__ import annotations
 
 import dataclasses
+import stat
 from collections.abc import Callable, Sequence
+from typing import Literal, Unpack
 
 from tsprune.arguments import shown
 from tsprune.data.chaos import chaos
-from tsprune.data.gift_eval import gift_eval
+from tsprune.data.gift_eval import gift_eval, is_copy
+from tsprune.data.own.own_options import DataOptions, OwnOptions
 from tsprune.data.pocket import pocket
 from tsprune.data.suite import Suite
 from tsprune.errors import TspruneError
@@ -41,29 +44,59 @@ SOURCES: Registry[DataSource] = Registry(
 )
 
 
-def is_source(data: str) -> bool:
-    """Whether `data` is a name in `SOURCES`; TspruneError if it is not a directory either."""
-    if data in SOURCES:
-        return True
-    if status(user_path(data)) is None:
-        raise TspruneError(
-            f"no data source and no directory {user_path(data)}; sources: {', '.join(SOURCES)}; "
-            "or pass the directory of a copy of GIFT-Eval"
-        )
-    return False
+def data_kind(data: str, **own: Unpack[DataOptions]) -> Literal["source", "own", "gift-eval"]:
+    """The kind of data that `data` names: a name in `SOURCES`, a user's file or folder, or a GIFT-Eval copy.
 
+    own : options of a user's own data, which others do not take
 
-def open_suite(data: str, configs: Sequence[str] | None = None) -> Suite:
-    """The suite of a data source, or of a copy of GIFT-Eval.
-
-    data : a name in `SOURCES`, or the directory of the copy
-    configs : names or glob patterns of configurations; None takes all
-
-    Raises TspruneError if `data` is neither, or if a pattern matches no configuration.
+    Raises TspruneError if `data` is nothing of these, or for an option that it does not take.
     """
-    if not is_source(data):
+    kind = _kind(data)
+    given = [name for name, value in own.items() if value is not None and value not in ([], ())]
+    if given and kind != "own":
+        options = ", ".join(f"--{name.replace('_', '-')}" for name in given)
+        where = f"{data} has its own windows" if kind == "source" else "GIFT-Eval has its own rules"
+        raise TspruneError(f"{options} belongs to a table of your own (--data FILE); {where}")
+    if kind == "own":
+        OwnOptions(**own)
+    return kind
+
+
+def _kind(data: str) -> Literal["source", "own", "gift-eval"]:
+    if data in SOURCES:
+        return "source"
+    path = user_path(data)
+    found = status(path)
+    if found is None:
+        raise TspruneError(
+            f"no data source, file or directory {path}; sources: {', '.join(SOURCES)}; or pass a file with "
+            "your own series, or the directory of a copy of GIFT-Eval"
+        )
+    if stat.S_ISDIR(found.st_mode):
+        from tsprune.data.own.readers import holds_tables  # imports pyarrow, 0.15 s
+
+        return "own" if not is_copy(path) and holds_tables(path) else "gift-eval"
+    return "own"
+
+
+def open_suite(data: str, configs: Sequence[str] | None = None, **own: Unpack[DataOptions]) -> Suite:
+    """The suite of a data source, of a user's own data, or of a copy of GIFT-Eval.
+
+    data : a name in `SOURCES`, a file or folder that `from_file` reads, or the directory of the copy
+    configs : names or glob patterns of configurations; None takes all
+    own : the options of `from_frame`, for a user's own data only
+
+    Raises TspruneError if `data` is nothing of these, or if a pattern matches no configuration.
+    """
+    kind = data_kind(data, **own)
+    if kind == "gift-eval":
         return gift_eval(data, configs)
-    suite = SOURCES[data].load()
+    if kind == "own":
+        from tsprune.data.own.user_data import from_file
+
+        suite = from_file(data, **own)
+    else:
+        suite = SOURCES[data].load()
     if not isinstance(suite, Suite):
         raise TspruneError(f"the data source {data} returned {shown(suite)} instead of a Suite")
     return suite.only(configs) if configs else suite

@@ -14,11 +14,14 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
+from tsprune.arguments import checked
 from tsprune.errors import TspruneError
 from tsprune.schema import Column, Schema
 
 if TYPE_CHECKING:
     import pandas as pd
+
+    from tsprune.data.own.steps import TimeStep
 
 SUITE = Schema(
     "suite",
@@ -31,7 +34,39 @@ SUITE = Schema(
     Column("num_variates", "of the dataset", dtype="count"),
     Column("shortest", "shortest history before a window", "steps", dtype="count"),
     Column("longest", "longest history before a window", "steps", dtype="count"),
+    Column(
+        "gaps", "steps of the series without a row, where rows have times", "steps", "count", optional=True
+    ),
 )
+
+
+@dataclasses.dataclass(frozen=True, eq=False, repr=False)
+class Origins:
+    """Ids and times of a configuration's windows.
+
+    ids : names of the series, one per window
+    starts : datetime64[us] [N], time of the first step of each context; NaT if unknown
+    steps : between the times of each window
+    gaps : int64 [N], steps of the window's whole series that had no row
+    """
+
+    ids: tuple[str, ...]
+    starts: NDArray[np.datetime64]
+    steps: tuple[TimeStep, ...]
+    gaps: NDArray[np.int64]
+
+    def times(self, window: int, first: int, count: int) -> NDArray[np.datetime64] | None:
+        """datetime64[us] [count], from `first` steps after the start of a context on; None if unknown."""
+        start = self.starts[window]
+        if np.isnat(start):
+            return None
+        steps = np.arange(first, first + count, dtype=np.int64)
+        return self.steps[window].at(int(start.astype(np.int64)), steps).astype("datetime64[us]")
+
+    def select(self, rows: NDArray[np.int64]) -> Origins:
+        """Those of the windows `rows`."""
+        ids, steps = tuple(self.ids[int(row)] for row in rows), tuple(self.steps[int(row)] for row in rows)
+        return Origins(ids, self.starts[rows], steps, self.gaps[rows])
 
 
 @dataclasses.dataclass(frozen=True, eq=False, repr=False)  # hashed by identity: results are kept with it
@@ -47,6 +82,7 @@ class Configuration:
     series : int64 [N], the series of each window (windows of one series are not independent)
     num_variates : number of variates of the dataset (1 unless it is multivariate)
     domain : GIFT-Eval's domain of the dataset, "" if unknown
+    origins : ids and times of the windows, of a user's own data; None if unknown
     """
 
     name: str
@@ -58,6 +94,7 @@ class Configuration:
     series: NDArray[np.int64]
     num_variates: int = 1
     domain: str = ""
+    origins: Origins | None = None
 
     def __len__(self) -> int:
         return len(self.contexts)
@@ -74,6 +111,7 @@ class Configuration:
             contexts=[self.contexts[int(row)] for row in rows],
             targets=self.targets[rows],
             series=self.series[rows],
+            origins=None if self.origins is None else self.origins.select(rows),
         )
 
 
@@ -82,11 +120,13 @@ class Suite:
     """A named collection of configurations, and a list of all that was left out of it.
 
     skipped : (configuration or series, reason) pairs
+    about : how a user's table was understood, in a line
     """
 
     name: str
     configurations: tuple[Configuration, ...]
     skipped: tuple[tuple[str, str], ...] = ()
+    about: str = ""
 
     def __len__(self) -> int:
         """Number of windows over all configurations."""
@@ -106,6 +146,8 @@ class Suite:
             lengths = [len(context) for context in c.contexts] or [0]
             row = {name: getattr(c, name) for name in ("domain", "horizon", "season", "num_variates")}
             row |= {"configuration": c.name, "windows": len(c), "series": len(np.unique(c.series))}
+            if c.origins is not None:
+                row["gaps"] = int(c.origins.gaps[np.unique(c.series, return_index=True)[1]].sum())
             rows.append(row | {"shortest": min(lengths), "longest": max(lengths)})
         return SUITE.frame(rows)
 
@@ -140,7 +182,50 @@ class Suite:
                 raise TspruneError(f"no configuration {pattern!r} in {self.name}; try: {', '.join(near)}")
         return self.filter(lambda c: any(fnmatch.fnmatchcase(c.name, pattern) for pattern in patterns))
 
+    @checked
+    def sample(self, count: int, seed: int = 0) -> Suite:
+        """The suite with `count` windows (or all, if it has fewer) drawn at random over all configurations.
+
+        Each configuration keeps its share of the windows, and one at least while `count` allows it.
+
+        Raises TspruneError for a count below 1.
+        """
+        sizes = [len(c) for c in self.configurations]
+        rng = np.random.default_rng(seed)
+        kept = []
+        for c, quota in zip(self.configurations, _quotas(sizes, count), strict=True):
+            keep = np.zeros(len(c), dtype=np.bool_)
+            keep[rng.permutation(len(c))[:quota]] = True
+            kept += [c.select(keep)] if quota else []
+        return dataclasses.replace(self, configurations=tuple(kept))
+
+    def to_frame(self) -> pd.DataFrame:
+        """All series of the windows as a long table: configuration, unique_id, ds, y.
+
+        A row per step of a series, from its first context's start to its last target. Times are those of the
+        user's table, or steps from 0 on if they are unknown; `tsprune.data.from_frame` reads the table.
+        """
+        from tsprune.data.own.long_table import long_table
+
+        return long_table(self)
+
     def filter(self, predicate: Callable[[Configuration], bool]) -> Suite:
         """The suite with only the configurations for which `predicate` is true."""
         kept = tuple(c for c in self.configurations if predicate(c))
         return dataclasses.replace(self, configurations=kept)
+
+
+def _quotas(sizes: Sequence[int], count: int) -> list[int]:
+    """Shares of `count` in proportion to `sizes`, at least 1 each while `count` lasts, never above a size."""
+    quotas = [min(size, 1) for size in sizes]
+    if sum(quotas) >= count:
+        places = np.flatnonzero(quotas)
+        chosen = places[np.linspace(0, len(places) - 1, count).round().astype(int)]
+        return [int(index in chosen) for index in range(len(sizes))]
+    while sum(quotas) < min(count, sum(sizes)):  # one more where the share is farthest below its due
+        lag = [
+            size * count / sum(sizes) - quota if quota < size else -np.inf
+            for size, quota in zip(sizes, quotas, strict=True)
+        ]
+        quotas[int(np.argmax(lag))] += 1
+    return quotas

@@ -81,30 +81,42 @@ def cut_windows(
     freq: str,
     horizon: int,
     season: int,
-    windows: int,
+    windows: int | Sequence[int],
+    step: int | None = None,
+    context: int | None = None,
     num_variates: int = 1,
     domain: str = "",
+    labels: Sequence[str] | None = None,
 ) -> tuple[Configuration | None, list[tuple[str, str]]]:
-    """Cuts each series into its last `windows` windows, which do not overlap.
+    """Cuts each series into windows, of which the last one ends with the series.
 
-    series : univariate float32 arrays; the contexts are views of them, from their first step on. Infinite
-        values are missing (NaN in a copy), as in every forecast
+    series : univariate float32 arrays; the contexts are views of them. Infinite values are missing (NaN in
+        a copy), as in every forecast
+    windows : of each series, or of every one
+    step : steps between the windows of a series; default the horizon, so that they do not overlap
+    context : most steps of history; default all from the first step on
+    labels : names of the series in the list of what is left out; default their numbers
 
     Returns the configuration, its windows ordered by series and then by time (None if no series is long
     enough), and (name, reason) of all that was left out.
     """
     windows_of: list[tuple[int, Series, Series]] = []
     skipped: list[tuple[str, str]] = []
-    needed = windows * horizon
+    step = horizon if step is None else step
     for index, values in enumerate(series):
-        if len(values) <= needed:
-            reason = f"{len(values)} steps; {windows} windows of {horizon} need at least {needed + 1}"
-            skipped.append((f"{name}, series {index}", reason))
+        count = windows if isinstance(windows, int) else windows[index]
+        first = len(values) - horizon - (count - 1) * step
+        if first < 1:
+            needed = len(values) - first + 1
+            reason = f"{len(values)} steps; {count} windows of {horizon} need at least {needed}"
+            label = f"series {index}" if labels is None else labels[index]
+            skipped.append((f"{name}, {label}" if label else name, reason))
             continue
         infinite = np.isinf(values)
         values = np.where(infinite, np.float32(np.nan), values) if infinite.any() else values
-        for start in range(len(values) - needed, len(values), horizon):
-            windows_of.append((index, values[:start], values[start : start + horizon]))
+        for origin in range(first, len(values) - horizon + 1, step):
+            start = 0 if context is None else max(0, origin - context)
+            windows_of.append((index, values[start:origin], values[origin : origin + horizon]))
     if not windows_of:
         return None, [(name, "no series is long enough for its windows"), *skipped]
     owners, contexts, targets = zip(*windows_of, strict=True)

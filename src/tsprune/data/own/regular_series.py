@@ -1,0 +1,136 @@
+"""Groups of rows become regular series, on the time steps of their frequency."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterable, Mapping
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tsprune.data.own.steps import IrregularError, Times, TimeStep, infer, of_frequency, require_dense
+from tsprune.data.own.table_place import TablePlace
+from tsprune.data.windows import Series
+from tsprune.errors import TspruneError
+
+
+@dataclasses.dataclass(frozen=True)
+class RowGroup:
+    """The rows of one id, in the order of time.
+
+    values : of each variate by its name, [R]
+    times : int64 [R], distinct; counts unless `dated`; None if the rows are steps in order
+    rows : int64 [R], places in the table; None if the group is one row of it, `row`
+    step : known beforehand, with `start` (microseconds since 1970) for rows without times
+    """
+
+    id: str
+    values: Mapping[str, NDArray[np.floating]]
+    place: TablePlace
+    times: Times | None = None
+    dated: bool = True
+    rows: Times | None = None
+    row: int = 0
+    step: TimeStep | None = None
+    start: int | None = None
+
+    def where(self, index: int) -> str:
+        """The place of one of the group's rows."""
+        return self.place.row(self.row if self.rows is None else int(self.rows[index]))
+
+
+@dataclasses.dataclass(frozen=True)
+class RegularSeries:
+    """One variate of a group, with a value or NaN at every step.
+
+    freq : pandas frequency without an anchor
+    step, start : of its times; start is in microseconds since 1970, None if the times are unknown
+    gaps : steps between its first and last value without a row
+    """
+
+    id: str
+    freq: str
+    step: TimeStep
+    start: int | None
+    values: Series
+    gaps: int
+
+
+def regular_series(
+    groups: Iterable[RowGroup], freq: str | None
+) -> tuple[list[RegularSeries], list[tuple[str, str]]]:
+    """All series, each at the frequency `freq` or its own, and (id, reason) of groups without one.
+
+    Raises the first reason if no group has a frequency, and TspruneError for times that do not fit `freq`.
+    """
+    found: list[RegularSeries] = []
+    skipped: list[tuple[str, str]] = []
+    for group in groups:
+        try:
+            found += _variates(group, freq)
+        except IrregularError as error:
+            where = group.place.name if error.row is None else group.where(error.row)
+            skipped.append((group.id, f"{where}: {error}"))
+            if freq is not None and error.row is not None:
+                raise TspruneError(f"{where}: {error}; the frequency given is {freq}") from None
+    if not found and skipped:
+        hint = "" if "--freq" in skipped[0][1] else "; repair the times, or give --freq"
+        raise TspruneError(f"{skipped[0][1]}{hint}")
+    return found, skipped
+
+
+def _variates(group: RowGroup, freq: str | None) -> list[RegularSeries]:
+    step = group.step if freq is None else of_frequency(freq, group.times if group.dated else None)
+    if step is None and (group.times is None or not group.dated):
+        raise IrregularError("the rows have no dates to infer a frequency from; give --freq")
+    if group.times is None:
+        assert step is not None
+        return [_trimmed(group, name, values, step, group.start) for name, values in group.values.items()]
+    return _on_steps(group, group.times, step)
+
+
+def _on_steps(group: RowGroup, times: Times, step: TimeStep | None) -> list[RegularSeries]:
+    if not group.dated:
+        assert step is not None
+        places = TimeStep("row", 1).positions(times)
+    else:
+        step = step or infer(times)
+        places = step.positions(times)
+    require_dense(places)
+    start = int(times[0]) if group.dated else None
+    length = int(places[-1]) + 1
+    found = []
+    for name, values in group.values.items():
+        if length > len(values):
+            whole = np.full(length, np.nan, np.float32)
+            whole[places] = _float32(values)
+            values = whole
+        found.append(_trimmed(group, name, values, step, start, places))
+    return found
+
+
+def _trimmed(
+    group: RowGroup,
+    name: str,
+    values: NDArray[np.floating],
+    step: TimeStep,
+    start: int | None,
+    places: Times | None = None,
+) -> RegularSeries:
+    """Without the missing values at both ends, which no window can use."""
+    series = _float32(values)
+    finite = np.flatnonzero(np.isfinite(series))
+    first, stop = (int(finite[0]), int(finite[-1]) + 1) if finite.size else (0, 0)
+    gaps = 0
+    if places is not None and stop:
+        present = np.searchsorted(places, [first, stop])
+        gaps = stop - first - int(present[1] - present[0])
+    if start is not None and first:
+        start = int(step.at(start, np.array([first]))[0])
+    label = group.id if len(group.values) == 1 else "/".join(filter(None, (group.id, name)))
+    return RegularSeries(label, step.freq, step, start, series[first:stop], gaps)
+
+
+def _float32(values: NDArray[np.floating]) -> Series:
+    with np.errstate(over="ignore", invalid="ignore"):
+        return np.asarray(values, dtype=np.float32)

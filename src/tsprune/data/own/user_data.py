@@ -1,0 +1,188 @@
+"""Files, data frames, arrays, gluonts datasets and fev tasks of a user become suites."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, Unpack
+
+import numpy as np
+import pyarrow as pa
+
+from tsprune.arguments import shown
+from tsprune.data.own.frames import arrow_table
+from tsprune.data.own.json_reader import table_of_rows
+from tsprune.data.own.layouts import checked_table, groups_of_table
+from tsprune.data.own.nested import is_nested, read_nested
+from tsprune.data.own.own_options import DataOptions, OwnOptions
+from tsprune.data.own.readers import read_any, suffix_of
+from tsprune.data.own.regular_series import RowGroup, regular_series
+from tsprune.data.own.rolling import suite_of_series
+from tsprune.data.own.steps import of_frequency
+from tsprune.data.own.table_place import TablePlace
+from tsprune.data.suite import Suite
+from tsprune.errors import TspruneError
+from tsprune.files import parse_json, read_text, status, user_path
+
+
+def from_frame(frame: Any, *, name: str = "data", **options: Unpack[DataOptions]) -> Suite:
+    """Windows of the series in a data frame.
+
+    frame : of pandas, polars, pyarrow or whatever else narwhals knows. Long (a row per series and time), wide
+        (a column or a row per series), or with a list of values per row. A pandas index is a column, too
+    name : of the suite; its configurations are "<name>/<frequency>/<horizon>"
+    options : the fields of `OwnOptions`: horizon, freq, season, windows, step, context, id_column,
+        time_column, target
+
+    Times without a row are missing values, counted in `Suite.describe()`. Series of several frequencies
+    become one configuration each. Series that no window can be cut from are listed in `Suite.skipped`.
+
+    Raises TspruneError, with the row, for a table that cannot be understood, or in more than one way.
+
+    >>> import pandas as pd
+    >>> days = pd.date_range("2024-01-01", periods=60, freq="D")
+    >>> from_frame(pd.DataFrame({"ds": days, "y": range(60)}), horizon=7)
+    <Suite data: 1 configurations, 1 windows>
+    """
+    return _suite(arrow_table(frame), TablePlace("the table"), name, OwnOptions(**options))
+
+
+def from_file(path: str | Path, *, name: str | None = None, **options: Unpack[DataOptions]) -> Suite:
+    """Windows of the series in a file, or in all files of a folder.
+
+    path : CSV (.csv, .tsv, .txt), Parquet, Feather or arrow, JSON (.json, .jsonl; also of gluonts), or a
+        folder of these; or one that Hugging Face `datasets` saved
+    name : of the suite; by default the file's without its suffix
+
+    The rest is as in `from_frame`.
+    """
+    source = user_path(path)
+    if status(source) is None:
+        raise TspruneError(f"there is no data file {source}")
+    chosen = OwnOptions(**options)
+    table, place = read_any(source)
+    own_name = source.name.removesuffix(suffix_of(source)) if source.is_file() else source.resolve().name
+    return _suite(table, place, own_name if name is None else name, chosen, freq=_gluonts_freq(source))
+
+
+def from_arrays(
+    arrays: Any, *, ids: Sequence[str] | None = None, name: str = "data", **options: Unpack[DataOptions]
+) -> Suite:
+    """Windows of series without times.
+
+    arrays : [S, T], or a list of series [T], or of multivariate ones [V, T], which are split
+    ids : names of the series; default their numbers
+
+    The rest is as in `from_frame`, but `freq` is needed.
+
+    Raises TspruneError for anything that is not an array of numbers.
+    """
+    chosen, place = OwnOptions(**options), TablePlace("the arrays", "array")
+    if chosen.freq is None:
+        raise TspruneError("arrays have no times to infer a frequency from; give freq")
+    step = of_frequency(chosen.freq)
+    values = [_variates(array, place.row(index)) for index, array in enumerate(arrays)]
+    labels = [str(index) for index in range(len(values))] if ids is None else [str(label) for label in ids]
+    if len(labels) != len(values):
+        raise TspruneError(f"{len(labels)} ids for {len(values)} arrays; they must be as many")
+    groups = [
+        RowGroup(label, {str(v): row for v, row in enumerate(array)}, place, row=index, step=step)
+        for index, (label, array) in enumerate(zip(labels, values, strict=True))
+    ]
+    return _cut(groups, name, chosen, "arrays")
+
+
+def _variates(array: Any, where: str) -> np.ndarray[Any, np.dtype[np.float64]]:
+    try:
+        values = np.asarray(array, dtype=np.float64)
+    except (TypeError, ValueError):
+        raise TspruneError(f"{where}: {shown(array)} is not an array of numbers") from None
+    if values.ndim not in (1, 2) or not values.size:
+        raise TspruneError(
+            f"{where} has the shape {values.shape}; a series is [T], or [V, T] with several variates"
+        )
+    return np.atleast_2d(values)
+
+
+def from_gluonts(dataset: Any, *, name: str = "data", **options: Unpack[DataOptions]) -> Suite:
+    """Windows of a gluonts dataset.
+
+    dataset : an iterable of entries with `target` [T] or [V, T] and `start`, such as a ListDataset or
+        PandasDataset; a TrainDatasets, whose test series are taken; or the path of a file of JSON lines
+
+    The frequency is that of the entries' periods. The rest is as in `from_frame`.
+    """
+    if isinstance(dataset, str | Path):
+        return from_file(dataset, **options)
+    freq = getattr(getattr(dataset, "metadata", None), "freq", None)
+    place = TablePlace("the dataset", "entry")
+    entries = getattr(dataset, "test", None) or dataset
+    rows = [_entry(entry, place.row(index)) for index, entry in enumerate(entries)]
+    return _suite(table_of_rows(rows, place), place, name, OwnOptions(**options), freq=freq)
+
+
+def _entry(entry: Any, where: str) -> dict[str, Any]:
+    """The row of a gluonts entry; a period's start has its frequency."""
+    if not isinstance(entry, Mapping) or "target" not in entry:
+        raise TspruneError(f"{where}: {shown(entry)} is not an entry with a target")
+    row: dict[str, Any] = {"target": np.asarray(entry["target"], dtype=np.float64).tolist()}
+    start: Any = entry.get("start")
+    if hasattr(start, "to_timestamp"):
+        row["freq"] = start.freqstr
+        start = start.to_timestamp()
+    row["start"] = None if start is None else np.datetime64(start, "us").astype(object)
+    return row | ({"item_id": str(entry["item_id"])} if "item_id" in entry else {})
+
+
+def from_fev(task: Any, *, name: str | None = None) -> Suite:
+    """The windows of a fev task, with its own horizon, season and cutoffs; several targets are split.
+
+    task : a `fev.Task` (0.6 or newer), or an object with its interface: `iter_windows()`, whose windows have
+        `get_input_data()` and `get_ground_truth()`; `horizon`, `seasonality`, `freq`, `id_column`,
+        `timestamp_column`, `target_columns` and `task_name`
+
+    Raises TspruneError for an object without them.
+    """
+    from tsprune.data.own.fev_task import suite_of_task
+
+    return suite_of_task(task, name)
+
+
+def _suite(
+    table: pa.Table, place: TablePlace, name: str, options: OwnOptions, freq: str | None = None
+) -> Suite:
+    """freq : of nested rows that state none themselves"""
+    table = checked_table(table, place)
+    read = (
+        read_nested(table, options, place, freq)
+        if is_nested(table, options)
+        else groups_of_table(table, options, place)
+    )
+    return _cut(read[0], name, options, read[1])
+
+
+def _cut(groups: Iterable[RowGroup], name: str, options: OwnOptions, about: str) -> Suite:
+    members = list(groups)
+    series, skipped = regular_series(members, options.freq)
+    variates = max((len(group.values) for group in members), default=1)
+    single = len(options.targets) < 2 and about.startswith(
+        "ids: none"
+    )  # columns that are series, not variates
+    suite = suite_of_series(
+        series, options, name=name, num_variates=1 if single else variates, about=about, skipped=skipped
+    )
+    suite.require_windows()
+    return suite
+
+
+def _gluonts_freq(path: Path) -> str | None:
+    """The frequency in a gluonts dataset's metadata.json, beside its file or in the folder `metadata`."""
+    for place in (path.parent / "metadata.json", path.parents[1] / "metadata" / "metadata.json"):
+        if path.is_file() and place.is_file():
+            try:
+                freq = parse_json(read_text(place, "metadata file")).get("freq")
+            except (ValueError, AttributeError, RecursionError):
+                continue
+            if isinstance(freq, str):
+                return freq
+    return None
