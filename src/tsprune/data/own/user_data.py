@@ -10,7 +10,7 @@ import numpy as np
 import pyarrow as pa
 
 from tsprune.arguments import shown
-from tsprune.data.own.frames import arrow_table
+from tsprune.data.own.data_frames import arrow_table
 from tsprune.data.own.json_reader import table_of_rows
 from tsprune.data.own.layouts import checked_table, groups_of_table
 from tsprune.data.own.nested import is_nested, read_nested
