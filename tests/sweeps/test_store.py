@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import os
 import shutil
 import sqlite3
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pandas as pd
@@ -17,7 +19,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.suites import small_suite, tiny
-from tsprune import files
 from tsprune.anatomy import Component
 from tsprune.errors import TspruneError
 from tsprune.evaluation import (
@@ -525,7 +526,8 @@ def test_a_store_in_a_folder_that_nobody_can_write_to_is_read(
     with Store(path) as store:
         store.add(done=[(entry(CLEAN), cell_scores(3))])
     # root may write anywhere but on such a file system
-    monkeypatch.setattr(files, "_read_only", lambda folder: folder == path.parent)
+    flags = {path.parent: os.ST_RDONLY}
+    monkeypatch.setattr(os, "statvfs", lambda folder: SimpleNamespace(f_flag=flags.get(Path(folder), 0)))
     before = sorted(path.parent.iterdir())
     with Store(path, create=False) as sealed:
         assert len(sealed.frame()) == 1
