@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from tsprune.hooks.capture import Reference, reference
     from tsprune.models import Forecast, Forecaster, load, load_pipeline
     from tsprune.pruning import Plan, heads_at, prune, recover
+    from tsprune.pruning.gate import check
     from tsprune.pruning.search import plan
     from tsprune.scores import rank
     from tsprune.studies import study
@@ -41,6 +42,7 @@ __all__ = [
     "TspruneError",
     "__version__",
     "ablate",
+    "check",
     "data",
     "evaluate",
     "explain",
@@ -70,6 +72,7 @@ if not TYPE_CHECKING:
             "tsprune.hooks.capture": ["Reference", "reference"],
             "tsprune.models": ["Forecast", "Forecaster", "load", "load_pipeline"],
             "tsprune.pruning": ["Plan", "heads_at", "prune", "recover"],
+            "tsprune.pruning.gate": ["check"],
             "tsprune.pruning.search": ["plan"],
             "tsprune.scores": ["rank"],
             "tsprune.studies": ["study"],

@@ -23,3 +23,7 @@ SEASONAL_NAIVE: Literal["seasonal-naive"] = "seasonal-naive"
 
 # those that GIFT-Eval ranks by; packages may add others to `tsprune.evaluation.METRICS`
 RANKED_METRICS = ("MASE", "CRPS")
+
+# measured by `tsprune.check`
+Checked = Literal["scores", "stable_rank", "redundancy", "latency"]
+CHECKED: tuple[Checked, ...] = get_args(Checked)

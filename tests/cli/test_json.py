@@ -50,6 +50,7 @@ def outputs(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
         ("prune", model, "--remove", "stack.1.mlp", "--measure", "--out", small, *SUITE),
         ("latency", model, small, "--rounds", "2", "--batch", "1", "--context", "40", "--horizon", "3"),
         ("verify", model, "--against", table),
+        ("check", model, "--baseline", small, "--measure", "stable_rank", *SUITE),
     )
     return {line[0]: json.loads(printed([*line, "--json"])) for line in lines}
 

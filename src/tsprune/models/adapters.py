@@ -92,7 +92,7 @@ def _check_config(adapter: AdapterFiles) -> None:
     kind = config.get("peft_type")
     if kind != "LORA":
         raise TspruneError(f"{where}: {shown(kind)} adapters are not merged, only LORA; {_BY_HAND}")
-    stated.check(config, _USED, where, required=False)
+    stated.require(config, _USED, where, required=False)
     unknown = [key for key, value in config.items() if value and key not in _USED and key not in _UNUSED]
     start = config.get("init_lora_weights", True)
     # others, such as pissa, also change the weights of the base

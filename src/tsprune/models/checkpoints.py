@@ -25,7 +25,7 @@ from tsprune.models.locations import (
     bundled_names,
     locate,
 )
-from tsprune.models.stated import Requirement, check, known_only, mapping
+from tsprune.models.stated import Requirement, known_only, mapping, require
 from tsprune.models.weights import ADAPTER_WEIGHTS, INDEX, WEIGHTS, Headers, Shapes, file_headers
 
 __all__ = ["BUNDLED", "REMOVAL", "WEIGHTS", "Checkpoint", "Shapes", "bundled_names", "find"]
@@ -159,10 +159,10 @@ class Checkpoint:
         """
         where, stated = CONFIG, self.config
         if key is not None:
-            check({key: self.config.get(key)}, {key: mapping}, CONFIG)
+            require({key: self.config.get(key)}, {key: mapping}, CONFIG)
             where, stated = f"{key} in {CONFIG}", self.config[key]
         found = known_only(stated, rules, f"{self.name}: {where}")
-        check(found, rules, where, required=required)
+        require(found, rules, where, required=required)
         return found
 
     @property

@@ -22,7 +22,7 @@ from tsprune.models.finite import Broken, watched
 from tsprune.models.forecaster import Forecast, SamplingForecaster, padded
 from tsprune.models.objects import network
 from tsprune.models.pretrained import check_tokens, quiet_horizon, quietly, set_generation
-from tsprune.models.stated import check, flag, mapping, real, whole_number, word
+from tsprune.models.stated import flag, mapping, real, require, whole_number, word
 from tsprune.models.t5 import T5Forecaster, t5_anatomy, t5_config
 
 # of chronos_config in config.json
@@ -181,7 +181,7 @@ class Chronos(T5Forecaster, SamplingForecaster):
     def blank(cls, checkpoint: Checkpoint) -> Chronos:
         config = t5_config(checkpoint, _SETTINGS)
         limits = config.chronos_config["tokenizer_kwargs"]
-        check(limits, {"low_limit": real(-1e9, 1e9), "high_limit": real(-1e9, 1e9)}, "tokenizer_kwargs")
+        require(limits, {"low_limit": real(-1e9, 1e9), "high_limit": real(-1e9, 1e9)}, "tokenizer_kwargs")
         if not limits["low_limit"] < limits["high_limit"]:
             raise ValueError("low_limit is not below high_limit")
         model = quietly(lambda: T5ForConditionalGeneration(config))

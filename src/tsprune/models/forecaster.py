@@ -168,7 +168,7 @@ class Forecaster:
         Raises FrameError (a TspruneError and ValueError) for a missing column, and for times without a
         common frequency; errors of `forecast` otherwise.
         """
-        from tsprune.models.frames import LongTable, predict_frame  # pandas
+        from tsprune.models.predict_df import LongTable, predict_frame  # pandas
 
         table = LongTable.read(df, id_column, timestamp_column, target)
         return predict_frame(

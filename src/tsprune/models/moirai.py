@@ -37,7 +37,7 @@ from tsprune.models.checkpoints import MAX_CONTEXT, Checkpoint
 from tsprune.models.finite import Broken, watched
 from tsprune.models.forecaster import Forecast, Forecaster, SamplingForecaster, padded
 from tsprune.models.objects import network
-from tsprune.models.stated import Requirement, check, flag, list_of, mapping, real, whole_number
+from tsprune.models.stated import Requirement, flag, list_of, mapping, real, require, whole_number
 
 # stated for Moirai 1.1; upstream's package holds no GIFT-Eval script and does not mention Moirai-2
 # there (its README's example has 1680), so for Moirai-2 this is an assumption
@@ -327,7 +327,7 @@ def _distribution(stated: Any, *, nested: bool = False) -> dict[str, Any]:
         raise TspruneError(f"config.json: unknown distribution {shown(target or stated)}")
     full = {**stated, "_target_": f"uni2ts.distribution.{_FILES[str(name)]}.{name}"}
     if name == "MixtureOutput":
-        check(stated, {"components": list_of(mapping)}, "distr_output in config.json")
+        require(stated, {"components": list_of(mapping)}, "distr_output in config.json")
         full["components"] = [_distribution(part, nested=True) for part in stated["components"]]
-    check(stated, {"scale": real(1e-12, 1e12)}, "distr_output in config.json", required=False)
+    require(stated, {"scale": real(1e-12, 1e12)}, "distr_output in config.json", required=False)
     return full

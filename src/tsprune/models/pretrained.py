@@ -19,7 +19,7 @@ from tsprune.models.forecaster import Forecaster
 from tsprune.models.locations import CONFIG, GENERATION
 from tsprune.models.objects import network
 from tsprune.models.saving import usual_dtype
-from tsprune.models.stated import Requirement, check, flag, levels, or_none, real, whole_number, word
+from tsprune.models.stated import Requirement, flag, levels, or_none, real, require, whole_number, word
 from tsprune.models.weights import named
 
 _TOKENS = ("pad_token_id", "eos_token_id", "decoder_start_token_id", "reg_token_id")
@@ -60,7 +60,7 @@ def hub_config(
     """
     rules = {**_COMMON, **keys}
     stated = {key: checkpoint.config[key] for key in rules if key in checkpoint.config}
-    check(stated, rules, CONFIG, required=False)
+    require(stated, rules, CONFIG, required=False)
     return {**stated, "chronos_config": checkpoint.settings(settings, key="chronos_config")}
 
 
@@ -91,7 +91,7 @@ def set_generation(model: PreTrainedModel, checkpoint: Checkpoint) -> None:
     """Gives a model the special tokens of generation_config.json, as upstream does; warns of the rest."""
     stated = dict(checkpoint.generation)
     ids = {key: stated.pop(key) for key in _GENERATION & stated.keys()}
-    check(ids, dict.fromkeys(ids, or_none(whole_number(0, model.config.vocab_size - 1))), GENERATION)
+    require(ids, dict.fromkeys(ids, or_none(whole_number(0, model.config.vocab_size - 1))), GENERATION)
     unused = [key for key, value in stated.items() if value and key not in _GENERATION_NOTES]
     if unused:
         message = f"{checkpoint.name}: settings in {GENERATION} are ignored: {named(unused)}"

@@ -83,7 +83,7 @@ def levels(value: Any) -> str:
     return "" if ascending and 0.5 in value else "ascending quantile levels between 0 and 1 with 0.5"
 
 
-def check(
+def require(
     stated: Mapping[str, Any], rules: Mapping[str, Requirement], where: str, *, required: bool = True
 ) -> None:
     """TspruneError that names the first value of `stated` that breaks its rule.

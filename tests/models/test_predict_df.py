@@ -11,7 +11,7 @@ import pytest
 
 import tsprune
 from tsprune.models import Forecast, Forecaster
-from tsprune.models.frames import FrameError
+from tsprune.models.predict_df import FrameError
 
 
 @functools.cache
