@@ -1,8 +1,8 @@
 """A pretend accelerator: its tensors are computed on the CPU, and code must treat them as those of a GPU.
 
-`accelerator()` makes the devices "pretend:0" and "pretend:1" usable while it lasts. As on CUDA, tensors of two
-devices do not mix (but for scalars, copies, and indices on the CPU), `.numpy()` and `np.asarray` raise, and
-generators of the CPU draw nothing there. Copies to the CPU and reads that wait for the device are counted.
+`accelerator()` makes the devices "pretend:0" and "pretend:1" usable while it lasts. As on CUDA, tensors of
+two devices do not mix (but for scalars, copies, and indices on the CPU), `.numpy()` and `np.asarray` raise,
+and generators of the CPU draw nothing there. Copies to the CPU and other reads of values are counted.
 
 The name of a device cannot be taken back from torch. Importing this module therefore registers it, as
 unavailable; `accelerator()` adds everything else and removes it again. Import it at the top of a test module,
@@ -16,6 +16,7 @@ import sys
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -259,7 +260,9 @@ def _require_one_device(func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]
     if func in _INDEXED | _ASSIGNED:
         for index in _tensors(args[1]):
             if index.device not in (_HOST, args[0].device):
-                raise RuntimeError(f"indices should be either on cpu or on the same device ({args[0].device})")
+                raise RuntimeError(
+                    f"indices should be either on cpu or on the same device ({args[0].device})"
+                )
         checked = [args[0], *_tensors(args[2:])]
     generator = kwargs.get("generator")
     if generator is not None and generator.device.type != NAME:
@@ -267,9 +270,7 @@ def _require_one_device(func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]
     devices = {x.device for x in checked if x.device.type == NAME or x.dim() > 0}
     if len(devices) > 1:
         found = " and ".join(sorted(map(str, devices)))
-        raise RuntimeError(
-            f"Expected all tensors to be on the same device, but found at least two devices, {found}! ({func})"
-        )
+        raise RuntimeError(f"Expected all tensors to be on the same device, but found {found}! ({func})")
 
 
 def _device_of_result(func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> torch.device:
@@ -303,8 +304,8 @@ def _count(func: Any, args: tuple[Any, ...], device: torch.device) -> None:
 
 
 def _caller() -> str:
-    frame = sys._getframe(1)
-    while frame.f_back and (frame.f_code.co_filename == __file__ or "/torch/" in frame.f_code.co_filename):
+    frame, inside = sys._getframe(1), (__file__, str(Path(torch.__file__).parent))
+    while frame.f_back and frame.f_code.co_filename.startswith(inside):
         frame = frame.f_back
     return f"{frame.f_code.co_filename}:{frame.f_lineno}"
 

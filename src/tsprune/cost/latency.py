@@ -62,21 +62,17 @@ def median_interval(values: ArrayLike, level: float = 0.95) -> tuple[float, floa
 
 
 def in_turns(first: Callable[[], object], second: Callable[[], object], rounds: int) -> NDArray[np.float64]:
-    """Seconds of calls taken in turns, A B, B A, A B, ...: [2, rounds]."""
+    """Seconds of calls taken in turns, A B, B A, A B, ...: [2, rounds].
+
+    Calls return their results in host memory, as forecasts do: nothing else waits for an accelerator.
+    """
     seconds = np.empty((2, rounds))
     for index in range(rounds):
         for place in (0, 1) if index % 2 == 0 else (1, 0):
-            _synchronise()
             start = time.perf_counter()
             (first, second)[place]()
-            _synchronise()
             seconds[place, index] = time.perf_counter() - start
     return seconds
-
-
-def _synchronise() -> None:
-    if torch.cuda.is_available():
-        torch.cuda.synchronize()
 
 
 class _LiveTensors(TorchDispatchMode):

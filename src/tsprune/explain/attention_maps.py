@@ -129,12 +129,12 @@ class _LagProfile:
 
     def add(self, found: AttentionMap) -> None:
         queries, keys = found.times
-        lags = (queries[:, None] - keys[None, :]).flatten()
+        lags = (queries[:, None] - keys).flatten()
         timed = lags.isfinite()
         counted = found.counted.float()
         masses = [torch.einsum("nhqk,nhq->hqk", w, counted).flatten(1) for w in (found.weights, _even(found))]
         values, which = lags[timed].unique(return_inverse=True)
-        sums = [torch.zeros(len(m), len(values)).index_add_(1, which, m[:, timed].cpu()) for m in masses]
+        sums = [torch.zeros(len(m), len(values)).index_add_(1, which, m.cpu()[:, timed]) for m in masses]
         both = torch.stack(sums, -1).double().numpy()  # [heads, lags, 2]
         at = self._mass.setdefault(found.component, {})
         for index, lag in enumerate(values.tolist()):
@@ -166,14 +166,14 @@ def statistics_of_rows(found: AttentionMap, span: int, periods: Tensor) -> dict[
     span : time steps per key; periods : [N], dominant periods of the rows' windows, in steps
     """
     weights, even = found.weights, _even(found)
-    queries, keys = found.times
-    distance = (queries[:, None] - keys[None, :]).abs()
+    distance = found.lags.abs()
     timed = distance.isfinite()
     distance = distance.nan_to_num()
     share = (weights * timed).sum(-1)
     near = timed & (distance <= span)
     lag = (weights * timed * distance).sum(-1) / share
     square = (weights * timed * distance**2).sum(-1) / share
+    periods = periods.to(weights.device)
     period = periods.nan_to_num(nan=1.0)[:, None, None, None]
     multiple = (distance / period).round()
     # positive multiples, to half a position; half-way between two positions belongs to neither

@@ -116,8 +116,7 @@ def shares_of_rows(found: AttentionMap, steps: int, span: int) -> dict[str, tupl
 
     steps : time steps in the repeated block; span : time steps per key. Rows count if they see a target.
     """
-    queries, keys = found.times
-    lag = queries[:, None] - keys[None, :]
+    lag = found.lags
     allowed = found.allowed.expand_as(found.weights)
     result = {}
     for name, offset in (("occurrence", 0), ("followed", span)):

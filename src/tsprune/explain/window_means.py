@@ -57,11 +57,16 @@ class RowMeans:
         """Adds one map: name -> values [N, heads, Q] and bool, the ones that count."""
         windows, site = self.windows(found), found.component
         self._rows[site] = self._rows.get(site, 0) + len(windows)
-        for name, (values, counted) in numbers.items():
-            shape = (self._windows, values.shape[1])
+        sums = [
+            torch.stack([torch.where(counted, values, 0).sum(-1) for values, counted in numbers.values()]),
+            torch.stack([counted.sum(-1) for _, counted in numbers.values()]),
+        ]
+        totals, counts = (x.numpy(force=True) for x in sums)  # [names, N, heads]
+        for name, total, count in zip(numbers, totals, counts, strict=True):
+            shape = (self._windows, total.shape[1])
             tables = self._sums.setdefault((site, name), (np.zeros(shape), np.zeros(shape)))
-            for table, terms in zip(tables, (torch.where(counted, values, 0), counted), strict=True):
-                np.add.at(table, windows, terms.sum(-1).double().numpy(force=True))
+            for table, terms in zip(tables, (total, count), strict=True):
+                np.add.at(table, windows, terms)
 
     def means(self, site: Component, name: str) -> Array:
         """[windows, heads]; NaN where no row of a head counts."""

@@ -32,7 +32,7 @@ class AttentionMap:
         no key is allowed
     allowed : bool, broadcasts to `weights`; keys that the masks leave to a query
     value : [N, heads, K, head_dim], which the weights mix
-    times : [Q] and [K], time steps of queries and keys (see `TimeAxis`), NaN where undefined
+    times : [Q] and [K] on the CPU, time steps of queries and keys (see `TimeAxis`), NaN where undefined
     """
 
     component: Component
@@ -40,6 +40,12 @@ class AttentionMap:
     allowed: Tensor
     value: Tensor
     times: tuple[Tensor, Tensor]
+
+    @property
+    def lags(self) -> Tensor:
+        """Steps from each key to each query, [Q, K], NaN where undefined; on the device of `weights`."""
+        queries, keys = self.times
+        return (queries[:, None] - keys).to(self.weights.device)
 
     @property
     def real(self) -> Tensor:

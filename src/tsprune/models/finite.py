@@ -59,4 +59,4 @@ class Broken:
     def marked(self, x: Tensor) -> Tensor:
         """`x` [*places, ...] with NaN at those places."""
         places = self.places.view(*self.places.shape, *(1,) * (x.ndim - self.places.ndim))
-        return x.masked_fill(places, torch.nan)
+        return x.masked_fill(places.to(x.device), torch.nan)

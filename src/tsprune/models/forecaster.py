@@ -243,10 +243,12 @@ class Forecaster:
 
     def damaged_weight(self) -> str | None:
         """Name of the first weight of the checkpoint that holds NaN or infinity, None if all are finite."""
-        for name, weight in self.saved_module.named_parameters():
-            if weight.is_floating_point() and not bool(torch.isfinite(weight).all()):
-                return name
-        return None
+        weights = dict(self.saved_module.named_parameters())
+        if not weights:
+            return None
+        finite = torch.stack([torch.isfinite(weight).all() for weight in weights.values()])
+        # read at once: each single answer would wait for an accelerator
+        return next((name for name, whole in zip(weights, finite.tolist(), strict=True) if not whole), None)
 
     def require_finite_weights(self) -> None:
         """TspruneError, naming the tensor, if a weight is NaN or infinite."""

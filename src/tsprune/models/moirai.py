@@ -113,9 +113,13 @@ class MoiraiForecaster(Forecaster):
         "publish this checkpoint unless the weights it was made from are your own."
     )
     config: Mapping[str, object]
+    upstream: torch.nn.Module
 
     def config_file(self) -> dict[str, Any]:
         return dict(self.config)
+
+    def to(self, device: torch.device, dtype: torch.dtype) -> None:
+        self.upstream.to(device=device, dtype=dtype)  # knows where it is only if it moves the network itself
 
     def stored_metadata(self) -> dict[str, str]:
         return {MAX_CONTEXT: str(self.context_length)}
@@ -130,6 +134,9 @@ class MoiraiForecaster(Forecaster):
         univariate = {"target_dim": 1, "feat_dynamic_real_dim": 0, "past_feat_dynamic_real_dim": 0}
         fixed = {"prediction_length": 1, "context_length": self.context_length, "module": self.module}
         self.upstream = forecast(**fixed, **univariate, **settings)
+        here = next(self.module.parameters()).device
+        if here.type != "meta":
+            self.upstream.to(here)  # it takes its own place from `to`, not from its network
 
 
 def config_of(module: Any) -> dict[str, Any]:

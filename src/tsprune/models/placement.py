@@ -16,20 +16,32 @@ STORED = {"F64": torch.float64, "F32": torch.float32, "F16": torch.float16, "BF1
 
 
 def device_of(device: object) -> torch.device:
-    """The device that is meant, which is there; None: CUDA if there is one, else the CPU."""
+    """The device that is meant, which is there, with its index; None: CUDA if there is one, else the CPU."""
     if device is None:
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        device = "cuda" if torch.cuda.is_available() else "cpu"
     if not isinstance(device, str | torch.device):
         raise TspruneError(f"the device must be a name such as cpu or cuda:0, not {shown(device)}")
     try:
         found = torch.device(device)
         with warnings.catch_warnings(action="ignore"):
-            torch.ones(1, device=found).sum().item()
+            one = torch.ones(1, device=found)
+            one.sum().item()
     except Exception:  # torch raises half a dozen classes, by device
         raise TspruneError(
             f"no device {shown(str(device))} on this machine; leave it out, or use cpu"
         ) from None
-    return torch.device("cpu") if found.type == "cpu" else found
+    return torch.device("cpu") if one.device.type == "cpu" else one.device
+
+
+def processor(device: torch.device) -> str:
+    """Kind and model of the processor, on which rounding depends, such as "cpu" or "cuda NVIDIA H100".
+
+    Equal processors have one name, whichever index they have.
+    """
+    if device.type == "cpu":
+        return device.type
+    name = getattr(torch.get_device_module(device), "get_device_name", None)
+    return f"{device.type} {name(device)}" if name is not None else device.type
 
 
 def dtype_of(dtype: object) -> torch.dtype:

@@ -134,9 +134,10 @@ def stream_distance(student: BlockOutputs, teacher: BlockOutputs) -> Tensor:
     errors = []
     for block in sorted(student.keys() & teacher.keys()):
         for own, target in zip(student[block], teacher[block], strict=True):
-            error, size = (own.float() - target.float()).square(), target.float().square()
-            finite = torch.isfinite(error.detach())
-            errors.append(error[finite].mean() / size[finite].mean())
+            difference, size = own.float() - target.float(), target.float().square()
+            finite = torch.isfinite(difference.detach().square())
+            error = torch.where(finite, difference, 0).square()
+            errors.append(error.sum() / torch.where(finite, size, 0).sum())
     return torch.stack(errors).mean()
 
 
@@ -144,7 +145,8 @@ def divergence(student: Tensor, teacher: Tensor) -> Tensor:
     """Mean Kullback-Leibler divergence over the tokens of logits [..., vocabulary]; a scalar."""
     logs = student.log_softmax(-1), teacher.log_softmax(-1)
     per_token = (logs[1].exp() * (logs[1] - logs[0])).sum(-1)
-    return per_token[torch.isfinite(per_token.detach())].mean()
+    finite = torch.isfinite(per_token.detach())
+    return torch.where(finite, per_token, 0).sum() / finite.sum()
 
 
 def deviation(student: Tensor, teacher: Tensor) -> Tensor:
@@ -153,13 +155,18 @@ def deviation(student: Tensor, teacher: Tensor) -> Tensor:
     Entries that are constant over the teacher's windows, and windows that are not finite, do not count.
     """
     flat, target = student.flatten(1), teacher.flatten(1)
-    finite = torch.isfinite(flat.detach()).all(1) & torch.isfinite(target).all(1)
-    flat, target = flat[finite], target[finite]
-    spread = target.std(0, correction=0)
-    unit = torch.maximum(spread, _CLOSEST * target.abs().mean(0))
-    differences = ((flat - target) / unit)[:, spread > 0]
-    nothing = torch.zeros_like(differences)
-    return torch.nn.functional.huber_loss(differences, nothing, delta=_DELTA) / _DELTA
+    # selected by masks: a boolean index would wait for the device
+    finite = (torch.isfinite(flat.detach()) & torch.isfinite(target)).all(1, keepdim=True)
+    windows, known = finite.sum(), torch.where(finite, target, 0)
+    lowest, highest = (torch.where(finite, target, x) for x in (torch.inf, -torch.inf))
+    varying = highest.amax(0) > lowest.amin(0)
+    spread = (torch.where(finite, known - known.sum(0) / windows, 0).square().sum(0) / windows).sqrt()
+    unit = torch.maximum(spread, _CLOSEST * known.abs().sum(0) / windows)
+    differences = torch.where(finite & varying, flat - target, 0) / torch.where(varying, unit, 1)
+    losses = torch.nn.functional.huber_loss(
+        differences, torch.zeros_like(differences), delta=_DELTA, reduction="sum"
+    )
+    return losses / (_DELTA * windows * varying.sum())
 
 
 def network_outputs(

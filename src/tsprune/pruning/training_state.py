@@ -26,9 +26,18 @@ def write_state(path: Path, key: Mapping[str, Any], content: Mapping[str, Any]) 
     with whole_file(path) as file:
         sink = _Sink(file)
         whole = {"format": _FORMAT, "key": dict(key), "content": dict(content), "seal": _seal(key, content)}
-        torch.save(whole, sink)  # type: ignore[arg-type]
+        torch.save(_on_cpu(whole), sink)  # type: ignore[arg-type]
         if sink.error is not None:
             raise sink.error
+
+
+def _on_cpu(value: Any) -> Any:
+    """`value` with its tensors on the CPU, so that a machine without the accelerator can read the file."""
+    if isinstance(value, torch.Tensor):
+        return value.detach().cpu()
+    if isinstance(value, dict):
+        return {name: _on_cpu(one) for name, one in value.items()}
+    return type(value)(map(_on_cpu, value)) if type(value) in (list, tuple) else value
 
 
 class _Sink:

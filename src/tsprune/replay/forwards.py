@@ -13,9 +13,19 @@ from typing import Any
 from torch import Tensor, nn
 
 from tsprune.models.substitution import Forward
+from tsprune.replay.comparisons import Comparisons, alike, same
 from tsprune.replay.recorded_calls import Call, CallRecord, Ledger, Worth
 from tsprune.replay.recorded_modules import Units
-from tsprune.replay.values import Inputs, detached_copy, given, kept, leaves, same, states_among, substituted
+from tsprune.replay.values import (
+    Inputs,
+    detached_copy,
+    given,
+    kept,
+    leaves,
+    states_among,
+    substituted,
+    version,
+)
 
 
 class Recorder:
@@ -32,6 +42,7 @@ class Recorder:
         self._resumed = {x.output for x in sublayers if x.module}  # attention resumes from their inputs
         self._in_blocks = False
         self._left: list[Any] = []  # the states that were copied last
+        self._copied: list[tuple[Tensor, int]] = []  # their tensors then, with versions
         self.calls: dict[str, list[Call]] = {}
         self.embeddings: list[str] = []
 
@@ -67,14 +78,24 @@ class Recorder:
                 inputs = args, kwargs
             output = original(*args, **kwargs)
             if recording and self._ledger.room(_nbytes(states), worth, first=first):
-                # a block and its attention leave the same states, so one copy serves both
-                if states and not same(states, self._left):
-                    self._left = detached_copy(states)
-                record = CallRecord(kept(output, states), inputs, self._left if states else [])
+                record = CallRecord(kept(output, states), inputs, self._copy(states) if states else [])
                 self._ledger.enter(call, record, worth, first=first)
             return output
 
         return forward
+
+    def _copy(self, states: list[Any]) -> list[Any]:
+        """A copy of the states; a block and its attention leave the same ones, so one copy serves both."""
+        now = [(tensor, version(tensor)) for tensor in leaves(states, Tensor)]
+        if any(count < 0 for _, count in now):
+            unchanged = same(states, self._left)
+        else:  # without looking at numbers, for which an accelerator would have to finish
+            tensors = zip(now, self._copied, strict=False)
+            untouched = all(x is old and count == before for (x, count), (old, before) in tensors)
+            unchanged = len(now) == len(self._copied) and untouched and alike(states, self._left)
+        if not unchanged:
+            self._left, self._copied = detached_copy(states), now
+        return self._left
 
     def _stateless(self, path: str, worth: Worth) -> Forward:
         """Records an embedding, or a projection of cross-attention, unless it takes states."""
@@ -113,8 +134,9 @@ def _nbytes(value: Any) -> int:
 class Gate:
     """Decides, at the first unit of a stack, whether this call of the stack may be replayed."""
 
-    def __init__(self, calls: list[Call]) -> None:
+    def __init__(self, calls: list[Call], comparisons: Comparisons) -> None:
         self.calls = calls
+        self._comparisons = comparisons
         self.index = -1
         self.open = False
 
@@ -122,7 +144,10 @@ class Gate:
         """Opens for the next call if its inputs are the recorded ones, and closes otherwise."""
         self.index += 1
         record = self.calls[self.index].usable if self.index < len(self.calls) else None
-        self.open = record is not None and same((args, kwargs), record.inputs)
+        # later calls may read what was ablated
+        self.open = record is not None and self._comparisons.same(
+            (args, kwargs), record.inputs, expected=self.index == 0
+        )
 
     def record(self, calls: list[Call]) -> CallRecord | None:
         """The record of the current call among `calls` of another unit of the stack."""

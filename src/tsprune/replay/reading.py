@@ -14,7 +14,8 @@ from torch import Tensor
 
 from tsprune.anatomy import Anatomy
 from tsprune.models.substitution import Forward
-from tsprune.replay.values import random_like, same
+from tsprune.replay.comparisons import same
+from tsprune.replay.values import random_like
 
 _TRIALS = 4
 

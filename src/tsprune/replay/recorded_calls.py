@@ -25,9 +25,10 @@ from torch import Tensor
 from tsprune.replay.values import Inputs, is_state, leaves, mapped, storages, version
 
 # most ablations per batch, and most bytes of one hidden state of all of them: a larger batch gains nothing
-# from company, and leaves the processor's cache
+# from company, and leaves a CPU's cache. Accelerators need larger batches to be busy
 MOST = 8
 _HIDDEN_BYTES = 2**20
+_HIDDEN_BYTES_ACCELERATED = 2**28
 
 
 class Worth(enum.IntEnum):
@@ -177,7 +178,8 @@ def joint_size(stack: Call, entry: Call) -> tuple[int, int]:
     hidden = next(leaves(of_entry.inputs, Tensor), None)
     if hidden is None or hidden.dim() == 0 or hidden.shape[0] < 2:
         return 1, 0  # a single row looks like a tensor that all rows share
-    return max(1, min(MOST, _HIDDEN_BYTES // max(1, hidden.nbytes))), int(hidden.shape[0])
+    most = _HIDDEN_BYTES if hidden.device.type == "cpu" else _HIDDEN_BYTES_ACCELERATED
+    return max(1, min(MOST, most // max(1, hidden.nbytes))), int(hidden.shape[0])
 
 
 def _holds_state(value: Any) -> bool:

@@ -18,9 +18,10 @@ are computed. Of calls that share a key-value cache, only the first is recorded.
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
-from typing import NamedTuple
+from functools import partial
+from typing import NamedTuple, TypeVar
 
 from torch import Tensor
 
@@ -28,6 +29,7 @@ from tsprune.anatomy import Component
 from tsprune.errors import TspruneError
 from tsprune.models.forecaster import Forecaster
 from tsprune.models.substitution import Forward, substituted_forwards
+from tsprune.replay.comparisons import Comparisons
 from tsprune.replay.forwards import Gate, Recorder, leading, projecting, replaying, resuming
 from tsprune.replay.reading import Reading
 from tsprune.replay.recorded_calls import Call, Ledger, Tiled, bytes_of, joint_size
@@ -37,6 +39,8 @@ from tsprune.run_options import MEMORY
 
 Place = tuple[int, int, int]  # positions of a stack, of a block in it, and of a sublayer in that
 _Calls = Mapping[str, list[Call]]
+_Gated = Callable[[list[Call]], Gate]  # makes the gate of a unit's calls
+_Result = TypeVar("_Result")
 
 
 class _Pass(NamedTuple):
@@ -68,6 +72,7 @@ class Replay:
         self._modules = {path: model.module.get_submodule(path) for path in self._units.paths}
         self._reading = Reading.of(model.anatomy, self._units.outside)
         self._memory = memory
+        self._deferring = True
         self._records: dict[Hashable, _Pass] = {}
         self._tiled: dict[tuple[Hashable, int], Tiled] = {}
         self._sizes: dict[tuple[Hashable, int], tuple[int, int]] = {}
@@ -116,10 +121,37 @@ class Replay:
 
         Raises KeyError if `key` was not recorded.
         """
-        with self._model.alone(keeps=True), self._substituted(self._reusing(key, components, times)):
+        with self._reuse(key, components, times, Comparisons()):
             yield
 
-    def _reusing(self, key: Hashable, components: Iterable[Component], times: int) -> dict[str, Forward]:
+    def computed(
+        self, key: Hashable, components: Iterable[Component], work: Callable[[], _Result], times: int = 1
+    ) -> _Result:
+        """The result of `work`, which forecasts, within `reuse`.
+
+        On an accelerator the first inputs of a unit are taken to be those of the clean pass; whether they
+        were is read once, after `work`. If not, `work` is repeated, and nothing is taken for granted again.
+        """
+        components = tuple(components)
+        comparisons = Comparisons(deferring=self._deferring)
+        with self._reuse(key, components, times, comparisons):
+            result = work()
+        if not comparisons.failed:
+            return result
+        self._deferring = False
+        return self.computed(key, components, work, times)
+
+    @contextmanager
+    def _reuse(
+        self, key: Hashable, components: Iterable[Component], times: int, comparisons: Comparisons
+    ) -> Iterator[None]:
+        forwards = self._reusing(key, components, times, partial(Gate, comparisons=comparisons))
+        with self._model.alone(keeps=True), self._substituted(forwards):
+            yield
+
+    def _reusing(
+        self, key: Hashable, components: Iterable[Component], times: int, gated: _Gated
+    ) -> dict[str, Forward]:
         calls, embeddings, read_alone = self._records[key]
         stacks = self._units.stacks
         lowest, layer, sublayer = self.lowest(components) or (len(stacks), 0, 0)
@@ -127,12 +159,14 @@ class Replay:
             if (key, times) not in self._tiled:  # those of another `times` are dropped: they are large
                 self._tiled = {(key, times): Tiled(calls, self._size(key, lowest)[1], times)}
             calls = self._tiled[key, times]
-        forwards = {path: self._replaying(path, calls) for path in embeddings}
+        forwards = {path: self._replaying(path, calls, gated(calls[path])) for path in embeddings}
         for stack in stacks[:lowest]:
-            whole = None if stack.module is None else {stack.module: self._replaying(stack.module, calls)}
-            forwards |= whole or self._skip_blocks(stack, len(stack.blocks), calls)[0]
+            if stack.module is None:
+                forwards |= self._skip_blocks(stack, len(stack.blocks), calls, gated(calls[stack.entry]))
+            else:
+                forwards[stack.module] = self._replaying(stack.module, calls, gated(calls[stack.module]))
         for stack in stacks[lowest : lowest + 1]:
-            forwards |= self._skip_into_stack(stack, layer, sublayer, calls)
+            forwards |= self._skip_into_stack(stack, layer, sublayer, calls, gated(calls[stack.entry]))
             later = (path for number, path in stack.cross if number >= layer)
             forwards |= {path: projecting(self._modules[path].forward, calls, path) for path in later}
         return forwards | {path: self._reading.alone(self._modules[path].forward) for path in read_alone}
@@ -185,18 +219,18 @@ class Replay:
     def _substituted(self, forwards: dict[str, Forward]) -> AbstractContextManager[None]:
         return substituted_forwards((self._modules[path], forward) for path, forward in forwards.items())
 
-    def _replaying(self, path: str, calls: _Calls, gate: Gate | None = None) -> Forward:
-        return replaying(self._modules[path].forward, calls[path], gate or Gate(calls[path]))
+    def _replaying(self, path: str, calls: _Calls, gate: Gate) -> Forward:
+        return replaying(self._modules[path].forward, calls[path], gate)
 
-    def _skip_blocks(self, stack: StackUnits, count: int, calls: _Calls) -> tuple[dict[str, Forward], Gate]:
-        entry, gate = stack.entry, Gate(calls[stack.entry])
+    def _skip_blocks(self, stack: StackUnits, count: int, calls: _Calls, gate: Gate) -> dict[str, Forward]:
+        entry = stack.entry
         forwards = {path: self._replaying(path, calls, gate) for path in stack.blocks[:count]}
-        return forwards or {entry: leading(self._modules[entry].forward, gate)}, gate
+        return forwards or {entry: leading(self._modules[entry].forward, gate)}
 
     def _skip_into_stack(
-        self, stack: StackUnits, layer: int, sublayer: int, calls: _Calls
+        self, stack: StackUnits, layer: int, sublayer: int, calls: _Calls, gate: Gate
     ) -> dict[str, Forward]:
-        forwards, gate = self._skip_blocks(stack, layer, calls)
+        forwards = self._skip_blocks(stack, layer, calls, gate)
         sublayers = stack.sublayers[layer][: sublayer + 1]
         if any(len(calls[path]) != len(calls[stack.entry]) for x in sublayers for path in x if path):
             return forwards  # records could not be told apart

@@ -1,4 +1,4 @@
-"""Values that modules take and return: keeping, returning, comparing and measuring them.
+"""Values that modules take and return: keeping, returning and measuring them.
 
 Tensors are kept without a copy, because the clean pass made them anyway. Containers are rebuilt, because
 callers change them (`generate` edits transformers' output dicts). Objects that a module changes in place,
@@ -93,32 +93,6 @@ def _deep_copy(state: Any, change: Callable[[Tensor], Tensor]) -> Any:
     """A deep copy with changed tensors. Modules in it belong to the model and are not copied."""
     memo: dict[int, Any] = {id(tensor): change(tensor) for tensor in leaves(state, Tensor)}
     return copy.deepcopy(state, memo | {id(module): module for module in leaves(state, nn.Module)})
-
-
-def same(now: Any, then: Any) -> bool:
-    """Whether two values hold exactly the same bits, in containers of the same types."""
-    if now is then:
-        return True
-    if type(now) is not type(then):
-        return False
-    if isinstance(now, Tensor):
-        return now.shape == then.shape and now.dtype == then.dtype and torch.equal(_bits(now), _bits(then))
-    if isinstance(now, dict):
-        return now.keys() == then.keys() and all(same(now[key], then[key]) for key in now)
-    if isinstance(now, tuple | list):
-        return len(now) == len(then) and all(map(same, now, then))
-    if is_state(now):
-        return same(vars(now), vars(then))
-    return bool(now == then)
-
-
-_INTEGERS = {2: torch.int16, 4: torch.int32, 8: torch.int64}
-
-
-def _bits(tensor: Tensor) -> Tensor:
-    """Floats as integers, so that NaN equals itself."""
-    floats = tensor.is_floating_point() and tensor.element_size() in _INTEGERS
-    return tensor.detach().view(_INTEGERS[tensor.element_size()]) if floats else tensor
 
 
 def leaves(value: Any, kind: type[_Leaf]) -> Iterator[_Leaf]:

@@ -17,6 +17,7 @@ from tsprune.evaluation import Batch, Truth, shared_batches, truth_of
 from tsprune.hooks.ablation import Ablation
 from tsprune.hooks.capture import Reference
 from tsprune.models.forecaster import Forecaster
+from tsprune.models.placement import processor
 from tsprune.sweeps.key import (
     CellKey,
     batches_digest,
@@ -151,7 +152,7 @@ def make_plan(
     if store is None:
         return plan
     checkpoint = checkpoint_digest(model)
-    kind = device or model.device.type
+    kind = device or processor(model.device)
     entries = _entries(plan, model, checkpoint, batch_size=batch_size, device=kind, reference=reference)
     finished: dict[Cell, CellScores] = {}
     parts: dict[Cell, dict[int, CellScores]] = {}

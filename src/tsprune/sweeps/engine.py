@@ -76,7 +76,7 @@ def run(
     replay : False computes every forecast from the start, with the same numbers
     stage : name of this work in progress reports, which count forecasts of a batch
     executor : runs the work; None runs it in this process, `tsprune.sweeps.cluster` has another
-    device : kind of device ("cpu", "cuda") the executor forecasts on; None: the model's
+    device : kind of device ("cpu", "cuda") the executor forecasts on; None: the processor the model is on
     options : keywords of `tsprune.run_options.RunOptions`. With a store, finished cells are looked up and
         kept, and an ablation that raises is in `SweepResult.failed` instead of ending the sweep
 

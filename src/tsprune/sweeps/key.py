@@ -116,7 +116,7 @@ def protocol(model: Forecaster, configuration: Configuration, *, batch_size: int
     The versions of torch and of the upstream package are part of it. The batch size says how batches were
     made; which windows are in them is not part of it (see `batches_digest`).
 
-    device : kind of device ("cpu", "cuda") that forecasts
+    device : the processor that forecasts (`tsprune.models.placement.processor`)
     """
     samples, sample_seed = None, None
     if isinstance(model, SamplingForecaster):

@@ -98,12 +98,10 @@ class Variants:
         return alike
 
     def _alone(self, batch: Batch, ablation: Ablation) -> Forecast:
-        with (
-            self._model.alone(),
-            applied(self._model, ablation, reference=self._reference),
-            self._replay.reuse(_KEY, ablation.components),
-        ):
-            return with_gaps(self._model, batch.contexts, batch.horizon)
+        with self._model.alone(), applied(self._model, ablation, reference=self._reference):
+            return self._replay.computed(
+                _KEY, ablation.components, lambda: with_gaps(self._model, batch.contexts, batch.horizon)
+            )
 
     def _together(self, batch: Batch, group: Sequence[Ablation]) -> list[Forecast]:
         with side_by_side(self._model, group, reference=self._reference):
@@ -116,8 +114,11 @@ class Variants:
 
     def _repeated(self, batch: Batch, components: Sequence[Component], times: int) -> list[Forecast]:
         """The forecasts of every repetition of the batch, replayed up to `components`."""
-        with self._model.alone(), self._replay.reuse(_KEY, components, times):
-            joint = with_gaps(self._model, [*batch.contexts] * times, batch.horizon)
+        contexts = [*batch.contexts] * times
+        with self._model.alone():
+            joint = self._replay.computed(
+                _KEY, components, lambda: with_gaps(self._model, contexts, batch.horizon), times
+            )
         return [_piece(joint, place, len(batch)) for place in range(times)]
 
     def _found(self, batch: Batch, place: Place, group: list[Ablation]) -> dict[Ablation, Forecast]:

@@ -276,8 +276,10 @@ def read(model: Forecaster, readout: Readout, normed: Tensor) -> Tensor:
         width = getattr(module, "in_features", x.shape[-1])
         if x.shape[-1] > width:
             x = x.unflatten(-1, (-1, width))
-        last = number == len(readout.modules) - 1
-        x = module(x, torch.tensor(readout.patch)) if last and readout.patch is not None else module(x)
+        if number == len(readout.modules) - 1 and readout.patch is not None:
+            x = module(x, torch.tensor(readout.patch, device=x.device))
+        else:
+            x = module(x)
     return x.flatten(1).double()
 
 
@@ -310,7 +312,7 @@ def _average_gradient(model: Forecaster, function: _Function, normed: Tensor, to
     steps = 1
     while steps <= _MOST_STEPS:
         average = torch.zeros_like(normed)
-        for part in torch.arange(steps).split(64):
+        for part in torch.arange(steps, device=normed.device).split(64):
             at = (part + 0.5) / steps
             path = (at[:, None, None] * normed).flatten(0, 1).requires_grad_()
             with torch.enable_grad():

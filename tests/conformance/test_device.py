@@ -1,0 +1,210 @@
+"""Everything that a model can do, on an accelerator (`tests.accelerator`), which fails where a GPU does."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from numpy.typing import NDArray
+
+import tests.tiny
+import tsprune
+from tests.accelerator import DEVICE, Tally, accelerator
+from tests.capabilities import CAPABILITIES
+from tests.suites import ORBITS, configuration, tiny
+from tests.sweeping import assert_equal
+from tests.tiny import SAMPLES, TINY, few_samples, pristine, uneven, zeroed
+from tsprune.choices import MODES
+from tsprune.cost.latency import compare_latency
+from tsprune.data import Suite, training
+from tsprune.explain import attention, attribution, overview
+from tsprune.hooks.ablation import Ablation
+from tsprune.models import Forecaster, load
+from tsprune.scores import score_table
+from tsprune.scores.effects import EFFECT_SCORES
+from tsprune.scores.ranking import available_scores
+from tsprune.sweeps import run
+
+NAMES = [name for name in TINY if name != "tiny-chronos-bolt-cached"]
+SUITE = Suite("few", (configuration("a/D/short", [60, 45, 60, 30], 5),))
+EQUAL = Suite("equal", (configuration("a/D/short", [60, 60, 60], 5),))
+EIGHT = Suite("eight", (configuration("a/D/short", [60, 45, 60, 30] * 2, 5),))
+SERIES = [np.sin(np.arange(60) / (3 + n)) + 0.1 for n in range(3)]
+
+
+@pytest.fixture
+def tally() -> Iterator[Tally]:
+    with accelerator() as counted:
+        yield counted
+
+
+@functools.cache
+def moved(name: str) -> Forecaster:
+    """A tiny model on the accelerator."""
+    with tempfile.TemporaryDirectory() as directory:
+        TINY[name](Path(directory))
+        return few_samples(load(directory, device=DEVICE))
+
+
+@pytest.fixture(params=NAMES)
+def name(request: pytest.FixtureRequest) -> str:
+    return str(request.param)
+
+
+@pytest.fixture
+def model(name: str, tally: Tally) -> Iterator[Forecaster]:
+    model = moved(name)
+    with pristine(model):
+        yield model
+
+
+def test_forecasts_are_those_of_the_cpu(name: str, model: Forecaster) -> None:
+    here = few_samples(tiny(name))
+    assert str(model.device) == DEVICE
+    pairs = [(here.forecast(SERIES, 5).quantiles, model.forecast(SERIES, 5).quantiles)]
+    outputs = [m.teacher_forced(SERIES).numpy(force=True) for m in (here, model)]
+    pairs.append((outputs[0], outputs[1]))
+    if not CAPABILITIES[model.family].samples:
+        readout = model.readout(SERIES, 2).numpy(force=True)
+        pairs.append((here.forecast(SERIES, 2).quantiles, readout))
+    for one, other in pairs:
+        np.testing.assert_allclose(other, one, rtol=1e-4, atol=1e-4)
+
+
+def output(model: Forecaster) -> NDArray[np.float32]:
+    found: NDArray[np.float32] = model.teacher_forced(SERIES).numpy(force=True)
+    return found
+
+
+def test_ablations_in_every_mode(model: Forecaster) -> None:
+    head, mlp = model.anatomy.components("head")[-1], model.anatomy.components("mlp")[0]
+    clean = output(model)
+    for mode in MODES:
+        with tsprune.ablate(model, [head, mlp], mode=mode):
+            assert not np.array_equal(output(model), clean)
+    site = model.anatomy.site(head)
+    assert head.head is not None
+    weight = model.module.get_submodule(site.output).get_parameter("weight")
+    with tsprune.ablate(model, head):
+        ablated = output(model)
+    with zeroed(weight, site.columns(head.head)):
+        np.testing.assert_array_equal(output(model), ablated)
+
+
+def some(model: Forecaster) -> list[Ablation]:
+    """The first and the last MLP, and two heads of one sublayer, which share a batch."""
+    heads, mlps = model.anatomy.components("head"), model.anatomy.components("mlp")
+    return [Ablation((c,)) for c in (mlps[0], *heads[-2:], mlps[-1])]
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_replay_changes_no_bit(name: str) -> None:
+    """Not where the bits of a row depend on the size of its batch, either."""
+    with accelerator(kernels_by_rows=True):
+        model = moved(name)
+        found = [run(model, EIGHT, some(model), replay=replay) for replay in (True, False)]
+    assert_equal(*found)
+
+
+UPSTREAM = {
+    "tiny-chronos-bolt": lambda upstream, series: upstream.predict(series, prediction_length=5),
+    "tiny-timesfm": lambda upstream, series: upstream.forecast(5, [x.numpy() for x in series]),
+    "tiny-chronos-t5": lambda upstream, series: upstream.predict(series, 5, num_samples=SAMPLES),
+}
+
+
+@pytest.mark.parametrize("name", UPSTREAM, indirect=True)
+def test_a_forecast_makes_the_transfers_of_upstream(name: str, model: Forecaster, tally: Tally) -> None:
+    """And one more of sampling models, which marks the paths that were not finite."""
+    model.forecast(SERIES, 5)  # sets upstream up
+    before = tally.transfers
+    UPSTREAM[name](model.upstream, [torch.from_numpy(x.astype(np.float32)) for x in SERIES])
+    wanted = tally.transfers - before
+    model.forecast(SERIES, 5)
+    assert tally.transfers - before - wanted <= wanted + CAPABILITIES[model.family].samples
+
+
+@pytest.mark.parametrize("size", ["BOLT", "TIMESFM", "T5"])
+def test_transfers_of_a_sweep_do_not_grow_with_layers(
+    size: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Those that this package makes; some of upstream's do."""
+    write = {"BOLT": tests.tiny.write_bolt, "TIMESFM": tests.tiny.write_timesfm, "T5": tests.tiny.write_t5}
+    found = []
+    for layers in (2, 5):
+        changed = dataclasses.replace(getattr(tests.tiny, size), layers=layers)
+        monkeypatch.setattr(tests.tiny, size, changed)
+        with accelerator() as tally:
+            write[size](tmp_path / str(layers))
+            model = few_samples(load(tmp_path / str(layers), device=DEVICE))
+            first, last = model.anatomy.components("mlp")[0], model.anatomy.components("head")[-1]
+            before = own(tally)
+            run(model, EIGHT, [Ablation((first,)), Ablation((last,))])
+            found.append(own(tally) - before)
+    assert found[0] == found[1]
+
+
+def own(tally: Tally) -> int:
+    """Transfers made by lines of this package."""
+    source = str(Path(tsprune.__file__).parent)
+    return sum(count for place, count in tally.places.items() if place.startswith(source))
+
+
+def test_every_score(model: Forecaster) -> None:
+    possible = available_scores(model, SUITE, ("head",))
+    by = [score.name for score in possible if score not in EFFECT_SCORES]
+    assert len(by) > 10
+    assert len(score_table(model, SUITE, by=by)) == len(model.anatomy.components("head"))
+
+
+def test_attention_and_attribution(model: Forecaster) -> None:
+    assert attention(model, SUITE).heads["windows"].max() > 0
+    assert np.isfinite(attribution(model, SUITE)["share"]).all()
+
+
+@pytest.mark.parametrize("name", ["tiny-moirai2", "tiny-chronos-t5"], indirect=True)
+def test_a_whole_explanation(name: str, model: Forecaster) -> None:
+    """Of a model of values with all forecasts without heads, of one of tokens without these."""
+    found = overview(model, EQUAL, effects=name == "tiny-moirai2", trajectories=ORBITS)
+    assert not found.skipped
+
+
+def test_pruned_models(name: str, model: Forecaster, tmp_path: Path) -> None:
+    chosen = uneven(model)
+    pruned, here = tsprune.prune(model, chosen), tsprune.prune(few_samples(tiny(name)), chosen)
+    forecast = pruned.forecast(SERIES, 5).quantiles
+    np.testing.assert_allclose(forecast, here.forecast(SERIES, 5).quantiles, rtol=1e-4, atol=1e-4)
+    assert str(pruned.device) == DEVICE
+    pruned.save(tmp_path / "pruned")
+    loaded = few_samples(load(tmp_path / "pruned", device=DEVICE))
+    np.testing.assert_array_equal(loaded.forecast(SERIES, 5).quantiles, forecast)
+
+
+@pytest.mark.parametrize("name", ["tiny-moirai2"], indirect=True)
+def test_searches_and_times(model: Forecaster) -> None:
+    plan = tsprune.plan(model, SUITE, max_loss=0.5, kinds=("mlp",), histories=4, history=32)
+    table = compare_latency(model, tsprune.prune(model, plan), batches=(2,), context=32, horizon=4, rounds=2)
+    assert table["ms"].gt(0).all()
+
+
+@pytest.mark.parametrize("name", ["tiny-chronos-bolt"], indirect=True)
+def test_recovery(model: Forecaster, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(training, "SERIES_PER_SHARD", 8)
+    small = tsprune.prune(model, "decoder.0.mlp")
+    options = {"steps": 1, "histories": 4, "history": 32, "state": tmp_path / "state"}
+    recovered = tsprune.recover(small, model, suite=SUITE, **options)
+    assert str(recovered.device) == DEVICE
+    assert tsprune.recover(small, model, suite=SUITE, **options).origin == recovered.origin
+
+
+@pytest.mark.usefixtures("tally")
+def test_a_study(tmp_path: Path) -> None:
+    TINY["tiny-moirai2"](tmp_path / "model")
+    found = tsprune.study([str(tmp_path / "model")], SUITE, device=DEVICE, jobs=1, explain=False)
+    assert not found.skipped
