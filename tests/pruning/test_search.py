@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import dataclasses
+import functools
 
 import numpy as np
 import pytest
@@ -16,8 +17,11 @@ from tsprune.data.split import calibration_mask
 from tsprune.errors import TspruneError
 from tsprune.hooks.ablation import Ablation
 from tsprune.models import Forecaster
-from tsprune.pruning.search import plan
+from tsprune.pruning import search
 from tsprune.sweeps import run
+
+# few and short histories: the models are tiny
+plan = functools.partial(search.plan, histories=16, history=64)
 
 MODELS = ["tiny-chronos-bolt", "tiny-timesfm"]
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from itertools import pairwise
 
 import pytest
@@ -10,10 +11,12 @@ from tests.suites import configuration, tiny
 from tsprune import Plan, prune
 from tsprune.data import Suite, split
 from tsprune.errors import TspruneError
-from tsprune.pruning import compare, tradeoff
+from tsprune.pruning import compare, search, tradeoff
 from tsprune.pruning.losses import RemovalStep
-from tsprune.pruning.search import plan
 from tsprune.pruning.tradeoff import _thinned, search_path
+
+# few and short histories: the models are tiny
+plan = functools.partial(search.plan, histories=16, history=64)
 
 
 def suite(longer: int = 0) -> Suite:

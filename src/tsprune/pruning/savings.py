@@ -10,6 +10,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import NamedTuple
+from weakref import WeakKeyDictionary
 
 import numpy as np
 
@@ -63,13 +64,23 @@ class Savings:
         return self.share[ComponentClass.of(component)]
 
 
+_known: WeakKeyDictionary[Forecaster, dict[Objective, Savings]] = WeakKeyDictionary()
+
+
 def measure_savings(model: Forecaster, objective: Objective) -> Savings:
-    """The saving of each class of component of `model`.
+    """The saving of each class of component of `model`; measured once a model, as it follows from its shapes.
 
     Raises TspruneError for an unknown objective.
     """
     if objective not in OBJECTIVES:
         raise TspruneError(f"unknown objective {objective!r}; one of: {', '.join(OBJECTIVES)}")
+    known = _known.setdefault(model, {})
+    if objective not in known:
+        known[objective] = _measured(model, objective)
+    return known[objective]
+
+
+def _measured(model: Forecaster, objective: Objective) -> Savings:
     classes: dict[ComponentClass, list[Component]] = {}
     for component in model.anatomy.components():
         classes.setdefault(ComponentClass.of(component), []).append(component)
