@@ -38,8 +38,10 @@ def outputs(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     TINY["tiny-timesfm"](Path(model))
     ranks = tsprune.rank(tsprune.load(model, device="cpu")).assign(checkpoint="model")
     ranks[["checkpoint", "attention", "layer", "head", "stable_rank"]].to_csv(table, index=False)
+    (folder / "own.csv").write_text("ds,y\n" + "".join(f"2024-01-{day:02},{day}\n" for day in range(1, 29)))
     lines = (
         ("models",),
+        ("forecast", model, "--data", str(folder / "own.csv"), "--horizon", "3"),
         ("anatomy", model),
         ("evaluate", model, *SUITE),
         ("rank", model),

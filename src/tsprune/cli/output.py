@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import io
 import json
 import math
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
@@ -17,7 +18,8 @@ from rich.table import Table
 from rich.text import Text
 
 import tsprune
-from tsprune.errors import one_line, printable
+from tsprune.errors import TspruneError, one_line, printable
+from tsprune.files import check_files
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -255,3 +257,19 @@ def print_failed(failed: Sequence[tuple[str, str]]) -> None:
     err.print(f"[red]failed cells: {len(failed)}[/] (the next run with this store tries them again)")
     for what, error in failed:
         err.print(f"  {one_line(what)}: {one_line(error)}", markup=False, highlight=False, soft_wrap=True)
+
+
+def check_table(path: Path | None, option: str) -> None:
+    """TspruneError unless `path` can be written as .parquet or .csv."""
+    if path is not None and path.suffix not in (".parquet", ".csv"):
+        raise TspruneError(f"{option} writes .parquet or .csv, not {path.name!r}")
+    check_files(path)
+
+
+def write_table(frame: pd.DataFrame, path: Path) -> None:
+    """Writes a table as .parquet or .csv, whole or not at all."""
+    from tsprune.atomic import write_whole
+
+    content = io.BytesIO()
+    frame.to_csv(content, index=False) if path.suffix == ".csv" else frame.to_parquet(content, index=False)
+    write_whole(path, content.getvalue())

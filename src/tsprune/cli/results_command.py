@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import io
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from tsprune.cli.options import Shared, option, with_shared
-from tsprune.cli.output import print_frame
+from tsprune.cli.output import check_table, print_frame, write_table
 from tsprune.errors import TspruneError
 from tsprune.files import check_files, existing_file
 
@@ -46,13 +45,11 @@ def results_command(
 ) -> None:
     """Show, filter and export the contents of a results store."""
     filters = _filters(where or [])
-    if export is not None and export.suffix not in (".parquet", ".csv"):
-        raise TspruneError(f"--export writes .parquet or .csv, not {export.name!r}")
+    check_table(export, "--export")
     if leaderboard is not None and leaderboard.suffix != ".csv":
         raise TspruneError(f"--leaderboard writes a .csv, not {leaderboard.name!r}")
     check_files(export, leaderboard)
     store = existing_file(store, "results store")
-    from tsprune.atomic import write_whole
     from tsprune.evaluation import write_all_results
     from tsprune.sweeps import Store
 
@@ -60,11 +57,7 @@ def results_command(
         frame = opened.frame(filters)
         table = None if leaderboard is None else opened.leaderboard(filters)
     if export is not None:
-        content = io.BytesIO()
-        frame.to_csv(content, index=False) if export.suffix == ".csv" else frame.to_parquet(
-            content, index=False
-        )
-        write_whole(export, content.getvalue())
+        write_table(frame, export)
     if leaderboard is not None and table is not None:
         write_all_results(table, leaderboard, str(table["model"].iloc[0]))
 

@@ -16,7 +16,7 @@ from tsprune.data.own.layouts import checked_table, groups_of_table
 from tsprune.data.own.nested import is_nested, read_nested
 from tsprune.data.own.own_options import DataOptions, OwnOptions
 from tsprune.data.own.readers import read_any, suffix_of
-from tsprune.data.own.regular_series import RowGroup, regular_series
+from tsprune.data.own.regular_series import RegularSeries, RowGroup, regular_series
 from tsprune.data.own.rolling import suite_of_series
 from tsprune.data.own.steps import of_frequency
 from tsprune.data.own.table_place import TablePlace
@@ -56,13 +56,27 @@ def from_file(path: str | Path, *, name: str | None = None, **options: Unpack[Da
 
     The rest is as in `from_frame`.
     """
-    source = user_path(path)
-    if status(source) is None:
-        raise TspruneError(f"there is no data file {source}")
-    chosen = OwnOptions(**options)
+    source, chosen = _existing(path), OwnOptions(**options)
     table, place = read_any(source)
     own_name = source.name.removesuffix(suffix_of(source)) if source.is_file() else source.resolve().name
     return _suite(table, place, own_name if name is None else name, chosen, freq=_gluonts_freq(source))
+
+
+def whole_series(path: str | Path, options: OwnOptions) -> tuple[list[RegularSeries], list[tuple[str, str]]]:
+    """The series in a file or folder, uncut, and (id, reason) of those without regular times.
+
+    Raises TspruneError as `from_file` does.
+    """
+    source = _existing(path)
+    table, place = read_any(source)
+    return regular_series(_groups(table, place, options, _gluonts_freq(source))[0], options.freq)
+
+
+def _existing(path: str | Path) -> Path:
+    source = user_path(path)
+    if status(source) is None:
+        raise TspruneError(f"there is no data file {source}")
+    return source
 
 
 def from_arrays(
@@ -151,14 +165,21 @@ def from_fev(task: Any, *, name: str | None = None) -> Suite:
 def _suite(
     table: pa.Table, place: TablePlace, name: str, options: OwnOptions, freq: str | None = None
 ) -> Suite:
-    """freq : of nested rows that state none themselves"""
+    groups, about = _groups(table, place, options, freq)
+    return _cut(groups, name, options, about)
+
+
+def _groups(
+    table: pa.Table, place: TablePlace, options: OwnOptions, freq: str | None
+) -> tuple[Iterable[RowGroup], str]:
+    """The rows of each series, and a description of the columns.
+
+    freq : of nested rows that state none themselves
+    """
     table = checked_table(table, place)
-    read = (
-        read_nested(table, options, place, freq)
-        if is_nested(table, options)
-        else groups_of_table(table, options, place)
-    )
-    return _cut(read[0], name, options, read[1])
+    if is_nested(table, options):
+        return read_nested(table, options, place, freq)
+    return groups_of_table(table, options, place)
 
 
 def _cut(groups: Iterable[RowGroup], name: str, options: OwnOptions, about: str) -> Suite:
