@@ -12,7 +12,7 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from tsprune.arguments import shown
-from tsprune.data.own.date_text import ISO_PATTERN, ZONE_PATTERN, AmbiguousDatesError, parse_dates
+from tsprune.data.own.date_text import ISO_PATTERN, NEARLY_ISO, ZONE_PATTERN, AmbiguousDatesError, parse_dates
 from tsprune.data.own.numeric import is_number, is_text
 from tsprune.data.own.steps import DAY, SECOND, Times
 from tsprune.data.own.table_place import TablePlace
@@ -156,8 +156,11 @@ def _text(column: Any, name: str, place: TablePlace) -> Clock:
 
 
 def _dates(words: Any, codes: NDArray[np.int64], name: str, place: TablePlace) -> Times:
-    if bool(pc.all(pc.match_substring_regex(words, ISO_PATTERN)).as_py()):
-        texts = np.array(words.to_pylist(), dtype=np.str_)
+    iso = words
+    for form, order in NEARLY_ISO:
+        iso = pc.replace_substring_regex(iso, form, order)
+    if bool(pc.all(pc.match_substring_regex(iso, ISO_PATTERN)).as_py()):
+        texts = np.array(iso.to_pylist(), dtype=np.str_)
         try:
             return np.asarray(texts.astype("datetime64[us]").astype(np.int64))
         except ValueError:

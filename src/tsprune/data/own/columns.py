@@ -20,6 +20,7 @@ from tsprune.data.own.steps import Times
 from tsprune.data.own.table_place import TablePlace
 from tsprune.errors import TspruneError
 
+_SAMPLE_ROWS = 2000
 FILE_COLUMN = "\0file"  # of the rows of a folder's files
 
 # in order of preference; names are compared in lower case, without spaces, dashes and underscores
@@ -72,13 +73,14 @@ class Columns:
     clock: Clock | None
 
     def __str__(self) -> str:
-        names = {"": "(unnamed)", FILE_COLUMN: "the file"}
-        ids, time, targets = (
-            " and ".join(names.get(name, name) for name in group) or "none"
-            for group in (self.ids, self.time, self.targets if len(self.targets) < 9 else ())
+        shown = {"": "(unnamed)", FILE_COLUMN: "the file"}
+        ids, time = (
+            " and ".join(shown.get(n, n) for n in names) or "none" for names in (self.ids, self.time)
         )
-        values = targets if len(self.targets) < 9 else f"{len(self.targets)} columns"
-        return f"ids: {ids}; times: {time}; values: {values}"
+        few = len(self.targets) < 9
+        return f"ids: {ids}; times: {time}; values: " + (
+            ", ".join(self.targets) if few else f"{len(self.targets)} columns"
+        )
 
 
 def folded(name: str) -> str:
@@ -97,6 +99,7 @@ class TableColumns(Mapping[str, Any]):
         self.place = place
         self._table = table
         self._plain: dict[str, Any] = {}
+        self._labels: dict[str, Any] = {}
 
     def __getitem__(self, name: str) -> Any:
         if name not in self._plain:
@@ -108,6 +111,18 @@ class TableColumns(Mapping[str, Any]):
 
     def __len__(self) -> int:
         return int(self._table.num_columns)
+
+    def sample(self, name: str) -> Any:
+        """The first rows of a plain column, which tell its kind; all rows if these hold no value."""
+        first = plain_column(self._table.column(name).slice(0, _SAMPLE_ROWS))
+        return first if first.null_count < len(first) else self[name]
+
+    def labels(self, name: str) -> Any:
+        """A column of ids: "NA" and other words for missing numbers are names."""
+        if name not in self._labels:
+            coded = self._table.column(name).dictionary_encode().combine_chunks()
+            self._labels[name] = pc.take(plain_column(coded.dictionary, nulls=("",)), coded.indices)
+        return self._labels[name]
 
     @property
     def height(self) -> int:
@@ -136,8 +151,8 @@ def choose_columns(table: TableColumns, named: OwnOptions) -> Columns:
     ids = _ids(table, named, time, clock)
     targets = named.targets or _targets(table, ids, time, dated=clock is not None and clock.dated)
     for name in ids:
-        if table[name].null_count:
-            row = int(pc.index(pc.is_null(table[name]), True).as_py())
+        if table.labels(name).null_count:
+            row = int(pc.index(pc.is_null(table.labels(name)), True).as_py())
             raise TspruneError(f"{table.place.row(row)}: the id in column {name} is missing")
     return Columns(ids, time, targets, clock)
 
@@ -154,11 +169,13 @@ def _time(table: TableColumns, named: OwnOptions) -> tuple[tuple[str, ...], Cloc
     if (parts := _year_and_part(table, by_name)) is not None:
         return parts
     candidates = [by_name[name] for name in TIME_NAMES if name in by_name]
-    candidates += [n for n in table if n not in candidates and n not in taken and _looks_dated(table[n])]
+    candidates += [
+        n for n in table if n not in candidates and n not in taken and _looks_dated(table.sample(n))
+    ]
     counts: tuple[tuple[str, ...], Clock | None] = ((), None)
     refused: TspruneError | None = None
-    for name in sorted(candidates, key=lambda name: not pa.types.is_temporal(table[name].type)):
-        if pa.types.is_null(table[name].type):
+    for name in sorted(candidates, key=lambda name: not pa.types.is_temporal(table.sample(name).type)):
+        if pa.types.is_null(table.sample(name).type):
             continue
         try:
             clock = read_times(table[name], name, table.place)
@@ -230,12 +247,12 @@ def _ids(
     taken = {*time, *named.targets, FILE_COLUMN}
     by_name = {folded(name): name for name in reversed(list(table)) if name not in taken}
     conventional = [by_name[name] for name in ID_NAMES if name in by_name]
-    repeating = next(((name,) for name in conventional if _repeats(table[name])), _file(table))
+    repeating = next(((name,) for name in conventional if _repeats(table.labels(name))), _file(table))
     if clock is None:
         return repeating
-    if len(np.unique(clock.utc)) == len(clock.utc):
+    if not _repeats(clock.utc):
         return repeating if repeating != _file(table) else ()
-    texts = [n for n in table if n not in taken and n not in conventional and _labels(table[n])]
+    texts = [n for n in table if n not in taken and n not in conventional and _labels(table, n)]
     several = [tuple(texts), (*texts, FILE_COLUMN)] if len(texts) > 1 else []
     choices = [*((name,) for name in (*conventional, *texts)), *several]
     choices = [*_file_choices(table), *choices, *((FILE_COLUMN, *names) for names in choices[:1])]
@@ -253,18 +270,21 @@ def _file_choices(table: TableColumns) -> list[tuple[str, ...]]:
     return [_file(table)] if FILE_COLUMN in table else []
 
 
-def _labels(column: Any) -> bool:
-    """Whether a column may hold names of series: text, or whole numbers that repeat."""
-    return is_text(column.type) and not is_numeric(column) and _repeats(column)
+def _labels(table: TableColumns, name: str) -> bool:
+    """Whether a column may hold names of series: text that repeats, and not of numbers."""
+    first = table.sample(name)
+    return is_text(first.type) and not is_numeric(first) and _repeats(table.labels(name))
 
 
-def _repeats(column: Any) -> bool:
-    return bool(pc.count_distinct(column).as_py() < len(column))
+def _repeats(values: Any) -> bool:
+    return bool(pc.count_distinct(values).as_py() < len(values))
 
 
 def _unique(table: TableColumns, names: Iterable[str], times: Times) -> bool:
     """Whether no time repeats within an id."""
-    keys = [codes_of(table[name]) for name in names]
+    keys = [codes_of(table.labels(name)) for name in names]
+    if bool(((np.diff(keys[0]) > 0) | ((np.diff(keys[0]) == 0) & (np.diff(times) > 0))).all()):
+        return True  # in order, without a sort that takes memory
     order = np.lexsort((times, *keys))
     same = np.diff(times[order]) == 0
     for key in keys:
@@ -272,10 +292,10 @@ def _unique(table: TableColumns, names: Iterable[str], times: Times) -> bool:
     return not same.any()
 
 
-def codes_of(column: Any) -> NDArray[np.int64]:
+def codes_of(column: Any) -> NDArray[np.int32]:
     """Numbers [R] of a column's distinct values, in the order of their first rows; -1 of a null."""
     codes = pc.fill_null(pc.dictionary_encode(column).indices, -1)
-    return np.asarray(codes.to_numpy(zero_copy_only=False), dtype=np.int64)
+    return np.asarray(codes.to_numpy(zero_copy_only=False))
 
 
 # --- values --------------------------------------------------------------------------------------
@@ -285,7 +305,9 @@ def _targets(
     table: TableColumns, ids: tuple[str, ...], time: tuple[str, ...], *, dated: bool
 ) -> tuple[str, ...]:
     others = [name for name in table if name not in (*ids, *time, FILE_COLUMN)]
-    numeric = [name for name in others if is_numeric(table[name]) and table[name].null_count < table.height]
+    numeric = [
+        name for name in others if is_numeric(first := table.sample(name)) and len(first) > first.null_count
+    ]
     by_name = {folded(name): name for name in reversed(numeric)}
     known = next((by_name[name] for name in TARGET_NAMES if name in by_name), None)
     if known is not None:

@@ -10,6 +10,10 @@ from collections.abc import Sequence
 
 # ISO 8601 without a zone, and a zone behind a time of day
 ISO_PATTERN = r"^[12]\d{3}-\d\d(-\d\d([T ]\d\d:\d\d(:\d\d(\.\d{1,6})?)?)?)?$"
+NEARLY_ISO = (
+    (r"^([12]\d{3})([/.])(\d\d)[/.](\d\d)", r"\1-\3-\4"),
+    (r"^(\d\d)\.(\d\d)\.([12]\d{3})", r"\3-\2-\1"),
+)  # forms and their order in ISO 8601: long columns are parsed together
 ZONE_PATTERN = r"(?P<clock>:\d\d(?:\.\d+)?) ?(?P<zone>Z|UTC|GMT|[+-]\d\d(?::?\d\d)?)$"
 
 _MONTHS = {

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from tsprune.arguments import shown
 from tsprune.data.own.clock import read_times
 from tsprune.data.own.columns import FILE_COLUMN, Columns, TableColumns, choose_columns, codes_of, folded
-from tsprune.data.own.numeric import numbers
+from tsprune.data.own.numeric import is_numeric, numbers
 from tsprune.data.own.own_options import OwnOptions
 from tsprune.data.own.regular_series import RowGroup
 from tsprune.data.own.steps import Times
@@ -99,16 +99,12 @@ def _groups(columns: TableColumns, chosen: Columns) -> tuple[list[RowGroup], int
     return groups, len(rows) - len(kept)
 
 
-def _labels(columns: TableColumns, ids: Sequence[str]) -> tuple[list[str], NDArray[np.int64]]:
+def _labels(columns: TableColumns, ids: Sequence[str]) -> tuple[list[str], NDArray[np.int32]]:
     """Names of the ids in the order of their first rows, and the number of each row's id, [R]."""
     if not ids:
-        return [""], np.zeros(columns.height, dtype=np.int64)
-    texts = [_as_text(columns[name]) for name in ids]
-    joined = (
-        texts[0]
-        if len(texts) == 1
-        else pc.binary_join_element_wise(*texts, pa.scalar("/", pa.large_string()))
-    )
+        return [""], np.zeros(columns.height, dtype=np.int32)
+    texts = [_as_text(columns.labels(name)) for name in ids]
+    joined = texts[0] if len(texts) == 1 else pc.binary_join_element_wise(*texts, "/")
     return pc.dictionary_encode(joined).dictionary.to_pylist(), codes_of(joined)
 
 
@@ -117,12 +113,12 @@ def _as_text(column: Any) -> Any:
         whole = np.asarray(column)
         if bool((whole == np.floor(whole)).all()):  # whole numbers that had a gap elsewhere
             column = pc.cast(column, pa.int64())
-    return pc.cast(column, pa.large_string())
+    return column if pa.types.is_string(column.type) else pc.cast(column, pa.string())
 
 
 def _first_of_each(
     rows: Times,
-    codes: NDArray[np.int64],
+    codes: NDArray[np.int32],
     times: Times,
     values: dict[str, NDArray[np.float64]],
     labels: Sequence[str],
@@ -159,7 +155,9 @@ def _melted(columns: TableColumns, named: OwnOptions) -> tuple[list[RowGroup], s
         return found
     names = [name for name in columns if name not in (named.id_column, FILE_COLUMN)]
     dates = [name for name in names if _date(name) is not None]
-    numbered = [] if len(dates) >= 3 else _numbered(names)
+    numbered = (
+        [] if len(dates) >= 3 else _numbered([name for name in names if is_numeric(columns.sample(name))])
+    )
     steps = dates if len(dates) >= 3 and 2 * len(dates) > len(names) - 4 else numbered
     if not steps:
         return None
@@ -206,7 +204,10 @@ def _row_labels(columns: TableColumns, others: Sequence[str], named: OwnOptions)
     if named.id_column is not None:
         others = [columns.require(named.id_column, "--id-column")]
     for name in others:
-        if len(set(labels := _as_text(columns[name]).to_pylist())) == columns.height and None not in labels:
+        if (
+            len(set(labels := _as_text(columns.labels(name)).to_pylist())) == columns.height
+            and None not in labels
+        ):
             return [str(label) for label in labels]
     return [str(row) for row in range(columns.height)]
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -24,8 +25,8 @@ _POINTS = re.compile(r"[-+]?\d{1,3}(?:\.\d{3})+")  # 1.234 among numbers with de
 _SPACES = str.maketrans({" ": None, "\u00a0": None, "\u2009": None, "\u202f": None, "'": None, "\u2212": "-"})
 
 
-def plain_column(column: Any) -> Any:
-    """The column without dictionary encoding, as one array; text is trimmed and null words are nulls."""
+def plain_column(column: Any, nulls: Sequence[str] = NULLS) -> Any:
+    """The column without dictionary encoding, as one array; text is trimmed, and `nulls` in it are null."""
     if isinstance(column, pa.ChunkedArray):
         column = column.combine_chunks()
     if isinstance(column, pa.ChunkedArray):  # of no chunks, or of more text than one array holds
@@ -35,8 +36,10 @@ def plain_column(column: Any) -> Any:
     if pa.types.is_dictionary(column.type):
         column = column.dictionary_decode()
     if is_text(column.type):
+        if pa.types.is_string_view(column.type):  # which has no functions of text
+            column = pc.cast(column, pa.large_string())
         trimmed = pc.utf8_trim_whitespace(column)
-        empty = pc.is_in(pc.utf8_lower(trimmed), value_set=pa.array(NULLS, trimmed.type))
+        empty = pc.is_in(pc.utf8_lower(trimmed), value_set=pa.array(nulls, trimmed.type))
         column = pc.if_else(empty, pa.scalar(None, trimmed.type), trimmed)
     return column
 

@@ -11,6 +11,7 @@ from tsprune.data.arrow import dataset_files, record_batches
 from tsprune.data.own.columns import FILE_COLUMN
 from tsprune.data.own.csv_reader import read_csv
 from tsprune.data.own.json_reader import read_json
+from tsprune.data.own.numeric import is_text
 from tsprune.data.own.table_place import TablePlace
 from tsprune.errors import TspruneError, one_line
 from tsprune.files import existing_file
@@ -19,10 +20,11 @@ Reader = Callable[[Path], tuple[pa.Table, TablePlace]]
 
 
 def read_parquet(path: Path) -> tuple[pa.Table, TablePlace]:
-    """The table of a Parquet file."""
+    """The table of a Parquet file; text that repeats takes little memory as a dictionary."""
     import pyarrow.parquet as pq
 
-    return pq.ParquetFile(path).read(use_threads=False), TablePlace(str(path))
+    text = [field.name for field in pq.read_schema(path) if is_text(field.type)]
+    return pq.ParquetFile(path, read_dictionary=text).read(use_threads=False), TablePlace(str(path))
 
 
 def read_arrow(path: Path) -> tuple[pa.Table, TablePlace]:
