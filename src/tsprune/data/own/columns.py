@@ -285,7 +285,8 @@ def _unique(table: TableColumns, names: Iterable[str], times: Times) -> bool:
     keys = [codes_of(table.labels(name)) for name in names]
     if bool(((np.diff(keys[0]) > 0) | ((np.diff(keys[0]) == 0) & (np.diff(times) > 0))).all()):
         return True  # in order, without a sort that takes memory
-    order = np.lexsort((times, *keys))
+    sorted_by: list[NDArray[Any]] = [times, *keys]
+    order = np.lexsort(sorted_by)
     same = np.diff(times[order]) == 0
     for key in keys:
         same &= np.diff(key[order]) == 0
