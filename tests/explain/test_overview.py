@@ -39,7 +39,7 @@ def test_tables_agree_with_what_makes_them() -> None:
     np.testing.assert_allclose(heads["share"], shares[heads["address"]])
     assert heads[["mase", "parroting", "stable_rank"]].notna().all(axis=None)
     assert set(found.by_share["trait"]) == {"parroting", "seasonality"}
-    assert len(found.tables()) == 18
+    assert len(found.tables()) == 19
     pd.testing.assert_frame_equal(found.chaos, chaotic_traits(model, ORBITS))
     named = heads.set_index("address")["sharpness"].to_dict()
     pd.testing.assert_frame_equal(found.chaos_mechanism, chaotic_mechanism(model, ORBITS, named))

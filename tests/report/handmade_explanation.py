@@ -9,6 +9,7 @@ import pandas as pd
 from handmade_study import ENCODER_DECODER, SINGLE_STACK, _example
 
 from tsprune.explain import Explanation, Glance, Portrait
+from tsprune.explain.carriers import carriers
 from tsprune.explain.overview import EXPLANATION_TABLES
 
 EFFECTS = ("mase", "parroting", "seasonality", "mean_reversion")
@@ -47,6 +48,7 @@ def _heads(rng: np.random.Generator, stacks: tuple, layers: int, heads: int) -> 
     )
     for name in EFFECTS:
         table = table.assign(**_with_interval(name, rng.normal(0, 0.1, len(table)), 0.05))
+        table = table.assign(**{f"{name}_p_holm": 0.04})
     return table
 
 
@@ -161,6 +163,7 @@ def make_explanation(
     stack, _ = stacks[-1]
     linked = [{"target": "followed", "block": b, "repeats": r} | rho for b in (3, 5) for r in (2, 3)]
     made = Explanation(
+        carriers=carriers(table),
         heads=table,
         attention=table[[name for name in EXPLANATION_TABLES["attention"].names if name in table]],
         profile=profile,

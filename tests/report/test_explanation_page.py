@@ -35,6 +35,7 @@ def bare(found: Explanation) -> Explanation:
     nothing = pd.DataFrame()
     empty = dict.fromkeys(
         (
+            "carriers",
             "guard",
             "attribution",
             "effects",
@@ -351,3 +352,10 @@ def test_text_from_outside_stays_text(found: Explanation) -> None:
     assert [tag for tag, _ in page.elements] == [tag for tag, _ in clean.elements]
     for figure in page.figures():
         assert MARKUP not in json.dumps(figure)
+
+
+def test_the_answer_comes_first(found: Explanation) -> None:
+    html = render_explanation(found)
+    places = [html.index(title) for title in ("Which heads carry parroting", "Do sharp heads copy?")]
+    assert places == sorted(places)
+    assert found.carriers["address"].iloc[0] in html[places[0] : places[1]]

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 from tsprune.anatomy import Component
 from tsprune.cli.options import ModelArgument, Shared, integer, option, with_shared
-from tsprune.cli.output import note, print_frame, print_rows
+from tsprune.cli.output import note, print_frame, print_rows, say
 from tsprune.errors import TspruneError
 from tsprune.files import check_files, output_folder
 
@@ -15,6 +15,8 @@ if TYPE_CHECKING:
     import pandas as pd
 
     from tsprune.explain import Explanation
+
+_CARRIERS = 5  # heads that are listed per trait
 
 
 @with_shared("suite", "model", "batch_size", "output", samples="9, and 5 by Chronos-T5")
@@ -65,7 +67,7 @@ def explain_command(
     tables = {name: _with_changes(frame) for name, frame in found.tables().items()}
     if output is not None:
         _write(found, tables, output, as_page)
-    chosen = tables if head is None else {name: tables[name] for name in ("heads", "profile")}
+    chosen = tables if head is None else {name: tables[name] for name in ("carriers", "heads", "profile")}
     shared.report(
         "explain",
         {name: _of_head(frame, head) for name, frame in chosen.items()},
@@ -75,7 +77,7 @@ def explain_command(
 
 
 def _of_head(frame: pd.DataFrame, head: str | None) -> pd.DataFrame:
-    return frame if head is None else frame[frame["address"] == head]
+    return frame if head is None or not len(frame) else frame[frame["address"] == head]
 
 
 def _with_changes(frame: pd.DataFrame) -> pd.DataFrame:
@@ -112,6 +114,8 @@ def _print_head(found: Explanation, head: str) -> None:
 
 
 def _print_model(found: Explanation, title: str) -> None:
+    if len(found.carriers):
+        _print_carriers(found)
     for name, columns, heading in _TABLES:
         frame = _with_changes(getattr(found, name))
         without_limits = [column for column in frame if not column.endswith(("_low", "_high"))]
@@ -135,6 +139,16 @@ def _print_model(found: Explanation, title: str) -> None:
         ordered = beside.loc[found.chaos["forecaster"].unique(), found.chaos["measure"].unique()]
         title = "on chaotic trajectories, relative to the true future (error: MASE)"
         print_frame(ordered.reset_index(), title)
+
+
+def _print_carriers(found: Explanation) -> None:
+    """The answer first: the heads that carry parroting and seasonality."""
+    from tsprune.explain.carriers import carriers_sentence
+
+    say(carriers_sentence(found.carriers))
+    for trait, part in found.carriers.groupby("trait", sort=False):
+        rows = part.head(_CARRIERS).drop(columns="trait")
+        print_frame(rows, f"heads that carry {trait}: its change without each")
 
 
 # table, columns (None: all but the limits of intervals), heading

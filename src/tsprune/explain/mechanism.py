@@ -32,7 +32,7 @@ from tsprune.hooks.ablation import Ablation
 from tsprune.models.forecaster import Forecaster
 from tsprune.run_options import Options, RunOptions
 from tsprune.schema import Column, Schema, estimated
-from tsprune.statistics import Estimate, Sample, unit_means
+from tsprune.statistics import Estimate, Sample, holm, unit_means
 from tsprune.statistics.estimate import Array
 from tsprune.sweeps.engine import run
 from tsprune.sweeps.sweep_result import CLEAN, SweepResult
@@ -58,10 +58,18 @@ SET_EFFECTS = Schema(
     Column("draw_high", "highest mean of a random draw", optional=True),
     *estimated("excess", "minus the change without random heads, paired", optional=True),
 )
+EFFECT_COLUMNS = tuple(
+    column
+    for name in EFFECTS
+    for column in (
+        *estimated(name, f"change of {name} without the head", optional=True),
+        Column(f"{name}_p_holm", "p-value of no change, corrected for all heads", optional=True),
+    )
+)
 HEAD_EFFECTS = Schema(
     "head_effects",
     Column("address", "of the head", dtype="text"),
-    *(c for name in EFFECTS for c in estimated(name, f"change of {name} without the head", optional=True)),
+    *EFFECT_COLUMNS,
 )
 
 
@@ -297,7 +305,8 @@ def _head_rows(alone: Mapping[str, Ablation], measured: _Measured, seed: int) ->
     effects = [measured.effects(ablation) for ablation in alone.values()]
     for effect in EFFECTS if alone else ():
         values = np.stack([one[effect] for one in effects], axis=1)
-        columns |= Sample.of(values).estimates(seed=seed).columns(effect)
+        found = Sample.of(values).estimates(seed=seed)
+        columns |= {**found.columns(effect), f"{effect}_p_holm": holm(found.p)}
     frame = HEAD_EFFECTS.checked(pd.DataFrame(columns))
     return frame.sort_values("parroting", kind="stable", ignore_index=True) if alone else frame
 

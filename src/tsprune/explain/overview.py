@@ -17,6 +17,7 @@ from tsprune.evaluation.sampling import PER_CONFIGURATION, sampled
 from tsprune.explain.attention_maps import ATTENTION_TABLE, LAG_PROFILE, attention
 from tsprune.explain.attribution import residual_stream
 from tsprune.explain.attribution.contributions import ATTRIBUTION, attribution
+from tsprune.explain.carriers import CARRIERS, carriers
 from tsprune.explain.chaotic import CHAOS, PER_SYSTEM, chaotic_mechanism, chaotic_traits
 from tsprune.explain.head_correlations import (
     CORRELATIONS,
@@ -27,7 +28,14 @@ from tsprune.explain.head_correlations import (
     kernel_view,
 )
 from tsprune.explain.induction import INDUCTION, TARGETS, induction
-from tsprune.explain.mechanism import EFFECTS, RANDOM_SETS, SET_EFFECTS, SET_SHARES, HeadEffects, head_effects
+from tsprune.explain.mechanism import (
+    EFFECT_COLUMNS,
+    RANDOM_SETS,
+    SET_EFFECTS,
+    SET_SHARES,
+    HeadEffects,
+    head_effects,
+)
 from tsprune.explain.mechanism_claims import BY_SHARE, MECHANISM, by_share, mechanism_table
 from tsprune.explain.portraits import Portrait, portraits
 from tsprune.models.forecaster import Forecaster, SamplingForecaster
@@ -54,7 +62,7 @@ HEAD_TABLE = Schema(
     Column("followed_sure", "combinations whose interval is above 0", "share", optional=True),
     Column("share", "of the forecast, or of an encoder's fetched content", "share", optional=True),
     Column("size", "mean absolute share", "share", optional=True),
-    *(c for name in EFFECTS for c in estimated(name, f"change of {name} without the head", optional=True)),
+    *EFFECT_COLUMNS,
 )
 CLEAN_TRAITS = Schema(
     "clean",
@@ -64,6 +72,7 @@ CLEAN_TRAITS = Schema(
 )
 # tables of an explanation by field
 EXPLANATION_TABLES: Mapping[str, Schema] = {
+    "carriers": CARRIERS,
     "heads": HEAD_TABLE,
     "attention": ATTENTION_TABLE,
     "profile": LAG_PROFILE,
@@ -89,6 +98,8 @@ EXPLANATION_TABLES: Mapping[str, Schema] = {
 class Explanation:
     """Tables of `overview`, whose columns are in `EXPLANATION_TABLES`, and portraits of extreme heads.
 
+    carriers : of `tsprune.explain.carriers`: the heads that carry parroting and seasonality, ranked; empty
+        without effects
     heads : one row per head, all measurements side by side
     attention, profile : of `attention`; residual, cka : of `residual`
     kernel, induction, lens, guard, attribution : of `kernel_view`, `induction`, `lens`, `lens_guard`,
@@ -102,6 +113,7 @@ class Explanation:
     skipped : (part, reason) of parts that could not be measured
     """
 
+    carriers: pd.DataFrame
     heads: pd.DataFrame
     attention: pd.DataFrame
     profile: pd.DataFrame
@@ -196,6 +208,7 @@ def overview(
     chaos = _on_chaos(steps, model, trajectories, sharpness, options)
     steps.started("portraits")
     return Explanation(
+        carriers=carriers(found.heads),
         heads=heads,
         attention=seen.heads,
         profile=seen.profile,

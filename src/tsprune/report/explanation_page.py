@@ -9,6 +9,7 @@ from typing import Any
 import pandas as pd
 
 from tsprune.atomic import write_whole
+from tsprune.explain.carriers import carriers_sentence
 from tsprune.explain.overview import EXPLANATION_TABLES as TABLES
 from tsprune.explain.overview import Explanation
 from tsprune.report import figures
@@ -17,6 +18,8 @@ from tsprune.report.section import Picture, Section, page, picture, words
 from tsprune.report.tables import PageTable, of_models, page_table
 from tsprune.report.words import count, drawn, percent
 from tsprune.statistics import SEEDS
+
+_CARRIERS = 5  # heads of each trait that are shown unfolded
 
 
 def write_explanation(found: Explanation, path: Path) -> None:
@@ -30,9 +33,25 @@ def render_explanation(found: Explanation) -> str:
         "explain.html.jinja",
         subject=found.model,
         headline=f"{explanation_headline(found)} {words('phrases', 'intervals')}",
-        sections=[*compared([found]), *of_model("-0", found)],
+        sections=[*_carriers(found), *compared([found]), *of_model("-0", found)],
         skipped=found.skipped,
     )
+
+
+def _carriers(found: Explanation) -> list[Section]:
+    """The heads that carry parroting and seasonality, first on the page; nothing without effects."""
+    if not len(found.carriers):
+        return []
+    first = found.carriers[found.carriers["rank"] <= _CARRIERS]
+    return [
+        Section(
+            "Which heads carry parroting, which seasonality?",
+            (),
+            (page_table("All heads, ranked", found.carriers, TABLES["carriers"]),),
+            lead=f"{carriers_sentence(found.carriers)} {words('carriers', 'lead')}",
+            shown=(page_table("The first heads of each trait", first, TABLES["carriers"]),),
+        )
+    ]
 
 
 def explanation_headline(found: Explanation) -> str:
@@ -134,7 +153,7 @@ def _tables(found: Explanation) -> Iterator[PageTable]:
     if len(induced):  # with the interval of the score that is drawn
         scores = ["occurrence_score", "followed_score", "followed_score_low", "followed_score_high"]
         induced = induced[["address", "block", "repeats", *scores]]
-    hidden = [name for name in heads if name.endswith(("_low", "_high"))]
+    hidden = [name for name in heads if name.endswith(("_low", "_high", "_p_holm"))]
     tables = {
         "Correlates of head effects (Spearman's rho over heads)": ("correlations", found.correlations),
         "Stable rank and kernel bandwidth (Spearman's rho over heads)": ("kernel", found.kernel),
