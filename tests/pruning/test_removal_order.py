@@ -10,11 +10,13 @@ import pytest
 import torch
 
 from tests.suites import tiny
+from tests.tiny import TINY, few_samples
 from tsprune import Plan, prune
 from tsprune.anatomy import Component
 from tsprune.errors import TspruneError
 from tsprune.models import Forecaster
 from tsprune.pruning.distillation import distance, histories
+from tsprune.pruning.removal_order import OutputChange
 from tsprune.pruning.savings import leaves_every_stack, measure_savings
 from tsprune.pruning.search import plan as search
 
@@ -133,3 +135,14 @@ def test_more_than_there_is_and_unknown_kinds() -> None:
         chosen(model, 0.1, kinds=["neuron"])
     with pytest.raises(TspruneError, match="unknown objective"):
         search(model, saving=0.1, objective="joules")  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("name", TINY)
+def test_first_prices_are_replayed_to_the_last_bit(name: str) -> None:
+    model = few_samples(tiny(name))
+    change = OutputChange(model, COUNT, HISTORY)
+    components = model.anatomy.components()
+    steps: list[tuple[str, int, int]] = []
+    found = change.alone(components, lambda *step: steps.append(step))
+    assert found == {c: change.distance(model, (c,)) for c in components}
+    assert steps == [("pricing", done + 1, len(components)) for done in range(len(components))]

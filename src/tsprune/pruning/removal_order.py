@@ -17,18 +17,22 @@ from __future__ import annotations
 import heapq
 import math
 from collections.abc import Sequence
+from functools import partial
 from typing import NamedTuple
 
 from tsprune.anatomy import Component, Kind
 from tsprune.hooks.ablation import Ablation, applied
 from tsprune.models.forecaster import Forecaster
+from tsprune.progress import Progress, silent
 from tsprune.pruning.distillation import FloatArray, histories, network_outputs, output_distance
 from tsprune.pruning.savings import Components, Savings, joined, leaves_every_stack
 from tsprune.pruning.surgery import prune
+from tsprune.replay import Replay
 
 HISTORIES = 128
 HISTORY = 512
 _BATCH = 64
+_RECORD = "clean pass"
 
 
 class OutputChange:
@@ -51,12 +55,38 @@ class OutputChange:
     def distance(self, current: Forecaster, ablated: Components = ()) -> float:
         """Mean distance over the histories of `current` without `ablated`; infinite if it is not finite."""
         with applied(current, Ablation(ablated)):
-            found = [
-                float(output_distance(self._model, network_outputs(current, contexts), targets))
-                for contexts, targets in self._targets
-            ]
+            return self._mean(
+                [
+                    float(output_distance(self._model, network_outputs(current, contexts), targets))
+                    for contexts, targets in self._targets
+                ]
+            )
+
+    def alone(self, components: Sequence[Component], progress: Progress) -> dict[Component, float]:
+        """The `distance` of the model without each of `components` alone, to the last bit, with replay.
+
+        progress : its stage is "pricing", ablations done and all of them
+        """
+        replay = Replay(self._model, whole_readout=True)
+        found: dict[Component, list[float]] = {component: [] for component in components}
+        done, total = 0, len(components) * len(self._targets)
+        for contexts, targets in self._targets:
+            again = partial(network_outputs, self._model, contexts)
+            with replay.record(_RECORD):
+                again()
+            for component in components:
+                with applied(self._model, Ablation((component,))):
+                    outputs = replay.computed(_RECORD, (component,), again)
+                found[component].append(float(output_distance(self._model, outputs, targets)))
+                done += 1
+                progress("pricing", done, total)
+            replay.forget(_RECORD)
+        return {component: self._mean(distances) for component, distances in found.items()}
+
+    def _mean(self, distances: Sequence[float]) -> float:
+        """The mean over histories of distances by batch."""
         windows = [len(contexts) for contexts, _ in self._targets]
-        mean = sum(a * b for a, b in zip(found, windows, strict=True)) / sum(windows)
+        mean = sum(a * b for a, b in zip(distances, windows, strict=True)) / sum(windows)
         return mean if math.isfinite(mean) else math.inf
 
 
@@ -80,6 +110,7 @@ class GreedyRemoval:
     removed, saved, distance : the components removed, the share of the cost they save, and the distance of
         the pruned model from the whole one
     wanted : share to save in the end; savings beyond it do not lower a price
+    progress : of the first prices, see `OutputChange.alone`
     """
 
     def __init__(
@@ -89,13 +120,16 @@ class GreedyRemoval:
         kinds: Sequence[Kind],
         change: OutputChange,
         wanted: float = math.inf,
+        progress: Progress = silent,
     ) -> None:
         self._model, self._savings, self._change, self._wanted = model, savings, change, wanted
         self.current = model
         self.removed: Components = ()
         self.saved, self.distance = 0.0, 0.0
-        candidates = (self._candidate(c) for c in model.anatomy.components() if c.kind in kinds)
-        self._queue = [candidate for candidate in candidates if candidate is not None]
+        worth = {c: self._worth(c) for c in model.anatomy.components() if c.kind in kinds}
+        offered = {c: saving for c, saving in worth.items() if saving is not None}
+        distances = change.alone(list(offered), progress)
+        self._queue = [self._priced(c, saving, distances[c]) for c, saving in offered.items()]
         heapq.heapify(self._queue)
 
     def next(self) -> Component | None:
@@ -120,12 +154,20 @@ class GreedyRemoval:
         self.current = prune(self._model, self.removed)
         self.distance = self._change.distance(self.current)
 
-    def _candidate(self, component: Component) -> _Candidate | None:
-        """None if nothing (more) is saved, or a stack would be empty."""
+    def _worth(self, component: Component) -> float | None:
+        """The saving of a candidate; None if nothing (more) is saved, or a stack would be empty."""
         saving = min(self.saving(component), self._wanted - self.saved)
         if saving <= 0 or component not in self.current.anatomy.components():
             return None
-        if not leaves_every_stack((*self.removed, component), self._model.anatomy):
+        return saving if leaves_every_stack((*self.removed, component), self._model.anatomy) else None
+
+    def _candidate(self, component: Component) -> _Candidate | None:
+        saving = self._worth(component)
+        if saving is None:
             return None
-        cost = max(0.0, self._change.distance(self.current, (component,)) - self.distance)
+        return self._priced(component, saving, self._change.distance(self.current, (component,)))
+
+    def _priced(self, component: Component, saving: float, distance: float) -> _Candidate:
+        """distance : of the model without `component` and all that was removed"""
+        cost = max(0.0, distance - self.distance)
         return _Candidate(cost / saving, -saving, component.address, len(self.removed), component)

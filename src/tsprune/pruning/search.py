@@ -93,21 +93,21 @@ def plan(
         raise TspruneError(f"kinds is empty; some of: {', '.join(KINDS)}")
     METRICS.named(metric)
 
-    def greedy(wanted: float = math.inf) -> GreedyRemoval:
+    def greedy(progress: Progress, wanted: float = math.inf) -> GreedyRemoval:
         savings = measure_savings(model, objective)
         change = OutputChange(model, histories, history, chosen.seed)
-        return GreedyRemoval(model, savings, kinds, change, wanted)
+        return GreedyRemoval(model, savings, kinds, change, wanted, progress)
 
     with showing(chosen.progress) as progress:
         if saving is not None:
             made = {"count": histories, "history": history, "seed": chosen.seed}
-            return _plan_for_saving(model, greedy(saving), saving, objective, made, progress)
+            return _plan_for_saving(model, greedy(progress, saving), saving, objective, made, progress)
         whole = pocket() if suite is None else suite
         part, _ = split(whole, fraction=calibration, seed=chosen.seed)
         losses = CalibrationLosses(part, metric, confidence, chosen.seed, chosen.batch_size)
         losses.require_units()
         assert max_loss is not None
-        reached = _remove_for_loss(greedy(), losses, max_loss, patience, progress)
+        reached = _remove_for_loss(greedy(progress), losses, max_loss, patience, progress)
     return Plan.of(
         model,
         reached.components,

@@ -60,17 +60,18 @@ class Replay:
 
     memory : bytes that all records together may hold; calls without a record are computed, with the same
         results
+    whole_readout : computes the readout at every position, for callers that use more than a forecast does
 
     Raises TspruneError for a negative `memory`.
     """
 
-    def __init__(self, model: Forecaster, memory: int = MEMORY) -> None:
+    def __init__(self, model: Forecaster, memory: int = MEMORY, *, whole_readout: bool = False) -> None:
         if memory < 0:
             raise TspruneError(f"memory for replay must be 0 bytes or more, not {memory}")
         self._model = model
         self._units = units_of(model.anatomy, model.module)
         self._modules = {path: model.module.get_submodule(path) for path in self._units.paths}
-        self._reading = Reading.of(model.anatomy, self._units.outside)
+        self._reading = Reading.of(model.anatomy, () if whole_readout else self._units.outside)
         self._memory = memory
         self._deferring = True
         self._records: dict[Hashable, _Pass] = {}
