@@ -52,7 +52,8 @@ def season_length(freq: str) -> int:
     from gluonts.time_feature import get_seasonality  # 0.2 s
 
     multiple, unit = parse_frequency(freq)
-    return int(get_seasonality(f"{multiple}{unit}"))
+    steps = int(get_seasonality(unit))
+    return steps // multiple if steps % multiple == 0 else 1  # as gluonts, which warns of the latter
 
 
 def prediction_length(freq: str, term: str = "short", *, m4: bool = False) -> int:

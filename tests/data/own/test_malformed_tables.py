@@ -62,8 +62,9 @@ TABLES: dict[str, tuple[str, str | bytes, str]] = {
         "ds;y\n2024-01-01;1,5\n2024-01-02;2.25\n2024-01-03;3\n",
         "line 3: '2.25' in column y has a decimal point",
     ),
-    "no numbers": ("csv", column("y", "red", "green", "blue"), "no column holds numbers"),
-    "an empty column of values": ("csv", column("y", "", "", ""), "no column holds numbers"),
+    "no numbers": ("csv", column("colour", "red", "green", "blue"), "no column holds numbers"),
+    "words in the target": ("csv", column("y", "red", "green", "blue"), "line 2: 'red' in column y is not"),
+    "an empty column of values": ("csv", column("y", "", "", ""), r"no windows \(mine: no value\)"),
     "a missing id": ("csv", daily(",2023-12-31,1"), "line 2: the id in column unique_id is missing"),
     "a missing time": ("csv", daily("A,,1"), "line 2: the time in column ds is missing"),
     "a day that is not": ("csv", daily("A,2023-02-30,1"), "line 2: '2023-02-30' in column ds is not a date"),
@@ -132,7 +133,7 @@ TABLES: dict[str, tuple[str, str | bytes, str]] = {
     "all values missing": (
         "csv",
         "ds,y\n" + "".join(f"{d},nan\n" for d in DAYS),
-        "no column holds numbers",
+        "no value",
     ),
     "too short for the horizon": (
         "csv",

@@ -99,6 +99,8 @@ WRITERS: dict[str, Callable[[Path], object]] = {
     "mine.feather": lambda path: feather.write_feather(pa.Table.from_pandas(LONG), path),
     "mine.json": lambda path: path.write_text(LONG.to_json(orient="records", date_format="iso", **EXACT)),
     "columns/mine.json": lambda path: path.write_text(LONG.to_json(date_format="iso", **EXACT)),
+    "table/mine.json": lambda path: path.write_text(LONG.to_json(orient="table", index=False, **EXACT)),
+    "spaced/mine.csv": lambda path: path.write_text(text(LONG).replace("\n", "\n\n")),
     "mine.jsonl": lambda path: LONG.to_json(path, orient="records", lines=True, date_format="iso", **EXACT),
     "gluonts/mine.json": lambda path: path.write_text(gluonts_lines(LONG)),
     "series": lambda path: folder(path, parts=False),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -112,6 +113,53 @@ def test_named_columns() -> None:
             TspruneError, match=rf"no column 'sould' for --{option.replace('_', '-')}; columns: sold"
         ):
             from_frame(frame, horizon=4, **{option: "sould"})
+
+
+def shops(**ids: list[object]) -> pd.DataFrame:
+    """A table of 30 days with a series per combination of ids."""
+    parts = [table(30, **dict(zip(ids, names, strict=True))) for names in itertools.product(*ids.values())]
+    frame = pd.concat(parts, ignore_index=True)
+    return frame.assign(y=np.arange(len(frame)) * 1.5)
+
+
+@pytest.mark.parametrize(
+    ("ids", "about", "series"),
+    [
+        ({"store_nbr": [1, 2]}, "store_nbr", 2),
+        ({"place": ["a", "b"]}, "place", 2),
+        ({"item": [7, 8], "store": [1, 2]}, "item and store", 4),
+        ({"region": ["a", "b"], "shop": ["x", "y"], "kind": ["m", "n"]}, "region and shop and kind", 8),
+        ({"country": ["NA", "None"]}, "country", 2),
+    ],
+)
+def test_ids_are_the_columns_that_tell_times_apart(
+    ids: dict[str, list[object]], about: str, series: int
+) -> None:
+    suite = from_frame(shops(**ids), horizon=4)
+    assert suite.about == f"ids: {about}; times: ds; values: y"
+    assert suite.describe()["series"].tolist() == [series]
+
+
+def test_one_second_value_does_not_make_a_label_an_id() -> None:
+    frame = table(40, weather=["sun", "rain"] * 20)
+    again = pd.concat([frame, frame[3:4].assign(y=99.0, weather="snow")])
+    with pytest.raises(TspruneError, match="row 40: a second value at the time of row 3"):
+        from_frame(again, horizon=4)
+
+
+def test_times_in_several_columns() -> None:
+    months = pd.date_range("2020-01-01", periods=40, freq="MS")
+    hours = pd.date_range("2024-01-01", periods=96, freq="h")
+    y = np.arange(96) * 1.5
+    for columns, freq in (
+        ({"Year": months.year, "Month": months.month, "y": y[:40]}, "ME"),
+        ({"Year": months.year, "Month": months.strftime("%b"), "y": y[:40]}, "ME"),
+        ({"date": hours.normalize(), "hour": hours.hour, "y": y}, "h"),
+        ({"date": hours.strftime("%d.%m.%Y"), "Hour": hours.hour + 1, "y": y}, "h"),
+    ):
+        (c,) = from_frame(pd.DataFrame(columns), horizon=4).configurations
+        assert c.freq == freq
+        assert c.targets[-1].tolist() == columns["y"][-4:].tolist()
 
 
 def test_series_that_do_not_overlap_keep_their_ids() -> None:

@@ -36,7 +36,9 @@ def read_csv(path: Path) -> tuple[pa.Table, TablePlace]:
     separator = _separator(lines[:20])
     names = [name.strip() for name in next(csv.reader([lines[0]], delimiter=separator))]
     _require_header(path, names)
-    place = TablePlace(str(path), "line", 2, comma=separator == ";")
+    blank = b"\n\n" in content.strip() or b"\n\r\n" in content.strip()  # lines that are not rows
+    noun, first = ("row", 1) if blank else ("line", 2)
+    place = TablePlace(str(path), noun, first, comma=separator == ";")
     return _parsed(path, content, encoding, separator, names), place
 
 
@@ -102,7 +104,7 @@ def _parsed(path: Path, content: bytes, encoding: str, separator: str, names: li
             parse_options=pa_csv.ParseOptions(
                 delimiter=separator,
                 newlines_in_values=True,
-                ignore_empty_lines=False,
+                ignore_empty_lines=True,
                 invalid_row_handler=note,
             ),
             convert_options=pa_csv.ConvertOptions(

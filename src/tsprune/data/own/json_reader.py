@@ -29,7 +29,9 @@ def read_json(path: Path) -> tuple[pa.Table, TablePlace]:
     else:
         place = TablePlace(str(path), "line", 1)
         rows = [row for row in _lines(text, place) if row is not None]
-        if len(rows) == 1 and isinstance(rows[0], dict) and "target" not in rows[0]:
+        if len(rows) == 1 and (inner := _only_rows(rows[0])):
+            rows, place = inner, TablePlace(str(path))
+        elif len(rows) == 1 and isinstance(rows[0], dict) and "target" not in rows[0]:
             rows, place = _rows_of_columns(rows[0]), TablePlace(str(path))
     for index, row in enumerate(rows):
         if not isinstance(row, dict):
@@ -106,6 +108,12 @@ def _lines(text: str, place: TablePlace) -> Iterator[Any]:
         return
     for index, line in enumerate(lines):
         yield _value(line, place.row(index)) if line.strip() else None
+
+
+def _only_rows(value: Any) -> list[Any]:
+    """The list of objects within an object that has no other, such as {"data": [...]}."""
+    lists = [each for each in value.values() if isinstance(each, list)] if isinstance(value, dict) else []
+    return lists[0] if len(lists) == 1 and lists[0] and isinstance(lists[0][0], dict) else []
 
 
 def _rows_of_columns(columns: dict[str, Any]) -> list[dict[str, Any]]:

@@ -13,11 +13,12 @@ from numpy.typing import NDArray
 
 from tsprune.arguments import shown
 from tsprune.data.own.clock import read_times
-from tsprune.data.own.columns import FILE_COLUMN, Columns, TableColumns, choose_columns, codes_of, folded
+from tsprune.data.own.columns import Columns, choose_columns
 from tsprune.data.own.numeric import is_numeric, numbers
 from tsprune.data.own.own_options import OwnOptions
 from tsprune.data.own.regular_series import RowGroup
 from tsprune.data.own.steps import Times
+from tsprune.data.own.table_columns import FILE_COLUMN, TableColumns, codes_of, folded
 from tsprune.data.own.table_place import TablePlace
 from tsprune.errors import TspruneError
 

@@ -13,11 +13,12 @@ from numpy.typing import NDArray
 from tsprune.arguments import shown
 from tsprune.data.arrow import bounds, is_list, variates
 from tsprune.data.own.clock import Clock, read_times
-from tsprune.data.own.columns import ID_NAMES, TARGET_NAMES, TableColumns, folded
+from tsprune.data.own.columns import ID_NAMES, TARGET_NAMES
 from tsprune.data.own.numeric import plain_column
 from tsprune.data.own.own_options import OwnOptions
 from tsprune.data.own.regular_series import RowGroup
 from tsprune.data.own.steps import Times, TimeStep, of_frequency
+from tsprune.data.own.table_columns import TableColumns, folded
 from tsprune.data.own.table_place import TablePlace
 from tsprune.errors import TspruneError
 

@@ -8,10 +8,10 @@ from pathlib import Path
 import pyarrow as pa
 
 from tsprune.data.arrow import dataset_files, record_batches
-from tsprune.data.own.columns import FILE_COLUMN
 from tsprune.data.own.csv_reader import read_csv
 from tsprune.data.own.json_reader import read_json
 from tsprune.data.own.numeric import is_text
+from tsprune.data.own.table_columns import FILE_COLUMN
 from tsprune.data.own.table_place import TablePlace
 from tsprune.errors import TspruneError, one_line
 from tsprune.files import existing_file

@@ -27,7 +27,7 @@ def suite_of_series(
 
     Series without a value, or too short for their windows, are listed in `Suite.skipped`.
     """
-    left_out = [*skipped, *((one.id, "no value") for one in series if not one.values.size)]
+    left_out = [*skipped, *((one.id or name, "no value") for one in series if not one.values.size)]
     by_freq: dict[str, list[RegularSeries]] = {}
     for one in series:
         if one.values.size:
