@@ -206,3 +206,42 @@ def test_a_suite_survives_its_table(context: int | None) -> None:
     suite = from_frame(LONG, name="mine", context=context, **HORIZON)
     again = from_frame(suite.to_frame(), name="mine", context=context, **HORIZON)
     assert again.fingerprint == suite.fingerprint
+
+
+def test_a_gluonts_dataset_states_its_frequency_beside(tmp_path: Path) -> None:
+    rows = [json.loads(line) for line in gluonts_lines(LONG).splitlines()]
+    lines = "".join(json.dumps({name: row[name] for name in ("start", "target")}) + "\n" for row in rows)
+    (tmp_path / "test").mkdir()
+    (tmp_path / "test" / "data.json").write_text(lines)
+    with pytest.raises(TspruneError, match="give --freq"):
+        from_file(tmp_path / "test" / "data.json", **HORIZON)
+    (tmp_path / "metadata").mkdir()
+    (tmp_path / "metadata" / "metadata.json").write_text('{"freq": "D", "prediction_length": 7}')
+    assert from_gluonts(tmp_path / "test" / "data.json", name="mine", **HORIZON).fingerprint == EXPECTED
+
+
+def test_splits_of_a_dataset_are_named(tmp_path: Path) -> None:
+    from datasets import Dataset, DatasetDict
+
+    rows = Dataset.from_pandas(listed(LONG))
+    DatasetDict({"train": rows, "test": rows}).save_to_disk(tmp_path / "both")
+    with pytest.raises(TspruneError, match=r"several splits \(test, train\); name one of these folders"):
+        from_file(tmp_path / "both", **HORIZON)
+    assert from_file(tmp_path / "both" / "train", name="mine", **HORIZON).fingerprint == EXPECTED
+
+
+def test_lists_of_several_columns_are_variates() -> None:
+    frame = listed(LONG).assign(z=lambda table: [[1.0] * len(times) for times in table["ds"]])
+    suite = from_frame(frame, target=["z", "y"], **HORIZON)
+    (c,) = suite.configurations
+    assert (c.num_variates, suite.describe()["series"].tolist()) == (2, [6])
+    assert c.origins is not None
+    assert list(dict.fromkeys(c.origins.ids))[:2] == ["zürich/z", "zürich/y"]
+    with pytest.raises(TspruneError, match="row 1: the columns z, y differ in length"):
+        from_frame(
+            frame.assign(
+                z=[times[: 30 + row] if row == 1 else times for row, times in enumerate(frame["z"])]
+            ),
+            target=["z", "y"],
+            **HORIZON,
+        )

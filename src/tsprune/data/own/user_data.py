@@ -118,7 +118,7 @@ def _variates(array: Any, where: str) -> np.ndarray[Any, np.dtype[np.float64]]:
     return np.atleast_2d(values)
 
 
-def from_gluonts(dataset: Any, *, name: str = "data", **options: Unpack[DataOptions]) -> Suite:
+def from_gluonts(dataset: Any, *, name: str | None = None, **options: Unpack[DataOptions]) -> Suite:
     """Windows of a gluonts dataset.
 
     dataset : an iterable of entries with `target` [T] or [V, T] and `start`, such as a ListDataset or
@@ -127,12 +127,12 @@ def from_gluonts(dataset: Any, *, name: str = "data", **options: Unpack[DataOpti
     The frequency is that of the entries' periods. The rest is as in `from_frame`.
     """
     if isinstance(dataset, str | Path):
-        return from_file(dataset, **options)
+        return from_file(dataset, name=name, **options)
     freq = getattr(getattr(dataset, "metadata", None), "freq", None)
     place = TablePlace("the dataset", "entry")
     entries = getattr(dataset, "test", None) or dataset
     rows = [_entry(entry, place.row(index)) for index, entry in enumerate(entries)]
-    return _suite(table_of_rows(rows, place), place, name, OwnOptions(**options), freq=freq)
+    return _suite(table_of_rows(rows, place), place, name or "data", OwnOptions(**options), freq=freq)
 
 
 def _entry(entry: Any, where: str) -> dict[str, Any]:
