@@ -18,7 +18,7 @@ from tests.suites import configuration, small_suite, tiny
 from tsprune.data import Suite
 from tsprune.errors import TspruneError
 from tsprune.pruning import Baseline
-from tsprune.pruning.gate import HOLDS, UNDECIDED
+from tsprune.pruning.gate import HOLDS, UNDECIDED, WORSE
 from tsprune.schema import Table
 
 LIGHT: tuple[Any, ...] = ("scores", "stable_rank")
@@ -69,6 +69,17 @@ def test_a_ruined_model_is_worse_and_a_better_one_holds() -> None:
         ruined, model, suite=suite, measures=["scores"], max_loss=rows(against)["low"]["MASE"]
     )
     assert rows(allowed).loc["MASE", "verdict"] == UNDECIDED
+
+
+def test_latency_against_a_file_needs_rounds_apart() -> None:
+    model, suite = tiny("tiny-timesfm"), small_suite()
+    now = Baseline.measure(model, suite, measures=["latency"])
+    quick, slow = (np.min(now.latency) / 1000, np.max(now.latency) * 1000)
+    for times, verdict in (((quick,) * 20, WORSE), ((slow,) * 20, HOLDS), ((quick, slow) * 10, UNDECIDED)):
+        before = dataclasses.replace(now, latency=times)
+        assert rows(tsprune.check(model, before, suite=suite, measures=["latency"]))["verdict"].tolist() == [
+            verdict
+        ]
 
 
 def test_heads_become_diffuse() -> None:
