@@ -74,11 +74,13 @@ class Tally:
     copies : tensors that were copied to the CPU
     reads : values or shapes that the CPU waited for (`item`, `equal`, boolean indices)
     places : where, as file:line outside of torch
+    largest : bytes of the largest tensor that was made
     """
 
     copies: int = 0
     reads: int = 0
     places: Counter[str] = dataclasses.field(default_factory=Counter)
+    largest: int = 0
 
     @property
     def transfers(self) -> int:
@@ -234,8 +236,10 @@ def _in_halves(func: Any, *args: Any, **kwargs: Any) -> Tensor:
 
 def _placed(host: Tensor, device: torch.device) -> Remote:
     assert _state is not None
-    if host.untyped_storage().nbytes() > _state.most:
-        raise torch.OutOfMemoryError(f"{NAME} out of memory. Tried to allocate {host.nbytes} bytes.")
+    size = host.untyped_storage().nbytes()
+    if size > _state.most:
+        raise torch.OutOfMemoryError(f"{NAME} out of memory. Tried to allocate {size} bytes.")
+    _state.tally.largest = max(_state.tally.largest, size)
     if host.is_inference() == torch.is_inference_mode_enabled():
         return Remote(host, device)
     with torch.inference_mode(host.is_inference()):  # a view of a tensor from outside of inference mode

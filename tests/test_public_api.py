@@ -76,6 +76,7 @@ GROUND = {
     "schema",
     "extras",
     "choices",
+    "memory",
 }
 ALLOWED: dict[str, set[str]] = {
     "errors": set(),
@@ -85,6 +86,7 @@ ALLOWED: dict[str, set[str]] = {
     "choices": set(),
     "arguments": {"errors"},
     "text": {"errors"},
+    "memory": {"errors"},
     "files": {"errors"},
     "progress": set(),
     "run_options": {"errors", "arguments", "progress"},

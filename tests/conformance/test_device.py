@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import json
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -15,7 +16,7 @@ from numpy.typing import NDArray
 
 import tests.tiny
 import tsprune
-from tests.accelerator import DEVICE, Tally, accelerator
+from tests.accelerator import DEVICE, NAME, Tally, accelerator
 from tests.capabilities import CAPABILITIES
 from tests.suites import ORBITS, configuration, tiny
 from tests.sweeping import assert_equal
@@ -23,13 +24,15 @@ from tests.tiny import SAMPLES, TINY, few_samples, pristine, uneven, zeroed
 from tsprune.choices import MODES
 from tsprune.cost.latency import compare_latency
 from tsprune.data import Suite, training
+from tsprune.errors import TspruneError
 from tsprune.explain import attention, attribution, overview
 from tsprune.hooks.ablation import Ablation
 from tsprune.models import Forecaster, load
+from tsprune.models.placement import device_of, processor
 from tsprune.scores import score_table
 from tsprune.scores.effects import EFFECT_SCORES
 from tsprune.scores.ranking import available_scores
-from tsprune.sweeps import run
+from tsprune.sweeps import Store, make_plan, run
 
 NAMES = [name for name in TINY if name != "tiny-chronos-bolt-cached"]
 SUITE = Suite("few", (configuration("a/D/short", [60, 45, 60, 30], 5),))
@@ -208,3 +211,64 @@ def test_a_study(tmp_path: Path) -> None:
     TINY["tiny-moirai2"](tmp_path / "model")
     found = tsprune.study([str(tmp_path / "model")], SUITE, device=DEVICE, jobs=1, explain=False)
     assert not found.skipped
+
+
+@pytest.mark.usefixtures("tally")
+def test_the_device_that_is_named_is_used(tmp_path: Path) -> None:
+    TINY["tiny-moirai2"](tmp_path / "model")
+    model = load(tmp_path / "model", device=f"{NAME}:1")
+    pruned = tsprune.prune(model, "stack.0.mlp")
+    for one in (model, pruned):
+        assert str(one.device) == f"{NAME}:1"
+        one.forecast(SERIES, 5)
+    assert device_of(NAME) == torch.device(DEVICE)
+    with pytest.raises(TspruneError, match=f"no device {NAME}:2 on this machine"):
+        load(tmp_path / "model", device=f"{NAME}:2")
+
+
+@pytest.mark.usefixtures("tally")
+def test_a_store_tells_processors_apart(tmp_path: Path) -> None:
+    """Equal ones share results, whichever index they have."""
+    names = [processor(torch.device(name)) for name in ("cpu", DEVICE, f"{NAME}:1")]
+    assert names == ["cpu", f"{NAME} Pretend P100", f"{NAME} Pretend P100"]
+    with Store(tmp_path / "store") as store:
+        for model in (moved("tiny-moirai2"), tiny("tiny-moirai2")):
+            made = make_plan(model, SUITE, some(model), batch_size=4, store=store)
+            stated = {json.loads(entry.key.protocol)["device"] for entry in made.entries.values()}
+            assert stated == {processor(model.device)}
+
+
+# --- memory ----------------------------------------------------------------------------------------
+
+
+def evaluated(model: Forecaster) -> NDArray[np.float64]:
+    return tsprune.evaluate(model, EIGHT)[["MASE", "CRPS"]].to_numpy()
+
+
+def explained(model: Forecaster) -> NDArray[np.float64]:
+    heads = attention(model, EIGHT, batch_size=32).heads
+    return np.concatenate([heads["sharpness"], attribution(model, EIGHT, batch_size=32)["share"]])
+
+
+def scored(model: Forecaster) -> NDArray[np.float64]:
+    return score_table(model, EIGHT, by=["output_norm", "first_order"])["output_norm"].to_numpy()
+
+
+def recovered(model: Forecaster) -> NDArray[np.float64]:
+    small = tsprune.prune(model, "decoder.0.mlp")
+    found = tsprune.recover(small, model, suite=EQUAL, steps=1, histories=64, history=48)
+    return found.forecast(SERIES, 5).median.astype(np.float64)
+
+
+@pytest.mark.parametrize("work", [evaluated, explained, scored, recovered], ids=lambda work: work.__name__)
+def test_batches_that_exceed_the_memory_are_halved(
+    work: Callable[[Forecaster], NDArray[np.float64]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(training, "SERIES_PER_SHARD", 8)
+    with accelerator() as tally:
+        model = moved("tiny-chronos-bolt")
+        tally.largest = 0
+        whole = work(model)
+    with accelerator(most=tally.largest - 1) as tally:
+        halved = work(model)
+    np.testing.assert_allclose(halved, whole, rtol=1e-3)

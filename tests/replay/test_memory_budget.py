@@ -11,7 +11,8 @@ import torch
 
 from tests.toy import Toy
 from tsprune.errors import TspruneError
-from tsprune.replay import Replay, in_parts, record_bytes
+from tsprune.memory import in_parts
+from tsprune.replay import Replay, record_bytes
 
 WINDOWS = list(np.random.default_rng(0).standard_normal((11, 8)).astype(np.float32))
 

@@ -93,7 +93,9 @@ def _cluster(
         return None, None
     from tsprune.sweeps.cluster import RayExecutor
 
-    kind = (device or ("cuda" if gpus else "cpu")).partition(":")[0]
+    kind, _, index = (device or ("cuda" if gpus else "cpu")).partition(":")
+    if index:
+        raise TspruneError(f"Ray chooses the device of each worker; write --device {kind}, without an index")
     return RayExecutor(address, kind, cpus=cpus, gpus=gpus), kind
 
 

@@ -29,7 +29,7 @@ from tsprune.run_options import Options, RunOptions
 from tsprune.schema import Column, Schema, Table
 
 if TYPE_CHECKING:
-    from tsprune.models.forecaster import Predictor
+    from tsprune.models.forecaster import Forecast, Predictor
 
 EVALUATION = Schema(
     "evaluation",
@@ -94,8 +94,6 @@ def forecast_statistics(
 
     Windows that the model refuses (TspruneError) or answers with NaN or infinity are in `skipped`.
     """
-    from tsprune.models.forecaster import with_gaps  # imports torch
-
     cut = model.context_length
     found = [ModelStatistics(np.zeros(0, np.int64), None, unforecastable(c, cut)) for c in configurations]
     pending = shared_batches(
@@ -104,12 +102,13 @@ def forecast_statistics(
         batch_size=batch_size,
         prefix_steps=getattr(model, "prefix_steps", 1),  # optional for baselines
     )
+    most = batch_size  # windows that fit into memory
     while pending:
         batch = pending.pop(0)
         contexts = batch.contexts
         start = time.perf_counter()
         try:
-            forecast = with_gaps(model, contexts, batch.horizon)
+            forecast, most = _in_memory(model, contexts, batch.horizon, most)
         except TspruneError as error:
             if len(batch) == 1:
                 found[int(batch.configurations[0])].skipped.append((int(batch.rows[0]), str(error)))
@@ -132,6 +131,20 @@ def forecast_statistics(
     for one in found:
         one.sort()
     return found
+
+
+def _in_memory(
+    model: Predictor, contexts: Sequence[NDArray[np.float32]], horizon: int, most: int
+) -> tuple[Forecast, int]:
+    """The forecast of a batch in parts of at most `most` windows, which are halved if memory runs out.
+
+    Returns the number of windows that fitted, too.
+    """
+    from tsprune.memory import in_parts  # both import torch
+    from tsprune.models.forecast import concatenated, with_gaps
+
+    parts = list(in_parts(lambda some: with_gaps(model, some, horizon), contexts, most))
+    return concatenated([forecast for _, forecast in parts]), most if len(parts) == 1 else parts[0][0].stop
 
 
 @checked

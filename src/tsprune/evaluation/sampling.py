@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
+from typing import TypeVar
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -13,6 +15,7 @@ from tsprune.evaluation.batching import shared_batches, unforecastable
 from tsprune.models.forecaster import Forecaster
 from tsprune.statistics import Sample, unit_means
 
+_Result = TypeVar("_Result")
 PER_CONFIGURATION = 16
 SAMPLED_BATCH = 16
 
@@ -47,6 +50,14 @@ class SampledWindows:
     targets: NDArray[np.float32]
     series: NDArray[np.int64]
 
+    def select(self, places: Sequence[int]) -> SampledWindows:
+        """The windows at some places, which follow each other."""
+        rows = list(places)
+        contexts = [self.contexts[place] for place in rows]
+        return SampledWindows(
+            self.configuration, self.first + rows[0], contexts, self.targets[rows], self.series[rows]
+        )
+
 
 class Owners:
     """Series and configuration of the windows of batches, in order of the batches."""
@@ -69,6 +80,31 @@ class Owners:
     def sample(self, values: ArrayLike) -> Sample:
         """Values of all windows, [W] or [W, M], by unit."""
         return Sample.of(*unit_means(values, self._series, self._configurations))
+
+
+def over_batches(
+    work: Callable[[SampledWindows], _Result], suite: Suite, model: Forecaster, batch_size: int
+) -> Iterator[tuple[SampledWindows, _Result]]:
+    """Calls `work` on the windows of a suite, batch by batch; a batch that exceeds the memory is halved.
+
+    `work` must leave nothing behind when it fails.
+    """
+    from tsprune.memory import in_parts  # imports torch
+
+    most = batch_size
+    for batch in batched(suite, model, batch_size):
+        places = range(len(batch.contexts))
+        attempt = partial(_on_part, work, batch)
+        for part, result in in_parts(attempt, places, most):
+            if part.stop < len(places):  # later batches are halved from the start
+                most = part.stop - part.start
+            yield batch.select(places[part]), result
+
+
+def _on_part(
+    work: Callable[[SampledWindows], _Result], batch: SampledWindows, places: Sequence[int]
+) -> _Result:
+    return work(batch.select(places))
 
 
 def batched(suite: Suite, model: Forecaster, batch_size: int = SAMPLED_BATCH) -> Iterator[SampledWindows]:

@@ -11,6 +11,7 @@ Each share of attention has its null beside it: the share of a head that attends
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Mapping
 from typing import Unpack
 
 import numpy as np
@@ -21,9 +22,9 @@ from torch import Tensor
 from tsprune.anatomy import Anatomy, Component
 from tsprune.arguments import checked
 from tsprune.data.suite import Suite
-from tsprune.evaluation.sampling import PER_CONFIGURATION, Owners
+from tsprune.evaluation.sampling import PER_CONFIGURATION, Owners, SampledWindows
 from tsprune.explain.forecast_traits import dominant_period
-from tsprune.explain.window_means import RowMeans, span_of, window_batches
+from tsprune.explain.window_means import RowMeans, of_batches, span_of
 from tsprune.hooks.attention import AttentionMap, require_heads, watching
 from tsprune.models.forecaster import Forecaster
 from tsprune.run_options import Options, RunOptions
@@ -101,12 +102,12 @@ def attention(
     require_heads(model)
     owners, profile = Owners(), _LagProfile(model.anatomy)
     parts: list[RowMeans] = []
-    for batch in window_batches(model, suite, per_configuration, chosen, owners):
-        means = RowMeans(model.anatomy, len(batch.contexts))
-        parts.append(means)
+
+    def watched(batch: SampledWindows) -> tuple[RowMeans, _LagProfile]:
+        means, profile = RowMeans(model.anatomy, len(batch.contexts)), _LagProfile(model.anatomy)
         periods = torch.tensor([dominant_period(context) for context in batch.contexts])
 
-        def add(found: AttentionMap, means: RowMeans = means, periods: Tensor = periods) -> None:
+        def add(found: AttentionMap) -> None:
             if model.anatomy.site(found.component).axis != "time":
                 return
             span = span_of(model.anatomy.key_stack(found.component))
@@ -116,6 +117,11 @@ def attention(
 
         with torch.no_grad(), watching(model, add):
             model.teacher_forced(batch.contexts)
+        return means, profile
+
+    for means, own in of_batches(watched, model, suite, per_configuration, chosen, owners):
+        parts.append(means)
+        profile.join(own)
     return AttentionStatistics(_heads(model.anatomy, parts, owners, chosen.seed), profile.frame())
 
 
@@ -136,11 +142,19 @@ class _LagProfile:
         values, which = lags[timed].unique(return_inverse=True)
         sums = [torch.zeros(len(m), len(values)).index_add_(1, which, m.cpu()[:, timed]) for m in masses]
         both = torch.stack(sums, -1).double().numpy()  # [heads, lags, 2]
-        at = self._mass.setdefault(found.component, {})
-        for index, lag in enumerate(values.tolist()):
-            at[lag] = at[lag] + both[:, index] if lag in at else both[:, index]
         rows = found.counted.sum((0, 2)).double().numpy(force=True)
-        self._rows[found.component] = self._rows.get(found.component, np.zeros_like(rows)) + rows
+        self._sum(found.component, dict(zip(values.tolist(), both.swapaxes(0, 1), strict=True)), rows)
+
+    def join(self, other: _LagProfile) -> None:
+        """Adds all rows of another profile."""
+        for site, masses in other._mass.items():
+            self._sum(site, masses, other._rows[site])
+
+    def _sum(self, site: Component, masses: Mapping[float, Array], rows: Array) -> None:
+        at = self._mass.setdefault(site, {})
+        for lag, mass in masses.items():
+            at[lag] = at[lag] + mass if lag in at else mass
+        self._rows[site] = self._rows[site] + rows if site in self._rows else rows
 
     def frame(self) -> pd.DataFrame:
         rows: list[dict[str, object]] = []

@@ -14,6 +14,7 @@ from tsprune.data.suite import Suite
 from tsprune.errors import TspruneError
 from tsprune.evaluation import prepare
 from tsprune.evaluation.batching import shared_batches
+from tsprune.memory import in_parts
 from tsprune.models.forecaster import Predictor
 from tsprune.run_options import Options, RunOptions
 from tsprune.schema import Column, Schema
@@ -202,7 +203,8 @@ def forecast_traits(model: Predictor, suite: Suite, **options: Unpack[Options]) 
     for batch in shared_batches(
         suite.configurations, context_length=model.context_length, batch_size=RunOptions(**options).batch_size
     ):
-        median = model.forecast(batch.contexts, batch.horizon).median
+        forecasts = in_parts(lambda some: model.forecast(some, batch.horizon).median, batch.contexts)  # noqa: B023
+        median = np.concatenate([found for _, found in forecasts])
         for number, places in batch.members.items():
             c, rows = suite.configurations[number], batch.rows[places]
             contexts = [c.contexts[row][-model.context_length :] for row in rows]

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from typing import TypeVar
 
 import numpy as np
 import torch
@@ -11,27 +12,35 @@ from torch import Tensor
 
 from tsprune.anatomy import Anatomy, Component, Stack
 from tsprune.data.suite import Suite
-from tsprune.evaluation.sampling import Owners, SampledWindows, batched, sampled
+from tsprune.evaluation.sampling import Owners, SampledWindows, over_batches, sampled
 from tsprune.hooks.attention import AttentionMap
 from tsprune.models.forecaster import Forecaster
 from tsprune.run_options import RunOptions
 from tsprune.statistics.estimate import Array
 
+_Result = TypeVar("_Result")
 
-def window_batches(
-    model: Forecaster, suite: Suite, per_configuration: int, options: RunOptions, owners: Owners
-) -> Iterator[SampledWindows]:
-    """Batches of the suite's sampled windows; `owners` remembers where each window is from.
+
+def of_batches(
+    work: Callable[[SampledWindows], _Result],
+    model: Forecaster,
+    suite: Suite,
+    per_configuration: int,
+    options: RunOptions,
+    owners: Owners,
+) -> Iterator[_Result]:
+    """Results of `work` on batches of the suite's sampled windows (see `over_batches`).
 
     A batch has a quarter of `options.batch_size` windows: maps and streams of whole passes are held.
+    `owners` remembers where each window is from.
 
     Raises TspruneError for a suite without windows.
     """
     suite.require_windows()
     chosen = sampled(suite, model, per_configuration)
-    for batch in batched(chosen, model, max(1, options.batch_size // 4)):
+    for batch, result in over_batches(work, chosen, model, max(1, options.batch_size // 4)):
         owners.add(batch)
-        yield batch
+        yield result
 
 
 def span_of(stack: Stack) -> int:

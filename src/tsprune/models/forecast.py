@@ -189,3 +189,15 @@ def with_gaps(model: Predictor, contexts: Sequence[ArrayLike], horizon: int) -> 
         if error.forecast is None:
             raise
         return error.forecast
+
+
+def concatenated(forecasts: Sequence[Forecast]) -> Forecast:
+    """Several forecasts as one, their windows after each other."""
+    if len(forecasts) == 1:
+        return forecasts[0]
+    samples = [one.samples for one in forecasts if one.samples is not None]
+    return Forecast(
+        np.concatenate([one.quantiles for one in forecasts]),
+        forecasts[0].levels,
+        np.concatenate(samples) if samples else None,
+    )

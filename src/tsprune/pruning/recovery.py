@@ -19,6 +19,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, Unpack
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -29,6 +30,7 @@ from tsprune.data.split import CALIBRATION_FRACTION, split
 from tsprune.data.suite import Suite
 from tsprune.errors import TspruneError, one_line
 from tsprune.evaluation import METRICS, evaluate, geometric_mean_ratios
+from tsprune.memory import free_memory, out_of_memory
 from tsprune.models.forecaster import Forecaster, Origin, Recovery, SamplingForecaster
 from tsprune.models.saving import round_weights
 from tsprune.precision import Muon, autocast, training_precision
@@ -264,6 +266,7 @@ class _Training:
         self._optimizers = optimizers(self.student, self.recipe.precision)
         self._trained = Trained(_weights(self.student))
         self._saved = time.monotonic()
+        self._parts = 1  # of the histories of a step, more if memory ran out
 
     def run(self, progress: Progress) -> Trained:
         """Trains to the end."""
@@ -298,16 +301,38 @@ class _Training:
             return  # differences are measured in deviations over windows
         rate = recipe.rate(trained.step, trained.seconds)
         for optimizer in self._optimizers:
-            optimizer.zero_grad(set_to_none=True)
             for group in optimizer.param_groups:
                 group["lr"] = rate
-        with autocast(recipe.precision, self.student.device):
-            loss = distance(self.student, self.teacher, contexts, stream=recipe.stream)
-        loss.backward()
+        self._gradients(contexts)
         norm = nn.utils.clip_grad_norm_(self.student.module.parameters(), 1.0)
         if torch.isfinite(norm):  # otherwise one bad window would destroy the weights
             for optimizer in self._optimizers:
                 optimizer.step()
+
+    def _gradients(self, contexts: Sequence[Any]) -> None:
+        """Sets the gradients of a step; if memory runs out, as the mean over parts of the histories.
+
+        Distances are in units of the deviation over a part, so parts change a step slightly.
+        """
+        while True:
+            self.student.module.zero_grad(set_to_none=True)
+            parts = np.array_split(np.arange(len(contexts)), self._parts)
+            try:
+                for part in parts:
+                    self._backward([contexts[place] for place in part], len(part) / len(contexts))
+                return
+            except (RuntimeError, MemoryError) as error:
+                if not out_of_memory(error):
+                    raise
+            if len(contexts) < 4 * self._parts:  # a deviation needs two
+                raise TspruneError("out of memory with two histories; use a shorter history")
+            self._parts *= 2
+            free_memory()
+
+    def _backward(self, contexts: Sequence[Any], share: float) -> None:
+        with autocast(self.recipe.precision, self.student.device):
+            loss = distance(self.student, self.teacher, contexts, stream=self.recipe.stream)
+        (loss * share).backward()
 
     def _check(self) -> None:
         """Scores the student and keeps its weights if they are the best so far."""

@@ -21,7 +21,7 @@ from torch import Tensor, nn
 
 from tsprune.anatomy import KINDS, AttentionSite, Block, Component, Kind, MLPSite
 from tsprune.errors import TspruneError
-from tsprune.evaluation.sampling import batched, sampled
+from tsprune.evaluation.sampling import SampledWindows, over_batches, sampled
 from tsprune.hooks.attention import AttentionMap, watching
 from tsprune.hooks.capture import Point
 from tsprune.hooks.stream import stream_of
@@ -49,11 +49,23 @@ def measure_activations(task: ScoringTask) -> Mapping[str, Values]:
         raise TspruneError(f"no window of {task.windows.name} can be forecast")
     sums = WindowSums()
     done = 0
+
+    def observed(batch: SampledWindows) -> list[tuple[str, Component, Tensor]]:
+        found: list[tuple[str, Component, Tensor]] = []
+
+        def add(name: str, component: Component, values: Tensor) -> None:
+            found.append((name, component, values))
+
+        with torch.no_grad(), _observed(task.model, names, task.components, add):
+            task.model.teacher_forced(batch.contexts)
+        return found
+
+    size = max(1, task.options.batch_size // 4)
     with showing(task.options.progress) as progress:
-        for batch in batched(chosen, task.model, max(1, task.options.batch_size // 4)):
+        for batch, found in over_batches(observed, chosen, task.model, size):
             sums.start(batch.configuration.name)
-            with torch.no_grad(), _observed(task.model, names, task.components, sums.add):
-                task.model.teacher_forced(batch.contexts)
+            for values in found:
+                sums.add(*values)
             done += len(batch.contexts)
             progress("activations", done, len(chosen))
     return {name: {c: sums.mean(name, c) for c in task.scored_by(name)} for name in names}

@@ -30,6 +30,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Mapping, Sequence
+from functools import partial
 from typing import Unpack
 
 import numpy as np
@@ -45,6 +46,7 @@ from tsprune.errors import TspruneError
 from tsprune.evaluation.batching import Batch, shared_batches
 from tsprune.evaluation.metrics import CRPS_LEVELS, level_index
 from tsprune.hooks.capture import Point, point_of, recording
+from tsprune.memory import in_parts
 from tsprune.models.forecaster import Forecaster, SamplingForecaster
 from tsprune.progress import showing
 from tsprune.run_options import Options, RunOptions
@@ -99,9 +101,9 @@ def _screened(
             for batch in shared_batches(
                 [configuration], context_length=model.context_length, batch_size=options.batch_size
             ):
-                with recording(model.module, set(points.values()), gradients=True) as calls:
-                    losses = measure.losses(configuration, batch)
-                total.add(_terms(model.anatomy, points, calls, losses), losses)
+                attempt = partial(_measured, model, measure, points, configuration, batch)
+                for _, (terms, losses) in in_parts(attempt, range(len(batch))):
+                    total.add(terms, losses)
                 done += len(batch.rows)
                 progress("screening", done, len(suite))
             if total.clean > 0:
@@ -112,6 +114,20 @@ def _screened(
     unseen = [any(_renormalised(model.anatomy, part) for part in group) for group in parts.values()]
     first[unseen] = curvature[unseen] = np.nan
     return _frame(chosen, first, curvature)
+
+
+def _measured(
+    model: Forecaster,
+    measure: _LossMeasure,
+    points: Mapping[Component, Point],
+    configuration: Configuration,
+    batch: Batch,
+    places: Sequence[int],
+) -> tuple[dict[Component, tuple[_Array, _Array]], BatchLosses]:
+    """`_terms` and losses of some windows of a batch."""
+    with recording(model.module, set(points.values()), gradients=True) as calls:
+        losses = measure.losses(configuration, batch.select(places))
+    return _terms(model.anatomy, points, calls, losses), losses
 
 
 def _renormalised(anatomy: Anatomy, part: Component) -> bool:

@@ -19,8 +19,10 @@ from tsprune.errors import TspruneError, one_line
 from tsprune.evaluation import Batch, Truth, centred_ranks, rank_distance
 from tsprune.hooks.ablation import Ablation, applied
 from tsprune.hooks.capture import Reference
+from tsprune.memory import in_parts, out_of_memory
+from tsprune.models.forecast import concatenated
 from tsprune.models.forecaster import Forecast, Forecaster, NotFiniteError, with_gaps
-from tsprune.replay import MOST, in_parts, out_of_memory
+from tsprune.replay import MOST
 from tsprune.run_options import MEMORY
 from tsprune.sweeps.cell_plan import Cell
 from tsprune.sweeps.sweep_result import CLEAN, CellScores, WindowScores
@@ -181,7 +183,7 @@ class _Scorer:
     def scored(self, forecasts: Sequence[Forecast]) -> list[WindowScores]:
         """Scores of all windows of the batch under each of the forecasts."""
         count, size = len(forecasts), len(self._batch)
-        statistics = self._truth.select([*range(size)] * count).statistics(_joined(forecasts))
+        statistics = self._truth.select([*range(size)] * count).statistics(concatenated(forecasts))
         distances = np.empty((count, size))
         for horizon, ranks in self._ranks(forecasts).items():
             places = self._batch.members_by_horizon[horizon]
@@ -212,18 +214,6 @@ class _Scorer:
             horizon: centred_ranks(medians[:, places, :horizon].reshape(-1, horizon))
             for horizon, places in self._batch.members_by_horizon.items()
         }
-
-
-def _joined(forecasts: Sequence[Forecast]) -> Forecast:
-    """Several forecasts of a batch as one."""
-    if len(forecasts) == 1:
-        return forecasts[0]
-    samples = [one.samples for one in forecasts if one.samples is not None]
-    return Forecast(
-        np.concatenate([one.quantiles for one in forecasts]),
-        forecasts[0].levels,
-        np.concatenate(samples) if samples else None,
-    )
 
 
 @dataclasses.dataclass

@@ -34,7 +34,7 @@ from tsprune.anatomy import Anatomy, Component, Readout, Stack
 from tsprune.arguments import checked
 from tsprune.data.suite import Suite
 from tsprune.errors import TspruneError
-from tsprune.evaluation.sampling import PER_CONFIGURATION, Owners
+from tsprune.evaluation.sampling import PER_CONFIGURATION, Owners, SampledWindows
 from tsprune.explain.attribution.writers import (
     EMBEDDING,
     Part,
@@ -44,7 +44,7 @@ from tsprune.explain.attribution.writers import (
     layer_of,
     recorded_writes,
 )
-from tsprune.explain.window_means import window_batches
+from tsprune.explain.window_means import of_batches
 from tsprune.hooks.attention import AttentionMap, watching
 from tsprune.models.forecaster import Forecaster
 from tsprune.run_options import Options, RunOptions
@@ -164,8 +164,11 @@ def attribution(
     """
     chosen, owners = RunOptions(**options), Owners()
     shares, parts = [], pd.DataFrame()
-    for batch in window_batches(model, suite, per_configuration, chosen, owners):
-        found = contributions(model, batch.contexts)
+
+    def attributed(batch: SampledWindows) -> Attribution:
+        return contributions(model, batch.contexts)
+
+    for found in of_batches(attributed, model, suite, per_configuration, chosen, owners):
         shares.append(found.shares)
         last = model.anatomy.stacks[-1].name
         parts = pd.DataFrame({"part": [*found.names, *found.sources]})

@@ -23,9 +23,9 @@ from tsprune.arguments import checked
 from tsprune.data.suite import Suite
 from tsprune.errors import TspruneError
 from tsprune.evaluation import spearman_distance
-from tsprune.evaluation.sampling import PER_CONFIGURATION, Owners, batched, sampled
+from tsprune.evaluation.sampling import PER_CONFIGURATION, Owners, SampledWindows, batched, sampled
 from tsprune.explain.attribution.writers import first_pass
-from tsprune.explain.window_means import window_batches
+from tsprune.explain.window_means import of_batches
 from tsprune.hooks.ablation import Ablation, applied
 from tsprune.hooks.stream import replaced, streams
 from tsprune.models.forecaster import Forecaster
@@ -97,16 +97,21 @@ def residual(
     chosen, stacks, owners = RunOptions(**options), model.anatomy.stacks, Owners()
     positions = [-1 - (s.time.marks + s.time.future if s.time is not None else 0) for s in stacks]
     positions[-1] = -1 if model.anatomy.readout is None else model.anatomy.readout.position
-    parts: list[list[Array]] = [[] for _ in stacks]
-    for batch in window_batches(model, suite, per_configuration, chosen, owners):
+
+    def recorded(batch: SampledWindows) -> list[Array]:
+        """The streams [L + 1, B, d_model] of every stack."""
         with torch.no_grad(), ExitStack() as recording:
-            recorded = [recording.enter_context(streams(model, stack)) for stack in stacks]
+            calls = [recording.enter_context(streams(model, stack)) for stack in stacks]
             model.teacher_forced(batch.contexts)
-        for part, position, calls in zip(parts, positions, recorded, strict=True):
-            rows = torch.stack([first_pass(x, position, len(batch.contexts)) for x in calls])
-            part.append(rows.double().numpy(force=True))
+        found = []
+        for position, layers in zip(positions, calls, strict=True):
+            rows = torch.stack([first_pass(x, position, len(batch.contexts)) for x in layers])
+            found.append(rows.double().numpy(force=True))
+        return found
+
+    parts = list(of_batches(recorded, model, suite, per_configuration, chosen, owners))
     layers, pairs = [], []
-    for stack, part in zip(stacks, parts, strict=True):
+    for stack, part in zip(stacks, zip(*parts, strict=True), strict=True):
         values = np.concatenate(part, axis=1)  # [L + 1, W, d_model]
         layers.append(_layer_rows(stack, values, owners, chosen.seed))
         pairs += _cka_rows(stack, values, owners, chosen.seed)
@@ -209,8 +214,11 @@ def lens(
     """
     chosen, stack, owners = RunOptions(**options), model.anatomy.stacks[-1], Owners()
     parts: dict[str, list[Array]] = {}
-    for batch in window_batches(model, suite, per_configuration, chosen, owners):
-        found = _decoded(model, batch.contexts, horizon)
+
+    def decoded(batch: SampledWindows) -> list[dict[str, Array]]:
+        return _decoded(model, batch.contexts, horizon)
+
+    for found in of_batches(decoded, model, suite, per_configuration, chosen, owners):
         for name in found[0]:
             parts.setdefault(name, []).append(np.stack([layer[name] for layer in found], axis=1))
     columns: dict[str, object] = {"stack": stack.name, "layer": layers_of(stack)}
