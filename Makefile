@@ -10,7 +10,7 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check
 export OMP_WAIT_POLICY ?= PASSIVE
 
 # not measure.py, which they share, and not processors.py: a study four times over takes hours
-BENCHMARKS := $(filter-out benchmarks/measure.py benchmarks/processors.py, $(wildcard benchmarks/*.py))
+BENCHMARKS := $(filter-out benchmarks/measure.py benchmarks/processors.py benchmarks/accelerator.py, $(wildcard benchmarks/*.py))
 
 .PHONY: study test lint bench clean
 

@@ -222,7 +222,7 @@ def test_the_device_that_is_named_is_used(tmp_path: Path) -> None:
         assert str(one.device) == f"{NAME}:1"
         one.forecast(SERIES, 5)
     assert device_of(NAME) == torch.device(DEVICE)
-    with pytest.raises(TspruneError, match=f"no device {NAME}:2 on this machine"):
+    with pytest.raises(TspruneError, match=f"no device '{NAME}:2' on this machine"):
         load(tmp_path / "model", device=f"{NAME}:2")
 
 
