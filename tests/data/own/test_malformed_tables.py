@@ -71,6 +71,11 @@ TABLES: dict[str, tuple[str, str | bytes, str]] = {
     "a month that is not": ("csv", daily("A,2023-13-01,1"), "line 2: '2023-13-01'"),
     "an hour that is not": ("csv", daily("A,2023-12-31 25:00,1"), "line 2: '2023-12-31 25:00'"),
     "a word in times": ("csv", daily("A,yesterday,1"), "line 2: 'yesterday' in column ds is not a date"),
+    "a mistake in times, beside other times": (
+        "csv",
+        "date,year,y\n" + "".join(f"{d},2024,1\n" for d in DAYS) + "2024-01-1O,2024,1\n",
+        "line 11: '2024-01-1O' in column date",
+    ),
     "now": ("csv", daily("A,now,1"), "line 2: 'now'"),
     "years of two digits": (
         "csv",

@@ -15,31 +15,15 @@ from tsprune.data.own.clock import Clock
 from tsprune.data.own.numeric import is_numeric, is_text, numbers
 from tsprune.data.own.own_options import OwnOptions
 from tsprune.data.own.steps import Times
-from tsprune.data.own.table_columns import (
-    FILE_COLUMN,
-    TableColumns,
-    codes_of,
-    counts_rows,
-    folded,
-    repeats,
-)
+from tsprune.data.own.table_columns import FILE_COLUMN, TableColumns, codes_of, counts_rows, folded, repeats
 from tsprune.data.own.time_columns import find_times
 from tsprune.errors import TspruneError
 
 # in order of preference; names are compared in lower case, without spaces, dashes and underscores
 ID_NAMES = (
-    "uniqueid",
-    "itemid",
-    "seriesid",
-    "tsid",
-    "timeseriesid",
-    "seriesname",
-    "id",
-    "series",
-    "item",
-    "key",
-)
-TARGET_NAMES = ("y", "target", "value", "values", "x")
+    "uniqueid", "itemid", "seriesid", "tsid", "timeseriesid", "seriesname", "id", "series", "item", "key",
+)  # fmt: skip
+TARGET_NAMES = ("y", "target", "value", "values")
 _INDEX = ("", "unnamed:0", "index", "level0")
 _COUNTERS = ("rownames", "row", "rowid", "obs", "observation", "no", "nr", "#", "time", "t", "step")
 _REPEATED = 0.1  # share of rows at a time that another row has
@@ -54,7 +38,7 @@ _ID_ENDINGS = (
 class Columns:
     """Columns that hold ids (none: one id), times and values.
 
-    time : names of the columns with times: none, one, or a year with a month or quarter
+    time : names of the columns with times: none, one, a year with a month or quarter, or a day with an hour
     clock : the times of the rows; None if the rows are in order
     """
 

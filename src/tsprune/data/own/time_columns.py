@@ -48,6 +48,8 @@ def find_times(table: TableColumns, named: OwnOptions) -> tuple[tuple[str, ...],
         try:
             clock = read_times(table[name], name, table.place)
         except TspruneError as error:
+            if _looks_dated(table.sample(name)):
+                raise  # times with a mistake; another column would only hide it
             refused = refused or error
             continue
         if clock.dated:
