@@ -146,6 +146,8 @@ RULES: dict[str, Rule] = {
     ),
     "percent": _number("the percentage", 0),
     "max_loss": _number("the loss allowed", 0),
+    "max_slowdown": _number("the slowdown allowed", 0),
+    "max_drift": _number("the drift allowed", 0),
     "saving": _number("the share to save", 0, 1, open_ends=True),
     "bandwidth": _number("the bandwidth", 0, open_ends=True),
     **{name: _number(name, 0, open_ends=True) for name in ("learning_rate", "minutes")},

@@ -24,6 +24,7 @@ from tsprune.sweeps import Store
 COMMANDS = [
     "study",
     "evaluate",
+    "forecast",
     "anatomy",
     "rank",
     "sweep",
@@ -32,6 +33,7 @@ COMMANDS = [
     "heads-at",
     "prune",
     "recover",
+    "check",
     "latency",
     "verify",
     "models",

@@ -41,6 +41,13 @@ EIGHT = Suite("eight", (configuration("a/D/short", [60, 45, 60, 30] * 2, 5),))
 SERIES = [np.sin(np.arange(60) / (3 + n)) + 0.1 for n in range(3)]
 
 
+@pytest.fixture(scope="module", autouse=True)
+def _on_the_cpu() -> None:
+    """Loads the shared models of the CPU first: moves on the accelerator untie weights."""
+    for name in NAMES:
+        tiny(name)
+
+
 @pytest.fixture
 def tally() -> Iterator[Tally]:
     with accelerator() as counted:

@@ -119,6 +119,7 @@ class MoiraiForecaster(Forecaster):
         return dict(self.config)
 
     def to(self, device: torch.device, dtype: torch.dtype) -> None:
+        self.require_dtype(dtype)
         self.upstream.to(device=device, dtype=dtype)  # knows where it is only if it moves the network itself
 
     def stored_metadata(self) -> dict[str, str]:
