@@ -69,7 +69,7 @@ class OwnOptions:
         return (self.target,) if isinstance(self.target, str) else tuple(self.target or ())
 
     def horizon_of(self, freq: str, season: int) -> int:
-        """The horizon at a frequency; TspruneError if it is not given and there is no season."""
+        """The horizon that was given, or a season of the frequency; TspruneError if it has none."""
         if self.horizon is None and season == 1:
             raise TspruneError(f"the frequency {freq} has no season to forecast; give --horizon")
         return self.horizon or season
