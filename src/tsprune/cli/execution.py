@@ -32,7 +32,7 @@ def run_command(app: typer.Typer) -> int:
     for stream in (sys.stdout, sys.stderr):  # characters that the terminal's encoding lacks are escaped
         with suppress(AttributeError, ValueError):
             stream.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]
-    held: list[str] = []  # after the output warnings disturb nobody, and an error line stands alone
+    held: list[str] = []  # printed after the output, so that an error line stands alone
     with warnings.catch_warnings():
         warnings.showwarning = lambda message, *_, **__: held.append(one_line(message, 300))
         code, message = _ended(app)

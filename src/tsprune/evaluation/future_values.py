@@ -33,7 +33,7 @@ def future_values(
     progress: Progress | bool | None = None,
     **options: Unpack[DataOptions],
 ) -> Table:
-    """Forecasts what follows the last value of each series in a file, one row per series and step.
+    """Forecasts the steps after the last value of each series in a file, one row per series and step.
 
     path, options : as in `tsprune.data.from_file`; `horizon` steps, by default a season
     levels : of the quantiles

@@ -20,7 +20,7 @@ def from_object(upstream: Any, device: object, dtype: object) -> Forecaster:
     The network is put into evaluation mode, and is otherwise left as it is, on its device and in its
     precision. It cannot be loaded again by name: `name` is its class, and can be set.
 
-    device, dtype : None, or those that it has; "auto" is as good as None
+    device, dtype : None, or those that it has; "auto" is taken as None
 
     Raises TspruneError for an object of another class, or on another device or of another precision.
     """

@@ -102,7 +102,7 @@ def _ids(columns: TableColumns, named: OwnOptions) -> list[str]:
 
 
 def _values(columns: TableColumns, targets: Sequence[str]) -> list[dict[str, NDArray[np.float32]]]:
-    """Of each row its variates [T] by name: the column's, or numbers if the lists hold lists."""
+    """The variates [T] of each row by name: the column's, or numbers if the lists hold lists."""
     found: list[dict[str, NDArray[np.float32]]] = [{} for _ in range(columns.height)]
     for name in targets:
         rows = variates(columns.place.name, 0, columns[name])
