@@ -20,7 +20,7 @@ from tsprune.testing import Subject
 BUNDLED_MODELS = [f"bundled:{name}" for name in bundled_names()]
 # Each step of a Chronos-T5 is a pass of its network, and a forecast begins again after `prediction_length`
 # steps. With the checkpoint's own settings, 64 steps and 512 tokens, it took a third of the suite's time.
-T5_SETTINGS = {"prediction_length": 8, "context_length": 128}
+T5_SETTINGS = {"prediction_length": 5, "context_length": 128}
 
 
 @pytest.fixture(scope="package", autouse=True)
