@@ -135,9 +135,10 @@ class RayExecutor:
             yield
             return
         local = self.address == LOCAL
-        alone = {"num_cpus": self.workers, "include_dashboard": False} if local else {}
+        alone: dict[str, Any] = {}
         if local:  # Ray's workers have the lowest priority, which beside other work is none
-            alone["_system_config"] = {"worker_niceness": 0}
+            settings = {"worker_niceness": 0}
+            alone = {"num_cpus": self.workers, "include_dashboard": False, "_system_config": settings}
         try:
             with _loopback_only() if local else nullcontext():
                 ray.init(address=self.address, log_to_driver=False, logging_level="ERROR", **alone)
