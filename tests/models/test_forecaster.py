@@ -15,7 +15,8 @@ from numpy.typing import ArrayLike
 from tests.tiny import TINY
 from tsprune.errors import TspruneError
 from tsprune.models import Forecaster, load
-from tsprune.models.forecaster import Forecast, checked_contexts, padded
+from tsprune.models.contexts import checked_contexts, padded
+from tsprune.models.forecaster import Forecast
 
 
 @pytest.fixture(scope="module", params=["tiny-chronos-bolt", "tiny-timesfm"])

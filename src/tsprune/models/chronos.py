@@ -18,8 +18,9 @@ from transformers import T5ForConditionalGeneration
 
 from tsprune.models import draws
 from tsprune.models.checkpoints import Checkpoint
+from tsprune.models.contexts import padded
 from tsprune.models.finite import Broken, watched
-from tsprune.models.forecaster import Forecast, SamplingForecaster, padded
+from tsprune.models.forecaster import Forecast, SamplingForecaster
 from tsprune.models.objects import network
 from tsprune.models.pretrained import check_tokens, quiet_horizon, quietly, set_generation
 from tsprune.models.stated import flag, mapping, real, require, whole_number, word

@@ -18,7 +18,8 @@ from tsprune.anatomy import Anatomy, AttentionSite, Block, MLPSite, Readout, Siz
 from tsprune.models import pretrained
 from tsprune.models.absent import AbsentAttention
 from tsprune.models.checkpoints import Checkpoint
-from tsprune.models.forecaster import LEVELS, Forecast, padded
+from tsprune.models.contexts import padded
+from tsprune.models.forecaster import LEVELS, Forecast
 from tsprune.models.stated import flag, or_none, real, whole_number
 
 _SETTINGS = {  # of chronos_config in config.json

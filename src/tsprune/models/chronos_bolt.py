@@ -11,7 +11,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from tsprune.models.checkpoints import Checkpoint
-from tsprune.models.forecaster import Forecast, padded
+from tsprune.models.contexts import padded
+from tsprune.models.forecaster import Forecast
 from tsprune.models.pretrained import PATCHED, adopted, check_tokens, quiet_horizon, quietly
 from tsprune.models.stated import whole_number
 from tsprune.models.t5 import T5Forecaster, t5_anatomy, t5_config

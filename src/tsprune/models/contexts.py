@@ -9,16 +9,19 @@ from __future__ import annotations
 import decimal
 import math
 import numbers
+import sys
 import warnings
 from collections.abc import Sequence, Set
-from typing import Any
+from typing import TYPE_CHECKING, Any, TypeGuard
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from torch import Tensor
 
 from tsprune.arguments import shape_of, shown, whole
 from tsprune.errors import TspruneError
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 _Series = NDArray[np.float32]
 
@@ -29,6 +32,12 @@ _UNLIKE = "has {} dimensions; pass one list or one-dimensional array of numbers 
 _TOO_LARGE = f"has values beyond {LARGEST:.1e}, the range of float32; rescale it"
 _KINDS = {"c": "complex numbers", "M": "dates", "m": "durations", "V": "records"}
 _KINDS |= dict.fromkeys("SUT", "text")
+
+
+def _is_tensor(value: object) -> TypeGuard[Tensor]:
+    """Whether it is a torch tensor; exported models are used without torch."""
+    torch = sys.modules.get("torch")
+    return torch is not None and isinstance(value, torch.Tensor)
 
 
 class _RefusedError(Exception):
@@ -62,7 +71,7 @@ def _each(contexts: Any) -> list[Any]:
     hint = "pass a list of series, one array or list of numbers each"
     if isinstance(contexts, str | bytes | bytearray | dict | Set):
         raise TspruneError(f"contexts are a {type(contexts).__name__}; {hint}")
-    if len(shape_of(contexts) or ()) == 2 and not isinstance(contexts, np.ndarray | Tensor):
+    if len(shape_of(contexts) or ()) == 2 and not (isinstance(contexts, np.ndarray) or _is_tensor(contexts)):
         raise TspruneError(f"contexts are a table ({type(contexts).__name__}); {hint}")
     try:
         len(contexts)  # a generator may never end
@@ -98,7 +107,7 @@ def _observed(context: Any) -> _Series:
 
 def _array(context: Any) -> NDArray[Any]:
     """`context` as an array of any dtype, missing values of masked arrays and tables as NaN."""
-    if isinstance(context, Tensor):
+    if _is_tensor(context):
         return _of_tensor(context)
     if isinstance(context, str | bytes | bytearray):
         raise _RefusedError("is not a sequence of numbers but text")
@@ -166,12 +175,14 @@ def _number(value: Any) -> float:
     if isinstance(value, list | tuple) or shape_of(value):
         raise _RefusedError("is not a sequence of numbers but of sequences; pass one series per context")
     stranger = _RefusedError(f"is not a sequence of numbers: it holds {shown(value)}")
-    if not isinstance(value, numbers.Real | decimal.Decimal | Tensor) or isinstance(value, np.timedelta64):
+    if not (isinstance(value, numbers.Real | decimal.Decimal) or _is_tensor(value)) or isinstance(
+        value, np.timedelta64
+    ):
         raise stranger
-    if isinstance(value, Tensor) and value.is_complex():
+    if _is_tensor(value) and value.is_complex():
         raise stranger
     try:
-        number = float(value.detach() if isinstance(value, Tensor) else value)
+        number = float(value.detach() if _is_tensor(value) else value)
         overflown = math.isinf(number) and bool(value != number)  # as Decimal("1e400") does
     except OverflowError:  # an integer of hundreds of digits
         raise _RefusedError(_TOO_LARGE) from None
@@ -180,3 +191,18 @@ def _number(value: Any) -> float:
     if overflown:
         raise _RefusedError(_TOO_LARGE)
     return number
+
+
+def padded(series: Sequence[NDArray[np.float32]], multiple: int = 1) -> NDArray[np.float32]:
+    """Series of unlike lengths as one array [B, longest], with NaN in front of the shorter ones.
+
+    multiple : of which the array's length is
+
+    Upstream's Chronos pipelines do the same to a list, one series at a time, which takes longer than a
+    small model's decoder.
+    """
+    longest = -(-max(map(len, series)) // multiple) * multiple
+    array = np.full((len(series), longest), np.nan, dtype=np.float32)
+    for row, values in zip(array, series, strict=True):
+        row[longest - len(values) :] = values
+    return array

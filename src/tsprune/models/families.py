@@ -38,6 +38,9 @@ class Family:
     weights, config_key : a checkpoint with tensors of these names and this key in config.json
         (None: any) is of this family
     objects : full names of the upstream classes that `tsprune.load` takes in place of a name
+    graph : "package.module:Class" of its graph for export, called with (model, horizon): a torch module from
+        contexts [B, T] with NaN where a value is missing, T a multiple of the first stack's span, to
+        quantiles [B, Q, horizon]; "": it is not exported
     extra : of tsprune, which installs the upstream package; "": pip installs `package`
     tested : the upstream distribution, and its newest version (major.minor) that passes the laws
     """
@@ -49,6 +52,7 @@ class Family:
     weights: tuple[str, ...]
     config_key: str | None = None
     objects: tuple[str, ...] = ()
+    graph: str = ""
     extra: str = ""
     tested: tuple[str, str] | None = None
 
@@ -100,6 +104,7 @@ _BUILT_IN: tuple[Family, ...] = (
         "chronos-bolt",
         "Chronos-Bolt",
         "tsprune.models.chronos_bolt:ChronosBolt",
+        graph="tsprune.models.bolt_graph:BoltGraph",
         objects=(
             "chronos.chronos_bolt.ChronosBoltPipeline",
             "chronos.chronos_bolt.ChronosBoltModelForForecasting",
@@ -113,6 +118,7 @@ _BUILT_IN: tuple[Family, ...] = (
         "chronos2",
         "Chronos-2",
         "tsprune.models.chronos2:Chronos2",
+        graph="tsprune.models.chronos2_graph:Chronos2Graph",
         objects=("chronos.chronos2.pipeline.Chronos2Pipeline", "chronos.chronos2.model.Chronos2Model"),
         weights=(
             "input_patch_embedding.hidden_layer.weight",
@@ -138,6 +144,7 @@ _BUILT_IN: tuple[Family, ...] = (
         "timesfm",
         "TimesFM 2.5",
         "tsprune.models.timesfm:TimesFM",
+        graph="tsprune.models.timesfm_graph:TimesFMGraph",
         package="timesfm",
         extra="timesfm",
         tested=("timesfm", "3.0"),

@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "LEVELS", "Evidence", "Forecast", "Forecaster", "Measured", "NotFiniteError", "Origin", "Predictor",
-    "Recovery", "SamplingForecaster", "drawing", "padded", "with_gaps",
+    "Recovery", "SamplingForecaster", "drawing", "with_gaps",
 ]  # fmt: skip
 
 
@@ -413,21 +413,6 @@ class SamplingForecaster(Forecaster):
         last = paths.shape[1] - 1
         chosen = ordered[:, [round(last * level) for level in LEVELS]]
         return Forecast(np.ascontiguousarray(chosen), LEVELS, paths)
-
-
-def padded(series: Sequence[NDArray[np.float32]], multiple: int = 1) -> NDArray[np.float32]:
-    """Series of unlike lengths as one array [B, longest], with NaN in front of the shorter ones.
-
-    multiple : of which the array's length is
-
-    Upstream's Chronos pipelines do the same to a list, one series at a time, which takes longer than a
-    small model's decoder.
-    """
-    longest = -(-max(map(len, series)) // multiple) * multiple
-    array = np.full((len(series), longest), np.nan, dtype=np.float32)
-    for row, values in zip(array, series, strict=True):
-        row[longest - len(values) :] = values
-    return array
 
 
 def drawing(model: Forecaster, samples: int | None, *, usual: int, of_tokens: int) -> Forecaster:

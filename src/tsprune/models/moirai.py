@@ -34,8 +34,9 @@ from tsprune.arguments import shown
 from tsprune.errors import TspruneError
 from tsprune.models import draws
 from tsprune.models.checkpoints import MAX_CONTEXT, Checkpoint
+from tsprune.models.contexts import padded
 from tsprune.models.finite import Broken, watched
-from tsprune.models.forecaster import Forecast, Forecaster, SamplingForecaster, padded
+from tsprune.models.forecaster import Forecast, Forecaster, SamplingForecaster
 from tsprune.models.objects import network
 from tsprune.models.stated import Requirement, flag, list_of, mapping, real, require, whole_number
 

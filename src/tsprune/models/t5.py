@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from transformers import T5Config
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
+from transformers.models.t5.modeling_t5 import eager_attention_forward
 
 from tsprune.anatomy import Anatomy, AttentionSite, Block, MLPSite, Readout, SharedBias, Size, Stack, TimeAxis
 from tsprune.errors import TspruneError
@@ -28,6 +29,7 @@ from tsprune.models.pretrained import PretrainedForecaster, hub_config
 from tsprune.models.stated import Requirement, or_none, whole_number
 
 SELECTING = "tsprune_selected_heads"
+SELECTING_PLAINLY = "tsprune_selected_heads_plainly"
 _KEYS = {  # of config.json
     "num_decoder_layers": or_none(whole_number()),
     "relative_attention_num_buckets": whole_number(4),
@@ -112,7 +114,23 @@ def _selecting(module: nn.Module, *tensors: Any, position_bias: Tensor, **kwargs
     return sdpa_attention_forward(module, *tensors, **kwargs)
 
 
+def _selecting_plainly(module: nn.Module, *tensors: Any, position_bias: Tensor, **kwargs: Any) -> Any:
+    kwargs["position_bias"] = position_bias[:, module.get_buffer("selected_heads")]
+    return eager_attention_forward(module, *tensors, **kwargs)
+
+
 ALL_ATTENTION_FUNCTIONS.register(SELECTING, _selecting)
+ALL_ATTENTION_FUNCTIONS.register(SELECTING_PLAINLY, _selecting_plainly)
+
+
+def attend_plainly(module: nn.Module) -> None:
+    """Makes the T5 stacks in `module` attend by products and softmax, without a cache, as ONNX can."""
+    for part in module.modules():
+        config = getattr(part, "config", None)
+        if isinstance(config, T5Config):
+            selects = config._attn_implementation in (SELECTING, SELECTING_PLAINLY)
+            config._attn_implementation = SELECTING_PLAINLY if selects else "eager"
+            config.use_cache = False
 
 
 def _select(attention: Any, chosen: list[int], heads: int) -> None:

@@ -27,7 +27,8 @@ from tsprune.anatomy import Anatomy, AttentionSite, Block, MLPSite, Readout, Siz
 from tsprune.models import draws
 from tsprune.models.absent import AbsentAttention
 from tsprune.models.checkpoints import MAX_CONTEXT, Checkpoint
-from tsprune.models.forecaster import Forecast, SamplingForecaster, padded
+from tsprune.models.contexts import padded
+from tsprune.models.forecaster import Forecast, SamplingForecaster
 from tsprune.models.objects import network
 from tsprune.models.stated import anything, flag, list_of, mapping, or_none, real, whole_number, word
 from tsprune.models.toto_sampling import SharedHistory, mixture_of, read_at_end, watched_mixture

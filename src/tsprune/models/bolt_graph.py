@@ -1,0 +1,39 @@
+"""Chronos-Bolt as one graph from contexts to quantiles, for export."""
+
+from __future__ import annotations
+
+import copy
+
+import torch
+from torch import Tensor, nn
+
+from tsprune.models.chronos_bolt import ChronosBolt
+from tsprune.models.graph_ops import empirical_quantiles
+from tsprune.models.t5 import attend_plainly
+
+
+class BoltGraph(nn.Module):
+    """Contexts [B, T], NaN where a value is missing, to quantiles [B, Q, horizon].
+
+    Beyond a pass, as in upstream's `ChronosBoltPipeline.predict`: every level continues the context by
+    itself, and the quantiles of their quantiles are the next steps.
+    """
+
+    def __init__(self, model: ChronosBolt, horizon: int) -> None:
+        super().__init__()
+        self.network = copy.deepcopy(model.module)
+        attend_plainly(self.network)
+        self.horizon = horizon
+        self.levels = model.levels
+
+    def forward(self, context: Tensor) -> Tensor:
+        step = self.network(context=context).quantile_preds
+        steps = [step]
+        longest, paths = self.network.chronos_config.context_length, len(self.levels)
+        path = context[:, None].expand(-1, paths, -1)
+        for _ in range(-(-self.horizon // step.shape[-1]) - 1):
+            path = torch.cat([path, step], dim=-1)[..., -longest:]
+            drawn = self.network(context=path.flatten(0, 1)).quantile_preds
+            step = empirical_quantiles(drawn.unflatten(0, (-1, paths)).flatten(1, 2), self.levels)
+            steps.append(step)
+        return torch.cat(steps, dim=-1)[..., : self.horizon]

@@ -1,0 +1,110 @@
+"""A model as one graph forecasts as the model does, and a longer horizon than a pass as well."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from pkgutil import resolve_name
+
+import numpy as np
+import pytest
+import torch
+from numpy.typing import NDArray
+from scipy.interpolate import interp1d
+
+from tests.threads import single_thread
+from tests.tiny import TINY
+from tsprune.errors import TspruneError
+from tsprune.models import FAMILIES, Forecaster, load
+from tsprune.models.contexts import padded
+from tsprune.models.graph_ops import empirical_quantiles, without_gaps
+from tsprune.pruning import prune
+
+EXACTNESS = 1e-5  # of the largest quantile: the same sums in float32, in another order
+_GRAPHS = [
+    name for name in TINY if any(f.graph and name.startswith(f"tiny-{f.name}") for f in FAMILIES.values())
+]
+
+
+def awkward(length: int) -> list[NDArray[np.float32]]:
+    """Series of a length: plain; gaps inside, in front, at the end; positive; constant; flat at first."""
+    rng = np.random.default_rng(0)
+    series = [(rng.normal(size=length).cumsum() + 5).astype(np.float32) for _ in range(7)]
+    series[1][length // 3 : length // 2] = np.nan
+    series[2][: length // 4] = np.nan
+    series[3][-3:] = np.nan
+    series[4] = np.abs(series[4])
+    series[5][:] = 7
+    series[6][: length // 2] = 3
+    return series
+
+
+@pytest.fixture(scope="module", params=_GRAPHS)
+def model(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Forecaster:
+    path: Path = tmp_path_factory.mktemp(request.param) / "model"
+    TINY[request.param](path)
+    return load(path, device="cpu")
+
+
+def require_same(model: Forecaster, horizon: int) -> None:
+    graph = resolve_name(FAMILIES[model.family].graph)(model, horizon)
+    span = model.anatomy.stacks[0].time.span
+    for length in (3 * span - 1, model.context_length):
+        series = awkward(length) if length > 8 else awkward(40)[:1]
+        expected = model.forecast(series, horizon).quantiles
+        kept = [x[-model.context_length :] for x in series]
+        with torch.no_grad():
+            found = graph(torch.from_numpy(padded(kept, span))).numpy()
+        assert found.shape == expected.shape
+        limit = EXACTNESS * np.abs(expected).max(axis=(1, 2), keepdims=True)
+        if horizon > model.readout_horizon and len(series) > 1:
+            limit[5] = np.inf  # of a constant series, the next pass normalises what rounding left
+        assert (np.abs(found - expected) <= limit).all()
+
+
+def test_a_graph_forecasts_as_its_model(model: Forecaster) -> None:
+    before = model.forecast(awkward(40), 3).quantiles
+    with single_thread():
+        require_same(model, model.readout_horizon)
+        require_same(model, model.readout_horizon // 2 + 1)
+    np.testing.assert_array_equal(model.forecast(awkward(40), 3).quantiles, before)
+
+
+def test_a_graph_goes_on_beyond_a_pass_or_says_that_it_does_not(model: Forecaster) -> None:
+    if model.family == "chronos2":
+        with pytest.raises(TspruneError, match="is exported for one pass, up to 8 steps, not 9"):
+            require_same(model, model.readout_horizon + 1)
+    else:
+        require_same(model, model.readout_horizon + 9)
+
+
+def test_the_graph_of_a_pruned_model_with_uneven_heads(model: Forecaster) -> None:
+    stack = model.anatomy.stacks[-1]
+    role = stack.blocks[0].attention[-1].role
+    pruned = prune(
+        model, [f"{stack.name}.0.{role}.head.0", f"{stack.name}.1.*.head.*", f"{stack.name}.0.mlp"]
+    )
+    require_same(pruned, model.readout_horizon)
+
+
+def test_gaps_are_filled_as_scipy_fills_them() -> None:
+    rng = np.random.default_rng(1)
+    for length in (1, 2, 7, 64):
+        series = rng.normal(size=(20, length)).astype(np.float32)
+        series[rng.random(series.shape) < 0.4] = np.nan
+        series[np.arange(20), rng.integers(0, length, 20)] = 1.5  # one is observed
+        found, front = (part.numpy() for part in without_gaps(torch.from_numpy(series), 64))
+        for row, values, before in zip(series, found, front, strict=True):
+            seen = np.flatnonzero(~np.isnan(row))
+            assert before.tolist() == [place < seen[0] for place in range(length)]
+            after = np.arange(seen[0], length)
+            ends = (row[seen[0]], row[seen[-1]])
+            line = interp1d(seen, row[seen], bounds_error=False, fill_value=ends) if len(seen) > 1 else None
+            expected = np.full(len(after), row[seen[0]]) if line is None else line(after)
+            np.testing.assert_allclose(values[after], expected, rtol=1e-6, atol=1e-6)
+            assert (values[before] == 0).all()
+
+
+def test_empirical_quantiles_are_those_of_torch() -> None:
+    values, levels = torch.randn(3, 11, 4), [0.0, 0.1, 0.5, 0.77, 1.0]
+    expected = torch.quantile(values, torch.tensor(levels), dim=1).transpose(0, 1)
+    torch.testing.assert_close(empirical_quantiles(values, levels), expected)
