@@ -88,7 +88,7 @@ ALLOWED: dict[str, set[str]] = {
     "text": {"errors"},
     "memory": {"errors"},
     "files": {"errors"},
-    "progress": set(),
+    "progress": {"errors"},
     "run_options": {"errors", "arguments", "progress"},
     "plugins": {"errors", "arguments"},
     "atomic": {"errors", "files"},

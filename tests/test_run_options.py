@@ -36,16 +36,6 @@ def test_options_are_frozen_and_replaced_by_copies() -> None:
         options.seed = 1  # type: ignore[misc]
 
 
-def test_true_is_a_bar_with_a_line_for_each_stage(capsys: pytest.CaptureFixture[str]) -> None:
-    with showing(True) as progress:
-        progress("baseline", 1, 2)
-        progress("heads", 3, 3)
-    captured = capsys.readouterr()
-    assert captured.out == ""
-    assert "baseline" in captured.err
-    assert "heads" in captured.err
-
-
 def test_no_progress_is_silent() -> None:
     for nothing in (None, False):
         with showing(nothing) as progress:

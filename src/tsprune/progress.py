@@ -1,13 +1,91 @@
-"""Progress of long work: one signature for every function that reports it, and a bar that shows it."""
+"""Progress of long work: one signature for every function that reports it, and how it is shown.
+
+A terminal gets a bar for each piece of work, anything else (a log, a pipe) a line a minute. The time left is
+that of the stage: elapsed time over finished steps, unless the work knows the cost of its steps (`Total`).
+"""
 
 from __future__ import annotations
 
+import datetime
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import TypeAlias
+from typing import TYPE_CHECKING, TypeAlias
+
+from tsprune.errors import printable
+
+if TYPE_CHECKING:
+    from rich.console import Console
 
 # (stage, steps done, steps in all); a total of 0 is not known yet
 Progress: TypeAlias = Callable[[str, int, int], None]
+# (piece of work, stage, steps done, steps in all)
+Update: TypeAlias = Callable[[str, str, int, int], None]
+
+DONE = "done"  # the stage of a piece of work that is over
+LINE_SECONDS = 60.0
+NAME_WIDTH = 22  # beside a bar: the end of a longer path says more than its beginning
+
+
+class Total(int):
+    """A number of steps that unlike steps add up to, with the time that those left will take.
+
+    seconds_left : expected, from the last report on
+    """
+
+    seconds_left: float
+
+    def __new__(cls, steps: int, seconds_left: float) -> Total:
+        total = super().__new__(cls, steps)
+        total.seconds_left = seconds_left
+        return total
+
+    def __reduce__(self) -> tuple[type[Total], tuple[int, float]]:
+        return Total, (int(self), self.seconds_left)
+
+
+class Weighed:
+    """Totals of work whose steps differ in size, when a step takes as long as it is large.
+
+    steps : in all
+    size : of all steps, in any unit
+    """
+
+    def __init__(self, steps: int, size: float, clock: Callable[[], float] = time.monotonic) -> None:
+        self._steps, self._size, self._clock = steps, size, clock
+        self._start, self._done = clock(), 0.0
+
+    def total(self, size: float) -> Total:
+        """The total after another step (or several) of this size."""
+        self._done += size
+        elapsed = self._clock() - self._start
+        return Total(self._steps, elapsed * max(0.0, self._size - self._done) / self._done)
+
+
+class StageClock:
+    """Time left of the stage that a piece of work is in."""
+
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        self._clock = clock
+        self._stage: str | None = None
+        self._start, self._first, self._last = 0.0, 0, 0
+
+    def after(self, stage: str, done: int, total: int) -> tuple[float, float | None]:
+        """(share of the stage that is over, seconds left or None if unknown) after a report."""
+        now = self._clock()
+        if stage != self._stage or done < self._last:
+            self._stage, self._start, self._first = stage, now, done
+        self._last = done
+        elapsed, left = now - self._start, getattr(total, "seconds_left", None)
+        if left is None and done > self._first:
+            left = elapsed * (total - done) / (done - self._first)
+        if total and done >= total:
+            return 1.0, 0.0
+        if not total:
+            return 0.0, None
+        if isinstance(total, Total) and elapsed + total.seconds_left:
+            return elapsed / (elapsed + total.seconds_left), left
+        return done / total, left
 
 
 def silent(stage: str, done: int, total: int) -> None:
@@ -19,6 +97,11 @@ def within(progress: Progress, stage: str) -> Callable[[int, int], None]:
     return lambda done, total: progress(stage, done, total)
 
 
+def part_of(progress: Progress, name: str) -> Progress:
+    """`progress` for one piece of work among several: its stages are called "<name>: <stage>"."""
+    return lambda stage, done, total: progress(f"{name}: {stage}", done, total)
+
+
 def any_stage(report: Callable[[int, int], None] | None) -> Progress | None:
     """The inverse of `within`: a report of (done, total) that takes work of every stage."""
     return None if report is None else lambda _stage, done, total: report(done, total)
@@ -26,27 +109,87 @@ def any_stage(report: Callable[[int, int], None] | None) -> Progress | None:
 
 @contextmanager
 def showing(progress: Progress | bool | None) -> Iterator[Progress]:
-    """The callable for `progress`: True shows a bar (terminal or notebook), False and None show nothing.
-
-    The bar stands on stderr, one line per stage, and ends with the block.
-    """
+    """The callable for `progress`: True shows it on stderr (see `display`), False and None show nothing."""
     if not isinstance(progress, bool):
         yield progress or silent
-        return
-    if not progress:
+    elif not progress:
         yield silent
+    else:
+        with display() as update:
+            yield lambda stage, done, total: update(stage, stage, done, total)
+
+
+@contextmanager
+def display(console: Console | None = None, *, quiet: bool = False) -> Iterator[Update]:
+    """Shows pieces of work on `console` (default: stderr), each with its stage, while the context lasts."""
+    if quiet:
+        yield lambda *_: None
         return
     from rich.console import Console  # slow to import, and only needed here
-    from rich.progress import BarColumn, TaskID, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+
+    console = console or Console(stderr=True)
+    if not (console.is_terminal or console.is_jupyter):
+        yield _Lines(console).update
+        return
+    from rich.progress import BarColumn, TextColumn, TimeElapsedColumn
     from rich.progress import Progress as Bars
 
-    columns = (TextColumn("{task.description}"), BarColumn(), TimeElapsedColumn(), TimeRemainingColumn())
-    tasks: dict[str, TaskID] = {}
-    with Bars(*columns, console=Console(stderr=True)) as bars:
+    columns = (
+        TextColumn("{task.description}", markup=False),
+        BarColumn(14),
+        TextColumn("{task.percentage:>3.0f} %"),
+        TimeElapsedColumn(),
+        TextColumn("left {task.fields[left]}"),
+    )
+    with Bars(*columns, console=console) as bars:
+        tasks: dict[str, tuple[int, StageClock]] = {}
 
-        def update(stage: str, done: int, total: int) -> None:
-            if stage not in tasks:
-                tasks[stage] = bars.add_task(stage, total=None)
-            bars.update(tasks[stage], completed=done, total=total or None)
+        def update(name: str, stage: str, done: int, total: int) -> None:
+            if name not in tasks:
+                tasks[name] = bars.add_task(name, total=None, left=_duration(None)), StageClock()
+            task, clock = tasks[name]
+            share, left = (1.0, 0.0) if stage == DONE else clock.after(stage, done, total)
+            known = bool(total) or stage == DONE
+            bars.update(
+                task,  # type: ignore[arg-type]
+                description=_described(_shortened(name), stage),
+                completed=share,
+                total=1.0 if known else None,
+                left=_duration(left),
+            )
 
         yield update
+
+
+class _Lines:
+    """Lines about progress, at most one a minute for each piece of work, without control characters."""
+
+    def __init__(self, console: Console, clock: Callable[[], float] = time.monotonic) -> None:
+        self._console, self._clock = console, clock
+        self._start = clock()
+        self._last: dict[str, float] = {}
+        self._stages: dict[str, StageClock] = {}
+
+    def update(self, name: str, stage: str, done: int, total: int) -> None:
+        share, left = self._stages.setdefault(name, StageClock(self._clock)).after(stage, done, total)
+        now = self._clock()
+        if now - self._last.get(name, self._start) < LINE_SECONDS or stage == DONE:
+            return
+        self._last[name] = now
+        line = _described(printable(name), stage)
+        if left is not None:
+            line += f" {100 * share:.0f} %, {_duration(left)} left"
+        self._console.print(line, markup=False, highlight=False, soft_wrap=True)
+
+
+def _shortened(name: str) -> str:
+    name = printable(name)
+    return name if len(name) <= NAME_WIDTH else f"…{name[1 - NAME_WIDTH :]}"
+
+
+def _described(name: str, stage: str) -> str:
+    return name if stage == name else f"{name}: {stage}"
+
+
+def _duration(seconds: float | None) -> str:
+    return "-:--:--" if seconds is None else str(datetime.timedelta(seconds=round(seconds)))

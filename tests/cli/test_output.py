@@ -1,4 +1,4 @@
-"""Progress bars: a bar for each model, and the stage it is in."""
+"""Tables of the command line: names and numbers stay whole at any width."""
 
 from __future__ import annotations
 
@@ -9,50 +9,6 @@ import pytest
 from rich.console import Console
 
 from tsprune.cli import output
-from tsprune.cli.output import stage_bars
-
-
-def shown(*steps: tuple[str, str, int, int], width: int = 80) -> list[str]:
-    """The bars' last state, as lines of a terminal."""
-    console = Console(file=io.StringIO(), force_terminal=True, color_system=None, width=width)
-    with stage_bars(console) as update:
-        for step in steps:
-            update(*step)
-    written: str = console.file.getvalue()  # type: ignore[attr-defined]
-    return [line.rstrip() for line in written.replace("\r", "\n").splitlines() if "left" in line][-2:]
-
-
-def test_a_model_that_is_explained_is_not_said_to_be_done() -> None:
-    first, second = shown(
-        ("bundled:toto", "ablating", 700, 700),
-        ("bundled:toto", "explaining", 0, 0),
-        ("bundled:chronos-bolt", "ablating", 10, 40),
-    )
-    assert "bundled:toto: explaining" in first
-    assert "100 %" not in first
-    assert "bundled:chronos-bolt: ablating" in second
-    assert " 25 %" in second
-
-
-def test_a_model_that_is_done_is_full() -> None:
-    ablating, explaining = ("m", "ablating", 1, 9), ("m", "explaining", 0, 0)
-    *_, line = shown(ablating, explaining, ("m", "done", 0, 0))
-    assert "m: done" in line
-    assert "100 %" in line
-
-
-def test_long_names_are_cut_and_leave_room_for_the_numbers() -> None:
-    *_, line = shown(("a/path/" + "x" * 100 + "/[red]end", "ablating", 1, 2))
-    assert "xx/[red]end: ablating" in line
-    assert len(line) <= 80
-    assert " 50 %" in line
-
-
-def test_nobody_is_shown_bars_in_a_log() -> None:
-    console = Console(file=io.StringIO())
-    with stage_bars(console) as update:
-        update("m", "ablating", 1, 2)
-    assert console.file.getvalue().strip() == ""  # type: ignore[attr-defined]
 
 
 def test_a_long_path_leaves_room_for_numbers_and_titles(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -193,9 +193,10 @@ def test_a_study_of_a_trained_model_answers_the_headline_claim() -> None:
     assert "[no interval]" in headline.evidence
     heads = len(model.anatomy.components("head"))
     assert f"{round(0.28 * heads)} of {heads} heads" in headline.evidence
-    stages = [f"bundled:timesfm: {stage}" for stage in ("scoring", "ablating", "done")]
+    names = "scoring", "activations", "screening", "evaluate", "ablating", "intervals", "headline", "done"
+    stages = [f"bundled:timesfm: {stage}" for stage in names]
     assert list(dict.fromkeys(stage for stage, _, _ in seen)) == stages
-    counted = [(done, total) for stage, done, total in seen if stage == stages[1]]
+    counted = [(done, total) for stage, done, total in seen if stage == stages[4]]
     total = counted[-1][1]
     assert counted == [(done, total) for done in range(1, total + 1)]
 

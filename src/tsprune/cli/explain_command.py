@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 _CARRIERS = 5  # heads that are listed per trait
 
 
-@with_shared("suite", "model", "batch_size", "output", samples="9, and 5 by Chronos-T5")
+@with_shared("suite", "model", "batch_size", "store", "output", samples="9, and 5 by Chronos-T5")
 def explain_command(
     model: ModelArgument,
     head: Annotated[

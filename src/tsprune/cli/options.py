@@ -23,8 +23,9 @@ from tsprune.anatomy import KINDS
 from tsprune.arguments import COUNT as COUNT
 from tsprune.arguments import SEED
 from tsprune.choices import AUTO, DTYPES, RANKED_METRICS
-from tsprune.cli.output import print_failed, print_json, print_skipped, progress_bar
+from tsprune.cli.output import err, print_failed, print_json, print_skipped
 from tsprune.errors import TspruneError, one_line
+from tsprune.progress import display
 from tsprune.run_options import BATCH_SIZE, MEMORY, Options
 
 if TYPE_CHECKING:
@@ -224,7 +225,7 @@ class Shared:
     store: Annotated[
         Path | None, option("File that keeps finished work, made if it is not there: a stopped run goes on.")
     ] = None
-    quiet: Annotated[bool, option("No progress bar, no list of what is left out.", "--quiet")] = False
+    quiet: Annotated[bool, option("No progress, no list of what is left out.", "--quiet")] = False
     as_json: Annotated[bool, option("Print JSON instead of tables.", "--json")] = False
 
     def check(self, *models: str) -> None:
@@ -266,13 +267,13 @@ class Shared:
     @contextmanager
     def running(self, label: str) -> Iterator[Options]:
         """Keywords for a function of the API that takes `RunOptions`; its progress is shown meanwhile."""
-        with progress_bar(label, quiet=self.quiet) as update:
+        with display(err, quiet=self.quiet) as update:
             yield {
                 "batch_size": self.batch_size,
                 "memory": self.memory_bytes,
                 "seed": self.seed,
                 "store": self.store,
-                "progress": update,
+                "progress": functools.partial(update, label),
             }
 
     def report(

@@ -6,14 +6,12 @@ import dataclasses
 import io
 import json
 import math
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import typer
 from rich.console import Console
-from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.table import Table
 from rich.text import Text
 
@@ -27,50 +25,8 @@ if TYPE_CHECKING:
     from tsprune.models.forecaster import Evidence
 
 SCHEMA_VERSION = 1  # of the JSON; docs/json.md describes it
-NAME_WIDTH = 22  # of models beside a bar: the end of a longer path says more than its beginning
 
 out, err = Console(), Console(stderr=True)
-
-
-@contextmanager
-def progress_bar(label: str, *, quiet: bool = False) -> Iterator[Callable[..., None]]:
-    """A bar for one piece of work with all its stages."""
-    with _bars(quiet=quiet) as progress:
-        task = progress.add_task(label, total=None)
-        yield lambda *counts: progress.update(task, completed=counts[-2], total=counts[-1] or None)
-
-
-@contextmanager
-def stage_bars(
-    console: Console = err, *, quiet: bool = False
-) -> Iterator[Callable[[str, str, int, int], None]]:
-    """A bar for each model that comes up, with the stage it is in; empty while nothing is counted."""
-    with _bars(console, quiet=quiet, bar_width=14) as progress:
-        tasks: dict[str, TaskID] = {}
-
-        def update(model: str, stage: str, done: int, total: int) -> None:
-            if model not in tasks:
-                tasks[model] = progress.add_task(model, total=None)
-            if stage == "done":
-                done = total = 1
-            name = printable(model)
-            name = name if len(name) <= NAME_WIDTH else f"…{name[1 - NAME_WIDTH :]}"
-            progress.update(tasks[model], description=f"{name}: {stage}", completed=done, total=total or None)
-
-        yield update
-
-
-def _bars(console: Console = err, *, quiet: bool = False, bar_width: int = 40) -> Progress:
-    columns = (
-        TextColumn("{task.description}", markup=False),
-        BarColumn(bar_width),
-        TextColumn("{task.percentage:>3.0f} %"),
-        TimeElapsedColumn(),
-        TextColumn("left"),
-        TimeRemainingColumn(),
-    )
-    # where nobody watches (a log, a pipe) there is no bar
-    return Progress(*columns, console=console, disable=quiet or not console.is_terminal)
 
 
 def print_json(

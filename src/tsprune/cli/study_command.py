@@ -8,8 +8,9 @@ from typing import Annotated
 import typer
 
 from tsprune.cli.options import MaxLossOption, Shared, integer, option, with_shared
-from tsprune.cli.output import out, say, stage_bars
+from tsprune.cli.output import err, out, say
 from tsprune.files import check_files, output_folder
+from tsprune.progress import display
 
 
 @with_shared(
@@ -58,7 +59,7 @@ def study_command(
     from tsprune.studies.study_result import results_table, write_results
 
     device_of(shared.device)  # refused before the work, not in its processes
-    with stage_bars(quiet=shared.quiet) as update:
+    with display(err, quiet=shared.quiet) as update:
         result = study(
             models or list(DEFAULT_MODELS),
             suite,

@@ -24,7 +24,7 @@ from tsprune.evaluation.baseline import prepare, truth_of
 from tsprune.evaluation.batching import Batch, Rows, shared_batches, unforecastable
 from tsprune.evaluation.leaderboard import LEADERBOARD_METRICS, leaderboard_metrics
 from tsprune.evaluation.metrics import METRICS, Metric, WindowStatistics, aggregate, per_metric
-from tsprune.progress import Progress, showing
+from tsprune.progress import Progress, Weighed, showing
 from tsprune.run_options import Options, RunOptions
 from tsprune.schema import Column, Schema, Table
 
@@ -174,6 +174,19 @@ def evaluate(model: Predictor | Literal["seasonal-naive"], suite: Suite, **optio
         seconds.append(time.perf_counter() - start)
     with showing(run_options.progress) as progress:
         results = _results(model, suite.configurations, run_options.batch_size, progress)
+    return evaluation_table(model if isinstance(model, str) else model.name, suite, results, seconds)
+
+
+def evaluation_table(
+    name: str, suite: Suite, results: Sequence[ModelStatistics], seconds: Sequence[float]
+) -> Table:
+    """The table of `evaluate` from a model's results.
+
+    name : of the model
+    results, seconds : of each configuration its scores, and the time that its baseline took
+
+    Raises TspruneError if no window was forecast.
+    """
     skipped: list[tuple[str, str]] = list(suite.skipped)
     records: list[dict[str, Any]] = []
     for configuration, result, preparing in zip(suite.configurations, results, seconds, strict=True):
@@ -182,7 +195,6 @@ def evaluate(model: Predictor | Literal["seasonal-naive"], suite: Suite, **optio
         records += [record] if record else []
     if not records:
         raise TspruneError(f"no window of {suite.name} could be forecast: {skipped[-1][0]}: {skipped[-1][1]}")
-    name = model if isinstance(model, str) else model.name
     return Table(EVALUATION.frame(records), f"{name} on {suite.name}", tuple(skipped))
 
 
@@ -193,11 +205,15 @@ def _results(
     progress: Progress,
 ) -> list[ModelStatistics]:
     total, done = sum(len(c) for c in configurations), 0
+    most = 0 if isinstance(model, str) else model.context_length
+    steps = sum(min(len(x), most) + c.horizon for c in configurations for x in c.contexts)
+    weighed = Weighed(total, steps)
 
     def report(batch: Batch) -> None:
         nonlocal done
         done += len(batch)
-        progress("evaluate", done, total)
+        size = float(sum(map(len, batch.views)) + batch.horizons.sum())
+        progress("evaluate", done, weighed.total(size))
 
     if isinstance(model, str):
         results = [ModelStatistics(np.arange(len(c)), prepare(c).baseline, []) for c in configurations]

@@ -119,7 +119,7 @@ def attention(
             model.teacher_forced(batch.contexts)
         return means, profile
 
-    for means, own in of_batches(watched, model, suite, per_configuration, chosen, owners):
+    for means, own in of_batches(watched, model, suite, per_configuration, chosen, owners, "attention"):
         parts.append(means)
         profile.join(own)
     return AttentionStatistics(_heads(model.anatomy, parts, owners, chosen.seed), profile.frame())

@@ -22,6 +22,7 @@ from tsprune.errors import TspruneError
 from tsprune.explain.window_means import RowMeans, span_of
 from tsprune.hooks.attention import AttentionMap, require_heads, watching
 from tsprune.models.forecaster import Forecaster
+from tsprune.progress import Progress, showing
 from tsprune.schema import Column, Schema, estimated
 from tsprune.statistics import Sample
 
@@ -57,6 +58,7 @@ def induction(
     repeats: Sequence[int] = _REPEATS,
     sequences: int = _SEQUENCES,
     seed: int = 0,
+    progress: Progress | bool | None = None,
 ) -> pd.DataFrame:
     """Attention to earlier occurrences of the same values, by head, block length and repeat count.
 
@@ -64,6 +66,7 @@ def induction(
     repeats : how often a block occurs; combinations longer than the context length are left out
     sequences : random sequences per combination
     seed : of the sequences and the bootstrap
+    progress : as in `tsprune.run_options.RunOptions`; its stage is "induction"
 
     One row per head and combination; columns in `INDUCTION`. NaN for a head none of whose queries sees a
     target. With several repeats, all earlier occurrences are targets.
@@ -82,14 +85,17 @@ def induction(
             f"context length of {model.context_length} steps"
         )
     parts = []
-    for block, times in fitting:
-        steps = block * axis.span
-        rng = np.random.default_rng([seed, block, times])
-        once = rng.standard_normal((sequences, steps))
-        repeated = np.tile(once, times)
-        control = rng.standard_normal((sequences, steps * times))
-        on, off = (_attention(model, x.astype(np.float32), steps) for x in (repeated, control))
-        parts += [x.assign(block=block, steps=steps, repeats=times) for x in _tables(model, on, off, seed)]
+    with showing(progress) as report:
+        for done, (block, times) in enumerate(fitting, start=1):
+            steps = block * axis.span
+            rng = np.random.default_rng([seed, block, times])
+            once = rng.standard_normal((sequences, steps))
+            repeated = np.tile(once, times)
+            control = rng.standard_normal((sequences, steps * times))
+            on, off = (_attention(model, x.astype(np.float32), steps) for x in (repeated, control))
+            tables = _tables(model, on, off, seed)
+            parts += [x.assign(block=block, steps=steps, repeats=times) for x in tables]
+            report("induction", done, len(fitting))
     return INDUCTION.checked(pd.concat(parts, ignore_index=True))
 
 

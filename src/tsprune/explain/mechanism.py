@@ -193,7 +193,7 @@ def head_effects(
     shares : of the heads of each sublayer; draws : random sets per share
     single : whether heads are also ablated alone
     options : keywords of `tsprune.run_options.RunOptions`. Half of `batch_size` and a quarter of `memory` are
-        used (models that sample have many rows per window); `store` is not used: it keeps no forecasts
+        used (models that sample have many rows per window). A `store` keeps the forecasts as well
 
     Raises TspruneError if no head has a sharpness, or for a suite without windows.
     """
@@ -206,7 +206,7 @@ def head_effects(
     windows = sampled(suite, model, per_configuration)
     alone = {head.address: Ablation((head,)) for head in ranked} if single else {}
     cells = list(dict.fromkeys([*(Ablation(x.heads) for x in (*sets, *ladder)), *alone.values()]))
-    result = run(model, windows, cells, keep={CLEAN, *cells}, stage="effects", **chosen.keywords(store=None))
+    result = run(model, windows, cells, keep={CLEAN, *cells}, stage="effects", **chosen.keywords())
     measured = _Measured(result, windows.configurations, cells, model.context_length)
     changes = _changes(sets, measured)
     return HeadEffects(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import math
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import Unpack
 
 import pandas as pd
@@ -14,7 +15,7 @@ from tsprune.cost.threads import worthwhile
 from tsprune.data.suite import Suite
 from tsprune.errors import TspruneError
 from tsprune.evaluation.sampling import PER_CONFIGURATION, sampled
-from tsprune.explain.attention_maps import ATTENTION_TABLE, LAG_PROFILE, attention
+from tsprune.explain.attention_maps import ATTENTION_TABLE, LAG_PROFILE, AttentionStatistics, attention
 from tsprune.explain.attribution import residual_stream
 from tsprune.explain.attribution.contributions import ATTRIBUTION, attribution
 from tsprune.explain.carriers import CARRIERS, carriers
@@ -39,10 +40,12 @@ from tsprune.explain.mechanism import (
 from tsprune.explain.mechanism_claims import BY_SHARE, MECHANISM, by_share, mechanism_table
 from tsprune.explain.portraits import Portrait, portraits
 from tsprune.models.forecaster import Forecaster, SamplingForecaster
-from tsprune.progress import showing
+from tsprune.progress import Progress, showing
 from tsprune.run_options import Options, RunOptions
 from tsprune.schema import Column, Schema, estimated
 from tsprune.scores.stable_rank import stable_ranks
+from tsprune.sweeps.kept_tables import KeptTables, Tables
+from tsprune.sweeps.store import opened
 
 # paths per window: an explanation forecasts each window hundreds of times, and its comparisons are paired
 # (`tsprune.models.draws`); odd numbers, so that the median is a path
@@ -51,7 +54,9 @@ EXPLAIN_TOKEN_SAMPLES = 5
 # windows per configuration with models of tokens, which run once per step of every path
 _TOKEN_WINDOWS = 2
 
-STAGES = ("attention", "induction", "residual", "guard", "attribution", "effects", "chaos", "portraits")
+STAGES = (
+    "attention", "induction", "residual", "lens", "guard", "attribution", "effects", "chaos", "portraits",
+)  # fmt: skip
 
 HEAD_TABLE = Schema(
     "heads",
@@ -176,80 +181,102 @@ def overview(
     effects : whether heads are also ablated, alone and in sets, which takes most of the time
     shares, draws : of the sets of heads (see `head_effects`)
     trajectories : chaotic ones (`tsprune.data.chaos()`), which are forecast as well
-    options : keywords of `tsprune.run_options.RunOptions`, used as in the functions for each table
+    options : keywords of `tsprune.run_options.RunOptions`, used as in the functions for each table. With a
+        `store`, an explanation that was stopped goes on
 
     Parts that the model's anatomy does not support are left out and listed in `skipped`.
 
     Raises TspruneError for a suite without windows.
     """
     chosen = RunOptions(**options)
-    steps = _Steps(chosen)
-    forecast = windows_to_forecast(model, per_configuration)
-    steps.started("attention")
-    seen = attention(model, suite, per_configuration=per_configuration, **options)
-    repeated = steps.tried("induction", lambda: induction(model, seed=chosen.seed))
-    steps.started("residual")
-    stream = residual_stream.residual(model, suite, per_configuration=per_configuration, **options)
-    decoded = residual_stream.lens(model, suite, per_configuration=per_configuration, **options)
-    guarded = steps.tried(
-        "guard", lambda: residual_stream.lens_guard(model, residual_stream.guard_contexts(model, suite))
-    )
-    written = steps.tried(
-        "attribution", lambda: attribution(model, suite, per_configuration=per_configuration, **options)
-    )
-    sharpness = seen.heads.set_index("address")["sharpness"].to_dict() if effects else {}
-    found = HeadEffects(pd.DataFrame(), pd.DataFrame(), {})
-    if effects:
-        steps.started("effects")
-        found = head_effects(
-            model, suite, sharpness, per_configuration=forecast, shares=shares, draws=draws, **options
+    with showing(chosen.progress) as progress, opened(chosen.store) as store:
+        chosen = chosen.replace(progress=progress, store=store)
+        options = chosen.keywords()
+        steps = _Steps(progress, KeptTables(store, model, chosen), suite, per_configuration)
+        forecast = windows_to_forecast(model, per_configuration)
+        seen = AttentionStatistics(
+            **steps.kept(
+                "attention",
+                lambda: vars(attention(model, suite, per_configuration=per_configuration, **options)),
+            )
         )
-    heads = _heads(model, seen.heads, repeated, written, found.heads)
-    chaos = _on_chaos(steps, model, trajectories, sharpness, options)
-    steps.started("portraits")
-    return Explanation(
-        carriers=carriers(found.heads),
-        heads=heads,
-        attention=seen.heads,
-        profile=seen.profile,
-        kernel=kernel_view(model, seen),
-        induction=repeated,
-        residual=stream.layers,
-        cka=stream.cka,
-        lens=decoded,
-        guard=guarded,
-        attribution=written,
-        effects=found.sets,
-        **_conclusions(model, found, repeated, heads, chosen.seed),
-        chaos=chaos[0],
-        chaos_mechanism=chaos[1],
-        portraits=portraits(model, suite, heads, per_configuration=forecast, **options),
-        model=model.name,
-        suite=suite.name,
-        windows=len(sampled(suite, model, per_configuration)),
-        forecast_windows=len(sampled(suite, model, forecast)),
-        draws=draws,
-        samples=model.samples if isinstance(model, SamplingForecaster) else None,
-        skipped=tuple(steps.skipped),
-    )
+        repeated = steps.tried("induction", lambda: induction(model, seed=chosen.seed, progress=progress))
+        stream = residual_stream.Residual(
+            **steps.kept(
+                "residual",
+                lambda: vars(
+                    residual_stream.residual(model, suite, per_configuration=per_configuration, **options)
+                ),
+            )
+        )
+        decoded = steps.kept(
+            "lens",
+            lambda: {
+                "lens": residual_stream.lens(model, suite, per_configuration=per_configuration, **options)
+            },
+        )["lens"]
+        guarded = steps.tried(
+            "guard",
+            lambda: residual_stream.lens_guard(
+                model, residual_stream.guard_contexts(model, suite), progress=progress
+            ),
+        )
+        written = steps.tried(
+            "attribution", lambda: attribution(model, suite, per_configuration=per_configuration, **options)
+        )
+        sharpness = seen.heads.set_index("address")["sharpness"].to_dict() if effects else {}
+        found = HeadEffects(pd.DataFrame(), pd.DataFrame(), {})
+        if effects:
+            found = head_effects(
+                model, suite, sharpness, per_configuration=forecast, shares=shares, draws=draws, **options
+            )
+        heads = _heads(model, seen.heads, repeated, written, found.heads)
+        chaos = _on_chaos(steps, model, trajectories, sharpness, options)
+        return Explanation(
+            carriers=carriers(found.heads),
+            heads=heads,
+            attention=seen.heads,
+            profile=seen.profile,
+            kernel=kernel_view(model, seen),
+            induction=repeated,
+            residual=stream.layers,
+            cka=stream.cka,
+            lens=decoded,
+            guard=guarded,
+            attribution=written,
+            effects=found.sets,
+            **_conclusions(model, found, repeated, heads, chosen.seed),
+            chaos=chaos[0],
+            chaos_mechanism=chaos[1],
+            portraits=portraits(model, suite, heads, per_configuration=forecast, **options),
+            model=model.name,
+            suite=suite.name,
+            windows=len(sampled(suite, model, per_configuration)),
+            forecast_windows=len(sampled(suite, model, forecast)),
+            draws=draws,
+            samples=model.samples if isinstance(model, SamplingForecaster) else None,
+            skipped=tuple(steps.skipped),
+        )
 
 
 class _Steps:
-    """Reports the stages of an explanation, and collects (stage, reason) of those that fail."""
+    """Measures, or remembers, the parts of an explanation, and collects (part, reason) of those that fail."""
 
-    def __init__(self, options: RunOptions) -> None:
-        self._options = options
+    def __init__(self, progress: Progress, tables: KeptTables, suite: Suite, per_configuration: int) -> None:
+        self.progress = progress
         self.skipped: list[tuple[str, str]] = []
+        self._tables, self._suite, self._most = tables, suite, per_configuration
 
-    def started(self, stage: str) -> None:
-        with showing(self._options.progress) as progress:
-            progress(stage, 0, 1)
+    def kept(self, stage: str, measure: Callable[[], Tables], **arguments: object) -> Tables:
+        """The tables of `measure`, or those of an earlier run with the same `arguments`."""
+        self.progress(stage, 0, 0)
+        arguments |= {"stage": stage, "per_configuration": self._most}
+        return self._tables.get("explanation", measure, self._suite, **arguments)
 
-    def tried(self, stage: str, measure: Callable[[], pd.DataFrame]) -> pd.DataFrame:
-        """The table of `measure`; an empty one, and its reason, if it raises TspruneError."""
-        self.started(stage)
+    def tried(self, stage: str, measure: Callable[[], pd.DataFrame], **arguments: object) -> pd.DataFrame:
+        """The `kept` table of `measure`; an empty one, and its reason, if it raises TspruneError."""
         try:
-            return measure()
+            return self.kept(stage, lambda: {stage: measure()}, **arguments)[stage]
         except TspruneError as error:
             self.skipped.append((stage, str(error)))
             return pd.DataFrame()
@@ -284,13 +311,23 @@ def _on_chaos(
     traits = judged = pd.DataFrame()
     if trajectories is not None:
         count = windows_to_forecast(model, PER_SYSTEM)
-        quiet: Options = {**options, "progress": None}
-        traits = steps.tried("chaos", lambda: chaotic_traits(model, trajectories, per_system=count, **quiet))
+        quiet: Options = {**options, "progress": partial(_named, steps.progress, "chaos")}
+        on = trajectories.fingerprint
+        traits = steps.tried(
+            "chaos", lambda: chaotic_traits(model, trajectories, per_system=count, **quiet), traits=on
+        )
         if sharpness and len(traits):
             judged = steps.tried(
-                "chaos", lambda: chaotic_mechanism(model, trajectories, sharpness, per_system=count, **quiet)
+                "chaos",
+                lambda: chaotic_mechanism(model, trajectories, sharpness, per_system=count, **quiet),
+                mechanism=on,
             )
     return traits, judged
+
+
+def _named(progress: Progress, stage: str, _: str, done: int, total: int) -> None:
+    """A report of work of any stage as one of `stage`."""
+    progress(stage, done, total)
 
 
 def _heads(

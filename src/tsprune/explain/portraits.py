@@ -113,8 +113,7 @@ def portraits(
     some = sampled(suite, model, per_configuration)
     cells = {Component.parse(address): Ablation((Component.parse(address),)) for address in reasons}
     every = list(cells.values())
-    keywords = chosen.keywords(store=None)
-    result = run(model, some, every, keep={CLEAN, *every}, stage="portraits", **keywords)
+    result = run(model, some, every, keep={CLEAN, *every}, stage="portraits", **chosen.keywords())
     glances, found = glances_at(model, some, list(cells)), []
     for head, cell in cells.items():
         shown = ranked_examples(result, some, cell, model.context_length)

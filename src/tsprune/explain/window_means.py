@@ -15,6 +15,7 @@ from tsprune.data.suite import Suite
 from tsprune.evaluation.sampling import Owners, SampledWindows, over_batches, sampled
 from tsprune.hooks.attention import AttentionMap
 from tsprune.models.forecaster import Forecaster
+from tsprune.progress import showing
 from tsprune.run_options import RunOptions
 from tsprune.statistics.estimate import Array
 
@@ -28,19 +29,25 @@ def of_batches(
     per_configuration: int,
     options: RunOptions,
     owners: Owners,
+    stage: str,
 ) -> Iterator[_Result]:
     """Results of `work` on batches of the suite's sampled windows (see `over_batches`).
 
     A batch has a quarter of `options.batch_size` windows: maps and streams of whole passes are held.
-    `owners` remembers where each window is from.
+    `owners` remembers where each window is from; `stage` is reported to `options.progress`.
 
     Raises TspruneError for a suite without windows.
     """
     suite.require_windows()
     chosen = sampled(suite, model, per_configuration)
-    for batch, result in over_batches(work, chosen, model, max(1, options.batch_size // 4)):
-        owners.add(batch)
-        yield result
+    done = 0
+    with showing(options.progress) as progress:
+        progress(stage, 0, len(chosen))
+        for batch, result in over_batches(work, chosen, model, max(1, options.batch_size // 4)):
+            owners.add(batch)
+            done += len(batch.contexts)
+            progress(stage, done, len(chosen))
+            yield result
 
 
 def span_of(stack: Stack) -> int:

@@ -18,6 +18,7 @@ from tsprune.data.suite import Suite
 from tsprune.explain.mechanism_claims import CLAIMS, PREDICTS, TOLERATED
 from tsprune.hooks.ablation import Ablation
 from tsprune.models.forecaster import Forecaster
+from tsprune.progress import Progress, silent
 from tsprune.pruning.strategies import middle_heads, remove_ranked
 from tsprune.run_options import RunOptions
 from tsprune.statistics import UNKNOWN, Estimate, Sample, Test, judged
@@ -95,6 +96,7 @@ def headline_of(
     result: SweepResult,
     calibration: Masks,
     options: RunOptions,
+    progress: Progress = silent,
 ) -> Headline:
     """28 % of all heads and the two middle MLPs that cost least on the calibration series; a short sweep."""
     pool = middle_heads(model.anatomy, ranking)
@@ -109,7 +111,7 @@ def headline_of(
     if len(pool) < count or len(mlps) < 2:
         return Headline(count, len(ranking), addresses, None, None)
     ablation = Ablation((*remove_ranked(pool, count, "high-to-low"), *mlps))
-    second = run_completely(model, suite, [ablation], options)
+    second = run_completely(model, suite, [ablation], options, progress=progress, stage="headline")
     report = {name: ~mask for name, mask in calibration.items()}
     effects = Effects(second, suite, [ablation], masks=report, seed=options.seed)
     mase, crps = (effects.of([ablation], metric) for metric in ("MASE", "CRPS"))

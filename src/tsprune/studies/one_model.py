@@ -27,14 +27,15 @@ from tsprune.data.chaos import chaos
 from tsprune.data.split import CALIBRATION_FRACTION
 from tsprune.data.suite import Suite
 from tsprune.errors import TspruneError
-from tsprune.evaluation import evaluate, geometric_mean_ratios
+from tsprune.evaluation import METRICS, geometric_mean_ratios
+from tsprune.evaluation.evaluate import ModelStatistics, evaluation_table
 from tsprune.explain.examples import example
 from tsprune.explain.overview import Explanation, overview
 from tsprune.hooks.ablation import Ablation
 from tsprune.models import load
 from tsprune.models.checkpoints import checkpoint_sha256
 from tsprune.models.forecaster import Forecaster, SamplingForecaster, drawing
-from tsprune.progress import Progress
+from tsprune.progress import DONE, Progress, part_of, silent
 from tsprune.pruning.evidence import compare
 from tsprune.pruning.heads_at import calibration_masks, heads_at_frame
 from tsprune.run_options import RunOptions
@@ -51,6 +52,8 @@ from tsprune.studies.score_agreement import (
     svd_correlation,
 )
 from tsprune.studies.study_result import Claim, Example, ModelStudy
+from tsprune.sweeps.kept_tables import KeptTables
+from tsprune.sweeps.store import Store
 from tsprune.sweeps.sweep_result import CLEAN, Masks, SweepResult
 
 # fewer paths than the 20 to 256 of a final score: a study forecasts every window hundreds of times, and its
@@ -121,22 +124,24 @@ class _Measured:
 def study_model(model: Forecaster, settings: StudySettings, progress: Progress) -> Studied:
     """Studies one model; TspruneError if an ablation fails.
 
-    progress : its stages are "<name of the model>: scoring", ablating, explaining, and done
+    progress : its stages are "<name of the model>: scoring", those of scores ("activations", "screening"),
+        "ablating", "headline", those of `tsprune.explain.overview`, and "done"
     """
     started = time.monotonic()
+    progress = part_of(progress, model.name)
     suite, seed = settings.suite, settings.options.seed
-    progress(f"{model.name}: scoring", 0, 0)
+    progress("scoring", 0, 0)
     found = _measured(model, settings, progress)
     wanted, result = found.wanted, found.result
+    progress("intervals", 0, 0)
     effects = study_tables.Effects(result, suite, wanted.ablations(), seed=seed)
     tables = _tables(found, effects, settings)
     masks = settings.calibration
-    headline = headline_of(model, suite, found.ranking, wanted, result, masks, settings.options)
+    headline = headline_of(model, suite, found.ranking, wanted, result, masks, settings.options, progress)
     explanation: Explanation | None = None
     unexplained: list[tuple[str, str]] = []
     if settings.explain:
-        progress(f"{model.name}: explaining", 0, 0)
-        explanation, unexplained = explained(model, suite, seed)
+        explanation, unexplained = explained(model, suite, seed, progress, settings.options.store)
     mechanism = pd.DataFrame() if explanation is None else explanation.mechanism
     findings = findings_of(effects, wanted, tables["layers"], headline, mechanism)
     ratios = geometric_mean_ratios(found.baseline)
@@ -163,7 +168,7 @@ def study_model(model: Forecaster, settings: StudySettings, progress: Progress) 
     mlps = list(wanted.mlps.values())
     medians = [MLPMedian(study.name, study.architecture, effects.of(mlps, "MASE").median())] if mlps else []
     skipped = [*found.baseline.skipped, *result.skipped, *found.scores.skipped, *unexplained]
-    progress(f"{model.name}: done", 1, 1)
+    progress(DONE, 1, 1)
     claims = tuple(model_claims(study.name, findings, seed=seed))
     return Studied(study, claims, medians, list(dict.fromkeys(skipped)))
 
@@ -177,18 +182,22 @@ def _against_float32(model: Forecaster, settings: StudySettings) -> dict[str, Es
     except TspruneError:
         return {}
     options = settings.options
-    found = compare(plain, model, settings.suite, batch_size=options.batch_size, seed=options.seed)
-    return dict(found.change)
+
+    def compared() -> dict[str, pd.DataFrame]:
+        found = compare(plain, model, settings.suite, batch_size=options.batch_size, seed=options.seed)
+        return {"change": pd.DataFrame([dataclasses.asdict(found.change[metric]) for metric in METRICS])}
+
+    rows = KeptTables(options.store, model, options).get("precision", compared, settings.suite)["change"]
+    return {metric: Estimate(**row) for metric, row in zip(METRICS, rows.to_dict("records"), strict=True)}
 
 
 def _measured(model: Forecaster, settings: StudySettings, progress: Progress) -> _Measured:
     options, suite = settings.options, settings.suite
     ranking = rank(model)
-    scores = measure_scores(model, suite, options)
+    scores = measure_scores(model, suite, options.replace(progress=progress))
     wanted = study_plan(model.anatomy, ranking, options.seed, scores.by_maps(ranking))
     pruned = {(key.strategy, key.percent): ablation for key, ablation in wanted.pruning.items()}
     diffuse = pruned.get(("high-to-low", PRUNED_PERCENT))
-    baseline = evaluate(model, suite, batch_size=options.batch_size)
     result = run_completely(
         model,
         suite,
@@ -196,9 +205,21 @@ def _measured(model: Forecaster, settings: StudySettings, progress: Progress) ->
         options,
         keep=[CLEAN] if diffuse is None else [CLEAN, diffuse],
         progress=progress,
-        stage=f"{model.name}: ablating",
+        stage="ablating",
     )
-    return _Measured(ranking, scores, wanted, baseline, result, diffuse)
+    return _Measured(ranking, scores, wanted, _baseline(model.name, suite, result), result, diffuse)
+
+
+def _baseline(name: str, suite: Suite, result: SweepResult) -> Table:
+    """The table of `tsprune.evaluate`, from the unablated forecasts of a sweep."""
+    results, clean = [], result.scores[CLEAN]
+    for c in suite.configurations:
+        rows, scores = result.rows.get(c.name), clean.get(c.name)
+        if rows is None or scores is None:
+            results.append(ModelStatistics(np.zeros(0, np.int64), None, []))
+        else:
+            results.append(ModelStatistics(rows, scores.statistics, [], result.seconds[c.name]))
+    return evaluation_table(name, suite, results, [0.0] * len(results))
 
 
 def _tables(found: _Measured, effects: study_tables.Effects, settings: StudySettings) -> dict[str, Any]:
@@ -241,7 +262,9 @@ def _examples(
     return tuple(found)
 
 
-def explained(model: Forecaster, suite: Suite, seed: int) -> tuple[Explanation | None, list[tuple[str, str]]]:
+def explained(
+    model: Forecaster, suite: Suite, seed: int, progress: Progress = silent, store: Store | None = None
+) -> tuple[Explanation | None, list[tuple[str, str]]]:
     """The explanation (None if there is none), and (part, reason) of its missing parts.
 
     The sweep has scores of every head over all windows, but parroting and seasonality need the forecasts
@@ -256,6 +279,8 @@ def explained(model: Forecaster, suite: Suite, seed: int) -> tuple[Explanation |
             draws=EXPLAINED_DRAWS,
             trajectories=chaos(),
             seed=seed,
+            store=store,
+            progress=progress,
         )
     except TspruneError as error:
         return None, [(f"{model.name}: explanation", str(error))]

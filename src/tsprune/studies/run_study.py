@@ -8,10 +8,8 @@ from __future__ import annotations
 
 import platform
 from collections.abc import Sequence
-from contextlib import nullcontext
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
-from pathlib import Path
 from typing import Unpack
 
 import torch
@@ -27,7 +25,7 @@ from tsprune.studies.one_model import Studied, StudySettings, study_model
 from tsprune.studies.processes import in_processes, jobs_by_default
 from tsprune.studies.study_result import ModelStudy, Study
 from tsprune.studies.study_tables import STATISTICAL_METHODS
-from tsprune.sweeps.store import Store
+from tsprune.sweeps.store import opened
 
 DEFAULT_MODELS = ("bundled:timesfm", "bundled:chronos-bolt")
 _PACKAGES = (
@@ -65,7 +63,7 @@ def study(
         than float32 are compared with those in float32
     options : keywords of `tsprune.run_options.RunOptions`; `seed` is of the random strategies, the
         calibration split and the bootstrap. With a `store`, a study that was stopped resumes. The stages of
-        `progress` are "<name of the model>: scoring", ablating, explaining, and done
+        `progress` are those of `tsprune.studies.one_model.study_model`
 
     Raises TspruneError for an unknown model, a suite without windows, or an ablation that fails.
     """
@@ -73,13 +71,12 @@ def study(
     suite = pocket() if suite is None else suite
     named = sum(isinstance(entry, str) for entry in models)
     jobs = min(jobs or jobs_by_default(named, device), max(1, named))
-    store = chosen.store
     with (
-        Store(store) if isinstance(store, Path) else nullcontext(store) as opened,
+        opened(chosen.store) as store,
         showing(chosen.progress) as progress,
     ):
         settings = StudySettings(
-            suite, max_loss, samples, explain, device, dtype, chosen.replace(store=opened)
+            suite, max_loss, samples, explain, device, dtype, chosen.replace(store=store)
         )
         found = _studied(models, settings, jobs, progress)
     studies = tuple(one.study for one in found)

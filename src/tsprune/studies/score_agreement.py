@@ -27,6 +27,7 @@ from tsprune.scores.weight_scores import measure_weights
 from tsprune.statistics import correlation_row, holm
 from tsprune.studies.experiments import StudyPlan
 from tsprune.studies.study_result import AGREEMENT, SVD_CORRELATION
+from tsprune.sweeps.kept_tables import KeptTables
 from tsprune.sweeps.single_components import effects_frame
 from tsprune.sweeps.sweep_result import Masks, SweepResult
 
@@ -74,8 +75,13 @@ def measure_scores(model: Forecaster, suite: Suite, options: RunOptions) -> Stud
         families.setdefault(score.measure, []).append(score.name)
     families.pop(measure_effects, None)
 
+    kept = KeptTables(options.store, model, options)
+
     def scored(names: Sequence[str]) -> pd.DataFrame:
-        return score_table(model, windows, by=names, kinds=kinds, **options.keywords(progress=None))
+        def made() -> dict[str, pd.DataFrame]:
+            return {"scores": score_table(model, windows, by=names, kinds=kinds, **options.keywords())}
+
+        return kept.get("scores", made, windows, scores=list(names), kinds=list(kinds))["scores"]
 
     table = scored([name for one in (measure_weights, measure_activations) for name in families.pop(one, [])])
     skipped: list[tuple[str, str]] = []

@@ -90,7 +90,7 @@ class RayExecutor:
                     outcome = _outcome(ray, ready, unit, go_on=work.go_on)
                     del ready  # its result need not stay in the cluster
                     yield unit, outcome
-                    work.on_forecasts(counted[unit])
+                    work.pace.done(unit, counted[unit])
             finally:
                 for ref in pending:
                     ray.cancel(ref, force=True)
@@ -220,12 +220,12 @@ def _size(plan: SweepPlan, unit: Unit) -> int:
     return sum(len(view) + batch.horizon for view in batch.views) * unit.forecasts
 
 
-def _counted(units: list[Unit]) -> dict[Unit, int]:
+def _counted(units: list[Unit]) -> dict[Unit, list[Ablation]]:
     """Forecasts counted for each (split) unit: one clean pass per batch, although every part repeats it."""
     seen = {unit.batch for unit in units if CLEAN in unit.ablations}
     counted = {}
     for unit in units:
-        counted[unit] = len(unit.ablations) + (unit.batch not in seen)
+        counted[unit] = [*([] if unit.batch in seen else [CLEAN]), *unit.ablations]
         seen.add(unit.batch)
     return counted
 

@@ -88,7 +88,8 @@ class Collector:
                 scores[ablation][names[number]] = found.scores
                 if found.forecast is not None and ablation in self._keep:
                     forecasts[ablation, names[number]] = found.forecast
-        return SweepResult(rows, scores, forecasts, skipped, failed)
+        seconds = {name: self._finished[CLEAN, names.index(name)].seconds for name in rows}
+        return SweepResult(rows, scores, forecasts, skipped, failed, seconds)
 
     def _skipped(self, context_length: int, suite: Suite) -> tuple[tuple[str, str], ...]:
         def left_out(number: int, c: Configuration) -> list[tuple[int, str]]:

@@ -13,7 +13,6 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Callable, Collection, Generator, Iterable, Sequence
 from contextlib import ExitStack, closing
-from pathlib import Path
 from typing import Unpack
 
 from tsprune.arguments import checked
@@ -25,7 +24,8 @@ from tsprune.progress import showing, within
 from tsprune.run_options import Options, RunOptions
 from tsprune.sweeps.cell_plan import SweepPlan, Unit, make_plan
 from tsprune.sweeps.collector import Collector
-from tsprune.sweeps.store import Store
+from tsprune.sweeps.pace import Pace
+from tsprune.sweeps.store import opened
 from tsprune.sweeps.sweep_result import SweepResult
 from tsprune.sweeps.worker import Outcome, Worker
 
@@ -39,7 +39,7 @@ class SweepWork:
     keep : ablations whose forecasts are kept
     go_on : an ablation that raises is recorded, and does not end the sweep
     memory : bytes that the records of a clean pass may hold
-    on_forecasts : called with the number of forecasts made since its last call
+    pace : told which forecasts are done
     """
 
     model: Forecaster
@@ -49,7 +49,7 @@ class SweepWork:
     replay: bool
     go_on: bool
     memory: int
-    on_forecasts: Callable[[int], None]
+    pace: Pace
 
 
 Executor = Callable[[SweepWork], Generator[tuple[Unit, Outcome], None, None]]
@@ -86,10 +86,8 @@ def run(
     Raises TspruneError for a suite of which no window can be forecast.
     """
     how = RunOptions(**options)
-    with ExitStack() as opened:
-        store = how.store
-        if isinstance(store, Path):
-            store = opened.enter_context(Store(store))
+    with ExitStack() as contexts:
+        store = contexts.enter_context(opened(how.store))
         plan = make_plan(
             model,
             suite,
@@ -101,10 +99,10 @@ def run(
             device=device,
         )
         units = plan.units()
-        report = within(opened.enter_context(showing(how.progress)), stage)
-        count = _Count(sum(unit.forecasts for unit in units), report)
+        report = within(contexts.enter_context(showing(how.progress)), stage)
+        pace = Pace(plan, report)
         go_on = store is not None
-        work = SweepWork(model, plan, reference, frozenset(keep), replay, go_on, how.memory, count.add)
+        work = SweepWork(model, plan, reference, frozenset(keep), replay, go_on, how.memory, pace)
         collector = Collector(model.name, plan, store, work.keep)
         if units:
             # closed at once, also by an exception: an executor may have processes to stop
@@ -112,18 +110,6 @@ def run(
                 for unit, outcome in outcomes:
                     collector.take(unit, outcome)
         return collector.result(model.context_length, suite)
-
-
-@dataclasses.dataclass
-class _Count:
-    total: int
-    report: Callable[[int, int], None]
-    done: int = 0
-
-    def add(self, forecasts: int) -> None:
-        for _ in range(forecasts):
-            self.done += 1
-            self.report(self.done, self.total)
 
 
 def here(work: SweepWork) -> Generator[tuple[Unit, Outcome], None, None]:
@@ -136,7 +122,12 @@ def here(work: SweepWork) -> Generator[tuple[Unit, Outcome], None, None]:
     )
     for unit in units:
         batch, truth = plan.batches[unit.batch], plan.truth(unit)
-        yield unit, worker.outcome(batch, truth, unit.ablations, work.on_forecasts)
+
+        def done(ablations: Sequence[Ablation], unit: Unit = unit) -> None:
+            work.pace.timed(worker.depths)
+            work.pace.done(unit, ablations)
+
+        yield unit, worker.outcome(batch, truth, unit.ablations, done)
 
 
 def recorded_reference(model: Forecaster, ablations: Iterable[Ablation]) -> Reference | None:

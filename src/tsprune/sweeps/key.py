@@ -118,15 +118,20 @@ def protocol(model: Forecaster, configuration: Configuration, *, batch_size: int
 
     device : the processor that forecasts (`tsprune.models.placement.processor`)
     """
+    parts = {**settings(model, batch_size=batch_size, device=device), "horizon": configuration.horizon}
+    return json.dumps(parts, sort_keys=True)
+
+
+def settings(model: Forecaster, *, batch_size: int, device: str) -> dict[str, object]:
+    """Settings of a model's forecasts of any horizon; see `protocol`."""
     samples, sample_seed = None, None
     if isinstance(model, SamplingForecaster):
         samples, sample_seed = model.samples, model.seed
     package = type(model.upstream).__module__.partition(".")[0]
-    parts = {
+    return {
         "family": model.family,
         "batch_size": batch_size,
         "context_length": model.context_length,
-        "horizon": configuration.horizon,
         "dtype": str(model.dtype).removeprefix("torch."),
         "device": device,
         "samples": samples,
@@ -134,7 +139,6 @@ def protocol(model: Forecaster, configuration: Configuration, *, batch_size: int
         "torch": torch.__version__,
         "upstream": _version(package),
     }
-    return json.dumps(parts, sort_keys=True)
 
 
 @functools.cache

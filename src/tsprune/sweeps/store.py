@@ -2,8 +2,9 @@
 
 One row of `cells` is one finished (or failed) cell, under the digest of all that its numbers depend
 on (`tsprune.sweeps.key`). A cell of several batches is kept batch by batch in `parts` until it is
-complete. Every batch is one transaction, in WAL mode: a process killed at any instant loses the
-batch it was working on and nothing else, and several processes may write to one store.
+complete. Other results, such as scores and parts of an explanation, are rows of `tables`
+(`tsprune.sweeps.kept_tables`). Every batch is one transaction, in WAL mode: a process killed at any
+instant loses the batch it was working on and nothing else, and several processes may write to one store.
 """
 
 from __future__ import annotations
@@ -58,6 +59,7 @@ _SCHEMA = (
     "kept INTEGER NOT NULL, scores BLOB)",
     "CREATE TABLE IF NOT EXISTS parts (key TEXT, batch INTEGER, kept INTEGER NOT NULL, "
     "scores BLOB NOT NULL, PRIMARY KEY (key, batch))",
+    "CREATE TABLE IF NOT EXISTS tables (key TEXT PRIMARY KEY, name TEXT NOT NULL, content BLOB NOT NULL)",
 )
 _TYPES = {"TEXT": "text", "INTEGER": "integer", "REAL": "real"}  # SQLite's names of value types
 _UNLIKE = " OR ".join(
@@ -156,7 +158,20 @@ class Store:
             database.executemany("INSERT OR REPLACE INTO parts VALUES (?, ?, ?, ?)", batches)
             database.executemany("DELETE FROM parts WHERE key = :key", finished)
 
+    def add_tables(self, key: str, name: str, content: bytes) -> None:
+        """Stores tables under a key; `name` tells a reader of the file which they are."""
+        with self._errors(), self._transaction() as database:
+            database.execute("INSERT OR REPLACE INTO tables VALUES (?, ?, ?)", (key, name, content))
+
     # --- reading ---------------------------------------------------------------------------------
+
+    def tables(self, key: str) -> bytes | None:
+        """The content stored under `key`; None if there is none."""
+        with self._errors():
+            row = self._database.execute("SELECT content FROM tables WHERE key = ?", (key,)).fetchone()
+            if row is not None and not isinstance(row[0], bytes):
+                raise DamagedRowError("unreadable tables: not bytes")
+            return None if row is None else row[0]
 
     def finished(self, key: CellKey, *, kept: bool = False, windows: int | None = None) -> CellScores | None:
         """The scores of a finished cell; None if it is not stored.
@@ -260,12 +275,17 @@ class Store:
             raise TspruneError(f"{self.path} is empty, not a results store")
         self._use_wal()
         database.execute("PRAGMA synchronous=FULL")
-        if tables == 0:
+        if create and not self._has_all_tables():
             with self._transaction():
                 for statement in _SCHEMA:
                     database.execute(statement)
                 database.execute(f"PRAGMA application_id={_APPLICATION}")
                 database.execute(f"PRAGMA user_version={_FORMAT}")
+
+    def _has_all_tables(self) -> bool:
+        """False for a new file, and one of a tsprune that kept cells alone."""
+        query = "SELECT count(*) FROM sqlite_schema WHERE type = 'table'"
+        return bool(self._database.execute(query).fetchone()[0] == len(_SCHEMA))
 
     def _sealed(self, create: bool) -> bool:
         """Whether the store is only read and its folder, where SQLite puts its lock, is not writable."""
@@ -308,6 +328,16 @@ class Store:
             raise TspruneError(
                 f"{self.path} is damaged or not a results store ({error}); move it away to start a new one"
             ) from None
+
+
+@contextmanager
+def opened(store: Store | Path | None) -> Iterator[Store | None]:
+    """The store of `RunOptions.store`; one that is given by its path is closed at the end."""
+    if not isinstance(store, Path):
+        yield store
+        return
+    with Store(store) as found:
+        yield found
 
 
 def _latest(rows: Sequence[tuple[Any, ...]]) -> list[tuple[Any, ...]]:

@@ -86,6 +86,7 @@ class SweepResult:
     skipped : (window, reason) of windows without a forecast, including those whose unablated forecast is
         not finite
     failed : (ablation, configuration) -> error of the cells that raised; they have no scores
+    seconds : configuration -> wall-clock time that unablated forecasts and their scoring took
     """
 
     rows: Mapping[str, NDArray[np.int64]]
@@ -93,6 +94,7 @@ class SweepResult:
     forecasts: Mapping[tuple[Ablation, str], Forecast]
     skipped: tuple[tuple[str, str], ...]
     failed: Mapping[tuple[Ablation, str], str] = dataclasses.field(default_factory=dict)
+    seconds: Mapping[str, float] = dataclasses.field(default_factory=dict)
 
     def change(self, ablation: Ablation, masks: Masks | None = None) -> Change:
         """Effect of `ablation` on all windows, or on those where `masks[configuration]` is true.

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import dataclasses
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
@@ -25,8 +25,11 @@ from tsprune.models.forecaster import Forecast, Forecaster, NotFiniteError, with
 from tsprune.replay import MOST
 from tsprune.run_options import MEMORY
 from tsprune.sweeps.cell_plan import Cell
+from tsprune.sweeps.pace import Depths, deepest_first, reached
 from tsprune.sweeps.sweep_result import CLEAN, CellScores, WindowScores
 from tsprune.sweeps.variants import Variants
+
+Done = Callable[[Sequence[Ablation]], None]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -44,6 +47,7 @@ class Worker:
     keep : ablations whose forecasts are kept
     go_on : whether an ablation that raises becomes part of the outcome
     memory : bytes that the records of a clean pass may hold
+    depths : of the model's components (`tsprune.sweeps.pace`), once the first clean pass has measured them
     """
 
     def __init__(
@@ -61,20 +65,23 @@ class Worker:
         self._keep = keep
         self._variants = Variants(model, reference, memory) if replay else None
         self._go_on = go_on
+        self.depths: Depths | None = None
 
     def outcome(
         self,
         batch: Batch,
         truth: Truth,
         ablations: Sequence[Ablation],
-        on_forecasts: Callable[[int], None] = lambda count: None,
+        on_forecasts: Done = lambda ablations: None,
     ) -> Outcome:
         """Scores of one batch under every one of `ablations`.
+
+        on_forecasts : called with the ablations that were forecast since its last call
 
         If memory runs out, the batch is computed in halves, clean pass and ablations alike, which changes
         numbers by rounding only. `resample` draws by position in the batch, so it raises TspruneError then.
         """
-        count = _Capped(len(ablations) + (CLEAN not in ablations), on_forecasts)
+        count = _Once(dict.fromkeys((CLEAN, *ablations)), on_forecasts)
 
         def of_windows(chosen: Sequence[int]) -> Outcome:
             if len(chosen) == len(batch):
@@ -96,11 +103,11 @@ class Worker:
         batch: Batch,
         truth: Truth,
         ablations: Sequence[Ablation],
-        on_forecasts: Callable[[int], None],
+        on_forecasts: Done,
     ) -> Outcome:
         scores: dict[Cell, CellScores] = {}
         failed: dict[Ablation, str] = {}
-        start = time.perf_counter()
+        start, first = time.perf_counter(), self.depths is None
         try:
             scorer = _Scorer(batch, truth, self._clean(batch))
         except Exception as error:  # any error of a model is recorded for all cells of the batch
@@ -108,9 +115,11 @@ class Worker:
             self._raise_unless_recorded(error)
             return Outcome({}, dict.fromkeys(ablations, _described(error)))
         scored: dict[Ablation, WindowScores] = {}
+        if first and self.depths:
+            ablations = deepest_first(ablations, self.depths)
         try:
             if CLEAN not in ablations:
-                on_forecasts(1)
+                on_forecasts([CLEAN])
             for place, ablation in enumerate(ablations):
                 if self._variants is not None and ablation != CLEAN:
                     made = self._variants.look_ahead(batch, ablations[place : place + MOST])
@@ -131,7 +140,7 @@ class Worker:
                     for number, one in found.items():
                         took = seconds * len(batch.members[number])
                         scores[ablation, number] = dataclasses.replace(one, seconds=took)
-                on_forecasts(1)
+                on_forecasts([ablation])
                 start = time.perf_counter()
         finally:
             self._forget()
@@ -143,6 +152,9 @@ class Worker:
             raise error
 
     def _clean(self, batch: Batch) -> Forecast:
+        if self.depths is None:
+            with reached(self._model) as self.depths:
+                return self._clean(batch)
         if self._variants is None:
             return with_gaps(self._model, batch.contexts, batch.horizon)
         return self._variants.clean(batch)
@@ -217,19 +229,20 @@ class _Scorer:
 
 
 @dataclasses.dataclass
-class _Capped:
-    """Counts each forecast of a unit once, even if halves of a batch repeat it."""
+class _Once:
+    """Reports each forecast of a unit once, even if halves of a batch repeat it."""
 
-    left: int
-    on_forecasts: Callable[[int], None]
+    left: dict[Ablation, None]
+    on_forecasts: Done
 
-    def add(self, forecasts: int) -> None:
-        counted = min(forecasts, self.left)
-        self.left -= counted
-        self.on_forecasts(counted)
+    def add(self, ablations: Iterable[Ablation]) -> None:
+        new = [ablation for ablation in ablations if ablation in self.left]
+        for ablation in new:
+            del self.left[ablation]
+        self.on_forecasts(new)
 
     def finish(self) -> None:
-        self.add(self.left)
+        self.add([*self.left])
 
 
 def _together(parts: Sequence[Outcome]) -> Outcome:

@@ -168,7 +168,7 @@ def attribution(
     def attributed(batch: SampledWindows) -> Attribution:
         return contributions(model, batch.contexts)
 
-    for found in of_batches(attributed, model, suite, per_configuration, chosen, owners):
+    for found in of_batches(attributed, model, suite, per_configuration, chosen, owners, "attribution"):
         shares.append(found.shares)
         last = model.anatomy.stacks[-1].name
         parts = pd.DataFrame({"part": [*found.names, *found.sources]})

@@ -29,6 +29,7 @@ from tsprune.explain.window_means import of_batches
 from tsprune.hooks.ablation import Ablation, applied
 from tsprune.hooks.stream import replaced, streams
 from tsprune.models.forecaster import Forecaster
+from tsprune.progress import Progress, showing
 from tsprune.run_options import Options, RunOptions
 from tsprune.schema import Column, Schema, estimated
 from tsprune.statistics import Sample
@@ -109,7 +110,7 @@ def residual(
             found.append(rows.double().numpy(force=True))
         return found
 
-    parts = list(of_batches(recorded, model, suite, per_configuration, chosen, owners))
+    parts = list(of_batches(recorded, model, suite, per_configuration, chosen, owners, "residual"))
     layers, pairs = [], []
     for stack, part in zip(stacks, zip(*parts, strict=True), strict=True):
         values = np.concatenate(part, axis=1)  # [L + 1, W, d_model]
@@ -218,7 +219,7 @@ def lens(
     def decoded(batch: SampledWindows) -> list[dict[str, Array]]:
         return _decoded(model, batch.contexts, horizon)
 
-    for found in of_batches(decoded, model, suite, per_configuration, chosen, owners):
+    for found in of_batches(decoded, model, suite, per_configuration, chosen, owners, "lens"):
         for name in found[0]:
             parts.setdefault(name, []).append(np.stack([layer[name] for layer in found], axis=1))
     columns: dict[str, object] = {"stack": stack.name, "layer": layers_of(stack)}
@@ -277,19 +278,23 @@ def guard_contexts(model: Forecaster, suite: Suite) -> list[NDArray[np.float32]]
     return contexts[:: max(1, len(contexts) // GUARDED)][:GUARDED]
 
 
-def lens_guard(model: Forecaster, contexts: Sequence[ArrayLike]) -> pd.DataFrame:
+def lens_guard(
+    model: Forecaster, contexts: Sequence[ArrayLike], *, progress: Progress | bool | None = None
+) -> pd.DataFrame:
     """Whether the stream of a layer decides the forecast: it is replaced by itself, and by another window's.
 
     contexts : two or more windows of one length
+    progress : as in `tsprune.run_options.RunOptions`; its stage is "guard"
 
     One row per layer of the last stack; columns in `GUARD`. Changes are relative to the largest output.
     """
     stack = model.anatomy.stacks[-1]
     rows: list[dict[str, object]] = []
     edits = {"itself": lambda x: x.clone(), "other": lambda x: x.roll(1, 0)}
-    with torch.no_grad():
+    with torch.no_grad(), showing(progress) as report:
         clean = model.teacher_forced(contexts)
         for layer, block in stack.numbered():
+            report("guard", len(rows), len(stack.numbers))
             rows.append({"stack": stack.name, "layer": layer})
             for name, edit in edits.items():
                 with replaced(model, block, edit):
