@@ -9,8 +9,9 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check
 export OMP_WAIT_POLICY ?= PASSIVE
 
-# not measure.py, which they share, and not processors.py: a study four times over takes hours
-BENCHMARKS := $(filter-out benchmarks/measure.py benchmarks/processors.py benchmarks/accelerator.py, $(wildcard benchmarks/*.py))
+# not measure.py, which they share, and not those that take hours or need an accelerator
+NOT_TIMED := $(addprefix benchmarks/, measure.py processors.py released.py accelerator.py)
+BENCHMARKS := $(filter-out $(NOT_TIMED), $(wildcard benchmarks/*.py))
 
 .PHONY: study test lint bench clean
 

@@ -25,10 +25,12 @@ from tsprune.choices import MODES
 from tsprune.cost.latency import compare_latency
 from tsprune.data import Suite, training
 from tsprune.errors import TspruneError
-from tsprune.explain import attention, attribution, overview
+from tsprune.explain import attention, attribution, induction, overview
 from tsprune.hooks.ablation import Ablation
 from tsprune.models import Forecaster, load
 from tsprune.models.placement import device_of, processor
+from tsprune.progress import silent
+from tsprune.pruning.removal_order import OutputChange
 from tsprune.scores import score_table
 from tsprune.scores.effects import EFFECT_SCORES
 from tsprune.scores.ranking import available_scores
@@ -267,7 +269,22 @@ def recovered(model: Forecaster) -> NDArray[np.float64]:
     return found.forecast(SERIES, 5).median.astype(np.float64)
 
 
-@pytest.mark.parametrize("work", [evaluated, explained, scored, recovered], ids=lambda work: work.__name__)
+def induced(model: Forecaster) -> NDArray[np.float64]:
+    return induction(model, blocks=(3,), repeats=(3,), sequences=32)["followed"].to_numpy()
+
+
+def priced(model: Forecaster) -> NDArray[np.float64]:
+    """Of some first prices, and of some after a removal."""
+    change, heads = OutputChange(model, 16, 48), model.anatomy.components("head")[::4]
+    first = change.alone(heads, silent)
+    later = [change.without(head, model.anatomy.select("decoder.0.mlp")) for head in heads]
+    return np.array([*first.values(), *later])
+
+
+WORKS = [evaluated, explained, scored, recovered, induced, priced]
+
+
+@pytest.mark.parametrize("work", WORKS, ids=lambda work: work.__name__)
 def test_batches_that_exceed_the_memory_are_halved(
     work: Callable[[Forecaster], NDArray[np.float64]], monkeypatch: pytest.MonkeyPatch
 ) -> None:

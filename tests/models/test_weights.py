@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import numpy as np
@@ -31,15 +31,20 @@ def bolt(tmp_path: Path) -> Path:
 @pytest.fixture
 def shards(bolt: Path) -> Path:
     """A Chronos-Bolt in two files with an index, as transformers writes it."""
-    weights = load_file(bolt / "model.safetensors")
-    (bolt / "model.safetensors").unlink()
+    divide(bolt)
+    return bolt
+
+
+def divide(folder: Path) -> None:
+    """Puts the weights of a checkpoint into two files with an index."""
+    weights = load_file(folder / "model.safetensors")
+    (folder / "model.safetensors").unlink()
     names = sorted(weights)
     placed = {FIRST: names[::2], SECOND: names[1::2]}
     for file, tensors in placed.items():
-        save_file({name: weights[name] for name in tensors}, bolt / file, metadata={"format": "pt"})
+        save_file({name: weights[name] for name in tensors}, folder / file, metadata={"format": "pt"})
     index = {name: file for file, tensors in placed.items() for name in tensors}
-    (bolt / INDEX).write_text(json.dumps({"metadata": {"total_size": 1}, "weight_map": index}))
-    return bolt
+    (folder / INDEX).write_text(json.dumps({"metadata": {"total_size": 1}, "weight_map": index}))
 
 
 def problem(path: Path) -> str:
@@ -59,9 +64,18 @@ def forecast(path: Path) -> np.ndarray:
     return load(path, device="cpu").forecast(SERIES, 5).quantiles
 
 
-def test_shards_with_an_index(shards: Path, tmp_path: Path) -> None:
-    write_bolt(tmp_path / "whole")
-    np.testing.assert_array_equal(forecast(shards), forecast(tmp_path / "whole"))
+def assert_equal_weights(folder: Path, expected: Mapping[str, torch.Tensor]) -> None:
+    found = load(folder, device="cpu").module.state_dict()
+    assert found.keys() == expected.keys()
+    assert all(torch.equal(found[name], x) for name, x in expected.items())
+
+
+@pytest.mark.parametrize("name", TINY)
+def test_shards_with_an_index(name: str, tmp_path: Path) -> None:
+    TINY[name](tmp_path)
+    expected = load(tmp_path, device="cpu").module.state_dict()
+    divide(tmp_path)
+    assert_equal_weights(tmp_path, expected)
 
 
 def test_a_missing_shard(shards: Path) -> None:
@@ -137,14 +151,19 @@ def test_weights_of_a_type_that_holds_no_weights(bolt: Path) -> None:
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float64])
-def test_other_types(bolt: Path, dtype: torch.dtype) -> None:
-    edit(bolt / "model.safetensors", lambda w: w.update({n: x.to(dtype) for n, x in w.items()}))
-    model = load(bolt, device="cpu")
-    assert {x.dtype for x in model.module.parameters()} == {torch.float32}
+@pytest.mark.parametrize("name", TINY)
+def test_other_types(name: str, dtype: torch.dtype, tmp_path: Path) -> None:
+    TINY[name](tmp_path)
+    before = load(tmp_path, device="cpu").saved_module.state_dict()
+    edit(
+        tmp_path / "model.safetensors",
+        lambda w: w.update({n: x.to(dtype) for n, x in w.items() if x.is_floating_point()}),
+    )
+    model = load(tmp_path, device="cpu")
+    assert {x.dtype for x in model.module.parameters() if x.is_floating_point()} == {torch.float32}
     assert set(model.stored.values()) == {dtype}
-    name = "encoder.block.0.layer.0.SelfAttention.q.weight"
-    stored = load_file(bolt / "model.safetensors")[name]
-    assert torch.equal(model.module.state_dict()[name], stored.float())
+    found = model.saved_module.state_dict()
+    assert all(torch.equal(found[n], before[n].to(dtype).float()) for n in model.stored)
 
 
 @pytest.mark.parametrize("write", [write_bolt, write_t5])
@@ -183,9 +202,11 @@ def test_tensors_that_follow_from_the_sizes_or_upstream_ignores(tmp_path: Path) 
 def test_unknown_keys_of_a_config_are_named(name: str, tmp_path: Path) -> None:
     TINY[name](tmp_path)
     path = tmp_path / "config.json"
-    path.write_text(json.dumps({**json.loads(path.read_text()), "mystery": 3}))
-    with pytest.warns(TspruneWarning, match="unknown keys are ignored: mystery"):
-        load(tmp_path, device="cpu")
+    expected = load(tmp_path, device="cpu").module.state_dict()
+    more = {"mystery": 3, "_target_": "os.getcwd", "architectures": ["Toto"]}
+    path.write_text(json.dumps({**json.loads(path.read_text()), **more}))
+    with pytest.warns(TspruneWarning, match="unknown keys are ignored: mystery, _target_, architectures"):
+        assert_equal_weights(tmp_path, expected)
 
 
 def test_distributions_may_be_named_by_their_package(tmp_path: Path) -> None:
@@ -216,10 +237,14 @@ def test_nothing_is_made_of_what_is_nested_in_a_distribution(part: object, tmp_p
     assert str(tmp_path) in problem(tmp_path)
 
 
-def test_a_foreign_config_says_nothing_of_timesfm(tmp_path: Path) -> None:
+def test_a_foreign_config_or_none_changes_nothing_of_timesfm(tmp_path: Path) -> None:
     write_timesfm(tmp_path)
     expected = forecast(tmp_path)
-    (tmp_path / "config.json").write_text(json.dumps({"model_type": "timesfm", "num_layers": 10**9}))
+    config = tmp_path / "config.json"
+    for foreign in ({"model_type": "timesfm", "num_layers": 10**9}, {"architectures": ["Llama"]}, {}):
+        config.write_text(json.dumps(foreign))
+        np.testing.assert_array_equal(forecast(tmp_path), expected)
+    config.unlink()
     np.testing.assert_array_equal(forecast(tmp_path), expected)
 
 

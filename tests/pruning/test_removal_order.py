@@ -10,13 +10,16 @@ import pytest
 import torch
 
 from tests.suites import tiny
-from tests.tiny import TINY, few_samples
+from tests.tiny import TINY, few_samples, uneven
 from tsprune import Plan, prune
 from tsprune.anatomy import Component
 from tsprune.errors import TspruneError
+from tsprune.hooks.ablation import Ablation, applied
 from tsprune.models import Forecaster
-from tsprune.pruning.distillation import distance, histories
-from tsprune.pruning.removal_order import OutputChange
+from tsprune.models.removal import components_left
+from tsprune.progress import silent
+from tsprune.pruning.distillation import distance, histories, network_outputs, output_distance
+from tsprune.pruning.removal_order import FIRST, OutputChange
 from tsprune.pruning.savings import leaves_every_stack, measure_savings
 from tsprune.pruning.search import plan as search
 
@@ -138,11 +141,46 @@ def test_more_than_there_is_and_unknown_kinds() -> None:
 
 
 @pytest.mark.parametrize("name", TINY)
-def test_first_prices_are_replayed_to_the_last_bit(name: str) -> None:
+def test_prices_are_replayed_to_the_last_bit(name: str) -> None:
+    """Those of the first order and, after a removal, those of what is left."""
     model = few_samples(tiny(name))
     change = OutputChange(model, COUNT, HISTORY)
+    contexts = next(histories(0, 0, COUNT, min(model.context_length, HISTORY)))
+    targets = network_outputs(model, contexts)
+
+    def plain(*components: Component) -> float:
+        with applied(model, Ablation(components)):
+            return float(output_distance(model, network_outputs(model, contexts), targets))
+
     components = model.anatomy.components()
     steps: list[tuple[str, int, int]] = []
     found = change.alone(components, lambda *step: steps.append(step))
-    assert found == {c: change.distance(model, (c,)) for c in components}
+    assert found == {c: plain(c) for c in components}
     assert steps == [("pricing", done + 1, len(components)) for done in range(len(components))]
+    first, *_, last = (c for c in components if c.kind == "mlp")
+    for removed in ((first,), (first, last), ()):
+        heads = model.anatomy.components("head")
+        assert [change.without(c, removed) for c in heads] == [plain(*removed, c) for c in heads]
+
+
+def test_first_prices_are_of_a_few_histories_in_the_units_of_all() -> None:
+    model = tiny("tiny-timesfm")
+    change = OutputChange(model, 4 * FIRST, HISTORY)
+    components = model.anatomy.components("mlp")
+    found = change.alone(components, silent)
+    contexts = next(histories(0, 0, 4 * FIRST, HISTORY))
+    targets = network_outputs(model, contexts)
+    for component in components:
+        with applied(model, Ablation((component,))):
+            outputs = network_outputs(model, contexts)
+        mixed = [torch.cat([own[:FIRST], all_[FIRST:]]) for own, all_ in zip(outputs, targets, strict=True)]
+        expected = 4 * float(output_distance(model, mixed, targets))
+        assert found[component] == pytest.approx(expected, rel=1e-4)
+
+
+def test_components_left_are_those_of_the_pruned_model() -> None:
+    for name in MODELS:
+        model = tiny(name)
+        for patterns in (uneven(model), "*.1.*.head.*", "*.1.mlp"):
+            removed = model.anatomy.select(patterns)
+            assert components_left(model, removed) == set(prune(model, removed).anatomy.components())

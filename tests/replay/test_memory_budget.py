@@ -9,10 +9,16 @@ import numpy as np
 import pytest
 import torch
 
+from tests.suites import configuration, tiny
+from tests.sweeping import assert_equal
 from tests.toy import Toy
+from tsprune.arguments import UNLIMITED
+from tsprune.data import Suite
 from tsprune.errors import TspruneError
+from tsprune.hooks.ablation import Ablation
 from tsprune.memory import in_parts
 from tsprune.replay import Replay, record_bytes
+from tsprune.sweeps import make_plan, run
 
 WINDOWS = list(np.random.default_rng(0).standard_normal((11, 8)).astype(np.float32))
 
@@ -53,6 +59,37 @@ def test_a_budget_by_the_estimate_keeps_everything_and_less_does_not() -> None:
             toy.forecast(WINDOWS, 1)
         held.append(replay.nbytes)
     assert held[0] == needed > held[1] > held[2] == 0
+
+
+LONG = Suite("long", (configuration("a/D/short", [2000] * 30, horizon=5),))
+
+
+@pytest.mark.parametrize("name", ["tiny-timesfm", "tiny-chronos-bolt"])
+def test_batches_are_as_large_as_whole_records_fit(name: str) -> None:
+    model = tiny(name)
+    (contexts,) = (c.contexts for c in LONG.configurations)
+    each = record_bytes(model, [x[-model.context_length :] for x in contexts[:2]], 5)
+    memory = 12 * each + each // 2
+    batches = make_plan(model, LONG, [], batch_size=64, memory=memory).batches
+    assert [len(batch) for batch in batches] == [12, 12, 6]
+    held = []
+    for limit in (memory, UNLIMITED):
+        replay = Replay(model, limit)
+        with replay.record("first"):
+            model.forecast(batches[0].contexts, 5)
+        held.append(replay.nbytes)
+    assert held[0] == held[1]
+    # so few windows would be slower than an incomplete record
+    assert len(make_plan(model, LONG, [], batch_size=64, memory=7 * each).batches) == 1
+
+
+def test_a_sweep_in_batches_by_memory_is_that_without_replay() -> None:
+    model = tiny("tiny-timesfm")
+    (contexts,) = (c.contexts for c in LONG.configurations)
+    memory = 10 * record_bytes(model, [x[-model.context_length :] for x in contexts[:2]], 5)
+    ablations = [Ablation((c,)) for c in model.anatomy.components("mlp")]
+    found = [run(model, LONG, ablations, memory=memory, replay=replay) for replay in (True, False)]
+    assert_equal(*found)
 
 
 @pytest.mark.parametrize(

@@ -120,6 +120,7 @@ def _estimate(
             shared.suite,
             list(ablations.values()),
             batch_size=shared.batch_size,
+            memory=shared.memory_bytes,
             store=store,
             device=device,
         )

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import torch
@@ -50,9 +51,7 @@ def flops(call: Callable[[], object]) -> int:
 
     They are torch's counts; torch itself counts the fused attention of GPUs, but not that of CPUs.
     """
-    with FlopCounterMode(display=False, custom_mapping=_FUSED) as counter:
-        call()
-    return int(counter.get_total_flops())
+    return work(call).flops
 
 
 def _attention_flops(query: Any, key: Any, value: Any, *_: Any, out_shape: Any = None, **__: Any) -> int:
@@ -64,10 +63,20 @@ _FUSED = {torch.ops.aten._scaled_dot_product_flash_attention_for_cpu: _attention
 
 
 def work(call: Callable[[], object]) -> Work:
-    """The work of torch in `call`, which is called twice."""
-    with _Traffic() as traffic:
+    """The work of torch in `call`."""
+    # the traffic is counted first: the other mode takes some operations apart
+    with FlopCounterMode(display=False, custom_mapping=_FUSED) as counter, _Traffic() as traffic:
         call()
-    return Work(flops(call), traffic.bytes, traffic.calls)
+    return Work(int(counter.get_total_flops()), traffic.bytes, traffic.calls)
+
+
+def work_of_batch(call: Callable[[int], object], batch: int) -> Work:
+    """The work of `call(batch)`, extrapolated from 2 and 4 windows, because each window adds the same.
+
+    Models that draw samples for a part of the batch at a time make more calls than that.
+    """
+    few, more = (dataclasses.astuple(work(partial(call, size))) for size in (2, 4))
+    return Work(*(b + (batch - 4) * (b - a) // 2 for a, b in zip(few, more, strict=True)))
 
 
 class _Traffic(TorchDispatchMode):

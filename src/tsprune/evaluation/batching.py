@@ -10,7 +10,8 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
-from collections.abc import Iterable, Iterator, Sequence
+import itertools
+from collections.abc import Callable, Iterable, Sequence
 from functools import cached_property
 
 import numpy as np
@@ -88,11 +89,18 @@ class Batch:
 
 @checked
 def shared_batches(
-    configurations: Sequence[Configuration], *, context_length: int, batch_size: int, prefix_steps: int = 1
+    configurations: Sequence[Configuration],
+    *,
+    context_length: int,
+    batch_size: int,
+    prefix_steps: int = 1,
+    fitting: Callable[[Sequence[NDArray[np.float32]], int], int] | None = None,
 ) -> list[Batch]:
     """The windows that can be forecast, in batches of one horizon and similar length.
 
     prefix_steps : horizons up to this many steps count as one, see `Forecaster.prefix_steps`
+    fitting : the most windows, at most `batch_size`, of a batch that begins with some histories, by their
+        horizon; None: `batch_size`
 
     Horizons are in the order of the configurations, the windows of a horizon longest first. Every
     window is in exactly one batch, except those that `unforecastable` lists. The shortest history of a batch
@@ -111,29 +119,31 @@ def shared_batches(
         number, row = window
         return min(len(configurations[number].contexts[row]), context_length)
 
+    def views_of(windows: Sequence[tuple[int, int]]) -> tuple[NDArray[np.float32], ...]:
+        return tuple(configurations[n].contexts[row][-context_length:] for n, row in windows)
+
     found = []
     for windows in by_horizon.values():
         # longest first: a batch too large for memory fails at once, and estimates of the rest are safe
         windows.sort(key=lambda window: -length(window))
-        for part in _parts([length(window) for window in windows], batch_size):
-            chosen = windows[part]
+        start = 0
+        while chosen := windows[start : start + batch_size]:
+            chosen = chosen[: _similar([length(window) for window in chosen])]
+            if fitting is not None:
+                horizon = max(configurations[n].horizon for n, _ in chosen)
+                chosen = chosen[: fitting(views_of(chosen), horizon)]
+            start += len(chosen)
             numbers, rows = np.array(chosen, dtype=np.int64).T
-            views = tuple(configurations[n].contexts[row][-context_length:] for n, row in chosen)
+            views = views_of(chosen)
             horizons = np.array([configurations[n].horizon for n in numbers], dtype=np.int64)
             found.append(Batch(numbers, rows, horizons, views))
     return found
 
 
-def _parts(lengths: Sequence[int], batch_size: int) -> Iterator[slice]:
-    """Slices of at most `batch_size` of the descending `lengths` that are similar enough."""
-    start = 0
-    for place, length in enumerate(lengths):
-        too_short = max(length, SHORT) < SHORTEST_SHARE * lengths[start]
-        if too_short or place - start == batch_size:
-            yield slice(start, place)
-            start = place
-    if lengths:
-        yield slice(start, len(lengths))
+def _similar(lengths: Sequence[int]) -> int:
+    """The number of leading ones of the descending `lengths` that are similar enough to the first."""
+    enough = (max(length, SHORT) >= SHORTEST_SHARE * lengths[0] for length in lengths)
+    return sum(1 for _ in itertools.takewhile(bool, enough))
 
 
 @checked

@@ -10,6 +10,7 @@ positional head to the distance.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 
 import numpy as np
 import pandas as pd
@@ -17,14 +18,17 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from tsprune.anatomy import Component
 from tsprune.arguments import checked
 from tsprune.errors import TspruneError
 from tsprune.explain.window_means import RowMeans, span_of
 from tsprune.hooks.attention import AttentionMap, require_heads, watching
+from tsprune.memory import in_parts
 from tsprune.models.forecaster import Forecaster
 from tsprune.progress import Progress, showing
 from tsprune.schema import Column, Schema, estimated
 from tsprune.statistics import Sample
+from tsprune.statistics.estimate import Array
 
 _BLOCKS = (3, 5, 8)  # positions
 _REPEATS = (2, 3, 4)
@@ -92,15 +96,22 @@ def induction(
             once = rng.standard_normal((sequences, steps))
             repeated = np.tile(once, times)
             control = rng.standard_normal((sequences, steps * times))
-            on, off = (_attention(model, x.astype(np.float32), steps) for x in (repeated, control))
+            on, off = (_attention(model, [*x.astype(np.float32)], steps) for x in (repeated, control))
             tables = _tables(model, on, off, seed)
             parts += [x.assign(block=block, steps=steps, repeats=times) for x in tables]
             report("induction", done, len(fitting))
     return INDUCTION.checked(pd.concat(parts, ignore_index=True))
 
 
-def _attention(model: Forecaster, contexts: NDArray[np.float32], steps: int) -> RowMeans:
-    """Means of attention to each target, and of an even head (`_uniform`), by sequence and head."""
+def _attention(model: Forecaster, contexts: Sequence[NDArray[np.float32]], steps: int) -> list[RowMeans]:
+    """Means of attention to each target, and of an even head (`_uniform`), by sequence and head.
+
+    Those of one part of the sequences after the other, if memory runs out for all together.
+    """
+    return [means for _, means in in_parts(partial(_attention_of_part, model, steps), contexts)]
+
+
+def _attention_of_part(model: Forecaster, steps: int, contexts: Sequence[NDArray[np.float32]]) -> RowMeans:
     means = RowMeans(model.anatomy, len(contexts))
 
     def add(found: AttentionMap) -> None:
@@ -134,15 +145,20 @@ def shares_of_rows(found: AttentionMap, steps: int, span: int) -> dict[str, tupl
     return result
 
 
-def _tables(model: Forecaster, repeated: RowMeans, control: RowMeans, seed: int) -> list[pd.DataFrame]:
+def _tables(
+    model: Forecaster, repeated: Sequence[RowMeans], control: Sequence[RowMeans], seed: int
+) -> list[pd.DataFrame]:
+    def joined(parts: Sequence[RowMeans], site: Component, name: str) -> Array:
+        return np.concatenate([part.means(site, name) for part in parts])
+
     tables = []
     for site, described in model.anatomy.sites():
         if not described.heads:
             continue
         columns: dict[str, object] = {"address": [f"{site}.head.{head}" for head in described.numbers]}
         for name in TARGETS:
-            now, before = repeated.means(site, name), control.means(site, name)
-            even = repeated.means(site, f"{name}_uniform")
+            now, before = joined(repeated, site, name), joined(control, site, name)
+            even = joined(repeated, site, f"{name}_uniform")
             for column, values in {"": now, "_control": before, "_uniform": even}.items():
                 columns[name + column] = Sample.of(values).means()
             columns |= Sample.of(now - before).estimates(seed=seed).columns(f"{name}_score")

@@ -35,16 +35,7 @@ def remove(model: Forecaster, components: Iterable[Component]) -> None:
     would lose its last layer, or key/value heads that would serve unlike numbers of query heads.
     """
     before = model.anatomy
-    gone = frozenset(before.expand(components))
-    for component in gone:  # those that are not there raise
-        _ = before.mlp(component) if component.kind == "mlp" else before.site(component)
-    rests = {
-        stack.name: [_rest(model, stack.name, *at, gone) for at in stack.numbered()]
-        for stack in before.stacks
-    }
-    for name, blocks in rests.items():
-        if not any(blocks):
-            raise TspruneError(f"nothing would be left of the {name}; keep at least one layer of it")
+    rests = _rests(model, components)
     tables = {
         stack.name: model.module.get_submodule(stack.bias.module) for stack in before.stacks if stack.bias
     }
@@ -59,6 +50,35 @@ def remove(model: Forecaster, components: Iterable[Component]) -> None:
     lost = tuple(c for c in before.components() if c not in there)
     model.anatomy = dataclasses.replace(left, removed=(*before.removed, *lost))
     model.adapt()
+
+
+def components_left(model: Forecaster, components: Iterable[Component]) -> frozenset[Component]:
+    """The components that `model` would have without `components`; nothing is changed.
+
+    Raises TspruneError as `remove` does.
+    """
+    rests = _rests(model, components)
+    stacks = (
+        dataclasses.replace(stack, blocks=tuple(filter(None, rests[stack.name])))
+        for stack in model.anatomy.stacks
+    )
+    return frozenset(dataclasses.replace(model.anatomy, stacks=tuple(stacks)).components())
+
+
+def _rests(model: Forecaster, components: Iterable[Component]) -> dict[str, list[Block | None]]:
+    """The remaining part of every block, by stack."""
+    before = model.anatomy
+    gone = frozenset(before.expand(components))
+    for component in gone:  # those that are not there raise
+        _ = before.mlp(component) if component.kind == "mlp" else before.site(component)
+    rests = {
+        stack.name: [_rest(model, stack.name, *at, gone) for at in stack.numbered()]
+        for stack in before.stacks
+    }
+    for name, blocks in rests.items():
+        if not any(blocks):
+            raise TspruneError(f"nothing would be left of the {name}; keep at least one layer of it")
+    return rests
 
 
 def _rest(

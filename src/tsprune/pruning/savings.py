@@ -2,7 +2,8 @@
 
 Components of one class (such as the heads of the decoder's cross-attention) have the same size in every
 layer, so each class is measured once, on a model that a part of it is physically removed from. Time is
-estimated from counted operations (`tsprune.cost.flops`), not measured, so plans are reproducible.
+estimated from counted operations (`tsprune.cost.flops`), not measured, so plans are reproducible. They are
+counted for two and four windows, which gives those of any number.
 """
 
 from __future__ import annotations
@@ -16,10 +17,12 @@ import numpy as np
 
 from tsprune.anatomy import Anatomy, Component
 from tsprune.choices import OBJECTIVES, Objective
-from tsprune.cost.flops import flops, work
+from tsprune.cost.flops import Work, work_of_batch
 from tsprune.errors import TspruneError
 from tsprune.models.forecaster import Forecaster
-from tsprune.pruning.surgery import prune
+from tsprune.models.removal import remove
+from tsprune.progress import Progress, silent
+from tsprune.pruning.surgery import model_copy
 
 BATCH, CONTEXT, HORIZON = 64, 512, 24  # of the forecasts that are counted
 
@@ -67,8 +70,10 @@ class Savings:
 _known: WeakKeyDictionary[Forecaster, dict[Objective, Savings]] = WeakKeyDictionary()
 
 
-def measure_savings(model: Forecaster, objective: Objective) -> Savings:
+def measure_savings(model: Forecaster, objective: Objective, progress: Progress = silent) -> Savings:
     """The saving of each class of component of `model`; measured once a model, as it follows from its shapes.
+
+    progress : its stage is "counting", classes done and all of them
 
     Raises TspruneError for an unknown objective.
     """
@@ -76,11 +81,11 @@ def measure_savings(model: Forecaster, objective: Objective) -> Savings:
         raise TspruneError(f"unknown objective {objective!r}; one of: {', '.join(OBJECTIVES)}")
     known = _known.setdefault(model, {})
     if objective not in known:
-        known[objective] = _measured(model, objective)
+        known[objective] = _measured(model, objective, progress)
     return known[objective]
 
 
-def _measured(model: Forecaster, objective: Objective) -> Savings:
+def _measured(model: Forecaster, objective: Objective, progress: Progress) -> Savings:
     classes: dict[ComponentClass, list[Component]] = {}
     for component in model.anatomy.components():
         classes.setdefault(ComponentClass.of(component), []).append(component)
@@ -91,9 +96,15 @@ def _measured(model: Forecaster, objective: Objective) -> Savings:
         sample = _sample(members)
         if sample == members and members[0].kind == "layer":
             return 0.0  # a stack of a single layer
-        return max(0.0, (1 - cost(prune(model, sample)) / whole) / len(sample))
+        smaller = model_copy(model)
+        remove(smaller, sample)
+        return max(0.0, (1 - cost(smaller) / whole) / len(sample))
 
-    return Savings(objective, {kind: share(members) for kind, members in classes.items()})
+    shares: dict[ComponentClass, float] = {}
+    for kind, members in classes.items():
+        shares[kind] = share(members)
+        progress("counting", len(shares), len(classes))
+    return Savings(objective, shares)
 
 
 def _sample(members: list[Component]) -> list[Component]:
@@ -107,16 +118,16 @@ def _sample(members: list[Component]) -> list[Component]:
     return heads or members[-max(1, len(members) // 2) :]
 
 
-def _forecast(model: Forecaster) -> Callable[[], object]:
+def _work(model: Forecaster) -> Work:
     length = min(CONTEXT, model.context_length)
     series = np.random.default_rng(0).standard_normal((BATCH, length)).cumsum(1).astype(np.float32)
-    return lambda: model.forecast(list(series.copy()), HORIZON)
+    return work_of_batch(lambda count: model.forecast(list(series[:count].copy()), HORIZON), BATCH)
 
 
 _COSTS: dict[Objective, Callable[[Forecaster], float]] = {
     "parameters": lambda model: model.parameter_count,
-    "flops": lambda model: flops(_forecast(model)),
-    "latency": lambda model: work(_forecast(model)).seconds,
+    "flops": lambda model: _work(model).flops,
+    "latency": lambda model: _work(model).seconds,
 }
 
 

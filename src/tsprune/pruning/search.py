@@ -94,8 +94,8 @@ def plan(
     METRICS.named(metric)
 
     def greedy(progress: Progress, wanted: float = math.inf) -> GreedyRemoval:
-        savings = measure_savings(model, objective)
-        change = OutputChange(model, histories, history, chosen.seed)
+        savings = measure_savings(model, objective, progress)
+        change = OutputChange(model, histories, history, chosen.seed, chosen.memory)
         return GreedyRemoval(model, savings, kinds, change, wanted, progress)
 
     with showing(chosen.progress) as progress:

@@ -18,6 +18,8 @@ from tsprune.hooks.ablation import Ablation
 from tsprune.hooks.capture import Reference
 from tsprune.models.forecaster import Forecaster
 from tsprune.models.placement import processor
+from tsprune.replay import fitting_windows
+from tsprune.run_options import MEMORY
 from tsprune.sweeps.key import (
     CellKey,
     batches_digest,
@@ -128,6 +130,7 @@ def make_plan(
     ablations: Sequence[Ablation],
     *,
     batch_size: int,
+    memory: int = MEMORY,
     keep: Collection[Ablation] = (),
     reference: Reference | None = None,
     store: Store | None = None,
@@ -135,6 +138,8 @@ def make_plan(
 ) -> SweepPlan:
     """The plan of `tsprune.sweeps.run` with these arguments.
 
+    batch_size, memory : a batch has at most so many windows, and fewer if `memory` bytes would not hold their
+        whole record (see `tsprune.replay.fitting_windows`)
     device : kind of device that forecasts; None: the model's
 
     Raises TspruneError for a suite without windows or a store that cannot be read.
@@ -147,6 +152,7 @@ def make_plan(
         context_length=model.context_length,
         batch_size=batch_size,
         prefix_steps=model.prefix_steps,
+        fitting=lambda contexts, horizon: fitting_windows(model, contexts, horizon, batch_size, memory),
     )
     plan = SweepPlan(cells, configurations, tuple(work), "", {}, {}, {})
     if store is None:

@@ -93,6 +93,7 @@ def run(
             suite,
             ablations,
             batch_size=how.batch_size,
+            memory=how.memory,
             keep=keep,
             reference=reference,
             store=store,
