@@ -118,24 +118,25 @@ def upstream_chronos2(directory: Path) -> Upstream:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             quantiles, _ = pipeline.predict_quantiles(series, horizon, quantile_levels=LEVELS)
-        return np.stack([of_series[0].T.numpy() for of_series in quantiles])
+        return np.concatenate([of_series.mT.numpy() for of_series in quantiles])
 
     return forecast
 
 
 def upstream_toto(directory: Path) -> Upstream:
-    """Series by series through upstream's own sampling loop, which repeats the context per sample."""
+    """Context by context through upstream's own sampling loop, which repeats the context per sample."""
     backbone = Toto.load_from_checkpoint(str(directory)).model
     patch = backbone.patch_embed.patch_size
     with safe_open(directory / "model.safetensors", "pt") as header:
         limit = int(header.metadata()["max_context"])
 
     def of_one(context: Array, horizon: int) -> torch.Tensor:
-        noise = draws.Noise([context], 0)
+        variates = np.atleast_2d(context)
+        noise = draws.Noise(list(variates), 0)
 
         def sample(mixture: torch.distributions.MixtureSameFamily, shape: object = None) -> torch.Tensor:
             """tsprune's draws for the last patch, which is all that upstream's loop uses."""
-            numbers = noise.uniform(SAMPLES, 1, patch, 3)[0]
+            numbers = noise.uniform(SAMPLES, patch, 3).transpose(0, 1)
             index = draws.categorical(mixture.mixture_distribution.probs[:, :, -patch:], numbers[..., :1])
             parts = mixture.component_distribution
             df, loc, scale = (
@@ -146,19 +147,18 @@ def upstream_toto(directory: Path) -> Upstream:
             drawn[:, :, -patch:] = draws.student_t(df, loc, scale, *polar)
             return drawn
 
-        known = torch.isfinite(torch.tensor(context))
-        zeros = torch.zeros(1, len(context), dtype=torch.int)
-        series = MaskedTimeseries(
-            torch.tensor(context).nan_to_num(0)[None], known[None], zeros, zeros, zeros[:, 0]
-        )
+        values = torch.tensor(variates)
+        zeros = torch.zeros(values.shape, dtype=torch.int)
+        series = MaskedTimeseries(values.nan_to_num(0), torch.isfinite(values), zeros, zeros, zeros[:, 0])
         with pytest.MonkeyPatch.context() as patcher:
             patcher.setattr(torch.distributions.MixtureSameFamily, "sample", sample)
             forecaster = TotoForecaster(backbone)
             output = forecaster.forecast(series, horizon, num_samples=SAMPLES, samples_per_batch=SAMPLES)
-        return output.samples[0, 0].T
+        return output.samples[0].mT
 
     def forecast(contexts: Sequence[Array], horizon: int) -> Array:
-        return sampled_quantiles([of_one(context[-limit:], horizon) for context in contexts])
+        paths = [row for x in contexts for row in of_one(x[..., -limit:], horizon)]
+        return sampled_quantiles(paths)
 
     return forecast
 
@@ -171,9 +171,10 @@ def upstream_moirai(directory: Path) -> Upstream:
         limit = int(header.metadata()["max_context"])
 
     def of_one(context: Array, horizon: int) -> torch.Tensor:
+        variates = np.atleast_2d(context)
         model = MoiraiForecast(
             prediction_length=horizon,
-            target_dim=1,
+            target_dim=len(variates),
             feat_dynamic_real_dim=0,
             past_feat_dynamic_real_dim=0,
             context_length=limit,
@@ -182,7 +183,9 @@ def upstream_moirai(directory: Path) -> Upstream:
             num_samples=SAMPLES,
         )
         tokens = model.prediction_token_length(patch)
-        numbers = draws.Noise([context], 0).uniform(SAMPLES, tokens, patch, 3).transpose(0, 1)
+        numbers = draws.Noise(list(variates), 0).uniform(SAMPLES, tokens, patch, 3)
+        numbers = numbers.transpose(0, 1).flatten(1, 2)[:, None]
+        tokens *= len(variates)
 
         def sample(mixture: Mixture, shape: torch.Size) -> torch.Tensor:
             """tsprune's draws where upstream looks: the last tokens, the patch's steps."""
@@ -211,20 +214,20 @@ def upstream_moirai(directory: Path) -> Upstream:
             )
             return drawn
 
-        padding = limit - len(context)
-        values = np.pad(context, (padding, 0), constant_values=np.nan)
-        known = torch.isfinite(torch.tensor(values))[None, :, None]
+        padding = limit - variates.shape[1]
+        values = torch.tensor(np.pad(variates, ((0, 0), (padding, 0)), constant_values=np.nan)).T[None]
         with pytest.MonkeyPatch.context() as patcher, torch.no_grad():
             patcher.setattr(Mixture, "sample", sample)
             paths = model(
-                past_target=torch.tensor(values).nan_to_num(0)[None, :, None],
-                past_observed_target=known,
+                past_target=values.nan_to_num(0),
+                past_observed_target=torch.isfinite(values),
                 past_is_pad=torch.arange(limit)[None] < padding,
             )
-        return paths[0]
+        return paths.reshape(SAMPLES, horizon, -1).permute(2, 0, 1)
 
     def forecast(contexts: Sequence[Array], horizon: int) -> Array:
-        return sampled_quantiles([of_one(context[-limit:], horizon) for context in contexts])
+        paths = [row for x in contexts for row in of_one(x[..., -limit:], horizon)]
+        return sampled_quantiles(paths)
 
     return forecast
 

@@ -131,12 +131,14 @@ class Table:
     title : of the table
     skipped : (configuration or window, reason) of all that was left out
     failed : (components and configuration, error) of the ablations that raised
+    notes : cautions about what the rows show
     """
 
     frame: pd.DataFrame
     title: str
     skipped: tuple[tuple[str, str], ...] = ()
     failed: tuple[tuple[str, str], ...] = ()
+    notes: tuple[str, ...] = ()
 
     @overload
     def __getitem__(self, columns: str) -> pd.Series[Any]: ...
@@ -156,7 +158,7 @@ class Table:
         return f"{self.title}: {', '.join(parts)}"
 
     def __repr__(self) -> str:
-        return f"<{self._headline()}>\n{self.frame}"
+        return "\n".join([f"<{self._headline()}>", *self.notes, str(self.frame)])
 
     def _repr_html_(self) -> str:
         more = f" (first {_SHOWN} shown)" if len(self) > _SHOWN else ""
@@ -165,4 +167,5 @@ class Table:
             f"<li>{html.escape(f'{what}: {why}')}</li>" for what, why in (*self.skipped, *self.failed)
         )
         listed = f"<details><summary>left out</summary><ul>{left_out}</ul></details>" if left_out else ""
-        return f"<p>{html.escape(self._headline())}{more}</p>{rows}{listed}"
+        notes = "".join(f"<p>{html.escape(note)}</p>" for note in self.notes)
+        return f"<p>{html.escape(self._headline())}{more}</p>{notes}{rows}{listed}"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import numpy as np
@@ -40,11 +41,34 @@ def test_series_without_times_or_values(run: Runner, model: Path, tmp_path: Path
     options = ("--data", tmp_path / "wide.csv", "--horizon", "2", "--batch-size", "1", "--json")
     done = run("forecast", model, *options, "--target", "x", "--target", "w")
     rows = done.result["forecasts"]
-    assert [(row["item_id"], row["timestamp"][:10]) for row in rows] == [
-        ("x", "2024-01-31"),
-        ("x", "2024-02-01"),
-        ("w", "2024-01-29"),  # after its last value
-        ("w", "2024-01-30"),
+    assert [(row["item_id"], row["target_name"], row["timestamp"][:10]) for row in rows] == [
+        ("wide", "x", "2024-01-31"),  # variates of one series, which has the file's name
+        ("wide", "x", "2024-02-01"),
+        ("wide", "w", "2024-01-31"),
+        ("wide", "w", "2024-02-01"),
+    ]
+    done = run("forecast", model, *options)
+    rows = done.result["forecasts"]
+    assert [(row["item_id"], row["target_name"], row["timestamp"][:10]) for row in rows] == [
+        ("x", "x", "2024-01-31"),  # a column per series
+        ("x", "x", "2024-02-01"),
+        ("w", "w", "2024-01-29"),  # after its last value
+        ("w", "w", "2024-01-30"),
+    ]
+
+
+def test_the_target_is_called_as_in_the_table(run: Runner, model: Path, tmp_path: Path) -> None:
+    named = table().rename(columns={"item_id": "shop", "timestamp": "day", "target": "sold"})
+    named.to_csv(tmp_path / "own.csv", index=False)
+    done = run("forecast", model, "--data", tmp_path / "own.csv", "--horizon", "2", "--json")
+    assert {row["target_name"] for row in done.result["forecasts"]} == {"sold"}
+    assert [row["item_id"] for row in done.result["forecasts"]] == ["b", "b", "a", "a"]
+    nested = [{"item_id": "n", "start": "2024-01-01", "freq": "D", "target": [[1, 2, 3, 4], [2, 3, 4, 6]]}]
+    (tmp_path / "own.json").write_text(json.dumps(nested))
+    done = run("forecast", model, "--data", tmp_path / "own.json", "--horizon", "1", "--json")
+    assert [(row["item_id"], row["target_name"]) for row in done.result["forecasts"]] == [
+        ("n", "target0"),
+        ("n", "target1"),
     ]
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 from chronos.utils import left_pad_and_stack_1D
@@ -38,10 +39,12 @@ GOOD = [1.0, 2.0, 3.0]
         ([GOOD, []], 3, "series 1 is empty"),
         ([GOOD, GOOD, [np.nan] * 9], 3, "series 2 has no observed value"),
         ([[np.nan, np.inf]], 3, "series 0 has no observed value"),
-        ([GOOD, [GOOD, GOOD]], 3, "series 1 has 2 dimensions"),
+        ([GOOD, [[GOOD, GOOD]]], 3, "series 1 has 3 dimensions"),
         ([3.0], 3, "series 0 has 0 dimensions"),
         ([GOOD, ["high", "low"]], 3, "series 1 is not a sequence of numbers"),
-        ([[GOOD, [1.0]]], 3, "series 0 is not a sequence of numbers"),
+        ([[GOOD, [1.0]]], 3, "series 0 holds sequences of unequal lengths"),
+        ([GOOD, [GOOD, [np.nan] * 3]], 3, "series 1 has no observed value in variate 1"),
+        ([GOOD, pd.DataFrame({"a": GOOD, "b": GOOD})], 3, "series 1 is a table; pass an array"),
         ([None], 3, "series 0"),
     ],
 )
@@ -51,6 +54,14 @@ def test_what_cannot_be_forecast(
     with pytest.raises(TspruneError, match=says) as caught:
         model.forecast(contexts, horizon)
     assert "\n" not in str(caught.value)
+
+
+def test_variates_are_rows_of_an_array_or_a_list(model: Forecaster) -> None:
+    rows = np.arange(12.0).reshape(2, 6)
+    forecasts = [model.forecast(x, 3).quantiles for x in ([rows], [rows.tolist()], rows[None])]
+    assert forecasts[0].shape == (2, 9, 3)
+    for other in forecasts[1:]:
+        np.testing.assert_array_equal(other, forecasts[0])
 
 
 def test_a_matrix_is_one_series_a_row(model: Forecaster) -> None:

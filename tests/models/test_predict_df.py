@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import functools
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
 import pytest
+from chronos import Chronos2Pipeline
 
 import tsprune
+from tests.tiny import write_chronos2
 from tsprune.models import Forecast, Forecaster
 from tsprune.models.predict_df import FrameError
 
@@ -41,6 +44,20 @@ def test_predict_df_is_that_of_chronos(options: dict[str, Any]) -> None:
     given = {"prediction_length": 5} | options
     expected = tsprune.load_pipeline("bundled:chronos-bolt").predict_df(table(), **given)  # type: ignore[attr-defined]
     pd.testing.assert_frame_equal(model.predict_df(table(), **given), expected, check_exact=True)
+
+
+def test_several_targets_are_those_of_chronos_2(tmp_path: Path) -> None:
+    """Variates are read together, and follow each other series by series."""
+    write_chronos2(tmp_path / "model")
+    frame = table().query("item_id != 'c'").drop(columns="other")  # which Chronos-2 takes for a covariate
+    frame = frame.assign(second=np.cos(np.arange(len(frame))), target=frame["target"].fillna(1.0))
+    given = {"prediction_length": 5, "target": ["second", "target"]}
+    expected = Chronos2Pipeline.from_pretrained(tmp_path / "model").predict_df(frame, **given)
+    model = tsprune.load(tmp_path / "model")
+    pd.testing.assert_frame_equal(model.predict_df(frame, **given), expected, check_exact=True)
+    alone = model.predict_df(frame, **(given | {"target": "second"}))
+    together = expected[expected["target_name"] == "second"]
+    assert not np.array_equal(alone["predictions"], together["predictions"])
 
 
 def test_levels_between_and_beyond_are_those_of_chronos() -> None:
@@ -84,7 +101,9 @@ def _with(column: str, value: object) -> Any:
     ("change", "options", "message"),
     [
         (lambda frame: frame.drop(columns="target"), {}, "does not contain the target column 'target'"),
-        (lambda frame: frame, {"target": ["target"]}, "Expected `target` to be str"),
+        (lambda frame: frame, {"target": 5}, "Expected `target` to be str"),
+        (lambda frame: frame, {"target": []}, "Expected `target` to be str"),
+        (lambda frame: frame, {"target": ["target", "sold"]}, "does not contain the target column 'sold'"),
         (lambda frame: frame, {"id_column": "series"}, "does not contain the column 'series'"),
         (lambda frame: frame[:0], {}, "no rows"),
         (lambda frame: frame.assign(item_id=np.where(frame["item_id"] == "c", None, "a")), {}, "no value"),

@@ -23,7 +23,7 @@ from tsprune.anatomy import KINDS
 from tsprune.arguments import COUNT as COUNT
 from tsprune.arguments import SEED
 from tsprune.choices import AUTO, DTYPES, RANKED_METRICS
-from tsprune.cli.output import err, print_failed, print_json, print_skipped
+from tsprune.cli.output import err, note, print_failed, print_json, print_skipped
 from tsprune.errors import TspruneError, one_line
 from tsprune.progress import display
 from tsprune.run_options import BATCH_SIZE, MEMORY, Options
@@ -200,7 +200,7 @@ class Shared:
     time_column: Annotated[str | None, own_option("Column with the times.")] = None
     target: Annotated[
         list[str] | None,
-        own_option("Column to forecast; repeatable: variates, each split into a series."),
+        own_option("Column to forecast; repeatable: several are variates of one series."),
     ] = None
     device: Annotated[
         str | None, option("cpu, cuda, cuda:1, ...; by default CUDA if there is one.", callback=_device)
@@ -284,12 +284,15 @@ class Shared:
         *,
         skipped: Sequence[tuple[str, str]] = (),
         failed: Sequence[tuple[str, str]] = (),
+        notes: Sequence[str] = (),
     ) -> None:
         """Prints a command's result, as JSON or by `tables`; exit code 1 if something failed."""
         if self.as_json:
-            print_json(command, result, skipped=skipped, failed=failed)
+            print_json(command, result, skipped=skipped, failed=failed, notes=notes)
         else:
             tables()
+            for line in notes:
+                note(line)
             if not self.quiet:
                 print_skipped(skipped)
         if failed:

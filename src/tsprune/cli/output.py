@@ -35,6 +35,7 @@ def print_json(
     *,
     skipped: Sequence[tuple[str, str]] = (),
     failed: Sequence[tuple[str, str]] = (),
+    notes: Sequence[str] = (),
 ) -> None:
     """The one form that every command's JSON has (docs/json.md)."""
     whole = {
@@ -44,6 +45,7 @@ def print_json(
         "result": result,
         "skipped": [{"what": what, "reason": reason} for what, reason in skipped],
         "failed": [{"what": what, "error": error} for what, error in failed],
+        "notes": list(notes),
     }
     typer.echo(json.dumps(_plain(whole), indent=2, allow_nan=False))
 

@@ -42,11 +42,13 @@ def rank_command(
     """
     require_score(by, kind)
     shared.check(model)
+    from tsprune.evaluation.single_series import unmeasured
     from tsprune.scores import SCORES, rank
 
     suite = None if SCORES.named(by).needs == "weights" else shared.suite
+    loaded = shared.load(model)
     with shared.running("rank") as options:
-        frame = rank(shared.load(model), suite, by=by, kind=kind, **options)  # type: ignore[arg-type]
+        frame = rank(loaded, suite, by=by, kind=kind, **options)  # type: ignore[arg-type]
 
     def tables() -> None:
         stable = [name for name in ("stable_rank", "stable_rank_effective") if name in frame]
@@ -54,4 +56,5 @@ def rank_command(
         shown = ["address", *dict.fromkeys((by, *stable)), "rank"]
         print_frame(frame.assign(**{by: frame["score"]}), f"{model}{where}: {kind}s by {by}", shown)
 
-    shared.report("rank", {"by": by, "components": frame}, tables)
+    notes = () if suite is None else unmeasured(loaded, suite)
+    shared.report("rank", {"by": by, "components": frame}, tables, notes=notes)

@@ -82,6 +82,7 @@ def sweep_command(
         lambda: print_frame(table.frame, table.title, shown),
         skipped=table.skipped,
         failed=table.failed,
+        notes=table.notes,
     )
 
 
@@ -142,6 +143,7 @@ def _print_estimate(found: SweepCost) -> None:
 
 def _screen(name: str, kind: str, components: list[str] | None, shared: Shared) -> None:
     suite = shared.suite
+    from tsprune.evaluation.single_series import unmeasured
     from tsprune.scores import screen
     from tsprune.sweeps import single_ablations
 
@@ -154,4 +156,5 @@ def _screen(name: str, kind: str, components: list[str] | None, shared: Shared) 
         "sweep",
         {"mode": "screen", "components": frame},
         lambda: print_frame(frame, f"{name} on {suite.name}: {kind}s screened (estimates)", shown),
+        notes=unmeasured(model, suite),
     )

@@ -79,7 +79,8 @@ def gift_eval(root: str | Path | None = None, configs: Sequence[str] | str | Non
     configs : names or glob patterns, e.g. "ett1/H/short" or ["m4_*/*/short", "LOOP_SEATTLE/5T/long"], in the
         leaderboard's or the folders' spelling, any case; None takes all under `root`
 
-    Multivariate datasets are split into their variates, each a series of its own. Series without a
+    Multivariate datasets are split into their variates, each a series of its own; models that read several
+    variates together forecast those of one row so (see `Suite.univariate`). Series without a
     step of history before their first window are left out and listed in `Suite.skipped`.
 
     Raises TspruneError for a root without data and for a name that matches nothing.
@@ -173,4 +174,5 @@ def _configuration(
         windows=window_count(shortest, horizon, m4=m4),
         num_variates=entry.num_variates,
         domain=entry.domain,
+        entities=[row for row, variates in enumerate(rows) for _ in variates],
     )

@@ -17,21 +17,24 @@ CALIBRATION_FRACTION = 0.5  # of the series
 def calibration_mask(configuration: Configuration, fraction: float, seed: int) -> NDArray[np.bool_]:
     """The windows that calibrate, bool [N]; the others report. No series is on both sides.
 
-    Series are drawn at random, the same ones for the same configuration name, fraction and seed; variates of
-    a multivariate row are series of their own. A single series is split by time: its earlier windows
+    Series are drawn at random, the same ones for the same configuration name, fraction and seed, all variates
+    of a multivariate one together. A single series is split by time: its earlier windows
     calibrate. With two windows or more, both sides have some; a single window reports.
 
     Raises TspruneError unless 0 < fraction < 1.
     """
-    owners = np.unique(configuration.series)
+    entities = configuration.entities
+    owners = np.unique(entities)
     if len(owners) > 1:
         rng = np.random.default_rng([seed, zlib.crc32(configuration.name.encode())])
         chosen = rng.permutation(owners)[: _share(len(owners), fraction)]
-        return np.isin(configuration.series, chosen)
+        return np.isin(entities, chosen)
     # histories of one series grow with time
-    order = np.argsort([len(context) for context in configuration.contexts], kind="stable")
+    together = configuration.together
+    order = np.argsort([len(configuration.contexts[rows[0]]) for rows in together], kind="stable")
     mask = np.zeros(len(configuration), dtype=np.bool_)
-    mask[order[: _share(len(configuration), fraction)]] = True
+    for place in order[: _share(len(together), fraction)]:
+        mask[together[place]] = True
     return mask
 
 

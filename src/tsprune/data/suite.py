@@ -69,6 +69,13 @@ class Origins:
         return Origins(ids, self.starts[rows], steps, self.gaps[rows])
 
 
+def rows_by(numbers: NDArray[np.int64]) -> list[NDArray[np.int64]]:
+    """The places of each number, ascending, in the order of their first ones."""
+    order = np.argsort(numbers, kind="stable")
+    edges = np.flatnonzero(np.diff(numbers[order])) + 1
+    return sorted(np.split(order, edges), key=lambda rows: int(rows[0])) if len(order) else []
+
+
 @dataclasses.dataclass(frozen=True, eq=False, repr=False)  # hashed by identity: results are kept with it
 class Configuration:
     """One row of a benchmark: one dataset at one frequency and horizon, cut into N windows.
@@ -80,6 +87,8 @@ class Configuration:
     contexts : N histories, float32, of various lengths; NaN or infinity marks a missing value
     targets : float32 [N, H], the values to forecast; NaN or infinity marks an unknown one
     series : int64 [N], the series of each window (windows of one series are not independent)
+    groups : int64 [N], windows of one number are the variates of one multivariate series at the same times;
+        models that read several variates together forecast them so. None: every window stands alone
     num_variates : number of variates of the dataset (1 unless it is multivariate)
     domain : GIFT-Eval's domain of the dataset, "" if unknown
     origins : ids and times of the windows, of a user's own data; None if unknown
@@ -95,6 +104,7 @@ class Configuration:
     num_variates: int = 1
     domain: str = ""
     origins: Origins | None = None
+    groups: NDArray[np.int64] | None = None
 
     def __len__(self) -> int:
         return len(self.contexts)
@@ -112,7 +122,29 @@ class Configuration:
             targets=self.targets[rows],
             series=self.series[rows],
             origins=None if self.origins is None else self.origins.select(rows),
+            groups=None if self.groups is None else self.groups[rows],
         )
+
+    @property
+    def together(self) -> list[NDArray[np.int64]]:
+        """The rows of each group, in the order of their first ones; single rows without groups."""
+        if self.groups is None:
+            return list(np.arange(len(self))[:, None])
+        return rows_by(self.groups)
+
+    @property
+    def entities(self) -> NDArray[np.int64]:
+        """int64 [N], the multivariate series of each window; `series` without groups.
+
+        Series that share a group are variates of one; its number is the lowest of theirs.
+        """
+        if self.groups is None:
+            return self.series
+        owner = {int(number): int(number) for number in self.series}
+        for rows in self.together:
+            first = min(owner[int(number)] for number in self.series[rows])
+            owner |= dict.fromkeys(self.series[rows].tolist(), first)
+        return np.array([owner[int(number)] for number in self.series], dtype=np.int64)
 
 
 @dataclasses.dataclass(frozen=True, repr=False)
@@ -159,7 +191,7 @@ class Suite:
 
     @cached_property
     def fingerprint(self) -> str:
-        """SHA-256 over names, horizons, seasons, contexts and targets of every window."""
+        """SHA-256 over names, horizons, seasons, contexts, targets and groups of every window."""
         digest = hashlib.sha256()
         for c in self.configurations:
             digest.update(f"{c.name}|{c.freq}|{c.horizon}|{c.season}|{len(c)}".encode())
@@ -168,6 +200,8 @@ class Suite:
                 digest.update(np.ascontiguousarray(context).tobytes())
             digest.update(np.ascontiguousarray(c.targets).tobytes())
             digest.update(np.ascontiguousarray(c.series).tobytes())
+            if c.groups is not None:
+                digest.update(np.ascontiguousarray(c.groups).tobytes())
         return digest.hexdigest()
 
     def only(self, patterns: Sequence[str]) -> Suite:
@@ -186,7 +220,9 @@ class Suite:
     def sample(self, count: int, seed: int = 0) -> Suite:
         """The suite with `count` windows (or all, if it has fewer) drawn at random over all configurations.
 
-        Each configuration keeps its share of the windows, and one at least while `count` allows it.
+        Each configuration keeps its share of the windows, and one at least while `count` allows it. The
+        variates of a multivariate window stay together: there are fewer windows if the next one exceeds the
+        share, and more if the first one does.
 
         Raises TspruneError for a count below 1.
         """
@@ -194,9 +230,8 @@ class Suite:
         rng = np.random.default_rng(seed)
         kept = []
         for c, quota in zip(self.configurations, _quotas(sizes, count), strict=True):
-            keep = np.zeros(len(c), dtype=np.bool_)
-            keep[rng.permutation(len(c))[:quota]] = True
-            kept += [c.select(keep)] if quota else []
+            chosen = _drawn(c.together, quota, rng)
+            kept += [c.select(np.isin(np.arange(len(c)), chosen))] if quota else []
         return dataclasses.replace(self, configurations=tuple(kept))
 
     def to_frame(self) -> pd.DataFrame:
@@ -209,10 +244,27 @@ class Suite:
 
         return long_table(self)
 
+    def univariate(self) -> Suite:
+        """The suite with every variate as a series of its own, for every model."""
+        split = (dataclasses.replace(c, groups=None) for c in self.configurations)
+        return dataclasses.replace(self, configurations=tuple(split))
+
+    @property
+    def multivariate(self) -> bool:
+        """Whether a window has several variates."""
+        return any(len(rows) > 1 for c in self.configurations for rows in c.together)
+
     def filter(self, predicate: Callable[[Configuration], bool]) -> Suite:
         """The suite with only the configurations for which `predicate` is true."""
         kept = tuple(c for c in self.configurations if predicate(c))
         return dataclasses.replace(self, configurations=kept)
+
+
+def _drawn(groups: Sequence[NDArray[np.int64]], quota: int, rng: np.random.Generator) -> NDArray[np.int64]:
+    """Rows of groups in random order, as many as fit into `quota`, and of one group at least."""
+    order = [groups[int(place)] for place in rng.permutation(len(groups))]
+    fitting = int(np.searchsorted(np.cumsum([len(rows) for rows in order]), quota, side="right"))
+    return np.concatenate([np.zeros(0, dtype=np.int64), *order[: max(1, fitting)]])
 
 
 def _quotas(sizes: Sequence[int], count: int) -> list[int]:

@@ -88,6 +88,7 @@ def cut_windows(
     num_variates: int = 1,
     domain: str = "",
     labels: Sequence[str] | None = None,
+    entities: Sequence[int] | None = None,
 ) -> tuple[Configuration | None, list[tuple[str, str]]]:
     """Cuts each series into windows, of which the last one ends with the series.
 
@@ -97,11 +98,15 @@ def cut_windows(
     step : steps between the windows of a series; default the horizon, so that they do not overlap
     context : most steps of history; default all from the first step on
     labels : names of the series in the list of what is left out; default their numbers
+    entities : series of one number are variates of one multivariate series, as long as each other; default
+        none are
 
     Returns the configuration, its windows ordered by series and then by time (None if no series is long
     enough), and (name, reason) of all that was left out.
     """
     windows_of: list[tuple[int, Series, Series]] = []
+    groups: dict[tuple[int, int], int] = {}  # (entity, origin) -> number
+    grouped: list[int] = []
     skipped: list[tuple[str, str]] = []
     step = horizon if step is None else step
     for index, values in enumerate(series):
@@ -118,6 +123,8 @@ def cut_windows(
         for origin in range(first, len(values) - horizon + 1, step):
             start = 0 if context is None else max(0, origin - context)
             windows_of.append((index, values[start:origin], values[origin : origin + horizon]))
+            entity = index if entities is None else entities[index]
+            grouped.append(groups.setdefault((entity, origin), len(groups)))
     if not windows_of:
         return None, [(name, "no series is long enough for its windows"), *skipped]
     owners, contexts, targets = zip(*windows_of, strict=True)
@@ -131,5 +138,6 @@ def cut_windows(
         series=np.array(owners, dtype=np.int64),
         num_variates=num_variates,
         domain=domain,
+        groups=np.array(grouped, dtype=np.int64) if len(groups) < len(grouped) else None,
     )
     return configuration, skipped

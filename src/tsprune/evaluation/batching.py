@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tsprune.arguments import checked
-from tsprune.data.suite import Configuration
+from tsprune.data.suite import Configuration, rows_by
 
 Rows = NDArray[np.int64]
 
@@ -36,12 +36,14 @@ class Batch:
     rows : int64 [B], its row within that configuration
     horizons : int64 [B], its steps to forecast
     views : its history, cut to the context length; read-only
+    groups : int64 [B], ascending; windows of one number are variates of one context. None: none are
     """
 
     configurations: Rows
     rows: Rows
     horizons: Rows
     views: tuple[NDArray[np.float32], ...]
+    groups: Rows | None = None
 
     def __len__(self) -> int:
         return len(self.rows)
@@ -51,10 +53,15 @@ class Batch:
         """The longest horizon, for which all windows are forecast."""
         return int(self.horizons.max())
 
+    @cached_property
+    def together(self) -> list[Rows]:
+        """The places of the windows of each context."""
+        return list(np.arange(len(self))[:, None]) if self.groups is None else rows_by(self.groups)
+
     @property
     def contexts(self) -> list[NDArray[np.float32]]:
-        """Fresh copies of the histories: upstream code may write to its input."""
-        return [np.array(view, dtype=np.float32) for view in self.views]
+        """Fresh copies of the histories, [T], or [V, T] of a group: upstream code may write to its input."""
+        return [_stacked([self.views[place] for place in places]) for places in self.together]
 
     @cached_property
     def members(self) -> dict[int, Rows]:
@@ -75,6 +82,8 @@ class Batch:
     def fingerprint(self) -> str:
         """SHA-256 of a model's input: the horizon, and the histories in their order."""
         digest = hashlib.sha256(f"{self.horizon}".encode())
+        if self.groups is not None:
+            digest.update(self.groups.data)
         for view in self.views:
             digest.update(f"|{len(view)}".encode())
             digest.update(np.ascontiguousarray(view).data)
@@ -84,7 +93,8 @@ class Batch:
         """The windows at some places, in that order."""
         chosen = [int(place) for place in places]
         views = tuple(self.views[place] for place in chosen)
-        return Batch(self.configurations[chosen], self.rows[chosen], self.horizons[chosen], views)
+        groups = None if self.groups is None else self.groups[chosen]
+        return Batch(self.configurations[chosen], self.rows[chosen], self.horizons[chosen], views, groups)
 
 
 @checked
@@ -95,12 +105,15 @@ def shared_batches(
     batch_size: int,
     prefix_steps: int = 1,
     fitting: Callable[[Sequence[NDArray[np.float32]], int], int] | None = None,
+    multivariate: bool = False,
 ) -> list[Batch]:
     """The windows that can be forecast, in batches of one horizon and similar length.
 
     prefix_steps : horizons up to this many steps count as one, see `Forecaster.prefix_steps`
-    fitting : the most windows, at most `batch_size`, of a batch that begins with some histories, by their
-        horizon; None: `batch_size`
+    fitting : the most contexts of a batch that begins with some, by these and their horizon; None: as many as
+        have `batch_size` windows
+    multivariate : whether the variates of a window become one context. The contexts of a batch have equal
+        numbers of variates, and exceed `batch_size` windows only if a single one does
 
     Horizons are in the order of the configurations, the windows of a horizon longest first. Every
     window is in exactly one batch, except those that `unforecastable` lists. The shortest history of a batch
@@ -109,34 +122,32 @@ def shared_batches(
 
     Raises TspruneError if `context_length` or `batch_size` is not a whole number of at least 1.
     """
-    by_horizon: dict[int, list[tuple[int, int]]] = {}
+    alike: dict[tuple[int, int], list[tuple[int, Rows]]] = {}  # by horizon and number of variates
     for number, configuration in enumerate(configurations):
-        windows = by_horizon.setdefault(max(configuration.horizon, prefix_steps), [])
-        left_out = {row for row, _ in unforecastable(configuration, context_length)}
-        windows += [(number, row) for row in range(len(configuration)) if row not in left_out]
+        left_out = [row for row, _ in unforecastable(configuration, context_length)]
+        split = configuration if multivariate else dataclasses.replace(configuration, groups=None)
+        for rows in split.together:
+            usable = rows[~np.isin(rows, left_out)] if left_out else rows
+            if len(usable):
+                key = max(configuration.horizon, prefix_steps), len(usable)
+                alike.setdefault(key, []).append((number, usable))
 
-    def length(window: tuple[int, int]) -> int:
-        number, row = window
-        return min(len(configurations[number].contexts[row]), context_length)
-
-    def views_of(windows: Sequence[tuple[int, int]]) -> tuple[NDArray[np.float32], ...]:
-        return tuple(configurations[n].contexts[row][-context_length:] for n, row in windows)
+    def length(context: tuple[int, Rows]) -> int:
+        number, rows = context
+        return min(max(len(configurations[number].contexts[row]) for row in rows), context_length)
 
     found = []
-    for windows in by_horizon.values():
+    for (_, variates), contexts in alike.items():
         # longest first: a batch too large for memory fails at once, and estimates of the rest are safe
-        windows.sort(key=lambda window: -length(window))
+        contexts.sort(key=lambda context: -length(context))
         start = 0
-        while chosen := windows[start : start + batch_size]:
-            chosen = chosen[: _similar([length(window) for window in chosen])]
+        while chosen := contexts[start : start + max(1, batch_size // variates)]:
+            chosen = chosen[: _similar([length(context) for context in chosen])]
             if fitting is not None:
-                horizon = max(configurations[n].horizon for n, _ in chosen)
-                chosen = chosen[: fitting(views_of(chosen), horizon)]
+                batch = _batch(configurations, chosen, context_length)
+                chosen = chosen[: fitting(batch.contexts, batch.horizon)]
             start += len(chosen)
-            numbers, rows = np.array(chosen, dtype=np.int64).T
-            views = views_of(chosen)
-            horizons = np.array([configurations[n].horizon for n in numbers], dtype=np.int64)
-            found.append(Batch(numbers, rows, horizons, views))
+            found.append(_batch(configurations, chosen, context_length))
     return found
 
 
@@ -144,6 +155,29 @@ def _similar(lengths: Sequence[int]) -> int:
     """The number of leading ones of the descending `lengths` that are similar enough to the first."""
     enough = (max(length, SHORT) >= SHORTEST_SHARE * lengths[0] for length in lengths)
     return sum(1 for _ in itertools.takewhile(bool, enough))
+
+
+def _batch(
+    configurations: Sequence[Configuration], chosen: Sequence[tuple[int, Rows]], context_length: int
+) -> Batch:
+    """The batch of some contexts: number of the configuration, and rows in it."""
+    numbers = np.repeat([number for number, _ in chosen], [len(rows) for _, rows in chosen])
+    rows = np.concatenate([rows for _, rows in chosen])
+    pairs = zip(numbers, rows, strict=True)
+    views = tuple(configurations[n].contexts[row][-context_length:] for n, row in pairs)
+    horizons = np.array([configurations[n].horizon for n in numbers], dtype=np.int64)
+    groups = np.repeat(np.arange(len(chosen)), [len(rows) for _, rows in chosen])
+    return Batch(numbers, rows, horizons, views, groups if len(groups) > len(chosen) else None)
+
+
+def _stacked(histories: Sequence[NDArray[np.float32]]) -> NDArray[np.float32]:
+    """A copy of one history [T], or of several, [V, T] with NaN in front of shorter ones."""
+    if len(histories) == 1:
+        return np.array(histories[0], dtype=np.float32)
+    whole = np.full((len(histories), max(map(len, histories))), np.nan, dtype=np.float32)
+    for row, history in zip(whole, histories, strict=True):
+        row[len(row) - len(history) :] = history
+    return whole
 
 
 @checked

@@ -100,7 +100,9 @@ def forecast_statistics(
         configurations,
         context_length=cut,
         batch_size=batch_size,
-        prefix_steps=getattr(model, "prefix_steps", 1),  # optional for baselines
+        # optional for baselines
+        prefix_steps=getattr(model, "prefix_steps", 1),
+        multivariate=getattr(model, "multivariate", False),
     )
     most = batch_size  # windows that fit into memory
     while pending:
@@ -110,10 +112,10 @@ def forecast_statistics(
         try:
             forecast, most = _in_memory(model, contexts, batch.horizon, most)
         except TspruneError as error:
-            if len(batch) == 1:
-                found[int(batch.configurations[0])].skipped.append((int(batch.rows[0]), str(error)))
+            if len(contexts) == 1:
+                found[int(batch.configurations[0])].skipped += [(int(row), str(error)) for row in batch.rows]
             else:  # find out which of them it was
-                pending[:0] = [batch.select([place]) for place in range(len(batch))]
+                pending[:0] = [batch.select(places) for places in batch.together]
             continue
         finally:
             forecasting = time.perf_counter() - start
@@ -151,8 +153,9 @@ def _in_memory(
 def evaluate(model: Predictor | Literal["seasonal-naive"], suite: Suite, **options: Unpack[Options]) -> Table:
     """Scores a model on every configuration of a suite.
 
-    Windows of different configurations share batches, so scores of a part of a suite may differ in their last
-    bits (see `tsprune.evaluation.batching`).
+    A model that reads several variates together forecasts those of a multivariate window so. Each variate
+    counts as a window, as in gluonts' metrics over all dimensions. Windows of different configurations share
+    batches, so scores of a part of a suite may differ in their last bits (see `tsprune.evaluation.batching`).
 
     model : a Forecaster, anything that forecasts like one (a Predictor), or "seasonal-naive"
     options : batch_size and progress (stage "evaluate", windows done, windows of the suite) of `RunOptions`

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Unpack
@@ -11,6 +12,7 @@ from numpy.typing import NDArray
 
 from tsprune.data.own.own_options import DataOptions, OwnOptions
 from tsprune.data.own.regular_series import RegularSeries
+from tsprune.data.own.rolling import plain_name
 from tsprune.data.windows import season_length
 from tsprune.errors import TspruneError
 from tsprune.models.forecast import LEVELS
@@ -39,9 +41,10 @@ def future_values(
     levels : of the quantiles
     batch_size : series forecast together
 
-    Returns the columns of `Forecaster.predict_df`: item_id, timestamp (`step`, from 1, if a series has no
-    times), target_name, predictions, and one per level. Series without a value or a finite forecast are in
-    `skipped`.
+    Returns the columns of `Forecaster.predict_df`: item_id (the file's name for a table without ids),
+    timestamp (`step`, from 1, if a series has no times), target_name (the column that was forecast),
+    predictions, and one per level. Variates of one series follow each other, at the same times. Series
+    without a value or a finite forecast are in `skipped`.
 
     Raises TspruneError for a file that cannot be understood, and if no series can be forecast.
     """
@@ -49,37 +52,54 @@ def future_values(
 
     rules = OwnOptions(**options)
     series, skipped = whole_series(path, rules)
-    skipped += [(one.id, "no value") for one in series if not len(one.values)]
-    known = [one for one in series if len(one.values)]
+    usable, unused = _usable(series, min(rules.context or model.context_length, model.context_length))
+    skipped += unused
     horizons = {
-        freq: rules.horizon_of(freq, rules.season or season_length(freq)) for freq in {x.freq for x in known}
+        freq: rules.horizon_of(freq, rules.season or season_length(freq))
+        for freq in {entity[0].freq for entity in usable}
     }
-    dated = all(one.start is not None for one in known)
-    target = rules.targets[0] if len(rules.targets) == 1 else "target"
-    parts = []
+    dated = all(one.start is not None for entity in usable for one in entity)
+    unnamed = plain_name(Path(path).name.partition(".")[0])
+    parts: list[pd.DataFrame] = []
     with showing(progress) as report:
-        for first in range(0, len(known), batch_size):
-            batch = known[first : first + batch_size]
-            for steps in dict.fromkeys(horizons[one.freq] for one in batch):
-                alike = [one for one in batch if horizons[one.freq] == steps]
-                frame, lost = _forecast(model, alike, steps, rules.context, levels, target, dated=dated)
+        for first in range(0, len(usable), batch_size):
+            batch = usable[first : first + batch_size]
+            for steps in dict.fromkeys(horizons[entity[0].freq] for entity in batch):
+                alike = [entity for entity in batch if horizons[entity[0].freq] == steps]
+                frame, lost = _forecast(model, alike, steps, rules.context, levels, unnamed, dated=dated)
                 parts.append(frame)
                 skipped += lost
-            report("forecast", first + len(batch), len(known))
-    rows = sum(map(len, parts))
-    if not rows:
+            report("forecast", first + len(batch), len(usable))
+    if not sum(map(len, parts)):
         name, why = skipped[-1] if skipped else (str(path), "it holds no series")
         raise TspruneError(f"no series of {path} could be forecast ({name}: {why})")
-    return Table(_joined(parts, known), f"{model.name}: the steps after {path}", tuple(skipped))
+    title = f"{model.name}: the steps after {path}"
+    return Table(_joined(parts, usable, unnamed), title, tuple(skipped))
+
+
+_Entity = list[RegularSeries]  # a series, or the variates of one
+
+
+def _usable(series: Sequence[RegularSeries], visible: int) -> tuple[list[_Entity], list[tuple[str, str]]]:
+    """The series that have a value among the last `visible` steps, and (id, reason) of the others."""
+    entities: dict[int, _Entity] = defaultdict(list)
+    skipped = []
+    for one in series:
+        if np.isfinite(one.values[-visible:]).any():
+            entities[one.entity].append(one)
+        else:
+            reason = f"no value in the last {visible} steps" if len(one.values) else "no value"
+            skipped.append((one.id, reason))
+    return list(entities.values()), skipped
 
 
 def _forecast(
     model: Forecaster,
-    series: Sequence[RegularSeries],
+    entities: Sequence[_Entity],
     steps: int,
     context: int | None,
     levels: Sequence[float],
-    target: str,
+    unnamed: str,
     *,
     dated: bool,
 ) -> tuple[pd.DataFrame, list[tuple[str, str]]]:
@@ -87,14 +107,20 @@ def _forecast(
     from tsprune.models.forecaster import with_gaps
     from tsprune.models.predict_df import forecast_frame
 
-    found = with_gaps(model, [one.values[-context if context else None :] for one in series], steps)
+    cut = slice(-context if context else None, None)
+    found = with_gaps(model, [np.stack([one.values[cut] for one in entity]) for entity in entities], steps)
     finite = found.finite()
+    series = [one for entity in entities for one in entity]
     kept = [one for one, known in zip(series, finite, strict=True) if known]
     times: Any = np.concatenate([_times(one, steps, dated) for one in kept]) if kept else []
-    ids = np.array([one.id for one in kept], dtype=object)
-    names = ("item_id", "timestamp" if dated else "step", target)
     frame = forecast_frame(
-        ids, times, found.point[finite], found.at(levels)[finite], names=names, levels=levels
+        np.array([one.item or unnamed for one in kept], dtype=object),
+        times,
+        found.point[finite],
+        found.at(levels)[finite],
+        names=("item_id", "timestamp" if dated else "step"),
+        targets=[one.target or "target" for one in kept],
+        levels=levels,
     )
     lost = [one.id for one, known in zip(series, finite, strict=True) if not known]
     return frame, [(name, "the forecast is not finite") for name in lost]
@@ -108,10 +134,10 @@ def _times(one: RegularSeries, steps: int, dated: bool) -> NDArray[Any]:
     return after.astype("datetime64[us]").astype("datetime64[ns]")
 
 
-def _joined(parts: Sequence[pd.DataFrame], series: Sequence[RegularSeries]) -> pd.DataFrame:
+def _joined(parts: Sequence[pd.DataFrame], entities: Sequence[_Entity], unnamed: str) -> pd.DataFrame:
     """All rows, in the order of the series in the file."""
     import pandas as pd
 
     whole = pd.concat([part for part in parts if len(part)], ignore_index=True)
-    order = {one.id: place for place, one in enumerate(series)}
+    order = {entity[0].item or unnamed: place for place, entity in enumerate(entities)}
     return whole.sort_values("item_id", key=lambda ids: ids.map(order), kind="stable", ignore_index=True)

@@ -21,16 +21,22 @@ SAMPLED_BATCH = 16
 
 
 def sampled(suite: Suite, model: Forecaster, per_configuration: int = PER_CONFIGURATION) -> Suite:
-    """The suite with at most `per_configuration` windows of each configuration that can be forecast."""
+    """The suite with at most `per_configuration` windows of each configuration that can be forecast.
+
+    Of a model that reads several variates together, those of one window count as one, and stay together.
+    """
     kept = []
     for configuration in suite.configurations:
         usable = np.ones(len(configuration), dtype=np.bool_)
         usable[[row for row, _ in unforecastable(configuration, model.context_length)]] = False
-        rows = np.flatnonzero(usable)
-        if len(rows) > per_configuration:
-            rows = rows[np.linspace(0, len(rows) - 1, per_configuration).round().astype(int)]
-        if len(rows):
-            kept.append(configuration.select(np.isin(np.arange(len(configuration)), rows)))
+        groups = np.arange(len(configuration)) if configuration.groups is None else configuration.groups
+        if not model.multivariate:
+            groups = np.arange(len(configuration))
+        whole = np.unique(groups[usable])
+        if len(whole) > per_configuration:
+            whole = whole[np.linspace(0, len(whole) - 1, per_configuration).round().astype(int)]
+        if len(whole):
+            kept.append(configuration.select(usable & np.isin(groups, whole)))
     return dataclasses.replace(suite, configurations=tuple(kept))
 
 
@@ -39,7 +45,7 @@ class SampledWindows:
     """B windows of one configuration that are run together, longest history first.
 
     first : number of the first of them among all windows of the suite, in order of batches
-    contexts : histories, cut to the context length
+    contexts : histories, cut to the context length; each of V windows if it is multivariate, [V, T]
     targets : [B, H], the values that followed
     series : [B], numbers of the series, which differ between configurations
     """
@@ -51,11 +57,11 @@ class SampledWindows:
     series: NDArray[np.int64]
 
     def select(self, places: Sequence[int]) -> SampledWindows:
-        """The windows at some places, which follow each other."""
-        rows = list(places)
-        contexts = [self.contexts[place] for place in rows]
+        """The contexts at some places, which follow each other."""
+        contexts = [self.contexts[place] for place in places]
+        rows = np.arange(len(self.series)).reshape(len(self.contexts), -1)[list(places)].ravel()
         return SampledWindows(
-            self.configuration, self.first + rows[0], contexts, self.targets[rows], self.series[rows]
+            self.configuration, self.first + int(rows[0]), contexts, self.targets[rows], self.series[rows]
         )
 
 
@@ -83,16 +89,22 @@ class Owners:
 
 
 def over_batches(
-    work: Callable[[SampledWindows], _Result], suite: Suite, model: Forecaster, batch_size: int
+    work: Callable[[SampledWindows], _Result],
+    suite: Suite,
+    model: Forecaster,
+    batch_size: int,
+    *,
+    multivariate: bool = False,
 ) -> Iterator[tuple[SampledWindows, _Result]]:
     """Calls `work` on the windows of a suite, batch by batch; a batch that exceeds the memory is halved.
 
+    multivariate : whether the variates of a window become one context
     `work` must leave nothing behind when it fails.
     """
     from tsprune.memory import in_parts  # imports torch
 
     most = batch_size
-    for batch in batched(suite, model, batch_size):
+    for batch in batched(suite, model, batch_size, multivariate=multivariate):
         places = range(len(batch.contexts))
         attempt = partial(_on_part, work, batch)
         for part, result in in_parts(attempt, places, most):
@@ -107,11 +119,15 @@ def _on_part(
     return work(batch.select(places))
 
 
-def batched(suite: Suite, model: Forecaster, batch_size: int = SAMPLED_BATCH) -> Iterator[SampledWindows]:
-    """The windows of a suite, batch by batch."""
+def batched(
+    suite: Suite, model: Forecaster, batch_size: int = SAMPLED_BATCH, *, multivariate: bool = False
+) -> Iterator[SampledWindows]:
+    """The windows of a suite, batch by batch; arguments as in `over_batches`."""
     done, owners = 0, 0
     for c in suite.configurations:
-        for part in shared_batches([c], context_length=model.context_length, batch_size=batch_size):
+        for part in shared_batches(
+            [c], context_length=model.context_length, batch_size=batch_size, multivariate=multivariate
+        ):
             series = c.series[part.rows] + owners
             yield SampledWindows(c, done, part.contexts, c.targets[part.rows], series)
             done += len(part.rows)

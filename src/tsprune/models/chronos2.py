@@ -21,6 +21,7 @@ from tsprune.models.checkpoints import Checkpoint
 from tsprune.models.contexts import padded
 from tsprune.models.forecaster import LEVELS, Forecast
 from tsprune.models.stated import flag, or_none, real, whole_number
+from tsprune.models.variates import rows_of, variates_in
 
 _SETTINGS = {  # of chronos_config in config.json
     **pretrained.PATCHED,
@@ -67,10 +68,11 @@ class AbsentChronos2Attention(AbsentAttention):
 
 
 class Chronos2(pretrained.PretrainedForecaster):
-    """`upstream` is the `Chronos2Pipeline`; every series is a group of its own."""
+    """`upstream` is the `Chronos2Pipeline`; every context is a group of its own."""
 
     family = "chronos2"
     absent = AbsentChronos2Attention
+    multivariate = True
     reference_horizon = 1024  # GIFT-Eval's longest is 900
     upstream: Chronos2Pipeline
     module: Chronos2Model
@@ -85,19 +87,25 @@ class Chronos2(pretrained.PretrainedForecaster):
         self.readout_horizon = patch * most
 
     def _forecast(self, series: list[NDArray[np.float32]], horizon: int) -> Forecast:
-        visible = [torch.from_numpy(x[-self.context_length :]) for x in series]
+        visible = [torch.from_numpy(x[..., -self.context_length :]) for x in series]
         # upstream's data loader draws a seed
         with pretrained.quiet_horizon(), torch.random.fork_rng(devices=[]):
             quantiles, _ = self.upstream.predict_quantiles(
-                visible, prediction_length=horizon, quantile_levels=list(LEVELS), batch_size=len(visible)
+                visible,
+                prediction_length=horizon,
+                quantile_levels=list(LEVELS),
+                batch_size=len(rows_of(series)),
             )
-        stacked = torch.stack([of_series[0] for of_series in quantiles])  # [B, H, Q]
+        stacked = torch.cat(quantiles)  # [B, H, Q]
         return Forecast(np.ascontiguousarray(stacked.transpose(1, 2).float().numpy()), LEVELS)
 
     def _teacher_forced(self, series: list[NDArray[np.float32]]) -> Tensor:
         """Normalised quantiles of the first output patch, [B, Q * output_patch_size]."""
-        contexts = torch.from_numpy(padded([x[-self.context_length :] for x in series]))
-        encoded, *_ = self.module.encode(contexts.to(self.device), num_output_patches=1)
+        contexts = torch.from_numpy(padded([x[-self.context_length :] for x in rows_of(series)]))
+        groups = torch.arange(len(series)).repeat_interleave(variates_in(series[0]))
+        encoded, *_ = self.module.encode(
+            contexts.to(self.device), group_ids=groups.to(self.device), num_output_patches=1
+        )
         output: Tensor = self.module.output_patch_embedding(encoded[0][:, -1])
         return output
 

@@ -1,5 +1,6 @@
 """_Series that callers pass: converted to float32 arrays, or refused in one line, alike for every family.
 
+A series is [T], a multivariate one [V, T] with a row per variate.
 Masked, None, NA, NaN and infinite values are missing (NaN from here on). Anything that is no real number is
 refused, and so are finite numbers that float32 cannot hold.
 """
@@ -28,7 +29,7 @@ _Series = NDArray[np.float32]
 # GIFT-Eval's longest horizon is 900; every family forecasts this many steps in bounded memory
 MOST_STEPS = 2**14
 LARGEST = float(np.finfo(np.float32).max)
-_UNLIKE = "has {} dimensions; pass one list or one-dimensional array of numbers per series"
+_UNLIKE = "has {} dimensions; pass an array [steps] per series, or [variates, steps]"
 _TOO_LARGE = f"has values beyond {LARGEST:.1e}, the range of float32; rescale it"
 _KINDS = {"c": "complex numbers", "M": "dates", "m": "durations", "V": "records"}
 _KINDS |= dict.fromkeys("SUT", "text")
@@ -50,7 +51,7 @@ def checked_horizon(horizon: object) -> int:
 
 
 def checked_contexts(contexts: Sequence[ArrayLike], horizon: int = 1) -> list[_Series]:
-    """Contexts as fresh one-dimensional float32 arrays, NaN where a value is missing.
+    """Contexts as fresh float32 arrays [T], or [V, T] with V > 1, NaN where a value is missing.
 
     Infinite values are missing. Raises TspruneError with one line that names the series, or the horizon.
     """
@@ -86,22 +87,26 @@ def _each(contexts: Any) -> list[Any]:
 
 
 def _observed(context: Any) -> _Series:
-    """One series; raises _RefusedError, whose message goes on from "series 3 "."""
+    """One series, or several variates; raises _RefusedError, whose message goes on from "series 3 "."""
     if type(context) is np.ndarray and context.dtype == np.float32:
         array = context.copy()  # upstream code may write to it
     else:
         array = _float32(_array(context))
-    if array.ndim != 1:
+    if array.ndim not in (1, 2):
         raise _RefusedError(_UNLIKE.format(array.ndim))
     if array.size == 0:
         raise _RefusedError("is empty; a forecast needs at least one observed value")
+    if array.ndim == 2 and len(array) == 1:
+        array = array[0]
     infinite = np.isinf(array)
     if infinite.any():
         array[infinite] = np.nan
     # the last value first: almost always that is all there is to look at
-    if np.isnan(array[-1]) and np.isnan(array).all():
-        how = "missing" if not infinite.any() else "infinite" if infinite.all() else "missing or infinite"
-        raise _RefusedError(f"has no observed value (all {how}); leave it out")
+    if np.isnan(array[..., -1]).any() and (unseen := np.isnan(array).all(-1)).any():
+        lost = infinite if array.ndim == 1 else infinite[int(np.argmax(unseen))]
+        where = "" if array.ndim == 1 else f" in variate {int(np.argmax(unseen))}"
+        how = "missing" if not lost.any() else "infinite" if lost.all() else "missing or infinite"
+        raise _RefusedError(f"has no observed value{where} (all {how}); leave it out")
     return array
 
 
@@ -111,6 +116,8 @@ def _array(context: Any) -> NDArray[Any]:
         return _of_tensor(context)
     if isinstance(context, str | bytes | bytearray):
         raise _RefusedError("is not a sequence of numbers but text")
+    if hasattr(context, "columns"):
+        raise _RefusedError("is a table; pass an array [variates, steps], say table.to_numpy().T")
     if str(getattr(context, "dtype", "")) == "category":
         raise _RefusedError("is not a sequence of numbers but of categories")
     try:
@@ -147,11 +154,11 @@ def _unmasked(context: np.ma.MaskedArray[Any, Any]) -> NDArray[Any]:
 
 def _float32(array: NDArray[Any]) -> _Series:
     if array.dtype.kind == "O":
-        if array.ndim != 1:
+        if array.ndim not in (1, 2):
             raise _RefusedError(
                 "is not a sequence of numbers" if array.ndim == 0 else _UNLIKE.format(array.ndim)
             )
-        array = _of_objects(array)
+        array = _of_objects(array.ravel()).reshape(array.shape)
     if array.dtype.kind in _KINDS:
         raise _RefusedError(f"is not a sequence of numbers but of {_KINDS[array.dtype.kind]}")
     try:
@@ -173,7 +180,7 @@ def _number(value: Any) -> float:
     if value is None or value is np.ma.masked or type(value).__name__ in ("NAType", "NullScalar"):
         return float("nan")
     if isinstance(value, list | tuple) or shape_of(value):
-        raise _RefusedError("is not a sequence of numbers but of sequences; pass one series per context")
+        raise _RefusedError("holds sequences of unequal lengths; pass an array [variates, steps]")
     stranger = _RefusedError(f"is not a sequence of numbers: it holds {shown(value)}")
     if not (isinstance(value, numbers.Real | decimal.Decimal) or _is_tensor(value)) or isinstance(
         value, np.timedelta64

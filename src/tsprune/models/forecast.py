@@ -38,6 +38,11 @@ class Forecast:
     levels: tuple[float, ...] = LEVELS
     samples: NDArray[np.float32] | None = None
 
+    def select(self, rows: slice | NDArray[np.int64]) -> Forecast:
+        """The forecasts of some of the series."""
+        samples = None if self.samples is None else self.samples[rows]
+        return Forecast(self.quantiles[rows], self.levels, samples)
+
     @property
     def median(self) -> NDArray[np.float32]:
         """The 0.5 quantile, [B, H]."""

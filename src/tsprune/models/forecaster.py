@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from html import escape
 from pathlib import Path
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 import torch
@@ -21,9 +21,10 @@ from tsprune.errors import TspruneError
 from tsprune.models import turns
 from tsprune.models.absent import AbsentAttention
 from tsprune.models.contexts import checked_contexts, checked_horizon
-from tsprune.models.forecast import LEVELS, Forecast, NotFiniteError, Predictor, with_gaps
+from tsprune.models.forecast import LEVELS, Forecast, NotFiniteError, Predictor, concatenated, with_gaps
 from tsprune.models.origin import Evidence, Measured, Origin, Recovery
 from tsprune.models.saving import write_checkpoint
+from tsprune.models.variates import alike, rows_of
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -36,6 +37,7 @@ __all__ = [
 ]  # fmt: skip
 
 
+Result = TypeVar("Result")
 _LEAVING = (Tensor.detach, Tensor.numpy, Tensor.__array__)
 
 
@@ -80,6 +82,8 @@ class Forecaster:
     licence_note : for the card of a pruned model
     absent : class of the replacement of an attention module without heads, called as upstream calls that
     half : whether upstream's code runs with weights in bfloat16 and float16
+    multivariate : whether upstream reads the variates of a context [V, T] together; if not, each is a series
+        of its own
     """
 
     name: str
@@ -97,6 +101,7 @@ class Forecaster:
     licence_note: str = "The licence of the original checkpoint applies to this one, too."
     absent: type[AbsentAttention] = AbsentAttention
     half: bool = True
+    multivariate: bool = False
 
     def __repr__(self) -> str:
         first = next(self.module.parameters())
@@ -124,8 +129,9 @@ class Forecaster:
     def forecast(self, contexts: Sequence[ArrayLike], horizon: int) -> Forecast:
         """Forecasts B series at once, exactly as the upstream pipeline does.
 
-        contexts : B one-dimensional arrays (or lists, tensors, pandas series) of possibly different lengths.
-            NaN, infinite, masked, None and NA values are missing in every family
+        contexts : arrays [T] (or lists, tensors, pandas series) of possibly different lengths. A multivariate
+            series is an array [V, T] and stands for V of the B series, one after the other; see
+            `multivariate`. NaN, infinite, masked, None and NA values are missing in every family
         horizon : number of future steps, from 1 to 16,384
 
         Only one thread at a time uses a model: others wait (see `tsprune.ablate`).
@@ -136,7 +142,11 @@ class Forecaster:
         """
         series, steps = checked_contexts(contexts), checked_horizon(horizon)
         with self.alone(), self._explained():
-            forecast = self._forecast(series, steps)
+            forecast = self._over_variates(
+                series,
+                lambda some: self._forecast(some, steps),
+                lambda parts, order: concatenated(parts).select(order),
+            )
         finite = forecast.finite()
         if not finite.all():
             raise NotFiniteError(self._not_finite("forecast", finite), forecast)
@@ -149,7 +159,7 @@ class Forecaster:
         prediction_length: int,
         id_column: str = "item_id",
         timestamp_column: str = "timestamp",
-        target: str = "target",
+        target: str | list[str] = "target",
         quantile_levels: Sequence[float] = LEVELS,
         batch_size: int = 256,
         validate_inputs: bool = True,
@@ -157,36 +167,51 @@ class Forecaster:
     ) -> pd.DataFrame:
         """Forecasts the series of a long table, as `predict_df` of chronos-forecasting's pipelines does.
 
-        df : one row per series and time, in any order; columns other than the named three do not matter
+        df : one row per series and time, in any order; columns other than the named ones do not matter
+        target : several columns are variates of one series, which `multivariate` families read together
         batch_size : series forecast together
         validate_inputs : for compatibility; a table is always checked
         freq : frequency of the times; None infers it
 
         Returns the columns id, timestamp, `target_name`, `predictions` (the mean of the paths, or the median
-        of models that do not sample) and "0.1", ... (`Forecast.at`), one row per series and step.
+        of models that do not sample) and "0.1", ... (`Forecast.at`), one row per series, target and step.
 
         Raises FrameError (a TspruneError and ValueError) for a missing column, and for times without a
         common frequency; errors of `forecast` otherwise.
         """
-        from tsprune.models.predict_df import LongTable, predict_frame  # pandas
+        from tsprune.models.predict_df import LongTable, predict_frame, target_names  # pandas
 
-        table = LongTable.read(df, id_column, timestamp_column, target)
+        targets = target_names(target)
+        table = LongTable.read(df, id_column, timestamp_column, targets)
         return predict_frame(
             self,
             table,
             checked_horizon(prediction_length),
-            names=(id_column, timestamp_column, target),
+            names=(id_column, timestamp_column),
+            targets=targets,
             levels=quantile_levels,
             batch_size=RULES["batch_size"](batch_size),
             freq=freq,
         )
 
     def _forecast(self, series: list[NDArray[np.float32]], horizon: int) -> Forecast:
-        """The forecast of B checked series (fresh arrays, which may be written to), NaN where it has none.
+        """The forecast of checked series (fresh arrays, which may be written to), NaN where it has none.
+
+        series : arrays [T]; those of `multivariate` families are also called with arrays [V, T], V the same
+            in all of them, and return V forecasts for each
 
         Every family has its own; callers use `forecast`.
         """
         raise NotImplementedError
+
+    def _over_variates(
+        self,
+        series: list[NDArray[np.float32]],
+        work: Callable[[list[NDArray[np.float32]]], Result],
+        ordered: Callable[[list[Result], NDArray[np.int64]], Result],
+    ) -> Result:
+        """`work` on single series, or on multivariate ones with as many variates; see `variates.alike`."""
+        return alike(series, work, ordered) if self.multivariate else work(rows_of(series))
 
     def teacher_forced(self, contexts: Sequence[ArrayLike]) -> Tensor:
         """The network's own output on the contexts, without sampling, decoding or rescaling.
@@ -197,14 +222,19 @@ class Forecaster:
         """
         series = checked_contexts(contexts)
         with self.alone(), self._explained():
-            output = self._teacher_forced(series)
+            output = self._over_variates(
+                series, self._teacher_forced, lambda parts, order: torch.cat(parts)[torch.from_numpy(order)]
+            )
         finite = torch.isfinite(output).flatten(1).all(1).numpy(force=True)
         if not finite.all():
             raise NotFiniteError(self._not_finite("output", finite))
         return output
 
     def _teacher_forced(self, series: list[NDArray[np.float32]]) -> Tensor:
-        """`teacher_forced` of B checked series, NaN where there is no output; every family has its own."""
+        """`teacher_forced` of checked series as in `_forecast`, NaN where there is no output.
+
+        Every family has its own.
+        """
         raise NotImplementedError
 
     def _outputs_of(self, module: nn.Module, series: list[NDArray[np.float32]]) -> list[Tensor]:

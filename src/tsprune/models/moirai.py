@@ -39,6 +39,7 @@ from tsprune.models.finite import Broken, watched
 from tsprune.models.forecaster import Forecast, Forecaster, SamplingForecaster
 from tsprune.models.objects import network
 from tsprune.models.stated import Requirement, flag, list_of, mapping, real, require, whole_number
+from tsprune.models.variates import rows_of, variates_in
 
 # stated for Moirai 1.1; upstream's package holds no GIFT-Eval script and does not mention Moirai-2
 # there (its README's example has 1680), so for Moirai-2 this is an assumption
@@ -88,14 +89,15 @@ def moirai_anatomy(module: Any, patch: int, readout: Readout | None, *, causal: 
 
 
 def inputs(series: Sequence[NDArray[np.float32]], device: torch.device) -> dict[str, Tensor]:
-    """Inputs of upstream's forecast modules, for univariate series; right-aligned, [B, T, 1]."""
-    values = padded(series)
-    observed = np.array([len(x) for x in series])[:, None]
+    """Inputs of upstream's forecast modules, for series with as many variates; right-aligned, [B, T, V]."""
+    rows = padded(rows_of(series))
+    values = rows.reshape(len(series), -1, rows.shape[-1]).transpose(0, 2, 1)
+    observed = np.array([x.shape[-1] for x in series])[:, None]
     padding = np.arange(values.shape[1]) < values.shape[1] - observed
     known = np.isfinite(values)
     given = {
-        "past_target": np.where(known, values, np.float32(0))[..., None],
-        "past_observed_target": known[..., None],
+        "past_target": np.where(known, values, np.float32(0)),
+        "past_observed_target": known,
         "past_is_pad": padding,
     }
     return {name: torch.from_numpy(array).to(device) for name, array in given.items()}
@@ -175,9 +177,10 @@ _SIZES = {**MOIRAI_SIZES, "patch_sizes": list_of(whole_number()), "distr_output"
 
 
 class Moirai(MoiraiForecaster, SamplingForecaster):
-    """`upstream` is a `MoiraiForecast` for univariate series, set up anew at each forecast."""
+    """`upstream` is a `MoiraiForecast`, set up anew at each forecast."""
 
     family = "moirai"
+    multivariate = True
     upstream: MoiraiForecast
     module: MoiraiModule
 
@@ -192,25 +195,27 @@ class Moirai(MoiraiForecaster, SamplingForecaster):
         self.config = config
 
     def _forecast(self, series: list[NDArray[np.float32]], horizon: int) -> Forecast:
-        visible = [x[-self.context_length :] for x in series]
+        visible = [x[..., -self.context_length :] for x in series]
         with torch.no_grad():
-            distribution = self._distribution(visible, horizon)
+            distribution, rows = self._distribution(visible, horizon), rows_of(visible)
             most = max(1, _ROWS // self.samples)
             paths = [
-                self._drawn(distribution, visible, slice(start, start + most))
-                for start in range(0, len(visible), most)
+                self._drawn(distribution, rows, slice(start, start + most))
+                for start in range(0, len(rows), most)
             ]
         return self.from_samples(np.concatenate(paths)[..., :horizon])
 
     def _distribution(self, series: Sequence[NDArray[np.float32]], horizon: int) -> Future:
         """The distribution of the patches that cover the horizon."""
-        length = max(map(len, series))
+        length, variates = max(x.shape[-1] for x in series), variates_in(series[0])
         broken = Broken(3)
-        lengths = self.upstream.hparams_context(prediction_length=horizon, context_length=length)
-        with lengths, watched([self.module.param_proj], broken):
+        sizes = self.upstream.hparams_context(
+            prediction_length=horizon, context_length=length, target_dim=variates
+        )
+        with sizes, watched([self.module.param_proj], broken):
             whole = self.upstream._get_distr(self.patch, **inputs(series, self.device))
-            first = self.upstream.context_token_length(self.patch)
-        return Future(whole, first, self.patch, broken)
+            tokens = self.upstream.context_token_length(self.patch)
+        return Future(whole, tokens, self.patch, broken, variates)
 
     def _drawn(
         self, future: Future, series: Sequence[NDArray[np.float32]], rows: slice
@@ -227,7 +232,7 @@ class Moirai(MoiraiForecaster, SamplingForecaster):
 
         [B, patch, parameters]: the weights' logits, then those of each component.
         """
-        future = self._distribution([x[-self.context_length :] for x in series], 1)
+        future = self._distribution([x[..., -self.context_length :] for x in series], 1)
         parameters = [future.weights.logits]
         for component in future.components:
             own = [getattr(component, name) for name in component.arg_constraints if name != "probs"]
@@ -260,17 +265,21 @@ def _readout(module: MoiraiModule, patch: int) -> Readout | None:
 
 
 class Future:
-    """The part of upstream's distribution that is forecast: tokens from `first`, `patch` steps of each.
+    """The part of upstream's distribution that is forecast, `patch` steps of each token.
+
+    Upstream's tokens are the `history` ones of each variate, then those of the horizon of each variate. Here
+    the B rows are series, the variates of one context after each other.
 
     weights : of the components, [B, tokens, patch, K]
     components : K distributions [B, tokens, patch] of the normalised values
     loc, scale : [B, tokens, 1]
-    broken : where parameters are NaN or infinite, [B, tokens, patch], of all tokens and the largest patch
+    broken : where parameters are NaN or infinite, of all of upstream's tokens and the largest patch
     """
 
-    def __init__(self, whole: Any, first: int, patch: int, broken: Broken) -> None:
-        def cut(x: Tensor) -> Tensor:
-            return x[:, first:, :patch]
+    def __init__(self, whole: Any, history: int, patch: int, broken: Broken, variates: int = 1) -> None:
+        def cut(x: Tensor, steps: int = patch) -> Tensor:
+            of_variates: Tensor = x[:, variates * history :, :steps].unflatten(1, (variates, -1))
+            return of_variates.flatten(0, 1)
 
         base = whole.base_dist
         mixture = isinstance(base, Mixture)
@@ -282,7 +291,7 @@ class Future:
             self.components.append(type(part)(**parameters, validate_args=False))
         logits = base.weights.logits if mixture else torch.zeros(*base.batch_shape, 1)
         self.weights = Categorical(logits=cut(logits), validate_args=False)
-        self.loc, self.scale = whole.loc[:, first:], whole.scale[:, first:]
+        self.loc, self.scale = cut(whole.loc, 1), cut(whole.scale, 1)
         self._broken = cut(broken.places)
 
     def marked(self, parameters: Tensor) -> Tensor:

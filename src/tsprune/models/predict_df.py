@@ -31,7 +31,7 @@ class LongTable:
     ids : [S]
     times : the times of all rows, by series and then in time
     ends : int64 [S], where each series ends in `times`
-    values : the histories
+    values : the histories, [T], or [V, T] of several targets
     """
 
     ids: NDArray[Any]
@@ -40,14 +40,16 @@ class LongTable:
     values: list[NDArray[Any]]
 
     @classmethod
-    def read(cls, frame: pd.DataFrame, id_column: str, timestamp_column: str, target: str) -> LongTable:
+    def read(
+        cls, frame: pd.DataFrame, id_column: str, timestamp_column: str, targets: Sequence[str]
+    ) -> LongTable:
         """The series of `frame`, whose rows may be in any order.
 
         Raises FrameError for a missing column, a row without id or time, and times that cannot be read.
         """
         import pandas as pd
 
-        _require_columns(frame, id_column, timestamp_column, target)
+        _require_columns(frame, id_column, timestamp_column, targets)
         try:
             times = pd.DatetimeIndex(pd.to_datetime(frame[timestamp_column]))
         except (ValueError, TypeError, OverflowError) as error:
@@ -61,7 +63,9 @@ class LongTable:
         order = np.lexsort((times.asi8, codes))
         ends = np.cumsum(np.bincount(codes)).astype(np.int64)
         ids = frame[id_column].to_numpy()[order][ends - 1]
-        return cls(ids, times[order], ends, np.split(frame[target].to_numpy()[order], ends[:-1]))
+        columns = [np.split(frame[name].to_numpy()[order], ends[:-1]) for name in targets]
+        values = columns[0] if len(columns) == 1 else [np.stack(rows) for rows in zip(*columns, strict=True)]
+        return cls(ids, times[order], ends, values)
 
     def frequency(self) -> str:
         """The frequency that all series of three values and more share.
@@ -72,8 +76,9 @@ class LongTable:
 
         found = set()
         for name, end, series in zip(self.ids, self.ends, self.values, strict=True):
-            if len(series) >= _FEWEST:
-                freq = pd.infer_freq(self.times[end - len(series) : end])
+            length = series.shape[-1]
+            if length >= _FEWEST:
+                freq = pd.infer_freq(self.times[end - length : end])
                 if freq is None:
                     raise FrameError(
                         f"Could not infer frequency for series {shown(name)}: its times are not regular"
@@ -105,12 +110,21 @@ class LongTable:
         return ahead[0].append(ahead[1:]).take(by_step.T.ravel())
 
 
-def _require_columns(frame: pd.DataFrame, id_column: str, timestamp_column: str, target: str) -> None:
-    if not isinstance(target, str):
-        raise FrameError(f"Expected `target` to be str, but found {shown(target)}: name one column")
+def target_names(target: object) -> tuple[str, ...]:
+    """The names of one or several target columns; FrameError for anything else."""
+    names = target if isinstance(target, list | tuple) else [target]
+    if not names or not all(isinstance(name, str) for name in names):
+        raise FrameError(f"Expected `target` to be str or a list of them, but found {shown(target)}")
+    return tuple(names)
+
+
+def _require_columns(
+    frame: pd.DataFrame, id_column: str, timestamp_column: str, targets: Sequence[str]
+) -> None:
     columns = list(getattr(frame, "columns", ()))
-    if target not in columns:
-        raise FrameError(f"df does not contain the target column {shown(target)}")
+    for target in targets:
+        if target not in columns:
+            raise FrameError(f"df does not contain the target column {shown(target)}")
     for name in (id_column, timestamp_column):
         if name not in columns:
             raise FrameError(f"df does not contain the column {shown(name)}; name id and time columns")
@@ -123,23 +137,35 @@ def predict_frame(
     table: LongTable,
     steps: int,
     *,
-    names: tuple[str, str, str],
+    names: tuple[str, str],
+    targets: Sequence[str],
     levels: Sequence[float],
     batch_size: int,
     freq: str | None = None,
 ) -> pd.DataFrame:
-    """Forecasts of all series, one row per series and step; see `Forecaster.predict_df`.
+    """Forecasts of all series, one row per series, target and step; see `Forecaster.predict_df`.
 
-    names : of the columns with ids and times, and of the target
+    names : of the columns with ids and times
     """
     times = table.future(steps, freq or table.frequency())
+    if len(targets) > 1:
+        rows = np.arange(len(times)).reshape(-1, steps)
+        times = times.take(np.repeat(rows, len(targets), axis=0).ravel())
     parts = [
         model.forecast(table.values[first : first + batch_size], steps)
         for first in range(0, len(table.values), batch_size)
     ]
     points = np.concatenate([part.point for part in parts])
     quantiles = np.concatenate([part.at(levels) for part in parts])
-    return forecast_frame(table.ids, times, points, quantiles, names=names, levels=levels)
+    return forecast_frame(
+        np.repeat(table.ids, len(targets)),
+        times,
+        points,
+        quantiles,
+        names=names,
+        targets=[*targets] * len(table.ids),
+        levels=levels,
+    )
 
 
 def forecast_frame(
@@ -148,18 +174,20 @@ def forecast_frame(
     points: NDArray[np.float32],
     quantiles: NDArray[np.float32],
     *,
-    names: tuple[str, str, str],
+    names: tuple[str, str],
+    targets: Sequence[str],
     levels: Sequence[float],
 ) -> pd.DataFrame:
     """The columns of `predict_df`: id, time, target_name, predictions, and one per level.
 
-    ids : [S]; times : [S * H]; points : [S, H]; quantiles : [S, Q, H]
+    ids, targets : [S]; times : [S * H]; points : [S, H]; quantiles : [S, Q, H]
+    names : of the columns with ids and times
     """
     import pandas as pd
 
-    identity, time, target = names
+    identity, time = names
     found = pd.DataFrame({identity: np.repeat(ids, points.shape[1]), time: times})
-    found["target_name"] = target
+    found["target_name"] = np.repeat(np.array(targets, dtype=object), points.shape[1])
     found["predictions"] = points.ravel()
     for place, level in enumerate(levels):
         found[str(level)] = quantiles[:, place].ravel()

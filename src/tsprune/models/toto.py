@@ -32,6 +32,7 @@ from tsprune.models.forecaster import Forecast, SamplingForecaster
 from tsprune.models.objects import network
 from tsprune.models.stated import anything, flag, list_of, mapping, or_none, real, whole_number, word
 from tsprune.models.toto_sampling import SharedHistory, mixture_of, read_at_end, watched_mixture
+from tsprune.models.variates import rows_of, variates_in
 
 # upstream's GIFT-Eval script is not part of its package: 256 is what the evaluation that is
 # (toto.evaluation.fev) draws by default, 4096 is not stated anywhere in it
@@ -98,6 +99,7 @@ class Toto(SamplingForecaster):
 
     family = "toto"
     absent = AbsentTotoAttention
+    multivariate = True
     upstream: UpstreamToto
     module: TotoBackbone
 
@@ -111,32 +113,34 @@ class Toto(SamplingForecaster):
         self._config: dict[str, Any] = dict(config)
 
     def _forecast(self, series: list[NDArray[np.float32]], horizon: int) -> Forecast:
-        visible = [x[-self.context_length :] for x in series]
-        paths = np.empty((len(series), self.samples, horizon), dtype=np.float32)
+        visible, variates = [x[..., -self.context_length :] for x in series], variates_in(series[0])
+        paths = np.empty((len(series), variates, self.samples, horizon), dtype=np.float32)
         spare: dict[str, Tensor] = {}
         rows_at_once = _ROWS if horizon <= self.module.patch_embed.patch_size else min(_ROWS, STEPWISE_ROWS)
-        for rows in self._alike(visible, max(1, rows_at_once // self.samples)):
+        for rows in self._alike(visible, max(1, rows_at_once // (variates * self.samples))):
             chunk = [visible[row] for row in rows]
-            history, noise = self._inputs(chunk), draws.Noise(chunk, self.seed)
+            history, noise = self._inputs(chunk), draws.Noise(rows_of(chunk), self.seed)
             stand_in = SharedHistory(self.module, history, noise, self.samples, horizon, spare)
             forecast = TotoForecaster(stand_in).forecast(
                 stand_in.tail, horizon, num_samples=self.samples, samples_per_batch=self.samples
             )
             noise.require_used("toto")
-            drawn = forecast.samples[:, 0].permute(0, 2, 1).float()
+            drawn = forecast.samples.permute(0, 1, 3, 2).float()
             paths[rows] = drawn.masked_fill(stand_in.lost[..., None], torch.nan).numpy(force=True)
-        return self.from_samples(paths)
+        return self.from_samples(paths.reshape(-1, self.samples, horizon))
 
     def _alike(self, series: Sequence[NDArray[np.float32]], most: int) -> list[list[int]]:
         """Rows of `series` that are as many patches long, in chunks of `most`."""
         by_length: dict[int, list[int]] = {}
         for row, values in enumerate(series):
-            by_length.setdefault(-(-len(values) // self.module.patch_embed.patch_size), []).append(row)
+            patches = -(-values.shape[-1] // self.module.patch_embed.patch_size)
+            by_length.setdefault(patches, []).append(row)
         return [rows[i : i + most] for rows in by_length.values() for i in range(0, len(rows), most)]
 
     def _inputs(self, series: Sequence[NDArray[np.float32]]) -> MaskedTimeseries:
-        """Series of as many patches, right-aligned, [B, 1, T]."""
-        values = padded(series, self.module.patch_embed.patch_size)[:, None]
+        """Series of as many patches and variates, right-aligned, [B, V, T]."""
+        values = padded(rows_of(series), self.module.patch_embed.patch_size)
+        values = values.reshape(len(series), -1, values.shape[-1])
         known = np.isfinite(values)
         zeroed = torch.from_numpy(np.where(known, values, np.float32(0)))
         data = zeroed.to(self.device, self.module.unembed.weight.dtype)
@@ -150,7 +154,7 @@ class Toto(SamplingForecaster):
 
         Of each of K components: weight, degrees of freedom, location, scale.
         """
-        visible = [x[-self.context_length :] for x in series]
+        visible = [x[..., -self.context_length :] for x in series]
         outputs: dict[int, Tensor] = {}
         for rows in self._alike(visible, _ROWS):
             inputs = self._inputs([visible[row] for row in rows])
@@ -158,8 +162,8 @@ class Toto(SamplingForecaster):
             with read_at_end(self.module, patch), watched_mixture(self.module) as broken:
                 base = self.module(inputs.series, inputs.padding_mask, inputs.id_mask).distribution
             weights, parameters = mixture_of(base, patch, broken)
-            outputs |= dict(zip(rows, torch.cat([weights[..., None], parameters], -1)[:, 0], strict=True))
-        return torch.stack([outputs[row] for row in range(len(series))])
+            outputs |= dict(zip(rows, torch.cat([weights[..., None], parameters], -1), strict=True))
+        return torch.cat([outputs[row] for row in range(len(series))])
 
     def config_file(self) -> dict[str, Any]:
         return dict(self._config)

@@ -23,14 +23,14 @@ STEPS_TOGETHER = 16
 
 @contextmanager
 def watched_mixture(backbone: TotoBackbone) -> Iterator[Broken]:
-    """Notes at which of [B, 1, steps] a parameter of the distribution is NaN or infinite."""
+    """Notes at which of [B, V, steps] a parameter of the distribution is NaN or infinite."""
     broken = Broken(3)
     with watched(backbone.output_distribution.children(), broken):
         yield broken
 
 
 def mixture_of(distribution: Any, steps: int, broken: Broken | None = None) -> tuple[Tensor, Tensor]:
-    """Weights [B, 1, steps, K] and (df, location, scale) [B, 1, steps, K, 3] of the first `steps`.
+    """Weights [B, V, steps, K] and (df, location, scale) [B, V, steps, K, 3] of the first `steps`.
 
     The latter are NaN at the places of `broken`.
     """
@@ -46,18 +46,19 @@ def mixture_of(distribution: Any, steps: int, broken: Broken | None = None) -> t
 
 
 def _for_mixtures(uniform: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """[B, paths, 1, patch, 3] as number of a component and `draws.polar`, each [B, 1, patch, paths]."""
+    """[rows, paths, 1, patch, 3] as number of a component and `draws.polar`, each [rows, 1, patch, paths]."""
     which, radius, angle = uniform.permute(4, 0, 2, 3, 1).contiguous()
     return which, *draws.polar(radius, angle)
 
 
 class PatchDraws(Distribution):
-    """One patch of every path of B windows, drawn from `noise`, as upstream's loop wants it.
+    """One patch of every path of B windows of V variates, drawn from `noise`, as upstream's loop wants it.
 
+    noise : of the series, those of one window after each other
     weights, parameters : as `mixture_of` makes them, of the windows or of their paths; then paths are
         outermost, as in the draws
     patch : steps that are drawn; those after the steps of `weights` are 0
-    look : called with the draws, [paths * B, 1, patch]
+    look : called with the draws, [paths * B, V, patch]
     """
 
     def __init__(
@@ -71,16 +72,18 @@ class PatchDraws(Distribution):
     ) -> None:
         self._weights, self._parameters, self._noise = weights, parameters, noise
         self._paths, self._look = paths, look
-        super().__init__(torch.Size((paths * noise.windows, 1, patch)), validate_args=False)
+        self._variates = weights.shape[1]
+        windows = noise.windows // self._variates
+        super().__init__(torch.Size((paths * windows, self._variates, patch)), validate_args=False)
 
     @property
     def mean(self) -> Tensor:
-        """[paths * B, 1, patch]"""
+        """[paths * B, V, patch]"""
         means = self._whole((self._weights * self._parameters[..., 1]).sum(-1))
         return means.repeat(self.batch_shape[0] // len(means), 1, 1)
 
     def sample(self, sample_shape: Any = ()) -> Tensor:
-        """[paths * B, 1, patch]"""
+        """[paths * B, V, patch]"""
         which, *polar = (numbers.to(self._weights.device) for numbers in self._numbers())
         index = draws.categorical(self._weights, which)
         freedom, location, scale = (x.gather(-1, index) for x in self._parameters.unbind(-1))
@@ -94,9 +97,10 @@ class PatchDraws(Distribution):
         return nn.functional.pad(steps, (0, self.batch_shape[-1] - steps.shape[-1]))
 
     def _numbers(self) -> Iterator[Tensor]:
-        """Three times [rows, 1, steps, draws], for each draw from the distribution of a row."""
+        """Three times [rows, V, steps, draws], for each draw from the distribution of a row."""
         for numbers in self._noise.changed(_for_mixtures, self._paths, 1, self.batch_shape[-1], 3):
-            wanted = numbers[:, :, : self._weights.shape[2]]
+            windows = numbers.reshape(-1, self._variates, *numbers.shape[2:])
+            wanted = windows[:, :, : self._weights.shape[2]]
             if len(wanted) < len(self._weights):  # each path has a distribution of its own
                 wanted = wanted.permute(3, 0, 1, 2).flatten(0, 1)[..., None]
             yield wanted
@@ -110,7 +114,7 @@ class SharedHistory:
     turned into a distribution, and patches are drawn from `noise`. Upstream replaces draws that are NaN,
     infinite or extreme by 0: `lost` marks the paths with such a step.
 
-    history : of B windows, [B, 1, T]
+    history : of B windows, [B, V, T]
     horizon : steps that are drawn
     spare : memory that stand-ins use one after the other
     """
@@ -127,7 +131,8 @@ class SharedHistory:
         self._backbone, self._history, self._noise = backbone, history, noise
         self._paths, self._horizon, self._spare = paths, horizon, spare
         self._patch: int = backbone.patch_embed.patch_size
-        self._lost = torch.zeros(paths * len(history.series), dtype=torch.bool, device=history.series.device)
+        shape = paths * len(history.series), history.series.shape[1]
+        self._lost = torch.zeros(shape, dtype=torch.bool, device=history.series.device)
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._backbone, name)
@@ -153,7 +158,11 @@ class SharedHistory:
         series = self._history.series
         steps = series.shape[-1] + self._patch * ((self._horizon - 1) // self._patch)
         return self._backbone.allocate_kv_cache(
-            batch_size=len(series), num_variates=1, max_time_steps=steps, device=device, dtype=dtype
+            batch_size=len(series),
+            num_variates=series.shape[1],
+            max_time_steps=steps,
+            device=device,
+            dtype=dtype,
         )
 
     def __call__(self, *, inputs: Tensor, kv_cache: KVCache | None, **others: Any) -> TotoOutput:
@@ -170,15 +179,16 @@ class SharedHistory:
         loc, scale = (x[..., -self._patch :].repeat(len(inputs) // len(x), 1, 1) for x in (loc, scale))
 
         def look(drawn: Tensor) -> None:
-            self._lost |= is_extreme_value(drawn * scale + loc)[..., :steps].flatten(1).any(1)
+            self._lost |= is_extreme_value(drawn * scale + loc)[..., :steps].any(-1)
 
         patch = PatchDraws(*mixture_of(base, steps, broken), self._noise, self._paths, self._patch, look)
         return TotoOutput(patch, loc, scale)
 
     @property
     def lost(self) -> Tensor:
-        """Which paths of the B windows have a step that upstream did not keep, bool [B, paths]."""
-        return self._lost.view(self._paths, -1).T
+        """Which paths of the B windows have a step that upstream did not keep, bool [B, V, paths]."""
+        lost: Tensor = self._lost.unflatten(0, (self._paths, -1)).permute(1, 2, 0)
+        return lost
 
     def _continued(self, drawn: Tensor) -> dict[str, Tensor]:
         """The history, followed by the draws so far, of every path; the windows' own before the first."""

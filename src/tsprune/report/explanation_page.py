@@ -33,22 +33,29 @@ def render_explanation(found: Explanation) -> str:
         "explain.html.jinja",
         subject=found.model,
         headline=f"{explanation_headline(found)} {words('phrases', 'intervals')}",
-        sections=[*_carriers(found), *compared([found]), *of_model("-0", found)],
+        sections=[*carried([found]), *compared([found]), *of_model("-0", found)],
         skipped=found.skipped,
     )
 
 
-def _carriers(found: Explanation) -> list[Section]:
-    """The heads that carry parroting and seasonality, first on the page; nothing without effects."""
-    if not len(found.carriers):
+def carried(explained: Sequence[Explanation]) -> list[Section]:
+    """The heads that carry parroting and seasonality, model by model; nothing without effects."""
+    ranked = {one.model: one.carriers for one in explained if len(one.carriers)}
+    if not ranked:
         return []
-    first = found.carriers[found.carriers["rank"] <= _CARRIERS]
+    several = len(ranked) > 1
+    sentences = [
+        f"{name}: {carriers_sentence(table)}" if several else carriers_sentence(table)
+        for name, table in ranked.items()
+    ]
+    whole = of_models(ranked.items()) if several else next(iter(ranked.values()))
+    first = whole[whole["rank"] <= _CARRIERS]
     return [
         Section(
             "Which heads carry parroting, which seasonality?",
             (),
-            (page_table("All heads, ranked", found.carriers, TABLES["carriers"]),),
-            lead=f"{carriers_sentence(found.carriers)} {words('carriers', 'lead')}",
+            (page_table("All heads, ranked", whole, TABLES["carriers"]),),
+            lead=f"{' '.join(sentences)} {words('carriers', 'lead')}",
             shown=(page_table("The first heads of each trait", first, TABLES["carriers"]),),
         )
     ]

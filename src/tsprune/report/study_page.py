@@ -45,6 +45,7 @@ def render_report(study: Study) -> str:
         sections=[
             *_all_models(study),
             _questions(study),
+            *explanation_page.carried(explained),
             *explanation_page.compared(explained),
             *(section for index, model in enumerate(study.models) for section in _of_model(index, model)),
         ],

@@ -30,6 +30,8 @@ def print_summary(study: Study, console: Console) -> None:
     for part in _Tables(study, width).all():
         console.print(part, width=width)
         console.print()
+    for note in (note for model in study.models for note in model.notes):
+        console.print(Text(note, style="yellow"), width=width)
     if study.skipped:
         console.print(Text(f"Skipped: {count(len(study.skipped), 'item')}", style="yellow"))
         for item, reason in study.skipped:

@@ -80,7 +80,7 @@ def study_headline(study: Study) -> str:
 
 
 def model_findings(model: ModelStudy) -> str:
-    """Results of pruning and of the layer sweep for one model, in sentences; empty if neither was run."""
+    """Results of pruning and of the layer sweep for one model, and cautions, in sentences."""
     found = []
     point = pruning_at(model)
     if point is not None:
@@ -102,4 +102,5 @@ def model_findings(model: ModelStudy) -> str:
             f"Of {subject} single {unit} ablations, {worst.layer} hurts most ({percent(worst.change.value)}) "
             f"and {best.layer} least ({percent(best.change.value)})."
         )
+    found += [f"{note}." for note in model.notes]
     return " ".join(found)

@@ -62,11 +62,12 @@ def measure_activations(task: ScoringTask) -> Mapping[str, Values]:
 
     size = max(1, task.options.batch_size // 4)
     with showing(task.options.progress) as progress:
-        for batch, found in over_batches(observed, chosen, task.model, size):
+        batches = over_batches(observed, chosen, task.model, size, multivariate=task.model.multivariate)
+        for batch, found in batches:
             sums.start(batch.configuration.name)
             for values in found:
                 sums.add(*values)
-            done += len(batch.contexts)
+            done += len(batch.series)
             progress("activations", done, len(chosen))
     return {name: {c: sums.mean(name, c) for c in task.scored_by(name)} for name in names}
 
@@ -114,8 +115,9 @@ def _observed(
     def each(found: AttentionMap) -> None:
         follower.see(found)
         site = model.anatomy.site(found.component)
-        if site.axis == "time":
-            for name, reduce in reductions.items():
+        for name, reduce in reductions.items():
+            # maps over series may hold several groups, whose rows are apart
+            if site.axis == "time" or name in ROW_SCORES:
                 values = reduce(found)
                 for place, head in enumerate(site.numbers):
                     add(name, dataclasses.replace(found.component, head=head), values[:, place])
@@ -257,6 +259,7 @@ MAP_SCORES: Mapping[str, Reduction] = {
     "attention_stable_rank": attention_stable_rank,
     "attention_entropic_rank": attention_entropic_rank,
 }
+ROW_SCORES = ("attention_entropy", "attention_sharpness")
 STREAM_SCORES = (OUTPUT_NORM, BLOCK_INFLUENCE)
 
 

@@ -99,10 +99,13 @@ def _screened(
         for configuration in suite.configurations:
             total = _Total(parts)
             for batch in shared_batches(
-                [configuration], context_length=model.context_length, batch_size=options.batch_size
+                [configuration],
+                context_length=model.context_length,
+                batch_size=options.batch_size,
+                multivariate=model.multivariate,
             ):
                 attempt = partial(_measured, model, measure, points, configuration, batch)
-                for _, (terms, losses) in in_parts(attempt, range(len(batch))):
+                for _, (terms, losses) in in_parts(attempt, batch.together):
                     total.add(terms, losses)
                 done += len(batch.rows)
                 progress("screening", done, len(suite))
@@ -122,11 +125,11 @@ def _measured(
     points: Mapping[Component, Point],
     configuration: Configuration,
     batch: Batch,
-    places: Sequence[int],
+    places: Sequence[NDArray[np.int64]],
 ) -> tuple[dict[Component, tuple[_Array, _Array]], BatchLosses]:
     """`_terms` and losses of some windows of a batch."""
     with recording(model.module, set(points.values()), gradients=True) as calls:
-        losses = measure.losses(configuration, batch.select(places))
+        losses = measure.losses(configuration, batch.select(np.concatenate(places))).by_context(len(places))
     return _terms(model.anatomy, points, calls, losses), losses
 
 
@@ -156,6 +159,14 @@ class BatchLosses:
     loss: Tensor | None
     probe: Tensor
     clean: float
+
+    def by_context(self, contexts: int) -> BatchLosses:
+        """Losses of variates that are read together as one, since each depends on what is computed of all.
+
+        (The random signs make the expected square of a sum the sum of the squares.)
+        """
+        loss = None if self.loss is None else self.loss.unflatten(0, (contexts, -1)).sum(1)
+        return BatchLosses(loss, self.probe.unflatten(0, (contexts, -1)).sum(1), self.clean)
 
 
 class _LossMeasure:

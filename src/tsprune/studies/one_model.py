@@ -29,6 +29,7 @@ from tsprune.data.suite import Suite
 from tsprune.errors import TspruneError
 from tsprune.evaluation import METRICS, geometric_mean_ratios
 from tsprune.evaluation.evaluate import ModelStatistics, evaluation_table
+from tsprune.evaluation.single_series import unmeasured
 from tsprune.explain.examples import example
 from tsprune.explain.overview import Explanation, overview
 from tsprune.hooks.ablation import Ablation
@@ -164,6 +165,7 @@ def study_model(model: Forecaster, settings: StudySettings, progress: Progress) 
         explanation=explanation,
         dtype=str(model.dtype).removeprefix("torch."),
         precision=_against_float32(model, settings),
+        notes=unmeasured(model, suite),
     )
     mlps = list(wanted.mlps.values())
     medians = [MLPMedian(study.name, study.architecture, effects.of(mlps, "MASE").median())] if mlps else []

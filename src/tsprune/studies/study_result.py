@@ -182,6 +182,7 @@ class ModelStudy:
     explanation : `tsprune.explain.overview` on a part of the windows; None without `explain`
     dtype : precision of the weights
     precision : metric -> its relative change against the model in float32; empty in float32
+    notes : cautions about what the suite can show of this model
     """
 
     name: str
@@ -210,6 +211,7 @@ class ModelStudy:
     explanation: Explanation | None = None
     dtype: str = "float32"
     precision: Mapping[str, Estimate] = dataclasses.field(default_factory=dict)
+    notes: tuple[str, ...] = ()
 
 
 @dataclasses.dataclass(frozen=True)

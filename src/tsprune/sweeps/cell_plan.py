@@ -153,6 +153,7 @@ def make_plan(
         batch_size=batch_size,
         prefix_steps=model.prefix_steps,
         fitting=lambda contexts, horizon: fitting_windows(model, contexts, horizon, batch_size, memory),
+        multivariate=model.multivariate,
     )
     plan = SweepPlan(cells, configurations, tuple(work), "", {}, {}, {})
     if store is None:

@@ -13,6 +13,7 @@ from tsprune.choices import Mode
 from tsprune.data.suite import Suite
 from tsprune.errors import TspruneError
 from tsprune.evaluation import METRICS
+from tsprune.evaluation.single_series import unmeasured
 from tsprune.hooks.ablation import Ablation
 from tsprune.hooks.capture import Reference
 from tsprune.models.forecaster import Forecaster
@@ -67,7 +68,8 @@ def sweep(
 
     Columns: address, kind, stack, layer, attention, head, mase_change, crps_change and so on for every
     metric of `METRICS` (relative changes of the geometric mean over configurations: 0.06 is 6 % worse),
-    spearman_distance (mean over windows).
+    spearman_distance (mean over windows). `Table.notes` names heads that the suite cannot measure: those that
+    attend over series, where every window is a single one.
 
     Raises TspruneError for an unknown kind, a pattern without match, or a suite without windows.
     """
@@ -76,7 +78,8 @@ def sweep(
     cells = list(ablations.values())
     result = run(model, suite, cells, reference=reference, executor=executor, device=device, **options)
     title = f"{model.name} on {suite.name}: {kind}s ablated ({mode})"
-    return Table(effects_frame(result, ablations), title, result.skipped, failed_cells(result))
+    frame, failed = effects_frame(result, ablations), failed_cells(result)
+    return Table(frame, title, result.skipped, failed, unmeasured(model, suite))
 
 
 def failed_cells(result: SweepResult) -> tuple[tuple[str, str], ...]:

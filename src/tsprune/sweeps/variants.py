@@ -119,7 +119,8 @@ class Variants:
             joint = self._replay.computed(
                 _KEY, components, lambda: with_gaps(self._model, contexts, batch.horizon), times
             )
-        return [_piece(joint, place, len(batch)) for place in range(times)]
+        count = len(batch)
+        return [joint.select(slice(place * count, (place + 1) * count)) for place in range(times)]
 
     def _found(self, batch: Batch, place: Place, group: list[Ablation]) -> dict[Ablation, Forecast]:
         """Forecasts by ablation, computed jointly if an earlier trial, or one made here, changed no bit."""
@@ -171,13 +172,6 @@ def _random_streams(
                 handle = module.register_forward_hook(lambda _m, _a, out, p=point: changed(out, p))
             hooks.callback(handle.remove)
         yield
-
-
-def _piece(joint: Forecast, place: int, count: int) -> Forecast:
-    """The rows of the n-th ablation, `count` windows each."""
-    rows = slice(place * count, (place + 1) * count)
-    samples = None if joint.samples is None else joint.samples[rows]
-    return Forecast(joint.quantiles[rows], joint.levels, samples)
 
 
 def _equal(one: Forecast, other: Forecast) -> bool:

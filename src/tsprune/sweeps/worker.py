@@ -83,15 +83,16 @@ class Worker:
         """
         count = _Once(dict.fromkeys((CLEAN, *ablations)), on_forecasts)
 
-        def of_windows(chosen: Sequence[int]) -> Outcome:
-            if len(chosen) == len(batch):
+        def of_windows(chosen: Sequence[NDArray[np.int64]]) -> Outcome:
+            if len(chosen) == len(batch.together):
                 return self._outcome(batch, truth, ablations, count.add)
             if any(one.mode == "resample" for one in ablations):
                 raise TspruneError("out of memory; resample needs a smaller batch size")
-            return self._outcome(batch.select(chosen), truth.select(chosen), ablations, count.add)
+            places = np.concatenate(chosen).tolist()
+            return self._outcome(batch.select(places), truth.select(places), ablations, count.add)
 
         try:
-            parts = [outcome for _, outcome in in_parts(of_windows, range(len(batch)))]
+            parts = [outcome for _, outcome in in_parts(of_windows, batch.together)]
         except TspruneError as error:  # errors of single ablations are in the outcome already
             self._raise_unless_recorded(error)
             parts = [Outcome({}, dict.fromkeys(ablations, _described(error)))]

@@ -40,6 +40,7 @@ LAWS: tuple[Law, ...] = (
         "other settings than upstream's, an input that upstream edits in place, or padding that is seen",
         (
             forecast_checks.forecasts_are_upstreams,
+            forecast_checks.variates_are_read_as_declared,
             forecast_checks.forecasts_are_finite_and_repeatable,
             forecast_checks.a_series_is_forecast_alike_in_any_batch,
             forecast_checks.history_beyond_the_context_is_ignored,

@@ -12,7 +12,7 @@ import torch
 
 from tsprune.models import SamplingForecaster, load
 from tsprune.pruning import prune
-from tsprune.testing.probes import double_precision, full_length, ragged
+from tsprune.testing.probes import double_precision, full_length, multivariate, ragged
 from tsprune.testing.subject import Subject, require_close, require_equal
 
 
@@ -24,6 +24,28 @@ def forecasts_are_upstreams(subject: Subject) -> None:
         actual = subject.model.forecast(contexts, horizon).quantiles
         expected = subject.upstream([x.copy() for x in contexts], horizon)
         require_close(actual, expected, f"horizon {horizon}", subject.tolerance)
+        if subject.model.multivariate:
+            several = multivariate(subject.model, 2)
+            actual = subject.model.forecast(several, horizon).quantiles
+            expected = subject.upstream([x.copy() for x in several], horizon)
+            require_close(actual, expected, f"variates, horizon {horizon}", subject.tolerance)
+
+
+def variates_are_read_as_declared(subject: Subject) -> None:
+    """Together, so that they change each other's forecasts, or each as a series of its own."""
+    model, (context,) = subject.model, multivariate(subject.model)
+    together = model.forecast([context], 4).quantiles
+    alone = model.forecast(list(context), 4).quantiles
+    assert together.shape == alone.shape, "a multivariate context has not one forecast per variate"
+    if not model.multivariate:
+        require_equal(together, alone, "variates, which the family does not read together")
+        return
+    for variate, (one, other) in enumerate(zip(together, alone, strict=True)):
+        assert not np.array_equal(one, other), f"the others do not change the forecast of variate {variate}"
+    with double_precision(model):
+        mixed = model.forecast([context[0], context, context[1]], 4).quantiles
+        whole = model.forecast([context], 4).quantiles
+    require_close(mixed[1:-1], whole, "beside single series")
 
 
 def forecasts_are_finite_and_repeatable(subject: Subject) -> None:

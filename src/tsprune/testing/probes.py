@@ -42,6 +42,19 @@ def ragged(model: Forecaster, count: int = 6) -> list[Context]:
     return [x.astype(np.float32) for x in series[:count]]
 
 
+def multivariate(model: Forecaster, count: int = 1) -> list[Context]:
+    """Up to 2 contexts of 3 variates: half of the context length, with gaps; and beyond it."""
+    rng = np.random.default_rng(6)
+    contexts = []
+    for place, length in enumerate((model.context_length // 2 + 3, model.context_length + 29)[:count]):
+        common = 10 * np.sin(np.arange(length) / 4 + place)
+        context = common * [[1], [0.5], [-2]] + rng.standard_normal((3, length))
+        context[0, [0, 5, 6, -3]] = np.nan
+        context[1, : length // 3] = np.nan
+        contexts.append(context.astype(np.float32))
+    return contexts
+
+
 def full_length(model: Forecaster, count: int, seed: int = 0) -> list[Context]:
     """Random walks of exactly the context length, without gaps."""
     rng = np.random.default_rng(seed)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
 
 import numpy as np
 
@@ -12,44 +13,50 @@ from tsprune.hooks.ablation import Ablation, ablate, applied
 from tsprune.models import Forecaster
 from tsprune.pruning import prune
 from tsprune.replay import Replay
-from tsprune.testing.probes import CountLinear, ragged, spread
+from tsprune.testing.probes import Context, CountLinear, ragged, spread
 from tsprune.testing.subject import Output, Subject, require_close, require_equal, weight_of
 
 # removals that no model allows
 _REFUSALS = ("matches no component", "nothing would be left", "share keys and values")
 
 
-def with_replay(subject: Subject, replay: Replay, chosen: tuple[Component, ...], horizon: int) -> Output:
+def with_replay(
+    subject: Subject, replay: Replay, chosen: tuple[Component, ...], contexts: list[Context], horizon: int
+) -> Output:
     """The outputs under an ablation, with the record of the clean pass reused."""
     with applied(subject.model, Ablation(chosen)), replay.reuse("windows", chosen):
-        return subject.model.forecast(ragged(subject.model, 3), horizon).quantiles
+        return subject.model.forecast(contexts, horizon).quantiles
 
 
-def record(subject: Subject, horizon: int) -> Replay:
+def record(subject: Subject, contexts: list[Context], horizon: int) -> Replay:
     """A record of the clean pass."""
     replay = Replay(subject.model)
     with replay.record("windows"):
-        subject.model.forecast(ragged(subject.model, 3), horizon)
+        subject.model.forecast(contexts, horizon)
     return replay
 
 
 def replaying_is_computing(subject: Subject) -> None:
     model, rng = subject.model, np.random.default_rng(0)
     every = model.anatomy.components()
-    for horizon, most in zip(subject.horizons, (40, 4 if model.anatomy.tokens else 12), strict=True):
-        replay = record(subject, horizon)
-        sets = [(c,) for kind in KINDS for c in spread(model.anatomy.components(kind), most)]
+    runs = zip(subject.horizons, (40, 4 if model.anatomy.tokens else 12), strict=True)
+    for (horizon, most), contexts in itertools.product(runs, subject.batches):
+        replay = record(subject, contexts, horizon)
+        fewer = most if contexts[0].ndim == 1 else most // 4
+        sets = [(c,) for kind in KINDS for c in spread(model.anatomy.components(kind), fewer)]
         sizes = [size for size in (2, 3, 5, 8) if size <= len(every)]
         several = [tuple(every[i] for i in rng.choice(len(every), size, replace=False)) for size in sizes]
         for chosen in [(), *sets, *several]:
             with ablate(model, chosen):
-                expected = model.forecast(ragged(model, 3), horizon).quantiles
-            require_equal(with_replay(subject, replay, chosen, horizon), expected, [str(c) for c in chosen])
+                expected = model.forecast(contexts, horizon).quantiles
+            actual = with_replay(subject, replay, chosen, contexts, horizon)
+            require_equal(actual, expected, [str(c) for c in chosen])
 
 
 def nothing_upstream_is_computed_again(subject: Subject) -> None:
     """Without this, law 5 would hold for a replay that does nothing."""
-    anatomy, replay = subject.model.anatomy, record(subject, 1)
+    anatomy, contexts = subject.model.anatomy, ragged(subject.model, 3)
+    replay = record(subject, contexts, 1)
     sites = list(anatomy.sites())
 
     def computed(chosen: tuple[Component, ...]) -> list[str]:
@@ -57,7 +64,7 @@ def nothing_upstream_is_computed_again(subject: Subject) -> None:
         found = []
         for _, site in sites:
             with CountLinear(weight_of(subject.model, site.query.module)) as counter:
-                with_replay(subject, replay, chosen, 1)
+                with_replay(subject, replay, chosen, contexts, 1)
             found += [site.module] * bool(counter.count)
         return found
 

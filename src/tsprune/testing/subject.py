@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from tsprune.anatomy import AttentionSite
 from tsprune.models import Forecaster
-from tsprune.testing.probes import Context, double_precision, ragged
+from tsprune.testing.probes import Context, double_precision, multivariate, ragged
 
 # Of the largest value. Sums over fewer columns are rounded differently, by 1e-16 in float64, and some
 # upstream code and the forecast itself are rounded to float32: 6e-8, twice where a value is at an edge.
@@ -51,21 +51,29 @@ class Subject:
         within = max(1, self.one_pass - 3)
         return min(within, 6) if self.model.anatomy.tokens else within, self.one_pass + 5
 
+    @property
+    def batches(self) -> list[list[Context]]:
+        """Series to forecast together, and multivariate ones if the model reads variates together."""
+        single = [ragged(self.model, 3)]
+        return [*single, multivariate(self.model)] if self.model.multivariate else single
+
     def outputs(self, horizon: int, contexts: Sequence[Context] | None = None) -> Output:
-        """Quantiles of a forecast, flat; of a vocabulary also the logits, as equal tokens are often drawn."""
-        series = ragged(self.model, 3) if contexts is None else contexts
-        quantiles = self.model.forecast(series, horizon).quantiles.ravel()
-        if not self.model.anatomy.tokens:
-            return quantiles
-        with torch.no_grad():
-            return np.concatenate([quantiles, self.model.teacher_forced(series).numpy(force=True).ravel()])
+        """Quantiles of forecasts, flat; of a vocabulary also the logits, as equal tokens are often drawn."""
+        batches = self.batches if contexts is None else [contexts]
+        found = [self.model.forecast(series, horizon).quantiles.ravel() for series in batches]
+        if self.model.anatomy.tokens:
+            with torch.no_grad():
+                found += [self.model.teacher_forced(series).numpy(force=True).ravel() for series in batches]
+        return np.concatenate(found)
 
     def exact_outputs(self, horizon: int) -> list[Output]:
-        """Forecast and network output, computed in float64."""
-        contexts = ragged(self.model, 3)
+        """Forecasts and network outputs, computed in float64."""
+        found: list[Output] = []
         with double_precision(self.model), torch.no_grad():
-            forecast = self.model.forecast(contexts, horizon).quantiles
-            return [forecast, self.model.teacher_forced(contexts).numpy(force=True)]
+            for contexts in self.batches:
+                found.append(self.model.forecast(contexts, horizon).quantiles)
+                found.append(self.model.teacher_forced(contexts).numpy(force=True))
+        return found
 
 
 Check = Callable[[Subject], None]

@@ -33,6 +33,12 @@ def suite_of_task(task: Any, name: str | None = None) -> Suite:
         raise TspruneError("the fev task has no windows")
     label = plain_name(str(name or getattr(task, "task_name", None) or "fev"))
     flat = [pair for pairs in windows.values() for pair in pairs]
+    groups: dict[tuple[str, int], int] = {}
+    group_of = [
+        groups.setdefault((label, place), len(groups))
+        for (label, _), pairs in windows.items()
+        for place in range(len(pairs))
+    ]
     configuration = Configuration(
         name=f"{label}/{task.freq}/{horizon}",
         freq=str(task.freq),
@@ -42,6 +48,7 @@ def suite_of_task(task: Any, name: str | None = None) -> Suite:
         targets=np.stack([future for _, future in flat]),
         series=np.repeat(np.arange(len(windows)), [len(pairs) for pairs in windows.values()]),
         num_variates=len(task.target_columns),
+        groups=np.array(group_of) if len(task.target_columns) > 1 else None,
     )
     return Suite(label, (configuration,), about="a fev task")
 

@@ -37,7 +37,8 @@ def groups_of_table(table: pa.Table, named: OwnOptions, place: TablePlace) -> tu
     if melted := _melted(columns, named):
         return melted
     chosen = choose_columns(columns, named)
-    groups, dropped = _groups(columns, chosen)
+    # without ids, several columns that nobody named are series of their own
+    groups, dropped = _groups(columns, chosen, variates=len(named.targets) > 1 or bool(chosen.ids))
     return groups, str(chosen) + (f"; {dropped} repeated rows dropped" if dropped else "")
 
 
@@ -66,7 +67,7 @@ def _without_empty(table: pa.Table, place: TablePlace) -> pa.Table:
     return table.slice(0, height - empty)
 
 
-def _groups(columns: TableColumns, chosen: Columns) -> tuple[list[RowGroup], int]:
+def _groups(columns: TableColumns, chosen: Columns, *, variates: bool) -> tuple[list[RowGroup], int]:
     """The groups of rows with one id, in the order of their first rows, and how many repeated rows went."""
     place, clock = columns.place, chosen.clock
     values = {name: numbers(columns[name], name, place) for name in chosen.targets}
@@ -94,6 +95,7 @@ def _groups(columns: TableColumns, chosen: Columns) -> tuple[list[RowGroup], int
             times=None if kept_times is None else kept_times[start:stop],
             dated=clock is not None and clock.dated,
             rows=kept[start:stop],
+            variates=variates,
         )
         for label, start, stop in zip(labels, bounds[:-1], bounds[1:], strict=True)
     ]

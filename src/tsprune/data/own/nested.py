@@ -66,13 +66,13 @@ def _group(
     row: int,
 ) -> RowGroup:
     if clock is None:
-        return RowGroup(label, values, place, row=row, step=start[0], start=start[1])
+        return RowGroup(label, values, place, row=row, step=start[0], start=start[1], variates=True)
     order = np.argsort(clock.times, kind="stable")
     times = clock.times[order]
     if (np.diff(times) == 0).any():
         raise TspruneError(f"{place.row(row)}: two values of {label} at one time")
     ordered = {name: value[order] for name, value in values.items()}
-    return RowGroup(label, ordered, place, times=times, dated=clock.dated, row=row)
+    return RowGroup(label, ordered, place, times=times, dated=clock.dated, row=row, variates=True)
 
 
 def _targets(table: pa.Table, named: OwnOptions) -> tuple[str, ...]:

@@ -38,7 +38,7 @@ class OwnOptions:
     step : steps between the windows of a series; default the horizon
     context : most steps of history; default all
     id_column, time_column : names of columns; default those that the field's conventions give
-    target : names of the columns to forecast. Several are variates, each split into a series
+    target : names of the columns to forecast. Several are variates of one series
 
     Raises TspruneError for a number that is not positive and whole, and for an unknown frequency.
     """

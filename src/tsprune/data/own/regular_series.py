@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,10 +18,11 @@ from tsprune.errors import TspruneError
 class RowGroup:
     """The rows of one id, in the order of time.
 
-    values : of each variate by its name, [R]
+    values : of each column by its name, [R]
     times : int64 [R], distinct; counts unless `dated`; None if the rows are steps in order
     rows : int64 [R], places in the table; None if the group is one row of it, `row`
     step : known beforehand, with `start` (microseconds since 1970) for rows without times
+    variates : whether the columns are variates of one series, at the same times; else each is a series
     """
 
     id: str
@@ -33,6 +34,7 @@ class RowGroup:
     row: int = 0
     step: TimeStep | None = None
     start: int | None = None
+    variates: bool = False
 
     def where(self, index: int) -> str:
         """The place of one of the group's rows."""
@@ -41,8 +43,11 @@ class RowGroup:
 
 @dataclasses.dataclass(frozen=True)
 class RegularSeries:
-    """One variate of a group, with a value or NaN at every step.
+    """One column of a group, with a value or NaN at every step.
 
+    id : of the series; of several variates, that of the group and the column
+    item, target : names of the series and of its column apart
+    entity : number of the group, if the series is one of several variates; else a number of its own
     freq : pandas frequency without an anchor
     step, start : of its times; start is in microseconds since 1970, None if the times are unknown
     gaps : steps between its first and last value without a row
@@ -54,6 +59,9 @@ class RegularSeries:
     start: int | None
     values: Series
     gaps: int
+    item: str = ""
+    target: str = ""
+    entity: int = 0
 
 
 def regular_series(
@@ -67,7 +75,7 @@ def regular_series(
     skipped: list[tuple[str, str]] = []
     for group in groups:
         try:
-            found += _variates(group, freq)
+            found += _numbered(_columns(group, freq), group, found[-1].entity + 1 if found else 0)
         except IrregularError as error:
             where = group.place.name if error.row is None else group.where(error.row)
             skipped.append((group.id, f"{where}: {error}"))
@@ -79,13 +87,21 @@ def regular_series(
     return found, skipped
 
 
-def _variates(group: RowGroup, freq: str | None) -> list[RegularSeries]:
+def _numbered(series: Sequence[RegularSeries], group: RowGroup, first: int) -> list[RegularSeries]:
+    """The series with their entities, from the number `first` on."""
+    return [
+        dataclasses.replace(one, entity=first if group.variates else first + place)
+        for place, one in enumerate(series)
+    ]
+
+
+def _columns(group: RowGroup, freq: str | None) -> list[RegularSeries]:
     step = group.step if freq is None else of_frequency(freq, group.times if group.dated else None)
     if step is None and (group.times is None or not group.dated):
         raise IrregularError("the rows have no dates to infer a frequency from; give --freq")
     if group.times is None:
         assert step is not None
-        return [_trimmed(group, name, values, step, group.start) for name, values in group.values.items()]
+        return _trimmed(group, group.values, step, group.start)
     return _on_steps(group, group.times, step)
 
 
@@ -99,36 +115,49 @@ def _on_steps(group: RowGroup, times: Times, step: TimeStep | None) -> list[Regu
     require_dense(places)
     start = int(times[0]) if group.dated else None
     length = int(places[-1]) + 1
-    found = []
+    columns: dict[str, NDArray[np.floating]] = {}
     for name, values in group.values.items():
+        columns[name] = values
         if length > len(values):
-            whole = np.full(length, np.nan, np.float32)
-            whole[places] = _float32(values)
-            values = whole
-        found.append(_trimmed(group, name, values, step, start, places))
-    return found
+            columns[name] = np.full(length, np.nan, np.float32)
+            columns[name][places] = _float32(values)
+    return _trimmed(group, columns, step, start, places)
 
 
 def _trimmed(
     group: RowGroup,
-    name: str,
-    values: NDArray[np.floating],
+    columns: Mapping[str, NDArray[np.floating]],
     step: TimeStep,
     start: int | None,
     places: Times | None = None,
-) -> RegularSeries:
-    """Without the missing values at both ends, which no window can use."""
-    series = _float32(values)
-    finite = np.flatnonzero(np.isfinite(series))
-    first, stop = (int(finite[0]), int(finite[-1]) + 1) if finite.size else (0, 0)
-    gaps = 0
-    if places is not None and stop:
-        present = np.searchsorted(places, [first, stop])
-        gaps = stop - first - int(present[1] - present[0])
-    if start is not None and first:
-        start = int(step.at(start, np.array([first]))[0])
-    label = group.id if len(group.values) == 1 else "/".join(filter(None, (group.id, name)))
-    return RegularSeries(label, step.freq, step, start, series[first:stop], gaps)
+) -> list[RegularSeries]:
+    """The series without the missing values at both ends, which no window can use.
+
+    Variates are cut to where any of them has a value, as their windows begin and end together.
+    """
+    values = {name: _float32(column) for name, column in columns.items()}
+    spans = {name: _span(column) for name, column in values.items()}
+    whole = [span for span in spans.values() if span[1]]
+    if group.variates and whole:
+        shared = min(first for first, _ in whole), max(stop for _, stop in whole)
+        spans = {name: shared if span[1] else span for name, span in spans.items()}
+    found = []
+    for name, (first, stop) in spans.items():
+        gaps = 0
+        if places is not None and stop:
+            present = np.searchsorted(places, [first, stop])
+            gaps = stop - first - int(present[1] - present[0])
+        begin = int(step.at(start, np.array([first]))[0]) if start is not None and first else start
+        label = group.id if len(columns) == 1 else "/".join(filter(None, (group.id, name)))
+        item = group.id if group.variates or len(columns) == 1 else label
+        found.append(RegularSeries(label, step.freq, step, begin, values[name][first:stop], gaps, item, name))
+    return found
+
+
+def _span(values: Series) -> tuple[int, int]:
+    """Places of the first value and after the last one; (0, 0) without any."""
+    finite = np.flatnonzero(np.isfinite(values))
+    return (int(finite[0]), int(finite[-1]) + 1) if finite.size else (0, 0)
 
 
 def _float32(values: NDArray[np.floating]) -> Series:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import re
+from collections import Counter
 from collections.abc import Sequence
 
 import numpy as np
@@ -19,7 +20,6 @@ def suite_of_series(
     rules: OwnOptions,
     *,
     name: str,
-    num_variates: int = 1,
     about: str = "",
     skipped: Sequence[tuple[str, str]] = (),
 ) -> Suite:
@@ -34,7 +34,7 @@ def suite_of_series(
             by_freq.setdefault(one.freq, []).append(one)
     configurations = []
     for freq, members in by_freq.items():
-        configuration, too_short = _configuration(freq, members, rules, plain_name(name), num_variates)
+        configuration, too_short = _configuration(freq, members, rules, plain_name(name))
         left_out += too_short
         if configuration is not None:
             configurations.append(configuration)
@@ -47,7 +47,7 @@ def plain_name(name: str) -> str:
 
 
 def _configuration(
-    freq: str, members: Sequence[RegularSeries], rules: OwnOptions, name: str, num_variates: int
+    freq: str, members: Sequence[RegularSeries], rules: OwnOptions, name: str
 ) -> tuple[Configuration | None, list[tuple[str, str]]]:
     season = rules.season or season_length(freq)
     horizon = rules.horizon_of(freq, season)
@@ -62,8 +62,9 @@ def _configuration(
         windows=windows,
         step=step,
         context=rules.context,
-        num_variates=num_variates,
+        num_variates=max(Counter(one.entity for one in members).values()),
         labels=[one.id for one in members],
+        entities=[one.entity for one in members],
     )
     if configuration is None:
         return None, skipped

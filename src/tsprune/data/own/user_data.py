@@ -34,8 +34,10 @@ def from_frame(frame: Any, *, name: str = "data", **options: Unpack[DataOptions]
     options : the fields of `OwnOptions`: horizon, freq, season, windows, step, context, id_column,
         time_column, target
 
-    Times without a row are missing values, counted in `Suite.describe()`. Series of several frequencies
-    become one configuration each. Series that no window can be cut from are listed in `Suite.skipped`.
+    Several `target` columns are variates of one multivariate series: models that read several variates
+    together forecast them so, for others each is a series. Times without a row are missing values, counted in
+    `Suite.describe()`. Series of several frequencies become one configuration each. Series that no window can
+    be cut from are listed in `Suite.skipped`.
 
     Raises TspruneError, with the row, for a table that cannot be understood, or in more than one way.
 
@@ -84,7 +86,7 @@ def from_arrays(
 ) -> Suite:
     """Windows of series without times.
 
-    arrays : [S, T], or a list of series [T], or of multivariate ones [V, T], which are split
+    arrays : [S, T], or a list of series [T], or of multivariate ones [V, T]
     ids : names of the series; default their numbers
 
     The rest is as in `from_frame`, but `freq` is needed.
@@ -100,7 +102,9 @@ def from_arrays(
     if len(labels) != len(values):
         raise TspruneError(f"{len(labels)} ids for {len(values)} arrays; they must be as many")
     groups = [
-        RowGroup(label, {str(v): row for v, row in enumerate(array)}, place, row=index, step=step)
+        RowGroup(
+            label, {str(v): row for v, row in enumerate(array)}, place, row=index, step=step, variates=True
+        )
         for index, (label, array) in enumerate(zip(labels, values, strict=True))
     ]
     return _cut(groups, name, chosen, "arrays")
@@ -149,7 +153,7 @@ def _entry(entry: Any, where: str) -> dict[str, Any]:
 
 
 def from_fev(task: Any, *, name: str | None = None) -> Suite:
-    """The windows of a fev task, with its own horizon, season and cutoffs; several targets are split.
+    """The windows of a fev task, with its own horizon, season and cutoffs; several targets are variates.
 
     task : a `fev.Task` (0.6 or newer), or an object with its interface: `iter_windows()`, whose windows have
         `get_input_data()` and `get_ground_truth()`; `horizon`, `seasonality`, `freq`, `id_column`,
@@ -183,15 +187,8 @@ def _groups(
 
 
 def _cut(groups: Iterable[RowGroup], name: str, options: OwnOptions, about: str) -> Suite:
-    members = list(groups)
-    series, skipped = regular_series(members, options.freq)
-    variates = max((len(group.values) for group in members), default=1)
-    single = len(options.targets) < 2 and about.startswith(
-        "ids: none"
-    )  # columns that are series, not variates
-    suite = suite_of_series(
-        series, options, name=name, num_variates=1 if single else variates, about=about, skipped=skipped
-    )
+    series, skipped = regular_series(groups, options.freq)
+    suite = suite_of_series(series, options, name=name, about=about, skipped=skipped)
     suite.require_windows()
     return suite
 
