@@ -77,7 +77,7 @@ def keys(value: Any) -> Iterator[str]:
 
 def test_one_envelope(outputs: dict[str, Any]) -> None:
     for command, found in outputs.items():
-        assert list(found) == ["schema_version", "tsprune", "command", "result", "skipped", "failed"]
+        assert list(found) == ["schema_version", "tsprune", "command", "result", "skipped", "failed", "notes"]
         assert (found["schema_version"], found["tsprune"]) == (SCHEMA_VERSION, tsprune.__version__)
         assert found["command"] == command
         assert isinstance(found["result"], dict)

@@ -208,6 +208,19 @@ def test_a_suite_survives_its_table(context: int | None) -> None:
     assert again.fingerprint == suite.fingerprint
 
 
+def test_comments_above_the_header_and_empty_rows_between_times(tmp_path: Path) -> None:
+    """As spreadsheets of stocks have them; a header that begins with # is a header."""
+    rows = ["2024-01-01,1,", "2024-01-02,2,5", "2024-01-02T07:00,,", "2024-01-03,,6", "2024-01-04,4,7"]
+    path = tmp_path / "t.csv"
+    for lines in (["# from somewhere", "# 2024", "day,a,b"], ["# of all, in thousands", "#day,a,b"]):
+        path.write_text("\n".join([*lines, *rows]))
+        (c,) = from_file(path, horizon=1).configurations
+        assert (c.freq, [len(x) for x in c.contexts], c.targets.ravel().tolist()) == ("D", [3, 2], [4, 7])
+    path.write_text("\n".join(["# one", "# two", "day,a,b", *rows, "2024-01-04T09:00,5,8"]))
+    with pytest.raises(TspruneError, match=r"t.csv, line 9: the time is not a whole number of steps"):
+        from_file(path, horizon=1)
+
+
 def test_a_gluonts_dataset_states_its_frequency_beside(tmp_path: Path) -> None:
     rows = [json.loads(line) for line in gluonts_lines(LONG).splitlines()]
     lines = "".join(json.dumps({name: row[name] for name in ("start", "target")}) + "\n" for row in rows)
@@ -218,6 +231,12 @@ def test_a_gluonts_dataset_states_its_frequency_beside(tmp_path: Path) -> None:
     (tmp_path / "metadata").mkdir()
     (tmp_path / "metadata" / "metadata.json").write_text('{"freq": "D", "prediction_length": 7}')
     assert from_gluonts(tmp_path / "test" / "data.json", name="mine", **HORIZON).fingerprint == EXPECTED
+
+
+def test_a_file_in_the_working_directory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "t.csv").write_text("ds,y\n2024-01-01,1\n2024-01-02,2\n2024-01-03,3\n")
+    monkeypatch.chdir(tmp_path)
+    assert from_file("t.csv", horizon=1).name == "t"
 
 
 def test_splits_of_a_dataset_are_named(tmp_path: Path) -> None:

@@ -24,7 +24,8 @@ with warnings.catch_warnings():
     from gluonts.model import evaluate_forecasts
     from gluonts.model.forecast import QuantileForecast
 
-VEGA, STATS = "vega_datasets", "statsmodels"
+VEGA, STATS, SKTIME = "vega_datasets", "statsmodels", "sktime"
+PLOTLY, MATPLOTLIB = "plotly", "matplotlib"
 
 # package, file, frequency, series, columns in words
 TABLES = {
@@ -46,6 +47,14 @@ TABLES = {
     "a column per year": (STATS, "datasets/fertility/fertility.csv", "YE", 209, "a series per row"),
     "firms": (STATS, "datasets/grunfeld/grunfeld.csv", "YE", 11, "ids: firm; times: year; values: value"),
     "a counter beside": (STATS, "datasets/longley/longley.csv", "YE", 6, "times: YEAR; values: TOTEMP"),
+    "months without a day": (SKTIME, "datasets/data/Airline/Airline.csv", "ME", 1, "values: Passengers"),
+    "year, month in words": (SKTIME, "datasets/data/PBS_dataset/PBS_dataset.csv", "ME", 1, "values: Scripts"),
+    "half hours in UTC": (SKTIME, "datasets/data/solar/solar.csv", "30min", 1, "times: datetime_gmt"),
+    "quarters beside a counter": (SKTIME, "datasets/data/Uschange/Uschange.csv", "QE", 5, "times: Quarter"),
+    "times without a name": (SKTIME, "datasets/data/seatbelts/seatbelts.csv", "ME", 2, "values: KSI, label"),
+    "years, a number as name": (SKTIME, "datasets/data/Lynx/Lynx.csv", "YE", 1, "values: 0"),
+    "weeks, compressed": (PLOTLY, "package_data/datasets/stocks.csv.gz", "W", 6, "values: GOOG, AAPL"),
+    "days backwards": (MATPLOTLIB, "mpl-data/sample_data/msft.csv", "B", 6, "times: Date; values: Open"),
 }  # fmt: skip
 
 
@@ -62,14 +71,15 @@ def test_a_table_is_understood(name: str, tmp_path: Path) -> None:
     path = path_of(package, file)
     suite = from_file(path, horizon=3)
     (c,) = suite.configurations
-    assert (c.name, len(np.unique(c.series))) == (f"{path.stem}/{freq}/3", series)
+    stem = path.name.partition(".")[0]
+    assert (c.name, len(np.unique(c.series))) == (f"{stem}/{freq}/3", series)
     assert words in suite.about
-    if path.suffix == ".csv":
+    if path.suffix in (".csv", ".gz"):
         frame = pd.read_csv(path, float_precision="round_trip", encoding="utf-8-sig")
         frame.to_parquet(tmp_path / "other.parquet")
         for again in (
-            from_frame(frame, name=path.stem, horizon=3),
-            from_file(tmp_path / "other.parquet", name=path.stem, horizon=3),
+            from_frame(frame, name=stem, horizon=3),
+            from_file(tmp_path / "other.parquet", name=stem, horizon=3),
         ):
             assert again.fingerprint == suite.fingerprint
 
@@ -82,6 +92,8 @@ PLAIN: dict[str, Callable[[pd.DataFrame], list[pd.Series[float]]]] = {
     "months, wide": lambda frame: [frame[name] for name in frame.columns[1:]],
     "year and quarter": lambda frame: [frame[name] for name in frame.columns[2:]],
     "years as numbers": lambda frame: [frame["SUNACTIVITY"]],
+    "half hours in UTC": lambda frame: [frame["solar_gen"]],
+    "weeks, compressed": lambda frame: [frame[name] for name in frame.columns[1:]],
 }
 
 

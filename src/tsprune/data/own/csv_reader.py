@@ -33,13 +33,24 @@ def read_csv(path: Path) -> tuple[pa.Table, TablePlace]:
         lines.pop()
     if not lines:
         raise TspruneError(f"{path} is empty")
-    separator = _separator(lines[:20])
-    names = [name.strip() for name in next(csv.reader([lines[0]], delimiter=separator))]
+    comments = _comments(lines)
+    separator = _separator(lines[comments:][:20])
+    names = [name.strip() for name in next(csv.reader([lines[comments]], delimiter=separator))]
     _require_header(path, names)
     blank = b"\n\n" in content.strip() or b"\n\r\n" in content.strip()  # lines that are not rows
-    noun, first = ("row", 1) if blank else ("line", 2)
+    noun, first = ("row", 1) if blank else ("line", 2 + comments)
     place = TablePlace(str(path), noun, first, comma=separator == ";")
-    return _parsed(path, content, encoding, separator, names), place
+    return _parsed(path, content, encoding, separator, names, comments), place
+
+
+def _comments(lines: list[str]) -> int:
+    """The number of lines before the header: those that begin with # and are not the header themselves."""
+    count = next((place for place, line in enumerate(lines) if not line.startswith("#")), 0)
+    if not count:
+        return 0
+    separator = _separator(lines[count:][:20])
+    last, after = (len(row) for row in csv.reader(lines[count - 1 : count + 1], delimiter=separator))
+    return count - 1 if last == after else count
 
 
 def _content(path: Path) -> bytes:
@@ -88,7 +99,9 @@ def _require_header(path: Path, names: list[str]) -> None:
         )
 
 
-def _parsed(path: Path, content: bytes, encoding: str, separator: str, names: list[str]) -> pa.Table:
+def _parsed(
+    path: Path, content: bytes, encoding: str, separator: str, names: list[str], skipped: int
+) -> pa.Table:
     wrong: list[str] = []
 
     def note(row: Any) -> str:
@@ -100,7 +113,7 @@ def _parsed(path: Path, content: bytes, encoding: str, separator: str, names: li
     try:
         table = pa_csv.read_csv(
             io.BytesIO(content),
-            read_options=pa_csv.ReadOptions(use_threads=False, encoding=encoding),
+            read_options=pa_csv.ReadOptions(use_threads=False, encoding=encoding, skip_rows=skipped),
             parse_options=pa_csv.ParseOptions(
                 delimiter=separator,
                 newlines_in_values=True,

@@ -36,6 +36,7 @@ _FORMS = tuple(
         rf"(?P<a>\d{{1,2}})[-/](?P<b>\d{{1,2}})[-/]{_YEAR}",
         rf"(?:[A-Za-z]{{3}},? )?{_MON}[- ]{_DAY},?[- ]{_YEAR}",
         rf"(?:[A-Za-z]{{3}},? )?{_DAY}[- ]{_MON}[- ,]+{_YEAR}",
+        rf"{_DAY}[- ]{_MON}[- ](?P<yy>\d\d)",
         rf"{_MON}[- ,]*{_YEAR}",
         rf"{_YEAR}[- ]*{_MON}",
         rf"(?P<m>\d{{1,2}})/{_YEAR}",
@@ -96,16 +97,24 @@ def _time(fields: dict[str, str] | None, order: str = "ab") -> dt.datetime | Non
         fields = fields | {"d": fields[order[0]], "m": fields[order[1]]}
     try:
         if "w" in fields:
-            return dt.datetime.fromisocalendar(int(fields["y"]), int(fields["w"]), int(fields.get("wd", 1)))
+            return dt.datetime.fromisocalendar(_year(fields), int(fields["w"]), int(fields.get("wd", 1)))
         month = int(fields.get("m", 1))
         if "q" in fields:
             month = 3 * int(fields["q"]) - 2
         if "mon" in fields:
             month = _MONTHS[fields["mon"].lower()]
-        day = dt.datetime(int(fields["y"]), month, int(fields.get("d", 1)))
+        day = dt.datetime(_year(fields), month, int(fields.get("d", 1)))
         return day + _time_of_day(fields)
     except (ValueError, KeyError):
         return None
+
+
+def _year(fields: dict[str, str]) -> int:
+    """The year; two digits are of 1969 to 2068, as POSIX reads them."""
+    if "yy" not in fields:
+        return int(fields["y"])
+    short = int(fields["yy"])
+    return short + (1900 if short > 68 else 2000)
 
 
 def _time_of_day(fields: dict[str, str]) -> dt.timedelta:

@@ -8,7 +8,15 @@ from collections.abc import Iterable, Mapping, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from tsprune.data.own.steps import IrregularError, Times, TimeStep, infer, of_frequency, require_dense
+from tsprune.data.own.steps import (
+    FEWEST_TIMES,
+    IrregularError,
+    Times,
+    TimeStep,
+    infer,
+    of_frequency,
+    require_dense,
+)
 from tsprune.data.own.table_place import TablePlace
 from tsprune.data.windows import Series
 from tsprune.errors import TspruneError
@@ -102,7 +110,17 @@ def _columns(group: RowGroup, freq: str | None) -> list[RegularSeries]:
     if group.times is None:
         assert step is not None
         return _trimmed(group, group.values, step, group.start)
-    return _on_steps(group, group.times, step)
+    try:
+        return _on_steps(group, group.times, step)
+    except IrregularError:
+        kept = np.flatnonzero(np.any([np.isfinite(values) for values in group.values.values()], axis=0))
+        if not FEWEST_TIMES <= len(kept) < len(group.times):
+            raise
+    filled = {name: values[kept] for name, values in group.values.items()}
+    try:  # without the rows that hold no value, whose times may be anything
+        return _on_steps(dataclasses.replace(group, values=filled), group.times[kept], step)
+    except IrregularError as error:
+        raise IrregularError(str(error), None if error.row is None else int(kept[error.row])) from None
 
 
 def _on_steps(group: RowGroup, times: Times, step: TimeStep | None) -> list[RegularSeries]:

@@ -195,7 +195,8 @@ def _cut(groups: Iterable[RowGroup], name: str, options: OwnOptions, about: str)
 
 def _gluonts_freq(path: Path) -> str | None:
     """The frequency in a gluonts dataset's metadata.json, beside its file or in the folder `metadata`."""
-    for place in (path.parent / "metadata.json", path.parents[1] / "metadata" / "metadata.json"):
+    folder = path.resolve().parent
+    for place in (folder / "metadata.json", folder.parent / "metadata" / "metadata.json"):
         if path.is_file() and place.is_file():
             try:
                 freq = parse_json(read_text(place, "metadata file")).get("freq")
