@@ -24,7 +24,7 @@ from tsprune.models.contexts import checked_contexts, checked_horizon
 from tsprune.models.forecast import LEVELS, Forecast, NotFiniteError, Predictor, concatenated, with_gaps
 from tsprune.models.origin import Evidence, Measured, Origin, Recovery
 from tsprune.models.saving import write_checkpoint
-from tsprune.models.variates import alike, rows_of
+from tsprune.models.variates import by_variates, rows_of
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -210,8 +210,8 @@ class Forecaster:
         work: Callable[[list[NDArray[np.float32]]], Result],
         ordered: Callable[[list[Result], NDArray[np.int64]], Result],
     ) -> Result:
-        """`work` on single series, or on multivariate ones with as many variates; see `variates.alike`."""
-        return alike(series, work, ordered) if self.multivariate else work(rows_of(series))
+        """`work` on single series, or on multivariate ones with as many variates; see `by_variates`."""
+        return by_variates(series, work, ordered) if self.multivariate else work(rows_of(series))
 
     def teacher_forced(self, contexts: Sequence[ArrayLike]) -> Tensor:
         """The network's own output on the contexts, without sampling, decoding or rescaling.

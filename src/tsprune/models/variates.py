@@ -8,23 +8,23 @@ from typing import TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-Series = NDArray[np.float32]
+_Series = NDArray[np.float32]
 _Result = TypeVar("_Result")
 
 
-def variates_in(context: Series) -> int:
+def variates_in(context: _Series) -> int:
     """The number of series in a context [T] or [V, T]."""
     return 1 if context.ndim == 1 else len(context)
 
 
-def rows_of(contexts: Sequence[Series]) -> list[Series]:
+def rows_of(contexts: Sequence[_Series]) -> list[_Series]:
     """The single series [T] of all contexts, those of one context after each other."""
     return [row for context in contexts for row in np.atleast_2d(context)]
 
 
-def alike(
-    contexts: Sequence[Series],
-    work: Callable[[list[Series]], _Result],
+def by_variates(
+    contexts: Sequence[_Series],
+    work: Callable[[list[_Series]], _Result],
     ordered: Callable[[list[_Result], NDArray[np.int64]], _Result],
 ) -> _Result:
     """`work` on contexts with equal numbers of variates at a time; its results have one row per series.
