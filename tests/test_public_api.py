@@ -108,6 +108,7 @@ ALLOWED["scores"] = {*ALLOWED["sweeps"], "sweeps"}
 ALLOWED["verification"] = {*GROUND, "anatomy", "models", "scores", "evaluation", "statistics"}
 ALLOWED["explain"] = {*ALLOWED["scores"], "scores"}
 ALLOWED["pruning"] = {*ALLOWED["scores"], "precision", "scores"}
+ALLOWED["deployment"] = {*GROUND, "models", "data", "evaluation"}
 ALLOWED["testing"] = {*ALLOWED["pruning"], "pruning"}
 ALLOWED["studies"] = {*ALLOWED["pruning"], "pruning", "explain"}
 ALLOWED["report"] = {*ALLOWED["studies"], "studies"}

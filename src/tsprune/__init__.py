@@ -16,6 +16,7 @@ from tsprune.lazy import lazily
 if TYPE_CHECKING:
     from tsprune import data, explain
     from tsprune.anatomy import Anatomy, Component
+    from tsprune.deployment import Exported, export, load_exported
     from tsprune.errors import TspruneError
     from tsprune.evaluation import evaluate
     from tsprune.explain.ablation_plot import plot_ablation
@@ -35,6 +36,7 @@ __all__ = [
     "Ablation",
     "Anatomy",
     "Component",
+    "Exported",
     "Forecast",
     "Forecaster",
     "Plan",
@@ -46,8 +48,10 @@ __all__ = [
     "data",
     "evaluate",
     "explain",
+    "export",
     "heads_at",
     "load",
+    "load_exported",
     "load_pipeline",
     "plan",
     "plot_ablation",
@@ -65,6 +69,7 @@ if not TYPE_CHECKING:
         __name__,
         {
             "tsprune.anatomy": ["Anatomy", "Component"],
+            "tsprune.deployment": ["Exported", "export", "load_exported"],
             "tsprune.errors": ["TspruneError"],
             "tsprune.evaluation": ["evaluate"],
             "tsprune.explain.ablation_plot": ["plot_ablation"],

@@ -131,6 +131,7 @@ RULES: dict[str, Rule] = {
     "context_length": _whole("the context length"),
     "memory": _whole("memory for replay", 0),
     "jobs": _whole("jobs"),
+    "threads": _whole("threads", 1, 1024),
     "patience": _whole("patience"),
     "steps": _whole("steps"),
     "season": _whole("the season"),

@@ -18,6 +18,9 @@ Precision = Literal["float32", "bfloat16"]
 PRECISIONS: tuple[Precision, ...] = get_args(Precision)
 AUTO: Literal["auto"] = "auto"
 
+# of exported graphs
+EXPORT_PRECISIONS = ("fp32", "int8")
+
 # a model's name to `tsprune.evaluate`
 SEASONAL_NAIVE: Literal["seasonal-naive"] = "seasonal-naive"
 

@@ -33,6 +33,7 @@ COMMANDS = [
     "heads-at",
     "prune",
     "recover",
+    "export",
     "check",
     "latency",
     "verify",

@@ -31,7 +31,7 @@ def evaluate_command(
     shared: Shared,
 ) -> None:
     """Score a model as GIFT-Eval does: MASE and CRPS, also relative to Seasonal Naive."""
-    shared.check(*([] if model == SEASONAL_NAIVE else [model]))
+    shared.check(*([] if model == SEASONAL_NAIVE else [model]), exported=True)
     if output is not None:
         output = output_folder(output)
         check_files(output / "all_results.csv")
@@ -41,7 +41,7 @@ def evaluate_command(
         return
     from tsprune.evaluation import evaluate, geometric_mean_ratios, write_all_results
 
-    loaded = model if model == SEASONAL_NAIVE else shared.load(model)
+    loaded = model if model == SEASONAL_NAIVE else shared.predictor(model)
     with shared.running("evaluate") as options:
         table = evaluate(loaded, suite, **options)  # type: ignore[arg-type]
     if output is not None:

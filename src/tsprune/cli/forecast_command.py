@@ -31,14 +31,14 @@ def forecast_command(
     from tsprune.data.sources import data_kind
 
     check_table(output, "--out")
-    shared.check(model)
+    shared.check(model, exported=True)
     if data_kind(shared.data) != "own":
         raise TspruneError(
             f"{shared.data} holds no table of your own; name a file with your series by --data"
         )
     from tsprune.evaluation.future_values import future_values
 
-    loaded = shared.load(model)
+    loaded = shared.predictor(model)
     with shared.running("forecast") as options:
         table = future_values(
             loaded,

@@ -36,11 +36,11 @@ def latency_command(
             f"a batch of {max(batch)} series with {context} steps of history and {horizon} to forecast has "
             f"more than {MOST_VALUES:,} values; take fewer"
         )
-    shared.check(model, other)
+    shared.check(model, other, exported=True)
     from tsprune.cost.latency import compare_latency, machine
     from tsprune.cost.threads import thread_count
 
-    loaded = [shared.load(name) for name in (model, other)]
+    loaded = [shared.predictor(name) for name in (model, other)]
     with thread_count(threads):
         frame = compare_latency(*loaded, batches=batch, context=context, horizon=horizon, rounds=rounds)
         where = machine()
@@ -67,7 +67,8 @@ def _print(frame: pd.DataFrame, title: str) -> None:
     rows = frame.to_dict("records")
     for before, after in zip(rows[::2], rows[1::2], strict=True):
         faster, flops = 1 / after["time_ratio"], before["gflops"] / after["gflops"]
-        say(
-            f"batch {after['batch']}: x {faster:.2f} as fast with x {1 / flops:.2f} of the FLOPs: "
-            f"{faster / flops:.2f} of the speed-up that these promise."
+        promised = (
+            f" with x {1 / flops:.2f} of the FLOPs: {faster / flops:.2f} of the speed-up that these promise"
         )
+        known = flops == flops  # not those of an exported model
+        say(f"batch {after['batch']}: x {faster:.2f} as fast{promised if known else ''}.")

@@ -25,12 +25,14 @@ from tsprune.arguments import SEED
 from tsprune.choices import AUTO, DTYPES, RANKED_METRICS
 from tsprune.cli.output import err, note, print_failed, print_json, print_skipped
 from tsprune.errors import TspruneError, one_line
+from tsprune.files import user_path
 from tsprune.progress import display
 from tsprune.run_options import BATCH_SIZE, MEMORY, Options
 
 if TYPE_CHECKING:
     from tsprune.data.own.own_options import DataOptions
     from tsprune.data.suite import Suite
+    from tsprune.deployment import Exported
     from tsprune.models.forecaster import Forecaster
 
 # Bounds are those of what computes with the numbers, or beyond any use of them. NaN passes every comparison
@@ -228,14 +230,21 @@ class Shared:
     quiet: Annotated[bool, option("No progress, no list of what is left out.", "--quiet")] = False
     as_json: Annotated[bool, option("Print JSON instead of tables.", "--json")] = False
 
-    def check(self, *models: str) -> None:
-        """Refuses data and models that are not there, before anything large is imported."""
+    def check(self, *models: str, exported: bool = False) -> None:
+        """Refuses data and models that are not there, before anything large is imported.
+
+        exported : whether the command takes exported models, too
+        """
         from tsprune.data.sources import data_kind
+        from tsprune.deployment.description import is_export, read_description
         from tsprune.models.checkpoints import find
 
         data_kind(self.data, **self.own)
         for model in models:
-            find(model)
+            if exported and is_export(model):
+                read_description(user_path(model))
+            else:
+                find(model)
 
     @functools.cached_property
     def suite(self) -> Suite:
@@ -258,6 +267,13 @@ class Shared:
         )
         loaded.require_finite_weights()  # whatever is asked of it
         return loaded
+
+    def predictor(self, model: str) -> Forecaster | Exported:
+        """The exported model in a folder, or a model as `load`."""
+        from tsprune.deployment import load_exported
+        from tsprune.deployment.description import is_export
+
+        return load_exported(model) if is_export(model) else self.load(model)
 
     @property
     def memory_bytes(self) -> int:

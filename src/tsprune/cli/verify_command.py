@@ -39,10 +39,16 @@ def verify_command(
     *,
     shared: Shared,
 ) -> None:
-    """Compare a checkpoint with published numbers; exit code 1 if they do not agree.
+    """Compare a checkpoint with published numbers, or test an exported model; exit code 1 if they disagree.
 
-    Compares the stable rank of every head, and with --scores MASE and CRPS per configuration.
+    Compares the stable rank of every head, and with --scores MASE and CRPS per configuration. Of an exported
+    folder: the SHA-256 of its files, and its forecasts of stored series with those of its model.
     """
+    from tsprune.deployment.description import is_export
+
+    if against is None and scores is None and is_export(model):
+        _test(model, shared)
+        return
     if against is None and scores is None:
         raise TspruneError("nothing to verify: name a table with --against or --scores")
     if scores is not None and shared.data == "pocket":
@@ -73,6 +79,27 @@ def verify_command(
 
     shared.report("verify", {"holds": holds, **_result(ranks, found)}, tables, skipped=skipped)
     if not holds:
+        raise typer.Exit(1)
+
+
+def _test(folder: str, shared: Shared) -> None:
+    """The self-test of an exported model."""
+    from tsprune.deployment import verify_export
+
+    found = verify_export(folder)
+
+    def tables() -> None:
+        if found.wrong:
+            say(f"{folder}: changed or missing: {', '.join(found.wrong)}; export the model again")
+            return
+        say(
+            f"Self-test of {folder}: {'holds' if found.holds else 'does not hold'}. Its files are unchanged; "
+            f"quantiles are within {found.distance:.1e} of the model's (allowed: {found.allowed:.1e})"
+        )
+
+    result = {"holds": found.holds, "wrong_files": found.wrong, "distance": found.distance}
+    shared.report("verify", {**result, "allowed": found.allowed}, tables)
+    if not found.holds:
         raise typer.Exit(1)
 
 

@@ -12,7 +12,7 @@ import time
 import weakref
 from collections.abc import Callable, Sequence
 from functools import partial
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import pandas as pd
@@ -26,7 +26,7 @@ from torch.utils._pytree import tree_leaves
 from tsprune.arguments import checked
 from tsprune.cost.flops import flops
 from tsprune.errors import TspruneError
-from tsprune.models.forecaster import Forecaster
+from tsprune.models.forecaster import Forecast, Forecaster
 from tsprune.schema import Column, Schema
 
 LATENCY = Schema(
@@ -40,7 +40,11 @@ LATENCY = Schema(
     Column("time_ratio_low", "lower limit of the ratio's 95 % interval"),
     Column("time_ratio_high", "upper limit of the ratio's 95 % interval"),
     Column("parameters", "number of parameters", dtype="count"),
-    Column("gflops", "operations of one forecast of the batch; matrix products only", "GFLOP"),
+    Column(
+        "gflops",
+        "matrix products of one forecast of the batch; exported models: unknown",
+        "GFLOP",
+    ),
     Column("weights_mb", "size of the weights", "MiB"),
     Column("peak_mb", "most memory that tensors of one forecast hold at once, without weights", "MiB"),
 )
@@ -112,9 +116,27 @@ def peak_bytes(call: Callable[[], object]) -> int:
 
 
 @checked
+class Timed(Protocol):
+    """A model without a torch module, as exported ones are; its operations and tensors are not counted.
+
+    weight_bytes : size of its weights
+    """
+
+    @property
+    def name(self) -> str: ...
+
+    @property
+    def parameter_count(self) -> int: ...
+
+    weight_bytes: int
+
+    def forecast(self, contexts: Sequence[ArrayLike], horizon: int) -> Forecast:
+        """See `Forecaster.forecast`."""
+
+
 def compare_latency(
-    model: Forecaster,
-    other: Forecaster,
+    model: Forecaster | Timed,
+    other: Forecaster | Timed,
     *,
     batches: Sequence[int] = (1, 64),
     context: int = 512,
@@ -147,7 +169,15 @@ def _interval(name: str, values: ArrayLike) -> dict[str, float]:
     return dict(zip((name, f"{name}_low", f"{name}_high"), median_interval(values), strict=True))
 
 
-def _size(model: Forecaster, call: Callable[[], object]) -> dict[str, float]:
+def _size(model: Forecaster | Timed, call: Callable[[], object]) -> dict[str, float]:
+    if not isinstance(model, Forecaster):
+        weights, unknown = model.weight_bytes / 2**20, float("nan")
+        return {
+            "parameters": model.parameter_count,
+            "gflops": unknown,
+            "weights_mb": weights,
+            "peak_mb": unknown,
+        }
     return {
         "parameters": model.parameter_count,
         "gflops": flops(call) / 1e9,

@@ -23,11 +23,11 @@ from tsprune.schema import Table
 if TYPE_CHECKING:
     import pandas as pd
 
-    from tsprune.models.forecaster import Forecaster
+    from tsprune.models.forecast import Predictor
 
 
 def future_values(
-    model: Forecaster,
+    model: Predictor,
     path: str | Path,
     *,
     levels: Sequence[float] = LEVELS,
@@ -94,7 +94,7 @@ def _usable(series: Sequence[RegularSeries], visible: int) -> tuple[list[_Entity
 
 
 def _forecast(
-    model: Forecaster,
+    model: Predictor,
     entities: Sequence[_Entity],
     steps: int,
     context: int | None,

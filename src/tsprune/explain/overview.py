@@ -45,7 +45,7 @@ from tsprune.run_options import Options, RunOptions
 from tsprune.schema import Column, Schema, estimated
 from tsprune.scores.stable_rank import stable_ranks
 from tsprune.sweeps.kept_tables import KeptTables, Tables
-from tsprune.sweeps.store import opened
+from tsprune.sweeps.store import open_store
 
 # paths per window: an explanation forecasts each window hundreds of times, and its comparisons are paired
 # (`tsprune.models.draws`); odd numbers, so that the median is a path
@@ -189,7 +189,7 @@ def overview(
     Raises TspruneError for a suite without windows.
     """
     chosen = RunOptions(**options)
-    with showing(chosen.progress) as progress, opened(chosen.store) as store:
+    with showing(chosen.progress) as progress, open_store(chosen.store) as store:
         chosen = chosen.replace(progress=progress, store=store)
         options = chosen.keywords()
         steps = _Steps(progress, KeptTables(store, model, chosen), suite, per_configuration)

@@ -6,6 +6,7 @@ import copy
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
 
 from tsprune.models.chronos_bolt import ChronosBolt
 from tsprune.models.graph_ops import empirical_quantiles
@@ -24,12 +25,17 @@ class BoltGraph(nn.Module):
         self.network = copy.deepcopy(model.module)
         attend_plainly(self.network)
         self.horizon = horizon
+        patch = self.network.chronos_config.input_patch_size
+        self.longest = -(-model.context_length // patch) * patch
+        self.network.chronos_config.context_length = self.longest  # whole patches are not cut
         self.levels = model.levels
 
     def forward(self, context: Tensor) -> Tensor:
         step = self.network(context=context).quantile_preds
         steps = [step]
-        longest, paths = self.network.chronos_config.context_length, len(self.levels)
+        longest, paths = self.longest, len(self.levels)
+        # missing values in front, which are masked, make the length of every later pass a number
+        context = functional.pad(context, (longest - context.shape[1], 0), value=torch.nan)
         path = context[:, None].expand(-1, paths, -1)
         for _ in range(-(-self.horizon // step.shape[-1]) - 1):
             path = torch.cat([path, step], dim=-1)[..., -longest:]

@@ -19,6 +19,7 @@ from tsprune.models.locations import (
     ADAPTER,
     BUNDLED,
     CONFIG,
+    EXPORT,
     GENERATION,
     REMOVAL,
     Location,
@@ -182,6 +183,11 @@ def find(
     Raises TspruneError if there is none, or if it cannot be read safely.
     """
     place = locate(model, revision=revision, subfolder=subfolder)
+    if os.path.lexists(place.directory / EXPORT):
+        raise TspruneError(
+            f"{place.name} is an exported model, without components; name the model it was exported from "
+            "(tsprune.load_exported loads it, to forecast and to evaluate)"
+        )
     adapter = read_adapter(place.directory)
     directory = (place if adapter is None else base_of(adapter, place)).directory
     config, generation = (

@@ -28,7 +28,10 @@ class _AloneInGroup(nn.Module):
 
 
 class Chronos2Graph(nn.Module):
-    """Contexts [B, T], NaN where a value is missing, to quantiles [B, Q, horizon].
+    """Contexts [B, T], NaN where a value is missing, to quantiles [B, Q, P * future_span].
+
+    The future's P patches are in the sequence that the network sees, so a shorter forecast is not the
+    beginning of a longer one: the second input is any array of P numbers.
 
     Raises TspruneError for a horizon of more than one pass, and if upstream would interpolate the levels.
     """
@@ -50,10 +53,12 @@ class Chronos2Graph(nn.Module):
         for block in self.network.encoder.block:
             if isinstance(block.layer[1].self_attention, MHA):
                 block.layer[1].self_attention = _AloneInGroup(block.layer[1].self_attention)
+        settings = self.network.chronos_config
+        patch = settings.input_patch_size
+        settings.context_length = -(-settings.context_length // patch) * patch  # whole patches are not cut
         self.chosen = [known.index(level) for level in LEVELS]
-        self.horizon = horizon
-        self.patches = -(-horizon // model.module.chronos_config.output_patch_size)
+        self.future_span = settings.output_patch_size
 
-    def forward(self, context: Tensor) -> Tensor:
-        quantiles: Tensor = self.network(context=context, num_output_patches=self.patches).quantile_preds
-        return quantiles[:, self.chosen, : self.horizon]
+    def forward(self, context: Tensor, future: Tensor) -> Tensor:
+        quantiles: Tensor = self.network(context=context, num_output_patches=future.shape[0]).quantile_preds
+        return quantiles[:, self.chosen]

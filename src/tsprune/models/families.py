@@ -40,7 +40,8 @@ class Family:
     objects : full names of the upstream classes that `tsprune.load` takes in place of a name
     graph : "package.module:Class" of its graph for export, called with (model, horizon): a torch module from
         contexts [B, T] with NaN where a value is missing, T a multiple of the first stack's span, to
-        quantiles [B, Q, horizon]; "": it is not exported
+        quantiles [B, Q, horizon]; "": it is not exported. Its attribute `future_span`, if it has one: it
+        takes a second input [P], and returns at least P times so many steps
     extra : of tsprune, which installs the upstream package; "": pip installs `package`
     tested : the upstream distribution, and its newest version (major.minor) that passes the laws
     """

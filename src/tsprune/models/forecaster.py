@@ -24,11 +24,10 @@ from tsprune.models.contexts import checked_contexts, checked_horizon
 from tsprune.models.forecast import LEVELS, Forecast, NotFiniteError, Predictor, concatenated, with_gaps
 from tsprune.models.origin import Evidence, Measured, Origin, Recovery
 from tsprune.models.saving import write_checkpoint
+from tsprune.models.table_predictor import TablePredictor
 from tsprune.models.variates import by_variates, rows_of
 
 if TYPE_CHECKING:
-    import pandas as pd
-
     from tsprune.models.checkpoints import Checkpoint
 
 __all__ = [
@@ -60,7 +59,7 @@ class _Gradients(TorchFunctionMode):
         return func(*args, **(kwargs or {}))
 
 
-class Forecaster:
+class Forecaster(TablePredictor):
     """A pretrained model: its upstream pipeline, its torch module, and where its components live.
 
     Attributes
@@ -151,48 +150,6 @@ class Forecaster:
         if not finite.all():
             raise NotFiniteError(self._not_finite("forecast", finite), forecast)
         return forecast
-
-    def predict_df(
-        self,
-        df: pd.DataFrame,
-        *,
-        prediction_length: int,
-        id_column: str = "item_id",
-        timestamp_column: str = "timestamp",
-        target: str | list[str] = "target",
-        quantile_levels: Sequence[float] = LEVELS,
-        batch_size: int = 256,
-        validate_inputs: bool = True,
-        freq: str | None = None,
-    ) -> pd.DataFrame:
-        """Forecasts the series of a long table, as `predict_df` of chronos-forecasting's pipelines does.
-
-        df : one row per series and time, in any order; columns other than the named ones do not matter
-        target : several columns are variates of one series, which `multivariate` families read together
-        batch_size : series forecast together
-        validate_inputs : for compatibility; a table is always checked
-        freq : frequency of the times; None infers it
-
-        Returns the columns id, timestamp, `target_name`, `predictions` (the mean of the paths, or the median
-        of models that do not sample) and "0.1", ... (`Forecast.at`), one row per series, target and step.
-
-        Raises FrameError (a TspruneError and ValueError) for a missing column, and for times without a
-        common frequency; errors of `forecast` otherwise.
-        """
-        from tsprune.models.predict_df import LongTable, predict_frame, target_names  # pandas
-
-        targets = target_names(target)
-        table = LongTable.read(df, id_column, timestamp_column, targets)
-        return predict_frame(
-            self,
-            table,
-            checked_horizon(prediction_length),
-            names=(id_column, timestamp_column),
-            targets=targets,
-            levels=quantile_levels,
-            batch_size=RULES["batch_size"](batch_size),
-            freq=freq,
-        )
 
     def _forecast(self, series: list[NDArray[np.float32]], horizon: int) -> Forecast:
         """The forecast of checked series (fresh arrays, which may be written to), NaN where it has none.

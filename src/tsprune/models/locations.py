@@ -17,6 +17,7 @@ from tsprune.models.weights import ADAPTER_WEIGHTS, INDEX, WEIGHTS
 BUNDLED = Path(__file__).parent / "bundled"
 CONFIG = "config.json"
 REMOVAL = "tsprune.json"  # of a pruned checkpoint: see `pruned`
+EXPORT = "tsprune-export.json"  # of an exported model: see `tsprune.deployment`
 GENERATION = "generation_config.json"
 ADAPTER = "adapter_config.json"
 # files fetched from a repository; other weights in it are not part of the checkpoint

@@ -9,6 +9,7 @@ import torch
 from timesfm.torch.transformer import MultiHeadAttention, _dot_product_attention
 from timesfm.torch.util import revin
 from torch import Tensor, nn
+from torch.nn import functional
 
 from tsprune.models.graph_ops import without_gaps
 from tsprune.models.timesfm import TimesFM
@@ -21,7 +22,12 @@ class TimesFMGraph(nn.Module):
 
     Upstream's settings are those of `TimesFM.settings`. Its loops over patches are written as sums, and
     each pass after the first computes the whole sequence again, in place of a cache.
+
+    Beyond the steps of the quantile head, upstream forecasts without it. A graph of such a horizon has a
+    second input, of one number for each `future_span` steps: one number says that the head is used.
     """
+
+    fills_gaps = True  # also from values before the history that it keeps
 
     def __init__(self, model: TimesFM, horizon: int) -> None:
         super().__init__()
@@ -31,9 +37,10 @@ class TimesFMGraph(nn.Module):
                 module.attention_fn = _dot_product_attention  # rows without a key stay finite
         self.horizon = horizon
         self.longest = -(-model.context_length // model.module.p) * model.module.p
-        self.wide = model.settings(model.context_length, horizon, 1).use_continuous_quantile_head
 
-    def forward(self, context: Tensor) -> Tensor:
+        self.future_span = model.module.os if horizon > model.module.os else 0
+
+    def forward(self, context: Tensor, future: Tensor | None = None) -> Tensor:
         series, front = without_gaps(context, self.longest)
         positive = (series >= 0).all(dim=-1)[:, None, None]
         mean, deviation = series.mean(dim=-1, keepdim=True), series.std(dim=-1, keepdim=True)
@@ -42,10 +49,13 @@ class TimesFMGraph(nn.Module):
         steps, spread = self._decoded(torch.cat([normed, -normed]), torch.cat([front, front]))
         steps = (steps[:count] - _flipped(steps[count:])) / 2
         spread = (spread[:count] - _flipped(spread[count:])) / 2
-        if self.wide:
-            middle = steps[..., _MEDIAN : _MEDIAN + 1]
-            steps = spread - spread[..., _MEDIAN : _MEDIAN + 1] + middle
-            steps = torch.cat([steps[..., :_MEDIAN], middle, steps[..., _MEDIAN + 1 :]], dim=-1)
+        middle = steps[..., _MEDIAN : _MEDIAN + 1]
+        wide = spread - spread[..., _MEDIAN : _MEDIAN + 1] + middle[:, : spread.shape[1]]
+        by_head = torch.arange(wide.shape[-1]) != _MEDIAN
+        if future is not None:
+            wide = functional.pad(wide, (0, 0, 0, steps.shape[1] - wide.shape[1]))
+            by_head = by_head & (torch.ones_like(future).sum() < 2)
+        steps = torch.where(by_head, wide, steps)
         steps = revin(_in_order(steps), mean, deviation, reverse=True)
         return torch.where(positive, steps.clamp(min=0), steps).transpose(1, 2)
 

@@ -30,7 +30,7 @@ from tsprune.errors import TspruneError
 from tsprune.models.forecaster import Forecaster
 from tsprune.progress import Progress
 from tsprune.studies.one_model import Studied, StudySettings, study_model
-from tsprune.sweeps.store import Store, opened
+from tsprune.sweeps.store import Store, open_store
 
 _PROBE_WINDOWS = 4
 _POLL_SECONDS = 0.2
@@ -151,7 +151,7 @@ def _begin(settings: StudySettings, threads: int, messages: Any) -> None:
 
 def _study(name: str) -> Studied:
     settings: StudySettings = _given["settings"]
-    with opened(settings.options.store) as store:
+    with open_store(settings.options.store) as store:
         settings = dataclasses.replace(settings, options=settings.options.replace(store=store))
         return study_model(settings.loaded(name), settings, _send)
 

@@ -25,7 +25,7 @@ from tsprune.studies.one_model import Studied, StudySettings, study_model
 from tsprune.studies.processes import in_processes, jobs_by_default
 from tsprune.studies.study_result import ModelStudy, Study
 from tsprune.studies.study_tables import STATISTICAL_METHODS
-from tsprune.sweeps.store import opened
+from tsprune.sweeps.store import open_store
 
 DEFAULT_MODELS = ("bundled:timesfm", "bundled:chronos-bolt")
 _PACKAGES = (
@@ -72,7 +72,7 @@ def study(
     named = sum(isinstance(entry, str) for entry in models)
     jobs = min(jobs or jobs_by_default(named, device), max(1, named))
     with (
-        opened(chosen.store) as store,
+        open_store(chosen.store) as store,
         showing(chosen.progress) as progress,
     ):
         settings = StudySettings(

@@ -331,7 +331,7 @@ class Store:
 
 
 @contextmanager
-def opened(store: Store | Path | None) -> Iterator[Store | None]:
+def open_store(store: Store | Path | None) -> Iterator[Store | None]:
     """The store of `RunOptions.store`; one that is given by its path is closed at the end."""
     if not isinstance(store, Path):
         yield store

@@ -1,0 +1,51 @@
+"""README.md of an exported folder."""
+
+from __future__ import annotations
+
+from tsprune.deployment.description import Description
+from tsprune.text import code, markdown
+
+
+def card(about: Description, licence_note: str) -> str:
+    """The folder's card: its origin, its limits, how to use it, and the licence."""
+    lines = [
+        f"# {markdown(about.name)}, exported",
+        "",
+        f"A {about.family} forecaster of {about.parameters:,} parameters as one ONNX graph "
+        f"({about.precision}), written by tsprune.",
+        "",
+        f"- Forecasts up to {about.horizon} steps from up to {about.context_length} steps of history.",
+        f"- Quantile levels: {', '.join(f'{level:g}' for level in about.levels)}.",
+        f"- Its quantiles are within {about.distance:.1e} (of the largest) of the model's, in the self-test.",
+        *_pruned(about),
+        *_kept(about),
+        "",
+        "## Use",
+        "",
+        "```python",
+        "import tsprune  # numpy and onnxruntime; neither torch nor the upstream package is imported",
+        "",
+        'model = tsprune.load_exported("path/to/this/folder")',
+        "forecast = model.forecast([[1.0, 2.0, 3.0] * 20], horizon=3)",
+        "```",
+        "",
+        "`tsprune verify path/to/this/folder` checks the files and the forecasts.",
+        "",
+        "## Licence",
+        "",
+        licence_note,
+    ]
+    return "\n".join(lines) + "\n"
+
+
+def _pruned(about: Description) -> list[str]:
+    if not about.removed:
+        return []
+    return [f"- Pruned from {code(about.original)}: {len(about.removed)} components were removed."]
+
+
+def _kept(about: Description) -> list[str]:
+    if about.precision == "fp32":
+        return []
+    kept = f"{len(about.kept_fp32)} products stay in fp32" if about.kept_fp32 else "no product stays in fp32"
+    return [f"- Weights of products are in 8 bits; {kept}, as measured on calibration windows."]

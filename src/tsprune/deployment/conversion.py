@@ -1,0 +1,227 @@
+"""`export`: a model as one ONNX graph, in a folder with a description, a self-test and a card."""
+
+from __future__ import annotations
+
+import contextlib
+import copy
+import dataclasses
+import io
+import logging
+import warnings
+from collections.abc import Iterator
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from pkgutil import resolve_name
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from torch import nn
+from torch.export import Dim
+
+from tsprune.arguments import checked
+from tsprune.choices import EXPORT_PRECISIONS
+from tsprune.deployment.card import card
+from tsprune.deployment.description import (
+    GRAPH,
+    SELF_TEST,
+    Description,
+    sha256_of,
+)
+from tsprune.deployment.exported import Exported, load_exported, session
+from tsprune.deployment.quantisation import quantised
+from tsprune.deployment.self_test import FP32_DISTANCE, measured_distance, probe_series, stored
+from tsprune.errors import TspruneError, one_line
+from tsprune.extras import install
+from tsprune.files import as_json, user_path
+from tsprune.folders import whole_directory
+from tsprune.models import FAMILIES, Forecaster, load
+from tsprune.models.contexts import checked_horizon
+from tsprune.models.locations import EXPORT
+
+if TYPE_CHECKING:
+    from tsprune.data import Suite
+
+_OPSET = 20
+_MOST_ROWS = 2**16
+_PACKAGES = ("tsprune", "torch", "onnx", "onnxscript", "onnxruntime")
+
+
+@checked
+def export(
+    model: Forecaster | str | Path,
+    folder: str | Path,
+    *,
+    horizon: int | None = None,
+    context_length: int | None = None,
+    precision: str = "fp32",
+    calibration: Suite | None = None,
+) -> Exported:
+    """Writes `model`, pruned or not, as one ONNX graph from contexts to quantiles, and loads it.
+
+    Scaling, patches, masks, gaps and quantiles are in the graph, for any number of series of any length.
+    The folder has model.onnx, tsprune-export.json, a self-test (`verify_export`) and a card.
+
+    horizon : the most steps to forecast; None: those of one pass of the network
+    context_length : history longer than this is cut off in front; None: the model's
+    precision : "fp32", or "int8": the weights of products in 8 bits, inputs quantised as they come
+    calibration : windows on which int8 is measured, to decide which products stay in fp32; None: some of
+        the embedded suite
+
+    Raises TspruneError in one line for a family that does not forecast in one pass (Chronos-T5, Toto,
+    Moirai), for a folder that is there, for a missing package, and if the graph's forecasts are not the
+    model's.
+    """
+    _require_packages()
+    if precision not in EXPORT_PRECISIONS:
+        raise TspruneError(f"precision must be one of {', '.join(EXPORT_PRECISIONS)}, not {precision!r}")
+    loaded = load(model, device="cpu") if isinstance(model, str | Path) else model
+    loaded.require_finite_weights()
+    steps = loaded.readout_horizon if horizon is None else checked_horizon(horizon)
+    length = loaded.context_length
+    if context_length is not None:
+        length = min(length, context_length)
+    with whole_directory(folder) as aside:
+        about = _write(loaded, aside, steps, length)
+        if precision == "int8":
+            about = quantised(aside, about, calibration)
+        about = _complete(loaded, aside, about)
+        (aside / EXPORT).write_text(as_json(about.as_object()))
+        (aside / "README.md").write_text(card(about, loaded.licence_note))
+    return load_exported(user_path(folder))
+
+
+def _write(model: Forecaster, folder: Path, horizon: int, length: int) -> Description:
+    """Writes the graph in fp32, and describes it as yet without files and distance."""
+    with _in_float32(model) as exact:
+        graph = graph_of(exact, horizon)
+        axis = exact.anatomy.stacks[0].time
+        span = 1 if axis is None else axis.span
+        future = int(getattr(graph, "future_span", 0))
+        to_onnx(graph, folder / GRAPH, span, length, -(-horizon // future) if future else 0)
+        origin = exact.origin
+        return Description(
+            name=exact.name,
+            family=exact.family,
+            precision="fp32",
+            horizon=horizon,
+            context_length=length,
+            span=span,
+            future_span=future,
+            fills_gaps=bool(getattr(graph, "fills_gaps", False)),
+            levels=tuple(float(level) for level in exact.forecast([np.arange(9.0)], 1).levels),
+            parameters=exact.parameter_count,
+            distance=0.0,
+            removed=() if origin is None else tuple(part.address for part in origin.components),
+            original="" if origin is None else origin.name,
+        )
+
+
+def _complete(model: Forecaster, folder: Path, about: Description) -> Description:
+    """Adds the self-test, its distance and the files' hashes; TspruneError if fp32 is not exact."""
+    from safetensors.numpy import save_file
+
+    length = min(about.context_length, 512)
+    with _in_float32(model) as exact:
+        contexts = [values[-about.context_length :] for values in probe_series(length)]
+        expected = exact.forecast(contexts, about.horizon).quantiles
+    save_file(stored(expected, length), folder / SELF_TEST)
+    found = Exported(about.name, about, session(folder / GRAPH), 0)
+    distance = measured_distance(found, expected, length)
+    if about.precision == "fp32" and not distance <= FP32_DISTANCE:
+        raise TspruneError(
+            f"{about.name}: the graph's forecasts are off by {distance:.1e} of the largest value; "
+            "nothing was written (report this with the versions of torch and onnxruntime)"
+        )
+    files = sorted(path for path in folder.iterdir() if path.name != EXPORT)
+    return dataclasses.replace(
+        about,
+        distance=float(distance),
+        files={path.name: sha256_of(path) for path in files},
+        made_with={name: _version(name) for name in _PACKAGES},
+    )
+
+
+def graph_of(model: Forecaster, horizon: int) -> nn.Module:
+    """The graph of `model` as a torch module (see `Family.graph`); TspruneError if its family has none."""
+    code = FAMILIES[model.family].graph
+    if not code:
+        have = ", ".join(family.title for family in FAMILIES.values() if family.graph)
+        title = FAMILIES[model.family].title
+        raise TspruneError(f"{model.name}: {title} is not exported yet; families that are: {have}")
+    graph: nn.Module = resolve_name(code)(model, horizon)
+    return graph.eval()
+
+
+@contextlib.contextmanager
+def _in_float32(model: Forecaster) -> Iterator[Forecaster]:
+    """`model`, or a copy of it, on the CPU in float32."""
+    exact = model
+    if model.dtype != torch.float32 or model.device.type != "cpu":
+        exact = copy.deepcopy(model)
+        exact.to(torch.device("cpu"), torch.float32)
+    with torch.no_grad():
+        yield exact
+
+
+def to_onnx(graph: nn.Module, path: Path, span: int, length: int, future: int) -> None:
+    """Writes a graph [B, T] -> [B, Q, H] for every B, and for T up to `length` in steps of `span`.
+
+    future : the most numbers in its second input; 0: it has none
+
+    Weights beyond 2 GB are in a file beside it. Raises TspruneError if torch cannot express the graph.
+    """
+    example = [torch.linspace(0, 1, 6 * span).reshape(2, 3 * span).sin()]
+    patches = max(4, -(-length // span))
+    rows, columns = Dim("batch", min=1, max=_MOST_ROWS), span * Dim("patches", min=1, max=patches)
+    sizes: dict[str, Any] = {"context": {0: rows, 1: columns}}
+    if future:
+        example.append(torch.zeros(min(future, 3)))
+        sizes["future"] = {0: Dim("future", min=1, max=future)} if future > 1 else None
+    try:
+        with _silent():
+            program = torch.export.export(graph, tuple(example), dynamic_shapes=sizes, strict=False)
+            found = torch.onnx.export(
+                program,
+                dynamo=True,
+                input_names=list(sizes),
+                output_names=["quantiles"],
+                opset_version=_OPSET,
+                verbose=False,
+            )
+    except Exception as error:  # of many classes of torch's and onnxscript's own
+        raise TspruneError(f"torch cannot export this model to ONNX ({one_line(error, 300)})") from error
+    assert found is not None
+    found.save(path, external_data=_bytes(graph) > 2**31 - 2**24)
+
+
+def _bytes(graph: nn.Module) -> int:
+    return sum(tensor.nbytes for tensor in (*graph.parameters(), *graph.buffers()))
+
+
+@contextlib.contextmanager
+def _silent() -> Iterator[None]:
+    """Neither warnings nor reports of torch's exporter, which names packages that it does not need."""
+    before = logging.root.manager.disable
+    logging.disable(logging.WARNING)
+    try:
+        with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        logging.disable(before)
+
+
+def _require_packages() -> None:
+    for name in ("onnx", "onnxscript", "onnxruntime"):
+        try:
+            __import__(name)
+        except ImportError:
+            raise TspruneError(f"export needs {name}; install it with: {install('onnx')}") from None
+
+
+def _version(name: str) -> str:
+    try:
+        return version(name)
+    except PackageNotFoundError:
+        return "unknown"

@@ -1,0 +1,107 @@
+"""int8: weights of products in 8 bits, and which products stay in fp32, by measured loss."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import io
+import logging
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from tsprune.deployment.description import GRAPH, Description
+from tsprune.deployment.exported import Exported, session
+from tsprune.errors import TspruneError
+from tsprune.evaluation import evaluate, geometric_mean_ratios
+
+if TYPE_CHECKING:
+    from tsprune.data import Suite
+
+MOST_LOSS = 0.005  # relative, of MASE and of CRPS: less is within what windows of another day would give
+_WINDOWS = 120
+_ENDS = 3  # products of the embedding, and of the readout: a residual block has three
+
+
+def quantised(folder: Path, about: Description, calibration: Suite | None = None) -> Description:
+    """Replaces the graph in `folder` by one in int8.
+
+    The embedding and the readout round most. Candidates keep neither, either, or both in fp32, fewest first;
+    the first that loses at most `MOST_LOSS` on the calibration windows is taken, else the one that loses
+    least.
+    """
+    suite = _within(_windows() if calibration is None else calibration, about)
+    exact = _scores(Exported(about.name, about, session(folder / GRAPH), 0), suite)
+    products = weight_products(folder / GRAPH)
+    first, last = products[:_ENDS], products[-_ENDS:]
+    candidates = [[], last, first, [*first, *last]]
+    losses: list[float] = []
+    for number, kept in enumerate(candidates):
+        path = folder / f"int8-{number}.onnx"
+        _quantise(folder / GRAPH, path, kept)
+        losses.append(_loss(Exported(about.name, about, session(path), 0), suite, exact))
+        if losses[-1] <= MOST_LOSS:
+            break
+    chosen = int(np.argmin(losses)) if losses[-1] > MOST_LOSS else len(losses) - 1
+    (folder / f"int8-{chosen}.onnx").replace(folder / GRAPH)
+    for path in folder.iterdir():
+        if path.name != GRAPH:  # the other candidates, and weights beside the graph in fp32
+            path.unlink()
+    return dataclasses.replace(about, precision="int8", kept_fp32=tuple(candidates[chosen]))
+
+
+def weight_products(graph: Path) -> list[str]:
+    """Names of the nodes that multiply by a weight, in the order in which they run."""
+    import onnx
+
+    loaded = onnx.load(graph, load_external_data=False).graph
+    weights = {tensor.name for tensor in loaded.initializer if len(tensor.dims) == 2}
+    return [
+        node.name
+        for node in loaded.node
+        if node.op_type in ("MatMul", "Gemm") and len(node.input) > 1 and node.input[1] in weights
+    ]
+
+
+def _windows() -> Suite:
+    from tsprune.data import pocket
+
+    return pocket().sample(_WINDOWS, seed=0)
+
+
+def _within(suite: Suite, about: Description) -> Suite:
+    """The configurations whose horizon the graph reaches."""
+    fitting = tuple(part for part in suite.configurations if part.horizon <= about.horizon)
+    if not fitting:
+        raise TspruneError(
+            f"int8 is measured on windows, of which none has a horizon of up to {about.horizon} steps; "
+            "export with a longer horizon"
+        )
+    return dataclasses.replace(suite, configurations=fitting)
+
+
+def _scores(model: Exported, suite: Suite) -> dict[str, float]:
+    """MASE and CRPS relative to Seasonal Naive, geometric means over configurations."""
+    ratios = geometric_mean_ratios(evaluate(model, suite))
+    return {name: ratios[name] for name in ("MASE", "CRPS")}
+
+
+def _loss(model: Exported, suite: Suite, exact: dict[str, float]) -> float:
+    """The larger of the relative changes of MASE and CRPS."""
+    found = _scores(model, suite)
+    return max(found[name] / exact[name] for name in exact) - 1
+
+
+def _quantise(source: Path, target: Path, kept: list[str]) -> None:
+    from onnxruntime.quantization import QuantType, quantize_dynamic
+
+    before = logging.root.manager.disable
+    logging.disable(logging.WARNING)  # it advises on models that come from elsewhere
+    try:
+        with contextlib.redirect_stdout(io.StringIO()):
+            quantize_dynamic(
+                source, target, weight_type=QuantType.QInt8, per_channel=True, nodes_to_exclude=kept
+            )
+    finally:
+        logging.disable(before)

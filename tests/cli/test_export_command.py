@@ -1,0 +1,45 @@
+"""`tsprune export`, and the commands that take what it wrote."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from tests.shell import Runner, refused
+from tests.tiny import TINY
+
+pytest.importorskip("onnxruntime")
+pytest.importorskip("onnxscript")
+
+
+def test_from_a_checkpoint_to_scores_without_torch(run: Runner, tmp_path: Path) -> None:
+    model, folder = tmp_path / "model", tmp_path / "exported"
+    TINY["tiny-chronos-bolt"](model)
+    written = run("export", model, "--out", folder, "--horizon", 4, "--json")
+    assert written.code == 0, written.err
+    assert written.result["horizon"] == 4
+    assert written.result["distance"] < 1e-4
+    assert run("verify", folder, "--json").result["holds"]
+    timed = run("latency", model, folder, "--batch", 1, "--rounds", 3, "--horizon", 2, "--context", 30)
+    assert "as fast." in timed.out, timed.err
+
+    table = tmp_path / "mine.csv"
+    rows = [f"a,2024-01-{day:02},{day % 7}" for day in range(1, 32)]
+    table.write_text("\n".join(["unique_id,ds,y", *rows]))
+    own = ("--data", table, "--horizon", 3)
+    assert len(run("forecast", folder, *own, "--json").result["forecasts"]) == 3
+    assert run("evaluate", folder, *own).code == 0
+    refused(run("forecast", folder, "--data", table, "--horizon", 5), "exported for up to 4 steps, not 5")
+
+    refused(run("rank", folder), "without components")
+    refused(run("export", model, "--out", folder), "is not empty")
+    (folder / "selftest.safetensors").write_bytes(b"")
+    changed = run("verify", folder)
+    assert changed.code == 1
+    assert "changed or missing: selftest.safetensors" in changed.out
+
+
+def test_families_that_sample_are_refused_in_one_line(run: Runner, tmp_path: Path) -> None:
+    refused(run("export", "bundled:toto", "--out", tmp_path / "out"), "Toto is not exported yet")
+    assert not (tmp_path / "out").exists()
