@@ -25,7 +25,7 @@ from tsprune.run_options import Options, RunOptions
 from tsprune.sweeps.cell_plan import SweepPlan, Unit, make_plan
 from tsprune.sweeps.collector import Collector
 from tsprune.sweeps.pace import Pace
-from tsprune.sweeps.store import opened
+from tsprune.sweeps.store import open_store
 from tsprune.sweeps.sweep_result import SweepResult
 from tsprune.sweeps.worker import Outcome, Worker
 
@@ -87,7 +87,7 @@ def run(
     """
     how = RunOptions(**options)
     with ExitStack() as contexts:
-        store = contexts.enter_context(opened(how.store))
+        store = contexts.enter_context(open_store(how.store))
         plan = make_plan(
             model,
             suite,
