@@ -54,6 +54,17 @@ def test_a_dry_run_shows_what_was_understood(run: Runner, mine: Path) -> None:
     assert "c: " in shown.err
 
 
+def test_several_targets_are_variates(run: Runner, tmp_path: Path) -> None:
+    path = tmp_path / "two.csv"
+    days = pd.date_range("2024-01-01", periods=60, freq="D")
+    pd.DataFrame({"day": days, "a": np.arange(60.0), "b": np.arange(60.0) % 7}).to_csv(path, index=False)
+    line = ("evaluate", "bundled:toto", "--data", path, "--horizon", 7, "--dry-run")
+    apart, together = run(*line), run(*line, "--target", "a", "--target", "b")
+    assert "num variates" not in apart.out
+    assert "num variates" in together.out
+    assert "variates of one series" in together.out
+
+
 def test_columns_are_named(run: Runner, mine: Path) -> None:
     named = ("--id-column", "shop", "--time-column", "day", "--target", "sold", "--freq", "D")
     found = run(

@@ -74,10 +74,19 @@ def test_entries_keep_their_order_and_names() -> None:
     np.testing.assert_array_equal(found[2].quantile(0.5), model.forecast([series()[2]], 4).median[0])
 
 
+@pytest.mark.parametrize("name", ["tiny-timesfm", "tiny-toto"])
+def test_variates_are_the_last_axis(name: str) -> None:
+    model, start = tiny(name), pd.Period("2024-01", freq="M")
+    several = np.stack([np.sin(np.arange(40) / 3), np.arange(40) % 5]).astype(np.float32)
+    entries = [{"target": several[0], "start": start}, {"target": several, "start": start}]
+    single, both = as_gluonts(model, 4, batch_size=1).predict(entries)
+    assert (single.quantile(0.5).shape, both.quantile(0.5).shape) == ((4,), (4, 2))
+    np.testing.assert_array_equal(both.quantile(0.5), model.forecast([several], 4).median.T)
+    assert both.start_date == start + 40
+
+
 def test_what_is_refused(tmp_path: Path) -> None:
     predictor = as_gluonts(tiny("tiny-timesfm"), 4)
-    with pytest.raises(TspruneError, match="single series"):
-        list(predictor.predict([{"target": np.zeros((2, 9)), "start": pd.Period("2024", freq="D")}]))
     with pytest.raises(TspruneError, match="save the model"):
         predictor.serialize(tmp_path)
     with pytest.raises(TspruneError, match="horizon"):

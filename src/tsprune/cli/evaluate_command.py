@@ -61,12 +61,15 @@ def evaluate_command(
 def _show_data(shared: Shared, suite: Suite) -> None:
     """The suite as it was understood, and what was left out of it."""
     found = suite.describe()
-    names = ("configuration", "season", "windows", "series", "shortest", "longest", "gaps")
+    variates = ("num_variates",) if suite.multivariate else ()
+    names = ("configuration", "season", "windows", "series", *variates, "shortest", "longest", "gaps")
     shown = [name for name in names if name in found]
 
     def tables() -> None:
         print_frame(found, repr(suite).strip("<>"), shown)
         if suite.about:
             say(suite.about[0].upper() + suite.about[1:])
+        if suite.multivariate:
+            say("Several columns are variates of one series; models that can read them together do")
 
     shared.report("evaluate", {"about": suite.about, "suite": found}, tables, skipped=suite.skipped)

@@ -54,12 +54,12 @@ def forecast_command(
     def tables() -> None:
         if output is None:
             print_frame(table.frame.head(_SHOWN), table.title, ["item_id", *_shown(table.frame)])
-        more = (
-            f"written to {output}"
-            if output is not None
-            else f"the first {_SHOWN} are shown; --out writes all"
-        )
-        say(f"{count} series, {len(table)} rows; {more}")
+        more = ""
+        if output is not None:
+            more = f"; written to {output}"
+        elif len(table) > _SHOWN:
+            more = f"; the first {_SHOWN} are shown; --out writes all"
+        say(f"{count} series, {len(table)} rows{more}")
 
     result: dict[str, object] = {"series": count, "rows": len(table)}
     result |= {"out": output} if output is not None else {"forecasts": _plain_times(table.frame)}
@@ -67,7 +67,8 @@ def forecast_command(
 
 
 def _shown(frame: pd.DataFrame) -> list[str]:
-    return [name for name in ("timestamp", "step", "predictions", "0.1", "0.9") if name in frame]
+    targets = ["target_name"] if frame["target_name"].nunique() > 1 else []
+    return [*targets, *(x for x in ("timestamp", "step", "predictions", "0.1", "0.9") if x in frame)]
 
 
 def _plain_times(frame: pd.DataFrame) -> pd.DataFrame:

@@ -23,7 +23,7 @@ def unmeasured(model: Forecaster, suite: Suite) -> tuple[str, ...]:
         return ()
     role = heads[0].attention
     return (
-        f"{model.name}: {len(heads)} heads of {role} attention choose among series, and the windows of "
-        f"{suite.name} are single series. They look redundant there; measure them on multivariate data "
-        "(several --target columns, or a multivariate dataset)",
+        f"{model.name}: {len(heads)} heads of {role} attention choose among series, but every window of "
+        f"{suite.name} is a single series, so figures of these heads do not include that choice; measure "
+        "them on multivariate data (several --target columns, or a multivariate dataset)",
     )

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from tsprune.arguments import RULES
 from tsprune.errors import TspruneError
@@ -33,21 +34,18 @@ class ModelPredictor(_GluontsPredictor):  # type: ignore[misc]  # gluonts has no
     def predict(self, dataset: Iterable[Mapping[str, Any]], **kwargs: Any) -> Iterator[QuantileForecast]:
         """One forecast per entry, in their order.
 
-        dataset : entries with a univariate `target` [T], NaN where missing, and a `start` (a pandas Period)
+        dataset : entries with a `target` [T] or [V, T], NaN where missing, and a `start` (a pandas Period).
+            Variates are read together by `multivariate` families
 
-        Raises TspruneError for a multivariate target, and as `Forecaster.forecast` does.
+        Raises TspruneError as `Forecaster.forecast` does.
         """
         entries = iter(dataset)
         while batch := list(islice(entries, self.batch_size)):
             contexts = [np.asarray(entry["target"]) for entry in batch]
-            if any(context.ndim != 1 for context in contexts):
-                raise TspruneError(
-                    f"{self.model.name} forecasts single series; split multivariate entries (gluonts' "
-                    "MultivariateGrouper made them, or set one_dim_target)"
-                )
             found = self.model.forecast(contexts, self.prediction_length)
-            for row, entry in enumerate(batch):
-                yield _of_entry(found, row, entry)
+            rows = np.cumsum([0, *(len(np.atleast_2d(context)) for context in contexts)])
+            for entry, context, first, stop in zip(batch, contexts, rows[:-1], rows[1:], strict=True):
+                yield _of_entry(found.select(slice(first, stop)), context, entry)
 
     def serialize(self, path: Path) -> None:
         """Refused: `Forecaster.save` writes the model."""
@@ -72,9 +70,11 @@ def as_gluonts(model: Forecaster, prediction_length: int, *, batch_size: int = 6
     return ModelPredictor(model, checked_horizon(prediction_length), RULES["batch_size"](batch_size))
 
 
-def _of_entry(found: Forecast, row: int, entry: Mapping[str, Any]) -> QuantileForecast:
-    arrays, keys = found.quantiles[row], [str(level) for level in found.levels]
+def _of_entry(found: Forecast, context: NDArray[Any], entry: Mapping[str, Any]) -> QuantileForecast:
+    arrays, keys = found.quantiles, [str(level) for level in found.levels]
     if found.samples is not None:
-        arrays, keys = np.concatenate([arrays, found.point[row, None]]), [*keys, "mean"]
-    start = entry["start"] + len(entry["target"])
+        arrays, keys = np.concatenate([arrays, found.point[:, None]], axis=1), [*keys, "mean"]
+    # gluonts has variates last, and no such axis in a univariate forecast
+    arrays = arrays[0] if context.ndim == 1 else arrays.transpose(1, 2, 0)
+    start = entry["start"] + context.shape[-1]
     return QuantileForecast(arrays, start, keys, item_id=entry.get("item_id"), info=entry.get("info"))
