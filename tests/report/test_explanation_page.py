@@ -195,6 +195,11 @@ def test_a_study_shows_both_models_in_one_picture_and_each_by_itself() -> None:
     page = Page(render_report(make_study(*models)))
     ids = [a["id"] for tag, a in page.elements if tag == "figure"]
     assert len(ids) == len(set(ids))
+    text = " ".join(page.text)
+    assert text.count("Which heads carry parroting, which seasonality?") == 1
+    for model in models:
+        assert model.explanation is not None
+        assert f"{model.explanation.model}: Parroting" in text
     # every caption is that of a figure, with its placeholders filled in
     captions = tomllib.loads(resources.files("tsprune.report").joinpath("captions.toml").read_text())
     of_figures = {name for name, words in captions.items() if "heading" in words}

@@ -69,6 +69,12 @@ def test_heads_at_totals_add_up() -> None:
             assert row[selection] == here[here.selection == selection]["heads_at"].sum()
 
 
+def test_notes_of_a_model_stand_among_the_findings_and_in_the_terminal() -> None:
+    model = dataclasses.replace(make_model("m"), notes=("m: 3 heads of group attention are not measured",))
+    assert model_findings(model).endswith("m: 3 heads of group attention are not measured.")
+    assert "3 heads of group attention are not measured" in printed(make_study(model))
+
+
 def test_all_claims_tested_count(study: Study) -> None:
     assert tally(study, "bolt-pocket") == (1, 1, 0)
     assert tally(study, "unknown") == (0, 0, 0)

@@ -53,7 +53,7 @@ def forecast_command(
 
     def tables() -> None:
         if output is None:
-            print_frame(table.frame.head(_SHOWN), table.title, ["item_id", *_shown(table.frame)])
+            print_frame(_dates(table.frame.head(_SHOWN)), table.title, ["item_id", *_shown(table.frame)])
         more = ""
         if output is not None:
             more = f"; written to {output}"
@@ -69,6 +69,13 @@ def forecast_command(
 def _shown(frame: pd.DataFrame) -> list[str]:
     targets = ["target_name"] if frame["target_name"].nunique() > 1 else []
     return [*targets, *(x for x in ("timestamp", "step", "predictions", "0.1", "0.9") if x in frame)]
+
+
+def _dates(frame: pd.DataFrame) -> pd.DataFrame:
+    """Times as dates, if all are at midnight."""
+    if "timestamp" not in frame or (frame["timestamp"] != frame["timestamp"].dt.normalize()).any():
+        return frame
+    return frame.assign(timestamp=frame["timestamp"].dt.strftime("%Y-%m-%d"))
 
 
 def _plain_times(frame: pd.DataFrame) -> pd.DataFrame:

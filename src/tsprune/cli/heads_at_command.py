@@ -41,4 +41,5 @@ def heads_at_command(
         lambda: print_frame(table.frame, table.title),
         skipped=table.skipped,
         failed=table.failed,
+        notes=table.notes,
     )

@@ -85,6 +85,7 @@ def prune_command(
     searched = max_loss is not None or saving is not None
     suite = shared.suite if measure or searched else None
     from tsprune.data import split
+    from tsprune.evaluation.single_series import unmeasured
     from tsprune.pruning import Plan, prune
     from tsprune.pruning.search import plan as search
 
@@ -113,7 +114,8 @@ def prune_command(
     with shared.running("measure") as options:
         pruned = prune(loaded, chosen or remove or [], measure=suite, dtype=save_dtype, **options)
     pruned.save(output)
-    _report(loaded, pruned, output, points, shared)
+    notes = unmeasured(loaded, shared.suite) if max_loss is not None else ()
+    _report(loaded, pruned, output, points, notes, shared)
 
 
 def _curve(model: Forecaster, plan: Plan, suite: Suite, shared: Shared, path: Path) -> pd.DataFrame:
@@ -132,6 +134,7 @@ def _report(
     after: Forecaster,
     output: Path,
     points: pd.DataFrame | None,
+    notes: tuple[str, ...],
     shared: Shared,
 ) -> None:
     assert after.origin is not None
@@ -154,7 +157,8 @@ def _report(
         "parameters": sizes,
         "measured": evidence_rows(after.evidence),
     }
-    shared.report("prune", result if points is None else {**result, "curve": points}, tables)
+    whole = result if points is None else {**result, "curve": points}
+    shared.report("prune", whole, tables, notes=notes)
 
 
 # intervals are on the page and in --json

@@ -29,6 +29,7 @@ from tsprune.explain.mechanism import head_effects
 from tsprune.explain.mechanism_claims import mechanism_table
 from tsprune.models.contexts import checked_contexts
 from tsprune.models.forecaster import LEVELS, Forecast, Forecaster, Predictor
+from tsprune.models.variates import rows_of
 from tsprune.run_options import Options, RunOptions
 from tsprune.schema import Column, Schema, estimated
 from tsprune.statistics import UNKNOWN, Sample, unit_means
@@ -74,7 +75,7 @@ class _Motifs(abc.ABC):
         Gaps are filled linearly. A copy that reaches the end of the history repeats itself. Histories
         shorter than the motif use shorter motifs; a history of one step is repeated.
         """
-        series = [filled(x[-self.context_length :]) for x in checked_contexts(contexts, horizon)]
+        series = [filled(x[-self.context_length :]) for x in rows_of(checked_contexts(contexts, horizon))]
         quantiles = np.stack([self._quantiles(x, horizon) for x in series])
         return Forecast(quantiles.astype(np.float32), LEVELS)
 

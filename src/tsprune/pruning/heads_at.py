@@ -19,6 +19,7 @@ from tsprune.arguments import checked
 from tsprune.data.split import CALIBRATION_FRACTION, calibration_mask, split
 from tsprune.data.suite import Suite
 from tsprune.evaluation import METRICS
+from tsprune.evaluation.single_series import unmeasured
 from tsprune.hooks.ablation import Ablation
 from tsprune.models.forecaster import Forecaster
 from tsprune.pruning.strategies import SUBLAYER, as_components, ordered
@@ -166,4 +167,4 @@ def heads_at(
     result = run(model, suite, list(prefixes.values()), stage="ablating", **options)
     frame = heads_at_frame(result, prefixes, max_loss=max_loss, metric=metric, calibration=masks)
     title = f"{model.name} on {suite.name}: heads@{100 * max_loss:g}pp by {by}"
-    return Table(frame, title, result.skipped, failed_cells(result))
+    return Table(frame, title, result.skipped, failed_cells(result), unmeasured(model, suite))
