@@ -21,24 +21,27 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
-from measure import identical, suite, timed
+from measure import identical, timed
 from processors import SETTINGS
 
 import tsprune
 from tsprune.anatomy import Component
 from tsprune.cost.allocator import keep_freed_memory
-from tsprune.data import Configuration, Suite
+from tsprune.data import Configuration, Suite, pocket
+from tsprune.evaluation import Batch
 from tsprune.hooks.ablation import Ablation
 from tsprune.models import Forecaster
 from tsprune.models.checkpoints import find
 from tsprune.models.chronos_bolt import ChronosBolt
+from tsprune.pruning.recovery import CHECKS, _Training
 from tsprune.run_options import BATCH_SIZE, MEMORY
-from tsprune.sweeps import SweepResult, make_plan, run
-from tsprune.sweeps.engine import SweepWork
+from tsprune.sweeps import CLEAN, SweepResult, make_plan, run
 from tsprune.sweeps.worker import Worker
 
 GB = 1e9
@@ -118,23 +121,25 @@ def _site(head: Component) -> Component:
     return dataclasses.replace(head, head=None)
 
 
-def replay(name: str, folder: Path, *, every: int, least: float, most: int = 1000) -> None:
-    """Replay against a plain loop, which is timed on a few ablations: each takes it as long as any other."""
-    model, windows = loaded(name, folder), long_windows(20)
-    heads = heads_of_sublayers(model, every, most)
+def replay(name: str, folder: Path, *, every: int, least: float, most: int = 1000, windows: int = 20) -> None:
+    """Replay against a plain loop, which takes the same time for every ablation, so a few are timed."""
+    model, suite = loaded(name, folder), long_windows(windows)
+    whole, heads = len(model.anatomy.components("head")), heads_of_sublayers(model, every, most)
     some = heads[:: max(1, len(heads) // 4)]
-    model.forecast(windows.configurations[0].contexts[:2], 48)  # imports and allocators
-    replayed = sweep_seconds(model, windows, heads, replay=True)
+    model.forecast(suite.configurations[0].contexts[:2], 48)  # imports and allocators
+    clean, _ = sweep_seconds(model, suite, [], replay=True)
+    seconds, replayed = sweep_seconds(model, suite, heads, replay=True)
     peak = peak_bytes()
-    plain = sweep_seconds(model, windows, some, replay=False)
-    each = replayed[0] / (len(heads) + 1), plain[0] / (len(some) + 1)
-    same = identical(plain[1], of_these(replayed[1], some))
+    plain_seconds, plain = sweep_seconds(model, suite, some, replay=False)
+    each, alone = (seconds - clean) / len(heads), plain_seconds / (len(some) + 1)
+    ratio = alone * (whole + 1) / (clean + each * whole)
+    same = identical(plain, of_these(replayed, some))
     limit = weight_bytes(model) + MEMORY + GB
     print(
-        f"{name}: {len(heads)} heads x 20 windows x {CONTEXT} steps: {each[0]:.2f} CPU s a pass with replay, "
-        f"{each[1]:.2f} s without ({len(some)} ablations); ratio {each[1] / each[0]:.2f} (at least {least}); "
-        f"results {'identical' if same else 'DIFFER'}; peak {peak / GB:.2f} GB (at most {limit / GB:.2f} GB: "
-        "weights, budget and 1 GB)"
+        f"{name}: {len(heads)} of {whole} heads x {windows} windows x {CONTEXT} steps: {each:.2f} CPU s each "
+        f"with replay beside {clean:.2f} s once, {alone:.2f} s without ({len(some)} of them); ratio for all "
+        f"heads {ratio:.2f} (at least {least}); results {'identical' if same else 'DIFFER'}; peak "
+        f"{peak / GB:.2f} GB (at most {limit / GB:.2f} GB: weights, budget and 1 GB)"
     )
 
 
@@ -145,36 +150,35 @@ def sweep_seconds(
 
 
 def of_these(result: SweepResult, ablations: Sequence[Ablation]) -> SweepResult:
-    kept = {Ablation(()), *ablations}
+    kept = {CLEAN, *ablations}
     scores = {ablation: scores for ablation, scores in result.scores.items() if ablation in kept}
     return dataclasses.replace(result, scores=scores)
 
 
-def sweep_of_pocket(name: str, folder: Path, *, every: int) -> None:
-    """Every batch of the embedded suite under the heads of some sublayers, extrapolated to all heads."""
-    model, windows = loaded(name, folder), suite(None)
-    every_head = [Ablation((c,)) for c in model.anatomy.components("head")]
-    some = heads_of_sublayers(model, every)
-    clean, ablated = 0.0, 0.0
-
-    def here(work: SweepWork) -> Iterator[object]:
-        nonlocal clean, ablated
-        worker = Worker(work.model, None, work.keep)
-        for unit in work.plan.units():
-            batch, truth = work.plan.batches[unit.batch], work.plan.truth(unit)
-            alone = timed(lambda: worker.outcome(batch, truth, (Ablation(()),)))[0]  # noqa: B023
-            seconds, outcome = timed(lambda: worker.outcome(batch, truth, unit.ablations))  # noqa: B023
-            clean, ablated = clean + alone, ablated + seconds - alone
-            yield unit, outcome
-
-    run(model, windows, some, executor=here)  # type: ignore[arg-type]
-    whole = clean + ablated * len(every_head) / len(some)
-    batches = len(make_plan(model, windows, [], batch_size=BATCH_SIZE).batches)
+def sweep_of_pocket(name: str, folder: Path, *, every: int, most: int, batches: int) -> None:
+    """Some heads on every `batches`-th batch of the embedded suite, extrapolated by steps of history."""
+    model, windows = loaded(name, folder), pocket()
+    whole, some = len(model.anatomy.components("head")), heads_of_sublayers(model, every, most)
+    plan = make_plan(model, windows, some, batch_size=BATCH_SIZE)
+    worker = Worker(model, None, frozenset())
+    chosen = plan.units()[batches // 2 :: batches]
+    clean = ablated = 0.0
+    for unit in chosen:
+        batch, truth = plan.batches[unit.batch], plan.truth(unit)
+        alone = timed(lambda: worker.outcome(batch, truth, (CLEAN,)))[0]  # noqa: B023
+        clean += alone
+        ablated += timed(lambda: worker.outcome(batch, truth, (CLEAN, *some)))[0] - alone  # noqa: B023
+    share = sum(_steps(plan.batches[unit.batch]) for unit in chosen) / sum(map(_steps, plan.batches))
+    seconds = (clean + ablated * whole / len(some)) / share
     print(
-        f"{name}: {len(some)} of {len(every_head)} heads x {len(windows)} windows ({batches} batches): "
-        f"{clean:.0f} CPU s unablated, {ablated:.0f} s ablated; extrapolated to all heads "
-        f"{whole / 60:.1f} CPU min on {torch.get_num_threads()} thread (at most 45 min on two cores)"
+        f"{name}: {len(some)} of {whole} heads on {share:.0%} of pocket: {clean:.0f} CPU s unablated, "
+        f"{ablated:.0f} s ablated, so {clean / share:.0f} CPU s a pass and {seconds / 60:.0f} CPU min for "
+        f"all heads on {torch.get_num_threads()} thread (at most 90: 45 min of two cores)"
     )
+
+
+def _steps(batch: Batch) -> int:
+    return sum(map(len, batch.views))
 
 
 # --- plans and recovery --------------------------------------------------------------------------
@@ -183,42 +187,83 @@ def sweep_of_pocket(name: str, folder: Path, *, every: int) -> None:
 def plan(name: str, folder: Path, *, saving: float = 0.2) -> None:
     """A plan for a saving and the pruned checkpoint."""
     model = loaded(name, folder)
-    start = time.perf_counter()
-    ended: dict[str, float] = {}
-    chosen = tsprune.plan(
-        model, saving=saving, progress=lambda stage, *_: ended.update({stage: time.perf_counter() - start})
-    )
-    planned = time.perf_counter() - start
+    start, cpu = time.perf_counter(), time.process_time()
+    ended: dict[str, str] = {}
+
+    def clock() -> str:
+        return f"{time.perf_counter() - start:.1f} s ({time.process_time() - cpu:.1f} CPU s)"
+
+    chosen = tsprune.plan(model, saving=saving, progress=lambda stage, *_: ended.update({stage: clock()}))
+    stages = ", ".join(f"{stage} until {seconds}" for stage, seconds in ended.items())
+    before = peak_bytes()
     tsprune.prune(model, chosen).save(folder / "smaller")
-    stages = ", ".join(f"{stage} until {seconds:.1f} s" for stage, seconds in ended.items())
     print(
-        f"{name}: {chosen}; first prices within 20 s, all within 240 s: {stages}; plan {planned:.1f} s, "
-        f"all {time.perf_counter() - start:.1f} s"
+        f"{name}: {chosen}; {stages}; all {clock()} (at most 20 s for first prices, 240 s for all); peak of "
+        f"the search {(before - LIBRARIES) / GB:.2f} GB without libraries (records of up to 2 GB)"
     )
+
+
+def memory(name: str, folder: Path) -> None:
+    """Peak memory of the removal of two layers, without a search."""
+    model = loaded(name, folder)
+    last = len(model.anatomy.stacks[0].blocks) - 1
+    tsprune.prune(model, [f"encoder.{last}", f"decoder.{last}"]).save(folder / "smaller")
     print(memory_line(model, 2.2))
 
 
-def recovery(name: str, folder: Path, *, steps: int, saving: float, limit: float) -> None:
-    """`steps` of recovery of a model with `saving` of its parameters gone."""
-    model = tsprune.load(name, device="cpu") if name.startswith("bundled:") else loaded(name, folder)
+def recovery(name: str, folder: Path, *, steps: int, limit: float, share: float = 1.0) -> None:
+    """Recovery of a bundled model without 30 % of its parameters, of others without two layers.
+
+    share : of the steps that are made; the rest is extrapolated
+    """
     if name.startswith("bundled:"):
-        small = tsprune.prune(model, tsprune.plan(model, saving=saving, objective="parameters"))
+        model = tsprune.load(name, device="cpu")
+        small = tsprune.prune(model, tsprune.plan(model, saving=0.3, objective="parameters"))
     else:  # with random weights every plan is as good
-        layers = len(model.anatomy.stacks[0].blocks)
-        small = tsprune.prune(model, [f"encoder.{layers - 1}", f"decoder.{layers - 1}"])
-    start, cpu = time.perf_counter(), time.process_time()
-    recovered = tsprune.recover(small, model, steps=steps, patience=steps)
-    seconds, cpu = time.perf_counter() - start, time.process_time() - cpu
+        model = loaded(name, folder)
+        last = len(model.anatomy.stacks[0].blocks) - 1
+        small = tsprune.prune(model, [f"encoder.{last}", f"decoder.{last}"])
+    made = max(2, round(share * steps))
+    with clocked(_Training, "_step", "score") as clocks:
+        recovered = tsprune.recover(small, model, steps=made, patience=made)
+    (step, cpu_step), (check, cpu_check) = (tuple(np.mean(clocks[x], axis=0)) for x in ("_step", "score"))
+    whole, cpu = (steps * s + (CHECKS + 1) * c for s, c in ((step, check), (cpu_step, cpu_check)))
     assert recovered.origin is not None
     account = recovered.origin.recovery
     assert account is not None
     print(
-        f"{name}: {small.parameter_count / model.parameter_count:.0%} of the parameters, {steps} steps: "
-        f"{seconds:.0f} s, {cpu:.0f} CPU s on {torch.get_num_threads()} threads (at most {limit:.0f} s); "
-        f"{account.metric} {account.score_before:.4f} -> {account.score_after:.4f}"
+        f"{name}: {small.parameter_count / model.parameter_count:.0%} of the parameters; {made} steps of "
+        f"{step:.2f} s ({cpu_step:.2f} CPU s), checks of {check:.1f} s ({cpu_check:.1f} CPU s); {steps} "
+        f"steps and {CHECKS + 1} checks take {whole:.0f} s, {cpu:.0f} CPU s on "
+        f"{torch.get_num_threads()} threads (at most {limit:.0f} s); {account.metric} "
+        f"{account.score_before:.4f} -> {account.score_after:.4f}"
     )
-    state = sum(p.nbytes for p in small.module.parameters()) * 2  # moments; Muon has one, AdamW two
-    print(memory_line(model, 4, state))
+    moments = 2 * sum(p.nbytes for p in small.module.parameters())  # at most: Muon has one, AdamW two
+    print(memory_line(model, 4, moments))
+
+
+@contextmanager
+def clocked(kind: type, *names: str) -> Iterator[dict[str, list[tuple[float, float]]]]:
+    """Wall-clock and CPU seconds of every call of some methods."""
+    originals = {name: getattr(kind, name) for name in names}
+    clocks: dict[str, list[tuple[float, float]]] = {name: [] for name in names}
+
+    def timed_method(name: str) -> Callable[..., Any]:
+        def method(*args: Any) -> Any:
+            start = time.perf_counter()
+            seconds, result = timed(lambda: originals[name](*args))
+            clocks[name].append((time.perf_counter() - start, seconds))
+            return result
+
+        return method
+
+    try:
+        for name in names:
+            setattr(kind, name, timed_method(name))
+        yield clocks
+    finally:
+        for name, original in originals.items():
+            setattr(kind, name, original)
 
 
 def memory_line(model: Forecaster, times: float, more: int = 0) -> str:
@@ -238,16 +283,19 @@ def peak_bytes() -> int:
 
 # --- the command line ----------------------------------------------------------------------------
 
-FIGURES: dict[str, Callable[[Path], None]] = {
-    "replay-bolt": lambda folder: replay("bolt-base", folder, every=5, least=2.5),
-    "replay-timesfm": lambda folder: replay(TIMESFM, folder, every=4, most=3, least=1.6),
-    "sweep": lambda folder: sweep_of_pocket("bolt-base", folder, every=9),
-    "plan": lambda folder: plan("bolt-small", folder),
-    "recover": lambda folder: recovery("bolt-small", folder, steps=100, saving=0.2, limit=480),
-    "recover-bundled": lambda folder: recovery(
-        "bundled:chronos-bolt", folder, steps=800, saving=0.3, limit=360
+FIGURES: dict[str, Callable[[Path, float], None]] = {
+    "replay-bolt": lambda folder, _: replay("bolt-base", folder, every=5, least=2.5),
+    "replay-timesfm": lambda folder, _: replay(TIMESFM, folder, every=5, most=3, least=1.6, windows=8),
+    "sweep": lambda folder, _: sweep_of_pocket("bolt-base", folder, every=6, most=2, batches=4),
+    "plan": lambda folder, _: plan("bolt-small", folder),
+    "prune": lambda folder, _: memory("bolt-base", folder),
+    "recover": lambda folder, share: recovery("bolt-small", folder, steps=100, limit=480, share=share),
+    "recover-bundled": lambda folder, share: recovery(
+        "bundled:chronos-bolt", folder, steps=800, limit=360, share=share
     ),
-    "recover-base": lambda folder: recovery("bolt-base", folder, steps=3, saving=0.2, limit=float("inf")),
+    "recover-base": lambda folder, share: recovery(
+        "bolt-base", folder, steps=100, limit=float("inf"), share=min(share, 0.02)
+    ),
 }
 LIBRARIES = peak_bytes()
 
@@ -276,6 +324,7 @@ def main() -> int:
     )
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--folder", type=Path, help="keeps the checkpoints; by default they are temporary")
+    parser.add_argument("--share", type=float, default=1.0, help="of the steps of recovery that are made")
     parser.add_argument("--here", action="store_true", help=argparse.SUPPRESS)  # in this process
     options = parser.parse_args()
     if unknown := set(options.figures) - set(FIGURES):
@@ -284,7 +333,7 @@ def main() -> int:
         keep_freed_memory()
         torch.set_num_threads(options.threads)
         print(machine(), flush=True)
-        FIGURES[options.figures[0]](options.folder)
+        FIGURES[options.figures[0]](options.folder, options.share)
         return 0
     with tempfile.TemporaryDirectory() as temporary:
         folder = options.folder or Path(temporary)
@@ -299,7 +348,7 @@ def in_process(name: str, options: argparse.Namespace, folder: Path) -> int:
     variables = {**os.environ, **SETTINGS[options.setting], "OMP_NUM_THREADS": threads}
     print(f"{name} ({options.setting}, {threads} threads)", flush=True)
     start = time.perf_counter()
-    process = subprocess.Popen([*command, "--threads", threads], env=variables)
+    process = subprocess.Popen([*command, "--threads", threads, "--share", str(options.share)], env=variables)
     _, status, used = os.wait4(process.pid, 0)
     process.returncode = os.waitstatus_to_exitcode(status)
     print(

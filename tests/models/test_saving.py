@@ -15,7 +15,7 @@ from tests.tiny import TINY, few_samples, ragged, write_t5
 from tsprune.errors import TspruneError
 from tsprune.models import bundled_names, load
 from tsprune.models.checkpoints import BUNDLED
-from tsprune.models.saving import round_weights
+from tsprune.models.saving import round_weights, stored_tensors
 from tsprune.pruning import prune
 
 WEIGHTS = "model.safetensors"
@@ -141,3 +141,12 @@ def test_names_from_foreign_files_are_literal_in_the_card(tmp_path: Path) -> Non
     lines = card.splitlines()
     assert not any(line.startswith(("---", "license")) for line in lines)
     assert [line for line in lines if line.startswith("## Licence")] == ["## Licence"]
+
+
+def test_what_is_written_is_not_copied_unless_it_is_rounded() -> None:
+    model = load("bundled:timesfm", device="cpu")
+    held = {x.data_ptr() for x in model.module.state_dict().values()}
+    for dtype, shared in (("float32", True), ("float16", False)):
+        written = [x.data_ptr() for x in stored_tensors(model, dtype).values() if x.is_floating_point()]
+        assert len(written) == len(set(written))
+        assert all((address in held) is shared for address in written)

@@ -84,10 +84,13 @@ def _role(name: str) -> str:
 def stored_tensors(model: Forecaster, dtype: str | torch.dtype | None = None) -> dict[str, Tensor]:
     """The tensors to be written: every one once, in its type; a tied one under its first name only.
 
+    They share memory with the model where it holds them as they are written; no two of them share any.
+
     Raises TspruneError if a weight is too large for its type.
     """
     types = stored_dtypes(model, dtype)
     parameters: set[int] = set()
+    storages: set[int] = set()
     written: dict[str, Tensor] = {}
     too_large = []
     for name, tensor in model.saved_module.state_dict(keep_vars=True).items():
@@ -95,10 +98,13 @@ def stored_tensors(model: Forecaster, dtype: str | torch.dtype | None = None) ->
             continue
         if isinstance(tensor, nn.Parameter):
             parameters.add(id(tensor))
-        # tensors that share memory, as buffers do, are written apart
-        copied = tensor.detach().to("cpu", types.get(name, tensor.dtype), copy=True)
-        written[name] = copied.contiguous()
-        if copied.is_floating_point() and (copied.isinf() & ~tensor.detach().to("cpu").isinf()).any():
+        here = tensor.detach().to("cpu")
+        stored = here.to(types.get(name, tensor.dtype)).contiguous()
+        storage = stored.untyped_storage().data_ptr()
+        written[name] = stored.clone() if storage in storages else stored
+        storages.add(storage)
+        rounded = stored.is_floating_point() and stored.dtype != here.dtype
+        if rounded and (stored.isinf() & ~here.isinf()).any():
             too_large.append(name)
     if too_large:
         kind = str(types[too_large[0]]).removeprefix("torch.")

@@ -338,8 +338,10 @@ class _Training:
         """Scores the student and keeps its weights if they are the best so far."""
         trained = self._trained
         trained.scores.append((trained.step, self.score()))
-        if trained.best_step == trained.step:
-            trained.best = _weights(self.student)
+        if trained.best_step == trained.step and trained.step:
+            with torch.no_grad():
+                for name, tensor in self.student.module.state_dict().items():
+                    trained.best[name].copy_(tensor)
 
     def score(self) -> float:
         """Score on the calibration series; infinite if a window can no longer be forecast."""
