@@ -109,7 +109,7 @@ def test_values_ratios_and_changes_have_names_of_their_own(outputs: dict[str, An
         )
         assert cell[metric] == row[metric]
     swept = outputs["sweep"]["result"]["components"][0]
-    ablated = outputs["results"]["result"]["cells"][1]
+    (ablated,) = (one for one in outputs["results"]["result"]["cells"] if one["ablation"] == swept["address"])
     assert swept["mase_change"] == pytest.approx(ablated["MASE"] / cell["MASE"] - 1)
 
 
