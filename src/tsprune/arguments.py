@@ -147,6 +147,7 @@ RULES: dict[str, Rule] = {
     ),
     "percent": _number("the percentage", 0),
     "max_loss": _number("the loss allowed", 0),
+    "budget": _number("the budget in seconds", 0, 1e9, open_ends=True),
     "max_slowdown": _number("the slowdown allowed", 0),
     "max_drift": _number("the drift allowed", 0),
     "saving": _number("the share to save", 0, 1, open_ends=True),

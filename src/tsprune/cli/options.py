@@ -73,6 +73,17 @@ def share(text: str | float) -> float:
     return value
 
 
+def duration(text: str | float) -> float:
+    """Seconds of a time written as 90s, 30m, 2h or 1h30m; a bad parameter if it is none."""
+    words = str(text).strip().lower()
+    found = re.fullmatch(r"(?:(\d+(?:\.\d+)?)h)?(?:(\d+(?:\.\d+)?)m)?(?:(\d+(?:\.\d+)?)s)?", words)
+    parts = [float(part or 0) for part in found.groups()] if found and words else [0.0]
+    seconds = sum(part * unit for part, unit in zip(parts, (3600, 60, 1), strict=False))
+    if not 0 < seconds <= 1e8:
+        raise typer.BadParameter(f"invalid time {one_line(words, 40)!r}; write 90s, 30m or 2h.")
+    return seconds
+
+
 def option(text: str, *flags: str, **how: Any) -> Any:
     """An option with `text` as its help."""
     return typer.Option(*flags, help=text, **how)
@@ -204,6 +215,13 @@ class Shared:
         list[str] | None,
         own_option("Column to forecast; repeatable: several are variates of one series."),
     ] = None
+    most_windows: Annotated[
+        int | None,
+        integer(
+            "Use at most this many windows, as many of each configuration; by default all.",
+            show_default=False,
+        ),
+    ] = None
     device: Annotated[
         str | None, option("cpu, cuda, cuda:1, ...; by default CUDA if there is one.", callback=_device)
     ] = None
@@ -251,7 +269,12 @@ class Shared:
         """The windows of --data and --configs, and of the options for own data."""
         from tsprune.data.sources import open_suite
 
-        return open_suite(self.data, self.configs, **self.own)
+        found = open_suite(self.data, self.configs, **self.own)
+        if self.most_windows is None:
+            return found
+        from tsprune.data.stratified import stratified
+
+        return stratified(found, self.most_windows, seed=self.seed)
 
     @property
     def own(self) -> DataOptions:
@@ -320,7 +343,7 @@ OWN_DATA = (
     "horizon", "freq", "season", "windows", "step", "context", "id_column", "time_column", "target",
 )  # fmt: skip
 _GROUPS = {
-    "suite": ("data", "configs", *OWN_DATA),
+    "suite": ("data", "configs", "most_windows", *OWN_DATA),
     "model": ("device", "dtype", "samples", "seed"),
     "run": ("device", "samples", "seed", "batch_size", "memory"),
     "output": ("quiet", "as_json"),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import datetime
 import io
 import json
 import math
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
     from tsprune.models.forecaster import Evidence
+    from tsprune.studies.study_cost import StageCost
 
 SCHEMA_VERSION = 1  # of the JSON; docs/json.md describes it
 
@@ -200,6 +202,27 @@ def evidence_rows(evidence: Evidence) -> list[dict[str, object]]:
         {"figure": name, "before": was, "after": now, "text": "".join(text)}
         for name, (was, now, *text) in evidence.items()
     ]
+
+
+def as_duration(seconds: float) -> str:
+    """A time as h:mm:ss, rounded up."""
+    return str(datetime.timedelta(seconds=math.ceil(seconds)))
+
+
+def print_costs(name: str, stages: Sequence[StageCost]) -> None:
+    """The expected cost of each stage of a piece of work, and of all together."""
+    rows: list[dict[str, object]] = [
+        {
+            "stage": one.stage,
+            "forecasts": one.forecasts,
+            "time": as_duration(one.seconds),
+            "memory (GB)": round(one.peak_bytes / 1e9, 1),
+        }
+        for one in stages
+    ]
+    print_rows(rows, f"{name}: expected cost on this machine, forecasts of a batch")
+    whole = as_duration(sum(one.seconds for one in stages))
+    say(f"In all about {whole} (h:mm:ss) and {max(one.peak_bytes for one in stages) / 1e9:.1f} GB of memory.")
 
 
 def print_skipped(skipped: Sequence[tuple[str, str]]) -> None:

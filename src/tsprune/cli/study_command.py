@@ -2,15 +2,23 @@
 
 from __future__ import annotations
 
+import dataclasses
+import time
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from tsprune.cli.options import MaxLossOption, Shared, integer, option, with_shared
-from tsprune.cli.output import err, out, say
+from tsprune.cli.options import MaxLossOption, Shared, duration, integer, option, with_shared
+from tsprune.cli.output import as_duration, err, note, out, print_costs, say
 from tsprune.files import check_files, output_folder
 from tsprune.progress import display
+
+if TYPE_CHECKING:
+    from tsprune.studies.study_cost import StageCost
+
+_WRITING = 2.0  # seconds for the files
+_LARGE = 50_000_000  # parameters of a model whose cost is named before the study begins
 
 
 @with_shared(
@@ -40,6 +48,18 @@ def study_command(
             show_default=False,
         ),
     ] = None,
+    budget: Annotated[
+        float | None,
+        option(
+            "Time that the study may take, such as 30m: it measures what fits, and lists what does not. "
+            "With --store, a larger budget goes on from there.",
+            parser=duration,
+            metavar="TIME",
+        ),
+    ] = None,
+    dry_run: Annotated[
+        bool, option("Only estimate the time and memory of each stage, without a budget.", "--dry-run")
+    ] = False,
     picture: Annotated[Path | None, option("Also draw the results as one static picture (.svg).")] = None,
     *,
     shared: Shared,
@@ -48,8 +68,12 @@ def study_command(
 
     Writes report.html (open it in a browser), results.parquet and manifest.json.
     """
+    started = time.monotonic()
     shared.check(*(models or []))
     check_files(picture, shared.store)
+    if dry_run:
+        _estimate(models, max_loss, explain, shared)
+        return
     output = output_folder(output)
     check_files(*(output / name for name in ("report.html", "results.parquet", "manifest.json")))
     suite = shared.suite
@@ -59,6 +83,8 @@ def study_command(
     from tsprune.studies.study_result import results_table, write_results
 
     device_of(shared.device)  # refused before the work, not in its processes
+    if budget is None and not shared.quiet:
+        _warn_of_cost(models, explain, shared)
     with display(err, quiet=shared.quiet) as update:
         result = study(
             models or list(DEFAULT_MODELS),
@@ -72,6 +98,7 @@ def study_command(
             jobs=jobs,
             device=shared.device,
             dtype=shared.dtype,
+            budget=None if budget is None else max(1.0, budget - (time.monotonic() - started) - _WRITING),
             progress=lambda stage, done, total: update(*_model_and_stage(stage), done, total),
             store=shared.store,
         )
@@ -90,6 +117,45 @@ def study_command(
         tables,
         skipped=result.skipped if shared.as_json else (),  # the summary lists them
     )
+
+
+def _costs(name: str, max_loss: float, explain: bool, shared: Shared, least: int = 0) -> list[StageCost]:
+    """The expected cost of each stage; nothing of a model with fewer parameters than `least`."""
+    from tsprune.run_options import RunOptions
+    from tsprune.studies.one_model import StudySettings
+    from tsprune.studies.study_cost import study_cost
+
+    there = shared.store if shared.store is not None and shared.store.exists() else None
+    options = RunOptions(shared.batch_size, shared.memory_bytes, shared.seed, there)
+    settings = StudySettings(
+        shared.suite, max_loss, shared.samples, explain, shared.device, shared.dtype, options
+    )
+    model = settings.loaded(name)
+    if model.parameter_count < least or (least and model.device.type != "cpu"):
+        return []
+    return study_cost(model, settings)
+
+
+def _estimate(models: list[str] | None, max_loss: float, explain: bool, shared: Shared) -> None:
+    from tsprune.studies import DEFAULT_MODELS
+
+    names = models or list(DEFAULT_MODELS)
+    found = {name: _costs(name, max_loss, explain, shared) for name in names}
+    rows = [{"model": name, **dataclasses.asdict(one)} for name, stages in found.items() for one in stages]
+
+    def tables() -> None:
+        for name, stages in found.items():
+            print_costs(name, stages)
+
+    shared.report("study", {"estimate": rows}, tables)
+
+
+def _warn_of_cost(models: list[str] | None, explain: bool, shared: Shared) -> None:
+    """A line about each large model that is studied on a CPU without a budget."""
+    for name in models or ():
+        if stages := _costs(name, 0.01, explain, shared, _LARGE):
+            time = as_duration(sum(one.seconds for one in stages))
+            note(f"{name}: the study takes about {time} on this machine; --budget 30m limits it")
 
 
 def _model_and_stage(stage: str) -> tuple[str, str]:

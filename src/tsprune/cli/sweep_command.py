@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import datetime
-import math
 from contextlib import nullcontext
 from importlib.util import find_spec
 from typing import TYPE_CHECKING, Annotated
 
 from tsprune.choices import MODES
 from tsprune.cli.options import KindOption, ModelArgument, Shared, choice, decimal, option, with_shared
-from tsprune.cli.output import print_frame, say
+from tsprune.cli.output import as_duration, print_frame, say
 from tsprune.errors import TspruneError
 from tsprune.extras import install
 
@@ -133,9 +131,8 @@ def _print_estimate(found: SweepCost) -> None:
     say(f"{found.cells} cells, {found.finished} of them in the store")
     say(f"{found.forecasts} forecasts of a batch are left to make")
     if found.forecasts:
-        time = datetime.timedelta(seconds=math.ceil(found.seconds))
         say(
-            f"about {time} (h:mm:ss) one after the other on this machine, and "
+            f"about {as_duration(found.seconds)} (h:mm:ss) one after the other on this machine, and "
             f"{found.peak_bytes / 1e9:.1f} GB of memory: estimates from {found.probed} forecasts of the "
             "longest batches"
         )

@@ -42,7 +42,7 @@ RANDOM_SETS = 5
 EFFECTS = ("mase", *TRAITS)
 
 # shares of the sharpest heads between which equal damage is interpolated
-_LADDER = (0.01, 0.02, 0.05, 0.1, 0.2, 0.3, 0.5, 0.7)
+LADDER = (0.01, 0.02, 0.05, 0.1, 0.2, 0.3, 0.5, 0.7)
 # percentage at which levels are tested
 _CLAIM_PERCENT = 30
 
@@ -202,7 +202,7 @@ def head_effects(
     sets = head_sets(ranked, shares=shares, draws=draws, seed=chosen.seed)
     if not sets:
         raise TspruneError(f"{model.name}: no head has a sharpness to rank it by")
-    ladder = [x for x in head_sets(ranked, shares=_LADDER, draws=0) if x.which == "sharp"]
+    ladder = [x for x in head_sets(ranked, shares=LADDER, draws=0) if x.which == "sharp"]
     windows = sampled(suite, model, per_configuration)
     alone = {head.address: Ablation((head,)) for head in ranked} if single else {}
     cells = list(dict.fromkeys([*(Ablation(x.heads) for x in (*sets, *ladder)), *alone.values()]))

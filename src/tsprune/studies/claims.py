@@ -8,7 +8,7 @@ mechanism are a family of their own, tested in `tsprune.explain.mechanism_claims
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 import pandas as pd
@@ -18,11 +18,9 @@ from tsprune.data.suite import Suite
 from tsprune.explain.mechanism_claims import CLAIMS, PREDICTS, TOLERATED
 from tsprune.hooks.ablation import Ablation
 from tsprune.models.forecaster import Forecaster
-from tsprune.progress import Progress, silent
 from tsprune.pruning.strategies import middle_heads, remove_ranked
-from tsprune.run_options import RunOptions
 from tsprune.statistics import UNKNOWN, Estimate, Sample, Test, judged
-from tsprune.studies.experiments import PRUNED_PERCENT, LayerUnit, StudyPlan, run_completely
+from tsprune.studies.experiments import PRUNED_PERCENT, LayerUnit, StudyPlan
 from tsprune.studies.study_result import Claim
 from tsprune.studies.study_tables import Effects, strategies_at
 from tsprune.sweeps.sweep_result import Masks, SweepResult
@@ -95,10 +93,13 @@ def headline_of(
     wanted: StudyPlan,
     result: SweepResult,
     calibration: Masks,
-    options: RunOptions,
-    progress: Progress = silent,
+    measure: Callable[[Ablation], SweepResult],
+    seed: int,
 ) -> Headline:
-    """28 % of all heads and the two middle MLPs that cost least on the calibration series; a short sweep."""
+    """28 % of all heads and the two middle MLPs that cost least on the calibration series.
+
+    measure : sweeps one ablation
+    """
     pool = middle_heads(model.anatomy, ranking)
     count = round(_HEADLINE_SHARE * len(ranking))
     costs = {
@@ -106,14 +107,15 @@ def headline_of(
         for mlp, ablation in wanted.mlps.items()
         if mlp.layer in model.anatomy.middle_layers(mlp.stack)
     }
+    costs = {mlp: cost for mlp, cost in costs.items() if cost == cost}  # of those that were measured
     mlps = tuple(sorted(costs, key=lambda component: costs[component])[:2])
     addresses = [mlp.address for mlp in mlps]
     if len(pool) < count or len(mlps) < 2:
         return Headline(count, len(ranking), addresses, None, None)
     ablation = Ablation((*remove_ranked(pool, count, "high-to-low"), *mlps))
-    second = run_completely(model, suite, [ablation], options, progress=progress, stage="headline")
+    second = measure(ablation)
     report = {name: ~mask for name, mask in calibration.items()}
-    effects = Effects(second, suite, [ablation], masks=report, seed=options.seed)
+    effects = Effects(second, suite, [ablation], masks=report, seed=seed)
     mase, crps = (effects.of([ablation], metric) for metric in ("MASE", "CRPS"))
     return Headline(count, len(ranking), addresses, mase, crps)
 

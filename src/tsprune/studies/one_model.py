@@ -31,6 +31,7 @@ from tsprune.evaluation import METRICS, geometric_mean_ratios
 from tsprune.evaluation.evaluate import ModelStatistics, evaluation_table
 from tsprune.evaluation.single_series import unmeasured
 from tsprune.explain.examples import example
+from tsprune.explain.explanation_cost import explanation_seconds
 from tsprune.explain.overview import Explanation, overview
 from tsprune.hooks.ablation import Ablation
 from tsprune.models import load
@@ -44,9 +45,11 @@ from tsprune.schema import Table
 from tsprune.scores import rank
 from tsprune.statistics import Estimate
 from tsprune.studies import study_tables
-from tsprune.studies.claims import MLPMedian, findings_of, headline_of, model_claims
+from tsprune.studies.budget import NOT_MEASURED, PER_ROUND, Budget, BudgetedSweeps, bisect_heads_at
+from tsprune.studies.claims import Headline, MLPMedian, findings_of, headline_of, model_claims
 from tsprune.studies.experiments import PRUNED_PERCENT, StudyPlan, run_completely, study_plan
 from tsprune.studies.score_agreement import (
+    SCORING_PASSES,
     StudyScores,
     agreement_with_effects,
     measure_scores,
@@ -65,6 +68,7 @@ STUDY_STEPWISE_SAMPLES = 3
 # of the explanation: windows of each configuration, shares of the heads that are ablated, random draws
 EXPLAINED_WINDOWS, EXPLAINED_SHARES, EXPLAINED_DRAWS = 4, (0.1, 0.3, 0.5), 3
 _EXAMPLES = 3
+_TOLERANCE = 0.08  # of a budget, by which an explanation may exceed it
 
 
 @dataclasses.dataclass(frozen=True)
@@ -78,6 +82,7 @@ class StudySettings:
     device: str | None = None
     dtype: str | None = None
     options: RunOptions = dataclasses.field(default_factory=RunOptions)
+    budget: float | None = None  # seconds for one model
 
     @functools.cached_property
     def calibration(self) -> Masks:
@@ -112,6 +117,9 @@ class _Measured:
     """All measurements of one model that the tables are made from.
 
     diffuse : ablation of the middle layers' heads of highest stable rank; None if there are too few
+    headline : of the claim about middle layers
+    missing : (experiment, what of it was not measured within the budget)
+    explained_windows : of each configuration, for the explanation; 0 leaves it out
     """
 
     ranking: pd.DataFrame
@@ -120,6 +128,9 @@ class _Measured:
     baseline: Table
     result: SweepResult
     diffuse: Ablation | None
+    headline: Headline
+    missing: Sequence[tuple[str, str]] = ()
+    explained_windows: int = EXPLAINED_WINDOWS
 
 
 def study_model(model: Forecaster, settings: StudySettings, progress: Progress) -> Studied:
@@ -132,17 +143,18 @@ def study_model(model: Forecaster, settings: StudySettings, progress: Progress) 
     progress = part_of(progress, model.name)
     suite, seed = settings.suite, settings.options.seed
     progress("scoring", 0, 0)
-    found = _measured(model, settings, progress)
+    found = (_measured if settings.budget is None else _measured_within)(model, settings, progress)
     wanted, result = found.wanted, found.result
     progress("intervals", 0, 0)
     effects = study_tables.Effects(result, suite, wanted.ablations(), seed=seed)
     tables = _tables(found, effects, settings)
-    masks = settings.calibration
-    headline = headline_of(model, suite, found.ranking, wanted, result, masks, settings.options, progress)
+    headline = found.headline
     explanation: Explanation | None = None
     unexplained: list[tuple[str, str]] = []
-    if settings.explain:
-        explanation, unexplained = explained(model, suite, seed, progress, settings.options.store)
+    if settings.explain and found.explained_windows:
+        explanation, unexplained = explained(
+            model, suite, seed, progress, settings.options.store, found.explained_windows
+        )
     mechanism = pd.DataFrame() if explanation is None else explanation.mechanism
     findings = findings_of(effects, wanted, tables["layers"], headline, mechanism)
     ratios = geometric_mean_ratios(found.baseline)
@@ -170,6 +182,7 @@ def study_model(model: Forecaster, settings: StudySettings, progress: Progress) 
     mlps = list(wanted.mlps.values())
     medians = [MLPMedian(study.name, study.architecture, effects.of(mlps, "MASE").median())] if mlps else []
     skipped = [*found.baseline.skipped, *result.skipped, *found.scores.skipped, *unexplained]
+    skipped += [(f"{model.name}: {what}", text) for what, text in found.missing]
     progress(DONE, 1, 1)
     claims = tuple(model_claims(study.name, findings, seed=seed))
     return Studied(study, claims, medians, list(dict.fromkeys(skipped)))
@@ -209,7 +222,121 @@ def _measured(model: Forecaster, settings: StudySettings, progress: Progress) ->
         progress=progress,
         stage="ablating",
     )
-    return _Measured(ranking, scores, wanted, _baseline(model.name, suite, result), result, diffuse)
+
+    def measure(ablation: Ablation) -> SweepResult:
+        return run_completely(model, suite, [ablation], options, progress=progress, stage="headline")
+
+    headline = headline_of(model, suite, ranking, wanted, result, settings.calibration, measure, options.seed)
+    return _Measured(ranking, scores, wanted, _baseline(model.name, suite, result), result, diffuse, headline)
+
+
+def _measured_within(model: Forecaster, settings: StudySettings, progress: Progress) -> _Measured:
+    """`_measured` within the budget: what is more important first, on as many windows as fit."""
+    assert settings.budget is not None
+    budget, options, suite = Budget(settings.budget), settings.options, settings.suite
+    sweeps = BudgetedSweeps(model, suite, budget, options, progress)
+    ranking = rank(model)
+    wanted = study_plan(model.anatomy, ranking, options.seed)
+    progress("timing", 0, 0)
+    sweeps.expect(wanted.ablations())
+    sweeps.first(list(wanted.layers.values()), "layers")
+    scores, few = _scores_within(model, settings, sweeps, progress)
+    wanted = study_plan(model.anatomy, ranking, options.seed, scores.by_maps(ranking))
+    sweeps.want(wanted.ablations())
+    diffuse = {(key.strategy, key.percent): one for key, one in wanted.pruning.items()}.get(
+        ("high-to-low", PRUNED_PERCENT)
+    )
+    sweeps.keep = [] if diffuse is None else [diffuse]
+    claimed = [one for key, one in wanted.pruning.items() if key.percent == PRUNED_PERCENT]
+    sweeps.first(claimed, "pruning")
+    sweeps.first(list(wanted.heads.values()), "heads")
+    sweeps.first(list(wanted.pruning.values()), "pruning")
+    masks = settings.calibration
+    bisect_heads_at(sweeps, wanted.prefixes, settings.max_loss, masks, "heads@")
+    costs = _explanation_costs(model, settings, sweeps)
+    sweeps.further(costs.get(1, 0.0) * budget.correction, "more windows")
+    headline = headline_of(
+        model,
+        suite,
+        ranking,
+        wanted,
+        sweeps.result(),
+        masks,
+        lambda ablation: sweeps.everywhere(ablation, "headline"),
+        options.seed,
+    )
+    result = sweeps.result()
+    left = budget.left + _TOLERANCE * budget.seconds
+    fitting = [windows for windows, cost in costs.items() if cost * budget.correction <= left]
+    missing = _not_measured(wanted, sweeps, few, len(suite))
+    if settings.explain and not fitting:
+        missing.append(("explanation", NOT_MEASURED))
+    return _Measured(
+        ranking,
+        scores,
+        wanted,
+        _baseline(model.name, suite, result),
+        result,
+        diffuse if diffuse in sweeps.measured else None,
+        headline,
+        missing,
+        max(fitting, default=0),
+    )
+
+
+def _scores_within(
+    model: Forecaster, settings: StudySettings, sweeps: BudgetedSweeps, progress: Progress
+) -> tuple[StudyScores, int]:
+    """Scores on as many windows as a tenth of the budget allows, and that number for each configuration."""
+    budget, options = sweeps.budget, settings.options.replace(progress=progress)
+    per_round = sweeps.pass_seconds(sweeps.done[0].suite)
+    for few in (8, 4, 2, 1):
+        expected = SCORING_PASSES * per_round * few / PER_ROUND * budget.correction
+        if expected <= min(0.1 * budget.seconds, budget.left):
+            return measure_scores(model, settings.suite, options, few), few
+    return measure_scores(model, settings.suite, options, 0), 0
+
+
+def _explanation_costs(
+    model: Forecaster, settings: StudySettings, sweeps: BudgetedSweeps
+) -> dict[int, float]:
+    """Windows of each configuration -> expected seconds of the explanation, before any correction."""
+    if not settings.explain or sweeps.rates is None:
+        return {}
+    sets = len(EXPLAINED_SHARES) * (2 + EXPLAINED_DRAWS)
+    return {
+        windows: sum(
+            explanation_seconds(
+                model, sweeps.rates, settings.suite, windows, sets=sets, trajectories=chaos()
+            ).values()
+        )
+        for windows in range(1, EXPLAINED_WINDOWS + 1)
+    }
+
+
+def _not_measured(wanted: StudyPlan, sweeps: BudgetedSweeps, few: int, windows: int) -> list[tuple[str, str]]:
+    """(experiment, what is missing of it) of a study within a budget."""
+    found = []
+    tables = {
+        "layers": wanted.layers.values(),
+        "heads": wanted.heads.values(),
+        "pruned models": wanted.pruning.values(),
+    }
+    for name, table in tables.items():
+        missing = [one for one in table if one not in sweeps.measured]
+        if missing:
+            found.append((name, f"{len(missing)} of {len(table)} ablations {NOT_MEASURED}"))
+    known = sum(one in sweeps.measured for one in wanted.prefixes.values())
+    if known < len(wanted.prefixes):
+        text = f"{known} of {len(wanted.prefixes)} points of the curves measured, by bisection"
+        found.append(("heads@", f"{text}; the others {NOT_MEASURED}"))
+    if few < 8:
+        found.append(("scores", f"on {few} windows of a configuration, not 8; the others {NOT_MEASURED}"))
+    used = sum(len(one.suite) for one in sweeps.done)
+    if used < windows:
+        text = f"{used} of {windows} used, as many of each configuration"
+        found.append(("windows", f"{text}; the others {NOT_MEASURED}"))
+    return found
 
 
 def _baseline(name: str, suite: Suite, result: SweepResult) -> Table:
@@ -265,7 +392,12 @@ def _examples(
 
 
 def explained(
-    model: Forecaster, suite: Suite, seed: int, progress: Progress = silent, store: Store | None = None
+    model: Forecaster,
+    suite: Suite,
+    seed: int,
+    progress: Progress = silent,
+    store: Store | None = None,
+    per_configuration: int = EXPLAINED_WINDOWS,
 ) -> tuple[Explanation | None, list[tuple[str, str]]]:
     """The explanation (None if there is none), and (part, reason) of its missing parts.
 
@@ -276,7 +408,7 @@ def explained(
         found = overview(
             model,
             suite,
-            per_configuration=EXPLAINED_WINDOWS,
+            per_configuration=per_configuration,
             shares=EXPLAINED_SHARES,
             draws=EXPLAINED_DRAWS,
             trajectories=chaos(),

@@ -6,7 +6,10 @@
 
 from __future__ import annotations
 
+import dataclasses
+import math
 import platform
+import time
 from collections.abc import Sequence
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
@@ -45,6 +48,7 @@ def study(
     jobs: int | None = 1,
     device: str | None = None,
     dtype: str | None = None,
+    budget: float | None = None,
     **options: Unpack[Options],
 ) -> Study:
     """Studies one or more checkpoints: tables of all ablations, and a verdict on each claim of the paper.
@@ -61,13 +65,15 @@ def study(
         `if __name__ == "__main__":`, as processes import it
     device, dtype : of models given by name, as `tsprune.load` takes them. The scores in another precision
         than float32 are compared with those in float32
+    budget : seconds that the study may take (see `tsprune.studies.budget`); models share it. What was not
+        reached is NaN in the tables and listed in `Study.skipped`. With a `store`, a larger budget goes on
     options : keywords of `tsprune.run_options.RunOptions`; `seed` is of the random strategies, the
         calibration split and the bootstrap. With a `store`, a study that was stopped resumes. The stages of
         `progress` are those of `tsprune.studies.one_model.study_model`
 
     Raises TspruneError for an unknown model, a suite without windows, or an ablation that fails.
     """
-    chosen = RunOptions(**options)
+    chosen, started = RunOptions(**options), time.monotonic()
     suite = pocket() if suite is None else suite
     named = sum(isinstance(entry, str) for entry in models)
     jobs = min(jobs or jobs_by_default(named, device), max(1, named))
@@ -76,9 +82,9 @@ def study(
         showing(chosen.progress) as progress,
     ):
         settings = StudySettings(
-            suite, max_loss, samples, explain, device, dtype, chosen.replace(store=store)
+            suite, max_loss, samples, explain, device, dtype, chosen.replace(store=store), budget
         )
-        found = _studied(models, settings, jobs, progress)
+        found = _studied(models, settings, jobs, progress, started)
     studies = tuple(one.study for one in found)
     arguments: dict[str, object] = {
         "models": [one.name for one in studies],
@@ -89,6 +95,7 @@ def study(
         "dtype": {one.name: one.dtype for one in studies},
         "samples": {one.name: one.samples for one in studies if one.samples is not None},
         "jobs": jobs,
+        "budget": budget,
     }
     medians = [median for one in found for median in one.mlps]
     claims = [claim for one in found for claim in one.claims]
@@ -104,9 +111,21 @@ def study(
 
 
 def _studied(
-    models: Sequence[str | Forecaster], settings: StudySettings, jobs: int, progress: Progress
+    models: Sequence[str | Forecaster],
+    settings: StudySettings,
+    jobs: int,
+    progress: Progress,
+    started: float,
 ) -> list[Studied]:
+    def within(remaining: int) -> StudySettings:
+        """The settings of the next model, with its share of the budget that is left for so many models."""
+        if settings.budget is None:
+            return settings
+        left = max(1e-3, settings.budget - (time.monotonic() - started))
+        return dataclasses.replace(settings, budget=left / remaining)
+
     if jobs > 1:
+        settings = within(math.ceil(len(models) / jobs))
         named = [entry for entry in models if isinstance(entry, str)]
         elsewhere = iter(in_processes(named, settings, jobs, progress))
         return [
@@ -115,7 +134,7 @@ def _studied(
         ]
     # all are loaded first: a wrong name is found before hours of work on the others
     loaded = [settings.loaded(entry) if isinstance(entry, str) else entry for entry in models]
-    return [study_model(model, settings, progress) for model in loaded]
+    return [study_model(model, within(len(loaded) - n), progress) for n, model in enumerate(loaded)]
 
 
 def _manifest(suite: Suite, studies: Sequence[ModelStudy], arguments: dict[str, object]) -> dict[str, object]:

@@ -33,6 +33,7 @@ from tsprune.sweeps.sweep_result import Masks, SweepResult
 
 _PER_CONFIGURATION = 8  # few, as a study measures all scores; the report gives their number
 _MAPS = "attention_stable_rank"
+SCORING_PASSES = 6.0  # times that a clean pass of the windows takes, gradients included
 _KINDS: tuple[Kind, ...] = ("head", "mlp")
 
 
@@ -64,11 +65,23 @@ class StudyScores:
         return ranking.assign(score=ranking["address"].map(scores))
 
 
-def measure_scores(model: Forecaster, suite: Suite, options: RunOptions) -> StudyScores:
-    """All scores of a model except the exact effects, which the sweep measures."""
-    calibration, _ = split(suite, fraction=CALIBRATION_FRACTION, seed=options.seed)
-    few = sampled(calibration, model, _PER_CONFIGURATION)
-    windows = few if len(few) else None
+def scored_windows(
+    model: Forecaster, suite: Suite, seed: int, per_configuration: int = _PER_CONFIGURATION
+) -> Suite:
+    """The calibration windows that scores of data are computed on."""
+    calibration, _ = split(suite, fraction=CALIBRATION_FRACTION, seed=seed)
+    return sampled(calibration, model, per_configuration)
+
+
+def measure_scores(
+    model: Forecaster, suite: Suite, options: RunOptions, per_configuration: int = _PER_CONFIGURATION
+) -> StudyScores:
+    """All scores of a model except the exact effects, which the sweep measures.
+
+    per_configuration : calibration windows for scores of data; 0 leaves those out
+    """
+    few = scored_windows(model, suite, options.seed, per_configuration) if per_configuration else None
+    windows = few if few is not None and len(few) else None
     kinds = tuple(kind for kind in _KINDS if model.anatomy.components(kind))
     families: dict[Callable[..., object], list[str]] = {}
     for score in available_scores(model, windows, kinds):
@@ -90,7 +103,7 @@ def measure_scores(model: Forecaster, suite: Suite, options: RunOptions) -> Stud
             table = table.merge(scored(names), on=list(DESCRIPTION), validate="one_to_one")
         except TspruneError as error:  # such as frozen parameters, which have no gradient
             skipped.append((f"{model.name}: scores {', '.join(names)}", str(error)))
-    return StudyScores(table, len(few), tuple(skipped))
+    return StudyScores(table, 0 if few is None else len(few), tuple(skipped))
 
 
 def agreement_with_effects(

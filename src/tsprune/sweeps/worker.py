@@ -240,7 +240,8 @@ class _Once:
         new = [ablation for ablation in ablations if ablation in self.left]
         for ablation in new:
             del self.left[ablation]
-        self.on_forecasts(new)
+        if new:
+            self.on_forecasts(new)
 
     def finish(self) -> None:
         self.add([*self.left])

@@ -1,0 +1,83 @@
+"""The cost of a study before it begins: stage by stage, from a few timed forecasts."""
+
+from __future__ import annotations
+
+import dataclasses
+
+from tsprune.data.chaos import chaos
+from tsprune.data.suite import Suite
+from tsprune.explain.explanation_cost import explanation_seconds
+from tsprune.models.forecaster import Forecaster
+from tsprune.run_options import RunOptions
+from tsprune.schema import Column, Schema
+from tsprune.scores import rank
+from tsprune.studies.experiments import study_plan
+from tsprune.studies.one_model import EXPLAINED_DRAWS, EXPLAINED_SHARES, EXPLAINED_WINDOWS, StudySettings
+from tsprune.studies.score_agreement import SCORING_PASSES, scored_windows
+from tsprune.sweeps.cell_plan import make_plan
+from tsprune.sweeps.cost_estimate import SweepRates, measured_rates
+from tsprune.sweeps.store import open_store
+
+COSTS = Schema(
+    "costs",
+    Column("stage", "of the work", dtype="text"),
+    Column("forecasts", "of a batch that are left to make; 0 where stages do other work", dtype="count"),
+    Column("seconds", "expected on this machine", "s"),
+    Column("peak_bytes", "expected peak memory", "bytes", dtype="count"),
+)
+_INTERVAL_SECONDS = 0.02  # for an ablation's intervals and its place in the tables
+
+
+@dataclasses.dataclass(frozen=True)
+class StageCost:
+    """One row of `COSTS`."""
+
+    stage: str
+    forecasts: int
+    seconds: float
+    peak_bytes: int
+
+
+def study_cost(model: Forecaster, settings: StudySettings) -> list[StageCost]:
+    """The stages of a study of one model without a budget; finished work in a store costs nothing."""
+    options, suite = settings.options, settings.suite
+    wanted = study_plan(model.anatomy, rank(model), options.seed).ablations()
+    with open_store(options.store) as store:
+        plan = make_plan(model, suite, wanted, batch_size=options.batch_size, store=store)
+    fresh = make_plan(model, suite, wanted, batch_size=options.batch_size)
+    rates = measured_rates(model, fresh, fresh.units(), memory=options.memory)
+    units, once = plan.units(), rates.forward(fresh.batches)
+    most = rates.peak_bytes(model, fresh.batches, options.memory)
+    few = scored_windows(model, suite, options.seed)
+    found = {
+        "scores": (0, SCORING_PASSES * once * len(few) / max(1, len(suite))),
+        "ablating": (sum(unit.forecasts for unit in units), rates.sweep(plan)),
+        "intervals": (0, _INTERVAL_SECONDS * len(wanted)),
+        "headline": (2 * len(fresh.batches), 2 * once),
+    }
+    costs = [StageCost(stage, count, seconds, most) for stage, (count, seconds) in found.items()]
+    if settings.explain:
+        costs += explanation_cost(model, rates, suite, EXPLAINED_WINDOWS, options, peak_bytes=most)
+    return costs
+
+
+def explanation_cost(
+    model: Forecaster,
+    rates: SweepRates,
+    suite: Suite,
+    per_configuration: int,
+    options: RunOptions,
+    *,
+    peak_bytes: int,
+) -> list[StageCost]:
+    """The stages of a study's explanation."""
+    seconds = explanation_seconds(
+        model,
+        rates,
+        suite,
+        per_configuration,
+        sets=len(EXPLAINED_SHARES) * (2 + EXPLAINED_DRAWS),
+        trajectories=chaos(),
+        batch_size=options.batch_size,
+    )
+    return [StageCost(stage, 0, one, peak_bytes) for stage, one in seconds.items()]
