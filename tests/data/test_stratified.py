@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import numpy as np
 import pytest
 
@@ -20,7 +22,16 @@ def lasts(suite: Suite) -> set[tuple[str, bytes]]:
 def test_a_worked_example() -> None:
     """Eight windows of one series: the earlier half calibrates; sides take turns, each spread over time."""
     one = configuration("a/D/short", [30, 31, 32, 33, 34, 35, 36, 37], horizon=4, owners=[0] * 8)
-    assert window_order(one).tolist() == [0, 4, 2, 6, 1, 5, 3, 7]
+    assert [rows.tolist() for rows in window_order(one)] == [[0], [4], [2], [6], [1], [5], [3], [7]]
+
+
+def test_variates_of_a_window_stay_together() -> None:
+    plain = configuration("a/D/short", [30, 30, 31, 31, 32, 32], horizon=4, owners=[0, 1] * 3)
+    one = dataclasses.replace(plain, groups=np.array([0, 0, 1, 1, 2, 2]))
+    suite = Suite("one", (one,))
+    assert sorted(rows.tolist() for rows in window_order(one)) == [[0, 1], [2, 3], [4, 5]]
+    assert [len(stratified(suite, count)) for count in (1, 2, 3, 4, 5)] == [2, 2, 2, 4, 4]
+    assert [len(part) for part, _ in rounds(suite, 2)] == [4, 2]
 
 
 def test_configurations_have_as_many_windows_and_larger_choices_contain_smaller_ones() -> None:
@@ -35,7 +46,7 @@ def test_configurations_have_as_many_windows_and_larger_choices_contain_smaller_
     assert stratified(suite, 30).fingerprint == few.fingerprint
     for c in suite.configurations:
         mask = calibration_mask(c, CALIBRATION_FRACTION, 0)
-        assert sorted(mask[window_order(c)[:2]]) == [False, True]
+        assert sorted(bool(mask[rows[0]]) for rows in window_order(c)[:2]) == [False, True]
 
 
 def test_rounds_hold_every_window_once() -> None:

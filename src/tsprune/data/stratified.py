@@ -8,7 +8,7 @@ windows of a suite are among those of every larger choice, and work on them is n
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from itertools import chain, zip_longest
 
 import numpy as np
@@ -25,6 +25,8 @@ _Rows = NDArray[np.int64]
 def stratified(suite: Suite, count: int, *, seed: int = 0) -> Suite:
     """The suite with at most `count` windows, as many of each configuration where it has them.
 
+    Each variate of a multivariate window counts; the first window is taken whatever its variates.
+
     seed : of the calibration split
 
     Raises TspruneError for a count below 1.
@@ -32,11 +34,11 @@ def stratified(suite: Suite, count: int, *, seed: int = 0) -> Suite:
     if count >= len(suite):
         return suite
     orders = [window_order(c, seed) for c in suite.configurations]
-    turns = [(c, row) for turn in zip_longest(*orders) for c, row in enumerate(turn) if row is not None]
-    chosen: list[list[int]] = [[] for _ in orders]
-    for number, row in turns[:count]:
-        chosen[number].append(int(row))
-    return _selected(suite, [np.array(rows, dtype=np.int64) for rows in chosen])
+    turns = [(c, rows) for turn in zip_longest(*orders) for c, rows in enumerate(turn) if rows is not None]
+    ends = np.cumsum([len(rows) for _, rows in turns])
+    fitting = max(1, int(np.searchsorted(ends, count, side="right")))
+    chosen = [[rows for number, rows in turns[:fitting] if number == c] for c in range(len(orders))]
+    return _selected(suite, [_joined(rows) for rows in chosen])
 
 
 def rounds(suite: Suite, per_configuration: int, *, seed: int = 0) -> Iterator[tuple[Suite, list[_Rows]]]:
@@ -47,16 +49,25 @@ def rounds(suite: Suite, per_configuration: int, *, seed: int = 0) -> Iterator[t
     """
     orders = [window_order(c, seed) for c in suite.configurations]
     for start in range(0, max(map(len, orders), default=0), per_configuration):
-        rows = [np.sort(order[start : start + per_configuration]) for order in orders]
+        rows = [np.sort(_joined(order[start : start + per_configuration])) for order in orders]
         yield _selected(suite, rows), [one for one in rows if len(one)]
 
 
-def window_order(configuration: Configuration, seed: int = 0) -> _Rows:
-    """The numbers of all windows, in the order in which a few of them stand for all."""
+def window_order(configuration: Configuration, seed: int = 0) -> list[_Rows]:
+    """The rows of all windows, in the order in which a few of them stand for all.
+
+    The variates of a multivariate window are several rows, which stay together.
+    """
     mask = calibration_mask(configuration, CALIBRATION_FRACTION, seed)
-    sides = (_spread(np.flatnonzero(side)) for side in (mask, ~mask))
+    together = configuration.together
+    calibrating = np.array([mask[rows[0]] for rows in together], dtype=np.bool_)
+    sides = (_spread(np.flatnonzero(side)) for side in (calibrating, ~calibrating))
     turns = chain.from_iterable(zip_longest(*sides))
-    return np.array([row for row in turns if row is not None], dtype=np.int64)
+    return [together[place] for place in turns if place is not None]
+
+
+def _joined(windows: Sequence[_Rows]) -> _Rows:
+    return np.concatenate([np.zeros(0, dtype=np.int64), *windows])
 
 
 def _spread(rows: _Rows) -> list[int]:

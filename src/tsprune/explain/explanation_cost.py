@@ -42,8 +42,13 @@ def explanation_seconds(
     """
 
     def batches(some: Suite) -> list[Batch]:
-        how = {"context_length": model.context_length, "prefix_steps": model.prefix_steps}
-        return shared_batches(some.configurations, batch_size=batch_size, **how)
+        return shared_batches(
+            some.configurations,
+            context_length=model.context_length,
+            batch_size=batch_size,
+            prefix_steps=model.prefix_steps,
+            multivariate=model.multivariate,
+        )
 
     def without(some: Sequence[Batch], ablations: Sequence[Ablation]) -> float:
         return sum(rates.seconds(batch, ablations) for batch in some)

@@ -122,7 +122,8 @@ class BudgetedSweeps:
     def pass_seconds(self, suite: Suite) -> float:
         """Expected seconds of an unablated pass over a suite, before any correction."""
         assert self.rates is not None, "`expect` times forecasts first"
-        plan = make_plan(self._model, suite, [], batch_size=self._options.batch_size)
+        how = self._options
+        plan = make_plan(self._model, suite, [], batch_size=how.batch_size, memory=how.memory)
         return self.rates.forward(plan.batches)
 
     def _left(self, suite: Suite, ablations: Sequence[Ablation]) -> list[tuple[Batch, tuple[Ablation, ...]]]:
@@ -170,8 +171,16 @@ class BudgetedSweeps:
         return self.result()
 
     def _plan(self, suite: Suite, ablations: Sequence[Ablation]) -> SweepPlan:
-        size, store = self._options.batch_size, self._options.store
-        return make_plan(self._model, suite, ablations, batch_size=size, keep=self.keep, store=store)
+        how = self._options
+        return make_plan(
+            self._model,
+            suite,
+            ablations,
+            batch_size=how.batch_size,
+            memory=how.memory,
+            keep=self.keep,
+            store=how.store,
+        )
 
     def _fitting(self, suite: Suite, ablations: list[Ablation]) -> list[Ablation]:
         """The leading ones of `ablations` that the time allows."""

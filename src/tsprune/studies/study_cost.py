@@ -43,8 +43,10 @@ def study_cost(model: Forecaster, settings: StudySettings) -> list[StageCost]:
     options, suite = settings.options, settings.suite
     wanted = study_plan(model.anatomy, rank(model), options.seed).ablations()
     with open_store(options.store) as store:
-        plan = make_plan(model, suite, wanted, batch_size=options.batch_size, store=store)
-    fresh = make_plan(model, suite, wanted, batch_size=options.batch_size)
+        plan = make_plan(
+            model, suite, wanted, batch_size=options.batch_size, memory=options.memory, store=store
+        )
+    fresh = make_plan(model, suite, wanted, batch_size=options.batch_size, memory=options.memory)
     rates = measured_rates(model, fresh, fresh.units(), memory=options.memory)
     units, once = plan.units(), rates.forward(fresh.batches)
     most = rates.peak_bytes(model, fresh.batches, options.memory)

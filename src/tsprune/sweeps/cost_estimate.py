@@ -19,6 +19,7 @@ from itertools import pairwise
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from tsprune.evaluation import Batch, Truth
 from tsprune.hooks.ablation import Ablation
@@ -178,12 +179,12 @@ class _Probe:
         ablations = [one for one in unit.ablations if one != CLEAN]
         first = not self.depths
         batch, truth = self._plan.batches[unit.batch], self._plan.truth(unit)
-        few = range(min(_LEAST, len(batch)))
+        few = batch.together[:_LEAST]
         if first:  # the first forecast of a process is slower than all others
-            self._timed(batch.select(few), truth.select([*few]), ())
-        clean = self._timed(batch.select(few), truth.select([*few]), ())[0]
-        count = min(len(batch), max(len(few), int(len(few) * _SECONDS / max(clean, 1e-9))))
-        part, of_part = batch.select(range(count)), truth.select([*range(count)])
+            self._timed(*_windows(batch, truth, few), ())
+        clean = self._timed(*_windows(batch, truth, few), ())[0]
+        count = max(len(few), int(len(few) * _SECONDS / max(clean, 1e-9)))
+        part, of_part = _windows(batch, truth, batch.together[:count])
         if first:  # of few windows the calls, not their sizes, would decide the depths
             self._worker.depths = None
             self._timed(part, of_part, ())
@@ -245,6 +246,12 @@ class _Probe:
         spans = (after - before for before, after in pairwise(times))
         took = dict(zip(order, spans, strict=True))
         return [took.get(one, 0.0) for one in (CLEAN, *ablations)]
+
+
+def _windows(batch: Batch, truth: Truth, some: Sequence[NDArray[np.int64]]) -> tuple[Batch, Truth]:
+    """Some windows of a batch, each with all its variates."""
+    places = np.concatenate(some).tolist()
+    return batch.select(places), truth.select(places)
 
 
 def _peak_bytes(device: torch.device) -> int:
