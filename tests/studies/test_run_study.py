@@ -193,7 +193,7 @@ def test_a_study_of_a_trained_model_answers_the_headline_claim() -> None:
     assert "[no interval]" in headline.evidence
     heads = len(model.anatomy.components("head"))
     assert f"{round(0.28 * heads)} of {heads} heads" in headline.evidence
-    names = "scoring", "activations", "screening", "ablating", "intervals", "headline", "done"
+    names = "scoring", "activations", "screening", "ablating", "headline", "intervals", "done"
     stages = [f"bundled:timesfm: {stage}" for stage in names]
     assert list(dict.fromkeys(stage for stage, _, _ in seen)) == stages
     counted = [(done, total) for stage, done, total in seen if stage == stages[3]]
