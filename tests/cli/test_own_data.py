@@ -63,6 +63,8 @@ def test_several_targets_are_variates(run: Runner, tmp_path: Path) -> None:
     assert "num variates" not in apart.out
     assert "num variates" in together.out
     assert "variates of one series" in together.out
+    split = run(*line, "--target", "a", "--target", "b", "--univariate")
+    assert "variates of one series" not in split.out
 
 
 def test_columns_are_named(run: Runner, mine: Path) -> None:

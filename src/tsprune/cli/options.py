@@ -222,6 +222,13 @@ class Shared:
             show_default=False,
         ),
     ] = None
+    univariate: Annotated[
+        bool,
+        option(
+            "Every variate is a series of its own, also for models that read several together.",
+            "--univariate",
+        ),
+    ] = False
     device: Annotated[
         str | None, option("cpu, cuda, cuda:1, ...; by default CUDA if there is one.", callback=_device)
     ] = None
@@ -270,6 +277,8 @@ class Shared:
         from tsprune.data.sources import open_suite
 
         found = open_suite(self.data, self.configs, **self.own)
+        if self.univariate:
+            found = found.univariate()
         if self.most_windows is None:
             return found
         from tsprune.data.stratified import stratified
@@ -343,7 +352,7 @@ OWN_DATA = (
     "horizon", "freq", "season", "windows", "step", "context", "id_column", "time_column", "target",
 )  # fmt: skip
 _GROUPS = {
-    "suite": ("data", "configs", "most_windows", *OWN_DATA),
+    "suite": ("data", "configs", "most_windows", *OWN_DATA, "univariate"),
     "model": ("device", "dtype", "samples", "seed"),
     "run": ("device", "samples", "seed", "batch_size", "memory"),
     "output": ("quiet", "as_json"),
