@@ -87,7 +87,10 @@ def test_muon_trains_matrices_only() -> None:
 # --- which precision -----------------------------------------------------------------------------
 
 
-def processor(monkeypatch: pytest.MonkeyPatch, *, avx512: bool, amx: bool) -> None:
+def processor(
+    monkeypatch: pytest.MonkeyPatch, *, avx512: bool, amx: bool, capability: str = "AVX512"
+) -> None:
+    monkeypatch.setattr(torch.backends.cpu, "get_cpu_capability", lambda: capability)
     monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda: avx512)
     monkeypatch.setattr(torch.cpu, "_is_amx_tile_supported", lambda: amx)
 
@@ -104,6 +107,11 @@ def test_auto_follows_the_processor(
     # what is chosen is taken, whatever the processor
     assert training_precision("float32") == "float32"
     assert training_precision("bfloat16") == "bfloat16"
+
+
+def test_torch_may_be_kept_from_what_the_processor_has(monkeypatch: pytest.MonkeyPatch) -> None:
+    processor(monkeypatch, avx512=True, amx=True, capability="AVX2")
+    assert training_precision("auto") == "float32"
 
 
 def test_an_unknown_processor_trains_in_float32(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -24,12 +24,18 @@ _LEAST_NORM = 1e-7
 _MOMENTUM = 0.95
 
 
+_WITHOUT_BFLOAT16 = ("DEFAULT", "NO AVX", "AVX2")  # torch's names of instruction sets
+
+
 def native_bfloat16(device: torch.device | str = "cpu") -> bool:
-    """Whether the device has instructions for products of bfloat16 matrices."""
+    """Whether the device has instructions for products of bfloat16 matrices, and torch may use them.
+
+    ATEN_CPU_CAPABILITY=avx2 keeps torch from them on a CPU that has them.
+    """
     kind = torch.device(device).type
     if kind == "cuda":
         return bool(torch.cuda.is_bf16_supported(including_emulation=False))
-    if kind != "cpu":
+    if kind != "cpu" or torch.backends.cpu.get_cpu_capability() in _WITHOUT_BFLOAT16:
         return False
     # private functions of torch, which may disappear: then training is in float32
     questions = (getattr(torch.cpu, f"_is_{name}_supported", None) for name in ("avx512_bf16", "amx_tile"))
