@@ -65,3 +65,17 @@ def test_a_study_within_a_budget_reports_what_is_missing(
     assert found.result["manifest"]["suite"]["windows"] == 8
     assert any("not measured within the budget" in one["reason"] for one in found.json["skipped"])
     assert "not measured within the budget" in (tmp_path / "study" / "report.html").read_text()
+
+
+def test_an_explanation_is_estimated_too(
+    run: Runner, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    TINY["tiny-timesfm"](tmp_path / "model")
+    common = ["explain", "model", "--configs", "us_*/M/short", "--dry-run", "--out", "page.html"]
+    stages = [row["stage"] for row in run(*common, "--json").result["estimate"]]
+    assert {"attention", "lens", "effects", "chaos"} <= set(stages)
+    fewer = run(*common, "--json", "--no-effects", "--no-chaos").result["estimate"]
+    assert {row["stage"] for row in fewer} == set(stages) - {"effects", "chaos"}
+    assert "In all about 0:0" in run(*common).out
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["model"]

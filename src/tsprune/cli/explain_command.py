@@ -7,14 +7,16 @@ from typing import TYPE_CHECKING, Annotated
 
 from tsprune.anatomy import Component
 from tsprune.cli.options import ModelArgument, Shared, integer, option, with_shared
-from tsprune.cli.output import note, print_frame, print_rows, say
+from tsprune.cli.output import note, print_costs, print_frame, print_rows, say
 from tsprune.errors import TspruneError
 from tsprune.files import check_files, output_folder
 
 if TYPE_CHECKING:
     import pandas as pd
 
+    from tsprune.data.suite import Suite
     from tsprune.explain import Explanation
+    from tsprune.models.forecaster import Forecaster
 
 _CARRIERS = 5  # heads that are listed per trait
 
@@ -32,6 +34,7 @@ def explain_command(
     chaotic: Annotated[
         bool, option("Also forecast chaotic trajectories, as copiers do.", "--chaos/--no-chaos")
     ] = True,
+    dry_run: Annotated[bool, option("Only estimate the time and memory of each part.", "--dry-run")] = False,
     output: Annotated[
         Path | None, option("A page with pictures (NAME.html), or a folder for all tables, as CSV.", "--out")
     ] = None,
@@ -42,7 +45,7 @@ def explain_command(
     if head is not None and Component.parse(head).kind != "head":
         raise TspruneError(f"{head!r} is not a head; one looks like decoder.3.cross.head.5")
     as_page = output is not None and output.suffix.lower() == ".html"
-    if output is not None:
+    if output is not None and not dry_run:
         check_files(output) if as_page else output_folder(output)
     shared.check(model)
     suite = shared.suite
@@ -55,6 +58,9 @@ def explain_command(
     )
     if head is not None:
         loaded.anatomy.select(head)
+    if dry_run:
+        _estimate(loaded, suite, per_configuration, effects, chaos() if chaotic else None, shared)
+        return
     with shared.running("explain") as options:
         found = overview(
             loaded,
@@ -74,6 +80,28 @@ def explain_command(
         lambda: _print_model(found, f"{model} on {suite.name}") if head is None else _print_head(found, head),
         skipped=found.skipped,
     )
+
+
+def _estimate(
+    model: Forecaster,
+    suite: Suite,
+    per_configuration: int,
+    effects: bool,
+    trajectories: Suite | None,
+    shared: Shared,
+) -> None:
+    """The expected cost of each part, from a few timed forecasts."""
+    from tsprune.explain.explanation_cost import explanation_costs
+
+    costs = explanation_costs(
+        model,
+        suite,
+        per_configuration,
+        effects=effects,
+        trajectories=trajectories,
+        batch_size=shared.batch_size,
+    )
+    shared.report("explain", {"estimate": costs}, lambda: print_costs(model.name, costs))
 
 
 def _of_head(frame: pd.DataFrame, head: str | None) -> pd.DataFrame:

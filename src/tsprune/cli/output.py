@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
     from tsprune.models.forecaster import Evidence
-    from tsprune.studies.study_cost import StageCost
+    from tsprune.sweeps.cost_estimate import StageCost
 
 SCHEMA_VERSION = 1  # of the JSON; docs/json.md describes it
 

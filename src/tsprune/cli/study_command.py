@@ -15,7 +15,7 @@ from tsprune.files import check_files, output_folder
 from tsprune.progress import display
 
 if TYPE_CHECKING:
-    from tsprune.studies.study_cost import StageCost
+    from tsprune.sweeps.cost_estimate import StageCost
 
 _WRITING = 2.0  # seconds for the files
 _LARGE = 50_000_000  # parameters of a model whose cost is named before the study begins

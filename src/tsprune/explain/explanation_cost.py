@@ -9,11 +9,13 @@ from tsprune.evaluation import Batch, shared_batches
 from tsprune.evaluation.sampling import sampled
 from tsprune.explain.attribution.residual_stream import GUARDED
 from tsprune.explain.chaotic import PER_SYSTEM
-from tsprune.explain.mechanism import LADDER
+from tsprune.explain.mechanism import LADDER, RANDOM_SETS, SET_SHARES
 from tsprune.explain.overview import windows_to_forecast
 from tsprune.hooks.ablation import Ablation
 from tsprune.models.forecaster import Forecaster
-from tsprune.sweeps.cost_estimate import SweepRates
+from tsprune.run_options import BATCH_SIZE, MEMORY
+from tsprune.sweeps.cell_plan import make_plan
+from tsprune.sweeps.cost_estimate import StageCost, SweepRates, measured_rates
 
 # passes of the network that each window takes where attention and the stream are watched, and seconds of
 # what does not grow with the model: intervals, tables, calls
@@ -69,3 +71,27 @@ def explanation_seconds(
         found["chaos"] = rates.forward(orbits) + without(orbits, heads[:1] * (_CHAOS_SETS + len(LADDER)))
     fixed = {stage: seconds for stage, seconds in _SECONDS.items() if stage != "chaos" or trajectories}
     return {stage: found.get(stage, 0.0) + fixed.get(stage, 0.0) for stage in {**found, **fixed}}
+
+
+def explanation_costs(
+    model: Forecaster,
+    suite: Suite,
+    per_configuration: int,
+    *,
+    effects: bool = True,
+    trajectories: Suite | None = None,
+    batch_size: int = BATCH_SIZE,
+    memory: int = MEMORY,
+) -> list[StageCost]:
+    """The stages of `overview` with these arguments; times a few forecasts."""
+    heads = [Ablation((head,)) for head in model.anatomy.components("head")]
+    seen = sampled(suite, model, per_configuration)
+    plan = make_plan(model, seen, heads, batch_size=batch_size, memory=memory)
+    rates = measured_rates(model, plan, plan.units(), memory=memory)
+    peak = rates.peak_bytes(model, plan.batches, memory)
+    sets = len(SET_SHARES) * (2 + RANDOM_SETS)
+    seconds = explanation_seconds(
+        model, rates, suite, per_configuration, sets=sets, trajectories=trajectories, batch_size=batch_size
+    )
+    left_out = () if effects else ("effects",)
+    return [StageCost(stage, 0, one, peak) for stage, one in seconds.items() if stage not in left_out]

@@ -2,40 +2,20 @@
 
 from __future__ import annotations
 
-import dataclasses
-
 from tsprune.data.chaos import chaos
 from tsprune.data.suite import Suite
 from tsprune.explain.explanation_cost import explanation_seconds
 from tsprune.models.forecaster import Forecaster
 from tsprune.run_options import RunOptions
-from tsprune.schema import Column, Schema
 from tsprune.scores import rank
 from tsprune.studies.experiments import study_plan
 from tsprune.studies.one_model import EXPLAINED_DRAWS, EXPLAINED_SHARES, EXPLAINED_WINDOWS, StudySettings
 from tsprune.studies.score_agreement import SCORING_PASSES, scored_windows
 from tsprune.sweeps.cell_plan import make_plan
-from tsprune.sweeps.cost_estimate import SweepRates, measured_rates
+from tsprune.sweeps.cost_estimate import StageCost, SweepRates, measured_rates
 from tsprune.sweeps.store import open_store
 
-COSTS = Schema(
-    "costs",
-    Column("stage", "of the work", dtype="text"),
-    Column("forecasts", "of a batch that are left to make; 0 where stages do other work", dtype="count"),
-    Column("seconds", "expected on this machine", "s"),
-    Column("peak_bytes", "expected peak memory", "bytes", dtype="count"),
-)
 _INTERVAL_SECONDS = 0.02  # for an ablation's intervals and its place in the tables
-
-
-@dataclasses.dataclass(frozen=True)
-class StageCost:
-    """One row of `COSTS`."""
-
-    stage: str
-    forecasts: int
-    seconds: float
-    peak_bytes: int
 
 
 def study_cost(model: Forecaster, settings: StudySettings) -> list[StageCost]:

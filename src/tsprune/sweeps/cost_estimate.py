@@ -62,6 +62,19 @@ class SweepCost:
 
 
 @dataclasses.dataclass(frozen=True)
+class StageCost:
+    """The expected cost of one stage of a piece of work on this machine.
+
+    forecasts : of a batch that are left to make; 0 of stages that do other work
+    """
+
+    stage: str
+    forecasts: int
+    seconds: float
+    peak_bytes: int
+
+
+@dataclasses.dataclass(frozen=True)
 class _Rate:
     """Seconds per step of a batch (`batch_size`): unablated, and ablated at each of the timed depths."""
 
