@@ -36,11 +36,13 @@ def explanation_seconds(
     sets: int,
     trajectories: Suite | None = None,
     batch_size: int = 64,
+    contention: float = 1.0,
 ) -> dict[str, float]:
     """Stage of `overview` -> expected seconds.
 
     rates : of forecasts of this model on windows like those of `suite`
     sets : number of sets of heads that are ablated together, the ladder of sharp sets not counted
+    contention : factor on work that was not timed, of a machine that other work shares
     """
 
     def batches(some: Suite) -> list[Batch]:
@@ -70,7 +72,7 @@ def explanation_seconds(
         orbits = batches(sampled(trajectories, model, windows_to_forecast(model, PER_SYSTEM)))
         found["chaos"] = rates.forward(orbits) + without(orbits, heads[:1] * (_CHAOS_SETS + len(LADDER)))
     fixed = {stage: seconds for stage, seconds in _SECONDS.items() if stage != "chaos" or trajectories}
-    return {stage: found.get(stage, 0.0) + fixed.get(stage, 0.0) for stage in {**found, **fixed}}
+    return {stage: found.get(stage, 0.0) + contention * fixed.get(stage, 0.0) for stage in {**found, **fixed}}
 
 
 def explanation_costs(

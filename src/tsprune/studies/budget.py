@@ -46,7 +46,7 @@ class Budget:
     def __init__(self, seconds: float, clock: Callable[[], float] = time.monotonic) -> None:
         self.seconds, self._clock = seconds, clock
         self._end = clock() + seconds - min(0.3 * seconds, _END + _SHARE_OF_END * seconds)
-        self._expected = self._took = 0.0
+        self._expected = self._took = self._busy = 0.0
 
     @property
     def left(self) -> float:
@@ -58,12 +58,18 @@ class Budget:
         """The time that work took, relative to what was expected of it."""
         return self._took / self._expected if self._expected else 1.0
 
+    @property
+    def contention(self) -> float:
+        """Seconds that passed for each one of this process, at least 1: other work shares the machine."""
+        return max(1.0, self._took / self._busy) if self._busy else 1.0
+
     def timed(self, expected: float, work: Callable[[], SweepResult]) -> SweepResult:
         """The result of `work`, whose time is remembered."""
-        start = self._clock()
+        start, busy = self._clock(), time.process_time()
         result = work()
         if expected:  # a store has the rest
             self._took += self._clock() - start
+            self._busy += time.process_time() - busy
             self._expected += expected
         return result
 

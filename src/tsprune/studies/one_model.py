@@ -68,7 +68,6 @@ STUDY_STEPWISE_SAMPLES = 3
 # of the explanation: windows of each configuration, shares of the heads that are ablated, random draws
 EXPLAINED_WINDOWS, EXPLAINED_SHARES, EXPLAINED_DRAWS = 4, (0.1, 0.3, 0.5), 3
 _EXAMPLES = 3
-_TOLERANCE = 0.08  # of a budget, by which an explanation may exceed it
 
 
 @dataclasses.dataclass(frozen=True)
@@ -266,8 +265,7 @@ def _measured_within(model: Forecaster, settings: StudySettings, progress: Progr
         options.seed,
     )
     result = sweeps.result()
-    left = budget.left + _TOLERANCE * budget.seconds
-    fitting = [windows for windows, cost in costs.items() if cost * budget.correction <= left]
+    fitting = [windows for windows, cost in costs.items() if cost * budget.correction <= budget.left]
     missing = _not_measured(wanted, sweeps, few, len(suite))
     if settings.explain and not fitting:
         missing.append(("explanation", NOT_MEASURED))
@@ -307,7 +305,13 @@ def _explanation_costs(
     return {
         windows: sum(
             explanation_seconds(
-                model, sweeps.rates, settings.suite, windows, sets=sets, trajectories=chaos()
+                model,
+                sweeps.rates,
+                settings.suite,
+                windows,
+                sets=sets,
+                trajectories=chaos(),
+                contention=sweeps.budget.contention,
             ).values()
         )
         for windows in range(1, EXPLAINED_WINDOWS + 1)
