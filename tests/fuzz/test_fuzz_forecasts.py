@@ -23,6 +23,8 @@ from tsprune.errors import TspruneError
 from tsprune.hooks.ablation import ablate
 from tsprune.hooks.capture import reference
 from tsprune.models import Forecaster
+from tsprune.models.contexts import checked_contexts
+from tsprune.models.variates import rows_of
 from tsprune.scores import score_table
 
 FAMILIES = ("chronos-bolt", "chronos-t5", "chronos2", "timesfm", "toto", "moirai", "moirai2")
@@ -60,7 +62,8 @@ def is_finite(model: Forecaster, contexts: Any, horizon: Any) -> bool:
     if forecast is not None:
         assert np.isfinite(forecast.quantiles).all()
         assert forecast.samples is None or np.isfinite(forecast.samples).all()
-        assert forecast.quantiles.shape == (len(contexts), len(forecast.levels), int(horizon))
+        rows = len(rows_of(checked_contexts(contexts)))  # a matrix is a row per variate
+        assert forecast.quantiles.shape == (rows, len(forecast.levels), int(horizon))
     return forecast is not None
 
 

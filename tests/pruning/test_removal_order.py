@@ -144,8 +144,8 @@ def test_more_than_there_is_and_unknown_kinds() -> None:
 def test_prices_are_replayed_to_the_last_bit(name: str) -> None:
     """Those of the first order and, after a removal, those of what is left."""
     model = few_samples(tiny(name))
-    change = OutputChange(model, COUNT, HISTORY)
-    contexts = next(histories(0, 0, COUNT, min(model.context_length, HISTORY)))
+    change = OutputChange(model, FIRST, HISTORY)  # which the first prices use, all of them
+    contexts = next(histories(0, 0, FIRST, min(model.context_length, HISTORY)))
     targets = network_outputs(model, contexts)
 
     def plain(*components: Component) -> float:

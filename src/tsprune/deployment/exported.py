@@ -121,7 +121,7 @@ def load_exported(folder: str | Path, *, threads: int | None = None) -> Exported
     cannot read the graph.
 
     >>> import tsprune
-    >>> tsprune.load_exported("nowhere")
+    >>> tsprune.load_exported("nowhere")  # doctest: +ELLIPSIS
     Traceback (most recent call last):
         ...
     tsprune.errors.TspruneError: nowhere holds no exported model (no tsprune-export.json)...

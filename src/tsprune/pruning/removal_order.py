@@ -43,8 +43,8 @@ from tsprune.run_options import MEMORY
 HISTORIES = 128
 HISTORY = 512
 FIRST = 8  # histories of the first prices
-# first prices are off by a third in either direction; lowered by this factor, few are above the right ones
-_LOWERED = 0.6
+# first prices may be twice the right ones; lowered by this factor, few are above these
+_LOWERED = 0.4
 _BATCH = 64
 
 _Key = tuple[int, int, int]  # number of a batch, and places of its histories

@@ -324,7 +324,8 @@ class Store:
         except (sqlite3.OperationalError, sqlite3.ProgrammingError, OverflowError) as error:
             advice = "; another process writes to it: wait until it is done" if "locked" in str(error) else ""
             raise TspruneError(f"cannot use the results store {self.path} ({error}){advice}") from None
-        except (sqlite3.Error, DamagedRowError) as error:
+        # damaged bytes in the schema are not UTF-8
+        except (sqlite3.Error, DamagedRowError, UnicodeDecodeError) as error:
             raise TspruneError(
                 f"{self.path} is damaged or not a results store ({error}); move it away to start a new one"
             ) from None
