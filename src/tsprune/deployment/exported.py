@@ -143,8 +143,8 @@ def session(graph: Path, threads: int | None = None) -> Any:
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads or 0
     options.log_severity_level = 3  # errors
-    # threads that wait for work would take the cores from others
-    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+    # threads that wait within a forecast are quick, and those that wait for one take cores from others
+    options.add_session_config_entry("session.force_spinning_stop", "1")
     try:
         return onnxruntime.InferenceSession(str(graph), options, providers=["CPUExecutionProvider"])
     except Exception as error:  # of classes that ONNX Runtime makes up
