@@ -39,6 +39,11 @@ from tsprune.report.tables import page_table
             ["0.700", "0.69 to 0.72"],
             ("time / original's", "95 % interval"),
         ),
+        (  # of a trait, in its own units
+            {"change": -0.054, "low": -0.109, "high": -0.0226},
+            ["-0.054", "-0.109 to -0.0226"],
+            ("change", "95 % interval"),
+        ),
         (
             {"rho": 0.5, "low": math.nan, "high": math.nan},
             ["0.5", "n/a"],

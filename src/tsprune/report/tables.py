@@ -107,7 +107,8 @@ def _cell(name: str, row: dict[str, Any], upper: str | None) -> TableCell:
     if upper is not None:
         low, high = float(value), float(row[upper])
         stem = name.removesuffix("low")
-        change = f"{stem}change" in row or (not stem and "difference" in row)
+        estimates = (f"{stem}change", "" if stem else "difference")
+        change = any(name in row and _relative(name) for name in estimates)
         text = between(low, high) if change else f"{low:,.3g} to {high:,.3g}"
         return TableCell(MISSING if math.isnan(low) else text, repr(low), repr(high))
     if value is None or value is pd.NA:
@@ -117,10 +118,15 @@ def _cell(name: str, row: dict[str, Any], upper: str | None) -> TableCell:
     return TableCell(_readable(name, float(value)), repr(float(value)))
 
 
+def _relative(column: str) -> bool:
+    """Whether a column holds relative changes; `change` alone is one of a trait, in its own units."""
+    return column.endswith("_change") or column == "difference"
+
+
 def _readable(column: str, number: float) -> str:
     if math.isnan(number):
         return MISSING
-    if column.endswith("_change") or column == "difference":
+    if _relative(column):
         return percent(number)
     if column == "parameters":
         return parameters(int(number))
