@@ -68,9 +68,8 @@ def export(
     calibration : windows on which int8 is measured, to decide which products stay in fp32; None: some of
         the embedded suite
 
-    Raises TspruneError in one line for a family that does not forecast in one pass (Chronos-T5, Toto,
-    Moirai), for a folder that is there, for a missing package, and if the graph's forecasts are not the
-    model's.
+    Raises TspruneError in one line for a family without a graph (Chronos-T5, Toto, Moirai, Moirai-2), for a
+    folder that is there, for a missing package, and if the graph's forecasts are not the model's.
     """
     _require_packages()
     if precision not in EXPORT_PRECISIONS:

@@ -34,8 +34,11 @@ def quantised(folder: Path, about: Description, calibration: Suite | None = None
     suite = _within(_windows() if calibration is None else calibration, about)
     exact = _scores(Exported(about.name, about, session(folder / GRAPH), 0), suite)
     products = weight_products(folder / GRAPH)
-    first, last = products[:_ENDS], products[-_ENDS:]
-    candidates = [[], last, first, [*first, *last]]
+    weights = list(products.values())
+    first, last = (
+        [name for name in products if products[name] in end] for end in (weights[:_ENDS], weights[-_ENDS:])
+    )
+    candidates = [[], last, first, [*first, *last]]  # of all passes, which share their weights
     losses: list[float] = []
     for number, kept in enumerate(candidates):
         path = folder / f"int8-{number}.onnx"
@@ -51,17 +54,17 @@ def quantised(folder: Path, about: Description, calibration: Suite | None = None
     return dataclasses.replace(about, precision="int8", kept_fp32=tuple(candidates[chosen]))
 
 
-def weight_products(graph: Path) -> list[str]:
-    """Names of the nodes that multiply by a weight, in the order in which they run."""
+def weight_products(graph: Path) -> dict[str, str]:
+    """Names of the nodes that multiply by a weight, in the order in which they run, and of their weights."""
     import onnx
 
     loaded = onnx.load(graph, load_external_data=False).graph
     weights = {tensor.name for tensor in loaded.initializer if len(tensor.dims) == 2}
-    return [
-        node.name
+    return {
+        node.name: node.input[1]
         for node in loaded.node
         if node.op_type in ("MatMul", "Gemm") and len(node.input) > 1 and node.input[1] in weights
-    ]
+    }
 
 
 def _windows() -> Suite:

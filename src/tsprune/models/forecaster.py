@@ -36,7 +36,7 @@ __all__ = [
 ]  # fmt: skip
 
 
-Result = TypeVar("Result")
+_Result = TypeVar("_Result")
 _LEAVING = (Tensor.detach, Tensor.numpy, Tensor.__array__)
 
 
@@ -164,9 +164,9 @@ class Forecaster(TablePredictor):
     def _over_variates(
         self,
         series: list[NDArray[np.float32]],
-        work: Callable[[list[NDArray[np.float32]]], Result],
-        ordered: Callable[[list[Result], NDArray[np.int64]], Result],
-    ) -> Result:
+        work: Callable[[list[NDArray[np.float32]]], _Result],
+        ordered: Callable[[list[_Result], NDArray[np.int64]], _Result],
+    ) -> _Result:
         """`work` on single series, or on multivariate ones with as many variates; see `by_variates`."""
         return by_variates(series, work, ordered) if self.multivariate else work(rows_of(series))
 
