@@ -1,4 +1,4 @@
-"""int8: smaller weights, forecasts that stay near, and products that stay in fp32 where the loss asks for it."""
+"""int8: smaller weights, forecasts that stay near, and products in fp32 where the loss asks for it."""
 
 from __future__ import annotations
 
