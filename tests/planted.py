@@ -18,7 +18,8 @@ from numpy.typing import ArrayLike
 from torch import Tensor, nn
 
 from tsprune.anatomy import Anatomy, AttentionSite, Block, MLPSite, Projection, Readout, Stack, TimeAxis
-from tsprune.models.forecaster import LEVELS, Forecast, Forecaster, checked_contexts
+from tsprune.models.contexts import checked_contexts
+from tsprune.models.forecaster import LEVELS, Forecast, Forecaster
 
 LAG, COPY, AVERAGE, BIAS = 6, 0.75, 0.5, 0.125
 POSITIONS = 64

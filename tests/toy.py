@@ -12,7 +12,8 @@ from numpy.typing import ArrayLike
 from torch import Tensor, nn
 
 from tsprune.anatomy import Anatomy, AttentionSite, Block, MLPSite, Projection, Stack
-from tsprune.models.forecaster import LEVELS, Forecast, Forecaster, checked_contexts
+from tsprune.models.contexts import checked_contexts
+from tsprune.models.forecaster import LEVELS, Forecast, Forecaster
 
 WIDTH, HEADS, HEAD_DIM, LAYERS = 6, 3, 4, 2
 

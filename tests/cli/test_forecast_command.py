@@ -11,6 +11,7 @@ import pytest
 
 import tsprune
 from tests.shell import Runner, refused
+from tests.tiny import write_chronos2
 
 
 def table() -> pd.DataFrame:
@@ -82,3 +83,23 @@ def test_mistakes(run: Runner, model: Path, tmp_path: Path) -> None:
     refused(run("forecast", model, *data, "--target", "sales"), "sales")
     refused(run("forecast", tmp_path / "none", *data), "no such folder")
     assert list(tmp_path.iterdir()) == [tmp_path / "own.csv"]
+
+
+def test_past_covariates_are_read_where_the_family_reads_them(
+    run: Runner, model: Path, tmp_path: Path
+) -> None:
+    write_chronos2(chronos2 := tmp_path / "chronos2")
+    frame = table().assign(price=lambda x: np.cos(np.arange(len(x))))
+    frame.to_csv(tmp_path / "own.csv", index=False)
+    data = ("--data", tmp_path / "own.csv", "--target", "target", "--horizon", "3", "--json")
+    plain, beside = (
+        {path: run("forecast", path, *data, *more) for path in (model, chronos2)}
+        for more in ((), ("--past-covariate", "price"))
+    )
+    assert beside[model].result == plain[model].result
+    (note,) = json.loads(beside[model].out)["notes"]
+    assert "reads no past covariates" in note
+    assert beside[chronos2].result["forecasts"] != plain[chronos2].result["forecasts"]
+    assert json.loads(beside[chronos2].out)["notes"] == []
+    scored = run("evaluate", model, *data, "--past-covariate", "price", "--windows", "1")
+    assert "reads no past covariates" in scored.out

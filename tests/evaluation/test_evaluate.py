@@ -28,7 +28,8 @@ from tsprune.evaluation import (
     prepare,
     seasonal_naive,
 )
-from tsprune.models.forecaster import Forecast, Forecaster, checked_contexts
+from tsprune.models.contexts import checked_contexts
+from tsprune.models.forecaster import Forecast, Forecaster
 
 
 class LastValue(Forecaster):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
 
 import numpy as np
@@ -18,9 +19,10 @@ from tsprune.data import from_arrays
 from tsprune.data.split import calibration_mask
 from tsprune.data.suite import Suite
 from tsprune.evaluation import evaluate, shared_batches
+from tsprune.evaluation.batching import Reading, reading_of
 from tsprune.evaluation.metrics import CRPS_LEVELS
 from tsprune.evaluation.sampling import sampled
-from tsprune.evaluation.single_series import unmeasured
+from tsprune.evaluation.single_series import unmeasured, unread
 from tsprune.hooks.ablation import Ablation, ablate
 from tsprune.models import Forecaster, load
 from tsprune.scores import score_table, screen
@@ -69,7 +71,7 @@ def test_variates_of_a_window_share_a_group() -> None:
 
 def test_a_batch_holds_whole_contexts_of_as_many_variates() -> None:
     c = suite().configurations
-    batches = shared_batches(c, context_length=48, batch_size=7, multivariate=True)
+    batches = shared_batches(c, context_length=48, batch_size=7, reading=Reading(variates=True))
     assert [[x.shape for x in batch.contexts] for batch in batches] == [[(3, 48)] * 2] * 2 + [[(2, 48)] * 2]
     single = shared_batches(c, context_length=48, batch_size=7)
     assert sum(len(batch) for batch in batches) == sum(len(batch) for batch in single) == 16
@@ -80,7 +82,9 @@ def test_a_variate_without_history_leaves_the_others_together() -> None:
     missing = arrays()
     missing[0][0, : LENGTH - HORIZON] = np.nan
     data = from_arrays(missing, freq="h", horizon=HORIZON, season=6, windows=1)
-    batches = shared_batches(data.configurations, context_length=48, batch_size=9, multivariate=True)
+    batches = shared_batches(
+        data.configurations, context_length=48, batch_size=9, reading=Reading(variates=True)
+    )
     assert [x.shape for batch in batches for x in batch.contexts] == [(2, 48), (2, 48), (3, 48)]
 
 
@@ -120,7 +124,7 @@ def test_a_sweep_is_a_loop_over_contexts(model: Forecaster) -> None:
     result = run(model, data, ablations, keep=[*ablations, CLEAN], batch_size=12)
     (c,) = data.configurations
     batches = shared_batches(
-        [c], context_length=model.context_length, batch_size=12, multivariate=model.multivariate
+        [c], context_length=model.context_length, batch_size=12, reading=reading_of(model)
     )
     for ablation in [CLEAN, *ablations]:
         kept = result.forecasts[ablation, c.name]
@@ -192,3 +196,53 @@ def test_parts_of_a_suite_keep_variates_together() -> None:
 def test_sampled_windows_keep_variates_together(model: Forecaster) -> None:
     few = sampled(suite(), model, per_configuration=2).configurations[0]
     assert len(few) == (3 + 2 if model.multivariate else 2)
+
+
+# --- past covariates -----------------------------------------------------------------------------
+
+
+def covaried() -> Suite:
+    """Two series of 2 variates with 2 past covariates, and gaps in both."""
+    past = [np.random.default_rng(seed).standard_normal((2, LENGTH)).cumsum(1) for seed in (1, 2)]
+    past[0][1, 30:] = np.nan
+    data = [array[:2] for array in arrays()[:2]]
+    return from_arrays(data, covariates=past, freq="h", horizon=HORIZON, season=6, windows=2)
+
+
+def test_batches_count_covariates_and_cut_them_as_contexts() -> None:
+    c = covaried().configurations
+    batches = shared_batches(c, context_length=48, batch_size=8, reading=Reading(True, True))
+    assert [[np.shape(x) for x in batch.contexts] for batch in batches] == [[(4, 48)] * 2] * 2
+    assert [len(batch) for batch in batches] == [4, 4]
+    unread = shared_batches(c, context_length=48, batch_size=8, reading=Reading(variates=True))
+    assert [[np.shape(x) for x in batch.contexts] for batch in unread] == [[(2, 48)] * 4]
+    assert batches[0].fingerprint != unread[0].select(range(4)).fingerprint
+
+
+def test_a_sweep_reads_past_covariates_as_a_loop_does(model: Forecaster) -> None:
+    data = covaried()
+    (c,) = data.configurations
+    ablations = [Ablation((component,)) for component in model.anatomy.components("mlp")]
+    result = run(model, data, ablations, keep=[*ablations, CLEAN], batch_size=12)
+    for ablation in [CLEAN, *ablations]:
+        kept = result.forecasts[ablation, c.name]
+        for batch in shared_batches(
+            [c], context_length=model.context_length, batch_size=12, reading=reading_of(model)
+        ):
+            with ablate(model, ablation.components):
+                expected = model.forecast(batch.contexts, HORIZON).quantiles
+            np.testing.assert_array_equal(kept.quantiles[batch.rows], expected)
+    plain = dataclasses.replace(data, configurations=(dataclasses.replace(c, covariates=None),))
+    without = run(model, plain, [], keep=[CLEAN], batch_size=12).forecasts[CLEAN, c.name].quantiles
+    same = np.array_equal(result.forecasts[CLEAN, c.name].quantiles, without)
+    assert same != model.past_covariates
+    assert unread(model, data) == () if model.past_covariates else "reads no past" in unread(model, data)[0]
+
+
+def test_activations_and_gradients_read_covariates(grouped: Forecaster) -> None:
+    names = ["output_norm", "screening"]
+    found = score_table(grouped, covaried(), by=names)
+    plain = [dataclasses.replace(c, covariates=None) for c in covaried().configurations]
+    without = score_table(grouped, Suite("plain", tuple(plain)), by=names)
+    assert (found["screening"] != without["screening"]).any()
+    assert np.isfinite(found["output_norm"]).all()

@@ -55,9 +55,30 @@ def test_several_targets_are_those_of_chronos_2(tmp_path: Path) -> None:
     expected = Chronos2Pipeline.from_pretrained(tmp_path / "model").predict_df(frame, **given)
     model = tsprune.load(tmp_path / "model")
     pd.testing.assert_frame_equal(model.predict_df(frame, **given), expected, check_exact=True)
-    alone = model.predict_df(frame, **(given | {"target": "second"}))
+    alone = model.predict_df(frame.drop(columns="target"), **(given | {"target": "second"}))
     together = expected[expected["target_name"] == "second"]
     assert not np.array_equal(alone["predictions"], together["predictions"])
+
+
+@pytest.mark.parametrize("targets", ["target", ["second", "target"]])
+def test_other_columns_are_past_covariates_of_chronos_2(tmp_path: Path, targets: str | list[str]) -> None:
+    """Numbers, truth values and categories, encoded as upstream encodes them."""
+    write_chronos2(tmp_path / "model")
+    frame = table().query("item_id != 'c'").assign(target=lambda x: x["target"].fillna(1.0))
+    steps = np.arange(len(frame))
+    frame = frame.assign(
+        second=np.cos(steps),
+        price=steps % 11,
+        shop=np.where(steps % 3, "north", "south"),
+        open=steps % 2 == 0,
+    )
+    frame.loc[frame.index[7], "price"] = np.nan
+    given = {"prediction_length": 5, "target": targets}
+    expected = Chronos2Pipeline.from_pretrained(tmp_path / "model").predict_df(frame, **given)
+    model = tsprune.load(tmp_path / "model")
+    pd.testing.assert_frame_equal(model.predict_df(frame, **given), expected, check_exact=True)
+    plain = model.predict_df(frame[["item_id", "timestamp", "target", "second"]], **given)
+    assert (plain["predictions"] != expected["predictions"]).all()
 
 
 def test_levels_between_and_beyond_are_those_of_chronos() -> None:

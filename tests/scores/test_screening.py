@@ -19,7 +19,8 @@ from tsprune.anatomy import Anatomy, AttentionSite, Block, MLPSite, Projection, 
 from tsprune.data import Suite, pocket
 from tsprune.errors import TspruneError
 from tsprune.hooks.ablation import Ablation
-from tsprune.models.forecaster import Forecast, Forecaster, checked_contexts
+from tsprune.models.contexts import checked_contexts
+from tsprune.models.forecaster import Forecast, Forecaster
 from tsprune.scores import screen
 from tsprune.scores.screening import output_losses, quantile_density, quantile_losses
 from tsprune.sweeps import run

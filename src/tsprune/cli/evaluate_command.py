@@ -40,6 +40,7 @@ def evaluate_command(
         _show_data(shared, suite)
         return
     from tsprune.evaluation import evaluate, geometric_mean_ratios, write_all_results
+    from tsprune.evaluation.single_series import unread
 
     loaded = model if model == SEASONAL_NAIVE else shared.predictor(model)
     with shared.running("evaluate") as options:
@@ -55,14 +56,16 @@ def evaluate_command(
         say(f"Relative to Seasonal Naive (geometric mean): {figures}")
 
     result = {"configurations": table.frame, "geometric_mean": means}
-    shared.report("evaluate", result, tables, skipped=table.skipped)
+    notes = () if isinstance(loaded, str) else unread(loaded, suite)
+    shared.report("evaluate", result, tables, skipped=table.skipped, notes=notes)
 
 
 def _show_data(shared: Shared, suite: Suite) -> None:
     """The suite as it was understood, and what was left out of it."""
     found = suite.describe()
-    variates = ("num_variates",) if suite.multivariate else ()
-    names = ("configuration", "season", "windows", "series", *variates, "shortest", "longest", "gaps")
+    beside = {"num_variates": suite.multivariate, "num_covariates": suite.has_covariates}
+    several = [name for name, shown in beside.items() if shown]
+    names = ("configuration", "season", "windows", "series", *several, "shortest", "longest", "gaps")
     shown = [name for name in names if name in found]
 
     def tables() -> None:
@@ -71,5 +74,7 @@ def _show_data(shared: Shared, suite: Suite) -> None:
             say(suite.about[0].upper() + suite.about[1:])
         if suite.multivariate:
             say("Several columns are variates of one series; models that can read them together do")
+        if suite.has_covariates:
+            say("Past covariates are read by models of the families that can, and by no others")
 
     shared.report("evaluate", {"about": suite.about, "suite": found}, tables, skipped=suite.skipped)

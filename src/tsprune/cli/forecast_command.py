@@ -16,7 +16,8 @@ _SHOWN = 20  # rows that are printed
 
 
 @with_shared(
-    "data", "horizon", "freq", "season", "context", "id_column", "time_column", "target", "model",
+    "data", "horizon", "freq", "season", "context", "id_column", "time_column", "target",
+    "past_covariates", "model",
     "batch_size", "output",
 )  # fmt: skip
 def forecast_command(
@@ -63,7 +64,7 @@ def forecast_command(
 
     result: dict[str, object] = {"series": count, "rows": len(table)}
     result |= {"out": output} if output is not None else {"forecasts": _plain_times(table.frame)}
-    shared.report("forecast", result, tables, skipped=table.skipped)
+    shared.report("forecast", result, tables, skipped=table.skipped, notes=table.notes)
 
 
 def _shown(frame: pd.DataFrame) -> list[str]:

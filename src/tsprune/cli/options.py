@@ -94,9 +94,9 @@ def integer(text: str, *, least: int = 1, most: int = COUNT, **how: Any) -> Any:
     return option(text, min=least, max=most, **how)
 
 
-def own_option(text: str, **how: Any) -> Any:
+def own_option(text: str, *names: str, **how: Any) -> Any:
     """An option that only a user's own data take."""
-    return option(text, rich_help_panel="Your own data (--data FILE)", show_default=False, **how)
+    return option(text, *names, rich_help_panel="Your own data (--data FILE)", show_default=False, **how)
 
 
 def decimal(text: str, *, least: float = 0, most: float = COUNT, **how: Any) -> Any:
@@ -214,6 +214,14 @@ class Shared:
     target: Annotated[
         list[str] | None,
         own_option("Column to forecast; repeatable: several are variates of one series."),
+    ] = None
+    past_covariates: Annotated[
+        list[str] | None,
+        own_option(
+            "Column that is read beside the target and not forecast, by models that read past covariates; "
+            "repeatable.",
+            "--past-covariate",
+        ),
     ] = None
     most_windows: Annotated[
         int | None,
@@ -350,6 +358,7 @@ class Shared:
 
 OWN_DATA = (
     "horizon", "freq", "season", "windows", "step", "context", "id_column", "time_column", "target",
+    "past_covariates",
 )  # fmt: skip
 _GROUPS = {
     "suite": ("data", "configs", "most_windows", *OWN_DATA, "univariate"),

@@ -32,6 +32,7 @@ SUITE = Schema(
     Column("windows", "number of windows", dtype="count"),
     Column("series", "number of series that the windows are cut from", dtype="count"),
     Column("num_variates", "of the dataset", dtype="count"),
+    Column("num_covariates", "past covariates of a window", dtype="count", optional=True),
     Column("shortest", "shortest history before a window", "steps", dtype="count"),
     Column("longest", "longest history before a window", "steps", dtype="count"),
     Column(
@@ -92,6 +93,8 @@ class Configuration:
     num_variates : number of variates of the dataset (1 unless it is multivariate)
     domain : GIFT-Eval's domain of the dataset, "" if unknown
     origins : ids and times of the windows, of a user's own data; None if unknown
+    covariates : N arrays, float32 [C, T] as long as the contexts: series that are read beside them and not
+        forecast, by models that read past covariates. Windows of one group have the same. None: none
     """
 
     name: str
@@ -105,6 +108,7 @@ class Configuration:
     domain: str = ""
     origins: Origins | None = None
     groups: NDArray[np.int64] | None = None
+    covariates: Sequence[NDArray[np.float32]] | None = None
 
     def __len__(self) -> int:
         return len(self.contexts)
@@ -123,7 +127,13 @@ class Configuration:
             series=self.series[rows],
             origins=None if self.origins is None else self.origins.select(rows),
             groups=None if self.groups is None else self.groups[rows],
+            covariates=None if self.covariates is None else [self.covariates[int(row)] for row in rows],
         )
+
+    @property
+    def num_covariates(self) -> int:
+        """Past covariates of a window."""
+        return max(map(len, self.covariates), default=0) if self.covariates is not None else 0
 
     @property
     def together(self) -> list[NDArray[np.int64]]:
@@ -178,6 +188,8 @@ class Suite:
             lengths = [len(context) for context in c.contexts] or [0]
             row = {name: getattr(c, name) for name in ("domain", "horizon", "season", "num_variates")}
             row |= {"configuration": c.name, "windows": len(c), "series": len(np.unique(c.series))}
+            if c.num_covariates:
+                row["num_covariates"] = c.num_covariates
             if c.origins is not None:
                 row["gaps"] = int(c.origins.gaps[np.unique(c.series, return_index=True)[1]].sum())
             rows.append(row | {"shortest": min(lengths), "longest": max(lengths)})
@@ -191,7 +203,7 @@ class Suite:
 
     @cached_property
     def fingerprint(self) -> str:
-        """SHA-256 over names, horizons, seasons, contexts, targets and groups of every window."""
+        """SHA-256 over names, horizons, seasons, contexts, targets, groups and covariates of every window."""
         digest = hashlib.sha256()
         for c in self.configurations:
             digest.update(f"{c.name}|{c.freq}|{c.horizon}|{c.season}|{len(c)}".encode())
@@ -202,6 +214,9 @@ class Suite:
             digest.update(np.ascontiguousarray(c.series).tobytes())
             if c.groups is not None:
                 digest.update(np.ascontiguousarray(c.groups).tobytes())
+            for past in c.covariates or ():
+                digest.update(f"{past.shape}".encode())
+                digest.update(np.ascontiguousarray(past).tobytes())
         return digest.hexdigest()
 
     def only(self, patterns: Sequence[str]) -> Suite:
@@ -245,14 +260,19 @@ class Suite:
         return long_table(self)
 
     def univariate(self) -> Suite:
-        """The suite with every variate as a series of its own, for every model."""
-        split = (dataclasses.replace(c, groups=None) for c in self.configurations)
+        """The suite with every variate as a series of its own, without covariates, for every model."""
+        split = (dataclasses.replace(c, groups=None, covariates=None) for c in self.configurations)
         return dataclasses.replace(self, configurations=tuple(split))
 
     @property
     def multivariate(self) -> bool:
         """Whether a window has several variates."""
         return any(len(rows) > 1 for c in self.configurations for rows in c.together)
+
+    @property
+    def has_covariates(self) -> bool:
+        """Whether a window has past covariates."""
+        return any(c.num_covariates for c in self.configurations)
 
     def filter(self, predicate: Callable[[Configuration], bool]) -> Suite:
         """The suite with only the configurations for which `predicate` is true."""

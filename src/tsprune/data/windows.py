@@ -89,6 +89,7 @@ def cut_windows(
     domain: str = "",
     labels: Sequence[str] | None = None,
     entities: Sequence[int] | None = None,
+    covariates: Sequence[Series | None] | None = None,
 ) -> tuple[Configuration | None, list[tuple[str, str]]]:
     """Cuts each series into windows, of which the last one ends with the series.
 
@@ -100,11 +101,13 @@ def cut_windows(
     labels : names of the series in the list of what is left out; default their numbers
     entities : series of one number are variates of one multivariate series, as long as each other; default
         none are
+    covariates : of each series its past covariates [C, T]; default none
 
     Returns the configuration, its windows ordered by series and then by time (None if no series is long
     enough), and (name, reason) of all that was left out.
     """
     windows_of: list[tuple[int, Series, Series]] = []
+    past: list[Series] = []
     groups: dict[tuple[int, int], int] = {}  # (entity, origin) -> number
     grouped: list[int] = []
     skipped: list[tuple[str, str]] = []
@@ -123,6 +126,8 @@ def cut_windows(
         for origin in range(first, len(values) - horizon + 1, step):
             start = 0 if context is None else max(0, origin - context)
             windows_of.append((index, values[start:origin], values[origin : origin + horizon]))
+            beside = None if covariates is None else covariates[index]
+            past += [] if beside is None else [beside[:, start:origin]]
             entity = index if entities is None else entities[index]
             grouped.append(groups.setdefault((entity, origin), len(groups)))
     if not windows_of:
@@ -139,5 +144,6 @@ def cut_windows(
         num_variates=num_variates,
         domain=domain,
         groups=np.array(grouped, dtype=np.int64) if len(groups) < len(grouped) else None,
+        covariates=past or None,
     )
     return configuration, skipped

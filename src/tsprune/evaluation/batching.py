@@ -13,12 +13,14 @@ import hashlib
 import itertools
 from collections.abc import Callable, Iterable, Sequence
 from functools import cached_property
+from typing import NamedTuple
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 
 from tsprune.arguments import checked
 from tsprune.data.suite import Configuration, rows_by
+from tsprune.models.contexts import CovariateContext
 
 Rows = NDArray[np.int64]
 
@@ -26,6 +28,21 @@ Rows = NDArray[np.int64]
 SHORTEST_SHARE = 0.5
 # steps; forecasts of shorter histories cost no less
 SHORT = 128
+
+
+class Reading(NamedTuple):
+    """What a model reads together with a series: its other variates, and past covariates."""
+
+    variates: bool = False
+    covariates: bool = False
+
+
+SINGLE = Reading()
+
+
+def reading_of(model: object) -> Reading:
+    """The reading of a Forecaster; single series of anything else that forecasts."""
+    return Reading(getattr(model, "multivariate", False), getattr(model, "past_covariates", False))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -37,6 +54,7 @@ class Batch:
     horizons : int64 [B], its steps to forecast
     views : its history, cut to the context length; read-only
     groups : int64 [B], ascending; windows of one number are variates of one context. None: none are
+    covariates : past covariates [C, T] of each, read-only; None without any
     """
 
     configurations: Rows
@@ -44,6 +62,7 @@ class Batch:
     horizons: Rows
     views: tuple[NDArray[np.float32], ...]
     groups: Rows | None = None
+    covariates: tuple[NDArray[np.float32], ...] | None = None
 
     def __len__(self) -> int:
         return len(self.rows)
@@ -59,9 +78,16 @@ class Batch:
         return list(np.arange(len(self))[:, None]) if self.groups is None else rows_by(self.groups)
 
     @property
-    def contexts(self) -> list[NDArray[np.float32]]:
+    def contexts(self) -> list[ArrayLike]:
         """Fresh copies of the histories, [T], or [V, T] of a group: upstream code may write to its input."""
-        return [_stacked([self.views[place] for place in places]) for places in self.together]
+        return [self._context(places) for places in self.together]
+
+    def _context(self, places: Rows) -> ArrayLike:
+        target = _stacked([self.views[place] for place in places])
+        if self.covariates is None:
+            return target
+        past = max((self.covariates[place] for place in places), key=np.size)
+        return CovariateContext(target, past) if len(past) else target
 
     @cached_property
     def members(self) -> dict[int, Rows]:
@@ -84,6 +110,9 @@ class Batch:
         digest = hashlib.sha256(f"{self.horizon}".encode())
         if self.groups is not None:
             digest.update(self.groups.data)
+        for past in self.covariates or ():
+            digest.update(f"|{past.shape}".encode())
+            digest.update(np.ascontiguousarray(past).data)
         for view in self.views:
             digest.update(f"|{len(view)}".encode())
             digest.update(np.ascontiguousarray(view).data)
@@ -94,7 +123,10 @@ class Batch:
         chosen = [int(place) for place in places]
         views = tuple(self.views[place] for place in chosen)
         groups = None if self.groups is None else self.groups[chosen]
-        return Batch(self.configurations[chosen], self.rows[chosen], self.horizons[chosen], views, groups)
+        past = None if self.covariates is None else tuple(self.covariates[place] for place in chosen)
+        return Batch(
+            self.configurations[chosen], self.rows[chosen], self.horizons[chosen], views, groups, past
+        )
 
 
 @checked
@@ -104,16 +136,17 @@ def shared_batches(
     context_length: int,
     batch_size: int,
     prefix_steps: int = 1,
-    fitting: Callable[[Sequence[NDArray[np.float32]], int], int] | None = None,
-    multivariate: bool = False,
+    fitting: Callable[[Sequence[ArrayLike], int], int] | None = None,
+    reading: Reading = SINGLE,
 ) -> list[Batch]:
     """The windows that can be forecast, in batches of one horizon and similar length.
 
     prefix_steps : horizons up to this many steps count as one, see `Forecaster.prefix_steps`
     fitting : the most contexts of a batch that begins with some, by these and their horizon; None: as many as
         have `batch_size` windows
-    multivariate : whether the variates of a window become one context. The contexts of a batch have equal
-        numbers of variates, and exceed `batch_size` windows only if a single one does
+    reading : whether the variates of a window become one context, and whether it has its past covariates. The
+        contexts of a batch have equal numbers of both, and exceed `batch_size` windows only if a single one
+        does
 
     Horizons are in the order of the configurations, the windows of a horizon longest first. Every
     window is in exactly one batch, except those that `unforecastable` lists. The shortest history of a batch
@@ -122,14 +155,15 @@ def shared_batches(
 
     Raises TspruneError if `context_length` or `batch_size` is not a whole number of at least 1.
     """
-    alike: dict[tuple[int, int], list[tuple[int, Rows]]] = {}  # by horizon and number of variates
+    alike: dict[tuple[int, int, int], list[tuple[int, Rows]]] = {}  # by horizon, variates, covariates
     for number, configuration in enumerate(configurations):
         left_out = [row for row, _ in unforecastable(configuration, context_length)]
-        split = configuration if multivariate else dataclasses.replace(configuration, groups=None)
+        split = configuration if reading.variates else dataclasses.replace(configuration, groups=None)
+        covariates = configuration.num_covariates if reading.covariates else 0
         for rows in split.together:
             usable = rows[~np.isin(rows, left_out)] if left_out else rows
             if len(usable):
-                key = max(configuration.horizon, prefix_steps), len(usable)
+                key = max(configuration.horizon, prefix_steps), len(usable), covariates
                 alike.setdefault(key, []).append((number, usable))
 
     def length(context: tuple[int, Rows]) -> int:
@@ -137,17 +171,17 @@ def shared_batches(
         return min(max(len(configurations[number].contexts[row]) for row in rows), context_length)
 
     found = []
-    for (_, variates), contexts in alike.items():
+    for (_, variates, covariates), contexts in alike.items():
         # longest first: a batch too large for memory fails at once, and estimates of the rest are safe
         contexts.sort(key=lambda context: -length(context))
         start = 0
-        while chosen := contexts[start : start + max(1, batch_size // variates)]:
+        while chosen := contexts[start : start + max(1, batch_size // (variates + covariates))]:
             chosen = chosen[: _similar([length(context) for context in chosen])]
             if fitting is not None:
-                batch = _batch(configurations, chosen, context_length)
+                batch = _batch(configurations, chosen, context_length, covariates)
                 chosen = chosen[: fitting(batch.contexts, batch.horizon)]
             start += len(chosen)
-            found.append(_batch(configurations, chosen, context_length))
+            found.append(_batch(configurations, chosen, context_length, covariates))
     return found
 
 
@@ -158,16 +192,22 @@ def _similar(lengths: Sequence[int]) -> int:
 
 
 def _batch(
-    configurations: Sequence[Configuration], chosen: Sequence[tuple[int, Rows]], context_length: int
+    configurations: Sequence[Configuration],
+    chosen: Sequence[tuple[int, Rows]],
+    context_length: int,
+    covariates: int,
 ) -> Batch:
     """The batch of some contexts: number of the configuration, and rows in it."""
     numbers = np.repeat([number for number, _ in chosen], [len(rows) for _, rows in chosen])
     rows = np.concatenate([rows for _, rows in chosen])
-    pairs = zip(numbers, rows, strict=True)
+    pairs = list(zip(numbers, rows, strict=True))
     views = tuple(configurations[n].contexts[row][-context_length:] for n, row in pairs)
+    past = None
+    if covariates:
+        past = tuple((configurations[n].covariates or ())[row][:, -context_length:] for n, row in pairs)
     horizons = np.array([configurations[n].horizon for n in numbers], dtype=np.int64)
     groups = np.repeat(np.arange(len(chosen)), [len(rows) for _, rows in chosen])
-    return Batch(numbers, rows, horizons, views, groups if len(groups) > len(chosen) else None)
+    return Batch(numbers, rows, horizons, views, groups if len(groups) > len(chosen) else None, past)
 
 
 def _stacked(histories: Sequence[NDArray[np.float32]]) -> NDArray[np.float32]:

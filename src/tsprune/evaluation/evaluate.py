@@ -14,14 +14,14 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Literal, Unpack
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 
 from tsprune.arguments import checked
 from tsprune.choices import SEASONAL_NAIVE
 from tsprune.data.suite import Configuration, Suite
 from tsprune.errors import TspruneError
 from tsprune.evaluation.baseline import prepare, truth_of
-from tsprune.evaluation.batching import Batch, Rows, shared_batches, unforecastable
+from tsprune.evaluation.batching import Batch, Rows, reading_of, shared_batches, unforecastable
 from tsprune.evaluation.leaderboard import LEADERBOARD_METRICS, leaderboard_metrics
 from tsprune.evaluation.metrics import METRICS, Metric, WindowStatistics, aggregate, per_metric
 from tsprune.progress import Progress, Weighed, showing
@@ -102,7 +102,7 @@ def forecast_statistics(
         batch_size=batch_size,
         # optional for baselines
         prefix_steps=getattr(model, "prefix_steps", 1),
-        multivariate=getattr(model, "multivariate", False),
+        reading=reading_of(model),
     )
     most = batch_size  # windows that fit into memory
     while pending:
@@ -136,7 +136,7 @@ def forecast_statistics(
 
 
 def _in_memory(
-    model: Predictor, contexts: Sequence[NDArray[np.float32]], horizon: int, most: int
+    model: Predictor, contexts: Sequence[ArrayLike], horizon: int, most: int
 ) -> tuple[Forecast, int]:
     """The forecast of a batch in parts of at most `most` windows, which are halved if memory runs out.
 

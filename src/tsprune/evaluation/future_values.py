@@ -8,13 +8,16 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Unpack
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 
 from tsprune.data.own.own_options import DataOptions, OwnOptions
 from tsprune.data.own.regular_series import RegularSeries
 from tsprune.data.own.rolling import plain_name
 from tsprune.data.windows import season_length
 from tsprune.errors import TspruneError
+from tsprune.evaluation.batching import reading_of
+from tsprune.evaluation.single_series import unread_note
+from tsprune.models.contexts import CovariateContext
 from tsprune.models.forecast import LEVELS
 from tsprune.progress import Progress, showing
 from tsprune.run_options import BATCH_SIZE
@@ -74,7 +77,8 @@ def future_values(
         name, why = skipped[-1] if skipped else (str(path), "it holds no series")
         raise TspruneError(f"no series of {path} could be forecast ({name}: {why})")
     title = f"{model.name}: the steps after {path}"
-    return Table(_joined(parts, usable, unnamed), title, tuple(skipped))
+    notes = unread_note(model, str(path)) if rules.covariates else ()
+    return Table(_joined(parts, usable, unnamed), title, tuple(skipped), notes=notes)
 
 
 _Entity = list[RegularSeries]  # a series, or the variates of one
@@ -108,7 +112,8 @@ def _forecast(
     from tsprune.models.predict_df import forecast_frame
 
     cut = slice(-context if context else None, None)
-    found = with_gaps(model, [np.stack([one.values[cut] for one in entity]) for entity in entities], steps)
+    reads = reading_of(model).covariates
+    found = with_gaps(model, [_context(entity, cut, reads=reads) for entity in entities], steps)
     finite = found.finite()
     series = [one for entity in entities for one in entity]
     kept = [one for one, known in zip(series, finite, strict=True) if known]
@@ -124,6 +129,11 @@ def _forecast(
     )
     lost = [one.id for one, known in zip(series, finite, strict=True) if not known]
     return frame, [(name, "the forecast is not finite") for name in lost]
+
+
+def _context(entity: _Entity, cut: slice, *, reads: bool) -> ArrayLike:
+    target, past = np.stack([one.values[cut] for one in entity]), entity[0].covariates
+    return target if past is None or not reads else CovariateContext(target, past[:, cut])
 
 
 def _times(one: RegularSeries, steps: int, dated: bool) -> NDArray[Any]:

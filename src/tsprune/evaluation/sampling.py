@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from tsprune.data.suite import Configuration, Suite
-from tsprune.evaluation.batching import shared_batches, unforecastable
+from tsprune.evaluation.batching import SINGLE, Reading, shared_batches, unforecastable
 from tsprune.models.forecaster import Forecaster
 from tsprune.statistics import Sample, unit_means
 
@@ -52,7 +52,7 @@ class SampledWindows:
 
     configuration: Configuration
     first: int
-    contexts: list[NDArray[np.float32]]
+    contexts: list[ArrayLike]
     targets: NDArray[np.float32]
     series: NDArray[np.int64]
 
@@ -94,17 +94,17 @@ def over_batches(
     model: Forecaster,
     batch_size: int,
     *,
-    multivariate: bool = False,
+    reading: Reading = SINGLE,
 ) -> Iterator[tuple[SampledWindows, _Result]]:
     """Calls `work` on the windows of a suite, batch by batch; a batch that exceeds the memory is halved.
 
-    multivariate : whether the variates of a window become one context
+    reading : whether the variates of a window become one context, and whether it has its past covariates
     `work` must leave nothing behind when it fails.
     """
     from tsprune.memory import in_parts  # imports torch
 
     most = batch_size
-    for batch in batched(suite, model, batch_size, multivariate=multivariate):
+    for batch in batched(suite, model, batch_size, reading=reading):
         places = range(len(batch.contexts))
         attempt = partial(_on_part, work, batch)
         for part, result in in_parts(attempt, places, most):
@@ -120,13 +120,13 @@ def _on_part(
 
 
 def batched(
-    suite: Suite, model: Forecaster, batch_size: int = SAMPLED_BATCH, *, multivariate: bool = False
+    suite: Suite, model: Forecaster, batch_size: int = SAMPLED_BATCH, *, reading: Reading = SINGLE
 ) -> Iterator[SampledWindows]:
     """The windows of a suite, batch by batch; arguments as in `over_batches`."""
     done, owners = 0, 0
     for c in suite.configurations:
         for part in shared_batches(
-            [c], context_length=model.context_length, batch_size=batch_size, multivariate=multivariate
+            [c], context_length=model.context_length, batch_size=batch_size, reading=reading
         ):
             series = c.series[part.rows] + owners
             yield SampledWindows(c, done, part.contexts, c.targets[part.rows], series)

@@ -105,7 +105,7 @@ def attention(
 
     def watched(batch: SampledWindows) -> tuple[RowMeans, _LagProfile]:
         means, profile = RowMeans(model.anatomy, len(batch.contexts)), _LagProfile(model.anatomy)
-        periods = torch.tensor([dominant_period(context) for context in batch.contexts])
+        periods = torch.tensor([dominant_period(np.asarray(context)) for context in batch.contexts])
 
         def add(found: AttentionMap) -> None:
             if model.anatomy.site(found.component).axis != "time":

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 from tsprune.data.suite import Suite
 from tsprune.evaluation import Batch, shared_batches
+from tsprune.evaluation.batching import reading_of
 from tsprune.evaluation.sampling import sampled
 from tsprune.explain.attribution.residual_stream import GUARDED
 from tsprune.explain.chaotic import PER_SYSTEM
@@ -51,7 +52,7 @@ def explanation_seconds(
             context_length=model.context_length,
             batch_size=batch_size,
             prefix_steps=model.prefix_steps,
-            multivariate=model.multivariate,
+            reading=reading_of(model),
         )
 
     def without(some: Sequence[Batch], ablations: Sequence[Ablation]) -> float:

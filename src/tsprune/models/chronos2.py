@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
+import dataclasses
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -11,17 +12,23 @@ from chronos.chronos2.config import Chronos2CoreConfig
 from chronos.chronos2.layers import AttentionOutput
 from chronos.chronos2.model import Chronos2Model
 from chronos.chronos2.pipeline import Chronos2Pipeline
+from chronos.chronos2.preprocess import PreparedInput, from_data_frame
 from numpy.typing import NDArray
 from torch import Tensor
 
 from tsprune.anatomy import Anatomy, AttentionSite, Block, MLPSite, Readout, Size, Stack, TimeAxis
+from tsprune.errors import one_line
 from tsprune.models import pretrained
 from tsprune.models.absent import AbsentAttention
 from tsprune.models.checkpoints import Checkpoint
-from tsprune.models.contexts import padded
+from tsprune.models.contexts import CovariateContext, padded
 from tsprune.models.forecaster import LEVELS, Forecast
+from tsprune.models.predict_df import FrameError, LongTable
 from tsprune.models.stated import flag, or_none, real, whole_number
-from tsprune.models.variates import rows_of, variates_in
+from tsprune.models.variates import rows_of, targets_of, variates_in
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 _SETTINGS = {  # of chronos_config in config.json
     **pretrained.PATCHED,
@@ -62,6 +69,17 @@ def _anatomy(config: Chronos2CoreConfig) -> Anatomy:
     return Anatomy((stack,), config.d_model, readout=readout)
 
 
+def _with_covariates(rows: Tensor, covariates: int, horizon: int) -> PreparedInput:
+    """Upstream's input of which the last `covariates` rows of [V + C, T] are known in the past alone."""
+    return PreparedInput(
+        context=rows,
+        future_covariates=torch.full((len(rows), horizon), torch.nan),
+        n_targets=len(rows) - covariates,
+        n_covariates=covariates,
+        n_future_covariates=0,
+    )
+
+
 class AbsentChronos2Attention(AbsentAttention):
     def forward(self, *args: Any, **kwargs: Any) -> Any:
         return AttentionOutput(hidden_states=self.contribution(args[0]))
@@ -73,6 +91,7 @@ class Chronos2(pretrained.PretrainedForecaster):
     family = "chronos2"
     absent = AbsentChronos2Attention
     multivariate = True
+    past_covariates = True
     reference_horizon = 1024  # GIFT-Eval's longest is 900
     upstream: Chronos2Pipeline
     module: Chronos2Model
@@ -86,8 +105,10 @@ class Chronos2(pretrained.PretrainedForecaster):
         patch, most = model.chronos_config.output_patch_size, model.chronos_config.max_output_patches
         self.readout_horizon = patch * most
 
-    def _forecast(self, series: list[NDArray[np.float32]], horizon: int) -> Forecast:
-        visible = [torch.from_numpy(x[..., -self.context_length :]) for x in series]
+    def _forecast(self, series: list[NDArray[np.float32]], horizon: int, covariates: int = 0) -> Forecast:
+        visible: list[Any] = [torch.from_numpy(x[..., -self.context_length :]) for x in series]
+        if covariates:
+            visible = [_with_covariates(rows, covariates, horizon) for rows in visible]
         # upstream's data loader draws a seed
         with pretrained.quiet_horizon(), torch.random.fork_rng(devices=[]):
             quantiles, _ = self.upstream.predict_quantiles(
@@ -99,7 +120,7 @@ class Chronos2(pretrained.PretrainedForecaster):
         stacked = torch.cat(quantiles)  # [B, H, Q]
         return Forecast(np.ascontiguousarray(stacked.transpose(1, 2).float().numpy()), LEVELS)
 
-    def _teacher_forced(self, series: list[NDArray[np.float32]]) -> Tensor:
+    def _teacher_forced(self, series: list[NDArray[np.float32]], covariates: int = 0) -> Tensor:
         """Normalised quantiles of the first output patch, [B, Q * output_patch_size]."""
         contexts = torch.from_numpy(padded([x[-self.context_length :] for x in rows_of(series)]))
         groups = torch.arange(len(series)).repeat_interleave(variates_in(series[0]))
@@ -107,7 +128,28 @@ class Chronos2(pretrained.PretrainedForecaster):
             contexts.to(self.device), group_ids=groups.to(self.device), num_output_patches=1
         )
         output: Tensor = self.module.output_patch_embedding(encoded[0][:, -1])
-        return output
+        return targets_of(output, series, covariates)
+
+    def _with_covariates(
+        self,
+        table: LongTable,
+        df: pd.DataFrame,
+        id_column: str,
+        timestamp_column: str,
+        targets: Sequence[str],
+    ) -> LongTable:
+        """All other columns, with categories as upstream encodes them."""
+        if set(df.columns) <= {id_column, timestamp_column, *targets}:
+            return table
+        try:
+            prepared = from_data_frame(
+                df, list(targets), 1, id_column=id_column, timestamp_column=timestamp_column
+            )
+        except (ValueError, TypeError) as error:
+            raise FrameError(one_line(error, 200)) from None
+        cut = len(targets)
+        values = [CovariateContext(x["context"][:cut], x["context"][cut:]) for x in prepared]
+        return dataclasses.replace(table, values=values)
 
     def upstream_config(self, config: Mapping[str, Any]) -> dict[str, Any] | None:
         """Whole layers can go, and heads where all sublayers keep as many."""

@@ -1,6 +1,7 @@
 """_Series that callers pass: converted to float32 arrays, or refused in one line, alike for every family.
 
-A series is [T], a multivariate one [V, T] with a row per variate.
+A series is [T], a multivariate one [V, T] with a row per variate. Past covariates are further rows, which are
+read and not forecast.
 Masked, None, NA, NaN and infinite values are missing (NaN from here on). Anything that is no real number is
 refused, and so are finite numbers that float32 cannot hold.
 """
@@ -12,8 +13,8 @@ import math
 import numbers
 import sys
 import warnings
-from collections.abc import Sequence, Set
-from typing import TYPE_CHECKING, Any, TypeGuard
+from collections.abc import Mapping, Sequence, Set
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeGuard
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 _Series = NDArray[np.float32]
+ContextLike = ArrayLike | Mapping[str, Any]
 
 # GIFT-Eval's longest horizon is 900; every family forecasts this many steps in bounded memory
 MOST_STEPS = 2**14
@@ -41,6 +43,33 @@ def _is_tensor(value: object) -> TypeGuard[Tensor]:
     return torch is not None and isinstance(value, torch.Tensor)
 
 
+class Context(NamedTuple):
+    """A checked context.
+
+    values : [T] of a single series; [V + C, T] of V variates, and of C past covariates after them
+    covariates : C
+    """
+
+    values: _Series
+    covariates: int = 0
+
+
+class CovariateContext:
+    """A context with past covariates, an array [V + C, T] to numpy.
+
+    target : [T], or [V, T] of several variates, to forecast
+    past_covariates : [C, T], of the same steps
+    """
+
+    def __init__(self, target: ArrayLike, past_covariates: ArrayLike) -> None:
+        self.target = target
+        self.past_covariates = past_covariates
+
+    def __array__(self, dtype: Any = None, copy: bool | None = None) -> NDArray[Any]:
+        rows = [np.atleast_2d(np.asarray(part)) for part in (self.target, self.past_covariates)]
+        return np.concatenate(rows).astype(dtype or np.float32, copy=False)
+
+
 class _RefusedError(Exception):
     """Why a series cannot be used, to be completed by which one it is."""
 
@@ -50,21 +79,62 @@ def checked_horizon(horizon: object) -> int:
     return whole(horizon, "the horizon", most=MOST_STEPS)
 
 
-def checked_contexts(contexts: Sequence[ArrayLike], horizon: int = 1) -> list[_Series]:
+def checked_contexts(contexts: Sequence[ContextLike], horizon: int = 1) -> list[_Series]:
     """Contexts as fresh float32 arrays [T], or [V, T] with V > 1, NaN where a value is missing.
 
-    Infinite values are missing. Raises TspruneError with one line that names the series, or the horizon.
+    Infinite values are missing. Raises TspruneError with one line that names the series, or the horizon, and
+    for past covariates.
     """
     checked_horizon(horizon)
-    arrays = []
+    return [context.values for context in read_contexts(contexts, "this forecaster")]
+
+
+def read_contexts(contexts: Sequence[ContextLike], unable: str | None = None) -> list[Context]:
+    """Contexts as fresh float32 arrays, NaN where a value is missing, with the numbers of past covariates.
+
+    contexts : arrays; with past covariates a `CovariateContext`, or {"target": ..., "past_covariates": ...}
+        as chronos-forecasting takes them
+    unable : name of what reads no past covariates; None: they are read
+
+    Raises TspruneError with one line that names the series.
+    """
+    found = []
     for index, context in enumerate(_each(contexts)):
         try:
-            arrays.append(_observed(context))
+            found.append(_read(context))
         except _RefusedError as refused:
             raise TspruneError(f"series {index} {refused}") from None
-    if not arrays:
+        if unable is not None and found[-1].covariates:
+            raise TspruneError(
+                f"series {index} has past covariates, which {unable} does not read; pass its target alone"
+            )
+    if not found:
         raise TspruneError("no series to forecast: the list of contexts is empty")
-    return arrays
+    return found
+
+
+def _read(context: Any) -> Context:
+    if isinstance(context, CovariateContext):
+        context = {"target": context.target, "past_covariates": context.past_covariates}
+    if not isinstance(context, Mapping):
+        return Context(_observed(context))
+    if not {"target"} <= set(context) <= {"target", "past_covariates"}:
+        known = 'a dictionary of a series has "target" and "past_covariates"'
+        raise _RefusedError(f"has the keys {', '.join(map(str, context))}; {known}")
+    target, past = _observed(context["target"]), context.get("past_covariates", {})
+    named = past if isinstance(past, Mapping) else {"past_covariates": past}
+    rows = [(name, np.atleast_2d(_numbers(values))) for name, values in named.items()]
+    if not any(row.size for _, row in rows):
+        return Context(target)
+    for name, row in rows:
+        if row.ndim != 2 or row.shape[-1] != target.shape[-1]:
+            shape = " x ".join(map(str, row.shape[row.ndim == 2 and len(row) == 1 :]))
+            raise _RefusedError(
+                f"has {target.shape[-1]} steps, and its past covariate {shown(name)} has {shape}"
+            )
+    whole = np.concatenate([np.atleast_2d(target), *(row for _, row in rows)])
+    whole[np.isinf(whole)] = np.nan
+    return Context(whole, len(whole) - len(np.atleast_2d(target)))
 
 
 def _each(contexts: Any) -> list[Any]:
@@ -88,10 +158,7 @@ def _each(contexts: Any) -> list[Any]:
 
 def _observed(context: Any) -> _Series:
     """One series, or several variates; raises _RefusedError, whose message goes on from "series 3 "."""
-    if type(context) is np.ndarray and context.dtype == np.float32:
-        array = context.copy()  # upstream code may write to it
-    else:
-        array = _float32(_array(context))
+    array = _numbers(context)
     if array.ndim not in (1, 2):
         raise _RefusedError(_UNLIKE.format(array.ndim))
     if array.size == 0:
@@ -108,6 +175,13 @@ def _observed(context: Any) -> _Series:
         how = "missing" if not lost.any() else "infinite" if lost.all() else "missing or infinite"
         raise _RefusedError(f"has no observed value{where} (all {how}); leave it out")
     return array
+
+
+def _numbers(context: Any) -> _Series:
+    """`context` as a fresh float32 array of any shape; infinity remains."""
+    if type(context) is np.ndarray and context.dtype == np.float32:
+        return context.copy()  # upstream code may write to it
+    return _float32(_array(context))
 
 
 def _array(context: Any) -> NDArray[Any]:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 import torch
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
@@ -20,7 +20,7 @@ from tsprune.arguments import RULES
 from tsprune.errors import TspruneError
 from tsprune.models import turns
 from tsprune.models.absent import AbsentAttention
-from tsprune.models.contexts import checked_contexts, checked_horizon
+from tsprune.models.contexts import Context, ContextLike, checked_horizon, read_contexts
 from tsprune.models.forecast import LEVELS, Forecast, NotFiniteError, Predictor, concatenated, with_gaps
 from tsprune.models.origin import Evidence, Measured, Origin, Recovery
 from tsprune.models.saving import write_checkpoint
@@ -83,6 +83,7 @@ class Forecaster(TablePredictor):
     half : whether upstream's code runs with weights in bfloat16 and float16
     multivariate : whether upstream reads the variates of a context [V, T] together; if not, each is a series
         of its own
+    past_covariates : whether upstream reads series beside a context that it does not forecast
     """
 
     name: str
@@ -101,6 +102,7 @@ class Forecaster(TablePredictor):
     absent: type[AbsentAttention] = AbsentAttention
     half: bool = True
     multivariate: bool = False
+    past_covariates: bool = False
 
     def __repr__(self) -> str:
         first = next(self.module.parameters())
@@ -125,12 +127,14 @@ class Forecaster(TablePredictor):
     def parameter_count(self) -> int:
         return sum(parameter.numel() for parameter in self.module.parameters())
 
-    def forecast(self, contexts: Sequence[ArrayLike], horizon: int) -> Forecast:
+    def forecast(self, contexts: Sequence[ContextLike], horizon: int) -> Forecast:
         """Forecasts B series at once, exactly as the upstream pipeline does.
 
         contexts : arrays [T] (or lists, tensors, pandas series) of possibly different lengths. A multivariate
             series is an array [V, T] and stands for V of the B series, one after the other; see
-            `multivariate`. NaN, infinite, masked, None and NA values are missing in every family
+            `multivariate`. Where the family has `past_covariates`, a context can be a dictionary of a
+            "target" [T] or [V, T] and "past_covariates", {name: [T]} or [C, T] of the same steps. NaN,
+            infinite, masked, None and NA values are missing in every family
         horizon : number of future steps, from 1 to 16,384
 
         Only one thread at a time uses a model: others wait (see `tsprune.ablate`).
@@ -139,11 +143,11 @@ class Forecaster(TablePredictor):
         does not hold real numbers or exceeds float32's range, and for another horizon;
         NotFiniteError if a quantile, a sampled path, or a number they are computed from is NaN or infinite.
         """
-        series, steps = checked_contexts(contexts), checked_horizon(horizon)
+        series, steps = self._read(contexts), checked_horizon(horizon)
         with self.alone(), self._explained():
             forecast = self._over_variates(
                 series,
-                lambda some: self._forecast(some, steps),
+                lambda some, *covariates: self._forecast(some, steps, *covariates),
                 lambda parts, order: concatenated(parts).select(order),
             )
         finite = forecast.finite()
@@ -155,29 +159,39 @@ class Forecaster(TablePredictor):
         """The forecast of checked series (fresh arrays, which may be written to), NaN where it has none.
 
         series : arrays [T]; those of `multivariate` families are also called with arrays [V, T], V the same
-            in all of them, and return V forecasts for each
+            in all of them, and return V forecasts for each. Those with `past_covariates` are also called
+            with arrays [V + C, T] and C, and return V forecasts
 
         Every family has its own; callers use `forecast`.
         """
         raise NotImplementedError
 
+    def _read(self, contexts: Sequence[ContextLike]) -> list[Context]:
+        """The checked contexts."""
+        return read_contexts(contexts, None if self.past_covariates else self.name)
+
     def _over_variates(
         self,
-        series: list[NDArray[np.float32]],
-        work: Callable[[list[NDArray[np.float32]]], _Result],
+        series: list[Context],
+        work: Callable[..., _Result],
         ordered: Callable[[list[_Result], NDArray[np.int64]], _Result],
     ) -> _Result:
-        """`work` on single series, or on multivariate ones with as many variates; see `by_variates`."""
-        return by_variates(series, work, ordered) if self.multivariate else work(rows_of(series))
+        """`work` on single series, or on multivariate ones with as many variates; see `by_variates`.
 
-    def teacher_forced(self, contexts: Sequence[ArrayLike]) -> Tensor:
+        work : of the arrays, and of the number of past covariates where there are some
+        """
+        if not self.multivariate:
+            return work(rows_of([context.values for context in series]))
+        return by_variates(series, lambda some, past: work(some, past) if past else work(some), ordered)
+
+    def teacher_forced(self, contexts: Sequence[ContextLike]) -> Tensor:
         """The network's own output on the contexts, without sampling, decoding or rescaling.
 
         Returns a tensor whose first dimension is B (a family may run several passes per series;
         their outputs follow each other in later dimensions). Its gradient may be switched off; see
         `differentiable_output`. Contexts and errors as in `forecast`.
         """
-        series = checked_contexts(contexts)
+        series = self._read(contexts)
         with self.alone(), self._explained():
             output = self._over_variates(
                 series, self._teacher_forced, lambda parts, order: torch.cat(parts)[torch.from_numpy(order)]
@@ -245,12 +259,12 @@ class Forecaster(TablePredictor):
                 f"{self.name}: the weights are not finite ({where}); the checkpoint is damaged"
             )
 
-    def differentiable_output(self, contexts: Sequence[ArrayLike]) -> Tensor:
+    def differentiable_output(self, contexts: Sequence[ContextLike]) -> Tensor:
         """`teacher_forced` with its gradient in every family, also where upstream switches it off."""
         with self.alone(), torch.enable_grad(), _Gradients():
             return self.teacher_forced(contexts)
 
-    def readout(self, contexts: Sequence[ArrayLike], horizon: int) -> Tensor:
+    def readout(self, contexts: Sequence[ContextLike], horizon: int) -> Tensor:
         """The forecast as a differentiable function of the network, float32 [B, Q, H].
 
         This is `forecast(contexts, horizon).quantiles`, on the way to which upstream switches
@@ -389,7 +403,7 @@ class SamplingForecaster(Forecaster):
     def seed(self, seed: int) -> None:
         self._seed = RULES["seed"](seed)
 
-    def readout(self, contexts: Sequence[ArrayLike], horizon: int) -> Tensor:
+    def readout(self, contexts: Sequence[ContextLike], horizon: int) -> Tensor:
         raise TspruneError(
             f"{self.name} samples its forecasts, which have no gradient; use differentiable_output"
         )

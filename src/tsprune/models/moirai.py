@@ -88,18 +88,27 @@ def moirai_anatomy(module: Any, patch: int, readout: Readout | None, *, causal: 
     return Anatomy((stack,), module.d_model, readout=readout)
 
 
-def inputs(series: Sequence[NDArray[np.float32]], device: torch.device) -> dict[str, Tensor]:
-    """Inputs of upstream's forecast modules, for series with as many variates; right-aligned, [B, T, V]."""
+def inputs(
+    series: Sequence[NDArray[np.float32]], device: torch.device, covariates: int = 0
+) -> dict[str, Tensor]:
+    """Inputs of upstream's forecast modules, for series with as many variates; right-aligned, [B, T, V].
+
+    covariates : of the rows of each, the last so many are past covariates
+    """
     rows = padded(rows_of(series))
     values = rows.reshape(len(series), -1, rows.shape[-1]).transpose(0, 2, 1)
     observed = np.array([x.shape[-1] for x in series])[:, None]
     padding = np.arange(values.shape[1]) < values.shape[1] - observed
     known = np.isfinite(values)
+    filled, targets = np.where(known, values, np.float32(0)), values.shape[-1] - covariates
     given = {
-        "past_target": np.where(known, values, np.float32(0)),
-        "past_observed_target": known,
+        "past_target": filled[..., :targets],
+        "past_observed_target": known[..., :targets],
         "past_is_pad": padding,
     }
+    if covariates:
+        given["past_feat_dynamic_real"] = filled[..., targets:]
+        given["past_observed_feat_dynamic_real"] = known[..., targets:]
     return {name: torch.from_numpy(array).to(device) for name, array in given.items()}
 
 
@@ -181,6 +190,7 @@ class Moirai(MoiraiForecaster, SamplingForecaster):
 
     family = "moirai"
     multivariate = True
+    past_covariates = True
     upstream: MoiraiForecast
     module: MoiraiModule
 
@@ -194,10 +204,11 @@ class Moirai(MoiraiForecaster, SamplingForecaster):
         self._set_upstream(MoiraiForecast, patch_size=self.patch, num_samples=self.samples)
         self.config = config
 
-    def _forecast(self, series: list[NDArray[np.float32]], horizon: int) -> Forecast:
+    def _forecast(self, series: list[NDArray[np.float32]], horizon: int, covariates: int = 0) -> Forecast:
         visible = [x[..., -self.context_length :] for x in series]
         with torch.no_grad():
-            distribution, rows = self._distribution(visible, horizon), rows_of(visible)
+            distribution = self._distribution(visible, horizon, covariates)
+            rows = rows_of([x[: len(x) - covariates] if covariates else x for x in visible])
             most = max(1, _ROWS // self.samples)
             paths = [
                 self._drawn(distribution, rows, slice(start, start + most))
@@ -205,17 +216,23 @@ class Moirai(MoiraiForecaster, SamplingForecaster):
             ]
         return self.from_samples(np.concatenate(paths)[..., :horizon])
 
-    def _distribution(self, series: Sequence[NDArray[np.float32]], horizon: int) -> Future:
+    def _distribution(
+        self, series: Sequence[NDArray[np.float32]], horizon: int, covariates: int = 0
+    ) -> Future:
         """The distribution of the patches that cover the horizon."""
-        length, variates = max(x.shape[-1] for x in series), variates_in(series[0])
-        broken = Broken(3)
+        length, variates = max(x.shape[-1] for x in series), variates_in(series[0]) - covariates
+        broken, given = Broken(3), inputs(series, self.device, covariates)
         sizes = self.upstream.hparams_context(
-            prediction_length=horizon, context_length=length, target_dim=variates
+            prediction_length=horizon,
+            context_length=length,
+            target_dim=variates,
+            past_feat_dynamic_real_dim=covariates,
         )
         with sizes, watched([self.module.param_proj], broken):
-            whole = self.upstream._get_distr(self.patch, **inputs(series, self.device))
-            tokens = self.upstream.context_token_length(self.patch)
-        return Future(whole, tokens, self.patch, broken, variates)
+            whole = self.upstream._get_distr(self.patch, **given)
+            history = variates * self.upstream.context_token_length(self.patch)
+            ahead = variates * self.upstream.prediction_token_length(self.patch)
+        return Future(whole, slice(history, history + ahead), self.patch, broken, variates)
 
     def _drawn(
         self, future: Future, series: Sequence[NDArray[np.float32]], rows: slice
@@ -227,12 +244,12 @@ class Moirai(MoiraiForecaster, SamplingForecaster):
         paths: NDArray[np.float32] = drawn.flatten(-2).float().numpy(force=True)
         return paths
 
-    def _teacher_forced(self, series: list[NDArray[np.float32]]) -> Tensor:
+    def _teacher_forced(self, series: list[NDArray[np.float32]], covariates: int = 0) -> Tensor:
         """Parameters of the normalised distribution of the patch after the contexts.
 
         [B, patch, parameters]: the weights' logits, then those of each component.
         """
-        future = self._distribution([x[..., -self.context_length :] for x in series], 1)
+        future = self._distribution([x[..., -self.context_length :] for x in series], 1, covariates)
         parameters = [future.weights.logits]
         for component in future.components:
             own = [getattr(component, name) for name in component.arg_constraints if name != "probs"]
@@ -267,8 +284,9 @@ def _readout(module: MoiraiModule, patch: int) -> Readout | None:
 class Future:
     """The part of upstream's distribution that is forecast, `patch` steps of each token.
 
-    Upstream's tokens are the `history` ones of each variate, then those of the horizon of each variate. Here
-    the B rows are series, the variates of one context after each other.
+    Upstream's tokens are those of the history of each variate, then those of the horizon of each variate, the
+    ones in `ahead`, then those of covariates. Here the B rows are series, the variates of one context after
+    each other.
 
     weights : of the components, [B, tokens, patch, K]
     components : K distributions [B, tokens, patch] of the normalised values
@@ -276,9 +294,9 @@ class Future:
     broken : where parameters are NaN or infinite, of all of upstream's tokens and the largest patch
     """
 
-    def __init__(self, whole: Any, history: int, patch: int, broken: Broken, variates: int = 1) -> None:
+    def __init__(self, whole: Any, ahead: slice, patch: int, broken: Broken, variates: int = 1) -> None:
         def cut(x: Tensor, steps: int = patch) -> Tensor:
-            of_variates: Tensor = x[:, variates * history :, :steps].unflatten(1, (variates, -1))
+            of_variates: Tensor = x[:, ahead, :steps].unflatten(1, (variates, -1))
             return of_variates.flatten(0, 1)
 
         base = whole.base_dist

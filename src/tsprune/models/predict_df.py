@@ -31,13 +31,13 @@ class LongTable:
     ids : [S]
     times : the times of all rows, by series and then in time
     ends : int64 [S], where each series ends in `times`
-    values : the histories, [T], or [V, T] of several targets
+    values : the histories, [T], or [V, T] of several targets; with past covariates where a model has them
     """
 
     ids: NDArray[Any]
     times: pd.DatetimeIndex
     ends: NDArray[np.int64]
-    values: list[NDArray[Any]]
+    values: list[Any]
 
     @classmethod
     def read(
@@ -76,7 +76,7 @@ class LongTable:
 
         found = set()
         for name, end, series in zip(self.ids, self.ends, self.values, strict=True):
-            length = series.shape[-1]
+            length = np.shape(series)[-1]
             if length >= _FEWEST:
                 freq = pd.infer_freq(self.times[end - length : end])
                 if freq is None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 from tsprune.arguments import RULES
 from tsprune.models.contexts import checked_horizon
@@ -12,12 +12,14 @@ from tsprune.models.forecast import LEVELS, Predictor
 if TYPE_CHECKING:
     import pandas as pd
 
+    from tsprune.models.predict_df import LongTable
+
 
 class TablePredictor:
     """Forecasts tables by its `forecast`."""
 
     def predict_df(
-        self: Predictor,
+        self,
         df: pd.DataFrame,
         *,
         prediction_length: int,
@@ -31,7 +33,8 @@ class TablePredictor:
     ) -> pd.DataFrame:
         """Forecasts the series of a long table, as `predict_df` of chronos-forecasting's pipelines does.
 
-        df : one row per series and time, in any order; columns other than the named ones do not matter
+        df : one row per series and time, in any order. Columns other than the named ones are past covariates
+            of Chronos-2, numbers or categories, as upstream takes them; for others they do not matter
         target : several columns are variates of one series, which `multivariate` families read together
         batch_size : series forecast together
         validate_inputs : for compatibility; a table is always checked
@@ -47,8 +50,9 @@ class TablePredictor:
 
         targets = target_names(target)
         table = LongTable.read(df, id_column, timestamp_column, targets)
+        table = self._with_covariates(table, df, id_column, timestamp_column, targets)
         return predict_frame(
-            self,
+            cast("Predictor", self),
             table,
             checked_horizon(prediction_length),
             names=(id_column, timestamp_column),
@@ -57,3 +61,14 @@ class TablePredictor:
             batch_size=RULES["batch_size"](batch_size),
             freq=freq,
         )
+
+    def _with_covariates(
+        self,
+        table: LongTable,
+        df: pd.DataFrame,
+        id_column: str,
+        timestamp_column: str,
+        targets: Sequence[str],
+    ) -> LongTable:
+        """`table` with the past covariates that upstream's `predict_df` reads; most families read none."""
+        return table

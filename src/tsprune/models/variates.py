@@ -1,15 +1,21 @@
-"""Multivariate contexts [V, T]: read together by some families, split into single series by the others."""
+"""Multivariate contexts [V, T]: read together by some families, split into single series by the others.
+
+Past covariates are further rows, which some families read.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from typing import TypeVar
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
+from tsprune.models.contexts import Context
+
 _Series = NDArray[np.float32]
 _Result = TypeVar("_Result")
+_Rows = TypeVar("_Rows", bound=Any)  # an array or a tensor
 
 
 def variates_in(context: _Series) -> int:
@@ -23,20 +29,35 @@ def rows_of(contexts: Sequence[_Series]) -> list[_Series]:
 
 
 def by_variates(
-    contexts: Sequence[_Series],
-    work: Callable[[list[_Series]], _Result],
+    contexts: Sequence[Context],
+    work: Callable[[list[_Series], int], _Result],
     ordered: Callable[[list[_Result], NDArray[np.int64]], _Result],
 ) -> _Result:
-    """`work` on contexts with equal numbers of variates at a time; its results have one row per series.
+    """`work` on contexts with equal numbers of variates and of covariates at a time.
 
+    work : of contexts [T] or [V + C, T], and C; its results have one row per series or variate
     ordered : joins several results, and puts their rows into the given order
     """
-    places: dict[int, list[int]] = {}
+    places: dict[tuple[int, int], list[int]] = {}
     for place, context in enumerate(contexts):
-        places.setdefault(variates_in(context), []).append(place)
+        places.setdefault((variates_in(context.values), context.covariates), []).append(place)
+
+    def part(members: Iterable[int], covariates: int) -> _Result:
+        return work([contexts[place].values for place in members], covariates)
+
     if len(places) == 1:
-        return work(list(contexts))
-    rows = np.split(np.arange(len(rows_of(contexts))), np.cumsum([*map(variates_in, contexts)])[:-1])
+        return part(range(len(contexts)), contexts[0].covariates)
+    ends = np.cumsum([variates_in(context.values) - context.covariates for context in contexts])
+    rows = np.split(np.arange(ends[-1]), ends[:-1])
     found = np.concatenate([rows[place] for members in places.values() for place in members])
-    parts = [work([contexts[place] for place in members]) for members in places.values()]
+    parts = [part(members, covariates) for (_, covariates), members in places.items()]
     return ordered(parts, np.argsort(found))
+
+
+def targets_of(rows: _Rows, contexts: Sequence[_Series], covariates: int) -> _Rows:
+    """The rows of targets among those of all series, [contexts * (V + C), ...] -> [contexts * V, ...]."""
+    if not covariates:
+        return rows
+    each = len(rows) // len(contexts)
+    kept = np.arange(len(rows)).reshape(-1, each)[:, : each - covariates].ravel()
+    return rows[kept]  # type: ignore[no-any-return]

@@ -21,6 +21,7 @@ from torch import Tensor, nn
 
 from tsprune.anatomy import KINDS, AttentionSite, Block, Component, Kind, MLPSite
 from tsprune.errors import TspruneError
+from tsprune.evaluation.batching import reading_of
 from tsprune.evaluation.sampling import SampledWindows, over_batches, sampled
 from tsprune.hooks.attention import AttentionMap, watching
 from tsprune.hooks.capture import Point
@@ -62,7 +63,7 @@ def measure_activations(task: ScoringTask) -> Mapping[str, Values]:
 
     size = max(1, task.options.batch_size // 4)
     with showing(task.options.progress) as progress:
-        batches = over_batches(observed, chosen, task.model, size, multivariate=task.model.multivariate)
+        batches = over_batches(observed, chosen, task.model, size, reading=reading_of(task.model))
         for batch, found in batches:
             sums.start(batch.configuration.name)
             for values in found:

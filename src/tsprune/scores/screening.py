@@ -43,7 +43,7 @@ from tsprune.anatomy import KINDS, Anatomy, Component, Selection, described
 from tsprune.arguments import checked
 from tsprune.data.suite import Configuration, Suite
 from tsprune.errors import TspruneError
-from tsprune.evaluation.batching import Batch, shared_batches
+from tsprune.evaluation.batching import Batch, reading_of, shared_batches
 from tsprune.evaluation.metrics import CRPS_LEVELS, level_index
 from tsprune.hooks.capture import Point, point_of, recording
 from tsprune.memory import in_parts
@@ -102,7 +102,7 @@ def _screened(
                 [configuration],
                 context_length=model.context_length,
                 batch_size=options.batch_size,
-                multivariate=model.multivariate,
+                reading=reading_of(model),
             ):
                 attempt = partial(_measured, model, measure, points, configuration, batch)
                 for _, (terms, losses) in in_parts(attempt, batch.together):

@@ -14,6 +14,7 @@ from functools import cached_property
 from tsprune.arguments import checked
 from tsprune.data.suite import Configuration, Suite
 from tsprune.evaluation import Batch, Truth, shared_batches, truth_of
+from tsprune.evaluation.batching import reading_of
 from tsprune.hooks.ablation import Ablation
 from tsprune.hooks.capture import Reference
 from tsprune.models.forecaster import Forecaster
@@ -153,7 +154,7 @@ def make_plan(
         batch_size=batch_size,
         prefix_steps=model.prefix_steps,
         fitting=lambda contexts, horizon: fitting_windows(model, contexts, horizon, batch_size, memory),
-        multivariate=model.multivariate,
+        reading=reading_of(model),
     )
     plan = SweepPlan(cells, configurations, tuple(work), "", {}, {}, {})
     if store is None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import tempfile
 from pathlib import Path
-from typing import cast
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -46,6 +46,11 @@ def variates_are_read_as_declared(subject: Subject) -> None:
         mixed = model.forecast([context[0], context, context[1]], 4).quantiles
         whole = model.forecast([context], 4).quantiles
     require_close(mixed[1:-1], whole, "beside single series")
+    if model.past_covariates:
+        given: Any = {"target": context[0], "past_covariates": context[1:]}
+        beside = model.forecast([given, context[0]], 4).quantiles
+        assert len(beside) == 2, "a context with past covariates has not one forecast per target"
+        assert not np.array_equal(*beside), "past covariates do not change the forecast"
 
 
 def forecasts_are_finite_and_repeatable(subject: Subject) -> None:

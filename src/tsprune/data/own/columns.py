@@ -36,7 +36,7 @@ _ID_ENDINGS = (
 
 @dataclasses.dataclass(frozen=True)
 class Columns:
-    """Columns that hold ids (none: one id), times and values.
+    """Columns that hold ids (none: one id), times, values and past covariates.
 
     time : names of the columns with times: none, one, a year with a month or quarter, or a day with an hour
     clock : the times of the rows; None if the rows are in order
@@ -46,6 +46,7 @@ class Columns:
     time: tuple[str, ...]
     targets: tuple[str, ...]
     clock: Clock | None
+    covariates: tuple[str, ...] = ()
 
     def __str__(self) -> str:
         shown = {"": "(unnamed)", FILE_COLUMN: "the file"}
@@ -53,9 +54,9 @@ class Columns:
             " and ".join(shown.get(n, n) for n in names) or "none" for names in (self.ids, self.time)
         )
         few = len(self.targets) < 9
-        return f"ids: {ids}; times: {time}; values: " + (
-            ", ".join(self.targets) if few else f"{len(self.targets)} columns"
-        )
+        values = ", ".join(self.targets) if few else f"{len(self.targets)} columns"
+        past = f"; past covariates: {', '.join(self.covariates)}" if self.covariates else ""
+        return f"ids: {ids}; times: {time}; values: {values}{past}"
 
 
 def choose_columns(table: TableColumns, named: OwnOptions) -> Columns:
@@ -65,14 +66,18 @@ def choose_columns(table: TableColumns, named: OwnOptions) -> Columns:
     """
     for name in named.targets:
         table.require(name, "--target")
+    for name in named.covariates:
+        table.require(name, "--past-covariate")
     time, clock = find_times(table, named)
     ids = _ids(table, named, time, clock)
-    targets = named.targets or _targets(table, ids, time)
+    for name in set(named.covariates) & {*ids, *time}:
+        raise TspruneError(f"{table.place.name}: column {name} holds ids or times; it is no past covariate")
+    targets = named.targets or _targets(table, ids, (*time, *named.covariates))
     for name in ids:
         if table.labels(name).null_count:
             row = int(pc.index(pc.is_null(table.labels(name)), True).as_py())
             raise TspruneError(f"{table.place.row(row)}: the id in column {name} is missing")
-    return Columns(ids, time, targets, clock)
+    return Columns(ids, time, targets, clock, named.covariates)
 
 
 # --- ids -----------------------------------------------------------------------------------------
@@ -83,7 +88,7 @@ def _ids(
 ) -> tuple[str, ...]:
     if named.id_column is not None:
         return (table.require(named.id_column, "--id-column"),)
-    taken = {*time, *named.targets, FILE_COLUMN}
+    taken = {*time, *named.targets, *named.covariates, FILE_COLUMN}
     by_name = {folded(name): name for name in reversed(list(table)) if name not in taken}
     conventional = [by_name[name] for name in ID_NAMES if name in by_name]
     repeating = next(((name,) for name in conventional if repeats(table.labels(name))), _file(table))

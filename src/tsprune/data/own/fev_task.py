@@ -23,12 +23,14 @@ def suite_of_task(task: Any, name: str | None = None) -> Suite:
         raise TspruneError(f"{shown(task)} is not a fev task: it has no {', '.join(missing)}")
     horizon = whole(task.horizon, "the task's horizon")
     windows: dict[tuple[str, str], list[tuple[Series, Series]]] = {}
-    for key, history, future in _windows(task):
+    past: dict[tuple[str, str], list[Series]] = {}
+    for key, history, future, beside in _windows(task):
         if len(future) != horizon:
             raise TspruneError(
                 f"the target of {key[0]} has {len(future)} steps; the task's horizon is {horizon}"
             )
         windows.setdefault(key, []).append((history, future))
+        past.setdefault(key, []).append(beside)
     if not windows:
         raise TspruneError("the fev task has no windows")
     label = plain_name(str(name or getattr(task, "task_name", None) or "fev"))
@@ -49,12 +51,18 @@ def suite_of_task(task: Any, name: str | None = None) -> Suite:
         series=np.repeat(np.arange(len(windows)), [len(pairs) for pairs in windows.values()]),
         num_variates=len(task.target_columns),
         groups=np.array(group_of) if len(task.target_columns) > 1 else None,
+        covariates=[one for several in past.values() for one in several] if _past_columns(task) else None,
     )
     return Suite(label, (configuration,), about="a fev task")
 
 
-def _windows(task: Any) -> Iterator[tuple[tuple[str, str], Series, Series]]:
-    """(id, target column), history and future of each window."""
+def _past_columns(task: Any) -> list[str]:
+    """Columns that fev gives up to the cutoff alone."""
+    return [str(column) for column in getattr(task, "past_dynamic_columns", None) or ()]
+
+
+def _windows(task: Any) -> Iterator[tuple[tuple[str, str], Series, Series, Series]]:
+    """(id, target column), history, future and past covariates [C, T] of each window."""
     for window in task.iter_windows():
         past, future = window.get_input_data()[0], window.get_ground_truth()
         targets = {str(row[task.id_column]): row for row in future}
@@ -62,8 +70,9 @@ def _windows(task: Any) -> Iterator[tuple[tuple[str, str], Series, Series]]:
             label = str(row[task.id_column])
             if label not in targets:
                 raise TspruneError(f"the fev task has no target of {label}")
+            beside = _values([row[column] for column in _past_columns(task)])
             for column in task.target_columns:
-                yield (label, column), _values(row[column]), _values(targets[label][column])
+                yield (label, column), _values(row[column]), _values(targets[label][column]), beside
 
 
 def _values(values: Any) -> Series:

@@ -70,7 +70,7 @@ def _without_empty(table: pa.Table, place: TablePlace) -> pa.Table:
 def _groups(columns: TableColumns, chosen: Columns, *, variates: bool) -> tuple[list[RowGroup], int]:
     """The groups of rows with one id, in the order of their first rows, and how many repeated rows went."""
     place, clock = columns.place, chosen.clock
-    values = {name: numbers(columns[name], name, place) for name in chosen.targets}
+    values = {name: numbers(columns[name], name, place) for name in (*chosen.targets, *chosen.covariates)}
     labels, codes = _labels(columns, chosen.ids)
     times = None if clock is None else clock.times
     rows = np.arange(columns.height, dtype=np.int64)
@@ -96,6 +96,7 @@ def _groups(columns: TableColumns, chosen: Columns, *, variates: bool) -> tuple[
             dated=clock is not None and clock.dated,
             rows=kept[start:stop],
             variates=variates,
+            covariates=chosen.covariates,
         )
         for label, start, stop in zip(labels, bounds[:-1], bounds[1:], strict=True)
     ]
@@ -152,7 +153,7 @@ def _first_of_each(
 
 def _melted(columns: TableColumns, named: OwnOptions) -> tuple[list[RowGroup], str] | None:
     """The groups of a table whose columns are times: dates, months of a year, or V1, V2, ...; None if not."""
-    if named.targets or named.time_column:
+    if named.targets or named.time_column or named.covariates:
         return None
     if (found := _months_of_years(columns)) is not None:
         return found

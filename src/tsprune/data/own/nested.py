@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import itertools
 from collections.abc import Sequence
 from typing import Any
@@ -41,20 +42,32 @@ def read_nested(
     targets = _targets(table, named)
     for name in named.targets:
         columns.require(name, "--target")
+    for name in named.covariates:
+        columns.require(name, "--past-covariate")
     ids = _ids(columns, named)
     values = _values(columns, targets)
-    times, time = _times(columns, named, targets)
+    past = _values(columns, named.covariates)
+    times, time = _times(columns, named, (*targets, *named.covariates))
     starts = [(None, None)] * columns.height if times else _starts(columns, freq)
     groups = []
-    for row, (label, found) in enumerate(zip(ids, values, strict=True)):
+    for row, (label, own, beside) in enumerate(zip(ids, values, past, strict=True)):
         clock = times[row] if times else None
+        if both := own.keys() & beside.keys():
+            raise TspruneError(f"{place.name}: column {min(both)} is the target and a past covariate")
+        found = own | beside
         length = len(next(iter(found.values())))
+        for name, each in beside.items():
+            if len(each) != length:
+                raise TspruneError(f"{place.row(row)}: {len(each)} values of {name} at {length} steps")
         if clock is not None and len(clock.utc) != length:
             raise TspruneError(
                 f"{place.row(row)}: {length} values at {len(clock.utc)} times; they must be equal"
             )
-        groups.append(_group(label, found, clock, starts[row], place, row))
-    return groups, f"a series per row; times: {time or 'start and freq'}; values: {', '.join(targets)}"
+        group = _group(label, found, clock, starts[row], place, row)
+        groups.append(dataclasses.replace(group, covariates=tuple(beside)))
+    return groups, f"a series per row; times: {time or 'start and freq'}; values: {', '.join(targets)}" + (
+        f"; past covariates: {', '.join(named.covariates)}" if named.covariates else ""
+    )
 
 
 def _group(

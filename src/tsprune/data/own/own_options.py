@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from typing import TypedDict
+from typing import Any, TypedDict
 
 from tsprune.arguments import COUNT, shown, whole
 from tsprune.data.windows import TEST_SHARE, parse_frequency
@@ -25,6 +25,7 @@ class DataOptions(TypedDict, total=False):
     id_column: str | None
     time_column: str | None
     target: str | list[str] | tuple[str, ...] | None
+    past_covariates: str | list[str] | tuple[str, ...] | None
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -39,6 +40,8 @@ class OwnOptions:
     context : most steps of history; default all
     id_column, time_column : names of columns; default those that the field's conventions give
     target : names of the columns to forecast. Several are variates of one series
+    past_covariates : names of columns that are read beside the target and not forecast, by models that read
+        past covariates
 
     Raises TspruneError for a number that is not positive and whole, and for an unknown frequency.
     """
@@ -52,6 +55,7 @@ class OwnOptions:
     id_column: str | None = None
     time_column: str | None = None
     target: str | list[str] | tuple[str, ...] | None = None
+    past_covariates: str | list[str] | tuple[str, ...] | None = None
 
     def __post_init__(self) -> None:
         for name in ("horizon", "season", "windows", "step", "context"):
@@ -59,14 +63,21 @@ class OwnOptions:
                 whole(value, f"the {name}", most=COUNT)
         if self.freq is not None:
             parse_frequency(self.freq)
-        for column in (self.id_column, self.time_column, *self.targets):
+        for column in (self.id_column, self.time_column, *self.targets, *self.covariates):
             if not (column is None or isinstance(column, str)):
                 raise TspruneError(f"a column's name must be text, not {shown(column)}")
+        if both := set(self.targets) & set(self.covariates):
+            raise TspruneError(f"column {min(both)} is named as a target and as a past covariate")
 
     @property
     def targets(self) -> tuple[str, ...]:
         """The named columns to forecast."""
-        return (self.target,) if isinstance(self.target, str) else tuple(self.target or ())
+        return _names(self.target)
+
+    @property
+    def covariates(self) -> tuple[str, ...]:
+        """The named columns of past covariates."""
+        return _names(self.past_covariates)
 
     def horizon_of(self, freq: str, season: int) -> int:
         """The horizon that was given, or a season of the frequency; TspruneError if it has none."""
@@ -81,3 +92,10 @@ class OwnOptions:
         step = self.step or horizon
         fitting = (length - 1 - horizon) // step + 1
         return max(1, min(MOST_WINDOWS, math.ceil(TEST_SHARE * length / step), fitting))
+
+
+def _names(columns: Any) -> tuple[str, ...]:
+    """One name or several, not checked."""
+    if columns is None:
+        return ()
+    return tuple(columns) if isinstance(columns, list | tuple) else (columns,)

@@ -31,6 +31,7 @@ class RowGroup:
     rows : int64 [R], places in the table; None if the group is one row of it, `row`
     step : known beforehand, with `start` (microseconds since 1970) for rows without times
     variates : whether the columns are variates of one series, at the same times; else each is a series
+    covariates : names of the columns that are past covariates of all the others
     """
 
     id: str
@@ -43,6 +44,7 @@ class RowGroup:
     step: TimeStep | None = None
     start: int | None = None
     variates: bool = False
+    covariates: tuple[str, ...] = ()
 
     def where(self, index: int) -> str:
         """The place of one of the group's rows."""
@@ -59,6 +61,7 @@ class RegularSeries:
     freq : pandas frequency without an anchor
     step, start : of its times; start is in microseconds since 1970, None if the times are unknown
     gaps : steps between its first and last value without a row
+    covariates : past covariates at its steps, [C, T]; None without any
     """
 
     id: str
@@ -70,6 +73,7 @@ class RegularSeries:
     item: str = ""
     target: str = ""
     entity: int = 0
+    covariates: Series | None = None
 
 
 def regular_series(
@@ -154,6 +158,7 @@ def _trimmed(
     Variates are cut to where any of them has a value, as their windows begin and end together.
     """
     values = {name: _float32(column) for name, column in columns.items()}
+    past = [values.pop(name) for name in group.covariates]
     spans = {name: _span(column) for name, column in values.items()}
     whole = [span for span in spans.values() if span[1]]
     if group.variates and whole:
@@ -166,10 +171,17 @@ def _trimmed(
             present = np.searchsorted(places, [first, stop])
             gaps = stop - first - int(present[1] - present[0])
         begin = int(step.at(start, np.array([first]))[0]) if start is not None and first else start
-        label = group.id if len(columns) == 1 else "/".join(filter(None, (group.id, name)))
-        item = group.id if group.variates or len(columns) == 1 else label
-        found.append(RegularSeries(label, step.freq, step, begin, values[name][first:stop], gaps, item, name))
+        label = group.id if len(values) == 1 else "/".join(filter(None, (group.id, name)))
+        item = group.id if group.variates or len(values) == 1 else label
+        beside = _known(np.stack(past)[:, first:stop]) if past else None
+        cut = values[name][first:stop]
+        found.append(RegularSeries(label, step.freq, step, begin, cut, gaps, item, name, covariates=beside))
     return found
+
+
+def _known(values: Series) -> Series:
+    """With NaN for infinity."""
+    return np.where(np.isinf(values), np.float32(np.nan), values)
 
 
 def _span(values: Series) -> tuple[int, int]:

@@ -65,6 +65,7 @@ def _configuration(
         num_variates=max(Counter(one.entity for one in members).values()),
         labels=[one.id for one in members],
         entities=[one.entity for one in members],
+        covariates=[one.covariates for one in members],
     )
     if configuration is None:
         return None, skipped

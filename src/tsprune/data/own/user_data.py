@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Unpack
@@ -82,14 +83,20 @@ def _existing(path: str | Path) -> Path:
 
 
 def from_arrays(
-    arrays: Any, *, ids: Sequence[str] | None = None, name: str = "data", **options: Unpack[DataOptions]
+    arrays: Any,
+    *,
+    ids: Sequence[str] | None = None,
+    covariates: Sequence[Any] | None = None,
+    name: str = "data",
+    **options: Unpack[DataOptions],
 ) -> Suite:
     """Windows of series without times.
 
     arrays : [S, T], or a list of series [T], or of multivariate ones [V, T]
     ids : names of the series; default their numbers
+    covariates : past covariates of each series, [C, T] or [T]; default none
 
-    The rest is as in `from_frame`, but `freq` is needed.
+    The rest is as in `from_frame`, but `freq` is needed, and there are no columns to name.
 
     Raises TspruneError for anything that is not an array of numbers.
     """
@@ -101,12 +108,20 @@ def from_arrays(
     labels = [str(index) for index in range(len(values))] if ids is None else [str(label) for label in ids]
     if len(labels) != len(values):
         raise TspruneError(f"{len(labels)} ids for {len(values)} arrays; they must be as many")
-    groups = [
-        RowGroup(
-            label, {str(v): row for v, row in enumerate(array)}, place, row=index, step=step, variates=True
-        )
-        for index, (label, array) in enumerate(zip(labels, values, strict=True))
-    ]
+    past = [np.zeros((0, array.shape[-1])) for array in values]
+    if covariates is not None:
+        past = [_variates(array, place.row(index)) for index, array in enumerate(covariates)]
+    if chosen.covariates or len(past) != len(values):
+        raise TspruneError(f"give the past covariates of {len(values)} arrays as covariates=[...], one each")
+    groups = []
+    for index, (label, own, beside) in enumerate(zip(labels, values, past, strict=True)):
+        if own.shape[-1] != beside.shape[-1]:
+            raise TspruneError(
+                f"{place.row(index)}: {own.shape[-1]} steps, and past covariates of {beside.shape[-1]}"
+            )
+        columns = {str(row): each for row, each in enumerate(np.concatenate([own, beside]))}
+        group = RowGroup(label, columns, place, row=index, step=step, variates=True)
+        groups.append(dataclasses.replace(group, covariates=tuple(columns)[len(own) :]))
     return _cut(groups, name, chosen, "arrays")
 
 

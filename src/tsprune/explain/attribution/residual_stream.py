@@ -228,12 +228,10 @@ def lens(
     return LENS.checked(pd.DataFrame(columns))
 
 
-def _decoded(
-    model: Forecaster, contexts: Sequence[NDArray[np.float32]], horizon: int
-) -> list[dict[str, Array]]:
+def _decoded(model: Forecaster, contexts: Sequence[ArrayLike], horizon: int) -> list[dict[str, Array]]:
     """Measures [B] of each layer's forecast of B windows."""
     clean = None if model.anatomy.tokens else model.forecast(contexts, horizon).median
-    deviations = np.array([np.nanstd(context.astype(np.float64)) for context in contexts])
+    deviations = np.array([np.nanstd(np.asarray(context, dtype=np.float64)) for context in contexts])
     found: list[dict[str, Array]] = []
     for layer in layers_of(model.anatomy.stacks[-1]):
         with applied(model, later_layers(model, layer)), torch.no_grad():
@@ -268,7 +266,7 @@ def guard_contexts(model: Forecaster, suite: Suite) -> list[NDArray[np.float32]]
     """
     by_length: dict[int, list[NDArray[np.float32]]] = {}
     for batch in batched(sampled(suite, model, GUARDED), model):
-        for context in batch.contexts:
+        for context in map(np.asarray, batch.contexts):
             by_length.setdefault(len(context), []).append(context)
     shared = [length for length, contexts in by_length.items() if len(contexts) > 1]
     if not shared:
