@@ -73,9 +73,9 @@ def test_no_covariates_are_no_covariates(model: Forecaster) -> None:
         np.testing.assert_array_equal(found, expected)
 
 
+@pytest.mark.parametrize("model", ["chronos2"], indirect=True)
 def test_chronos2_is_upstreams_with_dictionaries(model: Forecaster) -> None:
-    if not isinstance(model, Chronos2):
-        pytest.skip("another family")
+    assert isinstance(model, Chronos2)
     cut = slice(-model.context_length, None)
     given = [
         {
@@ -96,10 +96,10 @@ def test_chronos2_is_upstreams_with_dictionaries(model: Forecaster) -> None:
     np.testing.assert_array_equal(model.forecast(contexts()[:2], HORIZON).quantiles, expected)
 
 
+@pytest.mark.parametrize("model", ["moirai"], indirect=True)
 def test_moirai_is_upstreams_distribution(model: Forecaster) -> None:
     """Upstream's class with as many past features, its own cut of the targets' future."""
-    if not isinstance(model, Moirai):
-        pytest.skip("another family")
+    assert isinstance(model, Moirai)
     rows = [context.values[..., -model.context_length :] for context in read_contexts(contexts()[:2])]
     length = max(x.shape[-1] for x in rows)
     upstream = MoiraiForecast(
