@@ -40,7 +40,7 @@ $(VENV)/.installed: pyproject.toml constraints.txt | $(VENV)/bin/python
 	touch $@
 
 $(VENV)/.installed-test: $(VENV)/.installed
-	$(PIP) install --quiet --constraint constraints.txt --editable ".[all,onnx,picture,ray]" --group test
+	$(PIP) install --quiet --constraint constraints.txt --editable ".[all,onnx,picture,ray,serve]" --group test
 	touch $@
 
 $(VENV)/.installed-lint: $(VENV)/.installed

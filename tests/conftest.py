@@ -5,10 +5,15 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 
 from tests.threads import single_thread
+
+if TYPE_CHECKING:
+    from tsprune.deployment import Exported
+    from tsprune.models import Forecaster
 
 
 @pytest.fixture
@@ -34,3 +39,13 @@ def shared() -> Path:
             pytest.fail(message)
         pytest.skip(message)
     return directory
+
+
+@pytest.fixture(scope="session")
+def deployed(tmp_path_factory: pytest.TempPathFactory) -> tuple[Forecaster, Exported]:
+    """A tiny Chronos-Bolt, pruned, and what it was exported to: once a session, since it takes seconds."""
+    pytest.importorskip("onnxruntime")
+    pytest.importorskip("onnxscript")
+    from tests.exporting import exported_to
+
+    return exported_to(tmp_path_factory.mktemp("export"), "pruned chronos-bolt")

@@ -34,6 +34,7 @@ COMMANDS = [
     "prune",
     "recover",
     "export",
+    "serve",
     "check",
     "latency",
     "verify",

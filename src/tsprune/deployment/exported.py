@@ -62,6 +62,14 @@ class Exported(TablePredictor):
             f"{about.parameters:,} parameters, up to {about.horizon} steps>"
         )
 
+    def passes(self, horizon: int) -> int:
+        """The size of the graph's second input for a horizon; forecasts of one size are alike, 0: all are.
+
+        A shorter one of them is the beginning of a longer one.
+        """
+        span = self.description.future_span
+        return -(-horizon // span) if span else 0
+
     def forecast(self, contexts: Sequence[ArrayLike], horizon: int) -> Forecast:
         """Forecasts B series as `Forecaster.forecast` of the model that was exported.
 
@@ -98,8 +106,8 @@ class Exported(TablePredictor):
     def _forecast(self, series: list[NDArray[np.float32]], steps: int) -> NDArray[np.float32]:
         """Quantiles [B, Q, at least `steps`]."""
         inputs = {"context": padded(series, self.description.span)}
-        if span := self.description.future_span:
-            inputs["future"] = np.zeros(-(-steps // span), dtype=np.float32)
+        if count := self.passes(steps):
+            inputs["future"] = np.zeros(count, dtype=np.float32)
         try:
             (quantiles,) = self._session.run(None, inputs)
         except Exception as error:  # of classes that ONNX Runtime makes up
