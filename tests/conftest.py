@@ -43,9 +43,9 @@ def shared() -> Path:
 
 @pytest.fixture(scope="session")
 def deployed(tmp_path_factory: pytest.TempPathFactory) -> tuple[Forecaster, Exported]:
-    """A tiny Chronos-Bolt, pruned, and what it was exported to: once a session, since it takes seconds."""
+    """A tiny Chronos-Bolt, pruned, and its export."""
     pytest.importorskip("onnxruntime")
     pytest.importorskip("onnxscript")
-    from tests.exporting import exported_to
+    from tests.exporting import exported_once
 
-    return exported_to(tmp_path_factory.mktemp("export"), "pruned chronos-bolt")
+    return exported_once(tmp_path_factory, "pruned chronos-bolt")

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-from pathlib import Path
+import os
+
+import pytest
+from filelock import FileLock
 
 import tsprune
 from tests.tiny import TINY
-from tsprune.deployment import Exported
+from tsprune.deployment import Exported, load_exported
 from tsprune.models import Forecaster, load
 from tsprune.pruning import prune
 
@@ -17,16 +20,22 @@ GONE = {
 }
 
 
-def exported_to(folder: Path, name: str) -> tuple[Forecaster, Exported]:
-    """A tiny model, and its export in `folder`.
+def exported_once(factory: pytest.TempPathFactory, name: str) -> tuple[Forecaster, Exported]:
+    """A tiny model and its export, which takes torch up to half a minute: once for all processes of a run.
 
     name : of a family; "pruned FAMILY" is without parts, and exported for more than one pass
     """
-    family = name.removeprefix("pruned ")
-    TINY[f"tiny-{family}"](folder / "model")
-    model = load(folder / "model", device="cpu")
-    horizon = model.readout_horizon
-    if name.startswith("pruned"):
-        model = prune(model, GONE[family])
-        horizon += 5
-    return model, tsprune.export(model, folder / "exported", horizon=horizon)
+    root = factory.getbasetemp()
+    root = root.parent if "PYTEST_XDIST_WORKER" in os.environ else root  # that of all processes
+    folder, family = root / f"exported-{name.replace(' ', '-')}", name.removeprefix("pruned ")
+    with FileLock(f"{folder}.lock"):
+        if not (folder / "model").exists():
+            TINY[f"tiny-{family}"](folder / "model")
+        model = load(folder / "model", device="cpu")
+        horizon = model.readout_horizon
+        if name.startswith("pruned"):
+            model = prune(model, GONE[family])
+            horizon += 5
+        if not (folder / "exported").exists():
+            tsprune.export(model, folder / "exported", horizon=horizon)
+    return model, load_exported(folder / "exported")

@@ -6,6 +6,8 @@ import json
 from pathlib import Path
 
 from tests.shell import Runner, refused
+from tsprune.deployment import Exported
+from tsprune.models import Forecaster
 
 SUITE = ("--configs", "us_employment/M/short", "--measure", "stable_rank")
 
@@ -31,3 +33,29 @@ def test_exit_codes(run: Runner, model: Path, tmp_path: Path) -> None:
     refused(run("check", model, "--baseline", tmp_path / "none.json", *SUITE), "no baseline")
     refused(run("check", model, "--baseline", tmp_path, "--write-baseline", *SUITE), "is a folder")
     refused(run("check", model, "--baseline", path, "--measure", "speed"), "speed")
+
+
+def test_an_exported_model_has_scores_and_latency_but_no_heads(
+    run: Runner, deployed: tuple[Forecaster, Exported], tmp_path: Path
+) -> None:
+    model, folder = deployed[0], deployed[1].name
+    model.save(tmp_path / "model")
+    table = tmp_path / "mine.csv"
+    rows = [
+        f"{name},{step},{(step * place) % 7}" for place, name in enumerate("abc", 2) for step in range(40)
+    ]
+    table.write_text("\n".join(["unique_id,ds,y", *rows]))
+    own = ("--data", table, "--horizon", 3, "--freq", "D")
+    found = run("check", folder, "--baseline", tmp_path / "model", *own, "--max-slowdown", "10000%", "--json")
+    assert found.code == 0, found.err
+    assert [row["measure"] for row in found.result["measures"]] == ["MASE", "CRPS", "windows", "latency"]
+    assert all(abs(row["change"]) < 1e-4 for row in found.result["measures"][:3])
+    reasons = {one["what"]: one["reason"] for one in found.json["skipped"]}
+    assert reasons.keys() >= {"stable_rank", "redundancy"}
+    assert "an exported model has no heads" in reasons["redundancy"]
+    path = tmp_path / "baseline.json"
+    written = run("check", folder, "--baseline", path, "--write-baseline", *own, "--json")
+    assert written.result["measured"] == ["scores", "latency"]
+    again = run("check", folder, "--baseline", path, *own, "--measure", "scores")
+    assert again.code == 0
+    assert "Nothing is shown to be worse." in again.out

@@ -1,10 +1,10 @@
-"""Tiny real models, exported once a session: torch takes seconds for each."""
+"""Tiny real models of every family that is exported."""
 
 from __future__ import annotations
 
 import pytest
 
-from tests.exporting import exported_to
+from tests.exporting import exported_once
 from tsprune.deployment import Exported
 from tsprune.models import Forecaster
 
@@ -13,10 +13,7 @@ from tsprune.models import Forecaster
 def exported(
     request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
 ) -> tuple[Forecaster, Exported]:
-    """A model and what it was exported to."""
-    if request.param == "pruned chronos-bolt":
-        found: tuple[Forecaster, Exported] = request.getfixturevalue("deployed")
-        return found
+    """A model and its export."""
     pytest.importorskip("onnxruntime")
     pytest.importorskip("onnxscript")
-    return exported_to(tmp_path_factory.mktemp("export"), request.param)
+    return exported_once(tmp_path_factory, request.param)

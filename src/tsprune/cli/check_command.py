@@ -37,14 +37,14 @@ def check_command(
         check_files(Path(baseline))
     elif is_file:
         existing_file(baseline, "baseline")
-    shared.check(model, *([] if is_file else [baseline]))
+    shared.check(model, *([] if is_file else [baseline]), exported=True)
     suite = shared.suite
     from tsprune.pruning import Baseline
     from tsprune.pruning.gate import check
 
     wanted = tuple(measures or CHECKED)
     before = Baseline.load(baseline) if is_file and not write_baseline else None
-    loaded = shared.load(model)
+    loaded = shared.predictor(model)
     if write_baseline:
         with shared.running("baseline") as options:
             found = Baseline.measure(loaded, suite, measures=wanted, **options)  # type: ignore[arg-type]
@@ -59,7 +59,7 @@ def check_command(
     with shared.running("check") as options:
         table = check(
             loaded,
-            before or shared.load(baseline),
+            before or shared.predictor(baseline),
             suite=suite,
             max_loss=max_loss,
             max_slowdown=max_slowdown,

@@ -26,7 +26,8 @@ from torch.utils._pytree import tree_leaves
 from tsprune.arguments import checked
 from tsprune.cost.flops import flops
 from tsprune.errors import TspruneError
-from tsprune.models.forecaster import Forecast, Forecaster
+from tsprune.models.forecast import Predictor
+from tsprune.models.forecaster import Forecaster
 from tsprune.schema import Column, Schema
 
 LATENCY = Schema(
@@ -115,25 +116,23 @@ def peak_bytes(call: Callable[[], object]) -> int:
     return live.peak
 
 
-@checked
-class Timed(Protocol):
+class Timed(Predictor, Protocol):
     """A model without a torch module, as exported ones are; its operations and tensors are not counted.
 
+    horizon : the most steps that it forecasts
     weight_bytes : size of its weights
     """
 
     @property
-    def name(self) -> str: ...
+    def parameter_count(self) -> int: ...
 
     @property
-    def parameter_count(self) -> int: ...
+    def horizon(self) -> int: ...
 
     weight_bytes: int
 
-    def forecast(self, contexts: Sequence[ArrayLike], horizon: int) -> Forecast:
-        """See `Forecaster.forecast`."""
 
-
+@checked
 def compare_latency(
     model: Forecaster | Timed,
     other: Forecaster | Timed,

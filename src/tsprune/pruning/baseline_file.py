@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from tsprune.arguments import shown
 from tsprune.atomic import write_whole
 from tsprune.choices import CHECKED, Checked
-from tsprune.cost.latency import in_turns, machine
+from tsprune.cost.latency import Timed, in_turns, machine
 from tsprune.data.suite import Suite
 from tsprune.errors import TspruneError
 from tsprune.evaluation import WindowStatistics, forecast_statistics
@@ -72,13 +72,13 @@ class Baseline:
     @classmethod
     def measure(
         cls,
-        model: Forecaster,
+        model: Forecaster | Timed,
         suite: Suite,
         *,
         measures: Iterable[Checked] = CHECKED,
         **options: Unpack[Options],
     ) -> Baseline:
-        """Measures a model.
+        """Measures a model, or an exported one, which has scores and latency.
 
         measures : parts to measure, of scores, stable_rank, redundancy and latency
         options : keywords of `tsprune.run_options.RunOptions`
@@ -91,8 +91,8 @@ class Baseline:
         skipped = []
         parts: dict[str, Callable[[], dict[str, Any]]] = {
             "scores": lambda: {"scores": _scores(model, suite, chosen.batch_size)},
-            "stable_rank": lambda: {"stable_rank": _stable_rank(model)},
-            "redundancy": lambda: {"redundancy": _redundancy(model, suite, options)},
+            "stable_rank": lambda: {"stable_rank": _stable_rank(_with_heads(model))},
+            "redundancy": lambda: {"redundancy": _redundancy(_with_heads(model), suite, options)},
             "latency": lambda: {"latency": _latency(model), "machine": _machine(model)},
         }
         for name in wanted:
@@ -137,7 +137,13 @@ def checked_measures(measures: Iterable[str]) -> tuple[Checked, ...]:
 # --- measurements --------------------------------------------------------------------------------
 
 
-def _scores(model: Forecaster, suite: Suite, batch_size: int) -> dict[str, ScoredWindows]:
+def _with_heads(model: Forecaster | Timed) -> Forecaster:
+    if not isinstance(model, Forecaster):
+        raise TspruneError("an exported model has no heads; this is measured on the model that was exported")
+    return model
+
+
+def _scores(model: Forecaster | Timed, suite: Suite, batch_size: int) -> dict[str, ScoredWindows]:
     results = forecast_statistics(model, suite.configurations, batch_size=batch_size)
     return {
         c.name: ScoredWindows(one.rows, one.statistics)
@@ -159,9 +165,18 @@ def _redundancy(model: Forecaster, suite: Suite, options: Options) -> dict[str, 
     return dict(zip(names, (rows["removed"] / rows["heads"]).astype(float), strict=True))
 
 
-def _latency(model: Forecaster) -> tuple[float, ...]:
+def timed_horizon(*models: Forecaster | Timed) -> int:
+    """Steps of the forecasts that are timed: as many as usual, or as all of `models` can."""
+    return min(_HORIZON, *(_HORIZON if isinstance(one, Forecaster) else one.horizon for one in models))
+
+
+def _device(model: Forecaster | Timed) -> torch.device:
+    return model.device if isinstance(model, Forecaster) else torch.device("cpu")
+
+
+def _latency(model: Forecaster | Timed) -> tuple[float, ...]:
     series = list(np.random.default_rng(0).standard_normal((_BATCH, _CONTEXT)).cumsum(1).astype(np.float32))
-    forecast, work = partial(model.forecast, series, _HORIZON), partial(_work, model.device)
+    forecast, work = partial(model.forecast, series, timed_horizon(model)), partial(_work, _device(model))
     forecast()
     work()
     seconds = in_turns(forecast, work, _ROUNDS)
@@ -176,11 +191,12 @@ def _work(device: torch.device) -> float:
     return float(product[0, 0])
 
 
-def _machine(model: Forecaster) -> str:
-    return f"{model.device.type}, {machine()}, batch {_BATCH}, context {_CONTEXT}, horizon {_HORIZON}"
+def _machine(model: Forecaster | Timed) -> str:
+    work = f"batch {_BATCH}, context {_CONTEXT}, horizon {timed_horizon(model)}"
+    return f"{_device(model).type}, {machine()}, {work}"
 
 
-def _protocol(model: Forecaster, seed: int) -> dict[str, int | None]:
+def _protocol(model: Forecaster | Timed, seed: int) -> dict[str, int | None]:
     if isinstance(model, SamplingForecaster):
         return {"samples": model.samples, "seed": model.seed}
     return {"samples": None, "seed": seed}

@@ -12,20 +12,20 @@ import numpy as np
 
 from tsprune.arguments import checked
 from tsprune.choices import CHECKED, Checked
-from tsprune.cost.latency import compare_latency
+from tsprune.cost.latency import Timed, compare_latency
 from tsprune.data.pocket import pocket
 from tsprune.data.suite import Suite
 from tsprune.errors import TspruneError
 from tsprune.evaluation import METRICS
 from tsprune.evaluation.changes import Scored, changes
 from tsprune.models.forecaster import Forecaster
-from tsprune.pruning.baseline_file import Baseline, checked_measures
+from tsprune.pruning.baseline_file import Baseline, checked_measures, timed_horizon
 from tsprune.run_options import Options, RunOptions
 from tsprune.schema import Column, Schema, Table, estimated
 from tsprune.statistics import Estimate, Sample
 
 WORSE, HOLDS, UNDECIDED = "worse", "holds", "undecided"
-_BATCH, _HORIZON, _ROUNDS = 16, 24, 20  # of two models timed in turns
+_BATCH, _ROUNDS = 16, 20  # of two models timed in turns
 
 CHECK = Schema(
     "check",
@@ -50,8 +50,8 @@ class CheckResult(Table):
 
 @checked
 def check(
-    model: Forecaster,
-    baseline: Baseline | Forecaster | str | Path,
+    model: Forecaster | Timed,
+    baseline: Baseline | Forecaster | Timed | str | Path,
     *,
     suite: Suite | None = None,
     max_loss: float = 0.01,
@@ -62,6 +62,7 @@ def check(
 ) -> CheckResult:
     """Compares a model with a baseline on the same windows.
 
+    model : also an exported one (`tsprune.load_exported`), whose scores and latency are compared
     baseline : measurements (`Baseline.measure`), their file, or another model
     suite : windows; None takes the embedded pocket suite. Those of the baseline
     max_loss : relative loss of MASE and CRPS that is allowed
@@ -84,22 +85,23 @@ def check(
     """
     windows = pocket() if suite is None else suite
     wanted, seed = checked_measures(measures), RunOptions(**options).seed
-    if isinstance(baseline, Forecaster):
-        alone: tuple[Checked, ...] = tuple(name for name in wanted if name != "latency")
-        before = Baseline.measure(baseline, windows, measures=alone, **options)
-        after = Baseline.measure(model, windows, measures=alone, **options)
-    else:
-        before = baseline if isinstance(baseline, Baseline) else Baseline.load(baseline)
+    if isinstance(baseline, Baseline | str | Path):
+        before, other = baseline if isinstance(baseline, Baseline) else Baseline.load(baseline), None
         _require_alike(before, windows)
         after = Baseline.measure(model, windows, measures=wanted, **options)
+    else:
+        other = baseline
+        alone: tuple[Checked, ...] = tuple(name for name in wanted if name != "latency")
+        before = Baseline.measure(other, windows, measures=alone, **options)
+        after = Baseline.measure(model, windows, measures=alone, **options)
     _require_protocol(before, after)
     limits = {"scores": max_loss, "stable_rank": max_drift, "redundancy": max_drift, "latency": max_slowdown}
     rows: list[dict[str, Any]] = []
     skipped = [*after.skipped, *(pair for pair in before.skipped if pair not in after.skipped)]
     for name in wanted:
         try:
-            if name == "latency" and isinstance(baseline, Forecaster):
-                found = [_latency_in_turns(baseline, model)]
+            if name == "latency" and other is not None:
+                found = [_latency_in_turns(other, model)]
             else:
                 found = list(_COMPARED[name](before, after, windows, seed))
             rows += [_judged(one, limits[name]) for one in found]
@@ -202,8 +204,9 @@ def _latency(before: Baseline, after: Baseline, suite: Suite, seed: int) -> Iter
     yield "latency", 1.0, new / old, change
 
 
-def _latency_in_turns(baseline: Forecaster, model: Forecaster) -> _Found:
-    table = compare_latency(baseline, model, batches=(_BATCH,), horizon=_HORIZON, rounds=_ROUNDS)
+def _latency_in_turns(baseline: Forecaster | Timed, model: Forecaster | Timed) -> _Found:
+    steps = timed_horizon(baseline, model)
+    table = compare_latency(baseline, model, batches=(_BATCH,), horizon=steps, rounds=_ROUNDS)
     ratio, low, high = (float(table.iloc[-1][f"time_ratio{limit}"]) for limit in ("", "_low", "_high"))
     return "latency", 1.0, ratio, Estimate(ratio - 1, low - 1, high - 1, math.nan, _ROUNDS)
 
