@@ -12,17 +12,12 @@ import json
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import torch
-from chronos.chronos2.config import Chronos2CoreConfig
-from chronos.chronos2.model import Chronos2Model
-from chronos.chronos_bolt import ChronosBoltModelForForecasting
 from safetensors.torch import save_file
 from torch import nn
-from transformers.utils import logging
-from uni2ts.model.moirai2 import Moirai2Module
 
-from pretrain.families import chronos_bolt, chronos_t5, moirai, timesfm, toto
 from tsprune.models import Forecaster, SamplingForecaster
 from tsprune.models.checkpoints import MAX_CONTEXT
 from tsprune.testing.probes import (  # noqa: F401  (tests take both from here)
@@ -35,21 +30,27 @@ from tsprune.testing.probes import (  # noqa: F401  (tests take both from here)
     zeroed,
 )
 
-BOLT = chronos_bolt.Size(
-    width=24, layers=2, heads=3, hidden=40, patch=4, horizon=8, contexts=(16, 24, 32, 48)
-)
+# arguments of `pretrain.families.*.Size`; each writer imports its upstream package, some take seconds
+BOLT: dict[str, Any] = {
+    "width": 24, "layers": 2, "heads": 3, "hidden": 40, "patch": 4, "horizon": 8, "contexts": (16, 24, 32, 48)
+}  # fmt: skip
 BOLT_HEAD_DIM, BOLT_DECODER_LAYERS = 6, 3
-TIMESFM = timesfm.Size(width=24, layers=3, heads=3, hidden=40, context=128)
-T5 = chronos_t5.Size(width=24, layers=3, heads=3, hidden=40, tokens=64, horizon=8, context=48)
+TIMESFM = {"width": 24, "layers": 3, "heads": 3, "hidden": 40, "context": 128}
+T5 = {"width": 24, "layers": 3, "heads": 3, "hidden": 40, "tokens": 64, "horizon": 8, "context": 48}
 T5_HEAD_DIM, T5_DECODER_LAYERS = 6, 2  # a deeper decoder than encoder breaks upstream's cache
-TOTO = toto.Size(width=24, layers=3, heads=3, hidden=40, patch=8, components=3, context=64)
-MOIRAI = moirai.Size(width=128, layers=2, patch=8, context=64, future=16)
+TOTO = {"width": 24, "layers": 3, "heads": 3, "hidden": 40, "patch": 8, "components": 3, "context": 64}
+MOIRAI = {"width": 128, "layers": 2, "patch": 8, "context": 64, "future": 16}
 SAMPLES = 6
 
 
 def write_bolt(directory: Path, *, use_cache: bool = False) -> None:
     """A Chronos-Bolt with 2 encoder and 3 decoder layers, 3 heads of 6 dimensions, width 24."""
-    config = chronos_bolt.config(BOLT)
+    from chronos.chronos_bolt import ChronosBoltModelForForecasting
+    from transformers.utils import logging
+
+    from pretrain.families import chronos_bolt
+
+    config = chronos_bolt.config(chronos_bolt.Size(**BOLT))
     config.d_kv = BOLT_HEAD_DIM
     config.num_decoder_layers = BOLT_DECODER_LAYERS
     config.use_cache = use_cache
@@ -65,8 +66,10 @@ def write_bolt(directory: Path, *, use_cache: bool = False) -> None:
 
 def write_timesfm(directory: Path) -> None:
     """A TimesFM 2.5 with 3 layers, 3 heads of 8 dimensions, width 24, context 128."""
+    from pretrain.families import timesfm
+
     torch.manual_seed(2)
-    objective = timesfm.TimesFMObjective(TIMESFM)
+    objective = timesfm.TimesFMObjective(timesfm.Size(**TIMESFM))
     model = objective.build()
     with torch.no_grad():
         for name, parameter in model.named_parameters():
@@ -93,7 +96,11 @@ def _unlike(model: nn.Module, *, gain: float = 1.0) -> None:
 
 def write_t5(directory: Path) -> None:
     """A Chronos-T5 with 3 encoder and 2 decoder layers, 3 heads of 6 dimensions, width 24."""
-    config = chronos_t5.config(T5)
+    from transformers.utils import logging
+
+    from pretrain.families import chronos_t5
+
+    config = chronos_t5.config(chronos_t5.Size(**T5))
     config.d_kv = T5_HEAD_DIM
     config.num_decoder_layers = T5_DECODER_LAYERS
     config.chronos_config["num_samples"] = SAMPLES
@@ -106,6 +113,10 @@ def write_t5(directory: Path) -> None:
 
 def write_chronos2(directory: Path) -> None:
     """A Chronos-2 with 3 layers, 3 heads of 6 dimensions, width 24, patches of 4."""
+    from chronos.chronos2.config import Chronos2CoreConfig
+    from chronos.chronos2.model import Chronos2Model
+    from transformers.utils import logging
+
     forecasting = {
         "context_length": 48,
         "input_patch_size": 4,
@@ -140,8 +151,10 @@ def write_chronos2(directory: Path) -> None:
 
 def write_toto(directory: Path) -> None:
     """A Toto with 2 layers over time and 1 over variates, 3 heads of 8 dimensions, width 24."""
+    from pretrain.families import toto
+
     torch.manual_seed(5)
-    objective = toto.TotoObjective(TOTO)
+    objective = toto.TotoObjective(toto.Size(**TOTO))
     model = objective.build()
     _unlike(model, gain=3)
     objective.export(model, directory)
@@ -149,8 +162,10 @@ def write_toto(directory: Path) -> None:
 
 def write_moirai(directory: Path) -> None:
     """A Moirai with 2 layers, 2 heads of 64 dimensions (upstream fixes these), width 128."""
+    from pretrain.families import moirai
+
     torch.manual_seed(6)
-    objective = moirai.MoiraiObjective(MOIRAI)
+    objective = moirai.MoiraiObjective(moirai.Size(**MOIRAI))
     model = objective.build()
     _unlike(model, gain=2)
     objective.export(model, directory)
@@ -158,6 +173,8 @@ def write_moirai(directory: Path) -> None:
 
 def write_moirai2(directory: Path) -> None:
     """A Moirai-2 with 2 layers, 2 heads of 64 dimensions (upstream fixes these), width 128."""
+    from uni2ts.model.moirai2 import Moirai2Module
+
     config = {
         "d_model": 128,
         "d_ff": 40,

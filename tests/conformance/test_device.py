@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import functools
 import json
 import tempfile
@@ -150,7 +149,7 @@ def test_transfers_of_a_sweep_do_not_grow_with_layers(
     write = {"BOLT": tests.tiny.write_bolt, "TIMESFM": tests.tiny.write_timesfm, "T5": tests.tiny.write_t5}
     found = []
     for layers in (2, 5):
-        changed = dataclasses.replace(getattr(tests.tiny, size), layers=layers)
+        changed = {**getattr(tests.tiny, size), "layers": layers}
         monkeypatch.setattr(tests.tiny, size, changed)
         with accelerator() as tally:
             write[size](tmp_path / str(layers))

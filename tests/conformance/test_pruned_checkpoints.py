@@ -6,6 +6,7 @@ import json
 import os
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
 
@@ -69,27 +70,29 @@ def cases(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Case]:
     return found
 
 
-def run(code: str, work: object, *, path: str) -> str:
-    done = subprocess.run(
-        [sys.executable, "-W", "ignore", "-c", code],
-        input=json.dumps(work),
-        env={**os.environ, "PYTHONPATH": path, "HF_HUB_OFFLINE": "1"},
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr
-    return done.stdout
+def readable(cases: dict[str, Case]) -> dict[str, Case]:
+    """Those that upstream reads."""
+    return {
+        name: case
+        for name, case in cases.items()
+        if name.removeprefix("tiny-").rpartition("-")[2] in UPSTREAM_READS[case.family]
+    }
 
 
 FRESH = """
 import json, sys
 import numpy as np, torch
-import tsprune
-from tests.native import forecast_native
+from tests.native import forecast_native, open_native
 
 torch.set_num_threads(1)
-for family, directory, series in json.load(sys.stdin):
+work = json.load(sys.stdin)
+for family, directory in work["upstream"]:
+    np.save(directory + "-native.npy", forecast_native(family, open_native(family, directory)))
+assert not [name for name in sys.modules if name.split(".")[0] == "tsprune"]
+
+import tsprune
+
+for family, directory, series in work["tsprune"]:
     model = tsprune.load(directory, device="cpu")
     if hasattr(model, "samples"):
         model.samples = 6
@@ -99,44 +102,45 @@ for family, directory, series in json.load(sys.stdin):
     np.save(directory + "-pipeline.npy", forecast_native(family, pipeline))
 """
 
-NATIVE = """
-import json, sys
-import numpy as np, torch
-from tests.native import forecast_native, open_native
 
-torch.set_num_threads(1)
-for family, directory in json.load(sys.stdin):
-    np.save(directory + "-native.npy", forecast_native(family, open_native(family, directory)))
-assert not [name for name in sys.modules if name.split(".")[0] == "tsprune"]
-"""
+@pytest.fixture(scope="module")
+def fresh(cases: dict[str, Case]) -> Callable[[Case, str], np.ndarray]:
+    """What a fresh process forecasts: upstream alone, before it imports tsprune, and then tsprune."""
+    work = {
+        "upstream": [(case.family, str(case.directory)) for case in readable(cases).values()],
+        "tsprune": [
+            (case.family, str(case.directory), [x.astype(float).tolist() for x in ragged(case.pruned, 2)])
+            for case in cases.values()
+        ],
+    }
+    done = subprocess.run(
+        [sys.executable, "-W", "ignore", "-c", FRESH],
+        input=json.dumps(work),
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path), "HF_HUB_OFFLINE": "1"},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    return lambda case, how: np.load(f"{case.directory}-{how}.npy")  # type: ignore[no-any-return]
 
 
-def test_a_fresh_process_forecasts_the_same(cases: dict[str, Case]) -> None:
-    work = [
-        (case.family, str(case.directory), [x.astype(float).tolist() for x in ragged(case.pruned, 2)])
-        for case in cases.values()
-    ]
-    run(FRESH, work, path=os.pathsep.join(sys.path))
+def test_a_fresh_process_forecasts_the_same(
+    cases: dict[str, Case], fresh: Callable[[Case, str], np.ndarray]
+) -> None:
     for name, case in cases.items():
-        ours = np.load(f"{case.directory}-ours.npy")
-        np.testing.assert_array_equal(ours, case.forecast, err_msg=name)
-        pipeline = np.load(f"{case.directory}-pipeline.npy")
-        np.testing.assert_array_equal(pipeline, case.native, err_msg=name)
+        np.testing.assert_array_equal(fresh(case, "ours"), case.forecast, err_msg=name)
+        np.testing.assert_array_equal(fresh(case, "pipeline"), case.native, err_msg=name)
 
 
-def test_upstream_alone_reads_what_its_config_can_say(cases: dict[str, Case]) -> None:
-    readable = [
-        case
-        for name, case in cases.items()
-        if name.removeprefix("tiny-").rpartition("-")[2] in UPSTREAM_READS[case.family]
-    ]
-    for case in cases.values():
+def test_upstream_alone_reads_what_its_config_can_say(
+    cases: dict[str, Case], fresh: Callable[[Case, str], np.ndarray]
+) -> None:
+    for name, case in cases.items():
         stated = json.loads((case.directory / "tsprune.json").read_text())["upstream_reads_it"]
-        assert stated == (case in readable), case.directory.name
-    run(NATIVE, [(c.family, str(c.directory)) for c in readable], path=os.pathsep.join(sys.path))
-    for case in readable:
-        native = np.load(f"{case.directory}-native.npy")
-        np.testing.assert_array_equal(native, case.native, err_msg=case.directory.name)
+        assert stated == (name in readable(cases)), name
+    for name, case in readable(cases).items():
+        np.testing.assert_array_equal(fresh(case, "native"), case.native, err_msg=name)
 
 
 def test_upstream_alone_refuses_what_it_would_read_wrongly(cases: dict[str, Case]) -> None:

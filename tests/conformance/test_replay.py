@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterable, Sequence
 
 import numpy as np
@@ -39,8 +40,8 @@ def recorded(model: Forecaster, horizon: int) -> Replay:
 
 def horizons(model: Forecaster) -> tuple[int, int]:
     """Within one pass of the network, and beyond; tokens come step by step, so that few are like many."""
-    within = output_patch(model) - 3
-    return min(within, 6) if CAPABILITIES[model.family].tokens else within, output_patch(model) + 5
+    within, few = output_patch(model) - 3, CAPABILITIES[model.family].tokens
+    return (min(within, 6), within + 5) if few else (within, within + 8)
 
 
 def test_recording_leaves_the_forecast_as_it_is(model: Forecaster) -> None:
@@ -50,23 +51,24 @@ def test_recording_leaves_the_forecast_as_it_is(model: Forecaster) -> None:
             np.testing.assert_array_equal(forecast(model, horizon), clean)
 
 
-@pytest.mark.parametrize("mode", MODES[1:])
 @pytest.mark.parametrize("beyond", [False, True], ids=["one patch", "autoregressive"])
-def test_replaying_mean_and_resample(model: Forecaster, mode: str, beyond: bool) -> None:
+def test_replaying_mean_and_resample(model: Forecaster, beyond: bool) -> None:
     horizon = horizons(model)[beyond]
     replay = recorded(model, horizon)
-    for component in spread(
-        model.anatomy.components(), 3 if beyond and CAPABILITIES[model.family].tokens else 7
-    ):
+    few = 3 if beyond and CAPABILITIES[model.family].tokens else 7
+    components = spread(model.anatomy.components(), few)
+    heads = [component for component in components if component.kind == "head"]
+    given = reference(model, full_length(model, 4), components=components)
+    by_default = default_reference(model, heads)
+    for component, mode in itertools.product(components, MODES[1:]):
         chosen = model.anatomy.expand([component])
-        ablation = Ablation(chosen, mode, seed=3)  # type: ignore[arg-type]
-        given = reference(model, full_length(model, 4), components=chosen)
-        for source in (given, default_reference(model, chosen) if component.kind == "head" else given):
+        ablation = Ablation(chosen, mode, seed=3)
+        for source in (given, by_default) if component in heads else (given,):
             with applied(model, ablation, reference=source):
                 expected = forecast(model, horizon)
             with applied(model, ablation, reference=source), replay.reuse("windows", chosen):
                 actual = forecast(model, horizon)
-            np.testing.assert_array_equal(actual, expected, err_msg=component.address)
+            np.testing.assert_array_equal(actual, expected, err_msg=f"{component}, {mode}")
 
 
 def test_a_record_serves_many_ablations_in_any_order(model: Forecaster) -> None:
@@ -116,15 +118,12 @@ def test_keys_and_values_made_from_the_encoder_are_kept(model: Forecaster) -> No
     cross = [site for _, site in model.anatomy.sites() if site.role == "cross"]
     assert cross
     replay = recorded(model, 5)
-    for site in cross:
-        for projection in (site.key, site.value):
-            weight = model.module.get_submodule(projection.module).get_parameter("weight")
-            with CountLinear(weight) as counter:
-                replayed(model, replay, model.anatomy.select("decoder.0.self.head.0"), 5)
-            assert counter.count == 0
-            with CountLinear(weight) as counter:
-                replayed(model, replay, model.anatomy.select("encoder.0.self.head.0"), 5)
-            assert counter.count == 1
+    projections = [projection.module for site in cross for projection in (site.key, site.value)]
+    weights = [model.module.get_submodule(path).get_parameter("weight") for path in projections]
+    for head, times in (("decoder.0.self.head.0", 0), ("encoder.0.self.head.0", 1)):
+        with CountLinear(*weights) as counter:
+            replayed(model, replay, model.anatomy.select(head), 5)
+        assert counter.counts == [times] * len(weights)
 
 
 def test_nothing_is_left_after_an_exception(model: Forecaster) -> None:
@@ -153,21 +152,24 @@ def test_memory_is_counted_and_freed(model: Forecaster) -> None:
     assert replay.nbytes == 0
 
 
-@pytest.mark.parametrize("share", [0, 0.1, 0.35, 0.7, 0.99])
 @pytest.mark.parametrize("beyond", [False, True], ids=["one patch", "autoregressive"])
-def test_replaying_short_of_memory(model: Forecaster, share: float, beyond: bool) -> None:
+def test_replaying_short_of_memory(model: Forecaster, beyond: bool) -> None:
     """Whatever part of the record fits: the same numbers, within the limit."""
     horizon = horizons(model)[beyond]
-    memory = int(share * recorded(model, horizon).nbytes)
-    replay = Replay(model, memory)
-    with replay.record("windows"):
-        forecast(model, horizon)
-    assert replay.nbytes <= memory
+    whole = recorded(model, horizon).nbytes
+    expected = {}
     for component in spread(model.anatomy.components(), 4 if beyond else 9):
         with ablate(model, component):
-            expected = forecast(model, horizon)
-        actual = replayed(model, replay, [component], horizon)
-        np.testing.assert_array_equal(actual, expected, err_msg=component.address)
+            expected[component] = forecast(model, horizon)
+    for share in (0, 0.1, 0.35, 0.7, 0.99):
+        memory = int(share * whole)
+        replay = Replay(model, memory)
+        with replay.record("windows"):
+            forecast(model, horizon)
+        assert replay.nbytes <= memory
+        for component, wanted in expected.items():
+            actual = replayed(model, replay, [component], horizon)
+            np.testing.assert_array_equal(actual, wanted, err_msg=f"{component}, {share}")
 
 
 def test_the_networks_own_output_is_replayed_too(model: Forecaster) -> None:

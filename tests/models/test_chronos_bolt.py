@@ -29,11 +29,11 @@ def model(loaded: Forecaster) -> Forecaster:
 
 def test_anatomy_has_both_stacks_at_their_own_depth(model: Forecaster) -> None:
     encoder, decoder = model.anatomy.stacks
-    assert [len(encoder.blocks), len(decoder.blocks)] == [BOLT.layers, BOLT_DECODER_LAYERS]
+    assert [len(encoder.blocks), len(decoder.blocks)] == [BOLT["layers"], BOLT_DECODER_LAYERS]
     assert {tuple(s.role for s in block.attention) for block in encoder.blocks} == {("self",)}
     assert {tuple(s.role for s in block.attention) for block in decoder.blocks} == {("self", "cross")}
-    assert model.anatomy.d_model == BOLT.width
-    heads = BOLT.layers * BOLT.heads + BOLT_DECODER_LAYERS * BOLT.heads * 2
+    assert model.anatomy.d_model == BOLT["width"]
+    heads = BOLT["layers"] * BOLT["heads"] + BOLT_DECODER_LAYERS * BOLT["heads"] * 2
     assert len(model.anatomy.components("head")) == heads
 
 
@@ -45,7 +45,7 @@ def test_paths_are_those_of_t5(model: Forecaster) -> None:
     assert model.module.get_submodule(cross.query.module) is attention.q
     assert model.module.get_submodule(cross.key.module) is attention.k
     assert model.module.get_submodule(cross.value.module) is attention.v
-    assert (cross.heads, cross.head_dim) == (BOLT.heads, BOLT_HEAD_DIM)
+    assert (cross.heads, cross.head_dim) == (BOLT["heads"], BOLT_HEAD_DIM)
     for stack, position in (("encoder", 1), ("decoder", 2)):
         for index, block in enumerate(model.anatomy.stack(stack).blocks):
             upstream = getattr(model.module, stack).block[index]
@@ -61,23 +61,23 @@ def test_every_attention_module_is_in_the_anatomy(model: Forecaster) -> None:
 def test_upstream_is_the_pipeline(model: Forecaster) -> None:
     assert isinstance(model.upstream, ChronosBoltPipeline)
     assert model.upstream.model is model.module
-    assert model.context_length == BOLT.context == 48
+    assert model.context_length == BOLT["contexts"][-1] == 48
     assert not any(part.training for part in model.module.modules() if isinstance(part, nn.Module))
 
 
 def test_long_horizons_do_not_warn(model: Forecaster) -> None:
     """Warnings are errors in this suite; upstream warns at every batch beyond one patch."""
     with pristine(model):
-        assert model.forecast(ragged(model, 2), 3 * BOLT.horizon).quantiles.shape == (2, 9, 24)
+        assert model.forecast(ragged(model, 2), 3 * BOLT["horizon"]).quantiles.shape == (2, 9, 24)
 
 
 def test_teacher_forced_is_the_normalised_forecast(model: Forecaster) -> None:
     """Scaled back by hand (mean and deviation of the observed context), it is the forecast."""
     rng = np.random.default_rng(0)
-    series = rng.normal(5, 3, (3, BOLT.context)).astype(np.float32)
+    series = rng.normal(5, 3, (3, BOLT["contexts"][-1])).astype(np.float32)
     series[1, ::4] = np.nan
-    forecast = model.forecast(list(series), BOLT.horizon).quantiles
-    normalised = model.teacher_forced(list(series)).detach().numpy().reshape(3, 9, BOLT.horizon)
+    forecast = model.forecast(list(series), BOLT["horizon"]).quantiles
+    normalised = model.teacher_forced(list(series)).detach().numpy().reshape(3, 9, BOLT["horizon"])
     mean, deviation = np.nanmean(series, 1), np.nanstd(series, 1)
     by_hand = normalised * deviation[:, None, None] + mean[:, None, None]
     np.testing.assert_allclose(forecast, by_hand, rtol=1e-4, atol=1e-4)

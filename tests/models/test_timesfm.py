@@ -13,7 +13,7 @@ from safetensors.torch import load_file
 from timesfm import TimesFM_2p5_200M_torch
 from timesfm.timesfm_2p5.timesfm_2p5_base import TimesFM_2p5_200M_Definition
 
-from pretrain.families.timesfm import definition
+from pretrain.families.timesfm import Size, definition
 from tests.tiny import TIMESFM, ragged, write_timesfm
 from tests.upstream import upstream_timesfm
 from tsprune.errors import TspruneError
@@ -35,7 +35,7 @@ def model(directory: Path) -> Forecaster:
 
 def test_the_size_is_read_off_the_weights(directory: Path) -> None:
     shapes = {n: tuple(t.shape) for n, t in load_file(directory / "model.safetensors").items()}
-    assert definition_of(shapes) == definition(TIMESFM)
+    assert definition_of(shapes) == definition(Size(**TIMESFM))
 
 
 def test_the_size_of_the_published_model() -> None:
@@ -64,7 +64,7 @@ def test_the_size_of_the_published_model() -> None:
 def test_paths_are_upstreams(model: Forecaster) -> None:
     (stack,) = model.anatomy.stacks
     assert stack.name == "stack"
-    assert len(stack.blocks) == TIMESFM.layers
+    assert len(stack.blocks) == TIMESFM["layers"]
     for index, block in enumerate(stack.blocks):
         (site,) = block.attention
         upstream = model.module.stacked_xf[index]
@@ -72,7 +72,7 @@ def test_paths_are_upstreams(model: Forecaster) -> None:
         assert model.module.get_submodule(block.mlp.output) is upstream.ff1
         assert model.module.get_submodule(site.module) is upstream.attn
         assert model.module.get_submodule(site.output) is upstream.attn.out
-        assert (site.role, site.heads, site.head_dim) == ("self", TIMESFM.heads, 8)
+        assert (site.role, site.heads, site.head_dim) == ("self", TIMESFM["heads"], 8)
         parts = [site.query, site.key, site.value]
         assert {model.module.get_submodule(part.module) for part in parts} == {upstream.attn.qkv_proj}
         assert [part.part for part in parts] == [0, 1, 2]
@@ -85,7 +85,7 @@ def test_values_are_the_third_part_of_the_fused_layer(model: Forecaster) -> None
     site = model.anatomy.stacks[0].blocks[1].attention[0]
     attention = model.module.get_submodule(site.module)
     weight = attention.qkv_proj.weight.detach()
-    x = torch.randn(4, 1, TIMESFM.width, generator=torch.Generator().manual_seed(0))
+    x = torch.randn(4, 1, TIMESFM["width"], generator=torch.Generator().manual_seed(0))
     seen = []
     handle = attention.out.register_forward_pre_hook(lambda _, args: seen.append(args[0].detach()))
     attention(x)
@@ -98,7 +98,7 @@ def test_values_are_the_third_part_of_the_fused_layer(model: Forecaster) -> None
 def test_padding_to_the_longest_is_padding_to_the_whole_context(model: Forecaster, directory: Path) -> None:
     """Users compile with one max_context; padding less is a matter of time, not of results."""
     contexts = [x[-70:] for x in ragged(model, 4)]
-    whole = upstream_timesfm(directory, max_context=TIMESFM.context)(contexts, 20)
+    whole = upstream_timesfm(directory, max_context=TIMESFM["context"])(contexts, 20)
     np.testing.assert_allclose(
         model.forecast(contexts, 20).quantiles, whole, rtol=1e-4, atol=1e-4 * np.abs(whole).max()
     )
@@ -143,6 +143,6 @@ def test_config_json_states_the_size(model: Forecaster, tmp_path: Path) -> None:
     config = json.loads((tmp_path / "config.json").read_text())
     assert config == {
         "architecture": "timesfm-2.5",
-        "max_context": TIMESFM.context,
-        "definition": dataclasses.asdict(definition(TIMESFM)),
+        "max_context": TIMESFM["context"],
+        "definition": dataclasses.asdict(definition(Size(**TIMESFM))),
     }

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, TypeVar
@@ -12,6 +13,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
+from tsprune.anatomy import Anatomy, Component
 from tsprune.models.forecaster import Forecaster
 
 Context = NDArray[np.float32]
@@ -67,6 +69,15 @@ def spread(items: Sequence[_Item], most: int) -> list[_Item]:
     if len(items) <= most:
         return list(items)
     return [items[i] for i in np.linspace(0, len(items) - 1, most).round().astype(int)]
+
+
+def one_head_each(anatomy: Anatomy) -> list[Component]:
+    """A head of every attention sublayer that has some: the first of one, the second of the next, ..."""
+    sites = [(sublayer, site) for sublayer, site in anatomy.sites() if site.heads]
+    return [
+        dataclasses.replace(sublayer, head=site.numbers[place % site.heads])
+        for place, (sublayer, site) in enumerate(sites)
+    ]
 
 
 def _traces(module: nn.Module) -> dict[str, list[object]]:
@@ -139,18 +150,27 @@ def zeroed(parameter: Tensor, columns: slice | None = None) -> Iterator[None]:
 
 
 class CountLinear(TorchFunctionMode):
-    """Counts how often `weight` is used by torch.nn.functional.linear, however it is called."""
+    """Counts how often weights are used by torch.nn.functional.linear, however it is called.
 
-    def __init__(self, weight: Tensor) -> None:
+    counts : of each weight, in the order given
+    """
+
+    def __init__(self, *weights: Tensor) -> None:
         super().__init__()
-        self.weight = weight
-        self.count = 0
+        self.weights = weights
+        self.counts = [0] * len(weights)
+
+    @property
+    def count(self) -> int:
+        """Of all weights together."""
+        return sum(self.counts)
 
     def __torch_function__(
         self, func: Callable[..., Any], types: Any, args: tuple[Any, ...] = (), kwargs: Any = None
     ) -> Any:
-        if func is nn.functional.linear and any(value is self.weight for value in args):
-            self.count += 1
+        if func is nn.functional.linear:
+            for place, weight in enumerate(self.weights):
+                self.counts[place] += any(value is weight for value in args)
         return func(*args, **(kwargs or {}))
 
 

@@ -13,9 +13,10 @@ from tsprune.hooks.ablation import Ablation, ablate, applied
 from tsprune.models import Forecaster
 from tsprune.pruning import prune
 from tsprune.replay import Replay
-from tsprune.testing.probes import Context, CountLinear, ragged, spread
+from tsprune.testing.probes import Context, CountLinear, one_head_each, ragged, spread
 from tsprune.testing.subject import Output, Subject, require_close, require_equal, weight_of
 
+_SMALL = 42  # components: each of them is tried in every way
 # removals that no model allows
 _REFUSALS = ("matches no component", "nothing would be left", "share keys and values")
 
@@ -39,11 +40,14 @@ def record(subject: Subject, contexts: list[Context], horizon: int) -> Replay:
 def replaying_is_computing(subject: Subject) -> None:
     model, rng = subject.model, np.random.default_rng(0)
     every = model.anatomy.components()
-    runs = zip(subject.horizons, (40, 4 if model.anatomy.tokens else 12), strict=True)
+    # a record is reused up to a sublayer, whichever of its heads is ablated
+    of_kind = {kind: list(model.anatomy.components(kind)) for kind in KINDS}
+    of_kind["head"] = one_head_each(model.anatomy)
+    runs = zip(subject.horizons, (40, 3 if model.anatomy.tokens else 6), strict=True)
     for (horizon, most), contexts in itertools.product(runs, subject.batches):
         replay = record(subject, contexts, horizon)
         fewer = most if contexts[0].ndim == 1 else most // 4
-        sets = [(c,) for kind in KINDS for c in spread(model.anatomy.components(kind), fewer)]
+        sets = [(c,) for found in of_kind.values() for c in spread(found, fewer)]
         sizes = [size for size in (2, 3, 5, 8) if size <= len(every)]
         several = [tuple(every[i] for i in rng.choice(len(every), size, replace=False)) for size in sizes]
         for chosen in [(), *sets, *several]:
@@ -61,12 +65,9 @@ def nothing_upstream_is_computed_again(subject: Subject) -> None:
 
     def computed(chosen: tuple[Component, ...]) -> list[str]:
         """Attention modules whose queries are computed, not replayed."""
-        found = []
-        for _, site in sites:
-            with CountLinear(weight_of(subject.model, site.query.module)) as counter:
-                with_replay(subject, replay, chosen, contexts, 1)
-            found += [site.module] * bool(counter.count)
-        return found
+        with CountLinear(*(weight_of(subject.model, site.query.module) for _, site in sites)) as counter:
+            with_replay(subject, replay, chosen, contexts, 1)
+        return [site.module for (_, site), count in zip(sites, counter.counts, strict=True) if count]
 
     last = anatomy.components("mlp")[-1:]
     if last and last[0].layer == anatomy.stacks[-1].numbers[-1]:
@@ -105,11 +106,11 @@ def pruning_is_ablating(subject: Subject) -> None:
     for size in (2, max(2, len(every) // 6), max(2, len(every) // 3)):
         plans.append([str(every[i]) for i in rng.choice(len(every), size, replace=False)])
     within, beyond = subject.horizons
-    # where each step is a pass, one plan in four goes on
-    many_passes = model.anatomy.tokens and subject.one_pass > 16
+    # where each step is a pass, and in models with more of the same, one plan in four goes on
+    seldom = model.anatomy.tokens or len(every) > _SMALL
     done = 0
     for number, plan in enumerate(plans):
-        horizon = within if many_passes and number % 4 else beyond
+        horizon = within if seldom and number % 4 else beyond
         try:
             with ablate(model, plan):
                 expected = subject.exact_outputs(horizon)

@@ -49,7 +49,8 @@ class Subject:
     def horizons(self) -> tuple[int, int]:
         """One within a pass of the network and one beyond it; few steps where each is a pass."""
         within = max(1, self.one_pass - 3)
-        return min(within, 6) if self.model.anatomy.tokens else within, self.one_pass + 5
+        few = self.model.anatomy.tokens
+        return (min(within, 6), self.one_pass + 2) if few else (within, self.one_pass + 5)
 
     @property
     def batches(self) -> list[list[Context]]:
@@ -59,20 +60,18 @@ class Subject:
 
     def outputs(self, horizon: int, contexts: Sequence[Context] | None = None) -> Output:
         """Quantiles of forecasts, flat; of a vocabulary also the logits, as equal tokens are often drawn."""
-        batches = self.batches if contexts is None else [contexts]
+        return np.concatenate(self._parts(horizon, self.batches if contexts is None else [contexts]))
+
+    def exact_outputs(self, horizon: int) -> list[Output]:
+        """The same, computed in float64, one array for each batch and kind of output."""
+        with double_precision(self.model):
+            return self._parts(horizon, self.batches)
+
+    def _parts(self, horizon: int, batches: list[Sequence[Context]] | list[list[Context]]) -> list[Output]:
         found = [self.model.forecast(series, horizon).quantiles.ravel() for series in batches]
         if self.model.anatomy.tokens:
             with torch.no_grad():
                 found += [self.model.teacher_forced(series).numpy(force=True).ravel() for series in batches]
-        return np.concatenate(found)
-
-    def exact_outputs(self, horizon: int) -> list[Output]:
-        """Forecasts and network outputs, computed in float64."""
-        found: list[Output] = []
-        with double_precision(self.model), torch.no_grad():
-            for contexts in self.batches:
-                found.append(self.model.forecast(contexts, horizon).quantiles)
-                found.append(self.model.teacher_forced(contexts).numpy(force=True))
         return found
 
 
