@@ -340,8 +340,11 @@ def main() -> None:
     """Builds the file and prints what is in it and what is not."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument("--output", type=Path, default=POCKET_FILE)
-    output: Path = parser.parse_args().output
-    found = [one for loader in LOADERS for one in loader()]
+    write([one for loader in LOADERS for one in loader()], parser.parse_args().output)
+
+
+def write(found: list[Found], output: Path) -> None:
+    """Writes the usable series, and prints what they are and what is left out."""
     reasons = {one.identifier: one.reason for one in found if one.values is None}
     bad = degenerate(table_of(found))
     table = table_of([one for one in found if one.identifier not in bad])

@@ -5,16 +5,18 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from tsprune.data import pocket
-from tsprune.data.pocket import POCKET_FILE, content_hash, series_table
+from tsprune.data import pocket, pocket_large
+from tsprune.data.pocket import LARGE_FILE, POCKET_FILE, content_hash, series_table
 from tsprune.evaluation import evaluate, geometric_mean_ratios
 
 CONTENT = "fd76f7488e5949c2b9fa75c3a4affeec5073a61aea23e0fa4c3077aad9dc63ef"
+LARGE_CONTENT = "226cc7de7c30cd31821f76b6f17a6adc3f9494903ce3ab2e6382a8c9a2ed612c"
 WINDOWS = "ee4ad449cf175aaed3180f65c0eec34ee5b5d9655a431f4544b289bce38c33a0"
 
 
 def test_content_is_the_recorded_one() -> None:
     assert content_hash(series_table()) == CONTENT
+    assert content_hash(series_table(LARGE_FILE)) == LARGE_CONTENT
 
 
 def test_windows_are_the_recorded_ones() -> None:
@@ -22,19 +24,20 @@ def test_windows_are_the_recorded_ones() -> None:
     assert pocket().fingerprint == WINDOWS
 
 
-def test_the_file_is_small() -> None:
-    assert POCKET_FILE.stat().st_size <= 2 * 2**20
+def test_the_files_are_small() -> None:
+    assert POCKET_FILE.stat().st_size + LARGE_FILE.stat().st_size <= 2 * 2**20
 
 
 @pytest.mark.parametrize(
     "column", ["series", "dataset", "freq", "domain", "start", "source", "provenance", "licence"]
 )
 def test_every_series_is_described(column: str) -> None:
-    assert all(series_table()[column].to_pylist())
+    for file in (POCKET_FILE, LARGE_FILE):
+        assert all(series_table(file)[column].to_pylist())
 
 
 def test_series_have_unique_names() -> None:
-    names = series_table()["series"].to_pylist()
+    names = [name for file in (POCKET_FILE, LARGE_FILE) for name in series_table(file)["series"].to_pylist()]
     assert len(set(names)) == len(names)
 
 
@@ -56,8 +59,18 @@ def test_shape_of_the_suite() -> None:
         )
 
 
+def test_the_large_suite_begins_with_the_small_one() -> None:
+    large = pocket_large()
+    assert large.skipped == ()
+    assert large.configurations[:15] == pocket().configurations
+    assert len(large.configurations) == len({c.name for c in large.configurations}) == 40
+    assert len(large) == len(pocket()) + 427
+    (quarterly,) = (c for c in large.configurations if c.freq == "Q")
+    assert (quarterly.horizon, quarterly.season) == (8, 4)
+
+
 def test_seasonal_naive_is_defined_everywhere() -> None:
-    frame = evaluate("seasonal-naive", pocket())
+    frame = evaluate("seasonal-naive", pocket_large())
     assert frame.skipped == ()
     assert np.isfinite(frame[["MASE", "CRPS", "MSIS"]]).all(axis=None)
     assert (frame[["MASE", "CRPS"]] > 0).all(axis=None)
@@ -65,7 +78,7 @@ def test_seasonal_naive_is_defined_everywhere() -> None:
 
 
 def test_no_window_is_degenerate() -> None:
-    for c in pocket().configurations:
+    for c in pocket_large().configurations:
         for target in c.targets:
             known = target[np.isfinite(target)]
             assert len(known)

@@ -25,7 +25,7 @@ def test_another_packages_source_is_opened_by_its_name(monkeypatch: pytest.Monke
     monkeypatch.setitem(SOURCES._items, "mine", DataSource("mine", small_suite))
     assert len(open_suite("mine")) == len(small_suite())
     assert [c.name for c in open_suite("mine", ["second/*"]).configurations] == ["second/D/short"]
-    with pytest.raises(TspruneError, match=r"sources: pocket, chaos, mine;"):
+    with pytest.raises(TspruneError, match=r"sources: pocket, pocket-large, chaos, mine;"):
         open_suite("nowhere")
 
 

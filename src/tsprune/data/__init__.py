@@ -4,7 +4,7 @@ from typing import TYPE_CHECKING
 
 from tsprune.data.chaos import chaos
 from tsprune.data.gift_eval import available, gift_eval
-from tsprune.data.pocket import pocket
+from tsprune.data.pocket import pocket, pocket_large
 from tsprune.data.sources import SOURCES, DataSource, open_suite
 from tsprune.data.split import calibration_mask, split
 from tsprune.data.suite import SUITE, Configuration, Origins, Suite
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 __all__ = [
     "SOURCES", "SUITE", "Configuration", "DataSource", "Origins", "Suite", "available", "calibration_mask",
     "chaos", "from_arrays", "from_fev", "from_file", "from_frame", "from_gluonts", "gift_eval", "open_suite",
-    "pocket", "split",
+    "pocket", "pocket_large", "split",
 ]  # fmt: skip
 
 if not TYPE_CHECKING:  # pyarrow takes 0.15 s, which help and refused arguments need not wait for

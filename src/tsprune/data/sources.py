@@ -11,7 +11,7 @@ from tsprune.arguments import shown
 from tsprune.data.chaos import chaos
 from tsprune.data.gift_eval import gift_eval, is_copy
 from tsprune.data.own.own_options import DataOptions, OwnOptions
-from tsprune.data.pocket import pocket
+from tsprune.data.pocket import pocket, pocket_large
 from tsprune.data.suite import Suite
 from tsprune.errors import TspruneError
 from tsprune.files import status, user_path
@@ -38,6 +38,7 @@ SOURCES: Registry[DataSource] = Registry(
     DataSource,
     (
         DataSource("pocket", pocket, "real series of 15 datasets, hourly to yearly, embedded in the package"),
+        DataSource("pocket-large", pocket_large, "pocket and 25 more configurations, for small differences"),
         DataSource("chaos", chaos, "trajectories of chaotic systems, embedded in the package"),
     ),
     noun="data source",

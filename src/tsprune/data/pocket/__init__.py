@@ -1,7 +1,8 @@
 """The embedded suite: real series in the package, for a first look at any model.
 
 Public series from the wheels of vega_datasets, statsmodels and autots, none of them in GIFT-Eval, with
-provenance and licence of each; scripts/build_pocket.py makes the file.
+provenance and licence of each; scripts/build_pocket.py makes the file,
+scripts/build_pocket_large.py that of the larger suite.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
 POCKET_FILE = Path(__file__).with_name("pocket.parquet")
+LARGE_FILE = Path(__file__).with_name("large.parquet")
 
 # so that no dataset with many series dominates the running time
 MAX_CONFIGURATION_WINDOWS = 60
@@ -35,11 +37,25 @@ def pocket() -> Suite:
     return suite_of(series_table())
 
 
-def series_table() -> pa.Table:
+@functools.cache
+def pocket_large() -> Suite:
+    """The embedded suite and more of its kind, for verdicts on small losses.
+
+    Windows are as in `pocket`; a quarterly configuration has the horizon of M4, GIFT-Eval's only one. The
+    configurations of `pocket` come first, the same windows.
+    """
+    more = suite_of(series_table(LARGE_FILE))
+    first = pocket()
+    return Suite(
+        "pocket-large", (*first.configurations, *more.configurations), (*first.skipped, *more.skipped)
+    )
+
+
+def series_table(path: Path = POCKET_FILE) -> pa.Table:
     """One row per series: series, dataset, freq, domain, start, values, source, provenance, licence."""
     import pyarrow.parquet as pq  # 0.1 s
 
-    return pq.read_table(POCKET_FILE)
+    return pq.read_table(path)
 
 
 def suite_of(table: pa.Table) -> Suite:
@@ -54,8 +70,8 @@ def suite_of(table: pa.Table) -> Suite:
             table["values"][row].values.to_numpy(zero_copy_only=False).astype(np.float32, copy=False)
             for row in rows
         ]
-        # GIFT-Eval's only yearly horizon is M4's
-        horizon = prediction_length(freq, m4=parse_frequency(freq)[1] == "YE")
+        # GIFT-Eval's only yearly and quarterly horizons are M4's
+        horizon = prediction_length(freq, m4=parse_frequency(freq)[1] in ("YE", "QE"))
         rule = window_count(min(len(values) for values in series), horizon)
         configuration, left_out = cut_windows(
             series,
