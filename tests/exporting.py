@@ -17,6 +17,7 @@ from tsprune.pruning import prune
 GONE = {
     "chronos-bolt": ["decoder.0.cross.head.0", "decoder.1.self", "encoder.0.mlp"],
     "timesfm": ["stack.0.self.head.0", "stack.1.self", "stack.0.mlp"],
+    "moirai2": ["stack.0.self.head.0", "stack.1.mlp"],
 }
 
 

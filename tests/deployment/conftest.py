@@ -9,7 +9,9 @@ from tsprune.deployment import Exported
 from tsprune.models import Forecaster
 
 
-@pytest.fixture(scope="session", params=["pruned chronos-bolt", "chronos2", "pruned timesfm"])
+@pytest.fixture(
+    scope="session", params=["pruned chronos-bolt", "chronos2", "pruned timesfm", "pruned moirai2"]
+)
 def exported(
     request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
 ) -> tuple[Forecaster, Exported]:

@@ -12,7 +12,7 @@ from tsprune import prune
 from tsprune.anatomy import Component
 from tsprune.data import Suite
 from tsprune.hooks.ablation import Ablation
-from tsprune.pruning.beam import beam, frontier
+from tsprune.pruning.beam import beam, undominated
 from tsprune.pruning.losses import CalibrationLosses, RemovalStep
 from tsprune.pruning.savings import joined, leaves_every_stack, measure_savings
 from tsprune.statistics import Estimate
@@ -85,7 +85,7 @@ def test_a_gain_is_not_spent() -> None:
 def test_the_frontier_by_hand() -> None:
     points = [(0.1, 0.01), (0.2, 0.05), (0.2, 0.02), (0.15, 0.03), (0.4, 0.5), (0.05, 0.01), (0.3, np.inf)]
     steps = [RemovalStep((parse(f"stack.{n}"),), saved, loss) for n, (saved, loss) in enumerate(points)]
-    assert [(s.saved, s.loss) for s in frontier(steps)] == [(0.1, 0.01), (0.2, 0.02), (0.4, 0.5)]
+    assert [(s.saved, s.loss) for s in undominated(steps)] == [(0.1, 0.01), (0.2, 0.02), (0.4, 0.5)]
 
 
 def test_a_layer_takes_the_place_of_its_parts() -> None:

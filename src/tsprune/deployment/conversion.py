@@ -7,8 +7,9 @@ import copy
 import dataclasses
 import io
 import logging
+import shutil
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from pkgutil import resolve_name
@@ -68,26 +69,62 @@ def export(
     calibration : windows on which int8 is measured, to decide which products stay in fp32; None: some of
         the embedded suite
 
-    Raises TspruneError in one line for a family without a graph (Chronos-T5, Toto, Moirai, Moirai-2), for a
+    Raises TspruneError in one line for a family without a graph (Chronos-T5, Toto, Moirai), for a
     folder that is there, for a missing package, and if the graph's forecasts are not the model's.
     """
+    found = exports(
+        model,
+        {precision: folder},
+        horizon=horizon,
+        context_length=context_length,
+        calibration=calibration,
+    )
+    return found[precision]
+
+
+def exports(
+    model: Forecaster | str | Path,
+    folders: Mapping[str, str | Path],
+    *,
+    horizon: int | None = None,
+    context_length: int | None = None,
+    calibration: Suite | None = None,
+) -> dict[str, Exported]:
+    """`export` in several precisions, whose graph is traced once.
+
+    folders : by precision
+    """
     _require_packages()
-    if precision not in EXPORT_PRECISIONS:
-        raise TspruneError(f"precision must be one of {', '.join(EXPORT_PRECISIONS)}, not {precision!r}")
+    if unknown := [name for name in folders if name not in EXPORT_PRECISIONS]:
+        raise TspruneError(f"precision must be one of {', '.join(EXPORT_PRECISIONS)}, not {unknown[0]!r}")
     loaded = load(model, device="cpu") if isinstance(model, str | Path) else model
     loaded.require_finite_weights()
     steps = loaded.readout_horizon if horizon is None else checked_horizon(horizon)
     length = loaded.context_length
     if context_length is not None:
         length = min(length, context_length)
-    with whole_directory(folder) as aside:
-        about = _write(loaded, aside, steps, length)
-        if precision == "int8":
-            about = quantised(aside, about, calibration)
-        about = _complete(loaded, aside, about)
-        (aside / EXPORT).write_text(as_json(about.as_object()))
-        (aside / "README.md").write_text(card(about, loaded.licence_note))
-    return load_exported(user_path(folder))
+    found: dict[str, Exported] = {}
+    graph: tuple[Description, Path] | None = None
+    for precision in (name for name in EXPORT_PRECISIONS if name in folders):  # fp32 first
+        path = user_path(folders[precision])
+        with whole_directory(path) as aside:
+            about = _write(loaded, aside, steps, length) if graph is None else _copied(*graph, aside)
+            if precision == "int8":
+                about = quantised(aside, about, calibration)
+            about = _complete(loaded, aside, about)
+            (aside / EXPORT).write_text(as_json(about.as_object()))
+            (aside / "README.md").write_text(card(about, loaded.licence_note))
+        graph = about, path
+        found[precision] = load_exported(path)
+    return found
+
+
+def _copied(about: Description, source: Path, target: Path) -> Description:
+    """Copies the graph of an export in fp32; the other files in its description are written anew."""
+    for name in about.files:
+        if name != SELF_TEST:
+            shutil.copy(source / name, target / name)
+    return about
 
 
 def _write(model: Forecaster, folder: Path, horizon: int, length: int) -> Description:
@@ -108,6 +145,7 @@ def _write(model: Forecaster, folder: Path, horizon: int, length: int) -> Descri
             span=span,
             future_span=future,
             fills_gaps=bool(getattr(graph, "fills_gaps", False)),
+            marks_padding=bool(getattr(graph, "marks_padding", False)),
             levels=tuple(float(level) for level in exact.forecast([np.arange(9.0)], 1).levels),
             parameters=exact.parameter_count,
             distance=0.0,

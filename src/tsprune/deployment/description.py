@@ -30,6 +30,7 @@ class Description:
     span : of which the length of a batch is a multiple
     future_span : steps of each number of the second input, which says how many to forecast; 0: there is none
     fills_gaps : whether a gap at the beginning of the history is filled from the values before it
+    marks_padding : whether steps before the history begins are infinite in a batch; else they are missing
     levels : quantile levels, ascending
     parameters : of the model
     removed : addresses of the components that pruning removed from the original
@@ -56,6 +57,7 @@ class Description:
     kept_fp32: tuple[str, ...] = ()
     files: Mapping[str, str] = dataclasses.field(default_factory=dict)
     made_with: Mapping[str, str] = dataclasses.field(default_factory=dict)
+    marks_padding: bool = False
 
     def as_object(self) -> dict[str, Any]:
         """The content of tsprune-export.json."""

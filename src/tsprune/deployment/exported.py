@@ -105,7 +105,8 @@ class Exported(TablePredictor):
 
     def _forecast(self, series: list[NDArray[np.float32]], steps: int) -> NDArray[np.float32]:
         """Quantiles [B, Q, at least `steps`]."""
-        inputs = {"context": padded(series, self.description.span)}
+        before = np.inf if self.description.marks_padding else np.nan
+        inputs = {"context": padded(series, self.description.span, before)}
         if count := self.passes(steps):
             inputs["future"] = np.zeros(count, dtype=np.float32)
         try:

@@ -274,8 +274,10 @@ def _number(value: Any) -> float:
     return number
 
 
-def padded(series: Sequence[NDArray[np.float32]], multiple: int = 1) -> NDArray[np.float32]:
-    """Series of unlike lengths as one array [B, longest], with NaN in front of the shorter ones.
+def padded(
+    series: Sequence[NDArray[np.float32]], multiple: int = 1, fill: float = math.nan
+) -> NDArray[np.float32]:
+    """Series of unlike lengths as one array [B, longest], with `fill` in front of the shorter ones.
 
     multiple : of which the array's length is
 
@@ -283,7 +285,7 @@ def padded(series: Sequence[NDArray[np.float32]], multiple: int = 1) -> NDArray[
     small model's decoder.
     """
     longest = -(-max(map(len, series)) // multiple) * multiple
-    array = np.full((len(series), longest), np.nan, dtype=np.float32)
+    array = np.full((len(series), longest), fill, dtype=np.float32)
     for row, values in zip(array, series, strict=True):
         row[longest - len(values) :] = values
     return array

@@ -182,6 +182,7 @@ _BUILT_IN: tuple[Family, ...] = (
         "moirai2",
         "Moirai-2",
         "tsprune.models.moirai2:Moirai2",
+        graph="tsprune.models.moirai2_graph:Moirai2Graph",
         objects=(
             "uni2ts.model.moirai2.forecast.Moirai2Forecast",
             "uni2ts.model.moirai2.module.Moirai2Module",

@@ -117,7 +117,7 @@ def _names(step: RemovalStep) -> tuple[str, ...]:
     return tuple(component.address for component in step.components)
 
 
-def frontier(steps: Iterable[RemovalStep]) -> list[RemovalStep]:
+def undominated(steps: Iterable[RemovalStep]) -> list[RemovalStep]:
     """The Pareto-optimal steps in loss and saving, by saving."""
     best: list[RemovalStep] = []
     for step in sorted(steps, key=lambda s: (-s.saved, s.loss, _names(s))):

@@ -146,8 +146,11 @@ def _judged(found: _Found, limit: float) -> dict[str, Any]:
     return row | change.row("change")
 
 
-def _scores(before: Baseline, after: Baseline, suite: Suite, seed: int) -> Iterator[_Found]:
-    """Changes of all metrics, on the windows that both could forecast; then lost windows."""
+def score_changes(before: Baseline, after: Baseline, suite: Suite, seed: int) -> Iterator[_Found]:
+    """Changes of all metrics, on the windows that both could forecast; then lost windows.
+
+    Yields (metric or "windows", 1 or windows of the baseline, 1 + change or windows of both, estimate).
+    """
     pairs, known, kept = [], 0, 0
     for c in suite.configurations:
         old, new = before.scores.get(c.name), after.scores.get(c.name)
@@ -212,7 +215,7 @@ def _latency_in_turns(baseline: Forecaster | Timed, model: Forecaster | Timed) -
 
 
 _COMPARED = {
-    "scores": _scores,
+    "scores": score_changes,
     "stable_rank": _stable_rank,
     "redundancy": _redundancy,
     "latency": _latency,

@@ -21,7 +21,7 @@ from tsprune.data.suite import Suite
 from tsprune.errors import TspruneError
 from tsprune.models.forecaster import Forecaster
 from tsprune.progress import showing
-from tsprune.pruning.beam import beam, frontier
+from tsprune.pruning.beam import beam, undominated
 from tsprune.pruning.evidence import compare
 from tsprune.pruning.losses import MEAN_CONFIDENCE, CalibrationLosses, RemovalStep
 from tsprune.pruning.plan import Plan
@@ -76,7 +76,7 @@ def tradeoff(
         )
         layers = beam(model, losses, savings, _CEILING, kinds=("layer",), width=_WIDTH, tries=_TRIES)
     within = [step for step in layers if np.isfinite(step.loss)]
-    best = [step for step in frontier([RemovalStep(), *within]) if step.components]
+    best = [step for step in undominated([RemovalStep(), *within]) if step.components]
     ways = {"search": search_path(plan), "whole layers": best}
     rows = [
         {"way": name, **_point(model, step, report, chosen.batch_size, rounds)}
