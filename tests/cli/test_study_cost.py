@@ -79,3 +79,26 @@ def test_an_explanation_is_estimated_too(
     assert {row["stage"] for row in fewer} == set(stages) - {"effects", "chaos"}
     assert "In all about 0:0" in run(*common).out
     assert sorted(path.name for path in tmp_path.iterdir()) == ["model"]
+
+
+def test_a_pruning_is_estimated_by_its_own_stages(
+    run: Runner, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    TINY["tiny-timesfm"](tmp_path / "model")
+    common = ["prune", "model", "--configs", "us_*/M/short", "--dry-run"]
+    search, measure = ["counting", "pricing", "removing"], ["measuring"]
+    for how, stages in (
+        (["--saving", "30%"], [*search, *measure]),
+        (["--max-loss", "1%", "--curve", "c.html"], [*search, "searching", *measure, "curve"]),
+        (["--remove", "stack.0", "--measure"], ["removing", *measure]),
+    ):
+        found = run(*common, *how, "--json")
+        assert (found.code, found.err) == (0, "")
+        rows = found.result["estimate"]
+        assert [row["stage"] for row in rows] == stages
+        assert all(row["seconds"] > 0 and row["peak_bytes"] > 10**8 for row in rows)
+    assert "In all about 0:0" in run(*common, "--remove", "stack.0").out
+    refused(run(*common, "--remove", "stack.9"), "stack.9")
+    refused(run("prune", "model", "--remove", "stack.0"), "--out FOLDER")
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["model"]

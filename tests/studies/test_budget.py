@@ -15,7 +15,7 @@ from tsprune.report.study_page import render_report
 from tsprune.run_options import RunOptions
 from tsprune.scores import rank
 from tsprune.studies import study
-from tsprune.studies.budget import NOT_MEASURED, Budget, BudgetedSweeps, bisect_heads_at, next_count, returns
+from tsprune.studies.budget import NOT_MEASURED, Budget, BudgetedSweeps, bisect_heads_at, next_count
 from tsprune.sweeps import run
 
 SUITE = Suite(
@@ -56,11 +56,6 @@ def test_bisection_finds_the_largest_number_of_heads_that_may_go() -> None:
                 known[count] = changes[count]
             assert max(n for n, change in known.items() if change <= 0.02) == most
             assert len(known) <= 2 + np.ceil(np.log2(heads + 1))
-
-
-def test_a_curve_that_returns_is_seen() -> None:
-    assert not returns({0: 0.0, 2: 0.01, 4: 0.5, 8: 0.3}, 0.02)
-    assert returns({0: 0.0, 4: 0.5, 6: 0.01, 8: 0.7}, 0.02)
 
 
 def test_bisected_heads_at_are_those_of_all_prefixes() -> None:

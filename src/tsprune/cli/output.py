@@ -216,7 +216,7 @@ def print_costs(name: str, stages: Sequence[StageCost]) -> None:
             "stage": one.stage,
             "forecasts": one.forecasts,
             "time": as_duration(one.seconds),
-            "memory (GB)": round(one.peak_bytes / 1e9, 1),
+            "memory (GB)": f"{one.peak_bytes / 1e9:.1f}",
         }
         for one in stages
     ]

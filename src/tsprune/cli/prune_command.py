@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 from tsprune.anatomy import KINDS
 from tsprune.choices import OBJECTIVES
 from tsprune.cli.options import ModelArgument, SaveDtype, Shared, choice, option, share, with_shared
-from tsprune.cli.output import evidence_rows, print_evidence, print_frame
+from tsprune.cli.output import evidence_rows, print_costs, print_evidence, print_frame
 from tsprune.errors import TspruneError
 from tsprune.files import check_files, check_free, existing_file
 
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 @with_shared("suite", "run", "output")
 def prune_command(
     model: ModelArgument,
-    output: Annotated[Path, option("New folder for the smaller checkpoint.", "--out")],
+    output: Annotated[Path | None, option("New folder for the smaller checkpoint.", "--out")] = None,
     remove: Annotated[
         list[str] | None, option("Address or pattern to remove, e.g. 'decoder.*.cross.head.2'; repeatable.")
     ] = None,
@@ -66,6 +66,7 @@ def prune_command(
         ),
     ] = None,
     save_dtype: SaveDtype = None,
+    dry_run: Annotated[bool, option("Only estimate the time and memory of each stage.", "--dry-run")] = False,
     *,
     shared: Shared,
 ) -> None:
@@ -77,8 +78,11 @@ def prune_command(
         )
     if curve is not None and max_loss is None:
         raise TspruneError("--curve needs --max-loss, whose search it draws")
-    check_free(output)
-    check_files(curve)
+    if not dry_run:
+        if output is None:
+            raise TspruneError("name a new folder for the smaller checkpoint: --out FOLDER")
+        check_free(output)
+        check_files(curve)
     if plan is not None:
         existing_file(plan, "plan")
     shared.check(model)
@@ -91,6 +95,11 @@ def prune_command(
 
     chosen = Plan.load(plan) if plan is not None else None
     loaded = shared.load(model)
+    if dry_run:
+        (chosen or Plan.of(loaded, remove or [])).check(loaded)
+        _estimate(loaded, suite, saving, max_loss, objective, kinds, curve is not None, shared)
+        return
+    assert output is not None
     points = None
     if searched and suite is not None:
         with shared.running("search") as options:
@@ -116,6 +125,33 @@ def prune_command(
     pruned.save(output)
     notes = unmeasured(loaded, shared.suite) if max_loss is not None else ()
     _report(loaded, pruned, output, points, notes, shared)
+
+
+def _estimate(
+    model: Forecaster,
+    suite: Suite | None,
+    saving: float | None,
+    max_loss: float | None,
+    objective: str,
+    kinds: list[str] | None,
+    curve: bool,
+    shared: Shared,
+) -> None:
+    """The expected cost of each stage, from a few timed pieces of them."""
+    from tsprune.pruning.prune_cost import prune_cost
+    from tsprune.run_options import RunOptions
+
+    costs = prune_cost(
+        model,
+        suite,
+        saving=saving,
+        max_loss=max_loss,
+        objective=objective,  # type: ignore[arg-type]
+        kinds=kinds or KINDS,  # type: ignore[arg-type]
+        curve=curve,
+        options=RunOptions(shared.batch_size, shared.memory_bytes, shared.seed),
+    )
+    shared.report("prune", {"estimate": costs}, lambda: print_costs(model.name, costs))
 
 
 def _curve(model: Forecaster, plan: Plan, suite: Suite, shared: Shared, path: Path) -> pd.DataFrame:

@@ -15,10 +15,9 @@ from tsprune.files import check_files, output_folder
 from tsprune.progress import display
 
 if TYPE_CHECKING:
-    from tsprune.sweeps.cost_estimate import StageCost
+    from tsprune.studies.one_model import StudySettings
 
 _WRITING = 2.0  # seconds for the files
-_LARGE = 50_000_000  # parameters of a model whose cost is named before the study begins
 
 
 @with_shared(
@@ -84,7 +83,7 @@ def study_command(
 
     device_of(shared.device)  # refused before the work, not in its processes
     if budget is None and not shared.quiet:
-        _warn_of_cost(models, explain, shared)
+        _warn_of_cost(models, max_loss, explain, shared)
     with display(err, quiet=shared.quiet) as update:
         result = study(
             models or list(DEFAULT_MODELS),
@@ -119,28 +118,24 @@ def study_command(
     )
 
 
-def _costs(name: str, max_loss: float, explain: bool, shared: Shared, least: int = 0) -> list[StageCost]:
-    """The expected cost of each stage; nothing of a model with fewer parameters than `least`."""
+def _settings(max_loss: float, explain: bool, shared: Shared) -> StudySettings:
     from tsprune.run_options import RunOptions
     from tsprune.studies.one_model import StudySettings
-    from tsprune.studies.study_cost import study_cost
 
     there = shared.store if shared.store is not None and shared.store.exists() else None
     options = RunOptions(shared.batch_size, shared.memory_bytes, shared.seed, there)
-    settings = StudySettings(
+    return StudySettings(
         shared.suite, max_loss, shared.samples, explain, shared.device, shared.dtype, options
     )
-    model = settings.loaded(name)
-    if model.parameter_count < least or (least and model.device.type != "cpu"):
-        return []
-    return study_cost(model, settings)
 
 
 def _estimate(models: list[str] | None, max_loss: float, explain: bool, shared: Shared) -> None:
     from tsprune.studies import DEFAULT_MODELS
+    from tsprune.studies.study_cost import study_cost
 
+    settings = _settings(max_loss, explain, shared)
     names = models or list(DEFAULT_MODELS)
-    found = {name: _costs(name, max_loss, explain, shared) for name in names}
+    found = {name: study_cost(settings.loaded(name), settings) for name in names}
     rows = [{"model": name, **dataclasses.asdict(one)} for name, stages in found.items() for one in stages]
 
     def tables() -> None:
@@ -150,11 +145,14 @@ def _estimate(models: list[str] | None, max_loss: float, explain: bool, shared: 
     shared.report("study", {"estimate": rows}, tables)
 
 
-def _warn_of_cost(models: list[str] | None, explain: bool, shared: Shared) -> None:
+def _warn_of_cost(models: list[str] | None, max_loss: float, explain: bool, shared: Shared) -> None:
     """A line about each large model that is studied on a CPU without a budget."""
+    from tsprune.studies.study_cost import large_study_seconds
+
+    settings = _settings(max_loss, explain, shared)
     for name in models or ():
-        if stages := _costs(name, 0.01, explain, shared, _LARGE):
-            time = as_duration(sum(one.seconds for one in stages))
+        if (seconds := large_study_seconds(settings.loaded(name), settings)) is not None:
+            time = as_duration(seconds)
             note(f"{name}: the study takes about {time} on this machine; --budget 30m limits it")
 
 

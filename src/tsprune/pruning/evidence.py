@@ -18,7 +18,8 @@ from tsprune.models.forecaster import Evidence, Forecaster, Measured
 from tsprune.run_options import Options, RunOptions
 from tsprune.statistics import Estimate
 
-_LATENCY_BATCHES = (1, 64)
+LATENCY_BATCHES, LATENCY_ROUNDS = (1, 64), 20
+CONTEXT, HORIZON = 512, 24  # steps, of the forecasts that are timed
 
 
 @dataclasses.dataclass(frozen=True)
@@ -86,10 +87,10 @@ def latency_evidence(
     model: Forecaster,
     other: Forecaster,
     *,
-    batches: Sequence[int] = _LATENCY_BATCHES,
-    context: int = 512,
-    horizon: int = 24,
-    rounds: int = 20,
+    batches: Sequence[int] = LATENCY_BATCHES,
+    context: int = CONTEXT,
+    horizon: int = HORIZON,
+    rounds: int = LATENCY_ROUNDS,
 ) -> Evidence:
     """Milliseconds per forecast, measured in turns on this machine, as rows for a model card."""
     table = compare_latency(model, other, batches=batches, context=context, horizon=horizon, rounds=rounds)

@@ -86,11 +86,8 @@ def measure_savings(model: Forecaster, objective: Objective, progress: Progress 
 
 
 def _measured(model: Forecaster, objective: Objective, progress: Progress) -> Savings:
-    classes: dict[ComponentClass, list[Component]] = {}
-    for component in model.anatomy.components():
-        classes.setdefault(ComponentClass.of(component), []).append(component)
-    cost = _COSTS[objective]
-    whole = cost(model)
+    classes = component_classes(model)
+    whole = cost_of(model, objective)
 
     def share(members: list[Component]) -> float:
         sample = _sample(members)
@@ -98,13 +95,26 @@ def _measured(model: Forecaster, objective: Objective, progress: Progress) -> Sa
             return 0.0  # a stack of a single layer
         smaller = model_copy(model)
         remove(smaller, sample)
-        return max(0.0, (1 - cost(smaller) / whole) / len(sample))
+        return max(0.0, (1 - cost_of(smaller, objective) / whole) / len(sample))
 
     shares: dict[ComponentClass, float] = {}
     for kind, members in classes.items():
         shares[kind] = share(members)
         progress("counting", len(shares), len(classes))
     return Savings(objective, shares)
+
+
+def component_classes(model: Forecaster) -> dict[ComponentClass, list[Component]]:
+    """The components of a model by class."""
+    classes: dict[ComponentClass, list[Component]] = {}
+    for component in model.anatomy.components():
+        classes.setdefault(ComponentClass.of(component), []).append(component)
+    return classes
+
+
+def cost_of(model: Forecaster, objective: Objective) -> float:
+    """The objective's value of a model: parameters, operations, or estimated seconds."""
+    return _COSTS[objective](model)
 
 
 def _sample(members: list[Component]) -> list[Component]:

@@ -31,8 +31,7 @@ from tsprune.pruning.surgery import prune
 from tsprune.run_options import Options, RunOptions
 
 _CEILING = 0.25  # loss on the calibration series beyond which no more layers are removed
-_POINTS = 6
-_ROUNDS = 10
+CURVE_POINTS, CURVE_ROUNDS = 6, 10
 _WIDTH, _TRIES = 2, 6  # of the beam search for layers
 
 
@@ -42,8 +41,8 @@ def tradeoff(
     plan: Plan,
     suite: Suite,
     *,
-    points: int = _POINTS,
-    rounds: int = _ROUNDS,
+    points: int = CURVE_POINTS,
+    rounds: int = CURVE_ROUNDS,
     **options: Unpack[Options],
 ) -> pd.DataFrame:
     """Loss and latency of points on the search path of a plan, and of sets of whole layers.

@@ -16,6 +16,7 @@ from __future__ import annotations
 import dataclasses
 import time
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from itertools import combinations
 
 import numpy as np
 from numpy.typing import NDArray
@@ -32,6 +33,7 @@ from tsprune.run_options import RunOptions
 from tsprune.studies.experiments import run_completely
 from tsprune.sweeps.cell_plan import SweepPlan, make_plan
 from tsprune.sweeps.cost_estimate import LIMIT, SweepRates, measured_rates
+from tsprune.sweeps.samples import change_sample
 from tsprune.sweeps.sweep_result import CLEAN, Masks, SweepResult, WindowScores
 
 PER_ROUND = 2  # windows of each configuration
@@ -102,8 +104,8 @@ class BudgetedSweeps:
         options: RunOptions,
         progress: Progress = silent,
     ) -> None:
-        self._model, self._suite, self.budget = model, suite, budget
-        self._options, self._progress = options, progress
+        self._model, self.suite, self.budget = model, suite, budget
+        self._options, self._progress, self.seed = options, progress, options.seed
         every = rounds(suite, PER_ROUND, seed=options.seed)
         self._coming: Iterator[_Round] = (
             _Round(part, dict(zip((c.name for c in part.configurations), rows, strict=True)))
@@ -217,7 +219,7 @@ class BudgetedSweeps:
     def result(self, only: Sequence[Ablation] | None = None) -> SweepResult:
         """Everything measured (or `only` these), as a sweep of the whole suite; all else is in `failed`."""
         some = self.measured if only is None else dict.fromkeys((CLEAN, *only))
-        names = [c.name for c in self._suite.configurations]
+        names = [c.name for c in self.suite.configurations]
         rows = {name: places for name in names if len(places := self._rows(name))}
         scores = {one: {name: self._scores(one, name) for name in rows} for one in some}
         forecasts = {
@@ -231,7 +233,7 @@ class BudgetedSweeps:
         failed = {(one, name): NOT_MEASURED for one in missing for name in rows}
         seconds = {name: sum(part.results[0].seconds.get(name, 0.0) for part in self.done) for name in rows}
         skipped = dict.fromkeys(
-            (*self._suite.skipped, *(x for part in self.done for x in part.results[0].skipped))
+            (*self.suite.skipped, *(x for part in self.done for x in part.results[0].skipped))
         )
         return SweepResult(rows, scores, forecasts, tuple(skipped), failed, seconds)
 
@@ -274,10 +276,11 @@ def bisect_heads_at(
     """Measures the prefixes that decide heads@Xpp; names the sublayers whose curves are not monotone.
 
     The largest count of heads whose removal costs at most `max_loss` lies between the largest one known to
-    cost less and the smallest one known to cost more, for each order and both selections of windows. Where
-    a measured curve falls by more than `max_loss`, all its counts are measured.
+    cost less and the smallest one known to cost more, for each order and both selections of windows. That
+    holds where a curve rises. Where it falls beyond `max_loss` by more than its interval, all counts are
+    measured.
     """
-    curves: dict[tuple[object, ...], dict[int, Ablation]] = {}
+    curves: dict[_Key, dict[int, Ablation]] = {}
     for prefix, ablation in prefixes.items():
         curves.setdefault(_curve(prefix), {})[prefix.count] = ablation
     known = [_Changes(sweeps), _Changes(sweeps, calibration)]
@@ -292,16 +295,16 @@ def bisect_heads_at(
         sweeps.first(list(dict.fromkeys(wanted)), stage)
         if len(sweeps.measured) == before:
             break
-    uneven = {
-        key: curve
-        for key, curve in curves.items()
-        if any(returns(changes.of(curve), max_loss) for changes in known)
-    }
-    sweeps.first([ablation for curve in uneven.values() for ablation in curve.values()], stage)
-    return [".".join(map(str, key[:3])) for key in uneven]
+    uneven = {key for changes in known for key in changes.falling(curves, max_loss)}
+    every = [ablation for key in curves if key in uneven for ablation in curves[key].values()]
+    sweeps.first(every, stage)
+    return [".".join(map(str, key[:3])) for key in curves if key in uneven]
 
 
-def _curve(prefix: Prefix) -> tuple[object, ...]:
+_Key = tuple[object, ...]  # of a curve: stack, layer, role, order
+
+
+def _curve(prefix: Prefix) -> _Key:
     return prefix.stack, prefix.layer, prefix.attention, prefix.order
 
 
@@ -320,6 +323,23 @@ class _Changes:
             self._known |= {one: result.change(one, self._masks)["MASE"] for one in new}
         return {0: 0.0} | {n: self._known[one] for n, one in measured.items()}
 
+    def falling(self, curves: Mapping[_Key, Mapping[int, Ablation]], max_loss: float) -> set[_Key]:
+        """The curves of which a count beyond `max_loss` is known to cost more than a larger one."""
+        measured = {key: self.of(curve) for key, curve in curves.items()}
+        pairs = [
+            (key, curves[key][fewer], curves[key][more])
+            for key, changes in measured.items()
+            for fewer, more in combinations(changes, 2)
+            if changes[fewer] > max(max_loss, changes[more])
+        ]
+        if not pairs:
+            return set()
+        ends = [one for _, one, _ in pairs], [other for _, _, other in pairs]
+        result, suite, seed = self._sweeps.result(ends[0] + ends[1]), self._sweeps.suite, self._sweeps.seed
+        worse, better = (change_sample(result, suite, one, "MASE", masks=self._masks) for one in ends)
+        sure = worse.minus(better).estimates(seed=seed).low > 0
+        return {key for (key, *_), falls in zip(pairs, sure, strict=True) if falls}
+
 
 def next_count(known: Mapping[int, float], heads: int, max_loss: float) -> int | None:
     """The next number of heads to measure; None if the largest that may go is known.
@@ -332,9 +352,3 @@ def next_count(known: Mapping[int, float], heads: int, max_loss: float) -> int |
     low = max(n for n, change in known.items() if change <= max_loss)
     high = min((n for n in known if n > low), default=heads + 1)
     return (low + high) // 2 if high - low > 1 else None
-
-
-def returns(known: Mapping[int, float], max_loss: float) -> bool:
-    """Whether a change beyond `max_loss` is followed by one within it, which bisection would miss."""
-    within = [change <= max_loss for _, change in sorted(known.items())]
-    return within != sorted(within, reverse=True)

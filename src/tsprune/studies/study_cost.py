@@ -15,6 +15,7 @@ from tsprune.sweeps.cell_plan import make_plan
 from tsprune.sweeps.cost_estimate import StageCost, SweepRates, measured_rates
 from tsprune.sweeps.store import open_store
 
+LARGE = 50_000_000  # parameters
 _INTERVAL_SECONDS = 0.02  # for an ablation's intervals and its place in the tables
 
 
@@ -41,6 +42,13 @@ def study_cost(model: Forecaster, settings: StudySettings) -> list[StageCost]:
     if settings.explain:
         costs += explanation_cost(model, rates, suite, EXPLAINED_WINDOWS, options, peak_bytes=most)
     return costs
+
+
+def large_study_seconds(model: Forecaster, settings: StudySettings, *, least: int = LARGE) -> float | None:
+    """Expected seconds of a study, if the model has more than `least` parameters and runs on a CPU."""
+    if model.parameter_count <= least or model.device.type != "cpu":
+        return None
+    return sum(one.seconds for one in study_cost(model, settings))
 
 
 def explanation_cost(

@@ -120,7 +120,7 @@ class SweepRates:
     def peak_bytes(self, model: Forecaster, batches: Sequence[Batch], memory: int) -> int:
         """Expected peak memory of a sweep over `batches` with `memory` bytes for records."""
         widest = max(map(len, batches), default=0)
-        return _peak_bytes(model.device) + min(memory, widest * self.window_bytes)
+        return process_peak(model.device) + min(memory, widest * self.window_bytes)
 
 
 def estimate(
@@ -135,7 +135,7 @@ def estimate(
         finished=len(cells) - len(plan.missing),
         forecasts=sum(unit.forecasts for unit in units),
         seconds=rates.sweep(plan) if rates else 0.0,
-        peak_bytes=rates.peak_bytes(model, batches, memory) if rates else _peak_bytes(model.device),
+        peak_bytes=rates.peak_bytes(model, batches, memory) if rates else process_peak(model.device),
         probed=rates.probed if rates else 0,
     )
 
@@ -267,7 +267,8 @@ def _windows(batch: Batch, truth: Truth, some: Sequence[NDArray[np.int64]]) -> t
     return batch.select(places), truth.select(places)
 
 
-def _peak_bytes(device: torch.device) -> int:
+def process_peak(device: torch.device) -> int:
+    """The most memory that this process took so far: of the GPU, or resident."""
     if device.type == "cuda":
         return int(torch.cuda.max_memory_allocated(device))
     import resource  # not on every platform

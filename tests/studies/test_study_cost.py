@@ -1,0 +1,30 @@
+"""The cost of a study that is named before it begins."""
+
+from __future__ import annotations
+
+import pytest
+
+from tests.suites import configuration, tiny
+from tests.sweeping import Counting
+from tsprune.data import Suite
+from tsprune.studies.one_model import StudySettings
+from tsprune.studies.study_cost import LARGE, large_study_seconds, study_cost
+
+SETTINGS = StudySettings(Suite("one", (configuration("a/D/short", [40] * 4, horizon=5),)), explain=False)
+
+
+def test_a_large_models_study_says_what_it_will_cost() -> None:
+    """All stages together, if the model has more parameters than the threshold."""
+    model = tiny("tiny-timesfm")
+    found = large_study_seconds(model, SETTINGS, least=model.parameter_count - 1)
+    whole = sum(one.seconds for one in study_cost(model, SETTINGS))
+    assert found == pytest.approx(whole, rel=0.9)
+    assert found > 0
+
+
+def test_a_small_models_study_begins_at_once() -> None:
+    model = Counting(tiny("tiny-timesfm"))
+    assert large_study_seconds(model, SETTINGS) is None
+    assert large_study_seconds(model, SETTINGS, least=model.parameter_count) is None
+    assert model.calls == 0
+    assert LARGE == 50_000_000
