@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
 
 import numpy as np
@@ -10,13 +11,25 @@ import pytest
 from tests.suites import configuration, tiny
 from tests.sweeping import Counting
 from tsprune.data import Suite
+from tsprune.evaluation import WindowStatistics
+from tsprune.hooks.ablation import Ablation
 from tsprune.pruning.heads_at import calibration_masks, heads_at_frame, prefix_ablations
 from tsprune.report.study_page import render_report
 from tsprune.run_options import RunOptions
 from tsprune.scores import rank
 from tsprune.studies import study
-from tsprune.studies.budget import NOT_MEASURED, Budget, BudgetedSweeps, bisect_heads_at, next_count
+from tsprune.studies.budget import (
+    NOT_MEASURED,
+    Budget,
+    BudgetedSweeps,
+    _Changes,
+    bisect_heads_at,
+    decided_points,
+    next_count,
+)
 from tsprune.sweeps import run
+from tsprune.sweeps.samples import change_sample
+from tsprune.sweeps.sweep_result import CLEAN, Masks, SweepResult, WindowScores
 
 SUITE = Suite(
     "several",
@@ -75,6 +88,86 @@ def test_bisected_heads_at_are_those_of_all_prefixes() -> None:
     other = heads_at_frame(whole, prefixes, calibration=part, **some)  # type: ignore[arg-type]
     on_all = one["selection"] == "test"
     assert one["removed"][on_all].tolist() == other["removed"][on_all].tolist()
+
+
+# --- curves that fall, and points that are decided --------------------------------------------------
+
+
+def measured(changes: dict[Ablation, list[float]]) -> tuple[BudgetedSweeps, Masks]:
+    """A first round in which each ablation changes MASE by so much, configuration by configuration."""
+    sweeps = BudgetedSweeps(tiny("tiny-chronos-bolt"), SUITE, Budget(1e6), RunOptions())
+    part = sweeps.done[0].suite.configurations
+
+    def scores(factor: float, count: int) -> WindowScores:
+        ones = np.ones(count)
+        same = WindowStatistics(*(ones for _ in dataclasses.fields(WindowStatistics)))
+        return WindowScores(dataclasses.replace(same, scaled_error_sum=factor * ones), 0 * ones)
+
+    every = {CLEAN: [0.0] * len(part)} | changes
+    found = {
+        one: {c.name: scores(1 + change, len(c)) for c, change in zip(part, values, strict=True)}
+        for one, values in every.items()
+    }
+    sweeps.done[0].results.append(SweepResult({c.name: np.arange(len(c)) for c in part}, found, {}, ()))
+    sweeps.measured = dict.fromkeys(every)
+    return sweeps, calibration_masks(SUITE, fraction=0.5, seed=0)
+
+
+def some_heads(model: str, count: int) -> list[Ablation]:
+    return [Ablation((head,)) for head in tiny(model).anatomy.components("head")[:count]]
+
+
+def test_a_curve_that_falls_by_more_than_its_interval_is_seen() -> None:
+    two, four, six = some_heads("tiny-chronos-bolt", 3)
+    noisy = [0.09, 0.01, 0.12, -0.04]  # of the same mean as `lower`, but for its interval
+    for high, low, expected in (
+        ([0.5, 0.52, 0.51, 0.5], [0.3, 0.31, 0.32, 0.3], True),
+        ([0.05, 0.06, 0.05, 0.04], noisy, False),
+        ([0.009, 0.008, 0.009, 0.009], [0.001, 0.001, 0.002, 0.001], False),  # all within the loss
+        ([0.3, 0.31, 0.32, 0.3], [0.5, 0.52, 0.51, 0.5], False),  # it rises
+    ):
+        sweeps, masks = measured({two: [0.0] * 4, four: high, six: low})
+        curves = {("curve",): {2: two, 4: four, 6: six}}
+        assert _Changes(sweeps).falling(curves, 0.01) == ({("curve",)} if expected else set())
+        assert _Changes(sweeps, masks).falling(curves, 0.01) == ({("curve",)} if expected else set())
+
+
+def test_a_point_is_decided_if_its_interval_excludes_the_loss() -> None:
+    beyond, within, open_ = some_heads("tiny-chronos-bolt", 3)
+    sweeps, masks = measured(
+        {beyond: [0.5, 0.52, 0.51, 0.5], within: [0.0, 0.001, 0.0, 0.002], open_: [0.0, 0.03, 0.01, 0.02]}
+    )
+    assert decided_points(sweeps, [beyond, within, open_], 0.01, masks) == [beyond, within]
+    assert decided_points(sweeps, [open_], 0.01, masks) == []
+
+
+def test_decided_points_wait_and_are_compared_on_the_windows_they_have() -> None:
+    """Other points are as without the race; with time left, what waited is measured, too."""
+    model, clock, (open_, decided) = tiny("tiny-timesfm"), Clock(), some_heads("tiny-timesfm", 2)
+    sweeps = BudgetedSweeps(model, SUITE, Budget(1e6, clock), RunOptions())
+    sweeps.expect([open_, decided])
+    sweeps.first([open_, decided], "heads@")
+    before = sweeps.result()
+
+    def until_round_three() -> list[Ablation]:
+        clock.now = 1e9 if len(sweeps.done) == 3 else 0.0
+        return [decided]
+
+    sweeps.further(0.0, "more windows", until_round_three)
+    found = sweeps.result()
+    assert {name: mask.tolist() for name, mask in found.partial[decided].items()} == {
+        name: [True] * 2 + [False] * 4 for name in found.rows
+    }
+    assert found.change(decided) == before.change(decided)
+    assert found.change(open_)["MASE"] != before.change(open_)["MASE"]
+    both = change_sample(found, SUITE, [open_, decided], "MASE")
+    alone = change_sample(before, SUITE, [decided], "MASE")
+    np.testing.assert_array_equal(both.values[:, :, 1], alone.values[:, :, 0])
+    assert both.means()[0] == pytest.approx(np.log1p(found.change(open_)["MASE"]))
+
+    clock.now = 0.0
+    sweeps.further(0.0, "more windows", lambda: [decided])
+    assert not sweeps.result().partial
 
 
 def test_a_large_budget_measures_everything_and_a_store_has_it(tmp_path: Path) -> None:

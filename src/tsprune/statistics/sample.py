@@ -21,7 +21,7 @@ level only has the right variance) and 5.2 (studentised limits).
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -136,6 +136,20 @@ class Sample:
         theirs = other.values[:, [other.units.index(unit) for unit in shared]]
         with np.errstate(invalid="ignore"):  # infinite on both sides
             return dataclasses.replace(self, values=mine - theirs, units=tuple(shared))
+
+
+def joined_columns(parts: Mapping[tuple[int, ...], Sample]) -> Sample:
+    """One sample of quantities measured apart; a unit that a quantity lacks does not count for it.
+
+    parts : places of the quantities in the result -> their sample; at least one
+    """
+    samples = list(parts.values())
+    units = tuple(dict.fromkeys(unit for one in samples for unit in one.units))
+    values = np.full((len(samples[0].values), len(units), sum(map(len, parts))), np.nan)
+    for places, one in parts.items():
+        rows = [units.index(unit) for unit in one.units]
+        values[:, np.array(rows, int)[:, None], np.array(places, int)] = one.values
+    return Sample(values, units, samples[0].logarithmic)
 
 
 def pseudo_values(values: Array, statistic: Callable[[Array], Array]) -> Array:

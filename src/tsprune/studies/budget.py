@@ -6,6 +6,8 @@
    calibration split. The experiments take their turn by importance; heads@Xpp is bisected. Of an experiment
    that does not fit, the leading ablations are measured, as many as fit.
 3. Each further round measures all of that on two more windows of every configuration, while time is left.
+   Points of heads@Xpp whose interval excludes the loss are decided and drop out of this race, so that the
+   others get more windows.
 4. The explanation gets what remains, with as many windows as fit.
 
 A round is a suite of its own, so a store finds it again under a larger budget, which goes on from there.
@@ -38,6 +40,7 @@ from tsprune.sweeps.sweep_result import CLEAN, Masks, SweepResult, WindowScores
 
 PER_ROUND = 2  # windows of each configuration
 NOT_MEASURED = "not measured within the budget"
+_SURE = 0.99  # level of the intervals by which points are decided: they are looked at after every round
 _PROBES = 0.06  # share of the budget for timed forecasts
 _END, _SHARE_OF_END = 3.0, 0.03  # seconds, and share of the budget, for intervals, tables and the report
 
@@ -114,6 +117,7 @@ class BudgetedSweeps:
         self.done = [next(self._coming)]
         self.keep: Collection[Ablation] = ()
         self.measured: dict[Ablation, None] = {CLEAN: None}
+        self.decided: dict[Ablation, None] = {}
         self._wanted: dict[Ablation, None] = {}
         self.rates: SweepRates | None = None
 
@@ -160,15 +164,26 @@ class BudgetedSweeps:
             self._run(self.done[0], fitting, stage)
             self.measured |= dict.fromkeys(fitting)
 
-    def further(self, reserved: float, stage: str) -> None:
-        """Measures everything again on more windows, while that leaves `reserved` seconds."""
+    def further(
+        self, reserved: float, stage: str, decided: Callable[[], Collection[Ablation]] = tuple
+    ) -> None:
+        """Measures everything again on more windows, while that leaves `reserved` seconds.
+
+        decided : called before every round; these ablations wait until the others have all windows
+        """
         for coming in self._coming:
-            every = [one for one in self.measured if one != CLEAN]
+            self.decided |= dict.fromkeys(decided())
+            every = [one for one in self.measured if one != CLEAN and one not in self.decided]
             expected = self.seconds(coming.suite, every) * self.budget.correction
             if expected > self.budget.left - reserved:
                 return
             self._run(coming, every, stage)
             self.done.append(coming)
+        for one in self.done:
+            waiting = [each for each in self.decided if not any(each in x.scores for x in one.results)]
+            expected = self.seconds(one.suite, waiting) * self.budget.correction if waiting else 0.0
+            if waiting and expected <= self.budget.left - reserved:
+                self._run(one, waiting, stage)
 
     def everywhere(self, ablation: Ablation, stage: str) -> SweepResult:
         """Measures one more ablation on all rounds that are done."""
@@ -235,7 +250,10 @@ class BudgetedSweeps:
         skipped = dict.fromkeys(
             (*self.suite.skipped, *(x for part in self.done for x in part.results[0].skipped))
         )
-        return SweepResult(rows, scores, forecasts, tuple(skipped), failed, seconds)
+        raced = [one for one in self.decided if one in some]
+        known = {one: {name: self._places(one, name) for name in rows} for one in raced}
+        partial = {one: masks for one, masks in known.items() if not all(map(np.all, masks.values()))}
+        return SweepResult(rows, scores, forecasts, tuple(skipped), failed, seconds, partial)
 
     def _parts(self, name: str) -> list[_Round]:
         return [one for one in self.done if name in one.results[0].rows]
@@ -245,8 +263,16 @@ class BudgetedSweeps:
         parts = [one.rows[name][one.results[0].rows[name]] for one in self._parts(name)]
         return np.concatenate([np.zeros(0, np.int64), *parts])
 
+    def _places(self, ablation: Ablation, name: str) -> NDArray[np.bool_]:
+        """The windows of `_rows` that an ablation was measured on."""
+        parts = [(one, len(one.results[0].rows[name])) for one in self._parts(name)]
+        known = [np.full(count, one.scores(ablation, name) is not None) for one, count in parts]
+        return np.concatenate([np.zeros(0, np.bool_), *known])
+
     def _scores(self, ablation: Ablation, name: str) -> WindowScores:
-        found = [one.scores(ablation, name) for one in self._parts(name)]
+        """Scores of an ablation on the windows of `_rows`; the unablated ones where it was not measured."""
+        parts = [(one.scores(ablation, name), one.scores(CLEAN, name)) for one in self._parts(name)]
+        found = [clean if own is None else own for own, clean in parts]
         known = [one for one in found if one is not None]
         return WindowScores(
             WindowStatistics.concatenate([one.statistics for one in known]),
@@ -299,6 +325,24 @@ def bisect_heads_at(
     every = [ablation for key in curves if key in uneven for ablation in curves[key].values()]
     sweeps.first(every, stage)
     return [".".join(map(str, key[:3])) for key in curves if key in uneven]
+
+
+def decided_points(
+    sweeps: BudgetedSweeps, points: Collection[Ablation], max_loss: float, calibration: Masks
+) -> list[Ablation]:
+    """Those of `points` whose change is surely within `max_loss`, or surely beyond, by both selections.
+
+    A single configuration decides nothing: its units are the series, which further rounds add.
+    """
+    some = [one for one in points if one in sweeps.measured]
+    if not some or len(sweeps.suite.configurations) < 2:
+        return []
+    result, sure = sweeps.result(some), np.ones(len(some), dtype=np.bool_)
+    for masks in (None, calibration):
+        sample = change_sample(result, sweeps.suite, some, "MASE", masks=masks)
+        found = sample.estimates(level=_SURE, seed=sweeps.seed)
+        sure &= (found.high < max_loss) | (found.low > max_loss)
+    return [one for one, is_sure in zip(some, sure, strict=True) if is_sure]
 
 
 _Key = tuple[object, ...]  # of a curve: stack, layer, role, order

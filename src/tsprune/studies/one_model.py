@@ -45,7 +45,14 @@ from tsprune.schema import Table
 from tsprune.scores import rank
 from tsprune.statistics import Estimate
 from tsprune.studies import study_tables
-from tsprune.studies.budget import NOT_MEASURED, PER_ROUND, Budget, BudgetedSweeps, bisect_heads_at
+from tsprune.studies.budget import (
+    NOT_MEASURED,
+    PER_ROUND,
+    Budget,
+    BudgetedSweeps,
+    bisect_heads_at,
+    decided_points,
+)
 from tsprune.studies.claims import Headline, MLPMedian, findings_of, headline_of, model_claims
 from tsprune.studies.experiments import PRUNED_PERCENT, StudyPlan, run_completely, study_plan
 from tsprune.studies.score_agreement import (
@@ -253,7 +260,13 @@ def _measured_within(model: Forecaster, settings: StudySettings, progress: Progr
     masks = settings.calibration
     bisect_heads_at(sweeps, wanted.prefixes, settings.max_loss, masks, "heads@")
     costs = _explanation_costs(model, settings, sweeps)
-    sweeps.further(costs.get(1, 0.0) * budget.correction, "more windows")
+    others = {*wanted.layers.values(), *wanted.heads.values(), *wanted.pruning.values()}
+    points = [one for one in dict.fromkeys(wanted.prefixes.values()) if one not in others]
+    sweeps.further(
+        costs.get(1, 0.0) * budget.correction,
+        "more windows",
+        lambda: decided_points(sweeps, points, settings.max_loss, masks),
+    )
     headline = headline_of(
         model,
         suite,
@@ -334,6 +347,9 @@ def _not_measured(wanted: StudyPlan, sweeps: BudgetedSweeps, few: int, windows: 
     if known < len(wanted.prefixes):
         text = f"{known} of {len(wanted.prefixes)} points of the curves measured, by bisection"
         found.append(("heads@", f"{text}; the others {NOT_MEASURED}"))
+    if partial := sweeps.result().partial:
+        text = f"{len(partial)} points of the curves decided on fewer windows than the others"
+        found.append(("heads@ windows", f"{text}; the other windows {NOT_MEASURED}"))
     if few < 8:
         found.append(("scores", f"on {few} windows of a configuration, not 8; the others {NOT_MEASURED}"))
     used = sum(len(one.suite) for one in sweeps.done)

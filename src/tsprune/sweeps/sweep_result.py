@@ -87,6 +87,8 @@ class SweepResult:
         not finite
     failed : (ablation, configuration) -> error of the cells that raised; they have no scores
     seconds : configuration -> wall-clock time that unablated forecasts and their scoring took
+    partial : ablation -> configuration -> bool [M], the windows that it was measured on, of ablations that
+        were not measured on all; they are compared with the unablated scores of these
     """
 
     rows: Mapping[str, NDArray[np.int64]]
@@ -95,6 +97,13 @@ class SweepResult:
     skipped: tuple[tuple[str, str], ...]
     failed: Mapping[tuple[Ablation, str], str] = dataclasses.field(default_factory=dict)
     seconds: Mapping[str, float] = dataclasses.field(default_factory=dict)
+    partial: Mapping[Ablation, Masks] = dataclasses.field(default_factory=dict)
+
+    def windows(self, ablation: Ablation, name: str, masks: Masks | None = None) -> NDArray[np.bool_]:
+        """bool [M], the windows of a configuration with scores of an ablation, those of `masks` only."""
+        rows = self.rows[name]
+        chosen = np.ones(len(rows), dtype=np.bool_) if masks is None else masks[name][rows]
+        return chosen & self.partial[ablation][name] if ablation in self.partial else chosen
 
     def change(self, ablation: Ablation, masks: Masks | None = None) -> Change:
         """Effect of `ablation` on all windows, or on those where `masks[configuration]` is true.
@@ -106,8 +115,8 @@ class SweepResult:
             return Change(dict.fromkeys(METRICS, float("nan")), float("nan"))
         ratios: dict[str, list[float]] = {metric: [] for metric in METRICS}
         distances = []
-        for name, rows in self.rows.items():
-            chosen = np.ones(len(rows), bool) if masks is None else masks[name][rows]
+        for name in self.rows:
+            chosen = self.windows(ablation, name, masks)
             if not chosen.any():
                 continue
             clean = self.scores[CLEAN][name].statistics.select(chosen)
