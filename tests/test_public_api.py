@@ -111,7 +111,8 @@ ALLOWED["pruning"] = {*ALLOWED["scores"], "precision", "scores"}
 ALLOWED["deployment"] = {*GROUND, "models", "data", "evaluation"}
 ALLOWED["testing"] = {*ALLOWED["pruning"], "pruning"}
 ALLOWED["studies"] = {*ALLOWED["pruning"], "pruning", "explain"}
-ALLOWED["report"] = {*ALLOWED["studies"], "studies"}
+ALLOWED["frontiers"] = {*ALLOWED["pruning"], "pruning", "deployment"}
+ALLOWED["report"] = {*ALLOWED["studies"], *ALLOWED["frontiers"], "studies", "frontiers"}
 
 
 def imported(path: Path) -> set[str]:

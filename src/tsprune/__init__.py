@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from tsprune.errors import TspruneError
     from tsprune.evaluation import evaluate
     from tsprune.explain.ablation_plot import plot_ablation
+    from tsprune.frontiers import frontier
     from tsprune.hooks.ablation import Ablation, ablate
     from tsprune.hooks.capture import Reference, reference
     from tsprune.models import Forecast, Forecaster, load, load_pipeline
@@ -49,6 +50,7 @@ __all__ = [
     "evaluate",
     "explain",
     "export",
+    "frontier",
     "heads_at",
     "load",
     "load_exported",
@@ -73,6 +75,7 @@ if not TYPE_CHECKING:
             "tsprune.errors": ["TspruneError"],
             "tsprune.evaluation": ["evaluate"],
             "tsprune.explain.ablation_plot": ["plot_ablation"],
+            "tsprune.frontiers": ["frontier"],
             "tsprune.hooks.ablation": ["Ablation", "ablate"],
             "tsprune.hooks.capture": ["Reference", "reference"],
             "tsprune.models": ["Forecast", "Forecaster", "load", "load_pipeline"],

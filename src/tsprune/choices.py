@@ -21,6 +21,11 @@ AUTO: Literal["auto"] = "auto"
 # of exported graphs
 EXPORT_PRECISIONS = ("fp32", "int8")
 
+# of the points of `tsprune.frontier`; those of the first line are of the original only, but for torch
+TORCH, BFLOAT16, COMPILED = "torch", "torch-bfloat16", "torch-compiled"
+ONNX_RUNTIMES = {f"onnx-{precision}": precision for precision in EXPORT_PRECISIONS}
+RUNTIMES = (TORCH, BFLOAT16, COMPILED, *ONNX_RUNTIMES)
+
 # a model's name to `tsprune.evaluate`
 SEASONAL_NAIVE: Literal["seasonal-naive"] = "seasonal-naive"
 

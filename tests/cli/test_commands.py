@@ -35,6 +35,7 @@ COMMANDS = [
     "recover",
     "export",
     "serve",
+    "frontier",
     "check",
     "latency",
     "verify",

@@ -33,7 +33,7 @@ def _options(
 # the order of --help
 for _name in (
     "study", "evaluate", "forecast", "anatomy", "rank", "sweep", "results", "explain", "heads_at", "prune",
-    "recover", "export", "serve", "check", "latency", "verify", "models",
+    "recover", "export", "serve", "frontier", "check", "latency", "verify", "models",
 ):  # fmt: skip
     _module = import_module(f"tsprune.cli.{_name}_command")
     app.command(_name.replace("_", "-"))(getattr(_module, f"{_name}_command"))

@@ -78,6 +78,14 @@ WAY: Final[Styles] = {
     "search": Style(BLUE, "plan search"),
     "whole layers": Style(ORANGE, "whole layers only", "square"),
 }
+RUNTIME: Final[Styles] = {
+    "torch": Style(BLUE, "torch"),
+    "torch-bfloat16": Style(SKY, "torch, bfloat16", "square"),
+    "torch-compiled": Style(GREEN, "torch, compiled", "diamond"),
+    "onnx-fp32": Style(ORANGE, "ONNX, fp32", "triangle-up"),
+    "onnx-int8": Style(PINK, "ONNX, int8", "x"),
+}
+UNBEATEN: Final = Style(MUTED, "nothing is faster and better")
 BEFORE: Final = Style(BLUE, "before")
 AFTER: Final = Style(ORANGE, "after")
 
