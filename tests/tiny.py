@@ -64,12 +64,12 @@ def write_bolt(directory: Path, *, use_cache: bool = False) -> None:
     model.save_pretrained(directory)
 
 
-def write_timesfm(directory: Path) -> None:
-    """A TimesFM 2.5 with 3 layers, 3 heads of 8 dimensions, width 24, context 128."""
+def write_timesfm(directory: Path, **other: int) -> None:
+    """A TimesFM 2.5 with 3 layers (or another size), 3 heads of 8 dimensions, width 24, context 128."""
     from pretrain.families import timesfm
 
     torch.manual_seed(2)
-    objective = timesfm.TimesFMObjective(timesfm.Size(**TIMESFM))
+    objective = timesfm.TimesFMObjective(timesfm.Size(**(TIMESFM | other)))
     model = objective.build()
     with torch.no_grad():
         for name, parameter in model.named_parameters():

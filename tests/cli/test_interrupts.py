@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.tiny import write_bolt, write_timesfm
+from tests.tiny import write_timesfm
 
 COMMAND = (sys.executable, "-c", "from tsprune.cli import main; main()")
 SECONDS = 120  # on a busy machine
@@ -70,9 +70,9 @@ def test_a_sweep_that_is_stopped_keeps_what_it_finished(tmp_path: Path) -> None:
 @pytest.mark.skipif(not Path("/proc/self/task").exists(), reason="children are looked up in /proc")
 def test_processes_of_a_study_stop_without_a_word(tmp_path: Path) -> None:
     """They are hit while they still import, too."""
-    write_timesfm(tmp_path / "one")
-    write_bolt(tmp_path / "other")
     models = [str(tmp_path / name) for name in ("one", "other")]
+    for model in models:
+        write_timesfm(Path(model))
     process = started("study", *models, "--jobs", "2", "--no-explain", "--out", str(tmp_path / "out"))
     children = Path(f"/proc/{process.pid}/task/{process.pid}/children")
 

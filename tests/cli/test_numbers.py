@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import inspect
 import sys
 import typing
@@ -49,6 +50,7 @@ class Parameter:
         return not self.name.startswith("-")
 
 
+@functools.cache
 def _parameters() -> list[Parameter]:
     """Of every command that is registered, from the annotations of its function."""
     found = []

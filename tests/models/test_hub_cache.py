@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.tiny import write_bolt, write_timesfm
+from tests.tiny import write_timesfm
 from tsprune.models import load
 
 FIRST, SECOND = "1" * 40, "2" * 40
@@ -42,14 +42,14 @@ for name, place in {QUESTIONS!r}:
 
 
 def write_cache(root: Path) -> None:
-    """A repository with the layout that the hub's client writes: a TimesFM, of which v1 was a Bolt."""
+    """A repository with the layout that the hub's client writes: a TimesFM, of which v1 had fewer layers."""
     repository = root / "models--org--name"
     (repository / "refs").mkdir(parents=True)
     (repository / "refs" / "main").write_text(SECOND)
     (repository / "refs" / "v1").write_text(FIRST)
-    write_bolt(repository / "snapshots" / FIRST)
+    write_timesfm(repository / "snapshots" / FIRST, layers=2)
     write_timesfm(repository / "snapshots" / SECOND)
-    write_bolt(repository / "snapshots" / SECOND / "sub" / "folder")
+    write_timesfm(repository / "snapshots" / SECOND / "sub" / "folder", layers=2)
 
 
 @pytest.fixture(scope="module", params=["HF_HUB_CACHE", "HF_HOME"])
@@ -67,10 +67,10 @@ def answers(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFac
 
 
 def test_revisions_and_subfolders_are_what_is_read(answers: list[object], tmp_path: Path) -> None:
-    write_bolt(tmp_path / "bolt")
-    write_timesfm(tmp_path / "timesfm")
-    bolt, timesfm = (load(tmp_path / name, device="cpu").parameter_count for name in ("bolt", "timesfm"))
-    new, old = ["timesfm", timesfm], ["chronos-bolt", bolt]
+    write_timesfm(tmp_path / "old", layers=2)
+    write_timesfm(tmp_path / "new")
+    old, new = (["timesfm", load(tmp_path / name, device="cpu").parameter_count] for name in ("old", "new"))
+    assert old != new
     assert answers[:8] == [
         ["org/name", *new],
         ["org/name@main", *new],

@@ -7,7 +7,6 @@ import json
 import re
 import tomllib
 from importlib import resources
-from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -28,6 +27,14 @@ from tsprune.report.study_page import render_report
 @pytest.fixture(scope="module")
 def found() -> Explanation:
     return make_explanation()
+
+
+@pytest.fixture(scope="module")
+def html(found: Explanation, tmp_path_factory: pytest.TempPathFactory) -> str:
+    """The page as it is written."""
+    path = tmp_path_factory.mktemp("explanation") / "new" / "page.html"
+    write_explanation(found, path)
+    return path.read_text(encoding="utf-8")
 
 
 def bare(found: Explanation) -> Explanation:
@@ -56,10 +63,7 @@ def bare(found: Explanation) -> Explanation:
     return dataclasses.replace(found, heads=heads, **empty)
 
 
-def test_a_page_of_its_own_fetches_nothing_and_holds_everything(found: Explanation, tmp_path: Path) -> None:
-    path = tmp_path / "new" / "page.html"
-    write_explanation(found, path)
-    html = path.read_text(encoding="utf-8")
+def test_a_page_of_its_own_fetches_nothing_and_holds_everything(found: Explanation, html: str) -> None:
     page = Page(html)
     assert not [a for _, a in page.elements if {"src", "href"} & a.keys()]
     assert html.count("* plotly.js v") == 1
@@ -211,7 +215,7 @@ def test_a_study_shows_both_models_in_one_picture_and_each_by_itself() -> None:
 
 
 def test_a_study_without_explanations_has_no_such_sections() -> None:
-    page = Page(render_report(make_study(make_model("m"))))
+    page = Page(render_report(make_study(make_model("m", layers=1, heads=1))))
     assert "mechanism" not in [a.get("id") for tag, a in page.elements if tag == "figure"]
 
 
@@ -260,8 +264,8 @@ def test_every_layer_of_every_stack_is_in_the_stream(found: Explanation) -> None
     assert len({t.xaxis for t in figure.data}) == 5
 
 
-def test_the_guard_of_the_lens_is_told(found: Explanation) -> None:
-    text = " ".join(Page(render_explanation(found)).text)
+def test_the_guard_of_the_lens_is_told(found: Explanation, html: str) -> None:
+    text = " ".join(Page(html).text)
     other = 100 * found.guard["other"]
     assert f"output changes by {other.min():.1f} % to {other.max():.1f} % of its largest value" in text
     assert "with its own, by 0.00 %" in text
@@ -337,7 +341,7 @@ def test_every_kind_of_model_is_drawn(name: str) -> None:
     assert "Check of the lens" in text
 
 
-def test_text_from_outside_stays_text(found: Explanation) -> None:
+def test_text_from_outside_stays_text(found: Explanation, html: str) -> None:
     evil = dataclasses.replace(
         found,
         model=MARKUP,
@@ -353,14 +357,13 @@ def test_text_from_outside_stays_text(found: Explanation) -> None:
         ),
         mechanism=found.mechanism.assign(model=MARKUP),
     )
-    page, clean = Page(render_explanation(evil)), Page(render_explanation(found))
+    page, clean = Page(render_explanation(evil)), Page(html)
     assert [tag for tag, _ in page.elements] == [tag for tag, _ in clean.elements]
     for figure in page.figures():
         assert MARKUP not in json.dumps(figure)
 
 
-def test_the_answer_comes_first(found: Explanation) -> None:
-    html = render_explanation(found)
+def test_the_answer_comes_first(found: Explanation, html: str) -> None:
     places = [html.index(title) for title in ("Which heads carry parroting", "Do sharp heads copy?")]
     assert places == sorted(places)
     assert found.carriers["address"].iloc[0] in html[places[0] : places[1]]

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
-from handmade_study import CONFIGURATIONS, ENCODER_DECODER, make_model, make_study
+from handmade_study import CONFIGURATIONS, make_model, make_study
 from rendered_page import MARKUP, Page, values
 
 from tsprune import atomic
@@ -28,6 +28,12 @@ def html(study: Study) -> str:
 @pytest.fixture(scope="module")
 def page(html: str) -> Page:
     return Page(html)
+
+
+@pytest.fixture(scope="module")
+def little() -> Study:
+    """One model of one layer, whose page is quickly written."""
+    return make_study(make_model("little", layers=1, heads=1))
 
 
 def test_nothing_is_fetched(page: Page) -> None:
@@ -107,13 +113,13 @@ def test_layouts_differ_but_traces_do_not(page: Page) -> None:
 
 def test_text_from_outside_stays_text() -> None:
     evil = f"{MARKUP} </script><b>x <!-- {{{{ 7 * 7 }}}} a & b \"c\" 'd'"
-    model = dataclasses.replace(make_model("plain", layers=4, heads=2), name=evil, family=evil, sha256=evil)
+    model = dataclasses.replace(make_model("plain", layers=2, heads=2), name=evil, family=evil, sha256=evil)
     examples = tuple(dataclasses.replace(e, configuration=evil, ablation=evil) for e in model.examples)
     frames = {"baseline": model.baseline.assign(configuration=evil), "examples": examples}
     study = make_study(dataclasses.replace(model, **frames), skipped=((evil, evil),))
     study = dataclasses.replace(study, suite=evil, manifest={evil: evil})
     page = Page(render_report(study))
-    clean = Page(render_report(make_study(make_model("plain", layers=4, heads=2), skipped=(("a", "b"),))))
+    clean = Page(render_report(make_study(make_model("plain", layers=2, heads=2), skipped=(("a", "b"),))))
     assert [tag for tag, _ in page.elements] == [tag for tag, _ in clean.elements]
     assert evil in " ".join(page.text)
     for figure in page.figures():
@@ -121,20 +127,20 @@ def test_text_from_outside_stays_text() -> None:
 
 
 def test_an_error_while_rendering_leaves_the_old_file(
-    study: Study, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    little: Study, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     path = tmp_path / "report.html"
     path.write_text("old")
     monkeypatch.setattr(figures, "heads_at_bars", lambda *_, **__: 1 / 0)
     with pytest.raises(ZeroDivisionError):
-        write_report(study, path)
+        write_report(little, path)
     assert [p.name for p in tmp_path.iterdir()] == ["report.html"]
     assert path.read_text() == "old"
 
 
 @pytest.mark.parametrize("moment", ["fdopen", "replace"])
 def test_a_kill_while_writing_leaves_the_old_file(
-    study: Study, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, moment: str
+    little: Study, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, moment: str
 ) -> None:
     path = tmp_path / "report.html"
     path.write_text("old")
@@ -159,33 +165,33 @@ def test_a_kill_while_writing_leaves_the_old_file(
 
     monkeypatch.setattr(atomic.os, moment, Torn if moment == "fdopen" else interrupted)
     with pytest.raises(KeyboardInterrupt):
-        write_report(study, path)
+        write_report(little, path)
     assert [p.name for p in tmp_path.iterdir()] == ["report.html"]
     assert path.read_text() == "old"
 
 
-def test_writing_replaces_the_file_whole(study: Study, tmp_path: Path, html: str) -> None:
+def test_writing_replaces_the_file_whole(study: Study, little: Study, tmp_path: Path, html: str) -> None:
     path = tmp_path / "new" / "report.html"
     write_report(study, path)
     assert path.read_text(encoding="utf-8") == html
-    write_report(make_study(make_model("other", layers=3, heads=2)), path)
+    write_report(little, path)
     assert path.read_text(encoding="utf-8").rstrip().endswith("</html>")
     assert [p.name for p in path.parent.iterdir()] == ["report.html"]
 
 
 def test_the_page_says_how_many_samples_were_drawn() -> None:
-    sampling = dataclasses.replace(make_model("sampler"), samples=12)
-    text = Page(render_report(make_study(sampling, make_model("other")))).text
+    sampling = dataclasses.replace(make_model("sampler", layers=1, heads=1), samples=12)
+    text = Page(render_report(make_study(sampling, make_model("other", layers=1, heads=1)))).text
     assert "12 samples" in text
     assert "quantiles" in text
 
 
 def test_one_model_is_not_compared_with_itself() -> None:
-    assert "side by side" not in render_report(make_study(make_model("only")))
+    assert "side by side" not in render_report(make_study(make_model("only", layers=1, heads=1)))
 
 
-def test_one_layer_nothing_to_prune() -> None:
-    text = render_report(make_study(make_model("tiny", layers=1, heads=1)))
+def test_one_layer_nothing_to_prune(little: Study) -> None:
+    text = render_report(little)
     assert "none has middle layers" in text
     assert "NaN" not in "".join(str(f["wide"]) for f in Page(text).figures())
 
@@ -210,7 +216,7 @@ def test_nothing_measured_at_all() -> None:
 
 @pytest.mark.parametrize("broken", [float("nan"), float("inf"), float("-inf")])
 def test_changes_that_are_not_finite_are_gaps_and_named_in_tables(broken: float) -> None:
-    model = make_model("broken", stacks=ENCODER_DECODER, layers=4, heads=2)
+    model = make_model("broken", layers=4, heads=2)
     frames = {}
     for name in ("layers", "heads", "pruning"):
         frame: pd.DataFrame = getattr(model, name).copy()
@@ -225,7 +231,7 @@ def test_changes_that_are_not_finite_are_gaps_and_named_in_tables(broken: float)
 
 def test_configurations_without_change_are_drawn() -> None:
     """All effects exactly zero: no logarithm of nothing."""
-    model = make_model("zero", layers=4, heads=2)
+    model = make_model("zero", layers=2, heads=2)
     frames = {
         n: getattr(model, n).assign(mase_change=0.0, crps_change=0.0) for n in ("layers", "heads", "pruning")
     }

@@ -43,6 +43,11 @@ def studied(models: list[str], **how: object) -> Study:
     return study(models, SUITE, explain=False, device="cpu", **how)  # type: ignore[arg-type]
 
 
+def copied(directory: str, folder: Path) -> str:
+    """A checkpoint again, in a folder: TimesFM's package is the one that processes import quickly."""
+    return str(shutil.copytree(directory, folder / "again"))
+
+
 def assert_same(one: Study, other: Study) -> None:
     """To the last bit, but for how long it took."""
     tables = [results_table(study) for study in (one, other)]
@@ -94,12 +99,11 @@ def test_a_model_that_fails_stops_the_study_with_one_line(
     directories: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A checkpoint that is gone when a process looks for it; there is one, which is busy until then."""
-    gone = tmp_path / "gone"
-    shutil.copytree(directories[0], gone)
+    gone = Path(copied(directories[0], tmp_path))
     monkeypatch.setattr(processes, "longest_first", sorted)
     with pytest.raises(TspruneError, match="no model") as error:
         processes.in_processes(
-            [directories[1], str(gone)],
+            [directories[0], str(gone)],
             StudySettings(SUITE, explain=False, device="cpu"),
             jobs=1,
             progress=lambda *_: shutil.rmtree(gone, ignore_errors=True),
@@ -107,12 +111,12 @@ def test_a_model_that_fails_stops_the_study_with_one_line(
     assert "\n" not in str(error.value)
 
 
-def test_an_interrupt_leaves_nothing_running(directories: list[str]) -> None:
+def test_an_interrupt_leaves_nothing_running(directories: list[str], tmp_path: Path) -> None:
     def interrupt(*_: object) -> None:
         raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        studied(directories, jobs=2, progress=interrupt)
+        studied([directories[0], copied(directories[0], tmp_path)], jobs=2, progress=interrupt)
 
 
 def test_jobs_must_be_positive(directories: list[str]) -> None:

@@ -8,6 +8,7 @@ output stopped reading. 2: a user's mistake or a fault of the machine, in one li
 from __future__ import annotations
 
 import errno
+import functools
 import os
 import sys
 import warnings
@@ -15,6 +16,7 @@ from contextlib import suppress
 from typing import Any
 
 import typer
+from typer.main import get_command
 
 from tsprune.cli.output import err
 from tsprune.errors import TspruneError, one_line
@@ -44,10 +46,16 @@ def run_command(app: typer.Typer) -> int:
     return code
 
 
+@functools.cache
+def _command(app: typer.Typer) -> Any:
+    """Every command of `app`; a process that runs several builds them once."""
+    return get_command(app)
+
+
 def _ended(app: typer.Typer) -> tuple[int, object]:
     """(exit code, the message of an error or None) of a command."""
     try:
-        result = app(prog_name="tsprune", standalone_mode=False)  # the code of an Exit is returned
+        result = _command(app)(prog_name="tsprune", standalone_mode=False)  # the code of an Exit is returned
         sys.stdout.flush()
     except TspruneError as error:
         return REFUSED, error
