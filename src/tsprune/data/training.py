@@ -6,6 +6,7 @@ The bundled checkpoints are trained on them (`pretrain/`), and pruned ones recov
 from __future__ import annotations
 
 import dataclasses
+import functools
 from collections.abc import Iterator
 
 import numpy as np
@@ -58,6 +59,14 @@ def draw(pool: Windows, count: int, length: int, rng: np.random.Generator) -> Wi
     return np.asarray(np.clip(x, -CLIP, CLIP), dtype=np.float32)
 
 
+@functools.lru_cache(maxsize=2)  # searches and recoveries of one process begin with the same series
+def _pool(seed: int, shard: int, count: int, length: int, content: Content) -> Windows:
+    """The series [count, length] of a shard, read-only."""
+    pool = series(count, length, np.random.default_rng([seed, 0, shard]), content)
+    pool.flags.writeable = False
+    return pool
+
+
 def batches(
     seed: int, first_step: int, batch_size: int, length: int, series_length: int, source: Source = ALL_SERIES
 ) -> Iterator[Windows]:
@@ -67,8 +76,7 @@ def batches(
     while True:
         shard = step // per_shard
         drawn = shard if source.shards is None else shard % source.shards
-        rng = np.random.default_rng([seed, 0, drawn])
-        pool = series(SERIES_PER_SHARD, series_length, rng, source.content)
+        pool = _pool(seed, drawn, SERIES_PER_SHARD, series_length, source.content)
         while step // per_shard == shard:
             yield draw(pool, batch_size, length, np.random.default_rng([seed, 1, step]))
             step += 1
