@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import time
+from collections.abc import Sequence
+
 import numpy as np
 import pytest
 import torch
+from numpy.typing import ArrayLike
 from scipy.stats import binom
 
 from tests.suites import tiny
@@ -18,6 +22,7 @@ from tsprune.cost.latency import (
     peak_bytes,
 )
 from tsprune.errors import TspruneError
+from tsprune.models import Forecast
 from tsprune.pruning import prune
 
 
@@ -94,3 +99,19 @@ def test_flops_of_a_removed_mlp_by_hand() -> None:
 def test_too_few_rounds() -> None:
     with pytest.raises(TspruneError, match="at least 2 rounds"):
         compare_latency(Toy(), Toy(), rounds=1)
+
+
+def test_the_first_forecast_of_a_model_that_is_not_counted_is_not_timed() -> None:
+    class Slow:
+        """Its first forecast takes a tenth of a second more, as where something is compiled."""
+
+        name, context_length, parameter_count, horizon, weight_bytes = "slow", 64, 1, 64, 4
+        forecasts = 0
+
+        def forecast(self, contexts: Sequence[ArrayLike], horizon: int) -> Forecast:
+            self.forecasts += 1
+            time.sleep(0.1 if self.forecasts == 1 else 0.0)
+            return Forecast(np.zeros((len(contexts), 1, horizon), np.float32), (0.5,))
+
+    frame = compare_latency(tiny("tiny-timesfm"), Slow(), batches=(1,), context=32, horizon=2, rounds=3)
+    assert frame["ms_high"].iloc[1] < 50

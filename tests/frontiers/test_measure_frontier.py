@@ -110,6 +110,11 @@ def test_siblings_recovery_and_what_cannot_be_made(deployed: Pair, tmp_path: Pat
     assert not list((tmp_path / "out" / "models").glob("*.state"))
 
 
+def test_the_cost_of_recovery_grows_with_its_steps(deployed: Pair) -> None:
+    few, many = (measure_frontier.recovery_seconds(deployed[0], small_suite(), steps) for steps in (1, 10**6))
+    assert 0 < few < many / 1000
+
+
 def test_mistakes(deployed: Pair, tmp_path: Path) -> None:
     for wrong, words in (
         ({"savings": (1.5,)}, "savings"),

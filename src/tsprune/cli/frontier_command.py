@@ -16,7 +16,7 @@ from tsprune.cli.options import (
     share,
     with_shared,
 )
-from tsprune.cli.output import print_frame, say
+from tsprune.cli.output import as_duration, note, print_frame, say
 from tsprune.files import check_files, output_folder
 
 if TYPE_CHECKING:
@@ -71,10 +71,13 @@ def frontier_command(
     suite = shared.suite
     from tsprune.cli.output import write_table
     from tsprune.frontiers import frontier
-    from tsprune.frontiers.measure_frontier import SAVINGS
+    from tsprune.frontiers.measure_frontier import SAVINGS, recovery_seconds
     from tsprune.report.frontier_page import write_frontier
 
     loaded = shared.load(model, device="cpu")
+    if recover_steps and not shared.quiet:
+        cost = as_duration(len(savings or SAVINGS) * recovery_seconds(loaded, suite, recover_steps))
+        note(f"Recovery may take {cost} (h:mm:ss) in all; what is done is kept in {folder}.")
     with shared.running("frontier") as options:
         found = frontier(
             loaded,

@@ -170,6 +170,7 @@ def _interval(name: str, values: ArrayLike) -> dict[str, float]:
 
 def _size(model: Forecaster | Timed, call: Callable[[], object]) -> dict[str, float]:
     if not isinstance(model, Forecaster):
+        call()  # the first one allocates, and may compile; those of others are called to be counted
         weights, unknown = model.weight_bytes / 2**20, float("nan")
         return {
             "parameters": model.parameter_count,

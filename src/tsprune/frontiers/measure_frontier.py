@@ -12,10 +12,13 @@ from __future__ import annotations
 
 import json
 import math
+import time
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any, Unpack
+
+import numpy as np
 
 from tsprune.arguments import checked, each, number, shown
 from tsprune.arguments import whole as whole_number
@@ -34,6 +37,7 @@ from tsprune.models import Forecaster, load
 from tsprune.progress import Progress, showing
 from tsprune.pruning.baseline_file import Baseline
 from tsprune.pruning.gate import score_changes
+from tsprune.pruning.recovery import CHECKS
 from tsprune.run_options import Options, RunOptions
 from tsprune.statistics import Estimate
 from tsprune.sweeps.key import checkpoint_digest
@@ -41,6 +45,7 @@ from tsprune.sweeps.key import checkpoint_digest
 SAVINGS = (0.1, 0.2, 0.3, 0.5)
 BATCHES = (1, 8, 64)
 _CONTEXT, _HORIZON = 512, 64
+_HISTORIES = 32  # of a step of recovery
 _CONDITIONS = "conditions.json"
 _OTHERS = {
     "seed": "another seed",
@@ -121,6 +126,17 @@ def frontier(
     return Frontier(
         marked(measure.rows, metric), title, skipped, metric=metric, machine=f"{machine()}, {_words(timing)}"
     )
+
+
+def recovery_seconds(model: Forecaster, suite: Suite, steps: int) -> float:
+    """A rough estimate of the seconds of one recovery: a step is four forecasts' worth of work."""
+    length = min(_CONTEXT, model.context_length)
+    series = list(np.random.default_rng(0).standard_normal((_HISTORIES, length)).cumsum(1).astype(np.float32))
+    model.forecast(series, model.prefix_steps)
+    start = time.perf_counter()
+    model.forecast(series, model.prefix_steps)
+    once = time.perf_counter() - start
+    return once * (4 * steps + CHECKS * len(split(suite)[0]) / _HISTORIES)
 
 
 def _words(timing: Mapping[str, object]) -> str:
