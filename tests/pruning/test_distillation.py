@@ -19,12 +19,14 @@ from tsprune.models import Forecaster
 from tsprune.pruning.distillation import (
     check_pair,
     deviation,
+    deviations,
     distance,
     divergence,
     histories,
+    shares_of_distance,
     stream_distance,
 )
-from tsprune.pruning.recovery import optimizers
+from tsprune.pruning.optimizers import optimizers
 from tsprune.pruning.surgery import model_copy
 
 MODELS = [name for name in TINY if not name.endswith("cached")]
@@ -76,10 +78,13 @@ def test_units_of_an_entry_do_not_matter(seed: int, power: float) -> None:
 def test_windows_that_are_not_finite_do_not_count() -> None:
     generator = torch.Generator().manual_seed(0)
     teacher, student = torch.randn(2, 4, 3, generator=generator)
+    unit = deviations(teacher)
     expected = deviation(student, teacher)
     more = torch.full((1, 3), torch.inf), torch.zeros(1, 3)
     for one, other in (more, more[::-1]):
-        assert torch.equal(deviation(torch.cat([student, one]), torch.cat([teacher, other])), expected)
+        both = torch.cat([student, one]), torch.cat([teacher, other])
+        assert torch.equal(deviation(*both, unit), expected)
+    assert torch.equal(deviations(torch.cat([teacher, more[0]])), unit)
 
 
 def test_the_streams_distance_by_hand() -> None:
@@ -123,6 +128,21 @@ def test_the_stream_is_held_to_the_teachers(teacher: Forecaster) -> None:
     assert all(parameter.grad is None for parameter in teacher.module.parameters())
     hooks = [m for m in teacher.module.modules() if m._forward_hooks or m._forward_pre_hooks]
     assert hooks == []
+
+
+def test_the_gradient_of_parts_is_that_of_the_whole(teacher: Forecaster) -> None:
+    """In units of the whole batch: alone, each part would have other ones."""
+    contexts, student = batch(teacher, 4), smaller(teacher)
+    gradients = []
+    for parts in (1, 2):
+        student.module.zero_grad()
+        for share in shares_of_distance(student, teacher, contexts, parts):
+            share.backward()
+        gradients.append(
+            torch.cat([p.grad.flatten() for p in student.module.parameters() if p.grad is not None])
+        )
+    whole, summed = gradients
+    assert float((whole - summed).norm() / whole.norm()) < 1e-3
 
 
 def test_distillation_lowers_the_distance(teacher: Forecaster) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pickle
+import tempfile
 from pathlib import Path
 from typing import BinaryIO
 
@@ -10,7 +11,7 @@ import pytest
 import torch
 
 from tsprune.errors import TspruneError
-from tsprune.pruning.training_state import read_state, write_state
+from tsprune.pruning.training_state import BestWeights, read_state, write_state
 
 KEY = {"steps": 5, "suite": "abc", "minutes": None}
 CONTENT = {"best": {"w": torch.arange(3.0)}, "scores": [(0, 1.5), (2, float("inf"))], "finished": False}
@@ -54,11 +55,11 @@ def test_what_is_no_state(tmp_path: Path) -> None:
         path.write_bytes(content)
         with pytest.raises(TspruneError, match="is not the state of a recovery, or is damaged"):
             read_state(path, KEY)
-    torch.save({"format": 2, "key": KEY, "content": Harmful()}, path)
+    torch.save({"format": 3, "key": KEY, "content": Harmful()}, path)
     with pytest.raises(TspruneError, match="is not the state of a recovery"):
         read_state(path, KEY)
     torch.save({"format": 7}, path)
-    with pytest.raises(TspruneError, match="has format 7; this tsprune reads format 2"):
+    with pytest.raises(TspruneError, match="has format 7; this tsprune reads format 3"):
         read_state(path, KEY)
 
 
@@ -71,3 +72,30 @@ def test_the_state_of_another_training(tmp_path: Path) -> None:
 def test_a_folder_in_the_way(tmp_path: Path) -> None:
     with pytest.raises(TspruneError, match="is a folder; name a file"):
         write_state(tmp_path, KEY, CONTENT)
+
+
+# --- the best weights ----------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("full", [False, True])
+def test_the_best_weights_are_the_last_that_were_kept(full: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Those of the module at first; a full disk costs memory, not the training."""
+    module = torch.nn.Linear(2, 3)
+    if full:
+
+        def refused(**_: object) -> None:
+            raise OSError("no space left on device")
+
+        monkeypatch.setattr(tempfile, "TemporaryFile", refused)
+    with BestWeights(module) as best:
+        assert best.kept is None
+        assert best.weights["weight"].data_ptr() == module.weight.data_ptr()
+        trained = {name: tensor + 1 for name, tensor in module.state_dict().items()}
+        for shift in (1.0, 2.0):
+            best.keep(trained)
+            expected = {name: tensor.clone() for name, tensor in trained.items()}
+            for tensor in trained.values():
+                tensor.add_(shift)  # training goes on
+            for found in (best.weights, best.kept):
+                assert found is not None
+                assert all(torch.equal(found[name], tensor) for name, tensor in expected.items())

@@ -96,23 +96,62 @@ def distance(
 
     stream : weight of `stream_distance`; the weight of the output is 1
     """
-    with ExitStack() as opened:
-        flows = []
+    return next(shares_of_distance(student, teacher, contexts, 1, stream=stream))
+
+
+def shares_of_distance(
+    student: Forecaster,
+    teacher: Forecaster,
+    contexts: Sequence[FloatArray],
+    parts: int,
+    *,
+    stream: float = 0.0,
+) -> Iterator[Tensor]:
+    """The distance as a sum over `parts` of the contexts, in units of the whole.
+
+    A part is computed when its share is asked for. If the caller takes each gradient before the next share,
+    the activations of one part are held at a time. The stream's distance of a part is in units of that part.
+    """
+    some = [[contexts[place] for place in part] for part in np.array_split(np.arange(len(contexts)), parts)]
+    taught = [_passed(teacher, part, gradients=False, stream=bool(stream)) for part in some]
+    whole = [torch.cat(parts) for parts in zip(*(outputs for outputs, _ in taught), strict=True)]
+    units = None if teacher.anatomy.tokens else [deviations(target) for target in whole]
+    del whole
+    for part, (targets, flow) in zip(some, taught, strict=True):
+        outputs, own = _passed(student, part, gradients=True, stream=bool(stream))
+        found = output_distance(teacher, outputs, targets, units)
         if stream:
-            flows = [
-                opened.enter_context(_block_outputs(model, model is student)) for model in (student, teacher)
-            ]
-        targets = [x.float() for x in network_outputs(teacher, contexts, gradients=False)]
-        outputs = [x.float() for x in network_outputs(student, contexts, gradients=True)]
-    of_output = output_distance(teacher, outputs, targets)
-    return of_output + stream * stream_distance(*flows) if stream else of_output
+            found = found + stream * stream_distance(own, flow)
+        yield found * (len(part) / len(contexts))
 
 
-def output_distance(teacher: Forecaster, outputs: Sequence[Tensor], targets: Sequence[Tensor]) -> Tensor:
-    """Distance of a student's outputs from its teacher's (both from `network_outputs`), a scalar."""
-    measure = divergence if teacher.anatomy.tokens else deviation
-    pairs = zip(outputs, targets, strict=True)
-    return torch.stack([measure(output, target.to(output)) for output, target in pairs]).mean()
+def _passed(
+    model: Forecaster, contexts: Sequence[FloatArray], *, gradients: bool, stream: bool
+) -> tuple[list[Tensor], BlockOutputs]:
+    """Outputs of the network in float32, and its residual stream if asked for."""
+    flow: BlockOutputs = {}
+    with ExitStack() as opened:
+        if stream:
+            flow = opened.enter_context(_block_outputs(model, gradients))
+        outputs = [x.float() for x in network_outputs(model, contexts, gradients=gradients)]
+    return outputs, flow
+
+
+def output_distance(
+    teacher: Forecaster,
+    outputs: Sequence[Tensor],
+    targets: Sequence[Tensor],
+    units: Sequence[Tensor] | None = None,
+) -> Tensor:
+    """Distance of a student's outputs from its teacher's (both from `network_outputs`), a scalar.
+
+    units : of values, from `deviations` of more windows than these; None: of these
+    """
+    pairs = [(output, target.to(output)) for output, target in zip(outputs, targets, strict=True)]
+    if teacher.anatomy.tokens:
+        return torch.stack([divergence(*pair) for pair in pairs]).mean()
+    chosen = [deviations(target) for _, target in pairs] if units is None else units
+    return torch.stack([deviation(*pair, unit) for pair, unit in zip(pairs, chosen, strict=True)]).mean()
 
 
 BlockOutputs = dict[tuple[str, int], list[Tensor]]  # (stack, block number) -> residual stream, by call
@@ -149,24 +188,37 @@ def divergence(student: Tensor, teacher: Tensor) -> Tensor:
     return torch.where(finite, per_token, 0).sum() / finite.sum()
 
 
-def deviation(student: Tensor, teacher: Tensor) -> Tensor:
-    """Mean Huber loss of the values [B, ...] in units of the teacher's deviation over B; a scalar.
+def deviations(teacher: Tensor) -> Tensor:
+    """Deviation of each entry of values [B, ...] over windows, [F]; infinite where all are alike.
+
+    Windows that are not finite do not count.
+    """
+    # selected by masks: a boolean index would wait for the device
+    flat = teacher.flatten(1)
+    finite = torch.isfinite(flat).all(1, keepdim=True)
+    windows, known = finite.sum(), torch.where(finite, flat, 0)
+    lowest, highest = (torch.where(finite, flat, x) for x in (torch.inf, -torch.inf))
+    spread = (torch.where(finite, known - known.sum(0) / windows, 0).square().sum(0) / windows).sqrt()
+    unit = torch.maximum(spread, _CLOSEST * known.abs().sum(0) / windows)
+    return torch.where(highest.amax(0) > lowest.amin(0), unit, torch.inf)
+
+
+def deviation(student: Tensor, teacher: Tensor, unit: Tensor | None = None) -> Tensor:
+    """Mean Huber loss of the values [B, ...] in units of the teacher's deviation over windows; a scalar.
+
+    unit : from `deviations`, [F]; None: of these windows
 
     Entries that are constant over the teacher's windows, and windows that are not finite, do not count.
     """
     flat, target = student.flatten(1), teacher.flatten(1)
-    # selected by masks: a boolean index would wait for the device
+    unit = deviations(teacher) if unit is None else unit
+    varying = torch.isfinite(unit)
     finite = (torch.isfinite(flat.detach()) & torch.isfinite(target)).all(1, keepdim=True)
-    windows, known = finite.sum(), torch.where(finite, target, 0)
-    lowest, highest = (torch.where(finite, target, x) for x in (torch.inf, -torch.inf))
-    varying = highest.amax(0) > lowest.amin(0)
-    spread = (torch.where(finite, known - known.sum(0) / windows, 0).square().sum(0) / windows).sqrt()
-    unit = torch.maximum(spread, _CLOSEST * known.abs().sum(0) / windows)
     differences = torch.where(finite & varying, flat - target, 0) / torch.where(varying, unit, 1)
     losses = torch.nn.functional.huber_loss(
         differences, torch.zeros_like(differences), delta=_DELTA, reduction="sum"
     )
-    return losses / (_DELTA * windows * varying.sum())
+    return losses / (_DELTA * finite.sum() * varying.sum())
 
 
 def network_outputs(

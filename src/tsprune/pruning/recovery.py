@@ -1,25 +1,27 @@
 """Recovery: distils the original model into a pruned one.
 
 1. A copy of the pruned model, in float32, is trained on synthetic series (`distillation`), all weights.
-   Muon (Jordan, 2024) trains the matrices inside the blocks, AdamW everything else.
+   Muon (Jordan, 2024) trains the matrices inside the blocks, head by head, AdamW everything else.
 2. The learning rate warms up, then falls to zero over the steps, or over the minutes allowed.
-3. At `CHECKS` points the model is scored on the calibration series of a suite. The weights of the best score
-   are kept; the initial weights count. Training stops after `patience` checks without improvement. The
+3. At up to `CHECKS` points the model is scored on the calibration series of a suite. The weights of the best
+   score are kept; the initial weights count. Training stops after `patience` checks without improvement. The
    report series are never used: they are for `compare`.
 4. The state is written atomically at every check and at least once a minute: a process that was killed
    resumes from there, with the same result as without the interruption.
+5. Memory holds both models, one more copy that is trained, its gradients and the optimizers. The best weights
+   are in a file, and the activations of long batches are those of a part of the histories.
 """
 
 from __future__ import annotations
 
 import dataclasses
 import math
+import sys
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, Unpack
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -33,21 +35,25 @@ from tsprune.evaluation import METRICS, evaluate, geometric_mean_ratios
 from tsprune.memory import free_memory, out_of_memory
 from tsprune.models.forecaster import Forecaster, Origin, Recovery, SamplingForecaster
 from tsprune.models.saving import round_weights
-from tsprune.precision import Muon, autocast, training_precision
+from tsprune.precision import autocast, training_precision
 from tsprune.progress import Progress, showing
-from tsprune.pruning.distillation import check_pair, distance, histories
+from tsprune.pruning.distillation import check_pair, histories, shares_of_distance
 from tsprune.pruning.evidence import measured
+from tsprune.pruning.optimizers import optimizers
 from tsprune.pruning.plan import identity
 from tsprune.pruning.surgery import model_copy
-from tsprune.pruning.training_state import read_state, write_state
+from tsprune.pruning.training_state import BestWeights, read_state, write_state
 from tsprune.run_options import Options, RunOptions
 from tsprune.sweeps.key import checkpoint_digest
 
 CHECKS = 20
+# a check may cost as much as five steps, so a short training has fewer: they are this many steps apart
+LEAST_APART = 20
+LEAST_CHECKS = 5
 SAVE_SECONDS = 60.0
 _WARMUP = 50  # steps, at most a tenth of all
-
-Weights = dict[str, Tensor]
+# histories * steps * width whose activations a CPU holds at once: as many as 32 x 512 steps at width 128
+_PART = 32 * 512 * 128
 
 
 @dataclasses.dataclass(frozen=True)
@@ -77,7 +83,8 @@ class Recipe:
 
     def checks(self, step: int, seconds: float) -> int:
         """Number of checks due by then, without the first."""
-        return int(self.done(step, seconds) * CHECKS + 1e-9)
+        most = min(CHECKS, max(LEAST_CHECKS, self.steps // LEAST_APART))
+        return int(self.done(step, seconds) * most + 1e-9)
 
     def done(self, step: int, seconds: float) -> float:
         """Finished share of the training, in [0, 1]."""
@@ -124,7 +131,8 @@ def recover(
     learning_rate : its maximum, after the warm-up
     stream : weight of the residual stream's distance, block by block; the weight of the output is 1
     metric : a name in `METRICS`, such as "MASE" or "CRPS", by which the best weights are chosen
-    patience : checks (a twentieth of the steps each) without improvement after which training stops
+    patience : checks without improvement after which training stops; there are 20, fewer if that were more
+        than one every 20 steps
     calibration : share of the series that the weights are chosen on (`tsprune.data.split`)
     precision : of matrix products; "auto" is bfloat16 where the processor has instructions for it, else
         float32. Weights and sums are float32
@@ -167,13 +175,14 @@ def recover(
     student.module.requires_grad_(True)
     path = None if state is None else Path(state)
     key = _key(model, teacher, part, recipe)
-    training = _Training(student, teacher, part, recipe, chosen.batch_size, path, key)
-    with showing(chosen.progress) as progress:
+    with BestWeights(model.module) as best, showing(chosen.progress) as progress:
+        training = _Training(student, teacher, best, part, recipe, chosen.batch_size, path, key)
         trained = training.run(progress)
-    _restore(student, model, trained.best)
+        _restore(student, model, best.weights)
     scores = dict(trained.scores)
     if round_weights(student, dtype):
         scores[trained.best_step] = training.score()
+    del training  # and its optimizers
     assert student.origin is not None
     account = _account(student.origin, teacher, part, recipe, trained, scores)
     student.origin = dataclasses.replace(student.origin, recovery=account)
@@ -183,7 +192,7 @@ def recover(
     return student
 
 
-def _restore(student: Forecaster, model: Forecaster, best: Weights) -> None:
+def _restore(student: Forecaster, model: Forecaster, best: Mapping[str, Tensor]) -> None:
     """Loads the best weights, in the type and with the gradient flags of the pruned model."""
     student.module.load_state_dict(best)
     student.module.zero_grad(set_to_none=True)
@@ -206,14 +215,12 @@ def _key(model: Forecaster, teacher: Forecaster, calibration: Suite, recipe: Rec
 
 @dataclasses.dataclass
 class Trained:
-    """Progress of a training: its state without the current weights and the optimizers.
+    """Progress of a training: its state without weights and the optimizers.
 
-    best : weights with the best score so far
     scores : (step, score on the calibration series), from step 0 on; lower is better
     windows : calibration windows that the pruned model could forecast
     """
 
-    best: Weights
     step: int = 0
     seconds: float = 0.0
     scores: list[tuple[int, float]] = dataclasses.field(default_factory=list)
@@ -256,6 +263,7 @@ class _Training:
 
     student: Forecaster
     teacher: Forecaster
+    best: BestWeights
     calibration: Suite
     recipe: Recipe
     batch_size: int
@@ -264,7 +272,7 @@ class _Training:
 
     def __post_init__(self) -> None:
         self._optimizers = optimizers(self.student, self.recipe.precision)
-        self._trained = Trained(_weights(self.student))
+        self._trained = Trained()
         self._saved = time.monotonic()
         self._parts = 1  # of the histories of a step, more if memory ran out
 
@@ -308,46 +316,56 @@ class _Training:
         if torch.isfinite(norm):  # otherwise one bad window would destroy the weights
             for optimizer in self._optimizers:
                 optimizer.step()
+        self.student.module.zero_grad(set_to_none=True)  # before a check takes their memory
+
+    @property
+    def _steps_held(self) -> int:
+        """History steps whose activations are held at once."""
+        limited = self.student.device.type == "cpu"
+        return max(1, _PART // self.student.anatomy.d_model) if limited else sys.maxsize
+
+    @property
+    def _windows_held(self) -> int:
+        """Windows that a check forecasts together; without gradients they take a quarter of the memory."""
+        every = (len(x) for c in self.calibration.configurations for x in c.contexts)
+        longest = min(self.student.context_length, max(every))
+        return min(self.batch_size, max(1, 4 * self._steps_held // max(1, longest)))
 
     def _gradients(self, contexts: Sequence[Any]) -> None:
-        """Sets the gradients of a step; if memory runs out, as the mean over parts of the histories.
-
-        Distances are in units of the deviation over a part, so parts change a step slightly.
-        """
+        """Sets the gradients of a step, from as many parts of the histories as memory needs."""
+        least = -(-sum(map(len, contexts)) // self._steps_held)
         while True:
             self.student.module.zero_grad(set_to_none=True)
-            parts = np.array_split(np.arange(len(contexts)), self._parts)
             try:
-                for part in parts:
-                    self._backward([contexts[place] for place in part], len(part) / len(contexts))
+                self._backward(contexts, min(max(least, self._parts), len(contexts) // 2))
                 return
             except (RuntimeError, MemoryError) as error:
                 if not out_of_memory(error):
                     raise
-            if len(contexts) < 4 * self._parts:  # a deviation needs two
+            if len(contexts) < 4 * self._parts:
                 raise TspruneError("out of memory with two histories; use a shorter history")
             self._parts *= 2
             free_memory()
 
-    def _backward(self, contexts: Sequence[Any], share: float) -> None:
-        with autocast(self.recipe.precision, self.student.device):
-            loss = distance(self.student, self.teacher, contexts, stream=self.recipe.stream)
-        (loss * share).backward()
+    def _backward(self, contexts: Sequence[Any], parts: int) -> None:
+        shares = shares_of_distance(self.student, self.teacher, contexts, parts, stream=self.recipe.stream)
+        for _ in range(parts):
+            with autocast(self.recipe.precision, self.student.device):
+                share = next(shares)
+            share.backward()
 
     def _check(self) -> None:
         """Scores the student and keeps its weights if they are the best so far."""
         trained = self._trained
         trained.scores.append((trained.step, self.score()))
         if trained.best_step == trained.step and trained.step:
-            with torch.no_grad():
-                for name, tensor in self.student.module.state_dict().items():
-                    trained.best[name].copy_(tensor)
+            self.best.keep(self.student.module.state_dict())
 
     def score(self) -> float:
         """Score on the calibration series; infinite if a window can no longer be forecast."""
         trained = self._trained
         try:
-            table = evaluate(self.student, self.calibration, batch_size=self.batch_size)
+            table = evaluate(self.student, self.calibration, batch_size=self._windows_held)
             score = geometric_mean_ratios(table)[self.recipe.metric]
         except TspruneError:
             if not trained.scores:
@@ -360,6 +378,7 @@ class _Training:
     def _save(self) -> None:
         if self.path is not None:
             content = dict(vars(self._trained))
+            content["best"] = self.best.kept
             content["weights"] = self.student.module.state_dict()
             content["optimizers"] = [optimizer.state_dict() for optimizer in self._optimizers]
             write_state(self.path, self.key, content)
@@ -371,24 +390,10 @@ class _Training:
             self.student.module.load_state_dict(content.pop("weights"))
             for optimizer, saved in zip(self._optimizers, content.pop("optimizers"), strict=True):
                 optimizer.load_state_dict(saved)
+            if (best := content.pop("best")) is not None:
+                self.best.keep(best)
             self._trained = Trained(**content)
         except Exception as error:  # torch raises errors of many types for a value of the wrong type
             raise TspruneError(
                 f"the state {path} is damaged ({one_line(error, 200)}); name another"
             ) from None
-
-
-def _weights(model: Forecaster) -> Weights:
-    return {name: tensor.detach().clone() for name, tensor in model.module.state_dict().items()}
-
-
-def optimizers(model: Forecaster, precision: Precision) -> list[torch.optim.Optimizer]:
-    """Muon for the matrices of linear maps inside the blocks, AdamW for all other parameters."""
-    blocks = [block for stack in model.anatomy.stacks for block in stack.blocks]
-    modules = [part for block in blocks for part in model.module.get_submodule(block.module).modules()]
-    maps = {id(part.weight) for part in modules if isinstance(part, nn.Linear) and part.weight.numel()}
-    parameters = list(model.module.parameters())
-    matrices = [p for p in parameters if id(p) in maps]
-    rest = [p for p in parameters if id(p) not in maps]
-    adamw = torch.optim.AdamW(rest, betas=(0.9, 0.98), weight_decay=0.0)
-    return [Muon(matrices, precision=precision), adamw] if matrices else [adamw]

@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import hashlib
+import tempfile
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import IO, Any, Self
 
 import torch
+from torch import nn
 
 from tsprune.atomic import whole_file
 from tsprune.errors import TspruneError
 from tsprune.files import existing_file
 
-_FORMAT = 2
+_FORMAT = 3
 
 
 def write_state(path: Path, key: Mapping[str, Any], content: Mapping[str, Any]) -> None:
@@ -24,11 +26,63 @@ def write_state(path: Path, key: Mapping[str, Any], content: Mapping[str, Any]) 
     Raises TspruneError if the file cannot be written; an earlier file stays.
     """
     with whole_file(path) as file:
-        sink = _Sink(file)
         whole = {"format": _FORMAT, "key": dict(key), "content": dict(content), "seal": _seal(key, content)}
-        torch.save(_on_cpu(whole), sink)  # type: ignore[arg-type]
-        if sink.error is not None:
-            raise sink.error
+        _write(whole, file)
+
+
+def _write(content: Any, file: IO[bytes]) -> None:
+    """Writes `content` with its tensors on the CPU; OSError if that fails."""
+    sink = _Sink(file)
+    torch.save(_on_cpu(content), sink)  # type: ignore[arg-type]
+    if sink.error is not None:
+        raise sink.error
+
+
+class BestWeights:
+    """The best weights so far: those of a model that does not change, then those in a temporary file.
+
+    A training does not read them, so they need not be in memory. A context, which closes the file.
+    """
+
+    def __init__(self, first: nn.Module) -> None:
+        self._first = first
+        self._file: IO[bytes] | None = None
+        self._copy: dict[str, torch.Tensor] | None = None  # if no file can be written
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._file is not None:
+            self._file.close()
+
+    @property
+    def kept(self) -> dict[str, torch.Tensor] | None:
+        """The weights that were kept; None: none yet."""
+        if self._file is None:
+            return self._copy
+        self._file.seek(0)
+        found: dict[str, torch.Tensor] = torch.load(self._file, map_location="cpu", weights_only=True)
+        return found
+
+    @property
+    def weights(self) -> dict[str, torch.Tensor]:
+        """The best weights."""
+        kept = self.kept
+        return self._first.state_dict() if kept is None else kept
+
+    def keep(self, weights: dict[str, torch.Tensor]) -> None:
+        """Keeps `weights` instead of the earlier ones."""
+        self._copy = None
+        try:
+            self._file = self._file or tempfile.TemporaryFile(prefix="tsprune-")  # noqa: SIM115
+            self._file.seek(0)
+            self._file.truncate()
+            _write(weights, self._file)
+            self._file.flush()
+        except OSError:  # a full disk
+            self._file = None
+            self._copy = {name: tensor.detach().clone() for name, tensor in weights.items()}
 
 
 def _on_cpu(value: Any) -> Any:
@@ -43,7 +97,7 @@ def _on_cpu(value: Any) -> Any:
 class _Sink:
     """A file for `torch.save`, whose own writer aborts the process when a write raises."""
 
-    def __init__(self, file: BinaryIO) -> None:
+    def __init__(self, file: IO[bytes]) -> None:
         self._file = file
         self.error: OSError | None = None
 
