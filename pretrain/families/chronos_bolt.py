@@ -116,3 +116,10 @@ class ChronosBoltObjective(Objective):
     def export(self, model: nn.Module, directory: Path) -> None:
         assert isinstance(model, WithReconstruction)
         model.bolt.save_pretrained(directory)
+
+
+class TinyObjective(ChronosBoltObjective):
+    """The sibling with about half of the parameters: narrower and with fewer layers, all else equal."""
+
+    def __init__(self) -> None:
+        super().__init__(Size(width=96, layers=5, heads=6, hidden=384))
