@@ -145,6 +145,7 @@ RULES: dict[str, Rule] = {
         ("fraction", "calibration", "calibration_fraction"),
         _number("the calibration fraction", 0, 1, open_ends=True),
     ),
+    "own_share": _number("the share of own histories", 0, 1),
     "percent": _number("the percentage", 0),
     "max_loss": _number("the loss allowed", 0),
     "budget": _number("the budget in seconds", 0, 1e9, open_ends=True),

@@ -18,7 +18,7 @@ import torch
 from tests.suites import configuration, tiny
 from tests.tiny import TINY, few_samples, full_length, pristine, ragged
 from tsprune import evaluate, prune, recover
-from tsprune.data import Suite, pocket, split, training
+from tsprune.data import Suite, from_arrays, pocket, split, training
 from tsprune.data.split import calibration_mask
 from tsprune.errors import TspruneError
 from tsprune.evaluation import geometric_mean_ratios
@@ -265,6 +265,24 @@ def test_the_precision_is_the_processors(native: bool, monkeypatch: pytest.Monke
     assert_same_weights(model, recovered(small, teacher, steps=3, precision=precision))
 
 
+def test_histories_of_multivariate_windows(tmp_path: Path) -> None:
+    """Heads over series learn from contexts with several, and the state resumes as elsewhere."""
+    teacher = tiny("tiny-chronos2")
+    small = prune(teacher, GONE[:1])
+    rng = np.random.default_rng(0)
+    data = from_arrays(rng.standard_normal((4, 3, 60)).cumsum(-1), freq="h", horizon=5)
+    how = {"steps": 4, "own_share": 1.0, "patience": 9}
+    whole = recovered(small, teacher, data, **how)
+    assert account(whole).recipe["own_share"] == 1.0
+    again = recovered(small, teacher, data, **how, state=tmp_path / "state.pt")
+    for one, other in zip(whole.module.parameters(), again.module.parameters(), strict=True):
+        assert torch.equal(one, other)
+    synthetic = recovered(small, teacher, data, **(how | {"own_share": 0.0}))
+    scores = [account(model).score_after for model in (whole, synthetic)]
+    assert np.isfinite(scores).all()
+    assert account(whole).score_before == account(synthetic).score_before
+
+
 def test_minutes_end_training() -> None:
     small, teacher = pair()
     seen: list[tuple[int, int]] = []
@@ -295,6 +313,7 @@ def test_the_learning_rate_rises_and_falls_to_zero() -> None:
         ({"precision": "int8"}, "unknown precision 'int8'"),
         ({"history": 15}, "history must be at least 16, not 15"),
         ({"stream": -1.0}, "stream must be a number of at least 0, not -1.0"),
+        ({"own_share": 1.5}, "the share of own histories must be a number"),
         ({"calibration": 1.0}, "between 0 and 1, exclusive"),
         ({"windows": Suite("empty", ())}, "has no windows"),
     ],

@@ -8,7 +8,17 @@ from typing import Annotated
 import typer
 
 from tsprune.choices import AUTO, PRECISIONS
-from tsprune.cli.options import MetricOption, SaveDtype, Shared, choice, decimal, integer, option, with_shared
+from tsprune.cli.options import (
+    MetricOption,
+    SaveDtype,
+    Shared,
+    choice,
+    decimal,
+    integer,
+    option,
+    portion,
+    with_shared,
+)
 from tsprune.cli.output import evidence_rows, print_evidence
 from tsprune.files import check_files, check_free
 
@@ -40,6 +50,12 @@ def recover_command(
     stream: Annotated[
         float, decimal("Weight of the residual stream's distance, block by block; 0: output only.")
     ] = 1.0,
+    own_share: Annotated[
+        float,
+        portion(
+            "Share of the steps whose histories are cut from the calibration half of --data; 0: synthetic."
+        ),
+    ] = 0.0,
     resume: Annotated[
         Path | None, option("File that keeps the state, made if it is not there: a stopped run goes on.")
     ] = None,
@@ -73,6 +89,7 @@ def recover_command(
             precision=precision,  # type: ignore[arg-type]
             history=history,
             stream=stream,
+            own_share=own_share,
             state=resume,
             dtype=save_dtype,
             measure=split(suite, seed=shared.seed)[1],

@@ -1,7 +1,7 @@
 """Training histories for a recovery: synthetic ones, and ones cut from the series it is meant for.
 
-A step has histories of one kind. Those of a suite come from its calibration windows, cut anywhere before their
-targets; the variates of a multivariate window stay together where the model reads them so.
+A step has histories of one kind. Those of a suite come from its calibration windows, cut anywhere before
+their targets; the variates of a multivariate window stay together where the model reads them so.
 """
 
 from __future__ import annotations
@@ -13,7 +13,9 @@ from numpy.typing import NDArray
 
 from tsprune.data.suite import Configuration, Suite
 from tsprune.evaluation.batching import Reading
-from tsprune.pruning.distillation import LEAST_DEVIATION, histories
+from tsprune.pruning.distillation import histories
+
+_ROUNDING = 1e-6  # deviation of a series that does not vary, as a share of its size
 
 _Rows = NDArray[np.int64]
 FloatArray = NDArray[np.float32]
@@ -81,4 +83,4 @@ def _varies(history: FloatArray) -> bool:
     if not (known.sum(-1) > 1).all():
         return False
     size = np.nanmax(np.abs(history), axis=-1)
-    return bool((np.nanstd(history.astype(np.float64), axis=-1) > LEAST_DEVIATION * size * 1e-3).all())
+    return bool((np.nanstd(history.astype(np.float64), axis=-1) > _ROUNDING * size).all())

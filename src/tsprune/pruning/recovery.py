@@ -22,6 +22,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, Unpack
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -32,14 +33,16 @@ from tsprune.data.split import CALIBRATION_FRACTION, split
 from tsprune.data.suite import Suite
 from tsprune.errors import TspruneError, one_line
 from tsprune.evaluation import METRICS, evaluate, geometric_mean_ratios
+from tsprune.evaluation.batching import reading_of
 from tsprune.memory import free_memory, out_of_memory
 from tsprune.models.forecaster import Forecaster, Origin, Recovery, SamplingForecaster
 from tsprune.models.saving import round_weights
 from tsprune.precision import autocast, training_precision
 from tsprune.progress import Progress, showing
-from tsprune.pruning.distillation import check_pair, histories, shares_of_distance
+from tsprune.pruning.distillation import check_pair, shares_of_distance
 from tsprune.pruning.evidence import measured
 from tsprune.pruning.optimizers import optimizers
+from tsprune.pruning.own_histories import mixed_histories
 from tsprune.pruning.plan import identity
 from tsprune.pruning.surgery import model_copy
 from tsprune.pruning.training_state import BestWeights, read_state, write_state
@@ -75,6 +78,7 @@ class Recipe:
     seed: int = 0
     history: int = 512
     stream: float = 1.0
+    own_share: float = 0.0
 
     def __post_init__(self) -> None:
         for name, least in (("histories", 2), ("history", 16)):
@@ -112,6 +116,7 @@ def recover(
     history: int = _DEFAULT.history,
     learning_rate: float = _DEFAULT.learning_rate,
     stream: float = _DEFAULT.stream,
+    own_share: float = _DEFAULT.own_share,
     metric: str = _DEFAULT.metric,
     patience: int = _DEFAULT.patience,
     calibration: float = CALIBRATION_FRACTION,
@@ -130,6 +135,8 @@ def recover(
     histories, history : synthetic histories per step, and steps of the longest; shorter ones are cheaper
     learning_rate : its maximum, after the warm-up
     stream : weight of the residual stream's distance, block by block; the weight of the output is 1
+    own_share : share of the steps whose histories are cut from the calibration windows of `suite`, with the
+        variates of a window together where the model reads them so; the others are synthetic
     metric : a name in `METRICS`, such as "MASE" or "CRPS", by which the best weights are chosen
     patience : checks without improvement after which training stops; there are 20, fewer if that were more
         than one every 20 steps
@@ -165,6 +172,7 @@ def recover(
         chosen.seed,
         history,
         stream,
+        own_share,
     )
     check_pair(model, teacher)
     part, _ = split(pocket() if suite is None else suite, fraction=calibration, seed=chosen.seed)
@@ -285,7 +293,10 @@ class _Training:
         if not trained.scores:
             self._check()
         longest = min(self.student.context_length, recipe.history)
-        stream = histories(recipe.seed, trained.step, recipe.histories, longest)
+        sizes = recipe.histories, longest
+        stream = mixed_histories(
+            self.calibration, recipe.own_share, recipe.seed, trained.step, *sizes, reading_of(self.student)
+        )
         due = recipe.checks(trained.step, trained.seconds)
         while not trained.finished:
             self._step(next(stream))
@@ -333,7 +344,7 @@ class _Training:
 
     def _gradients(self, contexts: Sequence[Any]) -> None:
         """Sets the gradients of a step, from as many parts of the histories as memory needs."""
-        least = -(-sum(map(len, contexts)) // self._steps_held)
+        least = -(-sum(map(np.size, contexts)) // self._steps_held)
         while True:
             self.student.module.zero_grad(set_to_none=True)
             try:
