@@ -60,6 +60,15 @@ def test_singular_values_end_close_to_one(shape: tuple[int, int], dtype: torch.d
     assert values.median() > 0.6
 
 
+@pytest.mark.parametrize("shape", [(16, 64), (64, 16), (24, 48), (48, 40)])
+def test_wide_matrices_by_their_gram_matrix_are_those_of_the_direct_iteration(shape: tuple[int, int]) -> None:
+    """In float64 the direct iteration is taken; singular values span four orders of magnitude."""
+    matrix = torch.randn(shape, generator=torch.Generator().manual_seed(2))
+    matrix = matrix * torch.logspace(0, -4, shape[1])
+    expected = orthogonalised(matrix.double())
+    torch.testing.assert_close(orthogonalised(matrix).double(), expected, rtol=0, atol=1e-3)
+
+
 class Handed:
     """A Muon whose state is handed to a new one before every step."""
 

@@ -6,9 +6,8 @@ times slower where it has none (measured on CPUs with AVX2).
 
 from __future__ import annotations
 
-import dataclasses
 import math
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
@@ -63,29 +62,6 @@ def autocast(precision: Precision, device: torch.device | str = "cpu") -> Abstra
     return torch.autocast(torch.device(device).type, torch.bfloat16)
 
 
-@dataclasses.dataclass(frozen=True)
-class Blocks:
-    """Groups of rows (dim 0) or columns (dim 1) of a matrix, such as its heads.
-
-    indices : int64 [blocks, rows a block]; together all rows, each once
-    """
-
-    dim: int
-    indices: Tensor
-
-    def split(self, matrix: Tensor) -> Tensor:
-        """The blocks of a matrix, stacked: [blocks, rows, columns], with the rows or columns of a block."""
-        count, size = self.indices.shape
-        if self.dim == 0:
-            return matrix[self.indices.flatten()].reshape(count, size, -1)
-        return matrix[:, self.indices.flatten()].reshape(-1, count, size).transpose(0, 1)
-
-    def joined(self, blocks: Tensor) -> Tensor:
-        """The matrix that `split` gave these blocks of."""
-        flat = blocks.flatten(0, 1) if self.dim == 0 else blocks.transpose(0, 1).flatten(1)
-        return torch.empty_like(flat).index_copy_(self.dim, self.indices.flatten(), flat)
-
-
 class Muon(torch.optim.Optimizer):
     """`torch.optim.Muon` with its iteration in the training's precision; torch's is always bfloat16.
 
@@ -94,22 +70,13 @@ class Muon(torch.optim.Optimizer):
 
     params : matrices [rows, columns], or groups of them
     lr : learning rate of the matched AdamW: the update's root mean square is 0.2 times it
-    blocks : matrices whose blocks are orthogonalised one by one, such as heads: less work, and no head's
-        update depends on another's
     """
 
     def __init__(
-        self,
-        params: Iterable[Any],
-        *,
-        lr: float = 1e-3,
-        weight_decay: float = 0.0,
-        precision: Precision,
-        blocks: Mapping[Tensor, Blocks] | None = None,
+        self, params: Iterable[Any], *, lr: float = 1e-3, weight_decay: float = 0.0, precision: Precision
     ) -> None:
         super().__init__(params, {"lr": lr, "weight_decay": weight_decay})
         self._dtype = {"float32": torch.float32, "bfloat16": torch.bfloat16}[precision]
-        self._blocks = blocks or {}
         if any(matrix.ndim != 2 for group in self.param_groups for matrix in group["params"]):
             raise ValueError("Muon trains matrices only")
 
@@ -131,51 +98,42 @@ class Muon(torch.optim.Optimizer):
             state["momentum_buffer"] = torch.zeros_like(gradient)
         momentum: Tensor = state["momentum_buffer"]
         momentum.lerp_(gradient, 1 - _MOMENTUM)
-        update = gradient.lerp(momentum, _MOMENTUM).to(self._dtype)
-        blocks = self._blocks.get(matrix)
-        parts = orthogonalised(update if blocks is None else blocks.split(update))
+        update = orthogonalised(gradient.lerp(momentum, _MOMENTUM).to(self._dtype))
         matrix.mul_(1 - rate * decay)
-        update = parts if blocks is None else blocks.joined(parts)
-        matrix.add_(update, alpha=-rate * (0.2 * math.sqrt(max(parts.shape[-2:]))))
+        matrix.add_(update, alpha=-rate * (0.2 * math.sqrt(max(matrix.shape))))
 
 
 def orthogonalised(matrix: Tensor) -> Tensor:
-    """Matrices [..., rows, columns] with singular values close to one, by a quintic Newton-Schulz iteration.
+    """A matrix with its singular values moved close to one, by a quintic Newton-Schulz iteration.
 
     In float32 the iteration of a matrix at least twice as wide as high acts on its Gram matrix: the same
-    polynomial with 50 products of its small side where the direct one takes 90 (four times as wide).
+    polynomial for 50 products of its small side where the direct one takes 90 (four times as wide).
     """
-    tall = matrix.shape[-2] > matrix.shape[-1]
-    x = matrix.mT if tall else matrix
-    x = x / x.norm(dim=(-2, -1), keepdim=True).clamp(min=_LEAST_NORM)
-    wide = x.dtype == torch.float32 and x.shape[-1] >= 2 * x.shape[-2]
+    tall = matrix.shape[0] > matrix.shape[1]
+    x = matrix.T if tall else matrix
+    x = x / x.norm().clamp(min=_LEAST_NORM)
+    wide = x.dtype == torch.float32 and x.shape[1] >= 2 * x.shape[0]
     x = _by_gram_matrix(x) if wide else _directly(x)
-    return x.mT if tall else x
+    return x.T if tall else x
 
 
 def _directly(x: Tensor) -> Tensor:
     a, b, c = _COEFFICIENTS
     for _ in range(_ITERATIONS):
-        gram = x @ x.mT
-        x = _sum(x, _sum(gram, gram, gram, b, c), x, a, 1)
+        gram = x @ x.T
+        x = torch.addmm(x, torch.addmm(gram, gram, gram, beta=b, alpha=c), x, beta=a)
     return x
 
 
 def _by_gram_matrix(x: Tensor) -> Tensor:
     """The steps of `_directly`: all factors are polynomials in x @ x.T, so their product is applied last."""
     a, b, c = _COEFFICIENTS
-    gram, product = x @ x.mT, None
+    gram, product = x @ x.T, None
     for left in reversed(range(_ITERATIONS)):
-        factor = _sum(gram, gram, gram, b, c)
-        factor.diagonal(dim1=-2, dim2=-1).add_(a)
+        factor = torch.addmm(gram, gram, gram, beta=b, alpha=c)
+        factor.diagonal().add_(a)
         product = factor if product is None else factor @ product
         if left:
             gram = factor @ gram @ factor
     assert product is not None
     return product @ x
-
-
-def _sum(matrix: Tensor, left: Tensor, right: Tensor, beta: float, alpha: float) -> Tensor:
-    """beta matrix + alpha left @ right, for matrices or batches of them."""
-    add = torch.addmm if matrix.ndim == 2 else torch.baddbmm
-    return add(matrix, left, right, beta=beta, alpha=alpha)

@@ -39,7 +39,7 @@ def recover_command(
     histories: Annotated[int, integer("Synthetic histories in a step.", least=2)] = 32,
     learning_rate: Annotated[float, decimal("The highest; it falls to zero.", least=1e-12, most=1000)] = 1e-3,
     metric: MetricOption = "MASE",
-    patience: Annotated[int, integer("Stop after so many checks (of 20) without improvement.")] = 10,
+    patience: Annotated[int, integer("Stop after so many checks (of at most 20) without improvement.")] = 10,
     precision: Annotated[
         str,
         choice((AUTO, *PRECISIONS), text="Precision of training; auto: bfloat16 where the processor has it."),

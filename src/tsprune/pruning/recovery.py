@@ -1,7 +1,7 @@
 """Recovery: distils the original model into a pruned one.
 
 1. A copy of the pruned model, in float32, is trained on synthetic series (`distillation`), all weights.
-   Muon (Jordan, 2024) trains the matrices inside the blocks, head by head, AdamW everything else.
+   Muon (Jordan, 2024) trains the matrices inside the blocks, AdamW everything else.
 2. The learning rate warms up, then falls to zero over the steps, or over the minutes allowed.
 3. At up to `CHECKS` points the model is scored on the calibration series of a suite. The weights of the best
    score are kept; the initial weights count. Training stops after `patience` checks without improvement. The
