@@ -72,12 +72,32 @@ def test_the_document_quotes_the_example() -> None:
     assert registered[registered.index("FAMILY") :] in files
 
 
-def test_the_commands_see_them(environment: dict[str, str], said: tuple[Path, str]) -> None:
+COMMANDS = """
+import sys
+from tsprune import cli
+
+for command in sys.argv[1:]:
+    sys.argv = ["tsprune", *command.split()]
+    try:
+        cli.main()
+    except SystemExit as end:
+        assert not end.code, command
+    print("\\0")
+"""
+SWEEP = "sweep tiny --kind mlp --data sawtooth --json"
+
+
+@pytest.fixture(scope="module")
+def printed(environment: dict[str, str], said: tuple[Path, str]) -> list[str]:
+    """What three commands print, one after the other in one process."""
     folder, _ = said
-    families = json.loads(output(environment, folder, *CLI, "models", "--json"))["result"]["families"]
-    assert families[-1]["family"] == "patchnet"
-    ranked = output(environment, folder, *CLI, "rank", "tiny", "--by", "column_norm")
-    assert "stack.1.self.head.2" in ranked
+    commands = ("models --json", "rank tiny --by column_norm", SWEEP)
+    return output(environment, folder, "-c", COMMANDS, *commands).split("\0\n")
+
+
+def test_the_commands_see_them(printed: list[str]) -> None:
+    assert json.loads(printed[0])["result"]["families"][-1]["family"] == "patchnet"
+    assert "stack.1.self.head.2" in printed[1]
 
 
 def test_workers_see_them(environment: dict[str, str], said: tuple[Path, str]) -> None:
@@ -88,13 +108,14 @@ def test_workers_see_them(environment: dict[str, str], said: tuple[Path, str]) -
     assert (folder / "study" / "results.parquet").exists()
 
 
-def test_workers_of_a_cluster_see_them(environment: dict[str, str], said: tuple[Path, str]) -> None:
+def test_workers_of_a_cluster_see_them(
+    environment: dict[str, str], said: tuple[Path, str], printed: list[str]
+) -> None:
     pytest.importorskip("ray")
     folder, _ = said
-    sweep = [*CLI, "sweep", "tiny", "--kind", "mlp", "--data", "sawtooth", "--json"]
-    here, there = (json.loads(output(environment, folder, *sweep, *how)) for how in ([], ["--ray", "local"]))
-    assert here == there
-    assert "wape_change" in here["result"]["components"][0]
+    there = json.loads(output(environment, folder, *CLI, *SWEEP.split(), "--ray", "local"))
+    assert json.loads(printed[2]) == there
+    assert "wape_change" in there["result"]["components"][0]
 
 
 def test_the_example_is_short() -> None:
