@@ -7,6 +7,8 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check
+# on all cores, where pip takes one; some packages contain templates that do not compile
+COMPILE = -$(BIN)/python -m compileall -q -j 0 $(VENV)/lib > /dev/null 2>&1
 export OMP_WAIT_POLICY ?= PASSIVE
 
 # not measure.py, which they share, and not those that take hours or need an accelerator
@@ -20,7 +22,7 @@ study: $(VENV)/.installed
 
 # two processes of one thread each: products of small models are no quicker with more threads
 test: $(VENV)/.installed-test
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses 2 --dist loadfile $(PYTEST_ARGS)
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses 2 --dist loadfile --no-loadscope-reorder $(PYTEST_ARGS)
 
 lint: $(VENV)/.installed-test $(VENV)/.installed-lint
 	$(BIN)/ruff check .
@@ -36,14 +38,16 @@ $(VENV)/bin/python:
 	$(PIP) install --quiet --upgrade "pip>=25.1"
 
 $(VENV)/.installed: pyproject.toml constraints.txt | $(VENV)/bin/python
-	$(PIP) install --quiet --constraint constraints.txt --editable ".[all]"
+	$(PIP) install --quiet --no-compile --constraint constraints.txt --editable ".[all]"
+	$(COMPILE)
 	touch $@
 
-$(VENV)/.installed-test: $(VENV)/.installed
-	$(PIP) install --quiet --constraint constraints.txt --editable ".[all,onnx,picture,ray,serve]" --group test
-	touch $@
+$(VENV)/.installed-test: pyproject.toml constraints.txt | $(VENV)/bin/python
+	$(PIP) install --quiet --no-compile --constraint constraints.txt --editable ".[all,onnx,picture,ray,serve]" --group test
+	$(COMPILE)
+	touch $(VENV)/.installed $@
 
-$(VENV)/.installed-lint: $(VENV)/.installed
+$(VENV)/.installed-lint: pyproject.toml constraints.txt | $(VENV)/bin/python
 	$(PIP) install --quiet --constraint constraints.txt --group lint
 	touch $@
 

@@ -16,6 +16,28 @@ if TYPE_CHECKING:
     from tsprune.models import Forecaster
 
 
+# Files that take long for the number of their tests. They begin first, so that at the end no process is left
+# with one of them while the other has nothing to do.
+LONG = (
+    "sweeps/test_cluster.py",
+    "test_notebooks.py",
+    "deployment/test_exported.py",
+    "test_example_plugin.py",
+    "studies/test_processes.py",
+    "studies/test_resume_study.py",
+    "studies/test_one_model.py",
+    "conformance/test_laws.py",
+    "conformance/test_replay.py",
+)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Tests of long files first; else the order stays, also within a file."""
+    root = Path(__file__).parent
+    place = {root / name: number for number, name in enumerate(LONG)}
+    items.sort(key=lambda item: place.get(item.path, len(LONG)))
+
+
 @pytest.fixture
 def one_thread() -> Iterator[None]:
     """Torch computes with one thread (see `single_thread`)."""
