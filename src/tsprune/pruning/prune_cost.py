@@ -23,11 +23,13 @@ from tsprune.run_options import RunOptions
 from tsprune.sweeps.cell_plan import SweepPlan, make_plan
 from tsprune.sweeps.cost_estimate import StageCost, SweepRates, measured_rates, process_peak
 
-_PRICED = 6  # components that are priced to time it
-_MOST_PROBED = 64  # histories of a batch, of which there are several
-# exact prices of a search, and components that it tries for a loss, as shares of all (of the bundled models),
-# and exact prices between two removals, which share their records
-_PRICED_AGAIN, _TRIED, _BETWEEN = 0.3, 0.3, 4
+_PRICED = 3  # components that are priced to time it
+_FEW, _MANY = 16, 64  # histories of a timed pass; as few if these take longer than `_SLOW` seconds
+_SLOW = 0.5
+_LIMIT = 8.0  # seconds of timed forecasts of the suite
+# of searches of the bundled Chronos-Bolt and TimesFM, and of Bolt-small: exact prices (27 to 63, however many
+# components there are), the share of components that are tried for a loss, and exact prices per removal
+_PRICED_AGAIN, _TRIED, _BETWEEN = 55, 0.3, 4
 _LATENCY_CALLS = 6  # forecasts of each model and batch besides those that are timed
 
 _Cost = tuple[int, float]  # forecasts of a batch, and seconds
@@ -59,7 +61,7 @@ def prune_cost(
         found |= _search_costs(model, len(wanted), objective, options)
     if suite is not None:
         plan = _plan(model, suite, options)
-        rates = measured_rates(model, plan, plan.units(), memory=options.memory)
+        rates = measured_rates(model, plan, plan.units(), memory=options.memory, limit=_LIMIT)
         report = suite
         if max_loss is not None:
             part, report = split(suite, seed=options.seed)
@@ -87,7 +89,7 @@ def _search_costs(
     return {
         "counting": (0, (classes + 1) * counted),
         "pricing": (0, pricing),
-        "removing": (0, _PRICED_AGAIN * count * exact),
+        "removing": (0, min(count, _PRICED_AGAIN) * exact),
     }
 
 
@@ -111,17 +113,18 @@ def _seconds(work: Callable[[], object]) -> float:
 
 def _pricing_seconds(model: Forecaster, count: int, options: RunOptions) -> tuple[float, float]:
     """Seconds of the first prices of `count` components, and of one exact price."""
-    start = time.perf_counter()
-    change = OutputChange(model, min(HISTORIES, _MOST_PROBED), seed=options.seed, memory=options.memory)
-    targets = time.perf_counter() - start
+    for histories in (_FEW, _MANY):
+        start = time.perf_counter()
+        change = OutputChange(model, histories, seed=options.seed, memory=options.memory)
+        targets = time.perf_counter() - start
+        if targets > _SLOW:
+            break
     every = model.anatomy.components()
     chosen = [every[place] for place in np.linspace(0, len(every) - 1, _PRICED).round().astype(int)]
-    change.alone(chosen[:1], silent)  # the first passes of a process are slower
     first = _seconds(lambda: change.alone(chosen, silent)) / len(chosen)
     recording, exact = (_seconds(lambda: change.without(chosen[_PRICED // 2])) for _ in range(2))
     exact += max(0.0, recording - exact) / _BETWEEN
-    batches = HISTORIES / min(HISTORIES, _MOST_PROBED)
-    return batches * targets + count * first, batches * exact
+    return HISTORIES / histories * targets + count * first, HISTORIES / histories * exact
 
 
 def _plan(model: Forecaster, suite: Suite, options: RunOptions) -> SweepPlan:
@@ -132,4 +135,10 @@ def _plan(model: Forecaster, suite: Suite, options: RunOptions) -> SweepPlan:
 def _forecast_seconds(model: Forecaster, batch: int) -> float:
     """Seconds of a forecast as those that are timed for a model card."""
     series = np.random.default_rng(0).standard_normal((batch, CONTEXT)).cumsum(1).astype(np.float32)
-    return min(_seconds(lambda: model.forecast(list(series.copy()), HORIZON)) for _ in range(2))
+
+    def forecast(count: int) -> float:
+        return _seconds(lambda: model.forecast(list(series[:count].copy()), HORIZON))
+
+    few = min(batch, _FEW)
+    seconds = forecast(few)
+    return seconds * batch / few if seconds > _SLOW else min(forecast(batch) for _ in range(2))

@@ -101,7 +101,7 @@ def run(
         )
         units = plan.units()
         report = within(contexts.enter_context(showing(how.progress)), stage)
-        pace = Pace(plan, report)
+        pace = Pace(plan, report, stepwise=model.anatomy.tokens)
         go_on = store is not None
         work = SweepWork(model, plan, reference, frozenset(keep), replay, go_on, how.memory, pace)
         collector = Collector(model.name, plan, store, work.keep)
