@@ -134,6 +134,7 @@ RULES: dict[str, Rule] = {
     "threads": _whole("threads", 1, 1024),
     "patience": _whole("patience"),
     "steps": _whole("steps"),
+    "recover_steps": _whole("recover_steps", 0, COUNT),
     "season": _whole("the season"),
     **{name: _whole(name) for name in ("per_configuration", "per_system")},
     **{name: _whole(name, 1, COUNT) for name in ("motif", "draws", "sequences", "rounds", "points")},

@@ -21,7 +21,6 @@ from typing import Any, Unpack
 import numpy as np
 
 from tsprune.arguments import checked, each, number, shown
-from tsprune.arguments import whole as whole_number
 from tsprune.atomic import write_whole
 from tsprune.choices import COMPILED, RUNTIMES
 from tsprune.cost.latency import Timed, compare_latency, machine
@@ -94,7 +93,6 @@ def frontier(
     METRICS.named(metric)
     if unknown := [name for name in runtimes if name not in RUNTIMES]:
         raise TspruneError(f"unknown runtime {shown(unknown[0])}; choose from: {', '.join(RUNTIMES)}")
-    recover_steps = whole_number(recover_steps, "recover_steps", least=0)
     whole = pocket() if suite is None else suite
     _, report = split(whole, seed=chosen.seed)
     report.require_windows()
