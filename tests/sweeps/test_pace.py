@@ -13,7 +13,7 @@ from tsprune.models.forecaster import Forecaster
 from tsprune.progress import Total
 from tsprune.sweeps import run, single_ablations
 from tsprune.sweeps.cell_plan import make_plan
-from tsprune.sweeps.pace import Pace, deepest_first, reached
+from tsprune.sweeps.pace import Pace, batch_size, deepest_first, reached
 from tsprune.sweeps.sweep_result import CLEAN
 
 MODELS = ("tiny-chronos-bolt", "tiny-timesfm", "tiny-chronos-t5", "tiny-toto")
@@ -29,6 +29,15 @@ def cost(ablation: Ablation) -> float:
 
 def depths(model: Forecaster) -> dict[Component, float]:
     return {c: 1 - cost(Ablation((c,))) / 6.1 for c in model.anatomy.components()}
+
+
+def test_the_size_of_a_batch_by_hand() -> None:
+    """Steps of two histories and forecasts, and of the calls; decoded steps weigh a hundred times as much."""
+    suite = Suite("two", (configuration("a/D/short", [60, 60], horizon=5),))
+    (batch,) = make_plan(tiny("tiny-timesfm"), suite, []).batches
+    calls = 4500
+    assert batch_size(batch) == 2 * 60 + 2 * 5 + calls
+    assert batch_size(batch, stepwise=True) == 2 * 60 + 100 * 2 * 5 + calls
 
 
 def test_a_worked_example() -> None:
