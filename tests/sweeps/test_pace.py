@@ -34,7 +34,7 @@ def depths(model: Forecaster) -> dict[Component, float]:
 def test_the_size_of_a_batch_by_hand() -> None:
     """Steps of two histories and forecasts, and of the calls; decoded steps weigh a hundred times as much."""
     suite = Suite("two", (configuration("a/D/short", [60, 60], horizon=5),))
-    (batch,) = make_plan(tiny("tiny-timesfm"), suite, []).batches
+    (batch,) = make_plan(tiny("tiny-timesfm"), suite, [], batch_size=2).batches
     calls = 4500
     assert batch_size(batch) == 2 * 60 + 2 * 5 + calls
     assert batch_size(batch, stepwise=True) == 2 * 60 + 100 * 2 * 5 + calls
