@@ -21,6 +21,7 @@ class Capabilities:
     groups : attends over series as well
     reads_one_position : its forecast needs the readout at one position only
     norms_outputs : a norm follows every sublayer before the residual stream
+    biased : the projections of its attention have biases
     """
 
     samples: bool = False
@@ -29,6 +30,7 @@ class Capabilities:
     groups: bool = False
     reads_one_position: bool = False
     norms_outputs: bool = False
+    biased: bool = False
 
 
 CAPABILITIES = {
@@ -36,9 +38,10 @@ CAPABILITIES = {
     "chronos-t5": Capabilities(samples=True, tokens=True, crosses=True),
     "chronos2": Capabilities(groups=True),
     "timesfm": Capabilities(reads_one_position=True, norms_outputs=True),
-    "toto": Capabilities(samples=True, groups=True),
+    "toto": Capabilities(samples=True, groups=True, biased=True),
     "moirai": Capabilities(samples=True),
     "moirai2": Capabilities(),
+    "t0": Capabilities(groups=True, biased=True),
 }
 
 
@@ -49,6 +52,9 @@ def call_attention(model: Forecaster, site: AttentionSite, tokens: Tensor) -> No
         module(0, tokens[:, None])
     elif model.family == "chronos2":
         module(tokens, mask=torch.zeros(1, 1, 1, 1), position_ids=torch.zeros(1, 1, dtype=torch.long))
+    elif model.family == "t0":
+        seen = torch.ones(len(tokens), 1, 1, 1, dtype=torch.bool)
+        module(tokens.transpose(0, 1) if site.role == "group" else tokens, seen)
     elif model.family in ("moirai", "moirai2"):
         module(tokens, tokens, tokens)
     else:

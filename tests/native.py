@@ -40,6 +40,10 @@ def open_native(family: str, directory: Path) -> Any:
         from toto.model.toto import Toto
 
         return Toto.load_from_checkpoint(str(directory))
+    if family == "t0":
+        from t0.torch import T0Forecaster
+
+        return T0Forecaster.from_pretrained(directory)
     if family == "moirai":
         from uni2ts.model.moirai import MoiraiForecast, MoiraiModule
 
@@ -91,6 +95,10 @@ def _moirai2(pipeline: Any) -> NDArray[Any]:
         return np.asarray(pipeline.predict([CONTEXTS[0][:, None].copy()]))
 
 
+def _t0(model: Any) -> NDArray[Any]:
+    return np.stack([np.asarray(model.predict(x, HORIZON).quantiles) for x in CONTEXTS])
+
+
 FORECAST: dict[str, Callable[[Any], NDArray[Any]]] = {
     "chronos-t5": _chronos,
     "chronos-bolt": _chronos,
@@ -99,6 +107,7 @@ FORECAST: dict[str, Callable[[Any], NDArray[Any]]] = {
     "toto": _toto,
     "moirai": _moirai,
     "moirai2": _moirai2,
+    "t0": _t0,
 }
 
 

@@ -196,6 +196,20 @@ def write_moirai2(directory: Path) -> None:
     (directory / "config.json").write_text(json.dumps(config))
 
 
+def write_t0(directory: Path) -> None:
+    """A t0 with 2 layers over time and 2 over variates, 3 heads of 8 dimensions, width 24."""
+    from t0 import T0Config
+    from t0.torch import T0Forecaster
+
+    torch.manual_seed(8)
+    config = T0Config(24, 4, 3, 40, 8, 2, 0.0, (0.1, 0.25, 0.5, 0.75, 0.9))
+    model = T0Forecaster.from_config(config)
+    _unlike(model, gain=2)
+    directory.mkdir(parents=True, exist_ok=True)
+    save_file(model.state_dict(), directory / "model.safetensors", metadata={MAX_CONTEXT: "64"})
+    (directory / "config.json").write_text(json.dumps(config.to_dict()))
+
+
 TINY: dict[str, Callable[[Path], None]] = {
     "tiny-chronos-bolt": write_bolt,
     # what the published checkpoints say in their config.json: a key-value cache that nothing reads
@@ -206,6 +220,7 @@ TINY: dict[str, Callable[[Path], None]] = {
     "tiny-toto": write_toto,
     "tiny-moirai": write_moirai,
     "tiny-moirai2": write_moirai2,
+    "tiny-t0": write_t0,
 }
 
 
@@ -224,6 +239,7 @@ def output_patch(model: Forecaster) -> int:
         "toto": lambda: model.module.patch_embed.patch_size,
         "moirai": lambda: model.module.patch_sizes[0],
         "moirai2": lambda: model.module.patch_size * model.module.num_predict_token,
+        "t0": lambda: model.module.max_horizon,
     }
     return int(steps[model.family]())
 

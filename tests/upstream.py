@@ -19,6 +19,8 @@ from chronos.chronos_bolt import ChronosBoltPipeline
 from gluonts.model.forecast import SampleForecast
 from numpy.typing import NDArray
 from safetensors import safe_open
+from t0.evaluation import T0Predictor
+from t0.torch import T0Forecaster
 from timesfm import ForecastConfig, configs
 from timesfm.timesfm_2p5 import timesfm_2p5_torch
 from timesfm.timesfm_2p5.timesfm_2p5_base import TimesFM_2p5_200M_Definition
@@ -251,6 +253,25 @@ def upstream_moirai2(directory: Path) -> Upstream:
     return forecast
 
 
+def upstream_t0(directory: Path) -> Upstream:
+    """Upstream's predictor for benchmarks; several variates as an array of one group."""
+    model = T0Forecaster.from_pretrained(directory)
+    adjusted = T0Predictor(model, 1).inference_kwargs
+    with safe_open(directory / "model.safetensors", "pt") as header:
+        limit = int(header.metadata()["max_context"])
+
+    def forecast(contexts: Sequence[Array], horizon: int) -> Array:
+        start = pd.Period("2020-01-01", "h")
+        predictor = T0Predictor(model, horizon, quantile_levels=LEVELS, context_length=limit)
+        if contexts[0].ndim == 1:
+            found = predictor.predict([{"target": x, "start": start} for x in contexts])
+            return np.stack([one.forecast_array for one in found])
+        several = [model.predict(x[None, :, -limit:], horizon, LEVELS, **adjusted) for x in contexts]
+        return np.concatenate([one.quantiles[0].mT.numpy() for one in several])
+
+    return forecast
+
+
 def sampled_quantiles(paths: Sequence[torch.Tensor]) -> Array:
     """Quantiles [B, 9, H] of paths [S, H], by gluonts."""
     start = pd.Period("2020-01-01", "h")
@@ -266,6 +287,7 @@ UPSTREAM: dict[str, Callable[[Path], Upstream]] = {
     "toto": upstream_toto,
     "moirai": upstream_moirai,
     "moirai2": upstream_moirai2,
+    "t0": upstream_t0,
 }
 
 # How far a forecast may be from upstream's, relative to its size. Where it is not 0, tsprune batches

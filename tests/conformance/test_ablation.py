@@ -28,6 +28,7 @@ OUTPUT_PROJECTIONS = {
     "chronos2": ".o",
     "timesfm": ".attn.out",
     "toto": ".wO",
+    "t0": ".attention.wO",
     "moirai": ".out_proj",
     "moirai2": ".self_attn.out_proj",
 }
@@ -72,7 +73,7 @@ def test_all_heads_of_a_sublayer_leave_its_output_bias(model: Forecaster) -> Non
     for component in model.anatomy.components("attention"):
         site = model.anatomy.site(component)
         output = model.module.get_submodule(site.output)
-        assert (output.bias is not None) == (model.family == "toto")
+        assert (output.bias is not None) == CAPABILITIES[model.family].biased
         with ablate(model, f"{component}.head.*") as heads:
             assert len(heads) == site.heads
             by_heads = forecast(model)

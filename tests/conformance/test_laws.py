@@ -18,6 +18,7 @@ LAST_OF_MLP = {
     "chronos2": ".mlp.wo",
     "timesfm": ".ff1",
     "toto": ".mlp.2",
+    "t0": ".mlp.2",
     "moirai": ".fc2",
     "moirai2": ".fc2",
 }

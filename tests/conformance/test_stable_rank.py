@@ -10,7 +10,7 @@ import torch
 import toto.model.attention
 from torch import Tensor
 
-from tests.capabilities import call_attention
+from tests.capabilities import CAPABILITIES, call_attention
 from tsprune.anatomy import AttentionSite
 from tsprune.models import Forecaster
 from tsprune.scores.stable_rank import query_key, stable_ranks
@@ -40,13 +40,14 @@ NORMS = {
     "timesfm": (("query_ln", "scale"), ("key_ln", "scale")),
     "moirai": (("q_norm", "weight"), ("k_norm", "weight")),
     "moirai2": (("q_norm", "weight"), ("k_norm", "weight")),
+    "t0": (("q_norm", "scale"), ("k_norm", "scale")),
 }
 
 
 def without_bias(model: Forecaster, site: AttentionSite) -> pytest.MonkeyPatch:
     """What is added to q and k whatever the input is, is taken out until `undo`."""
     patch = pytest.MonkeyPatch()
-    if model.family == "toto":
+    if CAPABILITIES[model.family].biased:
         fused = model.module.get_submodule(site.module).wQKV
         patch.setattr(fused, "forward", lambda x: torch.nn.functional.linear(x, fused.weight))
     return patch

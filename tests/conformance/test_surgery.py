@@ -11,6 +11,7 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from torch import nn
 
+from tests.capabilities import CAPABILITIES
 from tests.tiny import double_precision, full_length, output_patch, pristine, ragged, spread, uneven
 from tsprune.anatomy import Anatomy, Component
 from tsprune.choices import MODES
@@ -93,7 +94,7 @@ def test_a_head_takes_its_rows_and_columns(model: Forecaster) -> None:
     per_head_bias = {"moirai": 2, "moirai2": 2}.get(model.family, 0)  # same variate or not
     for head in spread(model.anatomy.components("head"), 6):
         site = model.anatomy.site(head)
-        biases = 3 * site.head_dim if model.family == "toto" else 0
+        biases = 3 * site.head_dim if CAPABILITIES[model.family].biased else 0
         cut = 4 * site.head_dim * model.anatomy.d_model + biases + per_head_bias
         assert prune(model, head).parameter_count == model.parameter_count - cut, head
 
@@ -225,11 +226,11 @@ def test_what_cannot_be_removed_is_one_clear_line(pair: Pair) -> None:
 
 
 def test_all_heads_of_a_sublayer_leave_its_bias(model: Forecaster) -> None:
-    """Toto's alone: what is left can itself be ablated and removed."""
+    """Where the output projection has one: what is left can itself be ablated and removed."""
     sublayer = model.anatomy.components("attention")[0]
     headless = prune(model, f"{sublayer}.head.*")
-    assert (sublayer in headless.anatomy.components()) == (model.family == "toto")
-    if model.family != "toto":
+    assert (sublayer in headless.anatomy.components()) == CAPABILITIES[model.family].biased
+    if not CAPABILITIES[model.family].biased:
         return
     output = headless.module.get_submodule(headless.anatomy.site(sublayer).output)
     assert isinstance(output, nn.Linear)

@@ -190,6 +190,17 @@ _BUILT_IN: tuple[Family, ...] = (
         weights=("out_proj.hidden_layer.weight", "encoder.layers.0.ffn.fc_gate.weight"),
         config_key="num_predict_token",
     ),
+    Family(
+        "t0",
+        "t0",
+        "tsprune.models.t0:T0",
+        package="t0",
+        extra="t0",
+        tested=("tfc-t0", "0.6"),
+        objects=("t0.torch.model.model.T0Forecaster",),
+        weights=("transformer.layers.0.attention_block.attention.wQKV.weight",),
+        config_key="group_every_n",
+    ),
 )
 
 FAMILIES: Mapping[str, Family] = Registry("tsprune.families", Family, _BUILT_IN, noun="family")

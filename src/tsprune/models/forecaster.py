@@ -280,14 +280,19 @@ class Forecaster(TablePredictor):
             raise TspruneError(
                 f"{self.name} has gradients over one pass, {self.readout_horizon} steps, not over {horizon}"
             )
+        series = self._read(contexts)
         with self.alone(), torch.enable_grad(), _Gradients() as gradients:
             forecast = self.forecast(contexts, horizon)
         if not gradients.left:
             raise TspruneError(f"{self.name}: its forecast has no gradient; its parameters are frozen")
-        quantiles = self._readout_quantiles(gradients.left[-1], len(forecast.quantiles), horizon)
+        quantiles = self._readout_of(gradients.left, series, len(forecast.quantiles), horizon)
         if not np.array_equal(quantiles.detach().cpu().numpy(), forecast.quantiles, equal_nan=True):
             raise TspruneError(f"{self.name}: no tensor with a gradient is equal to its forecast")
         return quantiles
+
+    def _readout_of(self, left: list[Tensor], series: list[Context], count: int, horizon: int) -> Tensor:
+        """Quantiles [count, Q, horizon] of `series` from all tensors that upstream takes out of torch."""
+        return self._readout_quantiles(left[-1], count, horizon)
 
     def _readout_quantiles(self, output: Tensor, count: int, horizon: int) -> Tensor:
         """Quantiles [count, Q, horizon] from the tensor that upstream last takes out of torch."""

@@ -198,12 +198,25 @@ def resuming(
         record, projection = gate.record(calls), gate.record(projections)
         if record is None or projection is None or projection.inputs is None:
             return original(*args, **kwargs)
-        if not any(tensor is projection.output for tensor in leaves(record.output, Tensor)):
+        returned = [tensor for tensor in leaves(record.output, Tensor) if _shows(tensor, projection.output)]
+        if not returned:
             return original(*args, **kwargs)  # the attention changes its projection before returning it
         recorded = given(record.output, _restored_states(record, args, kwargs))
-        return substituted(recorded, projection.output, output(*projection.inputs[0]))
+        projected = output(*projection.inputs[0])
+        swapped = returned[0] is not projection.output
+        return substituted(recorded, returned[0], projected.transpose(0, 1) if swapped else projected)
 
     return forward
+
+
+def _shows(tensor: Tensor, projected: Any) -> bool:
+    """Whether `tensor` is what the projection returned, or a view of it with its first two axes swapped."""
+    if tensor is projected:
+        return True
+    if not isinstance(projected, Tensor) or projected.dim() < 2 or tensor.data_ptr() != projected.data_ptr():
+        return False
+    view = projected.transpose(0, 1)
+    return tensor.shape == view.shape and tensor.stride() == view.stride()
 
 
 def projecting(original: Forward, calls: Mapping[str, list[Call]], path: str) -> Forward:
