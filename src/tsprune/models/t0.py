@@ -133,9 +133,9 @@ class T0(Forecaster):
         return targets_of(whole, series, covariates)
 
     def _passed(self, series: Sequence[NDArray[np.float32]]) -> None:
-        """The passes of a forecast of a patch after series of one length, with gradients if they are on."""
+        """The passes of a forecast of a patch after series of one length."""
         how = dict.fromkeys(("trim_leading_missing", "symmetric_averaging"), True)
-        ForecasterBase.predict(self.module, np.stack(series), 1, LEVELS, **how)
+        self._predicted(series, 1, **how)
 
     def _readout_of(self, left: list[Tensor], series: list[Context], count: int, horizon: int) -> Tensor:
         """Upstream takes both of its passes out of torch before it averages, clips and rounds them."""
