@@ -18,6 +18,7 @@ GONE = {
     "chronos-bolt": ["decoder.0.cross.head.0", "decoder.1.self", "encoder.0.mlp"],
     "timesfm": ["stack.0.self.head.0", "stack.1.self", "stack.0.mlp"],
     "moirai2": ["stack.0.self.head.0", "stack.1.mlp"],
+    "chronos-t5": ["decoder.0.self.head.1", "decoder.1.self", "decoder.1.cross.head.0", "encoder.1.mlp"],
 }
 
 
@@ -32,7 +33,7 @@ def exported_once(factory: pytest.TempPathFactory, name: str) -> tuple[Forecaste
     with FileLock(f"{folder}.lock"):
         if not (folder / "model").exists():
             TINY[f"tiny-{family}"](folder / "model")
-        model = load(folder / "model", device="cpu")
+        model = load(folder / "model", device="cpu", samples=6)
         horizon = model.readout_horizon
         if name.startswith("pruned"):
             model = prune(model, GONE[family])

@@ -8,14 +8,29 @@ from tests.exporting import exported_once
 from tsprune.deployment import Exported
 from tsprune.models import Forecaster
 
+ONE_PASS = ["pruned chronos-bolt", "chronos2", "pruned timesfm", "pruned moirai2"]
+Pair = tuple[Forecaster, Exported]
 
-@pytest.fixture(
-    scope="session", params=["pruned chronos-bolt", "chronos2", "pruned timesfm", "pruned moirai2"]
-)
-def exported(
-    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
-) -> tuple[Forecaster, Exported]:
-    """A model and its export."""
+
+def _exported(request: pytest.FixtureRequest, factory: pytest.TempPathFactory) -> Pair:
     pytest.importorskip("onnxruntime")
     pytest.importorskip("onnxscript")
-    return exported_once(tmp_path_factory, request.param)
+    return exported_once(factory, request.param)
+
+
+@pytest.fixture(scope="session", params=[*ONE_PASS, "pruned chronos-t5"])
+def exported(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Pair:
+    """A model and its export."""
+    return _exported(request, tmp_path_factory)
+
+
+@pytest.fixture(scope="session", params=ONE_PASS)
+def one_pass(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Pair:
+    """A model that does not draw paths, and its export."""
+    return _exported(request, tmp_path_factory)
+
+
+@pytest.fixture(scope="session", params=["pruned chronos-t5"])
+def sampler(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Pair:
+    """A model that draws paths, and its export."""
+    return _exported(request, tmp_path_factory)

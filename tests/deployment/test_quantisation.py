@@ -26,8 +26,8 @@ def copied(found: Exported, folder: Path) -> tuple[Path, Description]:
     return folder, found.description
 
 
-def test_weights_are_smaller_and_forecasts_near(exported: Pair, tmp_path: Path) -> None:
-    model, found = exported
+def test_weights_are_smaller_and_forecasts_near(one_pass: Pair, tmp_path: Path) -> None:
+    model, found = one_pass
     folder, about = copied(found, tmp_path / "int8")
     before, products = (folder / GRAPH).stat().st_size, weight_products(folder / GRAPH)
     after = quantised(folder, about, small_suite())
@@ -42,18 +42,18 @@ def test_weights_are_smaller_and_forecasts_near(exported: Pair, tmp_path: Path) 
 
 
 def test_where_no_loss_is_allowed_the_least_is_taken(
-    exported: Pair, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    one_pass: Pair, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     losses = iter([0.4, 0.1, 0.3, 0.2])
     monkeypatch.setattr(quantisation, "_loss", lambda *_: next(losses))
-    folder, about = copied(exported[1], tmp_path / "int8")
+    folder, about = copied(one_pass[1], tmp_path / "int8")
     products = weight_products(folder / GRAPH)
     kept = quantised(folder, about, small_suite()).kept_fp32
     assert kept[-3:] == tuple(products)[-3:]  # the second candidate: the readout, in every pass
     assert {products[name] for name in kept} == {products[name] for name in tuple(products)[-3:]}
 
 
-def test_windows_beyond_the_horizon_cannot_measure(exported: Pair, tmp_path: Path) -> None:
-    folder, about = copied(exported[1], tmp_path / "int8")
+def test_windows_beyond_the_horizon_cannot_measure(one_pass: Pair, tmp_path: Path) -> None:
+    folder, about = copied(one_pass[1], tmp_path / "int8")
     with pytest.raises(TspruneError, match="export with a longer horizon"):
         quantised(folder, dataclasses.replace(about, horizon=1), small_suite())

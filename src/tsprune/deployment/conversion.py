@@ -17,19 +17,20 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.export import Dim
 
-from tsprune.arguments import checked
+from tsprune.arguments import SAMPLES, checked
 from tsprune.choices import EXPORT_PRECISIONS
 from tsprune.deployment.card import card
 from tsprune.deployment.description import (
     GRAPH,
     SELF_TEST,
+    STEP,
     Description,
     sha256_of,
 )
-from tsprune.deployment.exported import Exported, load_exported, session
+from tsprune.deployment.exported import Exported, load_exported, open_export
 from tsprune.deployment.quantisation import quantised
 from tsprune.deployment.self_test import FP32_DISTANCE, measured_distance, probe_series, stored
 from tsprune.errors import TspruneError, one_line
@@ -69,7 +70,7 @@ def export(
     calibration : windows on which int8 is measured, to decide which products stay in fp32; None: some of
         the embedded suite
 
-    Raises TspruneError in one line for a family without a graph (Chronos-T5, Toto, Moirai), for a
+    Raises TspruneError in one line for a family without a graph (Toto, Moirai), for a
     folder that is there, for a missing package, and if the graph's forecasts are not the model's.
     """
     found = exports(
@@ -109,6 +110,8 @@ def exports(
         path = user_path(folders[precision])
         with whole_directory(path) as aside:
             about = _write(loaded, aside, steps, length) if graph is None else _copied(*graph, aside)
+            if precision == "int8" and about.sampling is not None:
+                raise TspruneError(f"{loaded.name} draws paths; it is exported in fp32")
             if precision == "int8":
                 about = quantised(aside, about, calibration)
             about = _complete(loaded, aside, about)
@@ -132,9 +135,13 @@ def _write(model: Forecaster, folder: Path, horizon: int, length: int) -> Descri
     with _in_float32(model) as exact:
         graph = graph_of(exact, horizon)
         axis = exact.anatomy.stacks[0].time
-        span = 1 if axis is None else axis.span
+        sampling = getattr(graph, "sampling", None)
+        span = 1 if axis is None or sampling is not None else axis.span
         future = int(getattr(graph, "future_span", 0))
-        to_onnx(graph, folder / GRAPH, span, length, -(-horizon // future) if future else 0)
+        if sampling is not None:
+            steps_to_onnx(graph, folder, length)
+        else:
+            to_onnx(graph, folder / GRAPH, span, length, -(-horizon // future) if future else 0)
         origin = exact.origin
         return Description(
             name=exact.name,
@@ -149,6 +156,7 @@ def _write(model: Forecaster, folder: Path, horizon: int, length: int) -> Descri
             levels=tuple(float(level) for level in exact.forecast([np.arange(9.0)], 1).levels),
             parameters=exact.parameter_count,
             distance=0.0,
+            sampling=None if sampling is None else dataclasses.asdict(sampling),
             removed=() if origin is None else tuple(part.address for part in origin.components),
             original="" if origin is None else origin.name,
         )
@@ -163,7 +171,7 @@ def _complete(model: Forecaster, folder: Path, about: Description) -> Descriptio
         contexts = [values[-about.context_length :] for values in probe_series(length)]
         expected = exact.forecast(contexts, about.horizon).quantiles
     save_file(stored(expected, length), folder / SELF_TEST)
-    found = Exported(about.name, about, session(folder / GRAPH), 0)
+    found = open_export(folder, about, about.name)
     distance = measured_distance(found, expected, length)
     if about.precision == "fp32" and not distance <= FP32_DISTANCE:
         raise TspruneError(
@@ -215,14 +223,51 @@ def to_onnx(graph: nn.Module, path: Path, span: int, length: int, future: int) -
     if future:
         example.append(torch.zeros(min(future, 3)))
         sizes["future"] = {0: Dim("future", min=1, max=future)} if future > 1 else None
+    _converted(graph, path, dict(zip(sizes, example, strict=True)), sizes, ["quantiles"])
+
+
+def steps_to_onnx(graph: Any, folder: Path, length: int) -> None:
+    """Writes the two graphs of a model that draws paths, for any number of series and paths.
+
+    graph : the encoder, whose `step` and `sampling` are those of `ChronosGraph`
+
+    Raises TspruneError if torch cannot express them.
+    """
+    rows, paths = Dim("batch", min=1, max=_MOST_ROWS), Dim("samples", min=1, max=SAMPLES)
+    longest = Dim("length", min=2, max=length + 1)
+    tokens, observed = torch.ones(2, 5, dtype=torch.int64), torch.ones(2, 5, dtype=torch.bool)
+    context = {"tokens": tokens, "observed": observed}
+    sizes: dict[str, Any] = {name: {0: rows, 1: longest} for name in context}
+    _converted(graph, folder / GRAPH, context, sizes, ["cross_keys", "cross_values"])
+    cross_keys, cross_values = graph(tokens, observed)
+    how = graph.sampling
+    cache = torch.zeros(2, 3, how.heads, how.steps, how.head_dim)
+    example = {
+        "last": torch.ones(2, 3, dtype=torch.int64), "place": torch.ones(1, dtype=torch.int64),
+        "keys": cache, "values": cache.clone(), "cross_keys": cross_keys, "cross_values": cross_values,
+        "observed": observed,
+    }  # fmt: skip
+    sizes = {name: {0: rows, 1: paths} for name in ("last", "keys", "values")}
+    sizes |= {"place": None, "observed": {0: rows, 1: longest}}
+    sizes |= {name: {0: rows, 2: longest} for name in ("cross_keys", "cross_values")}
+    ordered = {name: sizes[name] for name in example}
+    _converted(graph.step, folder / STEP, example, ordered, ["logits", "new_keys", "new_values"])
+
+
+def _converted(
+    graph: nn.Module, path: Path, example: dict[str, Tensor], sizes: dict[str, Any], outputs: list[str]
+) -> None:
+    """Writes a module as ONNX; sizes : by input, the dimensions that may change."""
     try:
         with _silent():
-            program = torch.export.export(graph, tuple(example), dynamic_shapes=sizes, strict=False)
+            program = torch.export.export(
+                graph, tuple(example.values()), dynamic_shapes=tuple(sizes.values()), strict=False
+            )
             found = torch.onnx.export(
                 program,
                 dynamo=True,
-                input_names=list(sizes),
-                output_names=["quantiles"],
+                input_names=list(example),
+                output_names=outputs,
                 opset_version=_OPSET,
                 verbose=False,
             )

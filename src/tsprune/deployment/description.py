@@ -13,8 +13,10 @@ from tsprune.choices import EXPORT_PRECISIONS
 from tsprune.errors import TspruneError
 from tsprune.files import read_object, user_path
 from tsprune.models.locations import EXPORT
+from tsprune.models.sampled_tokens import TokenSampling
 
 GRAPH = "model.onnx"
+STEP = "step.onnx"  # of a model that draws paths, whose GRAPH is that of the encoder
 SELF_TEST = "selftest.safetensors"
 _FORMAT = 1
 
@@ -39,6 +41,7 @@ class Description:
     kept_fp32 : graph nodes that int8 left in fp32
     files : SHA-256 of each other file, by its name
     made_with : versions of the packages
+    sampling : of a model that draws paths, the fields of `TokenSampling`; None: it forecasts in one pass
     """
 
     name: str
@@ -58,6 +61,7 @@ class Description:
     files: Mapping[str, str] = dataclasses.field(default_factory=dict)
     made_with: Mapping[str, str] = dataclasses.field(default_factory=dict)
     marks_padding: bool = False
+    sampling: Mapping[str, Any] | None = None
 
     def as_object(self) -> dict[str, Any]:
         """The content of tsprune-export.json."""
@@ -89,6 +93,8 @@ def read_description(folder: Path) -> Description:
             kept_fp32=tuple(found.kept_fp32),
             files=dict(found.files),
         )
+        if found.sampling is not None:
+            TokenSampling.of(found.sampling)
         problem = _problem(found)
     except (TypeError, ValueError) as error:
         raise TspruneError(f"{folder}: {EXPORT} is damaged ({error})") from None

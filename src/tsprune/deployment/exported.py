@@ -2,24 +2,28 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import dataclasses
+from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from tsprune.arguments import checked
-from tsprune.deployment.description import GRAPH, Description, read_description
+from tsprune.arguments import RULES, checked
+from tsprune.deployment.description import GRAPH, STEP, Description, read_description
 from tsprune.errors import TspruneError, one_line
 from tsprune.extras import install
 from tsprune.files import user_path
 from tsprune.models.contexts import checked_contexts, checked_horizon, padded
-from tsprune.models.forecast import Forecast, NotFiniteError
+from tsprune.models.forecast import Forecast, NotFiniteError, concatenated
+from tsprune.models.sampled_tokens import TokenSampling
 from tsprune.models.table_predictor import TablePredictor
 from tsprune.models.variates import rows_of
 
 _ROWS = 64  # series that are forecast together: more take memory, and are no faster
+_PATHS = 320  # of models that draw them, together: each holds the keys and values of its tokens
 
 
 class Exported(TablePredictor):
@@ -84,9 +88,9 @@ class Exported(TablePredictor):
                 f"export the model again with --horizon {steps}"
             )
         kept = [self._kept(values) for values in rows_of(series)]
-        parts = [self._forecast(kept[start : start + _ROWS], steps) for start in range(0, len(kept), _ROWS)]
-        quantiles = np.concatenate(parts)[..., :steps]
-        forecast = Forecast(np.ascontiguousarray(quantiles), self.description.levels)
+        most = self._most(len(kept))
+        parts = [self._forecast(kept[start : start + most], steps) for start in range(0, len(kept), most)]
+        forecast = concatenated(parts).until(steps)
         finite = forecast.finite()
         if not finite.all():
             where = int(np.argmin(finite))
@@ -103,21 +107,73 @@ class Exported(TablePredictor):
                 kept[0] = np.interp(len(values) - limit, observed, values[observed])
         return kept
 
-    def _forecast(self, series: list[NDArray[np.float32]], steps: int) -> NDArray[np.float32]:
-        """Quantiles [B, Q, at least `steps`]."""
+    def _most(self, count: int) -> int:
+        """How many of so many series are forecast together."""
+        return _ROWS
+
+    def _forecast(self, series: list[NDArray[np.float32]], steps: int) -> Forecast:
+        """The forecast of at least `steps`."""
         before = np.inf if self.description.marks_padding else np.nan
         inputs = {"context": padded(series, self.description.span, before)}
         if count := self.passes(steps):
             inputs["future"] = np.zeros(count, dtype=np.float32)
-        try:
-            (quantiles,) = self._session.run(None, inputs)
-        except Exception as error:  # of classes that ONNX Runtime makes up
-            raise TspruneError(f"{self.name}: ONNX Runtime failed ({one_line(error, 200)})") from None
+        (quantiles,) = self._run(self._session, inputs)
         expected = (len(series), len(self.description.levels), steps)
         if quantiles.shape[:2] != expected[:2] or quantiles.shape[2] < steps:
             raise TspruneError(f"{self.name}: the graph returns {quantiles.shape}, not {expected}")
-        found: NDArray[np.float32] = quantiles
+        return Forecast(quantiles, self.description.levels)
+
+    def _run(self, session: Any, inputs: Mapping[str, NDArray[Any]]) -> list[NDArray[np.float32]]:
+        try:
+            found: list[NDArray[np.float32]] = session.run(None, inputs)
+        except Exception as error:  # of classes that ONNX Runtime makes up
+            raise TspruneError(f"{self.name}: ONNX Runtime failed ({one_line(error, 200)})") from None
         return found
+
+
+class ExportedSampler(Exported):
+    """An exported model that draws paths: the graph of its encoder, and that of one step.
+
+    The same seed gives the same paths as the model that was exported, but for a draw that falls within
+    rounding of the border between two tokens.
+    """
+
+    def __init__(
+        self, name: str, description: Description, session: Any, weight_bytes: int, step: Any
+    ) -> None:
+        super().__init__(name, description, session, weight_bytes)
+        assert description.sampling is not None
+        self._step = step
+        self._sampling = TokenSampling.of(description.sampling)
+
+    @property
+    def samples(self) -> int:
+        """Paths of a series; settable."""
+        return self._sampling.samples
+
+    @samples.setter
+    def samples(self, samples: int) -> None:
+        self._sampling = dataclasses.replace(self._sampling, samples=RULES["samples"](samples))
+
+    @property
+    def seed(self) -> int:
+        """Of the draws; settable."""
+        return self._sampling.seed
+
+    @seed.setter
+    def seed(self, seed: int) -> None:
+        self._sampling = dataclasses.replace(self._sampling, seed=RULES["seed"](seed))
+
+    def _most(self, count: int) -> int:
+        return max(1, _PATHS // self.samples)
+
+    def _forecast(self, series: list[NDArray[np.float32]], steps: int) -> Forecast:
+        def run(session: Any, *inputs: NDArray[Any]) -> list[NDArray[np.float32]]:
+            names = (one.name for one in session.get_inputs())
+            return self._run(session, dict(zip(names, inputs, strict=True)))
+
+        encode, step = partial(run, self._session), partial(run, self._step)
+        return Forecast.of_paths(self._sampling.paths(series, padded(series), steps, encode, step))
 
 
 @checked
@@ -139,8 +195,16 @@ def load_exported(folder: str | Path, *, threads: int | None = None) -> Exported
     description = read_description(path)
     if not (path / GRAPH).is_file():
         raise TspruneError(f"{folder}: {GRAPH} is missing; export the model again")
-    size = sum((path / name).stat().st_size for name in description.files if (path / name).is_file())
-    return Exported(str(folder), description, session(path / GRAPH, threads), size)
+    return open_export(path, description, str(folder), threads)
+
+
+def open_export(folder: Path, about: Description, name: str, threads: int | None = None) -> Exported:
+    """The exported model in a folder; TspruneError as in `load_exported`."""
+    size = sum((folder / file).stat().st_size for file in about.files if (folder / file).is_file())
+    graph = session(folder / GRAPH, threads)
+    if about.sampling is None:
+        return Exported(name, about, graph, size)
+    return ExportedSampler(name, about, graph, size, session(folder / STEP, threads))
 
 
 def session(graph: Path, threads: int | None = None) -> Any:

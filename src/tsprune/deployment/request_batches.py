@@ -140,8 +140,7 @@ class RequestBatches:
         for one in batch:
             rows = slice(start, start := start + len(one.series))
             if not one.answer.done():
-                found = forecast.select(rows)
-                one.answer.set_result(Forecast(found.quantiles[..., : one.horizon], found.levels))
+                one.answer.set_result(forecast.select(rows).until(one.horizon))
 
     async def _called(self, batch: Sequence[_Waiting]) -> Forecast:
         series = [values for one in batch for values in one.series]

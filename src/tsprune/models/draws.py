@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import functools
 import math
-import zlib
 from collections.abc import Callable, Sequence
 from typing import Any, TypeVar
 
@@ -22,9 +21,9 @@ from torch import Tensor
 from torch.overrides import TorchFunctionMode
 
 from tsprune.errors import TspruneError
+from tsprune.models.sampled_tokens import drawn_uniform, stream_seed
 
 Changed = TypeVar("Changed")
-_SMALLEST = 1e-12  # keeps uniform numbers off 0 and 1, where inverse distribution functions are infinite
 _KEPT_BYTES = 2**24  # the most that is kept of one batch
 
 
@@ -35,9 +34,7 @@ class Noise:
     """
 
     def __init__(self, contexts: Sequence[NDArray[np.float32]], seed: int) -> None:
-        self._seeds = tuple(
-            (seed, zlib.crc32(np.ascontiguousarray(context).tobytes())) for context in contexts
-        )
+        self._seeds = tuple(stream_seed(context, seed) for context in contexts)
         self._streams: list[np.random.Generator] = []  # made when numbers after the first are asked for
         self._begun: tuple[int, ...] | None = None  # the shape of the first numbers
 
@@ -83,8 +80,7 @@ def _streams(seeds: Sequence[tuple[int, int]], after: int = 0) -> list[np.random
 
 
 def _drawn(streams: Sequence[np.random.Generator], shape: tuple[int, ...]) -> Tensor:
-    numbers = np.stack([stream.random(shape) for stream in streams])
-    return torch.from_numpy(np.clip(numbers, _SMALLEST, 1 - _SMALLEST, out=numbers))
+    return torch.from_numpy(drawn_uniform(streams, shape))
 
 
 def _first(seeds: Sequence[tuple[int, int]], shape: tuple[int, ...], change: Callable[[Tensor], Any]) -> Any:

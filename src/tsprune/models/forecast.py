@@ -38,6 +38,18 @@ class Forecast:
     levels: tuple[float, ...] = LEVELS
     samples: NDArray[np.float32] | None = None
 
+    @classmethod
+    def of_paths(cls, paths: NDArray[np.float32]) -> Forecast:
+        """The forecast of sampled paths [B, S, H], quantiles as gluonts' SampleForecast has them."""
+        ordered, last = np.sort(paths, axis=1), paths.shape[1] - 1
+        chosen = ordered[:, [round(last * level) for level in LEVELS]]
+        return cls(np.ascontiguousarray(chosen), LEVELS, paths)
+
+    def until(self, horizon: int) -> Forecast:
+        """The first steps of the forecast."""
+        samples = None if self.samples is None else self.samples[..., :horizon]
+        return Forecast(np.ascontiguousarray(self.quantiles[..., :horizon]), self.levels, samples)
+
     def select(self, rows: slice | NDArray[np.int64]) -> Forecast:
         """The forecasts of some of the series."""
         samples = None if self.samples is None else self.samples[rows]

@@ -414,11 +414,8 @@ class SamplingForecaster(Forecaster):
         )
 
     def from_samples(self, paths: NDArray[np.float32]) -> Forecast:
-        """The forecast of sampled paths [B, S, H], quantiles as gluonts' SampleForecast has them."""
-        ordered = np.sort(paths, axis=1)
-        last = paths.shape[1] - 1
-        chosen = ordered[:, [round(last * level) for level in LEVELS]]
-        return Forecast(np.ascontiguousarray(chosen), LEVELS, paths)
+        """The forecast of sampled paths [B, S, H] (see `Forecast.of_paths`)."""
+        return Forecast.of_paths(paths)
 
 
 def drawing(model: Forecaster, samples: int | None, *, usual: int, of_tokens: int) -> Forecaster:

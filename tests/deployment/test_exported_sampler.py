@@ -1,0 +1,68 @@
+"""An exported model that draws paths draws those of its model."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import tsprune
+from tsprune.deployment import Exported
+from tsprune.deployment.exported import ExportedSampler
+from tsprune.errors import TspruneError
+from tsprune.models import Forecaster, SamplingForecaster
+
+Pair = tuple[Forecaster, Exported]
+SERIES = [np.sin(np.arange(length) / 3).astype(np.float32) * 5 + 2 for length in (40, 30, 55)]
+
+
+def test_paths_are_those_of_the_model(sampler: Pair) -> None:
+    model, found = sampler
+    assert isinstance(model, SamplingForecaster)
+    assert isinstance(found, ExportedSampler)
+    assert (found.samples, found.seed) == (model.samples, model.seed)
+    samples, seed = model.samples, model.seed
+    try:
+        for model.samples, model.seed in ((4, 0), (7, 3)):
+            found.samples, found.seed = model.samples, model.seed
+            for horizon in (3, found.horizon):  # in a pass, and beyond it
+                expected, actual = (one.forecast(SERIES, horizon) for one in (model, found))
+                assert expected.samples is not None
+                assert actual.samples is not None
+                np.testing.assert_allclose(actual.samples, expected.samples, rtol=1e-4, atol=1e-4)
+                np.testing.assert_array_equal(actual.point, actual.samples.mean(axis=1))
+    finally:
+        model.samples = found.samples = samples
+        model.seed = found.seed = seed
+
+
+def test_samples_and_seeds_that_cannot_be(sampler: Pair) -> None:
+    found = sampler[1]
+    assert isinstance(found, ExportedSampler)
+    for name, value in (("samples", 0), ("samples", 1.5), ("seed", -1)):
+        with pytest.raises(TspruneError, match=name):
+            setattr(found, name, value)
+
+
+def test_int8_is_refused(sampler: Pair, tmp_path: Path) -> None:
+    with pytest.raises(TspruneError, match="draws paths; it is exported in fp32"):
+        tsprune.export(sampler[0], tmp_path / "out", precision="int8")
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [("samples", 0), ("tokens", 2), ("low", "x"), ("ends", 1), ("temperature", 0), ("new", 1)],
+)
+def test_a_damaged_description_is_one_line(sampler: Pair, tmp_path: Path, name: str, value: object) -> None:
+    folder = tmp_path / "out"
+    shutil.copytree(sampler[1].name, folder)
+    path = folder / "tsprune-export.json"
+    content = json.loads(path.read_text())
+    content["sampling"][name] = value
+    path.write_text(json.dumps(content))
+    with pytest.raises(TspruneError, match="is damaged"):
+        tsprune.load_exported(folder)
