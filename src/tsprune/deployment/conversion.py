@@ -39,6 +39,7 @@ from tsprune.files import as_json, user_path
 from tsprune.folders import whole_directory
 from tsprune.models import FAMILIES, Forecaster, load
 from tsprune.models.contexts import checked_horizon
+from tsprune.models.forecaster import SamplingForecaster
 from tsprune.models.locations import EXPORT
 
 if TYPE_CHECKING:
@@ -100,6 +101,8 @@ def exports(
         raise TspruneError(f"precision must be one of {', '.join(EXPORT_PRECISIONS)}, not {unknown[0]!r}")
     loaded = load(model, device="cpu") if isinstance(model, str | Path) else model
     loaded.require_finite_weights()
+    if "int8" in folders and isinstance(loaded, SamplingForecaster) and FAMILIES[loaded.family].graph:
+        raise TspruneError(f"{loaded.name} draws paths; it is exported in fp32")
     steps = loaded.readout_horizon if horizon is None else checked_horizon(horizon)
     length = loaded.context_length
     if context_length is not None:
@@ -110,8 +113,6 @@ def exports(
         path = user_path(folders[precision])
         with whole_directory(path) as aside:
             about = _write(loaded, aside, steps, length) if graph is None else _copied(*graph, aside)
-            if precision == "int8" and about.sampling is not None:
-                raise TspruneError(f"{loaded.name} draws paths; it is exported in fp32")
             if precision == "int8":
                 about = quantised(aside, about, calibration)
             about = _complete(loaded, aside, about)

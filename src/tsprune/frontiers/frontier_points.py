@@ -7,6 +7,7 @@ import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -133,11 +134,13 @@ class Workshop:
         if precision in missing:  # all at once: tracing is most of the work
             calibration, _ = split(self.suite, seed=self.options.seed)
             sample = calibration.sample(_CALIBRATION_WINDOWS, seed=self.options.seed)
+            how: Any = {"horizon": self.horizon, "calibration": sample}
             try:
-                exports(model, missing, horizon=self.horizon, calibration=sample)
-            except TspruneError:
-                if not is_export(folders[precision]):  # else another precision has failed
+                exports(model, missing, **how)
+            except TspruneError:  # of another precision, perhaps
+                if len(missing) == 1:
                     raise
+                exports(model, {precision: missing[precision]}, **how)
         return load_exported(folders[precision], threads=torch.get_num_threads())
 
     @property
