@@ -81,8 +81,11 @@ def _numeric() -> list[Parameter]:
 
 
 def _others(one: Parameter) -> list[str]:
-    """All arguments and required options of a command, beside one of its options."""
-    given: list[str] = []
+    """All arguments and required options of a command, beside one of its options.
+
+    `prune` needs a folder unless it only says what it would cost.
+    """
+    given: list[str] = ["--dry-run"] if one.command == "prune" and one.name != "--dry-run" else []
     for other in _parameters():
         if other.command == one.command and (other.required or other.argument) and other != one:
             given += [POSITIONAL] if other.argument else [other.name, POSITIONAL]
