@@ -28,7 +28,7 @@ _FEW, _MANY = 16, 64  # histories of a timed pass; as few if these take longer t
 _SLOW = 0.5
 _LIMIT = 8.0  # seconds of timed forecasts of the suite
 # exact prices of a search (27 to 63 with the bundled Chronos-Bolt, TimesFM and Bolt-small, however many
-# components there are), exact prices per removal, and an assumed share of components that are tried for a loss
+# components there are), an assumed share of components that are tried for a loss, exact prices per removal
 _PRICED_AGAIN, _TRIED, _BETWEEN = 55, 0.3, 4
 _LATENCY_CALLS = 6  # forecasts of each model and batch besides those that are timed
 
