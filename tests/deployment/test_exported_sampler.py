@@ -47,6 +47,19 @@ def test_samples_and_seeds_that_cannot_be(sampler: Pair) -> None:
             setattr(found, name, value)
 
 
+def test_the_usual_horizon_is_that_of_a_pass(
+    sampler: Pair, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def copied(_: object, folder: Path, __: int) -> None:  # the graphs do not depend on the horizon
+        for name in ("model.onnx", "step.onnx"):
+            shutil.copy(Path(sampler[1].name) / name, folder / name)
+
+    monkeypatch.setattr("tsprune.deployment.conversion.steps_to_onnx", copied)
+    found = tsprune.export(sampler[0], tmp_path / "out")
+    assert sampler[1].description.sampling is not None
+    assert found.horizon == sampler[1].description.sampling["steps"] > 1
+
+
 def test_int8_is_refused(sampler: Pair, tmp_path: Path) -> None:
     with pytest.raises(TspruneError, match="draws paths; it is exported in fp32"):
         tsprune.export(sampler[0], tmp_path / "out", precision="int8")

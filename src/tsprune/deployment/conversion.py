@@ -103,7 +103,7 @@ def exports(
     loaded.require_finite_weights()
     if "int8" in folders and isinstance(loaded, SamplingForecaster) and FAMILIES[loaded.family].graph:
         raise TspruneError(f"{loaded.name} draws paths; it is exported in fp32")
-    steps = loaded.readout_horizon if horizon is None else checked_horizon(horizon)
+    steps = None if horizon is None else checked_horizon(horizon)
     length = loaded.context_length
     if context_length is not None:
         length = min(length, context_length)
@@ -131,12 +131,13 @@ def _copied(about: Description, source: Path, target: Path) -> Description:
     return about
 
 
-def _write(model: Forecaster, folder: Path, horizon: int, length: int) -> Description:
+def _write(model: Forecaster, folder: Path, stated: int | None, length: int) -> Description:
     """Writes the graph in fp32, and describes it as yet without files and distance."""
     with _in_float32(model) as exact:
-        graph = graph_of(exact, horizon)
+        graph = graph_of(exact, stated or exact.readout_horizon)
         axis = exact.anatomy.stacks[0].time
         sampling = getattr(graph, "sampling", None)
+        horizon = stated or (exact.readout_horizon if sampling is None else sampling.steps)
         span = 1 if axis is None or sampling is not None else axis.span
         future = int(getattr(graph, "future_span", 0))
         if sampling is not None:

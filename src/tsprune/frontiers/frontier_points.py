@@ -32,6 +32,7 @@ from tsprune.pruning.surgery import model_copy, prune
 from tsprune.run_options import RunOptions
 
 ORIGINAL = "original"
+_HORIZON, _DECODED = 64, 24
 _CALIBRATION_WINDOWS = 120  # that decide which products of an int8 graph stay in fp32
 _Make = Callable[[], Forecaster | Timed]
 _ALIKE = 1e-3  # of forecasts of a compiled model, relative to the largest
@@ -146,7 +147,13 @@ class Workshop:
     @property
     def horizon(self) -> int:
         """Steps that exports forecast: those of a pass, and all that the suite asks for."""
-        return max(self.original.readout_horizon, *(c.horizon for c in self.suite.configurations))
+        own = max(self.original.readout_horizon, timed_steps(self.original))
+        return max(own, *(c.horizon for c in self.suite.configurations))
+
+
+def timed_steps(model: Forecaster) -> int:
+    """Steps of the forecasts that are timed; a model that decodes value by value takes as many passes."""
+    return _DECODED if model.anatomy.tokens else min(_HORIZON, model.readout_horizon)
 
 
 def _pruned_name(saving: float) -> str:

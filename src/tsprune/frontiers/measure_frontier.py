@@ -30,7 +30,7 @@ from tsprune.data.suite import Suite
 from tsprune.errors import TspruneError
 from tsprune.evaluation import METRICS
 from tsprune.files import as_json, output_folder, read_object
-from tsprune.frontiers.frontier_points import FrontierWeights, Workshop
+from tsprune.frontiers.frontier_points import FrontierWeights, Workshop, timed_steps
 from tsprune.frontiers.frontier_table import Frontier, label, marked
 from tsprune.models import Forecaster, load
 from tsprune.progress import Progress, showing
@@ -43,7 +43,7 @@ from tsprune.sweeps.key import checkpoint_digest
 
 SAVINGS = (0.1, 0.2, 0.3, 0.5)
 BATCHES = (1, 8, 64)
-_CONTEXT, _HORIZON = 512, 64
+_CONTEXT = 512
 _HISTORIES = 32  # of a step of recovery
 _CONDITIONS = "conditions.json"
 _OTHERS = {
@@ -100,7 +100,7 @@ def frontier(
     timing = {
         "batches": tuple(batches),
         "context": min(_CONTEXT, original.context_length),
-        "horizon": min(_HORIZON, original.readout_horizon),
+        "horizon": timed_steps(original),
         "rounds": rounds,
     }
     stated = {
