@@ -19,7 +19,7 @@ from tsprune.data import from_arrays
 from tsprune.data.split import calibration_mask
 from tsprune.data.suite import Suite
 from tsprune.evaluation import evaluate, shared_batches
-from tsprune.evaluation.batching import Reading, reading_of
+from tsprune.evaluation.batching import ReadTogether, reading_of
 from tsprune.evaluation.metrics import CRPS_LEVELS
 from tsprune.evaluation.sampling import sampled
 from tsprune.evaluation.single_series import unmeasured, unread
@@ -71,7 +71,7 @@ def test_variates_of_a_window_share_a_group() -> None:
 
 def test_a_batch_holds_whole_contexts_of_as_many_variates() -> None:
     c = suite().configurations
-    batches = shared_batches(c, context_length=48, batch_size=7, reading=Reading(variates=True))
+    batches = shared_batches(c, context_length=48, batch_size=7, reading=ReadTogether(variates=True))
     assert [[x.shape for x in batch.contexts] for batch in batches] == [[(3, 48)] * 2] * 2 + [[(2, 48)] * 2]
     single = shared_batches(c, context_length=48, batch_size=7)
     assert sum(len(batch) for batch in batches) == sum(len(batch) for batch in single) == 16
@@ -83,7 +83,7 @@ def test_a_variate_without_history_leaves_the_others_together() -> None:
     missing[0][0, : LENGTH - HORIZON] = np.nan
     data = from_arrays(missing, freq="h", horizon=HORIZON, season=6, windows=1)
     batches = shared_batches(
-        data.configurations, context_length=48, batch_size=9, reading=Reading(variates=True)
+        data.configurations, context_length=48, batch_size=9, reading=ReadTogether(variates=True)
     )
     assert [x.shape for batch in batches for x in batch.contexts] == [(2, 48), (2, 48), (3, 48)]
 
@@ -211,10 +211,10 @@ def covaried() -> Suite:
 
 def test_batches_count_covariates_and_cut_them_as_contexts() -> None:
     c = covaried().configurations
-    batches = shared_batches(c, context_length=48, batch_size=8, reading=Reading(True, True))
+    batches = shared_batches(c, context_length=48, batch_size=8, reading=ReadTogether(True, True))
     assert [[np.shape(x) for x in batch.contexts] for batch in batches] == [[(4, 48)] * 2] * 2
     assert [len(batch) for batch in batches] == [4, 4]
-    unread = shared_batches(c, context_length=48, batch_size=8, reading=Reading(variates=True))
+    unread = shared_batches(c, context_length=48, batch_size=8, reading=ReadTogether(variates=True))
     assert [[np.shape(x) for x in batch.contexts] for batch in unread] == [[(2, 48)] * 4]
     assert batches[0].fingerprint != unread[0].select(range(4)).fingerprint
 

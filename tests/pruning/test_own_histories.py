@@ -8,9 +8,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tsprune.data import Suite, from_arrays
-from tsprune.evaluation.batching import SINGLE, Reading
+from tsprune.evaluation.batching import SINGLE, ReadTogether
 from tsprune.pruning.distillation import histories
-from tsprune.pruning.own_histories import drawn, mixed_histories
+from tsprune.pruning.own_histories import cut_histories, mixed_histories
 
 
 def suite(variates: int = 1, steps: int = 90) -> Suite:
@@ -40,7 +40,7 @@ def test_a_pure_function_of_seed_and_step() -> None:
 def test_histories_are_cut_from_contexts_and_never_from_targets() -> None:
     rng = np.random.default_rng(0)
     for _ in range(20):
-        for history in drawn(suite(), 6, 32, rng, SINGLE):
+        for history in cut_histories(suite(), 6, 32, rng, SINGLE):
             known = history[np.isfinite(history)]
             assert history.shape == (32,)
             assert (np.diff(known) == 1).all()
@@ -51,16 +51,16 @@ def test_histories_are_cut_from_contexts_and_never_from_targets() -> None:
 
 def test_variates_of_a_window_stay_together_where_they_are_read_so() -> None:
     rng = np.random.default_rng(0)
-    together = drawn(suite(3), 6, 32, rng, Reading(variates=True))
+    together = cut_histories(suite(3), 6, 32, rng, ReadTogether(variates=True))
     assert [history.shape for history in together] == [(3, 32)] * 2
     for history in together:
         np.testing.assert_array_equal(np.diff(history, axis=0), 1000)
-    assert [history.shape for history in drawn(suite(3), 6, 32, rng, SINGLE)] == [(32,)] * 6
+    assert [history.shape for history in cut_histories(suite(3), 6, 32, rng, SINGLE)] == [(32,)] * 6
 
 
 def test_series_that_do_not_vary_leave_the_synthetic_histories() -> None:
     flat = from_arrays(np.full((2, 90), 3.0), freq="h", horizon=10)
-    assert drawn(flat, 6, 32, np.random.default_rng(0), SINGLE) == []
+    assert cut_histories(flat, 6, 32, np.random.default_rng(0), SINGLE) == []
     for one, other in zip(
         itertools.islice(mixed_histories(flat, 1.0, 7, 0, 6, 64, SINGLE), 2),
         histories(7, 0, 6, 64),

@@ -207,7 +207,7 @@ def test_a_study_shows_both_models_in_one_picture_and_each_by_itself() -> None:
     # every caption is that of a figure, with its placeholders filled in
     captions = tomllib.loads(resources.files("tsprune.report").joinpath("captions.toml").read_text())
     of_figures = {name for name, words in captions.items() if "heading" in words}
-    assert {re.sub(r"(-[0-9]+)+$", "", name) for name in ids} == of_figures - {"tradeoff"}
+    assert {re.sub(r"(-[0-9]+)+$", "", name) for name in ids} == of_figures - {"tradeoff", "frontier"}
     assert not re.search(r"[{}]", "".join(page.text).split("Manifest")[0])
     assert {"stream-0", "stream-1", "parts-0", "head-0-0", "head-1-1"} <= set(ids)
     # why a model behaves so follows what it does

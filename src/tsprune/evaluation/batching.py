@@ -30,19 +30,19 @@ SHORTEST_SHARE = 0.5
 SHORT = 128
 
 
-class Reading(NamedTuple):
+class ReadTogether(NamedTuple):
     """What a model reads together with a series: its other variates, and past covariates."""
 
     variates: bool = False
     covariates: bool = False
 
 
-SINGLE = Reading()
+SINGLE = ReadTogether()
 
 
-def reading_of(model: object) -> Reading:
+def reading_of(model: object) -> ReadTogether:
     """The reading of a Forecaster; single series of anything else that forecasts."""
-    return Reading(getattr(model, "multivariate", False), getattr(model, "past_covariates", False))
+    return ReadTogether(getattr(model, "multivariate", False), getattr(model, "past_covariates", False))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -137,7 +137,7 @@ def shared_batches(
     batch_size: int,
     prefix_steps: int = 1,
     fitting: Callable[[Sequence[ArrayLike], int], int] | None = None,
-    reading: Reading = SINGLE,
+    reading: ReadTogether = SINGLE,
 ) -> list[Batch]:
     """The windows that can be forecast, in batches of one horizon and similar length.
 

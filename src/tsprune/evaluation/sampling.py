@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from tsprune.data.suite import Configuration, Suite
-from tsprune.evaluation.batching import SINGLE, Reading, shared_batches, unforecastable
+from tsprune.evaluation.batching import SINGLE, ReadTogether, shared_batches, unforecastable
 from tsprune.models.forecaster import Forecaster
 from tsprune.statistics import Sample, unit_means
 
@@ -94,7 +94,7 @@ def over_batches(
     model: Forecaster,
     batch_size: int,
     *,
-    reading: Reading = SINGLE,
+    reading: ReadTogether = SINGLE,
 ) -> Iterator[tuple[SampledWindows, _Result]]:
     """Calls `work` on the windows of a suite, batch by batch; a batch that exceeds the memory is halved.
 
@@ -120,7 +120,7 @@ def _on_part(
 
 
 def batched(
-    suite: Suite, model: Forecaster, batch_size: int = SAMPLED_BATCH, *, reading: Reading = SINGLE
+    suite: Suite, model: Forecaster, batch_size: int = SAMPLED_BATCH, *, reading: ReadTogether = SINGLE
 ) -> Iterator[SampledWindows]:
     """The windows of a suite, batch by batch; arguments as in `over_batches`."""
     done, owners = 0, 0

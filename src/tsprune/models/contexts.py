@@ -43,7 +43,7 @@ def _is_tensor(value: object) -> TypeGuard[Tensor]:
     return torch is not None and isinstance(value, torch.Tensor)
 
 
-class Context(NamedTuple):
+class CheckedContext(NamedTuple):
     """A checked context.
 
     values : [T] of a single series; [V + C, T] of V variates, and of C past covariates after them
@@ -89,7 +89,7 @@ def checked_contexts(contexts: Sequence[ContextLike], horizon: int = 1) -> list[
     return [context.values for context in read_contexts(contexts, "this forecaster")]
 
 
-def read_contexts(contexts: Sequence[ContextLike], unable: str | None = None) -> list[Context]:
+def read_contexts(contexts: Sequence[ContextLike], unable: str | None = None) -> list[CheckedContext]:
     """Contexts as fresh float32 arrays, NaN where a value is missing, with the numbers of past covariates.
 
     contexts : arrays; with past covariates a `CovariateContext`, or {"target": ..., "past_covariates": ...}
@@ -113,11 +113,11 @@ def read_contexts(contexts: Sequence[ContextLike], unable: str | None = None) ->
     return found
 
 
-def _read(context: Any) -> Context:
+def _read(context: Any) -> CheckedContext:
     if isinstance(context, CovariateContext):
         context = {"target": context.target, "past_covariates": context.past_covariates}
     if not isinstance(context, Mapping):
-        return Context(_observed(context))
+        return CheckedContext(_observed(context))
     if not {"target"} <= set(context) <= {"target", "past_covariates"}:
         known = 'a dictionary of a series has "target" and "past_covariates"'
         raise _RefusedError(f"has the keys {', '.join(map(str, context))}; {known}")
@@ -125,7 +125,7 @@ def _read(context: Any) -> Context:
     named = past if isinstance(past, Mapping) else {"past_covariates": past}
     rows = [(name, np.atleast_2d(_numbers(values))) for name, values in named.items()]
     if not any(row.size for _, row in rows):
-        return Context(target)
+        return CheckedContext(target)
     for name, row in rows:
         if row.ndim != 2 or row.shape[-1] != target.shape[-1]:
             shape = " x ".join(map(str, row.shape[row.ndim == 2 and len(row) == 1 :]))
@@ -134,7 +134,7 @@ def _read(context: Any) -> Context:
             )
     whole = np.concatenate([np.atleast_2d(target), *(row for _, row in rows)])
     whole[np.isinf(whole)] = np.nan
-    return Context(whole, len(whole) - len(np.atleast_2d(target)))
+    return CheckedContext(whole, len(whole) - len(np.atleast_2d(target)))
 
 
 def _each(contexts: Any) -> list[Any]:

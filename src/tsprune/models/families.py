@@ -41,8 +41,9 @@ class Family:
     graph : "package.module:Class" of its graph for export, called with (model, horizon): a torch module from
         contexts [B, T] with NaN where a value is missing, T a multiple of the first stack's span, to
         quantiles [B, Q, horizon]; "": it is not exported. Its attribute `future_span`, if it has one: it
-        takes a second input [P], and returns at least P times so many steps. One that draws tokens has
-        `sampling` (a `TokenSampling`) and `step`, as `ChronosGraph`
+        takes a second input [P], and returns at least P times so many steps. With `marks_padding`, steps in
+        front of a series are infinite. One that draws tokens has `sampling` (a `TokenSampling`) and `step`,
+        as `ChronosGraph`
     extra : of tsprune, which installs the upstream package; "": pip installs `package`
     tested : the upstream distribution, and its newest version (major.minor) that passes the laws
     """

@@ -20,7 +20,7 @@ from tsprune.arguments import RULES
 from tsprune.errors import TspruneError
 from tsprune.models import turns
 from tsprune.models.absent import AbsentAttention
-from tsprune.models.contexts import Context, ContextLike, checked_horizon, read_contexts
+from tsprune.models.contexts import CheckedContext, ContextLike, checked_horizon, read_contexts
 from tsprune.models.forecast import LEVELS, Forecast, NotFiniteError, Predictor, concatenated, with_gaps
 from tsprune.models.origin import Evidence, Measured, Origin, Recovery
 from tsprune.models.saving import write_checkpoint
@@ -166,13 +166,13 @@ class Forecaster(TablePredictor):
         """
         raise NotImplementedError
 
-    def _read(self, contexts: Sequence[ContextLike]) -> list[Context]:
+    def _read(self, contexts: Sequence[ContextLike]) -> list[CheckedContext]:
         """The checked contexts."""
         return read_contexts(contexts, None if self.past_covariates else self.name)
 
     def _over_variates(
         self,
-        series: list[Context],
+        series: list[CheckedContext],
         work: Callable[..., _Result],
         ordered: Callable[[list[_Result], NDArray[np.int64]], _Result],
     ) -> _Result:
@@ -290,7 +290,9 @@ class Forecaster(TablePredictor):
             raise TspruneError(f"{self.name}: no tensor with a gradient is equal to its forecast")
         return quantiles
 
-    def _readout_of(self, left: list[Tensor], series: list[Context], count: int, horizon: int) -> Tensor:
+    def _readout_of(
+        self, left: list[Tensor], series: list[CheckedContext], count: int, horizon: int
+    ) -> Tensor:
         """Quantiles [count, Q, horizon] of `series` from all tensors that upstream takes out of torch."""
         return self._readout_quantiles(left[-1], count, horizon)
 

@@ -16,7 +16,7 @@ from torch import Tensor
 from tsprune.anatomy import Anatomy, AttentionSite, Block, Factor, MLPSite, Readout, Size, Stack, TimeAxis
 from tsprune.errors import TspruneError
 from tsprune.models.checkpoints import MAX_CONTEXT, Checkpoint
-from tsprune.models.contexts import Context
+from tsprune.models.contexts import CheckedContext
 from tsprune.models.forecaster import LEVELS, Forecast, Forecaster
 from tsprune.models.objects import network
 from tsprune.models.stated import flag, levels, or_none, real, whole_number, word
@@ -137,7 +137,9 @@ class T0(Forecaster):
         how = dict.fromkeys(("trim_leading_missing", "symmetric_averaging"), True)
         self._predicted(series, 1, **how)
 
-    def _readout_of(self, left: list[Tensor], series: list[Context], count: int, horizon: int) -> Tensor:
+    def _readout_of(
+        self, left: list[Tensor], series: list[CheckedContext], count: int, horizon: int
+    ) -> Tensor:
         """Upstream takes both of its passes out of torch before it averages, clips and rounds them."""
         if len({(variates_in(context.values), context.covariates) for context in series}) > 1:
             raise TspruneError(f"{self.name} has gradients of contexts with equal numbers of variates only")

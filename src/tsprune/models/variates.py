@@ -11,7 +11,7 @@ from typing import Any, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from tsprune.models.contexts import Context
+from tsprune.models.contexts import CheckedContext
 
 _Series = NDArray[np.float32]
 _Result = TypeVar("_Result")
@@ -29,7 +29,7 @@ def rows_of(contexts: Sequence[_Series]) -> list[_Series]:
 
 
 def by_variates(
-    contexts: Sequence[Context],
+    contexts: Sequence[CheckedContext],
     work: Callable[[list[_Series], int], _Result],
     ordered: Callable[[list[_Result], NDArray[np.int64]], _Result],
 ) -> _Result:

@@ -12,13 +12,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tsprune.data.suite import Configuration, Suite
-from tsprune.evaluation.batching import Reading
-from tsprune.pruning.distillation import histories
+from tsprune.evaluation.batching import ReadTogether
+from tsprune.pruning.distillation import FloatArray, histories
 
 _ROUNDING = 1e-6  # deviation of a series that does not vary, as a share of its size
 
 _Rows = NDArray[np.int64]
-FloatArray = NDArray[np.float32]
 
 
 def mixed_histories(
@@ -28,7 +27,7 @@ def mixed_histories(
     first_step: int,
     batch_size: int,
     context_length: int,
-    reading: Reading,
+    reading: ReadTogether,
 ) -> Iterator[list[FloatArray]]:
     """Endless batches of at most `batch_size` histories [T], one per step; a pure function of seed and step.
 
@@ -39,11 +38,13 @@ def mixed_histories(
         rng = np.random.default_rng([seed, 3, step])
         own = rng.random() < share
         # a suite may have nothing but constant series: then the synthetic ones are taken
-        yield (own and drawn(suite, batch_size, batch[0].shape[-1] if batch else 2, rng, reading)) or batch
+        yield (
+            own and cut_histories(suite, batch_size, batch[0].shape[-1] if batch else 2, rng, reading)
+        ) or batch
 
 
-def drawn(
-    suite: Suite, batch_size: int, length: int, rng: np.random.Generator, reading: Reading
+def cut_histories(
+    suite: Suite, batch_size: int, length: int, rng: np.random.Generator, reading: ReadTogether
 ) -> list[FloatArray]:
     """Histories of `length` steps from the windows of one configuration, NaN in front of shorter ones.
 
@@ -59,7 +60,9 @@ def drawn(
     return varying if len(varying) > 1 else []
 
 
-def _alike(configuration: Configuration, rng: np.random.Generator, reading: Reading) -> NDArray[np.int64]:
+def _alike(
+    configuration: Configuration, rng: np.random.Generator, reading: ReadTogether
+) -> NDArray[np.int64]:
     """Rows [contexts, V] of contexts with as many variates as a random one."""
     rows = configuration.together if reading.variates else list(np.arange(len(configuration))[:, None])
     variates = len(rows[int(rng.integers(len(rows)))])
