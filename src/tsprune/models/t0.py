@@ -25,9 +25,7 @@ from tsprune.models.variates import rows_of, targets_of, variates_in
 # upstream's predictor reads whole histories; the weights' metadata may state less
 _CONTEXT = 8192
 # with which upstream's predictor for benchmarks calls the model
-_ADJUSTMENTS = dict.fromkeys(
-    ("trim_leading_missing", "symmetric_averaging", "clip_nonnegative", "snap_integers"), True
-)
+_ADJUSTED = "trim_leading_missing", "symmetric_averaging", "clip_nonnegative", "snap_integers"
 _SIZES = {  # of config.json; the first published one lacks some of them
     **dict.fromkeys(("embed_dim", "num_layers", "num_heads", "mlp_hidden_dim", "patch_size"), whole_number()),
     "group_every_n": whole_number(-1),
@@ -59,14 +57,8 @@ def _anatomy(module: T0Forecaster) -> Anatomy:
             sizes=(Size(attention, "num_heads", "heads"),),
         )
         blocks.append(Block(path, (site,), MLPSite(f"{path}.mlp", (f"{path}.norm",))))
-    stack = Stack(
-        "stack",
-        tuple(blocks),
-        module="transformer",
-        time=TimeAxis(module.patch_size, future=1),
-        causal=True,
-        sizes=(Size("transformer", "num_layers", "layers"),),
-    )
+    time, sizes = TimeAxis(module.patch_size, future=1), (Size("transformer", "num_layers", "layers"),)
+    stack = Stack("stack", tuple(blocks), module="transformer", time=time, causal=True, sizes=sizes)
     # a position forecasts the patch after its own; the last one is that of the forecast patch
     readout = Readout(("decoder",), "transformer.out_norm", position=-2)
     return Anatomy((stack,), module.config.embed_dim, readout=readout)
@@ -87,30 +79,25 @@ class T0(Forecaster):
     module: T0Forecaster
 
     def __init__(self, module: T0Forecaster, config: Mapping[str, object], name: str, context: int) -> None:
-        self.name = name
+        self.name, self.config, self.context_length = name, dict(config), context
         self.module = self.upstream = module.eval()
-        self.anatomy = _anatomy(module)
-        self.context_length = context
-        self.readout_horizon = module.max_horizon
-        self.config = dict(config)
+        self.anatomy, self.readout_horizon = _anatomy(module), module.max_horizon
 
     def _forecast(self, series: list[NDArray[np.float32]], horizon: int, covariates: int = 0) -> Forecast:
         visible, variates = [x[..., -self.context_length :] for x in series], variates_in(series[0])
         quantiles = np.empty((len(series), variates, len(LEVELS), horizon), dtype=np.float32)
         for rows in _alike(visible):
-            found = self._predicted([visible[row] for row in rows], horizon, **_ADJUSTMENTS)
+            found = self._predicted([visible[row] for row in rows], horizon)
             quantiles[rows] = found.reshape(len(rows), variates, horizon, -1).transpose(0, 1, 3, 2)
         kept = quantiles[:, : variates - covariates]  # upstream takes past covariates for variates
         return Forecast(np.ascontiguousarray(kept).reshape(-1, len(LEVELS), horizon), LEVELS)
 
-    def _predicted(
-        self, series: Sequence[NDArray[np.float32]], horizon: int, **how: bool
-    ) -> NDArray[np.float32]:
+    def _predicted(self, series: Sequence[NDArray[np.float32]], horizon: int) -> NDArray[np.float32]:
         """Upstream's quantiles of series of one length, [B, H, Q] or [B, V, H, Q]."""
         with torch.no_grad():  # upstream's own method has inference mode, in which nothing can be recorded
+            how: Any = dict.fromkeys(_ADJUSTED, True)
             found = ForecasterBase.predict(self.module, np.stack(series), horizon, LEVELS, **how)
-        quantiles: NDArray[np.float32] = found.quantiles.numpy(force=True)
-        return quantiles
+        return found.quantiles.numpy(force=True)  # type: ignore[no-any-return]
 
     def _teacher_forced(self, series: list[NDArray[np.float32]], covariates: int = 0) -> Tensor:
         """The decoder's output for the patch after the contexts, [B, patch * Q], not sorted.
@@ -118,24 +105,19 @@ class T0(Forecaster):
         The negated series pass through the network as in a forecast.
         """
         visible = [x[..., -self.context_length :] for x in series]
-        rows, outputs = np.arange(len(rows_of(series))).reshape(len(series), -1), []
-        order = []
+        rows = np.arange(len(rows_of(series))).reshape(len(series), -1)
+        outputs, order = [], []
         for places in _alike(visible):
             recorded: list[Tensor] = []
             hook = self.module.decoder.register_forward_hook(lambda _m, _i, x, kept=recorded: kept.append(x))
             try:
-                self._passed([visible[place] for place in places])
+                self._predicted([visible[place] for place in places], 1)
             finally:
                 hook.remove()
             outputs.append(recorded[0][:, -2])
             order += rows[places].ravel().tolist()
         whole = torch.cat(outputs)[torch.from_numpy(np.argsort(order))]
         return targets_of(whole, series, covariates)
-
-    def _passed(self, series: Sequence[NDArray[np.float32]]) -> None:
-        """The passes of a forecast of a patch after series of one length."""
-        how = dict.fromkeys(("trim_leading_missing", "symmetric_averaging"), True)
-        self._predicted(series, 1, **how)
 
     def _readout_of(
         self, left: list[Tensor], series: list[CheckedContext], count: int, horizon: int
