@@ -131,20 +131,13 @@ class Chronos2(pretrained.PretrainedForecaster):
         return targets_of(output, series, covariates)
 
     def _with_covariates(
-        self,
-        table: LongTable,
-        df: pd.DataFrame,
-        id_column: str,
-        timestamp_column: str,
-        targets: Sequence[str],
+        self, table: LongTable, df: pd.DataFrame, names: tuple[str, str], targets: Sequence[str]
     ) -> LongTable:
         """All other columns, with categories as upstream encodes them."""
-        if set(df.columns) <= {id_column, timestamp_column, *targets}:
+        if set(df.columns) <= {*names, *targets}:
             return table
         try:
-            prepared = from_data_frame(
-                df, list(targets), 1, id_column=id_column, timestamp_column=timestamp_column
-            )
+            prepared = from_data_frame(df, list(targets), 1, id_column=names[0], timestamp_column=names[1])
         except (ValueError, TypeError) as error:
             raise FrameError(one_line(error, 200)) from None
         cut = len(targets)

@@ -37,7 +37,7 @@ class TokenSampling:
     samples, seed : paths of a series, and the seed of their draws
     history : steps that the encoder sees
     steps : of one pass; longer forecasts go on from the median of the paths
-    tokens, special : size of the vocabulary, and its tokens that are no values
+    tokens, special : size of the vocabulary, and its tokens that stand for no value
     pad, begin : of a missing value, and the first of a path
     end, ends : the token that is never drawn, and whether it follows the context
     low, high : the values of the first and the last bin, relative to the scale

@@ -20,7 +20,7 @@ from tsprune.models.contexts import CheckedContext
 from tsprune.models.forecaster import LEVELS, Forecast, Forecaster
 from tsprune.models.objects import network
 from tsprune.models.stated import flag, levels, or_none, real, whole_number, word
-from tsprune.models.variates import rows_of, targets_of, variates_in
+from tsprune.models.variates import places_by, rows_of, targets_of, variates_in
 
 # upstream's predictor reads whole histories; the weights' metadata may state less
 _CONTEXT = 8192
@@ -191,9 +191,6 @@ def _pattern(layers: int, every: int) -> list[str]:
     return ["group" if every > 0 and (index + 1) % every == 0 else "time" for index in range(layers)]
 
 
-def _alike(series: Sequence[NDArray[np.float32]]) -> Iterator[list[int]]:
+def _alike(series: Sequence[NDArray[np.float32]]) -> list[list[int]]:
     """Places of series of one length."""
-    by_length: dict[int, list[int]] = {}
-    for place, values in enumerate(series):
-        by_length.setdefault(values.shape[-1], []).append(place)
-    yield from by_length.values()
+    return list(places_by(values.shape[-1] for values in series).values())

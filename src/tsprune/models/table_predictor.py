@@ -48,14 +48,14 @@ class TablePredictor:
         """
         from tsprune.models.predict_df import LongTable, predict_frame, target_names  # pandas
 
-        targets = target_names(target)
+        targets, names = target_names(target), (id_column, timestamp_column)
         table = LongTable.read(df, id_column, timestamp_column, targets)
-        table = self._with_covariates(table, df, id_column, timestamp_column, targets)
+        table = self._with_covariates(table, df, names, targets)
         return predict_frame(
             cast("Predictor", self),
             table,
             checked_horizon(prediction_length),
-            names=(id_column, timestamp_column),
+            names=names,
             targets=targets,
             levels=quantile_levels,
             batch_size=RULES["batch_size"](batch_size),
@@ -63,12 +63,7 @@ class TablePredictor:
         )
 
     def _with_covariates(
-        self,
-        table: LongTable,
-        df: pd.DataFrame,
-        id_column: str,
-        timestamp_column: str,
-        targets: Sequence[str],
+        self, table: LongTable, df: pd.DataFrame, names: tuple[str, str], targets: Sequence[str]
     ) -> LongTable:
         """`table` with the past covariates that upstream's `predict_df` reads; most families read none."""
         return table

@@ -32,7 +32,7 @@ from tsprune.models.forecaster import Forecast, SamplingForecaster
 from tsprune.models.objects import network
 from tsprune.models.stated import anything, flag, list_of, mapping, or_none, real, whole_number, word
 from tsprune.models.toto_sampling import SharedHistory, mixture_of, read_at_end, watched_mixture
-from tsprune.models.variates import rows_of, variates_in
+from tsprune.models.variates import places_by, rows_of, variates_in
 
 # upstream's GIFT-Eval script is not part of its package: 256 is what the evaluation that is
 # (toto.evaluation.fev) draws by default, 4096 is not stated anywhere in it
@@ -131,10 +131,8 @@ class Toto(SamplingForecaster):
 
     def _alike(self, series: Sequence[NDArray[np.float32]], most: int) -> list[list[int]]:
         """Rows of `series` that are as many patches long, in chunks of `most`."""
-        by_length: dict[int, list[int]] = {}
-        for row, values in enumerate(series):
-            patches = -(-values.shape[-1] // self.module.patch_embed.patch_size)
-            by_length.setdefault(patches, []).append(row)
+        size = self.module.patch_embed.patch_size
+        by_length = places_by(-(-values.shape[-1] // size) for values in series)
         return [rows[i : i + most] for rows in by_length.values() for i in range(0, len(rows), most)]
 
     def _inputs(self, series: Sequence[NDArray[np.float32]]) -> MaskedTimeseries:

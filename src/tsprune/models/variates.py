@@ -5,7 +5,7 @@ Past covariates are further rows, which some families read.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Hashable, Iterable, Sequence
 from typing import Any, TypeVar
 
 import numpy as np
@@ -15,6 +15,7 @@ from tsprune.models.contexts import CheckedContext
 
 _Series = NDArray[np.float32]
 _Result = TypeVar("_Result")
+_Key = TypeVar("_Key", bound=Hashable)
 _Rows = TypeVar("_Rows", bound=Any)  # an array or a tensor
 
 
@@ -28,6 +29,14 @@ def rows_of(contexts: Sequence[_Series]) -> list[_Series]:
     return [row for context in contexts for row in np.atleast_2d(context)]
 
 
+def places_by(keys: Iterable[_Key]) -> dict[_Key, list[int]]:
+    """The places of each key, ascending, in the order of their first ones."""
+    places: dict[_Key, list[int]] = {}
+    for place, key in enumerate(keys):
+        places.setdefault(key, []).append(place)
+    return places
+
+
 def by_variates(
     contexts: Sequence[CheckedContext],
     work: Callable[[list[_Series], int], _Result],
@@ -38,9 +47,7 @@ def by_variates(
     work : of contexts [T] or [V + C, T], and C; its results have one row per series or variate
     ordered : joins several results, and puts their rows into the given order
     """
-    places: dict[tuple[int, int], list[int]] = {}
-    for place, context in enumerate(contexts):
-        places.setdefault((variates_in(context.values), context.covariates), []).append(place)
+    places = places_by((variates_in(context.values), context.covariates) for context in contexts)
 
     def part(members: Iterable[int], covariates: int) -> _Result:
         return work([contexts[place].values for place in members], covariates)
