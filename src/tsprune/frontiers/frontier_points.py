@@ -52,7 +52,7 @@ class FrontierWeights:
     @property
     def folder(self) -> str:
         """Its name as that of a folder."""
-        return re.sub(r"[^\w.-]+", "-", self.name).strip("-.")
+        return _as_folder(self.name)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -80,31 +80,29 @@ class Workshop:
         """All versions, those first that others are made from."""
         yield FrontierWeights(ORIGINAL, lambda: self.original)
         for saving in sorted(self.savings):
-            yield FrontierWeights(_pruned_name(saving), lambda saving=saving: self.pruned(saving))  # type: ignore[misc]
+            yield FrontierWeights(_pruned_name(saving), partial(self.pruned, saving))
         for saving in sorted(self.savings) if self.steps else ():
             name = f"{_pruned_name(saving)}, {self.steps} steps of recovery"
-            yield FrontierWeights(name, lambda saving=saving, name=name: self.recovered(saving, name))  # type: ignore[misc]
+            yield FrontierWeights(name, partial(self.recovered, saving, name))
         for name in self.siblings:
-            yield FrontierWeights(name, lambda name=name: load(name, device="cpu"))  # type: ignore[misc]
+            yield FrontierWeights(name, partial(load, name, device="cpu"))
 
     def pruned(self, saving: float) -> Forecaster:
         """The model without what saves at least `saving`, along one path of removals for all savings."""
-        wanted = FrontierWeights(_pruned_name(saving), lambda: self.original)
-        place = self.folder / "models" / wanted.folder
+        place = self.folder / "models" / _as_folder(_pruned_name(saving))
         if not place.is_dir():
             found = plan(self.original, saving=max(self.savings), **self.options.keywords())
             for one in self.savings:
-                path = self.folder / "models" / FrontierWeights(_pruned_name(one), wanted.make).folder
+                path = self.folder / "models" / _as_folder(_pruned_name(one))
                 if not path.is_dir():
                     prune(self.original, _until(found.provenance["path"], one)).save(path)
         return _kept(self.original, place)
 
     def recovered(self, saving: float, name: str) -> Forecaster:
         """The pruned model after `steps` of recovery; the state of a stopped one is kept beside it."""
-        folder = FrontierWeights(name, lambda: self.original).folder
-        place = self.folder / "models" / folder
+        place = self.folder / "models" / _as_folder(name)
         if not place.is_dir():
-            state = self.folder / "models" / f"{folder}.state"
+            state = place.with_name(f"{place.name}.state")
             found = recover(
                 self.pruned(saving),
                 self.original,
@@ -149,6 +147,10 @@ class Workshop:
         """Steps that exports forecast: those of a pass, and all that the suite asks for."""
         own = max(self.original.readout_horizon, timed_steps(self.original))
         return max(own, *(c.horizon for c in self.suite.configurations))
+
+
+def _as_folder(name: str) -> str:
+    return re.sub(r"[^\w.-]+", "-", name).strip("-.")
 
 
 def timed_steps(model: Forecaster) -> int:

@@ -57,7 +57,7 @@ class Frontier(Table):
 
     @property
     def advice(self) -> pd.DataFrame:
-        """What to deploy for each of `LOSSES` at each batch, with the columns of `ADVICE`."""
+        """The point to deploy for each of `LOSSES` at each batch, with the columns of `ADVICE`."""
         return ADVICE.frame(_advice(self.frame, METRICS.named(self.metric).key))
 
     @property

@@ -21,5 +21,5 @@ def render_frontier(found: Frontier) -> str:
     values = {"machine": found.machine}
     drawn = picture("frontier", time_against_loss, found.frame, metric=found.metric, values=values)
     table = page_table("All points", found.frame, FRONTIER)
-    section = Section("Time against loss", (drawn,), (table,))
+    section = Section("Every point", (drawn,), (table,))
     return page("frontier.html.jinja", subject=found.title, headline=found.headline, sections=[section])
