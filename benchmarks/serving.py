@@ -65,8 +65,8 @@ def served(folder: Path, *options: str) -> Iterator[str]:
 
 
 async def load(url: str, clients: int, requests: int, bodies: list[bytes], horizon: int) -> list[float]:
-    """Seconds of each of `requests` answers to `clients`, the last entry those of all; AssertionError if
-    one is no forecast."""
+    """Seconds of each of `requests` answers to `clients`, the last entry those of all; AssertionError if an
+    answer holds no forecast."""
     left, seconds = iter(range(requests)), []
 
     async def ask() -> None:

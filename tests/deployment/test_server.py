@@ -1,4 +1,4 @@
-"""`tsprune serve`: answers over HTTP, and one line of JSON for everything that is no request."""
+"""`tsprune serve`: answers over HTTP, and one line of JSON where a request is refused."""
 
 from __future__ import annotations
 

@@ -75,6 +75,6 @@ def _show_data(shared: Shared, suite: Suite) -> None:
         if suite.multivariate:
             say("Several columns are variates of one series; models that can read them together do")
         if suite.has_covariates:
-            say("Past covariates are read by models of the families that can, and by no others")
+            say("Models of families with past covariates read them; others ignore them")
 
     shared.report("evaluate", {"about": suite.about, "suite": found}, tables, skipped=suite.skipped)

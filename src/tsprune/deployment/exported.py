@@ -157,7 +157,7 @@ class ExportedSampler(Exported):
 
     @property
     def seed(self) -> int:
-        """Of the draws; settable."""
+        """Seed of the draws; settable."""
         return self._sampling.seed
 
     @seed.setter

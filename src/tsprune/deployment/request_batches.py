@@ -31,7 +31,7 @@ class _Waiting:
 
 @dataclasses.dataclass
 class Counts:
-    """What was served so far: requests, their series, and calls of the model."""
+    """Requests so far, their series, and calls of the model."""
 
     requests: int = 0
     series: int = 0

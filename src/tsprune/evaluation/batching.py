@@ -31,7 +31,7 @@ SHORT = 128
 
 
 class ReadTogether(NamedTuple):
-    """What a model reads together with a series: its other variates, and past covariates."""
+    """Whether a model reads other variates and past covariates together with a series."""
 
     variates: bool = False
     covariates: bool = False

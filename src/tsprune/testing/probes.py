@@ -162,7 +162,7 @@ class CountLinear(TorchFunctionMode):
 
     @property
     def count(self) -> int:
-        """Of all weights together."""
+        """Uses of all weights together."""
         return sum(self.counts)
 
     def __torch_function__(

@@ -71,7 +71,9 @@ def choose_columns(table: TableColumns, named: OwnOptions) -> Columns:
     time, clock = find_times(table, named)
     ids = _ids(table, named, time, clock)
     for name in set(named.covariates) & {*ids, *time}:
-        raise TspruneError(f"{table.place.name}: column {name} holds ids or times; it is no past covariate")
+        raise TspruneError(
+            f"{table.place.name}: column {name} holds ids or times, so it cannot be a past covariate"
+        )
     targets = named.targets or _targets(table, ids, (*time, *named.covariates))
     for name in ids:
         if table.labels(name).null_count:
