@@ -10,4 +10,6 @@ FAMILY = Family(
     weights=("blocks.0.attention.q.weight", "head.weight"),
     config_key="patchnet",
     objects=("tsprune_example.network.PatchPipeline",),
+    architecture="decoder-only over patches",  # this and what follows is for the table of `tsprune models`
+    attention=("self",),
 )

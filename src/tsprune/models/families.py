@@ -28,6 +28,20 @@ if TYPE_CHECKING:
 
 
 @dataclasses.dataclass(frozen=True)
+class Released:
+    """A published checkpoint.
+
+    id : on the hub
+    size : number of parameters, rounded as its authors state it: "48 M", "2.5 B"
+    licence : of the weights: its SPDX identifier, or a few words
+    """
+
+    id: str
+    size: str
+    licence: str = "Apache-2.0"
+
+
+@dataclasses.dataclass(frozen=True)
 class Family:
     """One family of upstream models.
 
@@ -46,6 +60,15 @@ class Family:
         as `ChronosGraph`
     extra : of tsprune, which installs the upstream package; "": pip installs `package`
     tested : the upstream distribution, and its newest version (major.minor) that passes the laws
+
+    For the table of models (`tsprune models` and the documentation). A test of the conformance suite compares
+    the declarations of the built-in families with their models:
+
+    architecture : in a few words
+    attention : the roles of its attention sublayers, in their order in a block or in the stack
+    samples : whether a forecast is drawn as sampled paths; if not, the network returns quantiles
+    multivariate, past_covariates : as of its Forecaster
+    released : published checkpoints, the smallest first
     """
 
     name: str
@@ -58,6 +81,12 @@ class Family:
     graph: str = ""
     extra: str = ""
     tested: tuple[str, str] | None = None
+    architecture: str = ""
+    attention: tuple[str, ...] = ()
+    samples: bool = False
+    multivariate: bool = False
+    past_covariates: bool = False
+    released: tuple[Released, ...] = ()
 
     @property
     def installed(self) -> bool:
@@ -107,6 +136,14 @@ _BUILT_IN: tuple[Family, ...] = (
         "chronos-bolt",
         "Chronos-Bolt",
         "tsprune.models.chronos_bolt:ChronosBolt",
+        architecture="T5 encoder-decoder over patches",
+        attention=("self", "cross"),
+        released=(
+            Released("amazon/chronos-bolt-tiny", "9 M"),
+            Released("amazon/chronos-bolt-mini", "21 M"),
+            Released("amazon/chronos-bolt-small", "48 M"),
+            Released("amazon/chronos-bolt-base", "205 M"),
+        ),
         graph="tsprune.models.bolt_graph:BoltGraph",
         objects=(
             "chronos.chronos_bolt.ChronosBoltPipeline",
@@ -121,6 +158,15 @@ _BUILT_IN: tuple[Family, ...] = (
         "chronos2",
         "Chronos-2",
         "tsprune.models.chronos2:Chronos2",
+        architecture="encoder over patches",
+        attention=("time", "group"),
+        multivariate=True,
+        past_covariates=True,
+        released=(
+            Released("autogluon/chronos-2-small", "28 M"),
+            Released("autogluon/chronos-2-synth", "120 M"),
+            Released("amazon/chronos-2", "120 M"),
+        ),
         graph="tsprune.models.chronos2_graph:Chronos2Graph",
         objects=("chronos.chronos2.pipeline.Chronos2Pipeline", "chronos.chronos2.model.Chronos2Model"),
         weights=(
@@ -132,6 +178,16 @@ _BUILT_IN: tuple[Family, ...] = (
         "chronos-t5",
         "Chronos-T5",
         "tsprune.models.chronos:Chronos",
+        architecture="T5 encoder-decoder over tokens",
+        attention=("self", "cross"),
+        samples=True,
+        released=(
+            Released("amazon/chronos-t5-tiny", "8 M"),
+            Released("amazon/chronos-t5-mini", "20 M"),
+            Released("amazon/chronos-t5-small", "46 M"),
+            Released("amazon/chronos-t5-base", "200 M"),
+            Released("amazon/chronos-t5-large", "710 M"),
+        ),
         graph="tsprune.models.chronos_graph:ChronosGraph",
         objects=(
             "chronos.chronos.ChronosPipeline",
@@ -148,6 +204,9 @@ _BUILT_IN: tuple[Family, ...] = (
         "timesfm",
         "TimesFM 2.5",
         "tsprune.models.timesfm:TimesFM",
+        architecture="decoder-only over patches",
+        attention=("self",),
+        released=(Released("google/timesfm-2.5-200m-pytorch", "231 M"),),
         graph="tsprune.models.timesfm_graph:TimesFMGraph",
         package="timesfm",
         extra="timesfm",
@@ -162,6 +221,11 @@ _BUILT_IN: tuple[Family, ...] = (
         "toto",
         "Toto",
         "tsprune.models.toto:Toto",
+        architecture="decoder-only over patches",
+        attention=("time", "variate"),
+        samples=True,
+        multivariate=True,
+        released=(Released("Datadog/Toto-Open-Base-1.0", "151 M"),),
         package="toto",
         extra="toto",
         tested=("timecopilot-toto", "0.1"),
@@ -177,6 +241,16 @@ _BUILT_IN: tuple[Family, ...] = (
         "moirai",
         "Moirai",
         "tsprune.models.moirai:Moirai",
+        architecture="masked encoder over patches",
+        attention=("self",),
+        samples=True,
+        multivariate=True,
+        past_covariates=True,
+        released=(
+            Released("Salesforce/moirai-1.1-R-small", "14 M", "CC-BY-NC-4.0"),
+            Released("Salesforce/moirai-1.1-R-base", "91 M", "CC-BY-NC-4.0"),
+            Released("Salesforce/moirai-1.1-R-large", "311 M", "CC-BY-NC-4.0"),
+        ),
         objects=("uni2ts.model.moirai.forecast.MoiraiForecast", "uni2ts.model.moirai.module.MoiraiModule"),
         weights=("mask_encoding.weight", "encoder.layers.0.ffn.fc_gate.weight"),
         config_key="distr_output",
@@ -185,6 +259,9 @@ _BUILT_IN: tuple[Family, ...] = (
         "moirai2",
         "Moirai-2",
         "tsprune.models.moirai2:Moirai2",
+        architecture="decoder-only over patches",
+        attention=("self",),
+        released=(Released("Salesforce/moirai-2.0-R-small", "11 M", "CC-BY-NC-4.0"),),
         graph="tsprune.models.moirai2_graph:Moirai2Graph",
         objects=(
             "uni2ts.model.moirai2.forecast.Moirai2Forecast",
@@ -197,6 +274,14 @@ _BUILT_IN: tuple[Family, ...] = (
         "t0",
         "t0",
         "tsprune.models.t0:T0",
+        architecture="decoder-only over patches",
+        attention=("time", "group"),
+        multivariate=True,
+        past_covariates=True,
+        released=(
+            Released("theforecastingcompany/t0-alpha", "102 M"),
+            Released("theforecastingcompany/t0-beta", "256 M"),
+        ),
         package="t0",
         extra="t0",
         tested=("tfc-t0", "0.6"),
