@@ -26,7 +26,7 @@ from tsprune.sweeps.cost_estimate import StageCost, SweepRates, measured_rates, 
 _PRICED = 3  # components that are priced to time it
 _FEW, _MANY = 16, 64  # histories of a timed pass; as few if these take longer than `_SLOW` seconds
 _SLOW = 0.5
-_LIMIT = 8.0  # seconds of timed forecasts of the suite
+_LIMIT = 5.0  # seconds of timed forecasts of the suite
 # exact prices of a search (27 to 63 with the bundled Chronos-Bolt, TimesFM and Bolt-small, however many
 # components there are), an assumed share of components that are tried for a loss, exact prices per removal
 _PRICED_AGAIN, _TRIED, _BETWEEN = 55, 0.3, 4
