@@ -51,9 +51,10 @@ def call_attention(model: Forecaster, site: AttentionSite, tokens: Tensor) -> No
     if model.family == "toto":
         module(0, tokens[:, None])
     elif model.family == "chronos2":
-        module(tokens, mask=torch.zeros(1, 1, 1, 1), position_ids=torch.zeros(1, 1, dtype=torch.long))
+        position = torch.zeros(1, 1, dtype=torch.long, device=tokens.device)
+        module(tokens, mask=tokens.new_zeros(1, 1, 1, 1), position_ids=position)
     elif model.family == "t0":
-        seen = torch.ones(len(tokens), 1, 1, 1, dtype=torch.bool)
+        seen = torch.ones(len(tokens), 1, 1, 1, dtype=torch.bool, device=tokens.device)
         module(tokens.transpose(0, 1) if site.role == "group" else tokens, seen)
     elif model.family in ("moirai", "moirai2"):
         module(tokens, tokens, tokens)

@@ -16,10 +16,10 @@ from numpy.typing import NDArray
 import tests.tiny
 import tsprune
 from tests.accelerator import DEVICE, NAME, Tally, accelerator
-from tests.capabilities import CAPABILITIES
+from tests.capabilities import CAPABILITIES, call_attention
 from tests.suites import ORBITS, configuration, tiny
 from tests.sweeping import assert_equal
-from tests.tiny import SAMPLES, TINY, few_samples, pristine, uneven, zeroed
+from tests.tiny import SAMPLES, TINY, few_samples, output_patch, pristine, uneven, zeroed
 from tsprune.choices import MODES
 from tsprune.cost.latency import compare_latency
 from tsprune.data import Suite, training
@@ -34,6 +34,7 @@ from tsprune.scores import score_table
 from tsprune.scores.effects import EFFECT_SCORES
 from tsprune.scores.ranking import available_scores
 from tsprune.sweeps import Store, make_plan, run
+from tsprune.testing import check_conformance
 
 NAMES = [name for name in TINY if name != "tiny-chronos-bolt-cached"]
 SUITE = Suite("few", (configuration("a/D/short", [60, 45, 60, 30], 5),))
@@ -73,6 +74,11 @@ def model(name: str, tally: Tally) -> Iterator[Forecaster]:
     model = moved(name)
     with pristine(model):
         yield model
+
+
+def test_every_law_holds(model: Forecaster) -> None:
+    """With few components of each kind: the others are tried on the CPU, and here by what follows."""
+    check_conformance(model, attend=call_attention, one_pass=output_patch(model), most=2).require()
 
 
 def test_forecasts_are_those_of_the_cpu(name: str, model: Forecaster) -> None:

@@ -96,11 +96,11 @@ def weights_zeroed(model: Forecaster, component: Component) -> Iterator[None]:
 
 
 def ablating_is_zeroing_weights(subject: Subject) -> None:
-    model, horizon = subject.model, subject.horizons[0]
+    model, horizon, most = subject.model, subject.horizons[0], subject.most
     clean = subject.outputs(horizon)
     heads = model.anatomy.components("head")
-    tried = [*(heads if len(heads) <= 30 else one_head_each(model.anatomy))]
-    tried += [c for kind in KINDS if kind != "head" for c in spread(model.anatomy.components(kind), 30)]
+    tried = [*(heads if len(heads) <= most else spread(one_head_each(model.anatomy), most))]
+    tried += [c for kind in KINDS if kind != "head" for c in spread(model.anatomy.components(kind), most)]
     for component in tried:
         with ablate(model, component):
             ablated = subject.outputs(horizon)
@@ -144,7 +144,8 @@ def every_component_matters(subject: Subject) -> None:
     with torch.no_grad():
         clean = model.teacher_forced(contexts)
         limit = ROUNDING * float(clean.abs().max())
-        for component in model.anatomy.components():
+        every = [c for kind in KINDS for c in spread(model.anatomy.components(kind), 10 * subject.most)]
+        for component in every:
             with ablate(model, component):
                 change = float((model.teacher_forced(contexts) - clean).abs().max())
             assert change > limit, f"{component} changes the network's output by {change:g}, not by {limit:g}"

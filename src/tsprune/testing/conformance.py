@@ -153,6 +153,7 @@ def check_conformance(
     attend: Attend = attend_alone,
     one_pass: int | None = None,
     tolerance: float = 0.0,
+    most: int = 30,
 ) -> Conformance:
     """Holds `model` against every law; the model is supported if all hold.
 
@@ -164,6 +165,7 @@ def check_conformance(
     attend : (model, site, tokens) calls one attention module on tokens [N, 1, d_model]
     one_pass : steps that one pass of the network forecasts; None: `model.readout_horizon`
     tolerance : of the comparison with upstream, relative to the largest value
+    most : components of a kind, and plans of removals, that are tried one by one; fewer are faster
 
     The returned `Conformance` prints as a report; its `require()` raises TspruneError if a law is broken.
 
@@ -173,7 +175,7 @@ def check_conformance(
     8
     """
     steps = model.readout_horizon if one_pass is None else one_pass
-    subject = Subject(model, steps, upstream, attend, tolerance)
+    subject = Subject(model, steps, upstream, attend, tolerance, most)
     with ExitStack() as restored:
         if isinstance(model, SamplingForecaster):
             restored.callback(setattr, model, "samples", model.samples)

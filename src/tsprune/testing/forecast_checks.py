@@ -92,7 +92,7 @@ def saving_and_loading_is_the_identity(subject: Subject) -> None:
     with tempfile.TemporaryDirectory() as folder:
         for name, original in {"whole": model, "pruned": prune(model, removable)}.items():
             original.save(Path(folder) / name)
-            copy = load(Path(folder) / name, device="cpu")
+            copy = load(Path(folder) / name, device=str(model.device))
             if isinstance(copy, SamplingForecaster) and isinstance(original, SamplingForecaster):
                 copy.samples, copy.seed = original.samples, original.seed
             assert copy.family == original.family, f"{name}: loads as {copy.family}"

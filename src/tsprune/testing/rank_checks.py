@@ -44,9 +44,9 @@ def dense_stable_ranks(subject: Subject, site: AttentionSite, *, factors: bool) 
     generator = torch.Generator().manual_seed(0)
     x = torch.linalg.qr(torch.randn(width, width, dtype=torch.float64, generator=generator)).Q
     with torch.no_grad(), _projections_only(subject.model, site, factors=factors), QueriesAndKeys() as mode:
-        subject.attend(subject.model, site, x.float()[:, None])
+        subject.attend(subject.model, site, x.float()[:, None].to(subject.model.device))
     assert len(mode.seen) == 1, f"{site.module} calls torch's attention {len(mode.seen)} times"
-    query, key = (part.flatten(1, -3)[:, :, 0].double() for part in mode.seen[0])
+    query, key = (part.cpu().flatten(1, -3)[:, :, 0].double() for part in mode.seen[0])
     assert query.shape == (width, site.heads, site.head_dim), f"{site.module}: queries are {query.shape}"
     key = key.repeat_interleave(site.heads // key.shape[1], 1)
     observed = torch.einsum("ihd,jhd->hij", query, key)  # X A X^T with X orthogonal

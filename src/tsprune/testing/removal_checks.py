@@ -46,7 +46,7 @@ def replaying_is_computing(subject: Subject) -> None:
     runs = zip(subject.horizons, (40, 3 if model.anatomy.tokens else 6), strict=True)
     for (horizon, most), contexts in itertools.product(runs, subject.batches):
         replay = record(subject, contexts, horizon)
-        fewer = most if contexts[0].ndim == 1 else most // 4
+        fewer = min(subject.most, most if contexts[0].ndim == 1 else most // 4)
         sets = [(c,) for found in of_kind.values() for c in spread(found, fewer)]
         sizes = [size for size in (2, 3, 5, 8) if size <= len(every)]
         several = [tuple(every[i] for i in rng.choice(len(every), size, replace=False)) for size in sizes]
@@ -101,7 +101,7 @@ def named_plans(model: Forecaster) -> dict[str, list[str]]:
 def pruning_is_ablating(subject: Subject) -> None:
     """Up to rounding, the model without some components computes as the model with them ablated."""
     model, rng = subject.model, np.random.default_rng(1)
-    plans = [*named_plans(model).values()]
+    plans = spread([*named_plans(model).values()], subject.most)
     every = model.anatomy.components()
     for size in (2, max(2, len(every) // 6), max(2, len(every) // 3)):
         plans.append([str(every[i]) for i in rng.choice(len(every), size, replace=False)])

@@ -37,6 +37,8 @@ class Subject:
     upstream : (contexts, horizon) -> quantiles [B, Q, H] from the upstream package alone, for law 1
     attend : calls one attention module on N sequences of one position, [N, 1, d_model], for law 8
     tolerance : of law 1, relative to the largest value; 0: to the last bit
+    most : components of a kind, and plans of removals, that are tried one by one; those of one kind are
+        spread evenly over the model
     """
 
     model: Forecaster
@@ -44,6 +46,7 @@ class Subject:
     upstream: Upstream | None = None
     attend: Attend = attend_alone
     tolerance: float = 0.0
+    most: int = 30
 
     @property
     def horizons(self) -> tuple[int, int]:
