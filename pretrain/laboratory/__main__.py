@@ -1,4 +1,4 @@
-"""`python -m pretrain.laboratory run|status|results`."""
+"""`python -m pretrain.laboratory run|status|separate|results`."""
 
 from __future__ import annotations
 
@@ -9,9 +9,10 @@ from typing import Annotated
 
 import typer
 
-from pretrain.laboratory import results
+from pretrain.laboratory import results, separation
 from pretrain.laboratory.plan import plan
 from pretrain.laboratory.running import carry_out, chosen, state_of
+from pretrain.laboratory.windows import every_window
 from tsprune.errors import TspruneError
 
 app = typer.Typer(help="Small models trained alike but for one thing.", add_completion=False)
@@ -27,11 +28,11 @@ def run(
     folder: ResultsOption = results.FOLDER,
 ) -> None:
     """Train and measure what is not finished yet, in the order of the plan."""
+    carry_out(chosen(plan(), runs or []), out, folder=folder, say=_say)
 
-    def say(line: str) -> None:
-        print(time.strftime("%H:%M:%S"), line, flush=True)
 
-    carry_out(chosen(plan(), runs or []), out, folder=folder, say=say)
+def _say(line: str) -> None:
+    print(time.strftime("%H:%M:%S"), line, flush=True)
 
 
 @app.command()
@@ -48,6 +49,21 @@ def status(
         print(state_of(one, out, folder))
 
 
+@app.command()
+def separate(
+    out: Annotated[Path, typer.Option(help="Where the runs were trained.")],
+    runs: Annotated[list[str], typer.Argument(help="Names or patterns of finished runs.")],
+    folder: ResultsOption = results.FOLDER,
+) -> None:
+    """Remove the heads that carry parroting, train what is left, measure accuracy and parroting."""
+    windows = every_window()
+    for one in chosen(plan(), runs):
+        rows = separation.separate(
+            one, out / one.name, results.measured(folder / f"{one.name}.csv"), windows, _say
+        )
+        _say(f"{one.name}: written to {results.write_separation(one, rows, folder)}")
+
+
 @app.command("results")
 def results_command(
     folder: ResultsOption = results.FOLDER,
@@ -56,11 +72,11 @@ def results_command(
     ] = None,
 ) -> None:
     """Print what was measured of each finished run, a line each."""
-    measured = results.table(folder)
+    rows = results.table(folder)
     if table is not None:
-        measured.to_parquet(table, index=False)
-        print(f"{len(measured):,} rows of {measured['run'].nunique()} runs in {table}")
-    print(results.summary(measured).to_string(float_format="{:.3f}".format))
+        rows.to_parquet(table, index=False)
+        print(f"{len(rows):,} rows of {rows['run'].nunique()} runs in {table}")
+    print(results.summary(rows).to_string(float_format="{:.3f}".format))
 
 
 def main() -> None:

@@ -3,6 +3,7 @@
 A run has two files of its own, so that runs which finish on different machines never meet in one file:
 `NAME.csv`, long-form rows (`measures.COLUMNS`), and `NAME.json`, its record: what was trained, what it
 cost, the loss curve, the checkpoint's SHA-256. The record is written last: a run with a record is finished.
+`separation/NAME.csv` has the rows of `separation.separate`, for runs that it was tried on.
 """
 
 from __future__ import annotations
@@ -26,6 +27,7 @@ from tsprune.atomic import write_whole
 
 FOLDER = Path(__file__).parent / "results"
 WEIGHTS = Path("checkpoint") / "model.safetensors"
+SEPARATION = "separation"  # folder of results, beside those of the runs
 DIGITS = "%.6g"
 
 
@@ -73,6 +75,19 @@ def write(run: Run, rows: pd.DataFrame, known: dict[str, Any], folder: Path = FO
     write_whole(folder / f"{run.name}.json", (json.dumps(known, indent=1) + "\n").encode())
 
 
+def write_separation(run: Run, rows: pd.DataFrame, folder: Path = FOLDER) -> Path:
+    """Writes the rows of `separation.separate`; the file's path."""
+    path = folder / SEPARATION / f"{run.name}.csv"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write_whole(path, rows.to_csv(index=False, float_format=DIGITS).encode())
+    return path
+
+
+def measured(path: Path) -> pd.DataFrame:
+    """Rows of one file, `measures.COLUMNS`."""
+    return pd.read_csv(path, keep_default_na=False, na_values={"value": [""]})
+
+
 def is_finished(run: Run, folder: Path = FOLDER) -> bool:
     """Whether a run is trained, and measured as this version measures."""
     path = folder / f"{run.name}.json"
@@ -91,15 +106,16 @@ def table(folder: Path = FOLDER) -> pd.DataFrame:
     parts = []
     for path in sorted(folder.glob("*.json")):
         known = json.loads(path.read_text())
-        rows = pd.read_csv(path.with_suffix(".csv"), keep_default_na=False, na_values={"value": [""]})
         curve = [("training", "loss", str(step), "loss", loss) for step, loss in known["loss"]]
-        joined = pd.concat([rows, pd.DataFrame(curve, columns=list(COLUMNS))], ignore_index=True)
+        more = folder / SEPARATION / f"{path.stem}.csv"
+        pieces = [measured(path.with_suffix(".csv")), *([measured(more)] if more.exists() else [])]
+        joined = pd.concat([*pieces, pd.DataFrame(curve, columns=list(COLUMNS))], ignore_index=True)
         joined.insert(0, "run", known["run"])
         parts.append(joined)
     return pd.concat(parts, ignore_index=True) if parts else pd.DataFrame(columns=["run", *COLUMNS])
 
 
-def summary(measured: pd.DataFrame) -> pd.DataFrame:
+def summary(rows: pd.DataFrame) -> pd.DataFrame:
     """One row a run: a few of its measurements.
 
     MASE, CRPS : relative to Seasonal Naive, on pocket
@@ -109,7 +125,7 @@ def summary(measured: pd.DataFrame) -> pd.DataFrame:
         random (the mean of the draws)
     parroting : its excess over the true future's
     """
-    pocket = measured[measured["suite"] == "pocket"]
+    pocket = rows[rows["suite"] == "pocket"]
     named = {
         "MASE": ("score", "", "MASE"),
         "CRPS": ("score", "", "CRPS"),
@@ -126,4 +142,4 @@ def summary(measured: pd.DataFrame) -> pd.DataFrame:
         of = pocket[(pocket["measure"] == measure) & (pocket["metric"] == metric)]
         fitting = of["unit"].map(lambda found, wanted=unit: fnmatchcase(found, wanted)).astype(bool)
         columns[name] = of[fitting].groupby("run")["value"].mean()
-    return pd.DataFrame(columns, index=pd.unique(measured["run"]))
+    return pd.DataFrame(columns, index=pd.unique(rows["run"]))
