@@ -1,7 +1,7 @@
 """Whether accuracy and context parroting come back together: heads removed, then two kinds of training.
 
-1. Heads are removed from a trained run: those whose ablation lowers parroting most ("carriers", by their effect
-   on the sample of pocket), or as many at random.
+1. Heads are removed from a trained run: those whose ablation lowers parroting most ("carriers", by their
+   effect on the sample of pocket), or as many at random.
 2. The smaller model is left as it is, distilled from the original (`tsprune.recover`), or trained on data as
    the original was. A distilled model is asked to parrot as the original does, a trained one is not.
 3. MASE, CRPS and the traits of the forecasts are measured on every suite, as for the original.
