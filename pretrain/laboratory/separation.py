@@ -9,7 +9,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -34,20 +33,12 @@ STEPS = 400
 _DISTILLATION_RATE, _TRAINING_RATE = 1e-3, 1e-3
 
 
-@dataclasses.dataclass(frozen=True)
 class Continued:
     """The objective of a run for a network that is there already, such as a pruned one."""
 
-    of: Objective
-    model: Forecaster
-
-    @property
-    def window_length(self) -> int:
-        return self.of.window_length
-
-    @property
-    def series_length(self) -> int:
-        return self.of.series_length
+    def __init__(self, of: Objective, model: Forecaster) -> None:
+        self.of, self.model = of, model
+        self.window_length, self.series_length = of.window_length, of.series_length
 
     def build(self) -> nn.Module:
         return self.model.module
