@@ -43,7 +43,7 @@ $(VENV)/.installed: pyproject.toml constraints.txt | $(VENV)/bin/python
 	touch $@
 
 $(VENV)/.installed-test: pyproject.toml constraints.txt | $(VENV)/bin/python
-	$(PIP) install --quiet --no-compile --constraint constraints.txt --editable ".[all,onnx,picture,ray,serve]" --group test
+	$(PIP) install --quiet --no-compile --constraint constraints.txt --editable ".[all,onnx,picture,ray,serve,explore]" --group test
 	$(COMPILE)
 	touch $(VENV)/.installed $@
 

@@ -113,6 +113,7 @@ ALLOWED["testing"] = {*ALLOWED["pruning"], "pruning"}
 ALLOWED["studies"] = {*ALLOWED["pruning"], "pruning", "explain"}
 ALLOWED["frontiers"] = {*ALLOWED["pruning"], "pruning", "deployment"}
 ALLOWED["report"] = {*ALLOWED["studies"], *ALLOWED["frontiers"], "studies", "frontiers"}
+ALLOWED["explorer"] = {*ALLOWED["report"], "report"}
 
 
 def imported(path: Path) -> set[str]:

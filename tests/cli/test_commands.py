@@ -30,6 +30,7 @@ COMMANDS = [
     "sweep",
     "results",
     "explain",
+    "explore",
     "heads-at",
     "prune",
     "recover",

@@ -32,8 +32,8 @@ def _options(
 
 # the order of --help
 for _name in (
-    "study", "evaluate", "forecast", "anatomy", "rank", "sweep", "results", "explain", "heads_at", "prune",
-    "recover", "export", "serve", "frontier", "check", "latency", "verify", "models",
+    "study", "evaluate", "forecast", "anatomy", "rank", "sweep", "results", "explain", "explore", "heads_at",
+    "prune", "recover", "export", "serve", "frontier", "check", "latency", "verify", "models",
 ):  # fmt: skip
     _module = import_module(f"tsprune.cli.{_name}_command")
     app.command(_name.replace("_", "-"))(getattr(_module, f"{_name}_command"))
