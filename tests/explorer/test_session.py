@@ -13,7 +13,7 @@ from tsprune.evaluation import evaluate, geometric_mean_ratios, spearman_distanc
 from tsprune.explain.attention_maps import ROW_STATISTICS
 from tsprune.explain.forecast_traits import parroting
 from tsprune.explorer import Session
-from tsprune.explorer.chosen_series import ChosenSeries, drawn, window_of
+from tsprune.explorer.chosen_series import ChosenSeries, drawn_series, window_of
 from tsprune.explorer.few_windows import TOKEN_STEPS, TOKEN_WINDOWS
 from tsprune.explorer.map_scores import MapScores
 from tsprune.explorer.session import SHOWN_LEVELS, finished
@@ -87,7 +87,7 @@ def test_losses_are_those_of_an_evaluation(name: str) -> None:
 
 
 def test_losses_give_way_and_are_kept(session: Session) -> None:
-    ablation = Ablation(some_cells(session, 4))
+    ablation = Ablation(some_cells(session, 4), "resample", seed=9)
     steps = sum(1 for _ in session.losses(ablation))
     assert steps >= len({c.horizon for c in session.few.suite.configurations})
     assert list(session.losses(ablation)) == []
@@ -163,12 +163,12 @@ def test_scores_of_the_map(session: Session) -> None:
 
 def test_drawn_series_and_windows_that_are_not_there(session: Session) -> None:
     length = session.model.context_length
-    wave = drawn([float(np.sin(step / 2)) for step in range(64)], length)
+    wave = drawn_series([float(np.sin(step / 2)) for step in range(64)], length)
     assert session.series_view(wave).clean.quantiles.shape == (3, wave.horizon)
     wrong = ([1.0] * 7, "8 to"), ([1.0] * 5000, "8 to"), (["x"] * 9, "series 0"), ([None] * 9, "observed")
     for values, words in wrong:
         with pytest.raises(TspruneError, match=words):
-            drawn(values, length)
+            drawn_series(values, length)
     with pytest.raises(TspruneError, match="no configuration"):
         window_of(session.suite, "nothing", 0, length)
     with pytest.raises(TspruneError, match="not 99"):
@@ -180,7 +180,7 @@ def test_drawn_series_and_windows_that_are_not_there(session: Session) -> None:
 def test_records_of_few_series_are_kept(session: Session) -> None:
     length = session.model.context_length
     for shift in range(7):
-        one = drawn([float(step + shift) for step in range(40)], length)
+        one = drawn_series([float(step + shift) for step in range(40)], length)
         session.series_view(one)
     first = first_window(session)
     found = session.without(first, Ablation(some_cells(session, 1)))

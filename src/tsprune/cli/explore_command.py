@@ -12,10 +12,10 @@ from tsprune.files import check_files
 if TYPE_CHECKING:
     from tsprune.explorer import Session
 
-SAMPLES = 20  # paths of a forecast of models that sample: a click is answered at once
+EXPLORER_SAMPLES = 20  # paths of a forecast of models that sample: a click is answered at once
 
 
-@with_shared("suite", "model", "batch_size", "memory", "output", samples=str(SAMPLES))
+@with_shared("suite", "model", "batch_size", "memory", "output", samples=str(EXPLORER_SAMPLES))
 def explore_command(
     model: ModelArgument,
     output: Annotated[
@@ -63,7 +63,7 @@ def _session(model: str, shared: Shared) -> Session:
     from tsprune.models.forecaster import drawing
     from tsprune.run_options import RunOptions
 
-    loaded = drawing(shared.load(model), shared.samples, usual=SAMPLES, of_tokens=SAMPLES)
+    loaded = drawing(shared.load(model), shared.samples, usual=EXPLORER_SAMPLES, of_tokens=EXPLORER_SAMPLES)
     options = RunOptions(shared.batch_size, shared.memory_bytes, shared.seed)
     return Session(loaded, shared.suite, options)
 

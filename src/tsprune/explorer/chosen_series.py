@@ -74,7 +74,7 @@ def window_of(suite: Suite, name: str, window: int, context_length: int) -> Chos
     return ChosenSeries(f"{name}, window {window}", context, c.horizon, error, c.targets[window])
 
 
-def drawn(values: Sequence[Any], context_length: int) -> ChosenSeries:
+def drawn_series(values: Sequence[Any], context_length: int) -> ChosenSeries:
     """A series of numbers that a user drew; its season is its dominant period.
 
     Raises TspruneError for fewer than 8 or more than 4,096 values, and for what is not numbers.

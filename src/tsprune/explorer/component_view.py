@@ -209,7 +209,7 @@ def _joined(
             weights = np.asarray(sums, dtype=np.float32)
             ends = np.append(edges[1:], len(times))
             if axis == 0:
-                weights = weights / (ends - edges)[:, None].astype(np.float32)
+                weights = np.asarray(weights / (ends - edges)[:, None], dtype=np.float32)
                 queries = queries[ends - 1]
             else:
                 keys = keys[ends - 1]

@@ -12,7 +12,7 @@ import numpy as np
 from tsprune.arguments import shown, whole
 from tsprune.choices import MODES
 from tsprune.errors import TspruneError, one_line
-from tsprune.explorer.chosen_series import ChosenSeries, drawn, window_of
+from tsprune.explorer.chosen_series import ChosenSeries, drawn_series, window_of
 from tsprune.explorer.session import Session
 from tsprune.files import parse_json
 from tsprune.hooks.ablation import Ablation
@@ -33,7 +33,7 @@ def read_body(body: bytes, keys: tuple[str, ...]) -> dict[str, Any]:
     return stated
 
 
-def read_series(stated: Mapping[str, Any], session: Session) -> ChosenSeries:
+def asked_series(stated: Mapping[str, Any], session: Session) -> ChosenSeries:
     """The series that `series` names: {"configuration", "window"} or {"values"}."""
     found, length = stated.get("series"), session.model.context_length
     if not isinstance(found, dict):
@@ -41,14 +41,14 @@ def read_series(stated: Mapping[str, Any], session: Session) -> ChosenSeries:
     if set(found) == {"values"}:
         if not isinstance(found["values"], list):
             raise TspruneError(f"the values must be a list of numbers, not {shown(found['values'])}")
-        return drawn(found["values"], length)
+        return drawn_series(found["values"], length)
     if set(found) != {"configuration", "window"} or not isinstance(found["configuration"], str):
         raise TspruneError('series must be {"configuration": NAME, "window": NUMBER} or {"values": [...]}')
     window = whole(found["window"], "the window", least=0)
     return window_of(session.suite, found["configuration"], window, length)
 
 
-def read_ablation(stated: Mapping[str, Any], session: Session) -> Ablation:
+def asked_ablation(stated: Mapping[str, Any], session: Session) -> Ablation:
     """The ablation of `off`, a list of addresses, with `mode` and `seed`."""
     off, mode = stated.get("off", []), stated.get("mode", "zero")
     if not isinstance(off, list) or not all(isinstance(one, str) for one in off):
@@ -62,19 +62,19 @@ def read_ablation(stated: Mapping[str, Any], session: Session) -> Ablation:
     return Ablation(components, mode, stated.get("seed", 0))  # type: ignore[arg-type]
 
 
-def plain(value: Any, *, digits: int = _DIGITS) -> Any:
+def json_ready(value: Any, *, digits: int = _DIGITS) -> Any:
     """A value as JSON: arrays as lists, dataclasses as objects, numbers rounded, NaN and infinity as null."""
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
         return {
-            field.name: plain(getattr(value, field.name), digits=digits)
+            field.name: json_ready(getattr(value, field.name), digits=digits)
             for field in dataclasses.fields(value)
         }
     if isinstance(value, Mapping):
-        return {str(key): plain(item, digits=digits) for key, item in value.items()}
+        return {str(key): json_ready(item, digits=digits) for key, item in value.items()}
     if isinstance(value, np.ndarray):
         value = value.tolist()
     if isinstance(value, list | tuple):
-        return [plain(item, digits=digits) for item in value]
+        return [json_ready(item, digits=digits) for item in value]
     if isinstance(value, np.generic):
         value = value.item()
     if isinstance(value, float):

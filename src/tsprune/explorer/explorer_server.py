@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from tsprune.deployment.server import LOOPBACK
 from tsprune.errors import TspruneError, one_line
-from tsprune.explorer.explorer_requests import plain, read_ablation, read_body, read_series
+from tsprune.explorer.explorer_requests import asked_ablation, asked_series, json_ready, read_body
 from tsprune.explorer.map_scores import MapScores
 from tsprune.explorer.model_description import description
 from tsprune.explorer.pruning_text import plan_text
@@ -81,30 +81,30 @@ class Answers:
         return description(self._session, self._scores)
 
     def _series(self, stated: Mapping[str, Any]) -> Any:
-        return self._session.series_view(read_series(stated, self._session))
+        return self._session.series_view(asked_series(stated, self._session))
 
     def _forecast(self, stated: Mapping[str, Any]) -> Any:
-        series = read_series(stated, self._session)
-        ablation = read_ablation(stated, self._session)
+        series = asked_series(stated, self._session)
+        ablation = asked_ablation(stated, self._session)
         whole = stated.get("whole", True)
         if not isinstance(whole, bool):
             raise TspruneError("whole must be true or false")
         return self._session.without(series, ablation, None if whole else self._session.quick_steps(series))
 
     def _losses(self, stated: Mapping[str, Any]) -> Generator[None, None, Any]:
-        return self._session.losses(read_ablation(stated, self._session))
+        return self._session.losses(asked_ablation(stated, self._session))
 
     def _values(self, stated: Mapping[str, Any]) -> Any:
-        return self._scores.values(stated.get("score", ""), read_series(stated, self._session))
+        return self._scores.values(stated.get("score", ""), asked_series(stated, self._session))
 
     def _component(self, stated: Mapping[str, Any]) -> Any:
-        series = read_series(stated, self._session)
-        ablation = read_ablation(stated, self._session)
+        series = asked_series(stated, self._session)
+        ablation = asked_ablation(stated, self._session)
         component = self._session.component(str(stated.get("component", "")))
         return self._session.component_view(series, component, ablation)
 
     def _plan(self, stated: Mapping[str, Any]) -> Any:
-        components = read_ablation(stated, self._session).components
+        components = asked_ablation(stated, self._session).components
         if not components:
             raise TspruneError("nothing is off; switch components off first")
         return plan_text(self._session, components)
@@ -259,7 +259,7 @@ async def _turn(request: Request, work: Callable[[], _Result]) -> _Result:
 
 
 def _as_json(value: Any) -> bytes:
-    return json.dumps(plain(value), allow_nan=False, separators=(",", ":")).encode()
+    return json.dumps(json_ready(value), allow_nan=False, separators=(",", ":")).encode()
 
 
 def run_explorer(session: Session, where: socket.socket, *, ready: Callable[[], None] = lambda: None) -> None:

@@ -38,7 +38,7 @@ from tsprune.run_options import RunOptions
 from tsprune.statistics import Estimate
 from tsprune.statistics.estimate import Array
 
-WINDOWS = 30
+FEW = 30
 TOKEN_WINDOWS, TOKEN_STEPS = 15, 12  # of models that decode step by step
 
 
@@ -92,7 +92,7 @@ class FewWindows:
         usable = sampled(suite, model, len(suite))
         if not len(usable):
             raise TspruneError(f"no window of {suite.name} can be forecast; none has an observed history")
-        few = stratified(usable, TOKEN_WINDOWS if model.anatomy.tokens else WINDOWS, seed=options.seed)
+        few = stratified(usable, TOKEN_WINDOWS if model.anatomy.tokens else FEW, seed=options.seed)
         if model.anatomy.tokens:
             few = dataclasses.replace(few, configurations=tuple(map(_shortened, few.configurations)))
         self.suite = few

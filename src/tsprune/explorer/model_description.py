@@ -8,7 +8,7 @@ import tsprune
 from tsprune.anatomy import Component
 from tsprune.choices import MODES
 from tsprune.explorer.chosen_series import DRAWN_HORIZON, DRAWN_STEPS, forecastable
-from tsprune.explorer.explorer_requests import plain
+from tsprune.explorer.explorer_requests import json_ready
 from tsprune.explorer.map_scores import MapScores
 from tsprune.explorer.session import SHOWN_LEVELS, Session
 from tsprune.models.forecaster import SamplingForecaster
@@ -33,7 +33,7 @@ def description(session: Session, scores: MapScores) -> dict[str, Any]:
         "rows": rows(session),
         "modes": list(MODES),
         "levels": list(SHOWN_LEVELS),
-        "scores": plain(list(scores.scores.values())),
+        "scores": json_ready(list(scores.scores.values())),
         "data": suite.name,
         "few": {"windows": len(session.few.suite), "configurations": len(session.few.suite.configurations)},
         "series": [

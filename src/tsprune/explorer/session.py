@@ -168,7 +168,7 @@ class Session:
     def component_view(
         self, series: ChosenSeries, component: Component, ablation: Ablation, **size: int
     ) -> ComponentView:
-        """See `tsprune.explorer.component_view.component_view`."""
+        """See the function of this name."""
         kept, others = self.reference_for(ablation), without_one(ablation, component)
         if self._shares[0] != (series.key, others):
             self._shares = (series.key, others), direct_shares(self.model, series, others, kept)

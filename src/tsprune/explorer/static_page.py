@@ -13,7 +13,7 @@ from typing import Any
 from tsprune.atomic import write_whole
 from tsprune.errors import TspruneError
 from tsprune.explorer.chosen_series import ChosenSeries, window_of
-from tsprune.explorer.explorer_requests import plain
+from tsprune.explorer.explorer_requests import json_ready
 from tsprune.explorer.few_windows import Losses
 from tsprune.explorer.map_scores import MapScores
 from tsprune.explorer.model_description import description
@@ -87,7 +87,7 @@ def recorded(session: Session, progress: Progress) -> dict[str, Any]:
             about["scores"].remove(score)
     for key, one in series.items():
         found[key]["moved"] = _whole(scores, "moved", one)
-    answers: dict[str, Any] = plain(
+    answers: dict[str, Any] = json_ready(
         {"model": about, "series": found, "losses": losses, "plans": plans, "scores": table}
     )
     return answers
@@ -109,7 +109,7 @@ def _of_series(session: Session, series: ChosenSeries, count: Callable[[], None]
     forecasts, views = {}, {}
     for address, component in session.cells.items():
         forecasts[address] = _finite(partial(session.without, series, Ablation((component,))))
-        views[address] = plain(
+        views[address] = json_ready(
             session.component_view(series, component, Ablation(()), positions=_POSITIONS), digits=_DIGITS
         )
         count()
