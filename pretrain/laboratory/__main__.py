@@ -1,4 +1,4 @@
-"""`python -m pretrain.laboratory run|status|separate|results`."""
+"""`python -m pretrain.laboratory run|status|separate|results|findings`."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Annotated
 
 import typer
 
-from pretrain.laboratory import results, separation
+from pretrain.laboratory import findings, results, separation
 from pretrain.laboratory.plan import plan
 from pretrain.laboratory.running import carry_out, chosen, state_of
 from pretrain.laboratory.windows import every_window
@@ -74,9 +74,19 @@ def results_command(
     """Print what was measured of each finished run, a line each."""
     rows = results.table(folder)
     if table is not None:
-        rows.to_parquet(table, index=False)
+        results.published(folder).to_parquet(table, index=False, compression="zstd")
         print(f"{len(rows):,} rows of {rows['run'].nunique()} runs in {table}")
     print(results.summary(rows).to_string(float_format="{:.3f}".format))
+
+
+@app.command("findings")
+def findings_command(
+    folder: ResultsOption = results.FOLDER,
+    out: Annotated[Path, typer.Option(help="Folder of the pages.")] = findings.FOLDER,
+) -> None:
+    """Write the numbers and figures of the pages on the three questions again."""
+    for path in findings.write(results.table(folder), results.records(folder), out):
+        print(path)
 
 
 def main() -> None:

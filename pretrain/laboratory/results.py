@@ -115,6 +115,19 @@ def table(folder: Path = FOLDER) -> pd.DataFrame:
     return pd.concat(parts, ignore_index=True) if parts else pd.DataFrame(columns=["run", *COLUMNS])
 
 
+PUBLISHED = (
+    *("run", "condition", "seed", "question", "differs", "architecture", "layers", "width", "heads", "steps"),
+    *("parameters", "cpu_seconds", "checkpoint_sha256"),
+)
+
+
+def published(folder: Path = FOLDER) -> pd.DataFrame:
+    """The table that `tsprune.data.laboratory` reads: `PUBLISHED` of each run beside its measurements."""
+    frame = records(folder)[list(PUBLISHED)].merge(table(folder), on="run")
+    texts = [name for name in frame.columns if not pd.api.types.is_numeric_dtype(frame[name])]
+    return frame.astype(dict.fromkeys(texts, "category"))
+
+
 def summary(rows: pd.DataFrame) -> pd.DataFrame:
     """One row a run: a few of its measurements.
 

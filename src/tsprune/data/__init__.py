@@ -11,18 +11,20 @@ from tsprune.data.suite import SUITE, Configuration, Origins, Suite
 from tsprune.lazy import lazily
 
 if TYPE_CHECKING:
+    from tsprune.data.laboratory import laboratory
     from tsprune.data.own.user_data import from_arrays, from_fev, from_file, from_frame, from_gluonts
 
 __all__ = [
     "SOURCES", "SUITE", "Configuration", "DataSource", "Origins", "Suite", "available", "calibration_mask",
-    "chaos", "from_arrays", "from_fev", "from_file", "from_frame", "from_gluonts", "gift_eval", "open_suite",
-    "pocket", "pocket_large", "split",
+    "chaos", "from_arrays", "from_fev", "from_file", "from_frame", "from_gluonts", "gift_eval", "laboratory",
+    "open_suite", "pocket", "pocket_large", "split",
 ]  # fmt: skip
 
 if not TYPE_CHECKING:  # pyarrow takes 0.15 s, which help and refused arguments need not wait for
     __getattr__ = lazily(
         __name__,
         {
+            "tsprune.data.laboratory": ["laboratory"],
             "tsprune.data.own.user_data": [
                 "from_arrays", "from_fev", "from_file", "from_frame", "from_gluonts",
             ]

@@ -1,0 +1,237 @@
+"""Tables that answer the three questions, from the results alone. Seeds are the replicates.
+
+The damage of an ablation is log(1 + change) of MASE on the embedded suite: it adds up over ablations, and one
+bad configuration cannot dominate it. Intervals over seeds are Student's t; one seed has none.
+"""
+
+from __future__ import annotations
+
+import math
+import warnings
+from collections.abc import Callable, Sequence
+
+import numpy as np
+import pandas as pd
+from scipy import stats
+
+from pretrain.laboratory.plan import ARCHITECTURES, CONDITIONS, DATA, DEPTHS, Condition
+from tsprune.statistics import correlation
+
+LEVEL = 0.95
+BASE = DEPTHS[0].name
+SUITES = ("pocket", "gift-eval", "periodic", "aperiodic", "chaos")
+TOLERATED = 0.06  # of MASE: the paper's bound for 28 % of the heads and two MLPs
+_LEAST_RUNS = 8  # of a regression
+
+
+def of_runs(rows: pd.DataFrame, known: pd.DataFrame) -> pd.DataFrame:
+    """One row a run: what it was trained like, and its damages, indices, scores and traits.
+
+    rows : `results.table()`
+    known : `results.records()`
+    """
+    columns = {"condition": known["condition"], "seed": known["seed"], "parameters": known["parameters"]}
+    for name in ("architecture", "layers", "width", "steps"):
+        columns[name] = known[name]
+    columns["supervision"] = known["condition"].map(_supervision)
+    frame = pd.DataFrame(columns).set_index(known["run"])
+    pocket = rows[rows["suite"] == "pocket"]
+    for kind in ("mlp", "attention"):
+        frame[f"middle {kind}"] = _damage(pocket, "set", f"middle {kind}").mean
+        frame[f"one {kind}"] = _damage(pocket, kind).median
+    for name, unit in (("paper", "high-to-low"), ("reverse", "low-to-high"), ("random", "random ")):
+        frame[name] = _damage(pocket, "set", f"heads 28% and 2 MLPs, {unit}").mean
+    frame["mlp share"] = frame["middle mlp"] / (frame["middle mlp"] + frame["middle attention"])
+    for index in ("share", "area"):
+        frame[index] = _values(pocket, "redundancy", index, "MASE").mean
+    for suite in SUITES:
+        of = rows[(rows["suite"] == suite) & (rows["unit"] == "")]
+        for metric, measure in (("MASE", "score"), ("CRPS", "score"), ("excess_parroting", "trait")):
+            frame[f"{suite} {metric}"] = of[(of["measure"] == measure) & (of["metric"] == metric)].set_index(
+                "run"
+            )["value"]
+    return frame
+
+
+class _Grouped:
+    """Values of several units, by run."""
+
+    def __init__(self, values: pd.Series) -> None:
+        self.mean, self.median = (values.groupby(level=0).agg(how) for how in ("mean", "median"))
+
+
+def _values(rows: pd.DataFrame, measure: str, unit: str, metric: str) -> _Grouped:
+    fitting = (rows["measure"] == measure) & (rows["metric"] == metric) & rows["unit"].str.startswith(unit)
+    return _Grouped(rows[fitting].set_index("run")["value"])
+
+
+def _damage(rows: pd.DataFrame, measure: str, unit: str = "") -> _Grouped:
+    changed = rows.assign(value=np.log1p(rows["value"].where(rows["measure"] == measure)))
+    return _values(changed, measure, unit, "MASE")
+
+
+def _supervision(name: str) -> str:
+    """The condition's own name if its loss, data or regularisation is another one than the base's."""
+    base, one = CONDITIONS[0], next(c for c in CONDITIONS if c.name == name)
+    alike = (one.supervision, one.source) == (base.supervision, base.source)
+    return "base" if alike else name
+
+
+def over_seeds(values: pd.Series) -> str:
+    """Mean and 95 % interval over seeds, and their number."""
+    known = values.dropna()
+    if not len(known):
+        return "not measured"
+    mean = f"{known.mean():.3f}"
+    if len(known) == 1:
+        return f"{mean} (one seed)"
+    half = stats.t.ppf((1 + LEVEL) / 2, len(known) - 1) * known.std() / math.sqrt(len(known))
+    return f"{mean} [{known.mean() - half:.3f}, {known.mean() + half:.3f}] ({len(known)} seeds)"
+
+
+def by_condition(
+    runs: pd.DataFrame, conditions: Sequence[Condition], columns: dict[str, str]
+) -> pd.DataFrame:
+    """A row for each condition with a finished run: its difference from the base, and values over seeds.
+
+    columns : column of `of_runs` -> heading
+    """
+    rows = {
+        condition.name: {
+            "differs": condition.differs,
+            **{heading: over_seeds(found[column]) for column, heading in columns.items()},
+        }
+        for condition in conditions
+        if len(found := runs[runs["condition"] == condition.name])
+    }
+    return pd.DataFrame.from_dict(rows, orient="index").rename_axis("condition")
+
+
+def architecture(runs: pd.DataFrame) -> pd.DataFrame:
+    """Question 1: damage by MLPs and by attention, by architecture."""
+    return by_condition(
+        runs,
+        (DEPTHS[0], *ARCHITECTURES, DEPTHS[1]),
+        {
+            "mlp share": "MLPs' share of the damage",
+            "middle mlp": "all middle MLPs",
+            "middle attention": "all middle attention",
+            "one mlp": "one MLP, median",
+            "one attention": "one attention, median",
+            "pocket CRPS": "CRPS",
+        },
+    )
+
+
+def data(runs: pd.DataFrame) -> pd.DataFrame:
+    """Question 2 (b): accuracy and parroting of models trained on other data, or against parroting."""
+    crps = {f"{suite} CRPS": f"CRPS, {suite}" for suite in SUITES}
+    return by_condition(runs, (DEPTHS[0], *DATA), {"pocket excess_parroting": "excess parroting", **crps})
+
+
+def dose(runs: pd.DataFrame) -> pd.DataFrame:
+    """Question 2 (c): rank correlation of CRPS and excess parroting over conditions, suite by suite.
+
+    Seeds of a condition are averaged first: they are no independent conditions. Lower CRPS is better, so
+    a negative correlation means that models which parrot more forecast better.
+    """
+    means = runs.groupby("condition").mean(numeric_only=True)
+    rows = {}
+    for suite in SUITES:
+        pair = means[[f"{suite} excess_parroting", f"{suite} CRPS"]].dropna()
+        if len(pair) >= _LEAST_RUNS:
+            found = correlation(pair.iloc[:, 0], pair.iloc[:, 1])
+            rows[suite] = {"conditions": len(pair), "rank correlation": str(found)}
+    return pd.DataFrame.from_dict(rows, orient="index").rename_axis("suite")
+
+
+def separation(rows: pd.DataFrame, suite: str = "pocket") -> pd.DataFrame:
+    """Question 2 (a): CRPS and excess parroting after heads were removed and what is left was trained.
+
+    Random sets of heads are averaged within a run.
+    """
+    of = rows[(rows["measure"] == "separation") & (rows["suite"] == suite)]
+    if of.empty:
+        return pd.DataFrame()
+    named = of.assign(unit=of["unit"].str.replace(r"^random \d+", "random", regex=True))
+    wide = named.pivot_table(index=["unit", "run"], columns="metric", values="value", sort=False)
+    found = {
+        unit: {
+            "CRPS": over_seeds(part["CRPS"]),
+            "MASE": over_seeds(part["MASE"]),
+            "excess parroting": over_seeds(part["excess_parroting"]),
+        }
+        for unit, part in wide.groupby(level=0, sort=False)
+    }
+    return pd.DataFrame.from_dict(found, orient="index").rename_axis("heads removed, training")
+
+
+def depth(runs: pd.DataFrame) -> pd.DataFrame:
+    """Question 3: indices and the paper's removal, by depth and then by everything else."""
+    return by_condition(
+        runs,
+        CONDITIONS,
+        {
+            "share": "share of layers under 5 %",
+            "area": "area",
+            "paper": "28 % of heads and 2 MLPs, by stable rank",
+            "random": "as many at random",
+            "pocket MASE": "MASE",
+        },
+    )
+
+
+def regression(runs: pd.DataFrame, index: str = "area") -> tuple[pd.DataFrame, list[str]]:
+    """Question 3: `index` on depth, width, length and supervision of decoder-only models, and its checks.
+
+    A linear mixed model with a random intercept for each condition where conditions have several seeds,
+    ordinary least squares where none has. Depth, width and steps are in doublings.
+
+    Returns coefficients with 95 % intervals, and lines on the assumptions. Empty with fewer than 8 runs.
+    """
+    from statsmodels.formula.api import mixedlm, ols
+
+    frame = runs[runs["architecture"] == "timesfm"].dropna(subset=[index])
+    frame = frame[frame["condition"] != "shuffled"].assign(
+        y=frame[index],
+        depth=np.log2(frame["layers"] / 8),
+        size=np.log2(frame["width"] / 64),
+        length=np.log2(frame["steps"] / 2500),
+    )
+    if len(frame) < _LEAST_RUNS:
+        return pd.DataFrame(), [f"{len(frame)} runs are too few for a regression"]
+    terms = [name for name in ("depth", "size", "length") if frame[name].nunique() > 1]
+    if frame["supervision"].nunique() > 1:
+        terms.append("C(supervision, Treatment('base'))")
+    formula = f"y ~ {' + '.join(terms)}"
+    replicated = frame["condition"].duplicated().sum() >= 3
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of a random intercept at its limit, which is said below
+        model = mixedlm(formula, frame, groups=frame["condition"]) if replicated else ols(formula, frame)
+        fit = model.fit()
+    limits = fit.conf_int()
+    table = pd.DataFrame({"coefficient": fit.params, "low": limits[0], "high": limits[1], "p": fit.pvalues})
+    table.index = [_term(str(name)) for name in table.index]
+    return table.drop(index="Group Var", errors="ignore"), _checks(fit, frame, replicated)
+
+
+def _term(name: str) -> str:
+    words = {"depth": "twice the depth", "size": "twice the width", "length": "twice the steps"}
+    if "[T." in name:
+        return f"{name.split('[T.')[1].rstrip(']')} in place of the base's supervision"
+    return words.get(name, "the base" if name == "Intercept" else name)
+
+
+def _checks(fit: object, frame: pd.DataFrame, replicated: bool) -> list[str]:
+    """Lines on the assumptions of a fit."""
+    residuals = np.asarray(fit.resid)  # type: ignore[attr-defined]
+    fitted = np.asarray(fit.fittedvalues)  # type: ignore[attr-defined]
+    test: Callable[..., tuple[float, float]] = stats.shapiro
+    normal = test(residuals)[1] if np.ptp(residuals) > 0 else float("nan")
+    spread = stats.spearmanr(np.abs(residuals), fitted).pvalue
+    kind = "mixed model, random intercept by condition" if replicated else "least squares, one seed each"
+    return [
+        f"{kind}: {len(frame)} runs of {frame['condition'].nunique()} conditions",
+        f"normal residuals: Shapiro-Wilk p = {normal:.3f}",
+        f"equal spread: rank correlation of |residual| and fitted value, p = {spread:.3f}",
+    ]

@@ -1,0 +1,83 @@
+"""Numbers and figures of docs/findings, from the results: `python -m pretrain.laboratory findings`.
+
+A page is prose by hand around blocks `<!-- NAME: begin -->` to `<!-- NAME: end -->`, which this module fills.
+"""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pandas as pd
+
+from pretrain.laboratory import answers, figures
+from pretrain.laboratory.plan import CONDITIONS, SEEDS
+from tsprune.atomic import write_whole
+from tsprune.errors import TspruneError
+
+FOLDER = Path(__file__).parents[2] / "docs" / "findings"
+_BLOCK = re.compile(r"(<!-- ([\w-]+): begin -->\n).*?(<!-- \2: end -->)", re.DOTALL)
+
+
+def blocks(rows: pd.DataFrame, known: pd.DataFrame) -> dict[str, str]:
+    """Markdown by name of a block.
+
+    rows, known : `results.table()` and `results.records()`
+    """
+    runs = answers.of_runs(rows, known)
+    coefficients, checks = answers.regression(runs)
+    return {
+        "runs": _state(runs),
+        "architecture": _table(answers.architecture(runs)),
+        "data": _table(answers.data(runs)),
+        "dose": _table(answers.dose(runs)),
+        "separation": _table(answers.separation(rows)),
+        "depth": _table(answers.depth(runs)),
+        "regression": _table(coefficients.round(3)) + "".join(f"\n- {line}" for line in checks) + "\n",
+    }
+
+
+def _state(runs: pd.DataFrame) -> str:
+    """How much of the plan is finished, and so how sure an answer can be."""
+    seeds = runs.groupby("condition")["seed"].nunique()
+    whole = int((seeds >= len(SEEDS)).sum())
+    line = (
+        f"{len(seeds)} of {len(CONDITIONS)} conditions are measured, {whole} of them with {len(SEEDS)} seeds."
+    )
+    return line + ("\n" if whole == len(CONDITIONS) else " Comparisons of the others are undecided.\n")
+
+
+def _table(frame: pd.DataFrame) -> str:
+    """A Markdown table with the index as first column."""
+    if frame.empty:
+        return "Not measured yet.\n"
+    head = [frame.index.name or "", *frame.columns]
+    lines = [
+        head,
+        ["---"] * len(head),
+        *([index, *row] for index, row in zip(frame.index, frame.to_numpy(), strict=True)),
+    ]
+    return "".join(f"| {' | '.join(map(str, line))} |\n" for line in lines)
+
+
+def filled(page: str, found: dict[str, str]) -> str:
+    """The page with its blocks written again.
+
+    Raises TspruneError for a block that nothing fills.
+    """
+
+    def written(match: re.Match[str]) -> str:
+        if match[2] not in found:
+            raise TspruneError(f"no block {match[2]!r}; choose from {', '.join(found)}")
+        return f"{match[1]}{found[match[2]]}{match[3]}"
+
+    return _BLOCK.sub(written, page)
+
+
+def write(rows: pd.DataFrame, known: pd.DataFrame, folder: Path = FOLDER) -> list[Path]:
+    """Fills the pages of `folder` and draws their figures; the paths that were written."""
+    found = blocks(rows, known)
+    pages = sorted(folder.glob("*.md"))
+    for page in pages:
+        write_whole(page, filled(page.read_text(), found).encode())
+    return [*pages, *figures.write_all(rows, answers.of_runs(rows, known), folder)]
