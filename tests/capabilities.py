@@ -22,6 +22,8 @@ class Capabilities:
     reads_one_position : its forecast needs the readout at one position only
     norms_outputs : a norm follows every sublayer before the residual stream
     biased : the projections of its attention have biases
+    gated : a gate multiplies the output of each head
+    turns_back : attention over series swaps the axes again before its output projection
     """
 
     samples: bool = False
@@ -31,6 +33,8 @@ class Capabilities:
     reads_one_position: bool = False
     norms_outputs: bool = False
     biased: bool = False
+    gated: bool = False
+    turns_back: bool = False
 
 
 CAPABILITIES = {
@@ -42,6 +46,7 @@ CAPABILITIES = {
     "moirai": Capabilities(samples=True),
     "moirai2": Capabilities(),
     "t0": Capabilities(groups=True, biased=True),
+    "timestral": Capabilities(groups=True, gated=True, turns_back=True),
 }
 
 
@@ -56,6 +61,9 @@ def call_attention(model: Forecaster, site: AttentionSite, tokens: Tensor) -> No
     elif model.family == "t0":
         seen = torch.ones(len(tokens), 1, 1, 1, dtype=torch.bool, device=tokens.device)
         module(tokens.transpose(0, 1) if site.role == "group" else tokens, seen)
+    elif model.family == "timestral":
+        rotation = torch.ones(len(tokens), 1, site.head_dim), torch.zeros(len(tokens), 1, site.head_dim)
+        module(tokens.transpose(0, 1) if site.role == "variate" else tokens, None, *rotation)
     elif model.family in ("moirai", "moirai2"):
         module(tokens, tokens, tokens)
     else:

@@ -44,6 +44,10 @@ def open_native(family: str, directory: Path) -> Any:
         from t0.torch import T0Forecaster
 
         return T0Forecaster.from_pretrained(directory)
+    if family == "timestral":
+        from timestral import TimestralForecaster
+
+        return TimestralForecaster.from_pretrained(directory)
     if family == "moirai":
         from uni2ts.model.moirai import MoiraiForecast, MoiraiModule
 
@@ -99,6 +103,10 @@ def _t0(model: Any) -> NDArray[Any]:
     return np.stack([np.asarray(model.predict(x, HORIZON).quantiles) for x in CONTEXTS])
 
 
+def _timestral(forecaster: Any) -> NDArray[Any]:
+    return np.stack([np.asarray(forecaster.forecast(x, HORIZON).quantiles) for x in CONTEXTS])
+
+
 FORECAST: dict[str, Callable[[Any], NDArray[Any]]] = {
     "chronos-t5": _chronos,
     "chronos-bolt": _chronos,
@@ -108,6 +116,7 @@ FORECAST: dict[str, Callable[[Any], NDArray[Any]]] = {
     "moirai": _moirai,
     "moirai2": _moirai2,
     "t0": _t0,
+    "timestral": _timestral,
 }
 
 

@@ -210,6 +210,25 @@ def write_t0(directory: Path) -> None:
     (directory / "config.json").write_text(json.dumps(config.to_dict()))
 
 
+def write_timestral(directory: Path) -> None:
+    """A Timestral with attention over time, then variates and time, 3 heads of 8 dimensions, width 24."""
+    from timestral import TimestralConfig, TimestralModel
+
+    torch.manual_seed(9)
+    kinds = ("time", "variate_time")
+    knots = (0.01, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 0.99)
+    config = TimestralConfig(8, 24, 3, 40, kinds, knots, block_size=2, context_length=64)
+    model = TimestralModel(config)
+    _unlike(model, gain=2)
+    with torch.no_grad():
+        model.representation.forecast_query.normal_()
+        for parameter in model.head.parameters():  # forecasts are sinh of the output
+            parameter *= 0.5
+    directory.mkdir(parents=True, exist_ok=True)
+    save_file(model.state_dict(), directory / "model.safetensors")
+    config.save(directory / "config.json")
+
+
 TINY: dict[str, Callable[[Path], None]] = {
     "tiny-chronos-bolt": write_bolt,
     # what the published checkpoints say in their config.json: a key-value cache that nothing reads
@@ -221,6 +240,7 @@ TINY: dict[str, Callable[[Path], None]] = {
     "tiny-moirai": write_moirai,
     "tiny-moirai2": write_moirai2,
     "tiny-t0": write_t0,
+    "tiny-timestral": write_timestral,
 }
 
 
@@ -240,6 +260,7 @@ def output_patch(model: Forecaster) -> int:
         "moirai": lambda: model.module.patch_sizes[0],
         "moirai2": lambda: model.module.patch_size * model.module.num_predict_token,
         "t0": lambda: model.module.max_horizon,
+        "timestral": lambda: model.module.config.block_size * model.module.config.patch_size,
     }
     return int(steps[model.family]())
 

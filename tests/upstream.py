@@ -24,6 +24,7 @@ from t0.torch import T0Forecaster
 from timesfm import ForecastConfig, configs
 from timesfm.timesfm_2p5 import timesfm_2p5_torch
 from timesfm.timesfm_2p5.timesfm_2p5_base import TimesFM_2p5_200M_Definition
+from timestral import TimestralForecaster
 from toto.data.util.dataset import MaskedTimeseries
 from toto.inference.forecaster import TotoForecaster
 from toto.model.toto import Toto
@@ -272,6 +273,29 @@ def upstream_t0(directory: Path) -> Upstream:
     return forecast
 
 
+def upstream_timestral(directory: Path) -> Upstream:
+    """Series of as many patches in one array, NaN in front."""
+    forecaster = TimestralForecaster.from_pretrained(directory)
+    chosen = [forecaster.quantile_levels.index(level) for level in LEVELS]
+
+    def forecast(contexts: Sequence[Array], horizon: int) -> Array:
+        series = [np.atleast_2d(x[..., -forecaster.max_context :]) for x in contexts]
+        patches = np.array([math.ceil(x.shape[1] / forecaster.patch_size) for x in series])
+        found: dict[int, Array] = {}
+        for count in np.unique(patches):
+            places = np.flatnonzero(patches == count)
+            longest = max(series[place].shape[1] for place in places)
+            alike = [
+                np.pad(series[i], ((0, 0), (longest - series[i].shape[1], 0)), constant_values=np.nan)
+                for i in places
+            ]
+            quantiles = forecaster.forecast(np.stack(alike), horizon).quantiles[..., chosen]
+            found |= dict(zip(places.tolist(), quantiles.mT.numpy(), strict=True))
+        return np.concatenate([found[place] for place in range(len(series))])
+
+    return forecast
+
+
 def sampled_quantiles(paths: Sequence[torch.Tensor]) -> Array:
     """Quantiles [B, 9, H] of paths [S, H], by gluonts."""
     start = pd.Period("2020-01-01", "h")
@@ -288,6 +312,7 @@ UPSTREAM: dict[str, Callable[[Path], Upstream]] = {
     "moirai": upstream_moirai,
     "moirai2": upstream_moirai2,
     "t0": upstream_t0,
+    "timestral": upstream_timestral,
 }
 
 # How far a forecast may be from upstream's, relative to its size. Where it is not 0, tsprune batches

@@ -29,6 +29,7 @@ OUTPUT_PROJECTIONS = {
     "timesfm": ".attn.out",
     "toto": ".wO",
     "t0": ".attention.wO",
+    "timestral": ".wO",
     "moirai": ".out_proj",
     "moirai2": ".self_attn.out_proj",
 }
@@ -166,6 +167,7 @@ def test_attention_sublayers_of_a_layer_are_ablated_independently(model: Forecas
         "chronos-bolt": ["cross", "self"],
         "chronos-t5": ["cross", "self"],
         "chronos2": ["group", "time"],
+        "timestral": ["time", "variate"],
     }
     assert sorted({str(c.attention) for c in with_others}) == kinds.get(model.family, [])
     contexts = full_length(model, 2)

@@ -7,21 +7,23 @@ import pytest
 import torch
 from torch import Tensor
 
+from tests.capabilities import Capabilities
 from tests.tiny import full_length, ragged
 from tsprune.anatomy import Component
 from tsprune.hooks.attention import AttentionMap, watching
-from tsprune.hooks.capture import point_of, recording
+from tsprune.hooks.capture import Point, point_of, recording
 from tsprune.models import Forecaster
 
 
 @pytest.mark.parametrize("make", [full_length, ragged], ids=["full", "ragged"])
-def test_maps_times_values_are_the_heads_outputs(model: Forecaster, make: object) -> None:
-    """Rows sum to 1, and map @ v is the input of the output projection, for every head."""
+def test_maps_times_values_are_the_heads_outputs(model: Forecaster, able: Capabilities, make: object) -> None:
+    """Rows sum to 1, and map @ v, gated, is the input of the output projection, for every head."""
     contexts = make(model, 3)  # type: ignore[operator]
     sites = model.anatomy.components("attention")
     points = {
         site: point_of(model.anatomy, Component(site.stack, site.layer, site.attention, 0)) for site in sites
     }
+    gates = {site: Point(model.anatomy.site(site).gate.module, "output") for site in sites if able.gated}
     mixed: dict[Component, list[Tensor]] = {site: [] for site in sites}
 
     def check(found: AttentionMap) -> None:
@@ -30,16 +32,20 @@ def test_maps_times_values_are_the_heads_outputs(model: Forecaster, make: object
         torch.testing.assert_close(sums[answered], torch.ones_like(sums[answered]), atol=1e-5, rtol=0)
         assert (found.weights[~found.allowed.expand_as(found.weights)] == 0).all()
         output = (found.weights @ found.value).transpose(1, 2).flatten(2)
-        mixed[found.component].append(
-            torch.where(answered.all(1)[..., None], output, torch.nan).flatten(0, 1)
-        )
+        mixed[found.component].append(torch.where(answered.all(1)[..., None], output, torch.nan))
 
-    with torch.no_grad(), recording(model.module, points.values()) as recorded, watching(model, check):
+    observed = (*points.values(), *gates.values())
+    with torch.no_grad(), recording(model.module, observed) as recorded, watching(model, check):
         model.teacher_forced(contexts)
 
     for site in sites:
         captured = torch.cat([x.flatten(0, -2) for x in recorded[points[site]]])
-        ours = torch.cat(mixed[site])
+        outputs = mixed[site]
+        if able.gated:
+            outputs = [x * gate.sigmoid() for x, gate in zip(outputs, recorded[gates[site]], strict=True)]
+        if able.turns_back and model.anatomy.site(site).axis == "series":
+            outputs = [x.transpose(0, 1) for x in outputs]
+        ours = torch.cat([x.flatten(0, 1) for x in outputs])
         assert ours.shape == captured.shape
         known = ours.isfinite().all(-1)
         assert known.any()

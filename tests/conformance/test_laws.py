@@ -19,6 +19,7 @@ LAST_OF_MLP = {
     "timesfm": ".ff1",
     "toto": ".mlp.2",
     "t0": ".mlp.2",
+    "timestral": ".mlp.w3",
     "moirai": ".fc2",
     "moirai2": ".fc2",
 }

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 
 import numpy as np
@@ -13,7 +14,9 @@ from torch import Tensor
 from tests.capabilities import CAPABILITIES, call_attention
 from tsprune.anatomy import AttentionSite
 from tsprune.models import Forecaster
-from tsprune.scores.stable_rank import query_key, stable_ranks
+from tsprune.scores.stable_rank import query_key, singular_values, stable_rank, stable_ranks
+from tsprune.testing import Subject
+from tsprune.testing.rank_checks import dense_stable_ranks
 
 
 def logits(model: Forecaster, site: AttentionSite, x: Tensor) -> Tensor:
@@ -95,6 +98,21 @@ def test_forms_are_the_models_up_to_a_constant(model: Forecaster) -> None:
 def upstream_constant(model: Forecaster, site: AttentionSite) -> float:
     """TimesFM's per-dimension scale is softplus times log2(e) / sqrt(head_dim)."""
     return 1.442695041 / math.sqrt(site.head_dim) if model.family == "timesfm" else 1.0
+
+
+def test_the_order_of_fused_rows_is_measured(model: Forecaster, subject: Subject) -> None:
+    """Heads interleaved in a fused weight, or one after the other: the other order is not what runs."""
+    fused = [site for _, site in model.anatomy.sites() if site.query.module == site.key.module]
+    for site in fused[:2]:
+        measured = dense_stable_ranks(subject, site, factors=False)
+        for flipped in (False, True):
+            query, key = (
+                dataclasses.replace(part, interleaved=part.interleaved != flipped)
+                for part in (site.query, site.key)
+            )
+            described = dataclasses.replace(site, query=query, key=key)
+            ranks = stable_rank(singular_values(*query_key(model, described, "paper"))).numpy()
+            assert np.allclose(ranks, measured, rtol=1e-3) != flipped
 
 
 def test_every_head_has_a_rank_within_its_bounds(model: Forecaster) -> None:

@@ -78,7 +78,7 @@ def test_the_folder_describes_and_tests_itself(exported: Pair, tmp_path: Path) -
     assert verify_export(found.name).holds
     assert is_export(found.name)
     card = (Path(found.name) / "README.md").read_text()
-    assert model.licence_note in card
+    assert model.licence in card
     assert f"{model.parameter_count:,}" in card
 
 

@@ -12,7 +12,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from tests.suites import tiny
-from tsprune.errors import TspruneError
+from tsprune.errors import TspruneError, TspruneWarning
 from tsprune.models import load
 from tsprune.pruning import prune
 
@@ -134,7 +134,7 @@ def test_the_card_says_what_was_removed_and_measured(tmp_path: Path) -> None:
     assert "- 1 attention heads: `stack.1.self.head.0`" in bare
     assert f"{model.parameter_count:,} before, {pruned.parameter_count:,} after" in bare
     assert "Not measured" in bare
-    assert sum("CC-BY-NC" in line and "not redistributable" in line for line in bare.splitlines()) == 1
+    assert sum("CC-BY-NC" in line and "do not publish" in line for line in bare.splitlines()) == 1
     pruned.save(tmp_path / "measured", evidence={"MASE": (0.81234, 0.82), "ms": (10.0, 7.5)})
     card = (tmp_path / "measured" / "README.md").read_text()
     assert "| MASE | 0.8123 | 0.82 |" in card
@@ -144,7 +144,19 @@ def test_the_card_says_what_was_removed_and_measured(tmp_path: Path) -> None:
 def test_other_families_may_be_passed_on_as_their_original_may(directory: Path) -> None:
     card = (directory / "README.md").read_text()
     assert "The licence of the original checkpoint applies" in card
-    assert "not redistributable" not in card
+    assert "released weights" not in card
+
+
+@pytest.mark.parametrize(
+    ("name", "terms"), [("tiny-moirai2", "non-commercial"), ("tiny-timestral", "revenue clause")]
+)
+def test_saving_says_what_a_licence_forbids_in_one_line(name: str, terms: str, tmp_path: Path) -> None:
+    pruned = prune(tiny(name), "stack.0.mlp")
+    with pytest.warns(TspruneWarning, match=terms) as told:
+        pruned.save(tmp_path / "pruned")
+    (line,) = (str(warning.message) for warning in told)
+    assert line == pruned.licence
+    assert line in (tmp_path / "pruned" / "README.md").read_text()
 
 
 def test_an_unpruned_model_has_no_tsprune_json(tmp_path: Path) -> None:

@@ -73,6 +73,7 @@ class AttentionSite:
     output : path of the output projection
     query, key, value : where each head's projections are; with grouped queries key and value have
         fewer heads than the site, each serving `heads // key.heads` neighbouring query heads
+    gate : where the gate of each head is, which multiplies its output before `output`; None: there is none
     factors : per-dimension factors on q . k
     axis : queries and keys are positions in time, or series of one group
     keys_from : stack whose output gives the keys and values; None: the positions that the queries are at
@@ -92,6 +93,7 @@ class AttentionSite:
     query: Projection
     key: Projection
     value: Projection
+    gate: Projection | None = None
     factors: tuple[Factor, ...] = ()
     axis: Literal["time", "series"] = "time"
     keys_from: str | None = None

@@ -6,7 +6,7 @@ from tsprune.deployment.description import Description
 from tsprune.text import code, markdown
 
 
-def card(about: Description, licence_note: str) -> str:
+def card(about: Description, licence: str) -> str:
     """The folder's card: its origin, its limits, how to use it, and the licence."""
     lines = [
         f"# {markdown(about.name)}, exported",
@@ -33,7 +33,7 @@ def card(about: Description, licence_note: str) -> str:
         "",
         "## Licence",
         "",
-        licence_note,
+        licence,
     ]
     return "\n".join(lines) + "\n"
 

@@ -117,7 +117,7 @@ def exports(
                 about = quantised(aside, about, calibration)
             about = _complete(loaded, aside, about)
             (aside / EXPORT).write_text(as_json(about.as_object()))
-            (aside / "README.md").write_text(card(about, loaded.licence_note))
+            (aside / "README.md").write_text(card(about, loaded.licence))
         graph = about, path
         found[precision] = load_exported(path)
     return found

@@ -9,13 +9,14 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor
+from torch.nn.functional import pad
 from torch.overrides import TorchFunctionMode
 
 from tsprune.anatomy import Component
@@ -26,6 +27,8 @@ from tsprune.models.forecaster import Forecaster, NotFiniteError
 @dataclasses.dataclass(frozen=True)
 class AttentionMap:
     """The maps of one attention sublayer in one call, for N rows (windows, unless it attends over series).
+
+    A sublayer may attend for some of its queries at a time, to some keys: its map has all queries and keys.
 
     component : the attention sublayer, e.g. `decoder.3.cross`
     weights : float [N, heads, Q, K], heads in the order of the site's `numbers`; rows sum to 1, or are 0 if
@@ -82,6 +85,7 @@ class AttentionMap:
 
 
 Watcher = Callable[[AttentionMap], None]
+_Weighed = tuple[Tensor, Tensor, Tensor]  # weights and allowed keys [N, heads, Q, K], values
 
 
 def require_heads(model: Forecaster) -> None:
@@ -117,7 +121,7 @@ def watching(model: Forecaster, each: Watcher) -> Iterator[None]:
 
 
 class _Interception(TorchFunctionMode):
-    """Passes every torch call on, and maps each attention call of the sublayer that is running."""
+    """Passes every torch call on, and maps the attention calls of each sublayer when it returns."""
 
     def __init__(self, model: Forecaster, each: Watcher) -> None:
         super().__init__()
@@ -125,30 +129,33 @@ class _Interception(TorchFunctionMode):
         self._name = model.name
         self._each = each
         self._running: Component | None = None
-        self._seen = False
+        self._found: list[_Weighed] = []  # by the sublayer that is running
         self.unseen: list[Component] = []
 
     def enter(self, component: Component, *_: Any) -> None:
-        self._running, self._seen = component, False
+        self._running, self._found = component, []
 
     def leave(self, *_: Any) -> None:
-        if self._running is not None and not self._seen:
-            self.unseen.append(self._running)
-        self._running = None
+        component, found = self._running, self._found
+        self._running, self._found = None, []
+        if component is not None and not found:
+            self.unseen.append(component)
+        elif component is not None:
+            with torch.no_grad():
+                self._each(self._map(component, _joined(found)))
 
     def __torch_function__(
         self, func: Callable[..., Any], types: Any, args: tuple[Any, ...] = (), kwargs: Any = None
     ) -> Any:
         kwargs = kwargs or {}
         if func is torch.nn.functional.scaled_dot_product_attention and self._running is not None:
-            self._seen = True
             with torch.no_grad():
-                self._each(self._map(self._running, *args, **kwargs))
+                self._found.append(self._weighed(self._running, *args, **kwargs))
         return func(*args, **kwargs)
 
-    def _map(
+    def _weighed(
         self, component: Component, query: Tensor, key: Tensor, value: Tensor, *args: Any, **kw: Any
-    ) -> Any:
+    ) -> _Weighed:
         weights, allowed = attention_weights(query, key, *args, **kw)
         if not bool(torch.isfinite(weights).all()):
             raise NotFiniteError(f"{self._name}: the attention of {component} is not finite")
@@ -156,18 +163,30 @@ class _Interception(TorchFunctionMode):
         if value.shape[:-2] != weights.shape[:-2]:  # grouped queries
             value = value.repeat_interleave(heads // value.shape[-3], dim=-3)
         merged = weights.shape[0], heads, *weights.shape[-2:]
+        values = value.reshape(*merged[:2], *value.shape[-2:])
+        return weights.reshape(merged), allowed.expand_as(weights).reshape(merged), values
+
+    def _map(self, component: Component, weighed: _Weighed) -> AttentionMap:
+        weights, allowed, value = weighed
         stacks = self._anatomy.stack(component.stack), self._anatomy.key_stack(component)
         times = []
         for stack, count in zip(stacks, weights.shape[-2:], strict=True):
             axis = stack.time if self._anatomy.site(component).axis == "time" else None
             times.append(torch.tensor((math.nan,) * count if axis is None else axis.times(count)))
-        return AttentionMap(
-            component,
-            weights.reshape(merged),
-            allowed.expand_as(weights).reshape(merged),
-            value.reshape(*merged[:2], *value.shape[-2:]),
-            (times[0], times[1]),
-        )
+        return AttentionMap(component, weights, allowed, value, (times[0], times[1]))
+
+
+def _joined(calls: Sequence[_Weighed]) -> _Weighed:
+    """Calls for queries that follow each other as one; the keys of each are the first of the longest's."""
+    if len(calls) == 1:
+        return calls[0]
+    value = max((value for _, _, value in calls), key=lambda x: x.shape[-2])
+    missing = [(0, value.shape[-2] - weights.shape[-1]) for weights, _, _ in calls]
+    weights, allowed = (
+        torch.cat([pad(call[part], last) for call, last in zip(calls, missing, strict=True)], -2)
+        for part in (0, 1)
+    )
+    return weights, allowed, value
 
 
 def attention_weights(

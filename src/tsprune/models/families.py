@@ -289,6 +289,17 @@ _BUILT_IN: tuple[Family, ...] = (
         weights=("transformer.layers.0.attention_block.attention.wQKV.weight",),
         config_key="group_every_n",
     ),
+    Family(
+        "timestral",
+        "Timestral",
+        "tsprune.models.timestral:Timestral",
+        package="timestral",
+        extra="timestral",
+        tested=("timecopilot-timestral", "0.1"),
+        objects=("timestral.forecaster.TimestralForecaster", "timestral.model.TimestralModel"),
+        weights=("representation.forecast_query", "transformer.layers.0.attns.0.wQKV.weight"),
+        config_key="block_schedule",
+    ),
 )
 
 FAMILIES: Mapping[str, Family] = Registry("tsprune.families", Family, _BUILT_IN, noun="family")

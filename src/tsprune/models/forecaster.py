@@ -78,7 +78,7 @@ class Forecaster(TablePredictor):
     origin : of a pruned model: its original and the removed components
     evidence : measurements of a pruned model for its card (`tsprune.prune(..., measure=suite)`)
     stored : types that the checkpoint's tensors are stored in, by name; empty if it was not read from a file
-    licence_note : for the card of a pruned model
+    licence_note : one line if the licence of the released weights limits what derivatives may be used for
     absent : class of the replacement of an attention module without heads, called as upstream calls that
     half : whether upstream's code runs with weights in bfloat16 and float16
     multivariate : whether upstream reads the variates of a context [V, T] together; if not, each is a series
@@ -98,7 +98,7 @@ class Forecaster(TablePredictor):
     origin: Origin | None = None
     evidence: Evidence = MappingProxyType({})
     stored: Mapping[str, torch.dtype] = MappingProxyType({})
-    licence_note: str = "The licence of the original checkpoint applies to this one, too."
+    licence_note: str = ""
     absent: type[AbsentAttention] = AbsentAttention
     half: bool = True
     multivariate: bool = False
@@ -112,6 +112,11 @@ class Forecaster(TablePredictor):
 
     def _repr_html_(self) -> str:
         return f"<p>{escape(repr(self)[1:-1])}</p>{self.anatomy._repr_html_()}"
+
+    @property
+    def licence(self) -> str:
+        """One line on the licence of a checkpoint that was made from another."""
+        return self.licence_note or "The licence of the original checkpoint applies to this one, too."
 
     @property
     def device(self) -> torch.device:

@@ -121,8 +121,8 @@ class MoiraiForecaster(Forecaster):
     half = False
     reference_horizon = 1024  # GIFT-Eval's longest is 900
     licence_note = (
-        "Moirai's weights on the hub are CC-BY-NC: a derivative of them is not redistributable, so do not "
-        "publish this checkpoint unless the weights it was made from are your own."
+        "Moirai's released weights are under the licence CC-BY-NC-4.0: use what is made from them for "
+        "non-commercial purposes only, and do not publish it unless the weights were your own."
     )
     config: Mapping[str, object]
     upstream: torch.nn.Module

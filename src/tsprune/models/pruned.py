@@ -125,7 +125,7 @@ def model_card(
         "",
         "## Licence",
         "",
-        model.licence_note,
+        model.licence,
     ]
     return "\n".join(lines) + "\n"
 

@@ -115,6 +115,7 @@ def _with_heads(site: AttentionSite, kept: tuple[int, ...]) -> AttentionSite:
         query=dataclasses.replace(site.query, heads=len(kept)),
         key=dataclasses.replace(site.key, heads=key_heads),
         value=dataclasses.replace(site.value, heads=key_heads),
+        gate=site.gate and dataclasses.replace(site.gate, heads=len(kept)),
     )
 
 
@@ -149,7 +150,8 @@ def _cut_heads(module: nn.Module, before: AttentionSite, after: AttentionSite) -
     places = [before.position(head) for head in after.numbers]
     key_places = sorted({before.key_head(head) for head in after.numbers})
     rows: dict[str, set[int]] = {}
-    for projection, heads in ((before.query, places), (before.key, key_places), (before.value, key_places)):
+    parts = [(before.query, places), (before.key, key_places), (before.value, key_places)]
+    for projection, heads in [*parts, *([(before.gate, places)] if before.gate else [])]:
         rows.setdefault(projection.module, set()).update(
             row for head in heads for row in projection.rows(head)
         )

@@ -8,6 +8,7 @@ it is the same forecast where they hold the weights exactly, as those of a model
 from __future__ import annotations
 
 import re
+import warnings
 from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
@@ -18,7 +19,7 @@ from safetensors import SafetensorError
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from tsprune.errors import TspruneError, one_line
+from tsprune.errors import TspruneError, TspruneWarning, one_line
 from tsprune.files import as_json
 from tsprune.folders import whole_directory
 from tsprune.models import pruned
@@ -47,6 +48,8 @@ def write_checkpoint(
             (aside / CONFIG).write_text(as_json(config))
         else:
             pruned.complete(model, model.origin, config, aside, evidence)
+    if model.origin is not None and model.licence_note:
+        warnings.warn(TspruneWarning(model.licence_note), stacklevel=3)
 
 
 def stored_dtypes(model: Forecaster, dtype: str | torch.dtype | None = None) -> dict[str, torch.dtype]:
