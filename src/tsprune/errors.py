@@ -53,7 +53,7 @@ def _shortened(text: str, most: int) -> str:
 
 
 class TspruneWarning(UserWarning):
-    """A part that was left out, or a limit on the use of a result; one line, which the command line prints."""
+    """A part that was left out, or a limit on the use of a result; one line, which the shell shows."""
 
     def __init__(self, message: object) -> None:
         super().__init__(one_line(message))

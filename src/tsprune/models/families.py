@@ -293,6 +293,14 @@ _BUILT_IN: tuple[Family, ...] = (
         "timestral",
         "Timestral",
         "tsprune.models.timestral:Timestral",
+        architecture="decoder-only over patches",
+        attention=("time", "variate"),
+        multivariate=True,
+        past_covariates=True,
+        released=tuple(
+            Released(f"mistralai/Timestral-{size}M", f"{size} M", "modified MIT, with a revenue clause")
+            for size in (5, 28, 123, 209)
+        ),
         package="timestral",
         extra="timestral",
         tested=("timecopilot-timestral", "0.1"),

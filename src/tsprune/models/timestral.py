@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
@@ -152,7 +152,8 @@ class Timestral(Forecaster):
                 self._predicted(rows, 1, covariates)
             finally:
                 hook.remove()
-            return recorded[0][:, -1].unflatten(0, rows.shape[:2])
+            output: Tensor = recorded[0][:, -1].unflatten(0, rows.shape[:2])
+            return output
 
         return targets_of(self._by_length(series, first_pass).flatten(0, 1), series, covariates)
 
