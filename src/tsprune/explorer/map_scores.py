@@ -34,12 +34,14 @@ _ATTENTION = ("period_share", "diagonal", "lag")  # of `ROW_STATISTICS`; others 
 class MapScore:
     """A score that the map can show.
 
+    unit : "%" of a share or a relative change
     diverging : whether 0 is the middle of the scale
     of_series : whether it depends on the chosen series
     """
 
     name: str
     about: str
+    unit: str = ""
     diverging: bool = False
     of_series: bool = False
 
@@ -76,7 +78,7 @@ class MapScores:
             self._advance(known, lambda address: self._movement(series, address))
         elif name in self._effects:
             self._advance(self._alone, self._losses)
-            read = self._effects[name].read
+            _, read = self._effects[name]
             known = {a: np.nan if one is None else read(one) for a, one in self._alone.items()}
         else:
             known = self._measured(name)
@@ -122,10 +124,8 @@ class MapScores:
             s.name: MapScore(s.name, s.about) for s in available_scores(session.model, session.suite, kinds)
         }
         if "head" in kinds:
-            some |= {name: MapScore(name, ROW_STATISTICS[name][0]) for name in _ATTENTION}
-        some |= {
-            name: MapScore(name, effect.about, effect.diverging) for name, effect in self._effects.items()
-        }
+            some |= {name: MapScore(name, *_described(name)) for name in _ATTENTION}
+        some |= {name: score for name, (score, _) in self._effects.items()}
         some["moved"] = MapScore(
             "moved", "mean change of this forecast without the component, in seasonal errors", of_series=True
         )
@@ -133,38 +133,36 @@ class MapScores:
         return [*first, *some.values()]
 
 
+def _described(statistic: str) -> tuple[str, str]:
+    """Meaning and unit of a statistic of attention."""
+    about, unit = ROW_STATISTICS[statistic]
+    return about, "%" if unit == "share" else ""
+
+
 def _kinds(cells: Mapping[str, Component]) -> list[Kind]:
     return list(dict.fromkeys(c.kind for c in cells.values()))
 
 
-@dataclasses.dataclass(frozen=True)
-class _Effect:
-    about: str
-    read: Callable[[Losses], float]
-    diverging: bool = True
-
-
-def _effects() -> dict[str, _Effect]:
-    """Effects of a cell alone, by name."""
-    found = {
-        f"{metric.key}_change": _Effect(
-            f"relative change of {metric.name} on a few windows without the component",
-            _change_of(metric.name),
-        )
-        for metric in METRICS.values()
-    }
-    return found | {
-        "spearman_distance": _Effect(
-            "Spearman distance of the median forecasts with and without the component, on a few windows",
-            lambda losses: losses.spearman,
-            diverging=False,
-        ),
-        "parroting": _Effect(
-            "change of parroting without the component: the forecast's highest correlation with a segment of "
-            "its context (arXiv 2505.11349), on a few windows",
-            lambda losses: losses.parroting[1] - losses.parroting[0],
-        ),
-    }
+def _effects() -> dict[str, tuple[MapScore, Callable[[Losses], float]]]:
+    """Effects of a cell alone, and how each is read from its losses."""
+    found = {}
+    for metric in METRICS.values():
+        about = f"relative change of {metric.name} on a few windows without the component"
+        score = MapScore(f"{metric.key}_change", about, "%", diverging=True)
+        found[score.name] = score, _change_of(metric.name)
+    distance = MapScore(
+        "spearman_distance",
+        "Spearman distance of the median forecasts with and without the component, on a few windows",
+    )
+    copying = MapScore(
+        "parroting",
+        "change of parroting without the component: the forecast's highest correlation with a segment of its "
+        "context (arXiv 2505.11349), on a few windows",
+        diverging=True,
+    )
+    found[distance.name] = distance, lambda losses: losses.spearman
+    found[copying.name] = copying, lambda losses: losses.parroting[1] - losses.parroting[0]
+    return found
 
 
 def _change_of(metric: str) -> Callable[[Losses], float]:

@@ -45,8 +45,9 @@ def description(session: Session, scores: MapScores) -> dict[str, Any]:
         "colours": {
             "sequential": palette.SHARE_SCALE,
             "diverging": palette.CHANGE_SCALE,
-            "before": palette.BEFORE.colour,
-            "after": palette.AFTER.colour,
+            # on a light page and on a dark one
+            "before": [palette.BEFORE.colour, palette.SKY],
+            "after": [palette.AFTER.colour, palette.AMBER],
         },
     }
 

@@ -36,23 +36,33 @@ export class Charts {
     this.colours = colours;
   }
 
-  // series: context, target, horizon, clean; after: null if nothing is off; shown: horizons of history, 0 for all
-  forecast(box, series, after, shown) {
+  // the colours of the page, light or dark
+  get before() {
+    return this.colours.before[Number(matchMedia("(prefers-color-scheme: dark)").matches)];
+  }
+
+  get after() {
+    return this.colours.after[Number(matchMedia("(prefers-color-scheme: dark)").matches)];
+  }
+
+  // series: context, target, horizon, clean; after: null if nothing is off; shown: horizons of history, 0 for all;
+  // off: number of components
+  forecast(box, series, after, { shown, off }) {
     const context = shown ? series.context.slice(-shown * series.horizon) : series.context;
     const ink = css("--ink");
     const traces = [];
-    const add = (found, colour, name, dash) => {
+    const add = (found, colour, name) => {
       const [low, median, high] = found.quantiles;
       const x = range(median.length, 1);
       traces.push(band(x, low, high, colour, name));
-      traces.push({ x, y: median, name, legendgroup: name, mode: "lines", line: { color: colour, width: 2.5, dash } });
+      traces.push({ x, y: median, name, legendgroup: name, mode: "lines", line: { color: colour, width: 2.5 } });
     };
     traces.push({ x: range(context.length, 1 - context.length), y: context, name: "history", mode: "lines", line: { color: ink, width: 1.3 } });
     if (series.target) {
-      traces.push({ x: range(series.horizon, 1), y: series.target, name: "what happened", mode: "lines", line: { color: ink, width: 1.3, dash: "dot" } });
+      traces.push({ x: range(series.horizon, 1), y: series.target, name: "true future", mode: "lines", line: { color: ink, width: 1.3, dash: "dot" } });
     }
-    add(series.clean, this.colours.before, "whole model", "solid");
-    if (after) add(after, this.colours.after, "without", "solid");
+    add(series.clean, this.before, "whole model");
+    if (after) add(after, this.after, `without ${off} component${off === 1 ? "" : "s"}`);
     return Plotly.react(box, traces, layout({
       xaxis: { title: { text: "steps after the end of the history" } },
       yaxis: { title: { text: "value" } },
@@ -70,11 +80,11 @@ export class Charts {
     const first = Math.min(...x) - found.span / 2;
     const past = series.context.slice(Math.min(0, Math.ceil(first)) - 1 || undefined);
     const queries = found.weights.map((_, at) => at);
-    const blue = [[0, faded(this.colours.before, 0)], [0.3, faded(this.colours.before, 0.4)], [1, this.colours.before]];
+    const blue = [[0, faded(this.before, 0)], [0.3, faded(this.before, 0.4)], [1, this.before]];
     const label = (at) => (found.queries[at] === null ? `position ${at}` : `step ${found.queries[at]}`);
     const traces = [
-      { x, y: timed.map(([, at]) => found.weights[row][at]), type: "bar", width: found.span * 0.92, yaxis: "y2", marker: { color: faded(this.colours.after, 0.55) }, hovertemplate: "step %{x}: %{y:.1%}<extra></extra>", name: "attention" },
-      { x: range(past.length, 1 - past.length), y: past, mode: "lines", line: { color: css("--ink"), width: 1.3 }, name: "series", hoverinfo: "skip" },
+      { x, y: timed.map(([, at]) => found.weights[row][at]), type: "bar", width: found.span * 0.92, yaxis: "y2", marker: { color: faded(this.after, 0.55) }, hovertemplate: "step %{x}: %{y:.1%}<extra></extra>", name: "attention" },
+      { x: range(past.length, 1 - past.length), y: past, mode: "lines", line: { color: css("--ink"), width: 1.3 }, name: "series", hoverinfo: "none" },
       { x, y: queries, z: found.weights.map((line) => timed.map(([, at]) => line[at])), type: "heatmap", colorscale: blue, zmin: 0, showscale: false, yaxis: "y3", customdata: queries.map((at) => timed.map(() => label(at))), hovertemplate: "query %{customdata}<br>key step %{x}: %{z:.1%}<extra></extra>" },
     ];
     const done = Plotly.react(box, traces, {
@@ -86,27 +96,33 @@ export class Charts {
       yaxis2: { overlaying: "y", side: "right", showgrid: false, rangemode: "tozero", tickformat: ".0%", color: css("--soft"), automargin: true },
       yaxis3: { domain: [0, 0.52], autorange: "reversed", title: { text: "query", font: { size: 12 } }, showgrid: false, tickformat: "d", automargin: true, zeroline: false },
       margin: { l: 46, r: 46, t: 10, b: 38 },
-      shapes: [{ type: "rect", xref: "paper", yref: "y3", x0: 0, x1: 1, y0: row - 0.5, y1: row + 0.5, line: { color: this.colours.after, width: 1.5 } }],
+      shapes: [{ type: "rect", xref: "paper", yref: "y3", x0: 0, x1: 1, y0: row - 0.5, y1: row + 0.5, line: { color: this.after, width: 1.5 } }],
     }, CONFIG);
     if (!box.dataset.listening) {
       box.dataset.listening = "yes";
       box.on("plotly_hover", (event) => {
-        const point = event.points.find((one) => one.data.type === "heatmap");
-        if (point) box.followed(point.y);
+        const map = event.points.find((one) => one.data.type === "heatmap");
+        box.followed(map ? map.y : box.nearest(event.xvals?.[0] ?? event.points[0].x));
       });
     }
     box.followed = onQuery;
+    // over the series, the query at that time, if queries have times
+    box.nearest = (time) => {
+      const far = found.queries.map((one) => (one === null ? Infinity : Math.abs(one - time)));
+      return Math.min(...far) < Infinity ? far.indexOf(Math.min(...far)) : row;
+    };
     return done;
   }
 
   lag(box, found, period) {
     const longest = Math.max(...found.lags, 0);
     const shapes = [];
-    for (let at = period; period && at <= longest && shapes.length < 12; at += period) {
+    // as in period_share: two positions must not be longer than the period
+    for (let at = period; period >= 2 * found.span && at <= longest && shapes.length < 12; at += period) {
       shapes.push({ type: "line", x0: at, x1: at, y0: 0, y1: 1, yref: "paper", line: { color: css("--soft"), width: 1, dash: "dot" } });
     }
     return Plotly.react(box, [
-      { x: found.lags, y: found.mass, type: "bar", name: "this head", marker: { color: this.colours.before }, width: found.lag_width },
+      { x: found.lags, y: found.mass, type: "bar", name: "this head", marker: { color: this.before }, width: found.lag_width },
       { x: found.lags, y: found.uniform, mode: "lines", name: "even attention", line: { color: css("--soft"), width: 1.5 } },
     ], layout({
       xaxis: { title: { text: "lag (steps; dotted: multiples of the period)" } },
@@ -120,7 +136,7 @@ export class Charts {
     const timed = found.times.some((time) => time !== null);
     return Plotly.react(box, [{
       x: timed ? found.times : x, y: found.strength, type: "bar",
-      marker: { color: found.direction.map((cosine) => (cosine < 0 ? this.colours.after : this.colours.before)) },
+      marker: { color: found.direction.map((cosine) => (cosine < 0 ? this.after : this.before)) },
       customdata: found.direction, hovertemplate: "step %{x}<br>%{y:.1%} of the stream, cosine %{customdata:.2f}<extra></extra>",
     }], layout({
       xaxis: { title: { text: "step (blue: along the stream, orange: against it)" } },

@@ -4,7 +4,7 @@ import { Charts } from "./charts.js";
 import { Drawing } from "./drawing.js";
 import { ModelMap } from "./map.js";
 import { Recorded, Server, isStale } from "./requests.js";
-import { number, percent } from "./scales.js";
+import { inUnit, number, percent } from "./scales.js";
 import { State } from "./state.js";
 
 const PAUSE = 150; // ms without a further click, before what takes longer than a forecast is asked for
@@ -34,6 +34,8 @@ function problem(name, text) {
   at("problem").textContent = [...new Set(problems.values())].join(" ");
   at("problem").hidden = !problems.size;
 }
+
+const titleOf = (name) => name.replaceAll("_", " ").replace(/^(mase|crps)\b/, (found) => found.toUpperCase());
 
 function working(change) {
   running += change;
@@ -106,7 +108,7 @@ function showSeriesChoice() {
 
 function showForecast() {
   const off = state.now.off.length;
-  charts.forecast(at("forecast"), series, off ? after : null, Number(at("shown").value));
+  charts.forecast(at("forecast"), series, off ? after : null, { shown: Number(at("shown").value), off });
   const whole = series.clean;
   const now = off && after ? after : whole;
   const pair = (a, b) => (off ? `${number(a)} → ${number(b)}` : number(a));
@@ -130,8 +132,8 @@ function showForecast() {
 
 function showLosses(found) {
   const rows = Object.entries(found.metrics).map(([name, one]) => [
-    `${name} / Seasonal Naive`, number(one.before), number(one.after), percent(one.change.value),
-    one.change.low === null ? "n/a" : `${percent(one.change.low)} to ${percent(one.change.high)}`,
+    name, number(one.before), number(one.after), percent(one.change.value),
+    one.change.low === null ? "no interval" : `${percent(one.change.low)} to ${percent(one.change.high)}`,
     one.change.low > 0 ? "worse" : one.change.high < 0 ? "better" : "",
   ]);
   const [before, now] = found.parroting;
@@ -145,11 +147,15 @@ function showLosses(found) {
     heading.textContent = name;
     line.append(heading);
     const look = cells.pop();
+    const limits = cells.pop();
     cells.forEach((text, column) => {
       const cell = line.insertCell();
       cell.className = `number ${column === 2 ? look : ""}`;
       cell.textContent = text;
     });
+    const small = document.createElement("small");
+    small.textContent = limits;
+    if (limits) line.cells[3].append(small);
     return line;
   }));
 }
@@ -239,8 +245,8 @@ async function scores() {
       found = await backend.ask("scores", { score: score.name, series: state.now.series });
       const scale = map.colour(score, found.values, about.colours);
       at("scale").style.background = scale.background;
-      at("low").textContent = number(scale.low);
-      at("high").textContent = number(scale.high);
+      at("low").textContent = inUnit(scale.low, score.unit);
+      at("high").textContent = inUnit(scale.high, score.unit);
       const share = found.done < found.total ? ` (${found.done} of ${found.total} measured)` : "";
       at("score-about").textContent = `${score.about}${share}`;
     });
@@ -386,9 +392,10 @@ async function start() {
   });
   map = new ModelMap(at("map"), about.rows, { onSwitch: switchCells, onChoose: choose, single: recorded });
   charts = new Charts(about.colours);
-  fill(at("score"), about.scores.map((one) => option(one.name, one.name.replaceAll("_", " "))));
+  fill(at("score"), about.scores.map((one) => option(one.name, titleOf(one.name))));
   fill(at("component"), known.map((address) => option(address)));
-  at("few").textContent = `${about.few.windows} of ${about.few.configurations} configurations of ${about.data}`;
+  const { windows, configurations } = about.few;
+  at("few").textContent = `${windows} of ${about.data}, from ${configurations} configurations; metrics relative to Seasonal Naive, changes with 95 % intervals`;
   new Drawing(at("draw-dialog"), about.drawn.steps, (values) => pick({ values }));
   at("draw").addEventListener("click", () => at("draw-dialog").showModal());
   listen();

@@ -1,6 +1,8 @@
 // The model as a map: a row per layer, a cell per head and MLP, each a switch.
 
-import { number, scaleOf } from "./scales.js";
+import { inUnit, scaleOf } from "./scales.js";
+
+const MANY_ROWS = 16; // stacks of more layers stand beside each other
 
 const make = (tag, attributes = {}, ...children) => {
   const element = document.createElement(tag);
@@ -23,14 +25,15 @@ export class ModelMap {
   }
 
   #build(rows) {
-    const stacks = make("div", { class: "stacks" });
+    const stacks = make("div", { class: rows.length > MANY_ROWS ? "stacks beside" : "stacks" });
     for (const stack of new Set(rows.map((row) => row.stack))) {
       const own = rows.filter((row) => row.stack === stack);
       const group = make("div", { role: "group", "aria-label": stack });
       const many = new Set(rows.map((row) => row.stack)).size > 1;
       if (many) group.append(make("p", { class: "stack-title" }, stack));
-      group.append(this.#headings(own));
-      own.forEach((row, at) => group.append(this.#row(row, at)));
+      const roles = new Set(own.map((row) => row.parts.map((part) => part.role).join()));
+      group.append(this.#headings(own, roles.size === 1));
+      own.forEach((row, at) => group.append(this.#row(row, at, roles.size > 1)));
       stacks.append(group);
     }
     this.box.replaceChildren(stacks);
@@ -38,18 +41,20 @@ export class ModelMap {
     first.tabIndex = 0;
   }
 
-  #headings(rows) {
+  // alike: whether every layer has the same sublayers; if not, each row names its own
+  #headings(rows, alike) {
     const widest = rows.reduce((a, b) => (b.parts.length > a.parts.length ? b : a));
     const line = make("div", { class: "row", "aria-hidden": "true" }, make("span", { class: "heading", style: "width:30px" }, "layer"));
+    const names = { mlp: "MLP" };
     for (const part of widest.parts) {
       const most = Math.max(...rows.map((row) => row.parts.find((one) => one.role === part.role)?.cells.length ?? 0));
       const width = part.role === "mlp" ? "calc(2 * var(--cell))" : `calc(${most} * (var(--cell) + var(--gap)) - var(--gap))`;
-      line.append(make("span", { class: "heading", style: `width:${width}` }, part.role === "mlp" ? "MLP" : `${part.role} heads`));
+      line.append(make("span", { class: "heading", style: `width:${width}` }, names[part.role] ?? (alike ? `${part.role} heads` : "heads")));
     }
     return line;
   }
 
-  #row(row, at) {
+  #row(row, at, named) {
     const label = `${row.stack} layer ${row.layer}`;
     const layer = make("button", { type: "button", class: "layer", "aria-label": `switch ${label}` }, String(row.layer));
     const line = make("div", { class: "row", role: "group", "aria-label": label }, layer);
@@ -67,6 +72,8 @@ export class ModelMap {
       }
       line.append(group);
     }
+    const attention = row.parts.filter((part) => part.role !== "mlp").map((part) => part.role);
+    if (named) line.append(make("span", { class: "heading role", "aria-hidden": "true" }, attention.join(", ")));
     const grid = this.grids.get(row.stack) ?? [];
     grid.push(addresses);
     this.grids.set(row.stack, grid);
@@ -81,7 +88,8 @@ export class ModelMap {
     const addressOf = (event) => event.target.closest?.(".cell")?.dataset.address;
     this.box.addEventListener("pointerdown", (event) => {
       const address = addressOf(event);
-      if (!address || event.button !== 0) return;
+      this.touched = event.pointerType === "touch";
+      if (!address || event.button !== 0 || this.touched) return; // a finger may be about to scroll
       event.target.releasePointerCapture?.(event.pointerId);
       if (event.shiftKey && this.anchor && !this.single) {
         this.onSwitch(this.#rectangle(this.anchor, address), this.#isOff(this.anchor));
@@ -96,13 +104,13 @@ export class ModelMap {
     this.box.addEventListener("pointerover", (event) => {
       const address = addressOf(event);
       if (this.painting === null || this.single || !address || !(event.buttons & 1)) return;
-      if (event.pointerType !== "touch" && this.#isOff(address) !== this.painting) this.onSwitch([address], this.painting);
+      if (this.#isOff(address) !== this.painting) this.onSwitch([address], this.painting);
     });
     window.addEventListener("pointerup", () => (this.painting = null));
-    // pointers are handled above; this is for assistive technology, which only clicks
+    // a mouse is handled above; this is for fingers, the keyboard and assistive technology
     this.box.addEventListener("click", (event) => {
       const address = addressOf(event);
-      if (address && event.detail === 0) this.#switchOne(address);
+      if (address && (event.detail === 0 || this.touched)) this.#switchOne(address);
     });
     this.box.addEventListener("keydown", (event) => this.#key(event, addressOf(event)));
   }
@@ -158,7 +166,7 @@ export class ModelMap {
       const colour = scale.colour(value);
       cell.style.background = colour ?? "";
       cell.classList.toggle("unknown", colour === null);
-      cell.dataset.value = number(value);
+      cell.dataset.value = inUnit(value, score.unit);
       this.#label(cell, score.name);
     }
     return scale;

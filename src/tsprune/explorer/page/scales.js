@@ -23,12 +23,17 @@ export function scaleOf(values, diverging, colours) {
     high = Math.max(Math.abs(low), Math.abs(high)) || 1;
     low = -high;
   }
+  const share = (value) => (high > low ? Math.min(1, Math.max(0, (value - low) / (high - low))) : 0.5);
+  // most effects are small: roots keep them apart
+  const rooted = (part) => 0.5 + Math.sign(part - 0.5) * Math.sqrt(Math.abs(part - 0.5) / 2);
   const colour = (value) => {
     if (!Number.isFinite(value)) return null;
-    return between(stops, high > low ? Math.min(1, Math.max(0, (value - low) / (high - low))) : 0.5);
+    return between(stops, diverging ? rooted(share(value)) : share(value));
   };
   return { low, high, background, colour };
 }
+
+export const inUnit = (value, unit) => (unit === "%" ? percent(value) : number(value));
 
 export function number(value, digits = 3) {
   if (value === null || value === undefined || !Number.isFinite(value)) return "n/a";
