@@ -1,6 +1,7 @@
 # make study   set everything up and run the main job on what the package embeds (offline)
 # make test    set everything up and run the tests
 # make lint    style and types
+# make docs    the documentation as pages in site/; links are checked
 # make bench   timed comparisons, each printing a ratio
 
 PYTHON ?= python3
@@ -15,7 +16,7 @@ export OMP_WAIT_POLICY ?= PASSIVE
 NOT_TIMED := $(addprefix benchmarks/, measure.py processors.py released.py accelerator.py)
 BENCHMARKS := $(filter-out $(NOT_TIMED), $(wildcard benchmarks/*.py))
 
-.PHONY: study test lint bench clean
+.PHONY: study test lint docs bench clean
 
 study: $(VENV)/.installed
 	HF_HUB_OFFLINE=1 $(BIN)/tsprune study --out study
@@ -28,6 +29,9 @@ lint: $(VENV)/.installed-test $(VENV)/.installed-lint
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+
+docs: $(VENV)/.installed-docs
+	HF_HUB_OFFLINE=1 NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build
 
 bench: $(VENV)/.installed-test
 	for benchmark in $(BENCHMARKS); do $(BIN)/python $$benchmark || exit 1; done
@@ -51,5 +55,10 @@ $(VENV)/.installed-lint: pyproject.toml constraints.txt | $(VENV)/bin/python
 	$(PIP) install --quiet --constraint constraints.txt --group lint
 	touch $@
 
+# neither torch's models nor upstream packages are needed: pages are made from declarations and docstrings
+$(VENV)/.installed-docs: pyproject.toml constraints.txt | $(VENV)/bin/python
+	$(PIP) install --quiet --constraint constraints.txt --editable . --group docs
+	touch $@
+
 clean:
-	rm -rf $(VENV) study build dist .pytest_cache .ruff_cache .mypy_cache .hypothesis
+	rm -rf $(VENV) study site build dist .pytest_cache .ruff_cache .mypy_cache .hypothesis

@@ -1,7 +1,7 @@
-"""The README's account of `make study`, from the study's files in docs/study.
+"""The account of `make study` in the README and on the page of findings, from its files in docs/study.
 
-    python scripts/readme.py           print it
-    python scripts/readme.py --write   put it between the marks in README.md
+    python scripts/readme.py           print the README's sentences
+    python scripts/readme.py --write   put them between the marks in README.md
 
 Copy study/results.parquet and study/manifest.json of a new `make study` to docs/study first. A test holds
 the README against what this prints.
@@ -81,9 +81,19 @@ class Results:
         return rows
 
 
+def of_models(table: pd.DataFrame, manifest: dict) -> list[Results]:
+    """The results of each model, in the order of the study."""
+    return [Results(table, manifest, name) for name in manifest["arguments"]["models"]]
+
+
+def brief(table: pd.DataFrame, manifest: dict) -> str:
+    """The README's part: the sentences alone."""
+    return "\n".join(sentences(table, of_models(table, manifest))) + "\n"
+
+
 def account(table: pd.DataFrame, manifest: dict) -> str:
     """The table and the sentences."""
-    models = [Results(table, manifest, name) for name in manifest["arguments"]["models"]]
+    models = of_models(table, manifest)
     heads = [f"`{one.model}` ({ARCHITECTURES.get(one.model, 'model')})" for one in models]
     draws = int(table.loc[table["experiment"] == "comparisons", "draws"].max())
     rows = {
@@ -96,7 +106,7 @@ def account(table: pd.DataFrame, manifest: dict) -> str:
         "one MLP removed, median: MASE": [one.mlp() for one in models],
         "claims of the paper: confirmed, refuted, undecided": [one.tally() for one in models],
     }
-    lines = [f"| | {' | '.join(heads)} |", f"|---|{'---:|' * len(models)}"]
+    lines = [f"| measured | {' | '.join(heads)} |", f"|---|{'---:|' * len(models)}"]
     lines += [f"| {name} | {' | '.join(cells)} |" for name, cells in rows.items()]
     return "\n".join([*lines, "", *sentences(table, models)]) + "\n"
 
@@ -138,7 +148,7 @@ def main() -> None:
     )
     parser.add_argument("--write", action="store_true")
     given = parser.parse_args()
-    text = account(pd.read_parquet(RESULTS), json.loads(MANIFEST.read_text()))
+    text = brief(pd.read_parquet(RESULTS), json.loads(MANIFEST.read_text()))
     if given.write:
         path = ROOT / "README.md"
         path.write_text(with_account(path.read_text(encoding="utf-8"), text), encoding="utf-8")

@@ -19,7 +19,9 @@ from tsprune import cli
 
 ROOT = Path(__file__).parents[1]
 SOURCE = ROOT / "src"
-PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
+# the pages of the site; those that are not files are made by scripts/docs_hooks.py
+NAVIGATION = re.findall(r"\S+\.md$", (ROOT / "mkdocs.yml").read_text(encoding="utf-8"), re.M)
 NAME = re.compile(r"(?<![\w./-])tsprune((?:\.[A-Za-z_]\w*)+)")
 # entry point groups, a file of checkpoints, and what is no name of this package
 OTHERS = {"tsprune.families", "tsprune.metrics", "tsprune.json"}
@@ -78,7 +80,7 @@ def lines(path: Path) -> list[list[str]]:
     return [words for words in split if words[:1] == ["tsprune"] and len(words) > 1]
 
 
-@pytest.mark.parametrize("path", PAGES, ids=lambda path: path.name)
+@pytest.mark.parametrize("path", PAGES, ids=lambda path: path.relative_to(ROOT).as_posix())
 def test_every_command_line_has_options_that_exist(path: Path) -> None:
     commands = {str(command.name) for command in cli.app.registered_commands}
     for _, command, *words in lines(path):
@@ -91,9 +93,9 @@ def test_every_command_line_has_options_that_exist(path: Path) -> None:
 
 
 def test_the_readers_find_what_there_is() -> None:
-    page = ROOT / "docs" / "using-tsprune.md"
-    assert {"tsprune.evaluate", "tsprune.pruning.compare"} <= names(page)
-    assert len(lines(page)) >= 25
+    page = ROOT / "docs" / "guides" / "prune.md"
+    assert {"tsprune.prune", "tsprune.pruning.compare"} <= names(page)
+    assert len(lines(page)) >= 6
     with pytest.raises((AttributeError, ImportError)):
         resolved("tsprune.pruning.nonsense")
 
@@ -110,18 +112,32 @@ def test_python_blocks_are_python_and_the_readme_runs(
 
 
 def test_the_readme_works_on_a_package_index() -> None:
-    """There are no pages beside it there: no links to files, no pictures of the repository."""
+    """There are no files beside it there: no links to pages, and one picture, whose words stand for it."""
     text = (ROOT / "README.md").read_text(encoding="utf-8")
-    targets = re.findall(r"\]\(([^)]+)\)", text.replace("\n", " "))
+    found = re.findall(r"(!?)\[([^\]]*)\]\(([^)]+)\)", text.replace("\n", " "))
+    (picture,) = (words for mark, words, _ in found if mark)
+    assert len(picture.split()) > 10
+    targets = [target for mark, _, target in found if not mark]
     assert targets
     assert all(target.startswith("https://") for target in targets), targets
 
 
-@pytest.mark.parametrize("path", PAGES, ids=lambda path: path.name)
+@pytest.mark.parametrize("path", PAGES, ids=lambda path: path.relative_to(ROOT).as_posix())
 def test_links_lead_somewhere(path: Path) -> None:
-    for target in re.findall(r"\]\(([^)#]+)[^)]*\)", path.read_text(encoding="utf-8")):
-        if not target.startswith("https://"):
-            assert (path.parent / target).exists(), target
+    """Files and pages are there (`make docs` checks anchors). Addresses elsewhere have a sound form."""
+    for target in re.findall(r"\]\(([^)#]+)[^)]*\)", path.read_text(encoding="utf-8").replace("\n", " ")):
+        if ":" in target:
+            assert re.fullmatch(r"https://[\w-]+(\.[\w-]+)+(/[\w./~-]*)?", target), target
+            continue
+        place = (path.parent / target).resolve()
+        made = [ROOT / "docs" / name for name in NAVIGATION]
+        assert place.exists() or place in made, target
+
+
+def test_every_page_is_in_the_navigation() -> None:
+    pages = {path.relative_to(ROOT / "docs").as_posix() for path in PAGES[1:]}
+    assert pages <= {*NAVIGATION}
+    assert len(NAVIGATION) == len({*NAVIGATION})
 
 
 def test_the_glossary_is_short() -> None:

@@ -27,8 +27,12 @@ def script() -> ModuleType:
 
 def test_the_readme_quotes_the_study(script: ModuleType) -> None:
     readme = (ROOT / "README.md").read_text(encoding="utf-8")
-    text = script.account(pd.read_parquet(script.RESULTS), json.loads(script.MANIFEST.read_text()))
+    text = script.brief(pd.read_parquet(script.RESULTS), json.loads(script.MANIFEST.read_text()))
     assert script.with_account(readme, text) == readme
+
+
+def test_the_readme_is_short() -> None:
+    assert len((ROOT / "README.md").read_text(encoding="utf-8").splitlines()) < 120
 
 
 def test_the_study_is_that_of_the_bundled_checkpoints(script: ModuleType) -> None:

@@ -84,7 +84,7 @@ def test_one_envelope(outputs: dict[str, Any]) -> None:
 
 
 def test_every_name_is_explained(outputs: dict[str, Any]) -> None:
-    """But for the columns of `explain`, which docs/using-tsprune.md explains table by table."""
+    """But for the columns of `explain`, which docs/guides/explain.md explains table by table."""
     text = re.sub(r"```.*?```", "", PAGE.read_text(encoding="utf-8"), flags=re.S)
     words = {word for span in re.findall(r"`([^`]+)`", text) for word in re.split(r"[\s,]+", span)}
     for command, found in outputs.items():

@@ -51,7 +51,7 @@ class _RefusedError(Exception):
 
 
 def application(model: Exported, serving: Serving) -> Starlette:
-    """The ASGI application: POST /forecast and GET /health (see docs/using-tsprune.md).
+    """The ASGI application: POST /forecast and GET /health (see docs/guides/deploy.md).
 
     Raises TspruneError if Starlette is not installed.
     """

@@ -1,0 +1,1 @@
+"""Pages of the documentation that are generated: each module has `page()`, which returns Markdown."""
