@@ -29,23 +29,22 @@ EXPECTED = {
 }
 
 
-@pytest.fixture(scope="module")
-def less(tmp_path_factory: pytest.TempPathFactory) -> dict[str, dict[str, str]]:
-    """What takes long in each notebook, and what is run in its place."""
-    folder = tmp_path_factory.mktemp("tiny")
-    TINY["tiny-timesfm"](folder)
-    _, exported = exported_once(tmp_path_factory, "pruned chronos-bolt")
-    beside = Path(exported.name).parent
-    return {
-        "deploy": {
-            "bundled:chronos-bolt": str(beside / "model"),
+def less(name: str, factory: pytest.TempPathFactory) -> dict[str, str]:
+    """What takes long in a notebook, and what is run in its place."""
+    if name == "deploy":
+        _, exported = exported_once(factory, "pruned chronos-bolt")
+        return {
+            "bundled:chronos-bolt": str(Path(exported.name).parent / "model"),
             "tsprune.plan(model, saving=0.3)": repr(GONE["chronos-bolt"]),
             "tsprune.export(small,": f"__import__('shutil').copytree({exported.name!r},",
-        },
-        "heads": {"sample(26,": "sample(6,", "per_configuration=26": "per_configuration=6"},
-        "study": {"bundled:timesfm": str(folder), "sample(24,": "sample(8,"},
-        "your-own-data": {'kinds=("layer", "mlp")': 'kinds=("mlp",)'},
-    }
+        }
+    if name == "study":
+        folder = factory.mktemp("tiny")
+        TINY["tiny-timesfm"](folder)
+        return {"bundled:timesfm": str(folder), "sample(30,": "sample(8,"}
+    if name == "heads":
+        return {"sample(26,": "sample(6,", "per_configuration=26": "per_configuration=6"}
+    return {'kinds=("layer", "mlp")': 'kinds=("mlp",)'}
 
 
 def code(path: Path) -> list[dict[str, Any]]:
@@ -81,13 +80,17 @@ def notebook_like(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[N
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
 @pytest.mark.usefixtures("notebook_like")
 def test_a_notebook_runs(
-    path: Path, less: dict[str, dict[str, str]], capsys: pytest.CaptureFixture[str], tmp_path: Path
+    path: Path,
+    tmp_path_factory: pytest.TempPathFactory,
+    capsys: pytest.CaptureFixture[str],
+    tmp_path: Path,
 ) -> None:
     cells = ["".join(cell["source"]) for cell in code(path)]
-    for long, short in less[path.stem].items():
+    for long, short in less(path.stem, tmp_path_factory).items():
         assert any(long in cell for cell in cells), long
         cells = [cell.replace(long, short) for cell in cells]
     names: dict[str, object] = {}
+    capsys.readouterr()
     for number, cell in enumerate(cells):
         run(cell, f"{path.stem} {number}", names)
     said = capsys.readouterr()
