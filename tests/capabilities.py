@@ -47,6 +47,7 @@ CAPABILITIES = {
     "moirai2": Capabilities(),
     "t0": Capabilities(groups=True, biased=True),
     "timestral": Capabilities(groups=True, gated=True, turns_back=True),
+    "toto2": Capabilities(groups=True, biased=True),
 }
 
 

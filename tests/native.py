@@ -48,6 +48,10 @@ def open_native(family: str, directory: Path) -> Any:
         from timestral import TimestralForecaster
 
         return TimestralForecaster.from_pretrained(directory)
+    if family == "toto2":
+        from toto2 import Toto2Model
+
+        return Toto2Model.from_pretrained(directory)
     if family == "moirai":
         from uni2ts.model.moirai import MoiraiForecast, MoiraiModule
 
@@ -107,6 +111,13 @@ def _timestral(forecaster: Any) -> NDArray[Any]:
     return np.stack([np.asarray(forecaster.forecast(x, HORIZON).quantiles) for x in CONTEXTS])
 
 
+def _toto2(model: Any) -> NDArray[Any]:
+    values = torch.tensor(CONTEXTS[0])[None, None]
+    given = {"target": values, "target_mask": torch.ones_like(values, dtype=torch.bool)}
+    found = model.forecast({**given, "series_ids": torch.zeros(1, 1, dtype=torch.long)}, HORIZON)
+    return np.asarray(found)
+
+
 FORECAST: dict[str, Callable[[Any], NDArray[Any]]] = {
     "chronos-t5": _chronos,
     "chronos-bolt": _chronos,
@@ -117,6 +128,7 @@ FORECAST: dict[str, Callable[[Any], NDArray[Any]]] = {
     "moirai2": _moirai2,
     "t0": _t0,
     "timestral": _timestral,
+    "toto2": _toto2,
 }
 
 

@@ -7,6 +7,7 @@ is at a trivial value: norms and scales that upstream starts at zero or one are 
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 import json
 from collections.abc import Callable, Iterator
@@ -90,7 +91,9 @@ def _unlike(model: nn.Module, *, gain: float = 1.0) -> None:
                 parameter.uniform_(0.5, 1.5)
             elif name.endswith("bias"):
                 parameter.uniform_(-0.3, 0.3)
-            if any(part in name for part in ("wQKV.weight", "q_proj", "k_proj")):
+            elif name.endswith("per_dim_scale"):
+                parameter.normal_()
+            if any(part in name for part in ("wQKV.weight", "in_proj.weight", "q_proj", "k_proj")):
                 parameter *= gain
 
 
@@ -229,6 +232,43 @@ def write_timestral(directory: Path) -> None:
     config.save(directory / "config.json")
 
 
+def write_toto2(directory: Path, **other: Any) -> None:
+    """A Toto 2.0 with 2 layers over time and 2 over variates, 3 heads of 8 and 6 dimensions, width 24."""
+    from toto2 import Toto2Model, Toto2ModelConfig
+
+    sizes = {
+        "patch_size": 8,
+        "d_model": 24,
+        "num_heads": 3,
+        "num_layers": 4,
+        "layer_group_size": 2,
+        "d_ff": 40,
+    }
+    stated = {
+        **sizes,
+        "num_variate_layers_per_group": 1,
+        "variate_layer_first": False,
+        "qk_dim": 8,
+        "v_dim": 6,
+        "attn_bias": True,
+        "qk_norm": True,
+        "qk_norm_include_weight": True,
+        "per_dim_scale": True,
+        "use_xpos": True,
+        "residual_mult": 0.75,
+        "residual_attn_ratio": 1.7,
+    }
+    config = Toto2ModelConfig(**(stated | other))
+    torch.manual_seed(9)
+    model = Toto2Model(config)
+    _unlike(model, gain=2)
+    directory.mkdir(parents=True, exist_ok=True)
+    save_file(
+        model.state_dict(), directory / "model.safetensors", metadata={"format": "pt", MAX_CONTEXT: "64"}
+    )
+    (directory / "config.json").write_text(json.dumps(dataclasses.asdict(config)))
+
+
 TINY: dict[str, Callable[[Path], None]] = {
     "tiny-chronos-bolt": write_bolt,
     # what the published checkpoints say in their config.json: a key-value cache that nothing reads
@@ -241,13 +281,14 @@ TINY: dict[str, Callable[[Path], None]] = {
     "tiny-moirai2": write_moirai2,
     "tiny-t0": write_t0,
     "tiny-timestral": write_timestral,
+    "tiny-toto2": write_toto2,
 }
 
 
 def output_patch(model: Forecaster) -> int:
     """Steps that one pass of the network forecasts; longer horizons are autoregressive.
 
-    Moirai forecasts any horizon in one pass, in patches of this many steps.
+    Moirai and Toto 2.0 forecast any horizon in one pass, in patches of this many steps.
     """
     steps = {
         "chronos-bolt": lambda: model.module.chronos_config.prediction_length,
@@ -261,6 +302,7 @@ def output_patch(model: Forecaster) -> int:
         "moirai2": lambda: model.module.patch_size * model.module.num_predict_token,
         "t0": lambda: model.module.max_horizon,
         "timestral": lambda: model.module.config.block_size * model.module.config.patch_size,
+        "toto2": lambda: model.module.config.patch_size,
     }
     return int(steps[model.family]())
 

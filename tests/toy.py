@@ -81,7 +81,10 @@ class Network(nn.Module):
 def _site(index: int) -> AttentionSite:
     path = f"layers.{index}.attention"
     if index == 0:
-        fused = (Projection(f"{path}.qkv", HEADS, HEAD_DIM, part, interleaved=True) for part in range(3))
+        fused = (
+            Projection(f"{path}.qkv", HEADS, HEAD_DIM, part * HEADS * HEAD_DIM, interleaved=True)
+            for part in range(3)
+        )
         return AttentionSite("time", path, f"{path}.out", HEADS, HEAD_DIM, *fused)
     query = Projection(f"{path}.q", HEADS, HEAD_DIM)
     key, value = (Projection(f"{path}.{name}", 1, HEAD_DIM) for name in "kv")

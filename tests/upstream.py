@@ -28,6 +28,7 @@ from timestral import TimestralForecaster
 from toto.data.util.dataset import MaskedTimeseries
 from toto.inference.forecaster import TotoForecaster
 from toto.model.toto import Toto
+from toto2 import Toto2GluonTSModel, Toto2GluonTSModelConfig, Toto2Model
 from uni2ts.distribution.mixture import Mixture
 from uni2ts.model.moirai import MoiraiForecast, MoiraiModule
 from uni2ts.model.moirai2 import Moirai2Forecast, Moirai2Module
@@ -296,6 +297,24 @@ def upstream_timestral(directory: Path) -> Upstream:
     return forecast
 
 
+def upstream_toto2(directory: Path) -> Upstream:
+    """The predictor of upstream's notebook for GIFT-Eval."""
+    model = Toto2Model.from_pretrained(directory)
+    with safe_open(directory / "model.safetensors", "pt") as header:
+        limit = int(header.metadata()["max_context"])
+
+    def forecast(contexts: Sequence[Array], horizon: int) -> Array:
+        start, several = pd.Period("2020-01-01", "h"), contexts[0].ndim > 1
+        config = Toto2GluonTSModelConfig(horizon, limit, len(contexts[0]) if several else 1)
+        predictor = Toto2GluonTSModel(model, config).create_predictor(len(contexts), "cpu")
+        found = [
+            x.forecast_array for x in predictor.predict([{"target": x, "start": start} for x in contexts])
+        ]
+        return np.concatenate([x.transpose(1, 0, 2) for x in found]) if several else np.stack(found)
+
+    return forecast
+
+
 def sampled_quantiles(paths: Sequence[torch.Tensor]) -> Array:
     """Quantiles [B, 9, H] of paths [S, H], by gluonts."""
     start = pd.Period("2020-01-01", "h")
@@ -313,6 +332,7 @@ UPSTREAM: dict[str, Callable[[Path], Upstream]] = {
     "moirai2": upstream_moirai2,
     "t0": upstream_t0,
     "timestral": upstream_timestral,
+    "toto2": upstream_toto2,
 }
 
 # How far a forecast may be from upstream's, relative to its size. Where it is not 0, tsprune batches

@@ -283,7 +283,8 @@ def test_middle_layers_of_the_paper_by_hand() -> None:
 def test_rows_of_a_fused_layer_belong_to_exactly_one_head(
     heads: int, head_dim: int, parts: int, interleaved: bool
 ) -> None:
-    projections = [Projection("qkv", heads, head_dim, part, interleaved) for part in range(parts)]
+    width = heads * head_dim
+    projections = [Projection("qkv", heads, head_dim, part * width, interleaved) for part in range(parts)]
     rows = [row for projection in projections for head in range(heads) for row in projection.rows(head)]
     assert sorted(rows) == list(range(parts * heads * head_dim))
     for part, projection in enumerate(projections):
@@ -294,10 +295,10 @@ def test_rows_of_a_fused_layer_belong_to_exactly_one_head(
 
 def test_rows_by_hand() -> None:
     assert list(Projection("q", heads=3, head_dim=2).rows(1)) == [2, 3]
-    assert list(Projection("qkv", heads=3, head_dim=2, part=1).rows(0)) == [6, 7]
+    assert list(Projection("qkv", heads=3, head_dim=2, start=6).rows(0)) == [6, 7]
     # Toto: row = part * D + d * heads + head
     assert list(Projection("qkv", heads=3, head_dim=2, interleaved=True).rows(1)) == [1, 4]
-    assert list(Projection("qkv", heads=3, head_dim=2, part=2, interleaved=True).rows(2)) == [14, 17]
+    assert list(Projection("qkv", heads=3, head_dim=2, start=12, interleaved=True).rows(2)) == [14, 17]
 
 
 # Grouped queries

@@ -30,6 +30,7 @@ OUTPUT_PROJECTIONS = {
     "toto": ".wO",
     "t0": ".attention.wO",
     "timestral": ".wO",
+    "toto2": ".attn.out_proj",
     "moirai": ".out_proj",
     "moirai2": ".self_attn.out_proj",
 }
@@ -232,6 +233,8 @@ def reference_inputs(model: Forecaster, head: Component, contexts: list[np.ndarr
     model.forecast(contexts, 1)
     handle.remove()
     values = torch.cat([x.transpose(0, 1) if head.attention == "group" else x for x in seen])
+    if (model.family, head.attention) == ("toto2", "variate"):  # [windows * positions, 1, features]
+        values = values.reshape(len(contexts), -1, values.shape[-1])
     return values.numpy()
 
 

@@ -20,6 +20,7 @@ LAST_OF_MLP = {
     "toto": ".mlp.2",
     "t0": ".mlp.2",
     "timestral": ".mlp.w3",
+    "toto2": ".ffn.fc2",
     "moirai": ".fc2",
     "moirai2": ".fc2",
 }

@@ -35,7 +35,7 @@ def logits(model: Forecaster, site: AttentionSite, x: Tensor) -> Tensor:
         patch.setattr(toto.model.attention, "scaled_dot_product_attention", look)
         call_attention(model, site, x[:, None])
     ((query, key),) = ((q.flatten(1, -3), k.flatten(1, -3)) for q, k in seen)
-    assert query.shape == (len(x), site.heads, 1, site.head_dim)
+    assert query.shape == (len(x), site.heads, 1, site.query.head_dim)
     return torch.einsum("ihd,jhd->hij", query[:, :, 0].double(), key[:, :, 0].double())
 
 
@@ -44,14 +44,18 @@ NORMS = {
     "moirai": (("q_norm", "weight"), ("k_norm", "weight")),
     "moirai2": (("q_norm", "weight"), ("k_norm", "weight")),
     "t0": (("q_norm", "scale"), ("k_norm", "scale")),
+    "toto2": (("q_norm", "weight"), ("k_norm", "weight")),
 }
+
+
+SCALES = {"timesfm": ["per_dim_scale"], "toto2": ["_pds"]}
 
 
 def without_bias(model: Forecaster, site: AttentionSite) -> pytest.MonkeyPatch:
     """What is added to q and k whatever the input is, is taken out until `undo`."""
     patch = pytest.MonkeyPatch()
     if CAPABILITIES[model.family].biased:
-        fused = model.module.get_submodule(site.module).wQKV
+        fused = model.module.get_submodule(site.query.module)
         patch.setattr(fused, "forward", lambda x: torch.nn.functional.linear(x, fused.weight))
     return patch
 
@@ -61,7 +65,7 @@ def without_norm_and_scale(model: Forecaster, site: AttentionSite) -> pytest.Mon
     patch = without_bias(model, site)
     module = model.module.get_submodule(site.module)
     names = [norm for norm, _ in NORMS.get(model.family, ())]
-    for name in [*names, "per_dim_scale"] if model.family == "timesfm" else names:
+    for name in [*names, *SCALES.get(model.family, ())]:
         patch.setattr(getattr(module, name), "forward", lambda x: x)
     return patch
 
@@ -96,8 +100,10 @@ def test_forms_are_the_models_up_to_a_constant(model: Forecaster) -> None:
 
 
 def upstream_constant(model: Forecaster, site: AttentionSite) -> float:
-    """TimesFM's per-dimension scale is softplus times log2(e) / sqrt(head_dim)."""
-    return 1.442695041 / math.sqrt(site.head_dim) if model.family == "timesfm" else 1.0
+    """The per-dimension scale is softplus times log2(e), and TimesFM's 1 / sqrt(head_dim)."""
+    if model.family not in SCALES:
+        return 1.0
+    return 1.442695041 / (math.sqrt(site.head_dim) if model.family == "timesfm" else 1.0)
 
 
 def test_the_order_of_fused_rows_is_measured(model: Forecaster, subject: Subject) -> None:
@@ -119,7 +125,7 @@ def test_every_head_has_a_rank_within_its_bounds(model: Forecaster) -> None:
     table = stable_ranks(model)
     assert list(table["address"]) == [c.address for c in model.anatomy.components("head")]
     for column in ("stable_rank", "stable_rank_effective"):
-        sizes = [model.anatomy.site(c).head_dim for c in model.anatomy.components("head")]
+        sizes = [model.anatomy.site(c).query.head_dim for c in model.anatomy.components("head")]
         assert (table[column] >= 1).all()
         assert (table[column] <= np.array(sizes) + 1e-9).all()
     variants_agree = np.allclose(table.stable_rank, table.stable_rank_effective)

@@ -94,9 +94,11 @@ def test_a_head_takes_its_rows_and_columns(model: Forecaster) -> None:
     per_head_bias = {"moirai": 2, "moirai2": 2}.get(model.family, 0)  # same variate or not
     for head in spread(model.anatomy.components("head"), 6):
         site = model.anatomy.site(head)
-        biases = 3 * site.head_dim if CAPABILITIES[model.family].biased else 0
-        matrices = 5 if CAPABILITIES[model.family].gated else 4
-        cut = matrices * site.head_dim * model.anatomy.d_model + biases + per_head_bias
+        gate = site.head_dim if CAPABILITIES[model.family].gated else 0
+        # of q, k and v; of the output and of a gate
+        widths = [2 * site.query.head_dim + site.head_dim, site.head_dim + gate]
+        biases = widths[0] if CAPABILITIES[model.family].biased else 0
+        cut = sum(widths) * model.anatomy.d_model + biases + per_head_bias
         assert prune(model, head).parameter_count == model.parameter_count - cut, head
 
 
@@ -149,10 +151,14 @@ def test_pruning_twice_is_pruning_at_once(pair: Pair) -> None:
     assert twice.anatomy.stacks == once.anatomy.stacks
     assert set(twice.anatomy.removed) == set(once.anatomy.removed)
     assert twice.module.state_dict().keys() == once.module.state_dict().keys()
+    rescaled = any(site.unit_scaled for _, site in model.anatomy.sites())  # so twice, with rounding
     for name, tensor in twice.module.state_dict().items():
-        assert torch.equal(tensor, once.module.state_dict()[name]), name
+        limit = 3e-7 if rescaled and "out_proj" in name else 0
+        torch.testing.assert_close(tensor, once.module.state_dict()[name], rtol=limit, atol=0, msg=name)
     for actual, expected in zip(outputs(twice, 5), outputs(once, 5), strict=True):
-        np.testing.assert_array_equal(actual, expected)
+        if not rescaled:
+            np.testing.assert_array_equal(actual, expected)
+        assert_alike([actual], [expected], "twice")
 
 
 @pytest.mark.parametrize("beyond", [False, True], ids=["one patch", "autoregressive"])

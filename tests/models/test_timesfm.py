@@ -75,7 +75,7 @@ def test_paths_are_upstreams(model: Forecaster) -> None:
         assert (site.role, site.heads, site.head_dim) == ("self", TIMESFM["heads"], 8)
         parts = [site.query, site.key, site.value]
         assert {model.module.get_submodule(part.module) for part in parts} == {upstream.attn.qkv_proj}
-        assert [part.part for part in parts] == [0, 1, 2]
+        assert [part.start // part.width for part in parts] == [0, 1, 2]
         names = dict(model.module.named_parameters())
         assert all(factor.parameter in names for factor in site.factors)
 

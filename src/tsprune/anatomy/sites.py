@@ -16,23 +16,37 @@ from tsprune.errors import TspruneError
 class Projection:
     """Which rows of a linear layer's weight [rows, d_model] make q, k or v of each head.
 
-    A fused layer holds `parts` projections one after the other; `part` is the place of this one. Within
-    a projection rows are head-major (row = head * head_dim + d) or, `interleaved`, head-minor
+    A fused layer holds several projections one after the other; `start` is the first row of this one.
+    Within a projection rows are head-major (row = head * head_dim + d) or, `interleaved`, head-minor
     (row = d * heads + head).
     """
 
     module: str
     heads: int
     head_dim: int
-    part: int = 0
+    start: int = 0
     interleaved: bool = False
 
     def rows(self, head: int) -> range:
         """Rows of the weight's `head`-th head (and of its entries in the bias), in order of d."""
-        start = self.part * self.heads * self.head_dim
         if self.interleaved:
-            return range(start + head, start + self.heads * self.head_dim, self.heads)
-        return range(start + head * self.head_dim, start + (head + 1) * self.head_dim)
+            return range(self.start + head, self.start + self.width, self.heads)
+        return range(self.start + head * self.head_dim, self.start + (head + 1) * self.head_dim)
+
+    @property
+    def width(self) -> int:
+        """Number of rows."""
+        return self.heads * self.head_dim
+
+
+def _in_order(*projections: Projection) -> tuple[Projection, ...]:
+    """The projections, with those of one layer one after the other."""
+    rows: dict[str, int] = {}
+    placed = []
+    for one in projections:
+        placed.append(dataclasses.replace(one, start=rows.get(one.module, 0)))
+        rows[one.module] = placed[-1].start + one.width
+    return tuple(placed)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -48,12 +62,13 @@ class Size:
     """An attribute that upstream's code reads a size from.
 
     module : path of the module that has it ("" is the model itself)
-    holds : width is heads * head_dim; layers is the depth of the stack
+    holds : width is heads * head_dim; widths is the list of the numbers of rows of q, k and v; layers is
+        the depth of the stack
     """
 
     module: str
     name: str
-    holds: Literal["heads", "key_heads", "heads_per_key_head", "width", "layers"]
+    holds: Literal["heads", "key_heads", "heads_per_key_head", "width", "widths", "layers"]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -72,7 +87,8 @@ class AttentionSite:
     module : path of the attention module
     output : path of the output projection
     query, key, value : where each head's projections are; with grouped queries key and value have
-        fewer heads than the site, each serving `heads // key.heads` neighbouring query heads
+        fewer heads than the site, each serving `heads // key.heads` neighbouring query heads. Queries and
+        keys may have another width than the values, whose width is `head_dim`
     gate : where the gate of each head is, which multiplies its output before `output`; None: there is none
     factors : per-dimension factors on q . k
     axis : queries and keys are positions in time, or series of one group
@@ -81,6 +97,8 @@ class AttentionSite:
     others : paths of modules beside `module` that serve this sublayer only (its norms); each returns
         something of the shape of its input
     norm : which of `others` stands between the output projection and the residual stream, if one does
+    unit_scaled : whether upstream divides the output projection's result, bias included, by the square root
+        of its number of columns (unit scaling: Blake et al., arXiv 2303.11257)
     sizes, per_head : attributes and parameters that depend on the number of heads
     kept : numbers of the heads that are there, ascending; None: all of 0..heads-1
     """
@@ -100,6 +118,7 @@ class AttentionSite:
     swapped: bool = False
     others: tuple[str, ...] = ()
     norm: str | None = None
+    unit_scaled: bool = False
     sizes: tuple[Size, ...] = ()
     per_head: tuple[PerHead, ...] = ()
     kept: tuple[int, ...] | None = None
@@ -129,17 +148,45 @@ class AttentionSite:
 
     @classmethod
     def of_fused(
-        cls, role: str, module: str, layers: Sequence[str], heads: int, head_dim: int, **rest: Any
+        cls,
+        role: str,
+        module: str,
+        layers: Sequence[str],
+        heads: int,
+        head_dim: int,
+        *,
+        key_heads: int = 0,
+        query_dim: int = 0,
+        interleaved: bool = False,
+        **rest: Any,
     ) -> AttentionSite:
         """A site with one linear layer for q, k and v, in this order, and one for the output.
 
         layers : names of the two layers in `module`
-        rest : further fields, and `interleaved` (see `Projection`)
+        key_heads : if queries are grouped
+        query_dim : of a query and a key, if it is not that of a value, `head_dim`
+        interleaved : see `Projection`
+        rest : further fields
         """
         fused, output = (f"{module}.{name}" for name in layers)
-        order = bool(rest.pop("interleaved", False))
-        query, key, value = (Projection(fused, heads, head_dim, part, order) for part in range(3))
+        shapes = (heads, query_dim), (key_heads, query_dim), (key_heads, head_dim)
+        query, key, value = _in_order(
+            *(Projection(fused, n or heads, size or head_dim, interleaved=interleaved) for n, size in shapes)
+        )
         return cls(role, module, output, heads, head_dim, query, key, value, **rest)
+
+    def with_heads(self, kept: tuple[int, ...], key_heads: int) -> AttentionSite:
+        """The site with the heads of these numbers alone, and so many heads of keys and values."""
+        counts = (self.query, len(kept)), (self.key, key_heads), (self.value, key_heads)
+        query, key, value = _in_order(*(dataclasses.replace(one, heads=n) for one, n in counts))
+        gate = self.gate and dataclasses.replace(self.gate, heads=len(kept))
+        parts = {"query": query, "key": key, "value": value, "gate": gate}
+        return dataclasses.replace(self, heads=len(kept), kept=kept, **parts)  # type: ignore[arg-type]
+
+    @property
+    def output_scale(self) -> float:
+        """The factor on the product of the output projection's weight, and on its bias."""
+        return (self.heads * self.head_dim) ** -0.5 if self.unit_scaled and self.heads else 1.0
 
     @property
     def numbers(self) -> tuple[int, ...]:
@@ -181,12 +228,15 @@ class Block:
 
     mlp : None if it was removed
     number : as in addresses, if it is not the block's position in its stack
+    across : if its tensors are [B * T, series, features] instead of [B * series, T, features]: T, of the
+        sequence that `teacher_forced` and a forecast run
     """
 
     module: str
     attention: tuple[AttentionSite, ...]
     mlp: MLPSite | None
     number: int | None = None
+    across: int = 0
 
 
 @dataclasses.dataclass(frozen=True)
@@ -241,6 +291,9 @@ class Stack:
     causal : whether attention over time sees no later position
     sizes : attributes that hold the number of blocks
     norm : path of the norm through which a later stack reads its stream, if there is one
+    mixing : (address, path of a number tau) of every sublayer, removed ones included, in order of execution:
+        the stream x becomes (tau y + x) / sqrt(1 + tau^2) where the sublayer adds y. A layer without
+        sublayers then stays in its place. Empty: x becomes x + y
     """
 
     name: str
@@ -251,6 +304,7 @@ class Stack:
     sizes: tuple[Size, ...] = ()
     bias: SharedBias | None = None
     norm: str | None = None
+    mixing: tuple[tuple[str, str], ...] = ()
 
     @property
     def numbers(self) -> tuple[int, ...]:

@@ -14,7 +14,7 @@ from numpy.typing import ArrayLike, NDArray
 from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
-from tsprune.anatomy import Anatomy, Component, Selection
+from tsprune.anatomy import Anatomy, Block, Component, Selection
 from tsprune.arguments import checked
 from tsprune.data.synthetic import series
 from tsprune.errors import TspruneError
@@ -29,15 +29,29 @@ class Point(NamedTuple):
     """A place in the network: the input or the output of the module at `path`.
 
     swapped : tensors there are [T, B, F], not [B, T, F]
+    across : if they are [B * T, series, F], not [B * series, T, F]: T
     """
 
     path: str
     side: Literal["input", "output"]
     swapped: bool = False
+    across: int = 0
 
     def windows_first(self, x: Tensor) -> Tensor:
         """`x` as [..., T, F]; applying it twice gives `x`."""
-        return x.transpose(0, 1) if self.swapped else x
+        return time_last(x.transpose(0, 1) if self.swapped else x, self.across)
+
+
+def time_last(x: Tensor, across: int) -> Tensor:
+    """[B * T, series, F] as [B, series, T, F] and back, where `across` is T; any `x` itself if it is 0."""
+    if not across:
+        return x
+    return x.transpose(1, 2).flatten(0, 1) if x.dim() == 4 else x.unflatten(0, (-1, across)).transpose(1, 2)
+
+
+def point_in(block: Block, path: str, side: Literal["input", "output"], *, swapped: bool = False) -> Point:
+    """The input or the output of a module of `block`."""
+    return Point(path, side, swapped, block.across)
 
 
 def point_of(anatomy: Anatomy, component: Component) -> Point:
@@ -46,11 +60,11 @@ def point_of(anatomy: Anatomy, component: Component) -> Point:
     Raises TspruneError for a layer, which has no point of its own.
     """
     if component.kind == "mlp":
-        return Point(anatomy.mlp(component).output, "output")
+        return point_in(anatomy.block(component), anatomy.mlp(component).output, "output")
     if component.kind == "layer":
         raise TspruneError(f"{component} is a layer; record its sublayers instead")
-    site = anatomy.site(component)
-    return Point(site.output, "input" if component.kind == "head" else "output", site.swapped)
+    site, side = anatomy.site(component), "input" if component.kind == "head" else "output"
+    return point_in(anatomy.block(component), site.output, side, swapped=site.swapped)  # type: ignore[arg-type]
 
 
 def hook_at(root: nn.Module, point: Point, change: Callable[[Tensor], Tensor | None]) -> RemovableHandle:

@@ -13,6 +13,7 @@ from typing import Any
 from torch import Tensor
 
 from tsprune.anatomy import Block, Stack
+from tsprune.hooks.capture import time_last
 from tsprune.models.forecaster import Forecaster
 
 
@@ -24,8 +25,8 @@ def streams(model: Forecaster, stack: Stack, *, gradients: bool = False) -> Iter
     embedding), then the output of each of the L blocks. They are detached unless `gradients` is set.
     """
 
-    def seen(value: Any) -> Tensor:
-        stream = stream_of(model, value)
+    def seen(value: Any, block: Block) -> Tensor:
+        stream = stream_of(model, value, block)
         return stream if gradients else stream.detach()
 
     recorded: list[list[Tensor]] = [[] for _ in range(len(stack.blocks) + 1)]
@@ -33,10 +34,12 @@ def streams(model: Forecaster, stack: Stack, *, gradients: bool = False) -> Iter
         for place, block in enumerate(stack.blocks):
             module = model.module.get_submodule(block.module)
 
-            def hook(_: Any, args: Any, kwargs: Any, output: Any, place: int = place) -> None:
+            def hook(
+                _: Any, args: Any, kwargs: Any, output: Any, place: int = place, block: Block = block
+            ) -> None:
                 if place == 0:
-                    recorded[0].append(seen((args, kwargs)))
-                recorded[place + 1].append(seen(output))
+                    recorded[0].append(seen((args, kwargs), block))
+                recorded[place + 1].append(seen(output, block))
 
             hooks.callback(module.register_forward_hook(hook, with_kwargs=True).remove)
         yield recorded
@@ -48,18 +51,20 @@ def replaced(model: Forecaster, block: Block, edit: Callable[[Tensor], Tensor]) 
     module = model.module.get_submodule(block.module)
 
     def hook(_module: Any, _args: Any, output: Any) -> Any:
-        stream = stream_of(model, output)
-        return _exchanged(output, stream, edit(stream))
+        stream = _first(output, model.anatomy.d_model)
+        assert stream is not None
+        edited = time_last(edit(time_last(stream, block.across)), block.across)
+        return _exchanged(output, stream, edited)
 
     with model.alone(keeps=True), module.register_forward_hook(hook):
         yield
 
 
-def stream_of(model: Forecaster, value: Any) -> Tensor:
-    """The stream [..., T, d_model] in a block's arguments, (args, kwargs), or in its result."""
+def stream_of(model: Forecaster, value: Any, block: Block) -> Tensor:
+    """The stream [..., T, d_model] in the arguments of `block`, (args, kwargs), or in its result."""
     found = _first(value, model.anatomy.d_model)
     assert found is not None, "a block without a residual stream"
-    return found
+    return time_last(found, block.across).flatten(0, 1) if block.across else found
 
 
 def _first(value: Any, width: int) -> Tensor | None:

@@ -27,7 +27,10 @@ class AbsentAttention(nn.Module):
         super().__init__()
         self._name = name
         if output is not None:
-            self.add_module(name, output)
+            # not of upstream's class, which may divide by the number of columns
+            plain = nn.Linear(1, output.out_features, device="meta")
+            plain.in_features, plain.weight, plain.bias = 0, output.weight, output.bias
+            self.add_module(name, plain)
 
     def contribution(self, x: Tensor) -> Tensor:
         """The sublayer's contribution to the residual stream for its input `x` [..., d_model]."""

@@ -90,8 +90,9 @@ class Family:
 
     @property
     def installed(self) -> bool:
-        """Whether the upstream package can be imported."""
-        return find_spec(self.package) is not None
+        """Whether the upstream package can be imported; a folder without code does not count."""
+        found = find_spec(self.package)  # timecopilot-toto installs a folder toto2
+        return found is not None and found.origin is not None
 
     @property
     def install(self) -> str:
@@ -307,6 +308,28 @@ _BUILT_IN: tuple[Family, ...] = (
         objects=("timestral.forecaster.TimestralForecaster", "timestral.model.TimestralModel"),
         weights=("representation.forecast_query", "transformer.layers.0.attns.0.wQKV.weight"),
         config_key="block_schedule",
+    ),
+    Family(
+        "toto2",
+        "Toto 2.0",
+        "tsprune.models.toto2:Toto2",
+        architecture="decoder-only over patches",
+        attention=("time", "variate"),
+        multivariate=True,
+        past_covariates=True,
+        released=(
+            Released("Datadog/Toto-2.0-4m", "4 M"),
+            Released("Datadog/Toto-2.0-22m", "22 M"),
+            Released("Datadog/Toto-2.0-313m", "313 M"),
+            Released("Datadog/Toto-2.0-1B", "1 B"),
+            Released("Datadog/Toto-2.0-2.5B", "2.5 B"),
+        ),
+        package="toto2",
+        extra="toto2",
+        tested=("timecopilot-toto-2", "0.1"),
+        objects=("toto2.model.Toto2Model", "toto2.model.Toto2GluonTSModel"),
+        weights=("transformer.layers.0.attn.in_proj.weight", "patch_proj.skip_proj.weight"),
+        config_key="residual_attn_ratio",
     ),
 )
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from html import escape
 from pathlib import Path
 from types import MappingProxyType
@@ -247,6 +247,13 @@ class Forecaster(TablePredictor):
             cause = f"NaN or infinity in its weights, first in {damaged}"
         return f"{self.name}: the {what} is not finite{where} ({cause})"
 
+    def exact_gradients(self) -> AbstractContextManager[None]:
+        """While it lasts, the gradients of what the network computes are its derivatives.
+
+        Needed where upstream scales gradients on their way back.
+        """
+        return nullcontext()
+
     def damaged_weight(self) -> str | None:
         """Name of the first weight of the checkpoint that holds NaN or infinity, None if all are finite."""
         weights = dict(self.saved_module.named_parameters())
@@ -266,7 +273,7 @@ class Forecaster(TablePredictor):
 
     def differentiable_output(self, contexts: Sequence[ContextLike]) -> Tensor:
         """`teacher_forced` with its gradient in every family, also where upstream switches it off."""
-        with self.alone(), torch.enable_grad(), _Gradients():
+        with self.alone(), torch.enable_grad(), self.exact_gradients(), _Gradients():
             return self.teacher_forced(contexts)
 
     def readout(self, contexts: Sequence[ContextLike], horizon: int) -> Tensor:
@@ -286,7 +293,7 @@ class Forecaster(TablePredictor):
                 f"{self.name} has gradients over one pass, {self.readout_horizon} steps, not over {horizon}"
             )
         series = self._read(contexts)
-        with self.alone(), torch.enable_grad(), _Gradients() as gradients:
+        with self.alone(), torch.enable_grad(), self.exact_gradients(), _Gradients() as gradients:
             forecast = self.forecast(contexts, horizon)
         if not gradients.left:
             raise TspruneError(f"{self.name}: its forecast has no gradient; its parameters are frozen")

@@ -6,7 +6,8 @@
    projection, entries of per-head parameters; the attributes that upstream reads sizes from follow.
 3. A sublayer that goes is replaced by a module that computes nothing, the norms that serve it only by
    identities. Where all heads go but the output projection has a bias, that bias stays.
-4. Empty blocks leave their list, so the paths of later ones move up (their addresses stay).
+4. Empty blocks leave their list, so the paths of later ones move up (their addresses stay). Those that
+   multiply the stream stay in their place, and do that alone.
 5. A position bias shared by a stack goes to its first sublayer that is left, with the heads in use.
 6. The family adapts upstream's code to sublayers of unlike sizes (`Forecaster.adapt`).
 
@@ -41,8 +42,8 @@ def remove(model: Forecaster, components: Iterable[Component]) -> None:
     }
     for stack in before.stacks:
         for block, rest in zip(stack.blocks, rests[stack.name], strict=True):
-            if rest is not None:
-                _apply(model, block, rest)
+            if rest is not None or stack.mixing:
+                _apply(model, block, rest or dataclasses.replace(block, attention=(), mlp=None))
     stacks = tuple(_closed_up(model.module, stack, rests[stack.name]) for stack in before.stacks)
     stacks = tuple(_with_bias(model.module, stack, tables.get(stack.name)) for stack in stacks)
     left = dataclasses.replace(before, stacks=stacks)
@@ -108,15 +109,7 @@ def _with_heads(site: AttentionSite, kept: tuple[int, ...]) -> AttentionSite:
             f"heads of {site.module} share keys and values: remove as many heads from each group, "
             f"or whole groups (of {site.heads // site.key.heads} neighbouring heads)"
         )
-    return dataclasses.replace(
-        site,
-        heads=len(kept),
-        kept=kept,
-        query=dataclasses.replace(site.query, heads=len(kept)),
-        key=dataclasses.replace(site.key, heads=key_heads),
-        value=dataclasses.replace(site.value, heads=key_heads),
-        gate=site.gate and dataclasses.replace(site.gate, heads=len(kept)),
-    )
+    return site.with_heads(kept, key_heads)
 
 
 def _apply(model: Forecaster, block: Block, rest: Block) -> None:
@@ -159,7 +152,12 @@ def _cut_heads(module: nn.Module, before: AttentionSite, after: AttentionSite) -
         _keep(module.get_submodule(path), 0, sorted(chosen))
     size = before.head_dim
     columns = [column for place in places for column in range(place * size, (place + 1) * size)]
-    _keep(module.get_submodule(before.output), 1, columns)
+    output = module.get_submodule(before.output)
+    _keep(output, 1, columns)
+    if before.unit_scaled:  # by another number of columns than before
+        with torch.no_grad():
+            for parameter in output.parameters():
+                parameter.mul_(before.output_scale / after.output_scale)
     for per_head in before.per_head:
         owner, _, name = per_head.parameter.rpartition(".")
         _shrink(module.get_submodule(owner), name, per_head.dim, places)
@@ -169,6 +167,7 @@ def _cut_heads(module: nn.Module, before: AttentionSite, after: AttentionSite) -
             "key_heads": after.key.heads,
             "heads_per_key_head": after.heads // after.key.heads,
             "width": after.heads * size,
+            "widths": [part.width for part in (after.query, after.key, after.value)],
         }
         for attribute in after.sizes:
             setattr(module.get_submodule(attribute.module), attribute.name, values[attribute.holds])
@@ -190,6 +189,8 @@ def _shrink(owner: nn.Module, name: str, dim: int, indices: list[int]) -> None:
 
 def _closed_up(module: nn.Module, stack: Stack, rests: list[Block | None]) -> Stack:
     """`stack` without its empty blocks, in the module and as a description."""
+    if stack.mixing:
+        return dataclasses.replace(stack, blocks=tuple(filter(None, rests)))
     paths = [block.module for block in stack.blocks]
     parent = paths[0].rpartition(".")[0]
     kept = [rest for rest in rests if rest is not None]

@@ -46,7 +46,10 @@ def _watched(most: int, *, keep_data: bool) -> Iterator[None]:
         # untrained parameters are constants (rotary frequencies), which are not in the file
         if keep_data or parameter.is_meta or not parameter.requires_grad:
             return None
-        return nn.Parameter(torch.empty_like(parameter, device="meta"), parameter.requires_grad)
+        empty = nn.Parameter(torch.empty_like(parameter, device="meta"), parameter.requires_grad)
+        notes = {name: value for name, value in vars(parameter).items() if not callable(value)}
+        vars(empty).update(notes)  # of upstream's, which it may insist on
+        return empty
 
     hook = torch_module.register_module_parameter_registration_hook(registered)
     try:

@@ -18,6 +18,7 @@ import enum
 import heapq
 from collections import Counter
 from collections.abc import Iterable, Mapping
+from functools import partial
 from typing import Any
 
 from torch import Tensor
@@ -143,11 +144,14 @@ class Tiled(dict[str, list[Call]]):
     """Recorded calls by path with every row tiled `times` times, made when they are looked up.
 
     rows : of the clean batch; all ablations share tensors with another number of rows
+    across : as of `Units`
     """
 
-    def __init__(self, calls: Mapping[str, list[Call]], rows: int, times: int) -> None:
+    def __init__(
+        self, calls: Mapping[str, list[Call]], rows: int, times: int, across: Mapping[str, int]
+    ) -> None:
         super().__init__()
-        self._calls, self._rows, self._times = calls, rows, times
+        self._calls, self._rows, self._times, self._across = calls, rows, times, across
         self._tensors: dict[int, tuple[Tensor, Tensor]] = {}  # the first keeps its id from being reused
 
     def __missing__(self, path: str) -> list[Call]:
@@ -155,12 +159,15 @@ class Tiled(dict[str, list[Call]]):
         for tiled, record in zip(self[path], (call.usable for call in self._calls[path]), strict=True):
             if record is not None:
                 parts = (record.output, record.inputs, record.states)
-                tiled.record = CallRecord(*(mapped(part, self._tensor) for part in parts))
+                change = partial(self._tensor, across=self._across.get(path, 0))
+                tiled.record = CallRecord(*(mapped(part, change) for part in parts))
         return self[path]
 
-    def _tensor(self, one: Tensor) -> Tensor:
+    def _tensor(self, one: Tensor, across: int) -> Tensor:
         """`one` with its rows tiled, the same tensor at every call."""
-        if one.dim() == 0 or one.shape[0] != self._rows:
+        rows = one.shape[0] if one.dim() else 0
+        groups = rows // across if across and rows % across == 0 else 0
+        if rows != self._rows and not (groups and self._rows % groups == 0):
             return one
         if id(one) not in self._tensors:
             self._tensors[id(one)] = one, one.repeat(self._times, *[1] * (one.dim() - 1))
@@ -175,9 +182,11 @@ def joint_size(stack: Call, entry: Call) -> tuple[int, int]:
     of_stack, of_entry = stack.usable, entry.usable
     if of_stack is None or of_entry is None or _holds_state(of_stack.inputs):
         return 1, 0
-    hidden = next(leaves(of_entry.inputs, Tensor), None)
+    whole, hidden = (next(leaves(one.inputs, Tensor), None) for one in (of_stack, of_entry))
     if hidden is None or hidden.dim() == 0 or hidden.shape[0] < 2:
         return 1, 0  # a single row looks like a tensor that all rows share
+    if whole is None or whole.shape[:1] != hidden.shape[:1]:
+        return 1, 0  # rows of the blocks are not the rows of what is outside
     most = _HIDDEN_BYTES if hidden.device.type == "cpu" else _HIDDEN_BYTES_ACCELERATED
     return max(1, min(MOST, most // max(1, hidden.nbytes))), int(hidden.shape[0])
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from functools import cached_property
 from typing import NamedTuple
 
@@ -52,10 +52,12 @@ class Units:
     stacks : in order of execution
     outside : the largest modules that neither hold a block nor are inside one. Those of them that run before
         any block (patching, embedding, scaling) are unaffected by ablations
+    across : of blocks and sublayers, by path, see `tsprune.anatomy.Block`; others are absent
     """
 
     stacks: tuple[StackUnits, ...]
     outside: tuple[str, ...]
+    across: Mapping[str, int]
 
     @property
     def paths(self) -> Iterator[str]:
@@ -68,17 +70,21 @@ class Units:
 def units_of(anatomy: Anatomy, root: nn.Module) -> Units:
     """The units of the model `root` that `anatomy` describes."""
     stacks = []
+    across: dict[str, int] = {}
     for stack in anatomy.stacks:
         sublayers, cross = [], []
         for layer, block in enumerate(stack.blocks):
             inside = [Sublayer(site.module, site.output) for site in block.attention]
             sublayers.append((*inside, *([Sublayer(None, block.mlp.output)] if block.mlp else [])))
+            if block.across:
+                units = (block.module, *(path for sublayer in sublayers[-1] for path in sublayer if path))
+                across |= dict.fromkeys(units, block.across)
             sites = (site for site in block.attention if site.role == "cross" and site.heads)
             cross += [(layer, path) for site in sites for path in (site.key.module, site.value.module)]
         blocks = tuple(block.module for block in stack.blocks)
         stacks.append(StackUnits(stack.module or None, blocks, tuple(sublayers), tuple(cross)))
     paths = [path for stack in stacks for path in stack.blocks]
-    return Units(tuple(stacks), tuple(_outside(root, paths)))
+    return Units(tuple(stacks), tuple(_outside(root, paths)), across)
 
 
 def _outside(root: nn.Module, blocks: list[str]) -> Iterator[str]:

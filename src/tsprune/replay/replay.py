@@ -158,7 +158,9 @@ class Replay:
         lowest, layer, sublayer = self.lowest(components) or (len(stacks), 0, 0)
         if times != 1:
             if (key, times) not in self._tiled:  # those of another `times` are dropped: they are large
-                self._tiled = {(key, times): Tiled(calls, self._size(key, lowest)[1], times)}
+                self._tiled = {
+                    (key, times): Tiled(calls, self._size(key, lowest)[1], times, self._units.across)
+                }
             calls = self._tiled[key, times]
         forwards = {path: self._replaying(path, calls, gated(calls[path])) for path in embeddings}
         for stack in stacks[:lowest]:

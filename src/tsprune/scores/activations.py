@@ -19,12 +19,13 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from tsprune.anatomy import KINDS, AttentionSite, Block, Component, Kind, MLPSite
+from tsprune.anatomy import KINDS, AttentionSite, Block, Component, Kind
 from tsprune.errors import TspruneError
 from tsprune.evaluation.batching import reading_of
 from tsprune.evaluation.sampling import SampledWindows, over_batches, sampled
 from tsprune.hooks.attention import AttentionMap, watching
-from tsprune.hooks.capture import Point
+from tsprune.hooks.capture import Point, point_in
+from tsprune.hooks.mixing import Mix, mixes
 from tsprune.hooks.stream import stream_of
 from tsprune.models.forecaster import Forecaster
 from tsprune.progress import showing
@@ -132,8 +133,9 @@ def _observed(
 class _Follower:
     """Follows the residual stream of every stack, sublayer by sublayer.
 
-    A sublayer adds its output, or the output of the norm that follows it. The stream before a sublayer is
-    the block's input plus what the block's earlier sublayers added.
+    A sublayer adds its output, or the output of the norm that follows it, with the factors of
+    `tsprune.hooks.mixing`. The stream before a sublayer is the block's input plus what the block's earlier
+    sublayers added.
     """
 
     def __init__(
@@ -148,6 +150,9 @@ class _Follower:
         self._found: list[tuple[str, Component, Tensor]] = []  # (score, component, [N, T])
         self._given: Tensor | None = None  # input of the running block
         self._stream: Tensor | None = None  # the residual stream so far
+        self._mixes: dict[Component, Mix] = {}
+        for stack in model.anatomy.stacks:
+            self._mixes |= mixes(model, stack)
 
     def see(self, found: AttentionMap) -> None:
         """Reads from a map which positions are padding."""
@@ -186,44 +191,60 @@ class _Follower:
             self._add(name, component, values.nanmean(-1))
 
     def _follow(self, on: Callable[..., None], layer: Component, block: Block) -> None:
-        on(block.module, self._enter, before=True)
+        on(block.module, self._enter(block), before=True)
         for site in block.attention:
             sublayer = dataclasses.replace(layer, attention=site.role)
             heads = [dataclasses.replace(sublayer, head=number) for number in site.numbers]
             if OUTPUT_NORM in self._names and self._components & set(heads):
-                on(site.output, self._heads(site, heads), before=True)
-            on(site.norm or site.output, self._wrote(sublayer, site))
+                on(site.output, self._heads(sublayer, site, heads, block), before=True)
+            point = point_in(block, site.norm or site.output, "output", swapped=site.swapped)
+            on(point.path, self._wrote(sublayer, point))
         if block.mlp is not None:
             mlp = dataclasses.replace(layer, mlp=True)
-            on(block.mlp.norm or block.mlp.output, self._wrote(mlp, block.mlp))
-        on(block.module, self._leave(layer))
+            point = point_in(block, block.mlp.norm or block.mlp.output, "output")
+            on(point.path, self._wrote(mlp, point))
+        on(block.module, self._leave(layer, block))
 
-    def _enter(self, _module: nn.Module, args: Any, kwargs: Any) -> None:
-        self._given = self._stream = stream_of(self._model, (args, kwargs))
-
-    def _leave(self, layer: Component) -> Callable[..., None]:
-        def hook(_module: nn.Module, _args: Any, output: Any) -> None:
-            assert self._given is not None
-            self._step(layer, self._given, stream_of(self._model, output))
+    def _enter(self, block: Block) -> Callable[..., None]:
+        def hook(_module: nn.Module, args: Any, kwargs: Any) -> None:
+            self._given = self._stream = stream_of(self._model, (args, kwargs), block)
 
         return hook
 
-    def _wrote(self, component: Component, site: AttentionSite | MLPSite) -> Callable[..., None]:
-        swapped = isinstance(site, AttentionSite) and site.swapped
+    def _leave(self, layer: Component, block: Block) -> Callable[..., None]:
+        inside = [mix.kept for component, mix in self._mixes.items() if _within(component, layer)]
+
+        def hook(_module: nn.Module, _args: Any, output: Any) -> None:
+            assert self._given is not None
+            before = self._given
+            for factor in inside:
+                before = before * factor
+            self._step(layer, before, stream_of(self._model, output, block))
+
+        return hook
+
+    def _wrote(self, component: Component, point: Point) -> Callable[..., None]:
+        mix = self._mixes.get(component)
 
         def hook(_module: nn.Module, _args: Any, output: Tensor) -> None:
             assert self._stream is not None
             before = self._stream
-            written = output.transpose(0, 1) if swapped else output
-            self._stream = before + written.reshape(before.shape)
+            written = point.windows_first(output).reshape(before.shape)
+            if mix is not None:
+                before, written = before * mix.kept, written * mix.written
+            self._stream = before + written
             self._step(component, before, self._stream)
 
         return hook
 
-    def _heads(self, site: AttentionSite, heads: list[Component]) -> Callable[..., None]:
+    def _heads(
+        self, sublayer: Component, site: AttentionSite, heads: list[Component], block: Block
+    ) -> Callable[..., None]:
         _, output = value_output(self._model, site)
-        factors = triangular(output)  # W_O^T = Q R, so that |W_O^T z| is |R z|
-        point = Point(site.output, "input", site.swapped)
+        factors = triangular(output) * site.output_scale  # W_O^T = Q R, so that |W_O^T z| is |R z|
+        if sublayer in self._mixes:
+            factors = factors * self._mixes[sublayer].written
+        point = point_in(block, site.output, "input", swapped=site.swapped)
 
         def hook(_module: nn.Module, args: Any, _kwargs: Any) -> None:
             mixed = point.windows_first(args[0]).flatten(0, -3)
@@ -243,6 +264,10 @@ class _Follower:
             self._found.append((OUTPUT_NORM, component, (y - x).norm(dim=-1)))
         if BLOCK_INFLUENCE in self._names:
             self._found.append((BLOCK_INFLUENCE, component, influence(x, y)))
+
+
+def _within(component: Component, layer: Component) -> bool:
+    return (component.stack, component.layer) == (layer.stack, layer.layer)
 
 
 def influence(before: Tensor, after: Tensor) -> Tensor:

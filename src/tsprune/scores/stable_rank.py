@@ -48,8 +48,8 @@ def head_weights(model: Forecaster, projection: Projection, heads: list[int]) ->
 
 
 def query_key_factor(model: Forecaster, site: AttentionSite) -> Tensor:
-    """The factor of q . k per dimension that does not depend on data (norm weights, scales), [head_dim]."""
-    product = torch.ones(site.head_dim, dtype=torch.float64, device=model.device)
+    """The factor of q . k per dimension that does not depend on data (norm weights, scales), [query_dim]."""
+    product = torch.ones(site.query.head_dim, dtype=torch.float64, device=model.device)
     for factor in site.factors:
         value = model.module.get_parameter(factor.parameter).detach().double()
         product = product * (torch.nn.functional.softplus(value) if factor.transform == "softplus" else value)
@@ -57,7 +57,7 @@ def query_key_factor(model: Forecaster, site: AttentionSite) -> Tensor:
 
 
 def query_key(model: Forecaster, site: AttentionSite, variant: Variant) -> tuple[Tensor, Tensor]:
-    """(W_Q, W_K) of every head of a site, each float64 [heads, d_model, head_dim].
+    """(W_Q, W_K) of every head of a site, each float64 [heads, d_model, query_dim].
 
     "paper" is the plain projections; "effective" includes the factors of q . k per dimension.
     """

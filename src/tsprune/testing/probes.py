@@ -149,8 +149,14 @@ def zeroed(parameter: Tensor, columns: slice | None = None) -> Iterator[None]:
             parameter.copy_(kept)
 
 
+def _is_copy(value: object, weight: Tensor) -> bool:
+    """Whether `value` is a weight, or holds the same numbers: some upstreams pass it through an operation."""
+    same_shape = isinstance(value, Tensor) and value.shape == weight.shape
+    return value is weight or (same_shape and torch.equal(value, weight))  # type: ignore[arg-type]
+
+
 class CountLinear(TorchFunctionMode):
-    """Counts how often weights are used by torch.nn.functional.linear, however it is called.
+    """Counts how often weights, or copies of them, are used by torch.nn.functional.linear.
 
     counts : of each weight, in the order given
     """
@@ -170,7 +176,7 @@ class CountLinear(TorchFunctionMode):
     ) -> Any:
         if func is nn.functional.linear:
             for place, weight in enumerate(self.weights):
-                self.counts[place] += any(value is weight for value in args)
+                self.counts[place] += any(_is_copy(value, weight) for value in args)
         return func(*args, **(kwargs or {}))
 
 

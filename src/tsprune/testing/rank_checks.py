@@ -47,7 +47,8 @@ def dense_stable_ranks(subject: Subject, site: AttentionSite, *, factors: bool) 
         subject.attend(subject.model, site, x.float()[:, None].to(subject.model.device))
     assert len(mode.seen) == 1, f"{site.module} calls torch's attention {len(mode.seen)} times"
     query, key = (part.cpu().flatten(1, -3)[:, :, 0].double() for part in mode.seen[0])
-    assert query.shape == (width, site.heads, site.head_dim), f"{site.module}: queries are {query.shape}"
+    shape = width, site.heads, site.query.head_dim
+    assert query.shape == shape, f"{site.module}: queries are {query.shape}"
     key = key.repeat_interleave(site.heads // key.shape[1], 1)
     observed = torch.einsum("ihd,jhd->hij", query, key)  # X A X^T with X orthogonal
     values = torch.linalg.svdvals(x.T @ observed @ x)

@@ -318,7 +318,7 @@ def _average_gradient(model: Forecaster, function: _Function, normed: Tensor, to
         for part in torch.arange(steps, device=normed.device).split(64):
             at = (part + 0.5) / steps
             path = (at[:, None, None] * normed).flatten(0, 1).requires_grad_()
-            with torch.enable_grad():
+            with torch.enable_grad(), model.exact_gradients():
                 (gradient,) = torch.autograd.grad(function(path).sum(), path)
             average += gradient.unflatten(0, (len(at), -1)).sum(0)
         average /= steps

@@ -27,6 +27,7 @@ from tsprune.evaluation.sampling import PER_CONFIGURATION, Owners, SampledWindow
 from tsprune.explain.attribution.writers import first_pass
 from tsprune.explain.window_means import of_batches
 from tsprune.hooks.ablation import Ablation, applied
+from tsprune.hooks.mixing import kept
 from tsprune.hooks.stream import replaced, streams
 from tsprune.models.forecaster import Forecaster
 from tsprune.progress import Progress, showing
@@ -114,7 +115,8 @@ def residual(
     layers, pairs = [], []
     for stack, part in zip(stacks, zip(*parts, strict=True), strict=True):
         values = np.concatenate(part, axis=1)  # [L + 1, W, d_model]
-        layers.append(_layer_rows(stack, values, owners, chosen.seed))
+        left = torch.stack(kept(model, stack)).double().numpy(force=True)
+        layers.append(_layer_rows(stack, values, left, owners, chosen.seed))
         pairs += _cka_rows(stack, values, owners, chosen.seed)
     return Residual(RESIDUAL.checked(pd.concat(layers, ignore_index=True)), CKA.frame(pairs))
 
@@ -124,9 +126,10 @@ def layers_of(stack: Stack) -> tuple[int, ...]:
     return (-1, *stack.numbers)
 
 
-def _layer_rows(stack: Stack, values: Array, owners: Owners, seed: int) -> pd.DataFrame:
+def _layer_rows(stack: Stack, values: Array, left: Array, owners: Owners, seed: int) -> pd.DataFrame:
+    """One row per stream [L + 1, W, d_model]; `left` [L] are the factors of each layer's input."""
     norms = np.linalg.norm(values, axis=-1)  # [L + 1, W]
-    updates = np.diff(values, axis=0)
+    updates = values[1:] - left[:, None, None] * values[:-1]
     sizes = np.linalg.norm(updates, axis=-1)
     with np.errstate(all="ignore"):
         relative = sizes / norms[:-1]

@@ -1,7 +1,8 @@
 """Writers of a residual stream: the embedding, heads, biases of output projections, and MLPs.
 
 A stream is the sum of their writes. A head writes its output times its columns of the output projection.
-Norms between a sublayer and the stream are frozen at their gain.
+Norms between a sublayer and the stream are frozen at their gain. What is written is multiplied by the factors
+of all later additions (`tsprune.hooks.mixing`).
 """
 
 from __future__ import annotations
@@ -14,7 +15,8 @@ import torch
 from torch import Tensor
 
 from tsprune.anatomy import Block, Component, Stack
-from tsprune.hooks.capture import Point, recording
+from tsprune.hooks.capture import Point, point_in, recording
+from tsprune.hooks.mixing import scales
 from tsprune.hooks.stream import streams
 from tsprune.models.forecaster import Forecaster
 
@@ -28,7 +30,7 @@ class Part:
     name : `embedding`, a head's or MLP's address, or `decoder.3.cross.bias`
     given : [B, ..., features], its output before `weight`
     weight : [d_model, features], the head's columns of the output projection; None: identity
-    gain : [B, ..., d_model] of a norm on the way to the stream; None: no norm
+    gain : [B, ..., d_model] of a norm on the way to the stream, and other factors; None: 1
     """
 
     name: str
@@ -83,26 +85,32 @@ class Writes:
 
     def parts(self, position: int | slice) -> Iterator[Part]:
         """Every part of `stream(position)`, in order of execution."""
-        yield Part(EMBEDDING, first_pass(self._stream[0], position, self._windows))
+        scale, left = scales(self._model, self._stack)
+        embedding = first_pass(self._stream[0], position, self._windows)
+        yield Part(EMBEDDING, embedding, gain=left.expand_as(embedding) if scale else None)
         for layer, block in self._stack.numbered():
             seen = {}
             for name, point in _points(block).items():
                 tensors = [point.windows_first(x) for x in self._recorded[point]]
                 seen[name] = first_pass(tensors, position, self._windows)
             for site in block.attention:
-                address = Component(self._stack.name, layer, site.role).address
+                sublayer = Component(self._stack.name, layer, site.role)
+                address = sublayer.address
                 gain = gain_of(seen[f"{site.role} out"], seen[f"{site.role} normed"]) if site.norm else None
                 mixed = seen[f"{site.role} in"]
                 projection = self._model.module.get_submodule(site.output)
-                weight = projection.get_parameter("weight").detach()
+                weight = projection.get_parameter("weight").detach() * site.output_scale
+                gain = _scaled(gain, scale.get(sublayer), [*mixed.shape[:-1], len(weight)])
                 for head in site.numbers:
                     columns = site.columns(head)
                     yield Part(f"{address}.head.{head}", mixed[..., columns], weight[:, columns], gain)
                 bias = getattr(projection, "bias", None)
                 if bias is not None:
-                    yield Part(f"{address}.bias", bias.detach().expand(*mixed.shape[:-1], -1), gain=gain)
+                    given = (bias.detach() * site.output_scale).expand(*mixed.shape[:-1], -1)
+                    yield Part(f"{address}.bias", given, gain=gain)
             if block.mlp is not None:
-                yield Part(Component(self._stack.name, layer, mlp=True).address, seen["mlp"])
+                mlp = Component(self._stack.name, layer, mlp=True)
+                yield Part(mlp.address, seen["mlp"], gain=_scaled(None, scale.get(mlp), seen["mlp"].shape))
 
 
 @contextmanager
@@ -117,13 +125,20 @@ def _points(block: Block) -> dict[str, Point]:
     """Points that record a block's writes: inputs and outputs of output projections, and norms after them."""
     points = {}
     for site in block.attention:
-        points[f"{site.role} in"] = Point(site.output, "input", site.swapped)
+        points[f"{site.role} in"] = point_in(block, site.output, "input", swapped=site.swapped)
         if site.norm is not None:
-            points[f"{site.role} out"] = Point(site.output, "output", site.swapped)
-            points[f"{site.role} normed"] = Point(site.norm, "output", site.swapped)
+            points[f"{site.role} out"] = point_in(block, site.output, "output", swapped=site.swapped)
+            points[f"{site.role} normed"] = point_in(block, site.norm, "output", swapped=site.swapped)
     if block.mlp is not None:
-        points["mlp"] = Point(block.mlp.norm or block.mlp.output, "output")
+        points["mlp"] = point_in(block, block.mlp.norm or block.mlp.output, "output")
     return points
+
+
+def _scaled(gain: Tensor | None, factor: Tensor | None, shape: Sequence[int]) -> Tensor | None:
+    """A gain times a factor, [B, ..., d_model]; None: 1."""
+    if factor is None:
+        return gain
+    return factor.expand(shape) if gain is None else gain * factor
 
 
 def gain_of(before: Tensor, after: Tensor) -> Tensor:
