@@ -258,3 +258,6 @@ RELEASED: Mapping[str, Facts] = {
     "Datadog/Toto-2.0-1B": _toto2(1536, 36, 5e-4),
     "Datadog/Toto-2.0-2.5B": _toto2(2048, 48, 5e-4, 2_454_281_792),
 }
+
+# published checkpoints whose config.json was not at hand, and whose sizes no paper states
+UNKNOWN = {f"mistralai/Timestral-{size}M" for size in (5, 28, 123, 209)}
