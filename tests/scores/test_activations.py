@@ -15,9 +15,11 @@ from tests.planted import AVERAGE, BIAS, COPY, LAG, Planted
 from tests.suites import configuration, small_suite, tiny
 from tests.tiny import TINY, full_length, pristine, zeroed
 from tsprune import ablate
+from tsprune.anatomy import Component
 from tsprune.data import Configuration, Suite
 from tsprune.errors import TspruneError
-from tsprune.hooks.capture import Point, recording
+from tsprune.hooks.capture import Point, point_of, recording
+from tsprune.hooks.mixing import mixes
 from tsprune.hooks.stream import streams
 from tsprune.models import Forecaster
 from tsprune.scores import SCORES, score_table
@@ -118,21 +120,32 @@ def test_the_stream_is_the_sum_of_what_is_written_to_it(model: Forecaster) -> No
     """What the scores stand on: a block returns what it was given plus what its sublayers wrote."""
     contexts = full_length(model, 2)
     for stack in model.anatomy.stacks:
-        points: dict[Point, bool] = {}
-        for block in stack.blocks:
+        points: dict[Component, Point] = {}
+        for layer, block in stack.numbered():
             for site in block.attention:
-                points[Point(site.norm or site.output, "output", site.swapped)] = site.swapped
+                component = Component(stack.name, layer, site.role)
+                points[component] = point_of(model.anatomy, component)._replace(path=site.norm or site.output)
+            component = Component(stack.name, layer, mlp=True)
             assert block.mlp is not None
-            points[Point(block.mlp.norm or block.mlp.output, "output")] = False
-        with torch.no_grad(), streams(model, stack) as seen, recording(model.module, points) as written:
+            path = block.mlp.norm or block.mlp.output
+            points[component] = point_of(model.anatomy, component)._replace(path=path)
+        factors = mixes(model, stack)
+        with (
+            torch.no_grad(),
+            streams(model, stack) as seen,
+            recording(model.module, points.values()) as written,
+        ):
             model.teacher_forced(contexts)
-        per_block = len(points) // len(stack.blocks)
-        ordered = list(points)
-        for place in range(len(stack.blocks)):
+        for place, layer in enumerate(stack.numbers):
             for call, (before, after) in enumerate(zip(seen[place], seen[place + 1], strict=True)):
                 total = before.clone()
-                for point in ordered[place * per_block : (place + 1) * per_block]:
-                    total += point.windows_first(written[point][call]).reshape(before.shape)
+                for component, point in points.items():
+                    if component.layer == layer:
+                        kept, scale = (
+                            (factors[component].kept, factors[component].written) if factors else (1, 1)
+                        )
+                        added = point.windows_first(written[point][call]).reshape(before.shape)
+                        total = kept * total + scale * added
                 torch.testing.assert_close(total, after, rtol=1e-4, atol=1e-5)
 
 
