@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 import pytest
 import torch
@@ -14,6 +16,7 @@ from tsprune.data import Suite
 from tsprune.errors import TspruneError
 from tsprune.explain import lens, lens_guard, residual
 from tsprune.explain.attribution.residual_stream import GUARDED, guard_contexts, linear_cka, token_measures
+from tsprune.hooks.mixing import mixes
 from tsprune.hooks.stream import streams
 
 SUITE = Suite("s", (configuration("a/D/short", [60, 90, 128, 75], 12),))
@@ -22,7 +25,7 @@ SUITE = Suite("s", (configuration("a/D/short", [60, 90, 128, 75], 12),))
 @pytest.mark.parametrize("name", TINY)
 def test_a_block_goes_on_where_the_one_before_stopped(name: str) -> None:
     """The stream between blocks is embedding plus what the ablated sublayers no longer add: with a block
-    switched off, it returns what it was given."""
+    switched off, it returns what it was given, times its factors if it has some."""
     model = tiny(name)
     contexts = full_length(model, 2)
     for stack in model.anatomy.stacks:
@@ -30,8 +33,9 @@ def test_a_block_goes_on_where_the_one_before_stopped(name: str) -> None:
         with torch.no_grad(), tsprune.ablate(model, last), streams(model, stack) as recorded:
             model.teacher_forced(contexts)
         assert len(recorded) == len(stack.blocks) + 1
+        factors = [mix.kept for c, mix in mixes(model, stack).items() if c.layer == stack.numbers[-1]]
         for before, after in zip(recorded[-2], recorded[-1], strict=True):
-            torch.testing.assert_close(after, before, atol=0, rtol=0)
+            torch.testing.assert_close(after, math.prod(factors, start=before), atol=0, rtol=0)
         assert not torch.equal(recorded[0][0], recorded[1][0])
 
 
