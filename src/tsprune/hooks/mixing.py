@@ -38,7 +38,7 @@ def mixes(model: Forecaster, stack: Stack) -> dict[Component, Mix]:
     return found
 
 
-def kept(model: Forecaster, stack: Stack) -> list[Tensor]:
+def kept_factors(model: Forecaster, stack: Stack) -> list[Tensor]:
     """Factors of the stream between each layer's output and that of the layer before it, by layer.
 
     Of the first layer: between its output and its input.

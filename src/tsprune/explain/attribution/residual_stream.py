@@ -27,7 +27,7 @@ from tsprune.evaluation.sampling import PER_CONFIGURATION, Owners, SampledWindow
 from tsprune.explain.attribution.writers import first_pass
 from tsprune.explain.window_means import of_batches
 from tsprune.hooks.ablation import Ablation, applied
-from tsprune.hooks.mixing import kept
+from tsprune.hooks.mixing import kept_factors
 from tsprune.hooks.stream import replaced, streams
 from tsprune.models.forecaster import Forecaster
 from tsprune.progress import Progress, showing
@@ -115,7 +115,7 @@ def residual(
     layers, pairs = [], []
     for stack, part in zip(stacks, zip(*parts, strict=True), strict=True):
         values = np.concatenate(part, axis=1)  # [L + 1, W, d_model]
-        left = torch.stack(kept(model, stack)).double().numpy(force=True)
+        left = torch.stack(kept_factors(model, stack)).double().numpy(force=True)
         layers.append(_layer_rows(stack, values, left, owners, chosen.seed))
         pairs += _cka_rows(stack, values, owners, chosen.seed)
     return Residual(RESIDUAL.checked(pd.concat(layers, ignore_index=True)), CKA.frame(pairs))
