@@ -47,7 +47,7 @@ $(VENV)/.installed: pyproject.toml constraints.txt | $(VENV)/bin/python
 	touch $@
 
 $(VENV)/.installed-test: pyproject.toml constraints.txt | $(VENV)/bin/python
-	$(PIP) install --quiet --no-compile --constraint constraints.txt --editable ".[all,onnx,picture,ray,serve,explore]" --group test
+	$(PIP) install --quiet --no-compile --constraint constraints.txt --editable ".[all,onnx,openvino,picture,ray,serve,explore]" --group test
 	$(COMPILE)
 	touch $(VENV)/.installed $@
 

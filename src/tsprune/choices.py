@@ -19,11 +19,12 @@ PRECISIONS: tuple[Precision, ...] = get_args(Precision)
 AUTO: Literal["auto"] = "auto"
 
 # of exported graphs
-EXPORT_PRECISIONS = ("fp32", "int8")
+EXPORT_PRECISIONS = ("fp32", "fp16", "int8")
+EXPORT_FORMATS = ("onnx", "openvino")
 
 # of the points of `tsprune.frontier`; those of the first line are of the original only, but for torch
 TORCH, BFLOAT16, COMPILED = "torch", "torch-bfloat16", "torch-compiled"
-ONNX_RUNTIMES = {f"onnx-{precision}": precision for precision in EXPORT_PRECISIONS}
+ONNX_RUNTIMES = {f"onnx-{precision}": precision for precision in ("fp32", "int8")}
 RUNTIMES = (TORCH, BFLOAT16, COMPILED, *ONNX_RUNTIMES)
 
 # a model's name to `tsprune.evaluate`

@@ -12,7 +12,7 @@ import pytest
 from tests.suites import small_suite
 from tsprune.deployment import Exported, quantisation
 from tsprune.deployment.description import GRAPH, Description
-from tsprune.deployment.exported import session
+from tsprune.deployment.graph_sessions import graph_session
 from tsprune.deployment.quantisation import quantised, weight_products
 from tsprune.errors import TspruneError
 from tsprune.models import Forecaster
@@ -36,7 +36,7 @@ def test_weights_are_smaller_and_forecasts_near(one_pass: Pair, tmp_path: Path) 
     assert (folder / GRAPH).stat().st_size < before
     assert set(weight_products(folder / GRAPH)) == set(after.kept_fp32)
     history = [np.sin(np.arange(40) / 3).astype(np.float32)]
-    rounded = Exported("int8", after, session(folder / GRAPH), 0).forecast(history, 2).quantiles
+    rounded = Exported("int8", after, graph_session(folder / GRAPH), 0).forecast(history, 2).quantiles
     exact = model.forecast(history, 2).quantiles
     assert 0 < np.abs(rounded - exact).max() < 0.5 * np.abs(exact).max()
 

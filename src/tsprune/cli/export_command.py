@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated
 
-from tsprune.choices import EXPORT_PRECISIONS
+from tsprune.choices import EXPORT_FORMATS, EXPORT_PRECISIONS
 from tsprune.cli.options import ModelArgument, Shared, choice, integer, option, with_shared
 from tsprune.cli.output import say
 from tsprune.files import check_free
@@ -19,6 +19,7 @@ def export_command(
         str,
         choice(EXPORT_PRECISIONS, text="Of the weights; int8 is measured on pocket windows."),
     ] = "fp32",
+    format: Annotated[str, choice(EXPORT_FORMATS, text="Of the graph.")] = "onnx",
     horizon: Annotated[
         int | None, integer("The most steps to forecast; by default those of one pass of the network.")
     ] = None,
@@ -28,20 +29,26 @@ def export_command(
     *,
     shared: Shared,
 ) -> None:
-    """Write a model, pruned or not, as one ONNX graph that forecasts without torch."""
+    """Write a model, pruned or not, as one graph that forecasts without torch."""
     check_free(output)
     shared.check(model)
     from tsprune.deployment import export
 
     found = export(
-        shared.load(model, device="cpu"), output, horizon=horizon, context_length=context, precision=precision
+        shared.load(model, device="cpu"),
+        output,
+        horizon=horizon,
+        context_length=context,
+        precision=precision,
+        format=format,
     )
     about = found.description
 
     def tables() -> None:
         kept = f", {len(about.kept_fp32)} products in fp32" if about.kept_fp32 else ""
         say(
-            f"{model} exported to {output} ({about.precision}{kept}, {found.weight_bytes / 2**20:.1f} MiB): "
+            f"{model} exported to {output} ({about.graph_format}, {about.precision}{kept}, "
+            f"{found.weight_bytes / 2**20:.1f} MiB): "
             f"up to {about.horizon} steps from up to {about.context_length} of history. "
             f"Quantiles are within {about.distance:.1e} of the model's."
         )

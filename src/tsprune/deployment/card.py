@@ -5,14 +5,17 @@ from __future__ import annotations
 from tsprune.deployment.description import Description
 from tsprune.text import code, markdown
 
+_FORMATS = {"onnx": "ONNX", "openvino": "OpenVINO"}
+_PACKAGES = {"onnx": "onnxruntime", "openvino": "openvino"}
+
 
 def card(about: Description, licence: str) -> str:
     """The folder's card: its origin, its limits, how to use it, and the licence."""
     lines = [
         f"# {markdown(about.name)}, exported",
         "",
-        f"A {about.family} forecaster of {about.parameters:,} parameters as one ONNX graph "
-        f"({about.precision}), written by tsprune.",
+        f"A {about.family} forecaster of {about.parameters:,} parameters, exported by tsprune: a graph of "
+        f"{_FORMATS[about.graph_format]} ({about.precision}).",
         "",
         f"- Forecasts up to {about.horizon} steps from up to {about.context_length} steps of history.",
         f"- Quantile levels: {', '.join(f'{level:g}' for level in about.levels)}.",
@@ -23,7 +26,7 @@ def card(about: Description, licence: str) -> str:
         "## Use",
         "",
         "```python",
-        "import tsprune  # numpy and onnxruntime; neither torch nor the upstream package is imported",
+        f"import tsprune  # needs {_PACKAGES[about.graph_format]}, neither torch nor the upstream package",
         "",
         'model = tsprune.load_exported("path/to/this/folder")',
         "forecast = model.forecast([[1.0, 2.0, 3.0] * 20], horizon=3)",
@@ -47,5 +50,7 @@ def _pruned(about: Description) -> list[str]:
 def _kept(about: Description) -> list[str]:
     if about.precision == "fp32":
         return []
+    if about.precision == "fp16":
+        return ["- Weights are stored in 16 bits; the graph computes in fp32."]
     kept = f"{len(about.kept_fp32)} products stay in fp32" if about.kept_fp32 else "no product stays in fp32"
     return [f"- Weights of products are in 8 bits; {kept}, as measured on calibration windows."]

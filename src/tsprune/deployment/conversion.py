@@ -1,4 +1,4 @@
-"""`export`: a model as one ONNX graph, in a folder with a description, a self-test and a card."""
+"""`export`: a model as one graph, in a folder with a description, a self-test and a card."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from torch.export import Dim
 
 from tsprune.arguments import SAMPLES, checked
-from tsprune.choices import EXPORT_PRECISIONS
+from tsprune.choices import EXPORT_FORMATS, EXPORT_PRECISIONS
 from tsprune.deployment.card import card
 from tsprune.deployment.description import (
     GRAPH,
@@ -31,6 +31,8 @@ from tsprune.deployment.description import (
     sha256_of,
 )
 from tsprune.deployment.exported import Exported, load_exported, open_export
+from tsprune.deployment.graph_files import in_openvino_format, store_weights_in_half
+from tsprune.deployment.graph_sessions import require_openvino
 from tsprune.deployment.quantisation import quantised
 from tsprune.deployment.self_test import FP32_DISTANCE, measured_distance, probe_series, stored
 from tsprune.errors import TspruneError, one_line
@@ -47,7 +49,7 @@ if TYPE_CHECKING:
 
 _OPSET = 20
 _MOST_ROWS = 2**16
-_PACKAGES = ("tsprune", "torch", "onnx", "onnxscript", "onnxruntime")
+_PACKAGES = ("tsprune", "torch", "onnx", "onnxscript", "onnxruntime", "openvino")
 
 
 @checked
@@ -58,16 +60,19 @@ def export(
     horizon: int | None = None,
     context_length: int | None = None,
     precision: str = "fp32",
+    format: str = "onnx",
     calibration: Suite | None = None,
 ) -> Exported:
-    """Writes `model`, pruned or not, as one ONNX graph from contexts to quantiles, and loads it.
+    """Writes `model`, pruned or not, as one graph from contexts to quantiles, and loads it.
 
     Scaling, patches, masks, gaps and quantiles are in the graph, for any number of series of any length.
-    The folder has model.onnx, tsprune-export.json, a self-test (`verify_export`) and a card.
+    The folder has the graph, tsprune-export.json, a self-test (`verify_export`) and a card.
 
     horizon : the most steps to forecast; None: those of one pass of the network
     context_length : history longer than this is cut off in front; None: the model's
-    precision : "fp32", or "int8": the weights of products in 8 bits, inputs quantised as they come
+    precision : "fp32"; "fp16": weights are stored in 16 bits and computed with in 32; or "int8": the weights
+        of products in 8 bits, inputs quantised as they come
+    format : "onnx", for ONNX Runtime, or "openvino"
     calibration : windows on which int8 is measured, to decide which products stay in fp32; None: some of
         the embedded suite
 
@@ -79,6 +84,7 @@ def export(
         {precision: folder},
         horizon=horizon,
         context_length=context_length,
+        format=format,
         calibration=calibration,
     )
     return found[precision]
@@ -90,6 +96,7 @@ def exports(
     *,
     horizon: int | None = None,
     context_length: int | None = None,
+    format: str = "onnx",
     calibration: Suite | None = None,
 ) -> dict[str, Exported]:
     """`export` in several precisions, whose graph is traced once.
@@ -97,6 +104,10 @@ def exports(
     folders : by precision
     """
     _require_packages()
+    if format not in EXPORT_FORMATS:
+        raise TspruneError(f"format must be one of {', '.join(EXPORT_FORMATS)}, not {format!r}")
+    if format == "openvino":
+        require_openvino()
     if unknown := [name for name in folders if name not in EXPORT_PRECISIONS]:
         raise TspruneError(f"precision must be one of {', '.join(EXPORT_PRECISIONS)}, not {unknown[0]!r}")
     loaded = load(model, device="cpu") if isinstance(model, str | Path) else model
@@ -113,14 +124,31 @@ def exports(
         path = user_path(folders[precision])
         with whole_directory(path) as aside:
             about = _write(loaded, aside, steps, length) if graph is None else _copied(*graph, aside)
-            if precision == "int8":
-                about = quantised(aside, about, calibration)
+            about = _in_form(aside, about, precision, format, calibration)
             about = _complete(loaded, aside, about)
             (aside / EXPORT).write_text(as_json(about.as_object()))
             (aside / "README.md").write_text(card(about, loaded.licence))
-        graph = about, path
+        if (precision, format) == ("fp32", "onnx"):
+            graph = about, path
         found[precision] = load_exported(path)
     return found
+
+
+def _in_form(
+    folder: Path, about: Description, precision: str, format: str, calibration: Suite | None
+) -> Description:
+    """Rewrites the ONNX graphs in fp32 of a folder in another precision and format."""
+    graphs = [name for name in (about.graph, about.step) if (folder / name).exists()]
+    if precision == "int8":
+        about = quantised(folder, about, calibration)
+    if precision == "fp16":
+        about = dataclasses.replace(about, precision=precision)
+        for name in graphs:
+            store_weights_in_half(folder / name)
+    if format == "openvino":
+        for name in graphs:
+            in_openvino_format(folder / name, half=precision == "fp16")
+    return dataclasses.replace(about, graph_format=format)
 
 
 def _copied(about: Description, source: Path, target: Path) -> Description:
@@ -185,7 +213,7 @@ def _complete(model: Forecaster, folder: Path, about: Description) -> Descriptio
         about,
         distance=float(distance),
         files={path.name: sha256_of(path) for path in files},
-        made_with={name: _version(name) for name in _PACKAGES},
+        made_with={name: known for name in _PACKAGES if (known := _version(name))},
     )
 
 
@@ -308,4 +336,4 @@ def _version(name: str) -> str:
     try:
         return version(name)
     except PackageNotFoundError:
-        return "unknown"
+        return ""

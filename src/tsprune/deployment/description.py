@@ -9,7 +9,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from tsprune.choices import EXPORT_PRECISIONS
+from tsprune.choices import EXPORT_FORMATS, EXPORT_PRECISIONS
+from tsprune.deployment.graph_sessions import OPENVINO_SUFFIX
 from tsprune.errors import TspruneError
 from tsprune.files import read_object, user_path
 from tsprune.models.locations import EXPORT
@@ -42,6 +43,7 @@ class Description:
     files : SHA-256 of each other file, by its name
     made_with : versions of the packages
     sampling : of a model that draws paths, the fields of `TokenSampling`; None: it forecasts in one pass
+    graph_format : one of `EXPORT_FORMATS`
     """
 
     name: str
@@ -62,6 +64,20 @@ class Description:
     made_with: Mapping[str, str] = dataclasses.field(default_factory=dict)
     marks_padding: bool = False
     sampling: Mapping[str, Any] | None = None
+    graph_format: str = EXPORT_FORMATS[0]
+
+    @property
+    def graph(self) -> str:
+        """The name of the graph's file."""
+        return self._file(GRAPH)
+
+    @property
+    def step(self) -> str:
+        """The name of the file with the graph of one step, of a model that draws paths."""
+        return self._file(STEP)
+
+    def _file(self, name: str) -> str:
+        return str(Path(name).with_suffix(OPENVINO_SUFFIX)) if self.graph_format == "openvino" else name
 
     def as_object(self) -> dict[str, Any]:
         """The content of tsprune-export.json."""
@@ -116,13 +132,15 @@ def _problem(found: Description) -> str | None:
         return f"{words[0]} is no text"
     if found.precision not in EXPORT_PRECISIONS:
         return f"precision is not one of {', '.join(EXPORT_PRECISIONS)}"
+    if found.graph_format not in EXPORT_FORMATS:
+        return f"graph_format is not one of {', '.join(EXPORT_FORMATS)}"
     levels = found.levels
     ordered = all(type(x) is float and 0 < x < 1 for x in levels) and list(levels) == sorted(set(levels))
     if not ordered or 0.5 not in levels:
         return "levels are not ascending numbers between 0 and 1 with 0.5 among them"
     if type(found.distance) is not float or not math.isfinite(found.distance):
         return "distance is no number"
-    if GRAPH not in found.files or not all(
+    if found.graph not in found.files or not all(
         isinstance(name, str) and Path(name).name == name and isinstance(digest, str)
         for name, digest in found.files.items()
     ):

@@ -1,4 +1,4 @@
-"""`load_exported`: a forecaster on numpy and ONNX Runtime, without torch and the upstream package."""
+"""`load_exported`: a forecaster on ONNX Runtime or OpenVINO, without torch and the upstream package."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from tsprune.arguments import RULES, checked
-from tsprune.deployment.description import GRAPH, STEP, Description, read_description
+from tsprune.deployment.description import Description, read_description
+from tsprune.deployment.graph_sessions import GraphSession, graph_session
 from tsprune.errors import TspruneError, one_line
-from tsprune.extras import install
 from tsprune.files import user_path
 from tsprune.models.contexts import checked_contexts, checked_horizon, padded
 from tsprune.models.forecast import Forecast, NotFiniteError, concatenated
@@ -35,7 +35,7 @@ class Exported(TablePredictor):
     description : the content of tsprune-export.json (`Description`)
     """
 
-    def __init__(self, name: str, description: Description, session: Any, weight_bytes: int) -> None:
+    def __init__(self, name: str, description: Description, session: GraphSession, weight_bytes: int) -> None:
         self.name = name
         self.description = description
         self.weight_bytes = weight_bytes
@@ -123,11 +123,11 @@ class Exported(TablePredictor):
             raise TspruneError(f"{self.name}: the graph returns {quantiles.shape}, not {expected}")
         return Forecast(quantiles, self.description.levels)
 
-    def _run(self, session: Any, inputs: Mapping[str, NDArray[Any]]) -> list[NDArray[np.float32]]:
+    def _run(self, session: GraphSession, inputs: Mapping[str, NDArray[Any]]) -> list[NDArray[np.float32]]:
         try:
             found: list[NDArray[np.float32]] = session.run(None, inputs)
-        except Exception as error:  # of classes that ONNX Runtime makes up
-            raise TspruneError(f"{self.name}: ONNX Runtime failed ({one_line(error, 200)})") from None
+        except Exception as error:  # of classes that runtimes make up
+            raise TspruneError(f"{self.name}: the runtime failed ({one_line(error, 200)})") from None
         return found
 
 
@@ -139,7 +139,12 @@ class ExportedSampler(Exported):
     """
 
     def __init__(
-        self, name: str, description: Description, session: Any, weight_bytes: int, step: Any
+        self,
+        name: str,
+        description: Description,
+        session: GraphSession,
+        weight_bytes: int,
+        step: GraphSession,
     ) -> None:
         super().__init__(name, description, session, weight_bytes)
         assert description.sampling is not None
@@ -168,7 +173,7 @@ class ExportedSampler(Exported):
         return max(1, _PATHS // self.samples)
 
     def _forecast(self, series: list[NDArray[np.float32]], steps: int) -> Forecast:
-        def run(session: Any, *inputs: NDArray[Any]) -> list[NDArray[np.float32]]:
+        def run(session: GraphSession, *inputs: NDArray[Any]) -> list[NDArray[np.float32]]:
             names = (one.name for one in session.get_inputs())
             return self._run(session, dict(zip(names, inputs, strict=True)))
 
@@ -180,9 +185,9 @@ class ExportedSampler(Exported):
 def load_exported(folder: str | Path, *, threads: int | None = None) -> Exported:
     """Loads a model that `tsprune export` wrote. Imports neither torch nor the upstream package.
 
-    threads : of ONNX Runtime; None: one a core
+    threads : of the runtime; None: one a core
 
-    Raises TspruneError with one line if the folder holds no exported model, or if ONNX Runtime is missing or
+    Raises TspruneError with one line if the folder holds no exported model, or if the runtime is missing or
     cannot read the graph.
 
     >>> import tsprune
@@ -193,32 +198,15 @@ def load_exported(folder: str | Path, *, threads: int | None = None) -> Exported
     """
     path = user_path(folder)
     description = read_description(path)
-    if not (path / GRAPH).is_file():
-        raise TspruneError(f"{folder}: {GRAPH} is missing; export the model again")
+    if not (path / description.graph).is_file():
+        raise TspruneError(f"{folder}: {description.graph} is missing; export the model again")
     return open_export(path, description, str(folder), threads)
 
 
 def open_export(folder: Path, about: Description, name: str, threads: int | None = None) -> Exported:
     """The exported model in a folder; TspruneError as in `load_exported`."""
     size = sum((folder / file).stat().st_size for file in about.files if (folder / file).is_file())
-    graph = session(folder / GRAPH, threads)
+    graph = graph_session(folder / about.graph, threads)
     if about.sampling is None:
         return Exported(name, about, graph, size)
-    return ExportedSampler(name, about, graph, size, session(folder / STEP, threads))
-
-
-def session(graph: Path, threads: int | None = None) -> Any:
-    """An InferenceSession of ONNX Runtime on the CPU; TspruneError as in `load_exported`."""
-    try:
-        import onnxruntime
-    except ImportError:
-        raise TspruneError(f"ONNX Runtime is not installed; install it with: {install('onnx')}") from None
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = threads or 0
-    options.log_severity_level = 3  # errors
-    # threads that wait within a forecast are quick, and those that wait for one take cores from others
-    options.add_session_config_entry("session.force_spinning_stop", "1")
-    try:
-        return onnxruntime.InferenceSession(str(graph), options, providers=["CPUExecutionProvider"])
-    except Exception as error:  # of classes that ONNX Runtime makes up
-        raise TspruneError(f"{graph}: ONNX Runtime cannot read it ({one_line(error, 200)})") from None
+    return ExportedSampler(name, about, graph, size, graph_session(folder / about.step, threads))

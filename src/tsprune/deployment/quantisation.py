@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from tsprune.deployment.description import GRAPH, Description
-from tsprune.deployment.exported import Exported, session
+from tsprune.deployment.exported import Exported
+from tsprune.deployment.graph_sessions import graph_session
 from tsprune.errors import TspruneError
 from tsprune.evaluation import evaluate, geometric_mean_ratios
 
@@ -32,7 +33,7 @@ def quantised(folder: Path, about: Description, calibration: Suite | None = None
     least.
     """
     suite = _within(_windows() if calibration is None else calibration, about)
-    exact = _scores(Exported(about.name, about, session(folder / GRAPH), 0), suite)
+    exact = _scores(Exported(about.name, about, graph_session(folder / GRAPH), 0), suite)
     products = weight_products(folder / GRAPH)
     weights = list(products.values())
     first, last = (
@@ -43,7 +44,7 @@ def quantised(folder: Path, about: Description, calibration: Suite | None = None
     for number, kept in enumerate(candidates):
         path = folder / f"int8-{number}.onnx"
         _quantise(folder / GRAPH, path, kept)
-        losses.append(_loss(Exported(about.name, about, session(path), 0), suite, exact))
+        losses.append(_loss(Exported(about.name, about, graph_session(path), 0), suite, exact))
         if losses[-1] <= MOST_LOSS:
             break
     chosen = int(np.argmin(losses)) if losses[-1] > MOST_LOSS else len(losses) - 1

@@ -1,0 +1,96 @@
+"""Graphs that are ready to run: ONNX Runtime's or OpenVINO's, by one interface."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tsprune.errors import TspruneError, one_line
+from tsprune.extras import install
+
+OPENVINO_SUFFIX = ".xml"  # its weights are in a .bin file of the same name
+
+
+class GraphSession(Protocol):
+    """A graph that is ready to run, as ONNX Runtime's InferenceSession."""
+
+    def run(self, names: None, inputs: Mapping[str, NDArray[Any]]) -> list[NDArray[np.float32]]:
+        """Outputs of the graph, for inputs by name."""
+        ...
+
+    def get_inputs(self) -> Sequence[Any]:
+        """Its inputs in order; each has a `name`."""
+        ...
+
+
+def graph_session(graph: Path, threads: int | None = None) -> GraphSession:
+    """A graph file, ready to run on the CPU.
+
+    threads : of the runtime; None: one a core
+
+    Raises TspruneError with one line if the runtime is not installed, or cannot read the graph.
+    """
+    return _openvino(graph, threads) if graph.suffix == OPENVINO_SUFFIX else _onnx(graph, threads)
+
+
+def _onnx(graph: Path, threads: int | None) -> GraphSession:
+    try:
+        import onnxruntime
+    except ImportError:
+        raise TspruneError(f"ONNX Runtime is not installed; install it with: {install('onnx')}") from None
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = threads or 0
+    options.log_severity_level = 3  # errors
+    # threads that wait within a forecast are quick, and those that wait for one take cores from others
+    options.add_session_config_entry("session.force_spinning_stop", "1")
+    try:
+        found: GraphSession = onnxruntime.InferenceSession(
+            str(graph), options, providers=["CPUExecutionProvider"]
+        )
+    except Exception as error:  # of classes that ONNX Runtime makes up
+        raise TspruneError(f"{graph}: ONNX Runtime cannot read it ({one_line(error, 200)})") from None
+    return found
+
+
+def _openvino(graph: Path, threads: int | None) -> GraphSession:
+    openvino = require_openvino()
+    # its own choice is bfloat16 where the processor has it, also for scaling: 2 % off
+    settings = {"INFERENCE_PRECISION_HINT": "f32", "PERFORMANCE_HINT": "LATENCY"}
+    settings |= {"INFERENCE_NUM_THREADS": str(threads)} if threads else {}
+    try:
+        return _OpenVino(openvino.Core().compile_model(str(graph), "CPU", settings))
+    except RuntimeError as error:
+        raise TspruneError(f"{graph}: OpenVINO cannot read it ({one_line(error, 200)})") from None
+
+
+@dataclasses.dataclass(frozen=True)
+class _Input:
+    name: str
+
+
+@dataclasses.dataclass(frozen=True)
+class _OpenVino:
+    """A graph that OpenVINO compiled."""
+
+    compiled: Any
+
+    def run(self, names: None, inputs: Mapping[str, NDArray[Any]]) -> list[NDArray[np.float32]]:
+        found = self.compiled(dict(inputs), share_inputs=True)
+        return [found[place].copy() for place in range(len(self.compiled.outputs))]
+
+    def get_inputs(self) -> list[_Input]:
+        return [_Input(one.any_name) for one in self.compiled.inputs]
+
+
+def require_openvino() -> Any:
+    """The package; TspruneError if it is missing."""
+    try:
+        import openvino
+    except ImportError:
+        raise TspruneError(f"OpenVINO is not installed; install it with: {install('openvino')}") from None
+    return openvino
