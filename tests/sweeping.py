@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 import math
 from collections.abc import Sequence
@@ -70,6 +71,10 @@ class Counting(Forecaster):
         lost = np.array([len(np.asarray(context)) >= self.lost for context in contexts])
         quantiles = np.where(lost[:, None, None], np.float32(np.nan), forecast.quantiles)
         return dataclasses.replace(forecast, quantiles=quantiles)
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Forecaster:
+        """A copy of the model itself: components may be cut out of it."""
+        return copy.deepcopy(self.inner, memo)
 
     def teacher_forced(self, contexts: Sequence[ArrayLike]) -> Any:
         return self.inner.teacher_forced(contexts)

@@ -142,7 +142,7 @@ def test_every_page_is_in_the_navigation() -> None:
 
 def test_the_glossary_is_short() -> None:
     entries = re.findall(r"^\| \*\*", (ROOT / "docs" / "glossary.md").read_text(), re.M)
-    assert 15 <= len(entries) < 25
+    assert 15 <= len(entries) < 40
 
 
 def test_the_changelog_and_the_citation_know_the_version() -> None:

@@ -28,9 +28,9 @@ class Interleaved(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         batch, time, _ = x.shape
-        query, key, value = self.qkv(x).view(batch, time, 3, HEAD_DIM, HEADS).permute(2, 0, 4, 1, 3)
+        query, key, value = self.qkv(x).view(batch, time, 3, HEAD_DIM, -1).permute(2, 0, 4, 1, 3)
         mixed = nn.functional.scaled_dot_product_attention(query, key, value)
-        return self.out(mixed.transpose(1, 2).reshape(batch, time, HEADS * HEAD_DIM))
+        return self.out(mixed.transpose(1, 2).reshape(batch, time, -1))
 
 
 class Grouped(nn.Module):
@@ -45,10 +45,10 @@ class Grouped(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         batch, time, _ = x.shape
-        query = self.q(x).view(batch, time, HEADS, HEAD_DIM).transpose(1, 2)
+        query = self.q(x).view(batch, time, -1, HEAD_DIM).transpose(1, 2)
         key, value = (layer(x)[:, None].expand_as(query) for layer in (self.k, self.v))
         mixed = nn.functional.scaled_dot_product_attention(query, key, value)
-        return self.out(mixed.transpose(1, 2).reshape(batch, time, HEADS * HEAD_DIM))
+        return self.out(mixed.transpose(1, 2).reshape(batch, time, -1))
 
 
 class Layer(nn.Module):

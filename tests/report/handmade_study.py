@@ -8,6 +8,8 @@ import itertools
 import numpy as np
 import pandas as pd
 
+from tsprune.anatomy import Component
+from tsprune.pruning.plan import Plan
 from tsprune.studies.study_result import TABLES, Claim, Example, ModelStudy, Study
 
 CONFIGURATIONS = ("ett1/H/short", "m4_hourly/H/short", "hospital/M/short", "us_births/D/short")
@@ -199,6 +201,27 @@ def _heads_at(rng: np.random.Generator, stacks: tuple, layers: int, heads: int) 
     return pd.DataFrame(rows, columns=columns)
 
 
+def _removals(heads: pd.DataFrame, layers: pd.DataFrame) -> pd.DataFrame:
+    """Growing sets; the second is chosen."""
+    mlps = layers.loc[layers["unit"] == "mlp", "address"].tolist()
+    rows = []
+    for step, saving in enumerate((0.05, 0.1, 0.2)):
+        some = heads["address"].tolist()[: step + 1]
+        row: dict[str, object] = {"saving": saving, "heads": len(some), "heads_total": len(heads)}
+        row |= {"mlps": 1, "mlps_total": len(mlps), "calibration_loss": 0.01, "calibration_limit": 0.02}
+        row |= {"components": " ".join([*some, mlps[-1]]), "spearman_distance": 0.1 * step}
+        for metric in ("mase", "crps"):
+            value = 0.05 * saving
+            row |= {f"{metric}_change": value, f"{metric}_low": -0.01, f"{metric}_high": value + 0.0123}
+        rows.append(row | {"chosen": step == 1})
+    return pd.DataFrame(rows)
+
+
+def _plan(name: str, family: str, removals: pd.DataFrame) -> Plan:
+    (addresses,) = removals.loc[removals["chosen"], "components"]
+    return Plan(name, family, tuple(Component.parse(one) for one in addresses.split()))
+
+
 def _example(rng: np.random.Generator, configuration: str) -> Example:
     t = np.arange(300 + 48)
     series = 20 + 5 * np.sin(2 * np.pi * t / 24) + 0.02 * t + rng.normal(0, 0.6, len(t))
@@ -248,6 +271,8 @@ def make_model(
         svd_correlation=_svd(rng, stacks, layers * heads),
         score_windows=61,
     )
+    removed = _removals(model.heads, swept)
+    model = dataclasses.replace(model, removals=removed, plan=_plan(name, model.family, removed))
     tables = {key: schema.checked(getattr(model, key)) for key, schema in TABLES.items() if key != "baseline"}
     return dataclasses.replace(model, **tables)
 

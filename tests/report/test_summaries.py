@@ -17,7 +17,15 @@ from rich.console import Console
 from tsprune.errors import TspruneError
 from tsprune.report import print_summary, write_picture
 from tsprune.report.digest import extreme_layers, heads_at_totals, pruning_at, tally
-from tsprune.report.words import model_findings, parameters, percent, ratio, study_headline
+from tsprune.report.study_page import render_report
+from tsprune.report.words import (
+    claims_headline,
+    layer_finding,
+    parameters,
+    percent,
+    pruning_finding,
+    ratio,
+)
 from tsprune.studies.study_result import Study
 
 
@@ -71,7 +79,7 @@ def test_heads_at_totals_add_up() -> None:
 
 def test_notes_of_a_model_stand_among_the_findings_and_in_the_terminal() -> None:
     model = dataclasses.replace(make_model("m"), notes=("m: 3 heads of group attention are not measured",))
-    assert model_findings(model).endswith("m: 3 heads of group attention are not measured.")
+    assert "m: 3 heads of group attention are not measured." in render_report(make_study(model))
     assert "3 heads of group attention are not measured" in printed(make_study(model))
 
 
@@ -81,23 +89,25 @@ def test_all_claims_tested_count(study: Study) -> None:
     open_ = dataclasses.replace(study.claims[1], verdict="undecided")
     more = dataclasses.replace(study, claims=(*study.claims, open_, open_))
     assert tally(more, open_.model) == (1, 1, 2)
-    assert "of 7 claims tested, 3 confirmed, 2 refuted, 2 undecided; 2 not applicable." in study_headline(
+    assert "Of 7 claims tested, 3 confirmed, 2 refuted, 2 undecided; 2 not applicable." in claims_headline(
         more
     )
 
 
 def test_the_sentences_quote_the_studys_numbers(study: Study) -> None:
-    assert "of 5 claims tested, 3 confirmed, 2 refuted, 0 undecided; 2 not applicable." in study_headline(
+    assert "Of 5 claims tested, 3 confirmed, 2 refuted, 0 undecided; 2 not applicable." in claims_headline(
         study
     )
     for model in study.models:
         point = pruning_at(model)
         assert point is not None
-        assert percent(point.changes["high-to-low"].value) in model_findings(model)
-        assert percent(point.changes["random"].value) in model_findings(model)
+        for strategy in ("high-to-low", "random"):
+            assert percent(point.changes[strategy].value) in pruning_finding(model)
+        extremes = extreme_layers(model)
+        assert extremes is not None
+        assert all(percent(one.change.value) in layer_finding(model) for one in extremes)
     single = make_model("tiny", layers=1, heads=1)
-    assert model_findings(single) == ""
-    assert study_headline(make_study(single)).startswith("1 checkpoint on")
+    assert pruning_finding(single) == layer_finding(single) == ""
 
 
 @pytest.mark.parametrize(

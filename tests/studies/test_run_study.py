@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import itertools
 import json
 from pathlib import Path
 
@@ -15,17 +16,17 @@ from tests.sweeping import Counting
 from tests.tiny import TINY, pristine
 from tests.toy import Toy
 from tsprune import study
-from tsprune.data import Suite
+from tsprune.data import Suite, split
 from tsprune.errors import TspruneError
 from tsprune.evaluation import evaluate
 from tsprune.models import Forecaster, load
-from tsprune.pruning import heads_at
+from tsprune.pruning import Plan, compare, heads_at, prune
 from tsprune.run_options import RunOptions
 from tsprune.scores import rank
 from tsprune.studies import Study
 from tsprune.studies.experiments import study_plan
 from tsprune.studies.score_agreement import measure_scores
-from tsprune.studies.study_result import TABLES, results_table, write_results
+from tsprune.studies.study_result import TABLES, plan_files, results_table, write_results
 from tsprune.sweeps import sweep
 
 NAMES = ["tiny-chronos-bolt", "tiny-timesfm"]
@@ -115,13 +116,39 @@ def test_tables_are_what_the_single_commands_find(found: Study, models: list[For
 
 def test_equal_ablations_are_forecast_once(found: Study, counted: list[Counting]) -> None:
     assert len(found.models) == 2
-    for model in counted:
+    for one, model in zip(found.models, counted, strict=True):
         ranking, alone = rank(model), Counting(model.inner)
         scores = measure_scores(alone, small_suite(), RunOptions(seed=3))
+        removed = len(one.removals)
+        assert removed > 0
         cells = 1 + len(study_plan(model.anatomy, ranking, 3, scores.by_maps(ranking)).ablations())
-        # the scores; per batch (one a configuration) every cell of the sweep, the baseline's among them;
+        # the scores; per batch (one a configuration) every cell of the sweep, the baseline's among them, and
+        # of the sweep of removals; two counts of the time of a forecast;
         # these models have too few middle MLPs for the headline's second sweep
-        assert model.calls == alone.calls + 2 * cells
+        assert model.calls == alone.calls + 2 * cells + 2 * (1 + removed) + 2
+
+
+def test_removals_grow_and_the_plan_is_the_chosen_one(
+    found: Study, models: list[Forecaster], tmp_path: Path
+) -> None:
+    for one, model in zip(found.models, models, strict=True):
+        sets = [frozenset(text.split()) for text in one.removals["components"]]
+        assert all(small < large for small, large in itertools.pairwise(sets))
+        assert [len(some) for some in sets] == (one.removals["heads"] + one.removals["mlps"]).tolist()
+        assert one.removals["saving"].is_monotonic_increasing
+        # the loss is that of the report half, measured anew by pruning
+        last = prune(model, one.removals["components"].iloc[-1].split())
+        change = compare(model, last, split(small_suite(), seed=3)[1], seed=3).change["MASE"]
+        assert one.removals["mase_change"].iloc[-1] == pytest.approx(change.value, abs=1e-4)
+        assert one.removals["chosen"].sum() == (one.plan is not None)
+        if one.plan is not None:
+            (addresses,) = one.removals.loc[one.removals["chosen"], "components"]
+            assert {component.address for component in one.plan.components} == set(addresses.split())
+    write_results(found, tmp_path)
+    for place, name in plan_files(found).items():
+        loaded = Plan.load(tmp_path / name)
+        assert loaded == found.models[place].plan
+        assert prune(models[place], loaded).parameter_count < models[place].parameter_count
 
 
 def test_claims_about_each_model_and_all(found: Study) -> None:
@@ -170,7 +197,8 @@ def test_results_survive_the_round_trip(found: Study, tmp_path: Path) -> None:
     directory = tmp_path / "new" / "study"
     write_results(found, directory)
     write_results(found, directory)  # replaces
-    assert sorted(path.name for path in directory.iterdir()) == ["manifest.json", "results.parquet"]
+    files = ["manifest.json", "results.parquet", *plan_files(found).values()]
+    assert sorted(path.name for path in directory.iterdir()) == sorted(files)
     table = pd.read_parquet(directory / "results.parquet")
     assert_same(table, results_table(found))
     for one in found.models:
@@ -193,7 +221,7 @@ def test_a_study_of_a_trained_model_answers_the_headline_claim() -> None:
     assert "[no interval]" in headline.evidence
     heads = len(model.anatomy.components("head"))
     assert f"{round(0.28 * heads)} of {heads} heads" in headline.evidence
-    names = "scoring", "activations", "screening", "ablating", "headline", "intervals", "done"
+    names = "scoring", "activations", "screening", "ablating", "headline", "removing", "intervals", "done"
     stages = [f"bundled:timesfm: {stage}" for stage in names]
     assert list(dict.fromkeys(stage for stage, _, _ in seen)) == stages
     counted = [(done, total) for stage, done, total in seen if stage == stages[3]]

@@ -19,7 +19,7 @@ from tsprune.report.tables import PageTable, of_models, page_table
 from tsprune.report.words import count, drawn, percent
 from tsprune.statistics import SEEDS
 
-_CARRIERS = 5  # heads of each trait that are shown unfolded
+_CARRIERS = 5  # heads of each trait in the short table
 
 
 def write_explanation(found: Explanation, path: Path) -> None:
@@ -29,13 +29,19 @@ def write_explanation(found: Explanation, path: Path) -> None:
 
 def render_explanation(found: Explanation) -> str:
     """The explanation of one model as a page of HTML."""
+    skipped = pd.DataFrame(found.skipped, columns=["item", "reason"])
     return page(
         "explain.html.jinja",
         subject=found.model,
         headline=f"{explanation_headline(found)} {words('phrases', 'intervals')}",
-        sections=[*carried([found]), *compared([found]), *of_model("-0", found)],
-        skipped=found.skipped,
+        sections=sections_of(found),
+        skipped=page_table("Skipped", skipped),
     )
+
+
+def sections_of(found: Explanation) -> list[Section]:
+    """All sections of the page of one model."""
+    return [*carried([found]), *compared([found]), *of_model("-0", found)]
 
 
 def carried(explained: Sequence[Explanation]) -> list[Section]:
@@ -53,10 +59,13 @@ def carried(explained: Sequence[Explanation]) -> list[Section]:
     return [
         Section(
             "Which heads carry parroting, which seasonality?",
-            (),
-            (page_table("All heads, ranked", whole, TABLES["carriers"]),),
-            lead=f"{' '.join(sentences)} {words('carriers', 'lead')}",
-            shown=(page_table("The first heads of each trait", first, TABLES["carriers"]),),
+            tables=(
+                page_table("The first heads of each trait", first, TABLES["carriers"]),
+                page_table("All heads, ranked", whole, TABLES["carriers"]),
+            ),
+            leads=(words("carriers", "lead"),),
+            points=tuple(sentences),
+            brief="Traits",
         )
     ]
 
@@ -65,9 +74,14 @@ def explanation_headline(found: Explanation) -> str:
     """The data that the explanation rests on, and the verdicts on the third mechanism, in sentences."""
     if not len(found.mechanism):
         return f"{_measured_on(found)} No head was ablated."
+    return f"{_measured_on(found)} The paper's third mechanism: {verdicts_of(found)}"
+
+
+def verdicts_of(found: Explanation) -> str:
+    """The verdicts on the third mechanism of one model, in a sentence."""
     rows = found.mechanism.drop_duplicates("claim")
     claims = ", ".join(f"{row.claim}: {row.verdict}" for row in rows.itertuples())
-    return f"{_measured_on(found)} The paper's third mechanism: {claims}."
+    return f"{found.model}: {claims}."
 
 
 def _measured_on(found: Explanation) -> str:
@@ -90,16 +104,18 @@ def _in_sets(explained: Sequence[Explanation]) -> Section:
     values = {"draws": draws, "windows": windows}
     by_share = pd.concat([one.by_share for one in explained])
     effects = of_models((one.model, one.effects) for one in explained)
-    folded = (
+    tables = (
+        _claims("Does mechanism 3 hold?", [one.mechanism for one in explained]),
         page_table("The same by share of heads ablated", by_share, TABLES["by_share"]),
         page_table("Effect of every set of heads", effects, TABLES["effects"]),
     )
     return Section(
         "Do sharp heads copy?",
         (picture("mechanism", figures.mechanism_curves, explained, values=values),),
-        folded,
-        lead=words("mechanism", "lead", seeds=SEEDS),
-        shown=(_claims("Does mechanism 3 hold?", [one.mechanism for one in explained]),),
+        tables,
+        leads=(words("mechanism", "lead", seeds=SEEDS),),
+        points=tuple(verdicts_of(one) for one in explained),
+        brief="Mechanism",
     )
 
 
@@ -113,15 +129,15 @@ def _claims(title: str, tables: Sequence[pd.DataFrame]) -> PageTable:
 
 def _chaotic(explained: Sequence[Explanation]) -> Section:
     baselines = pd.concat([_beside_baselines(one) for one in explained])
-    shown = [page_table("The model and copy-only baselines", baselines)]
+    tables = [page_table("The model and copy-only baselines", baselines)]
     judged = [one.chaos_mechanism for one in explained if len(one.chaos_mechanism)]
     lead = words("chaos", "lead")
     if judged:
         lead += f" {words('chaos', 'claims')}"
-        shown.append(_claims("Mechanism 3 on chaotic trajectories", judged))
+        tables.append(_claims("Mechanism 3 on chaotic trajectories", judged))
     measures = of_models((one.model, one.chaos) for one in explained)
-    folded = (page_table("All measures", measures, TABLES["chaos"]),)
-    return Section("On chaotic trajectories", (), folded, lead=lead, shown=tuple(shown))
+    tables.append(page_table("All measures", measures, TABLES["chaos"]))
+    return Section("On chaotic trajectories", (), tuple(tables), leads=(lead,), brief="Chaos")
 
 
 def _beside_baselines(one: Explanation) -> pd.DataFrame:
@@ -146,7 +162,7 @@ def of_model(number: str, found: Explanation) -> list[Section]:
         "An extreme of many is partly luck, which its own interval ignores: compare it with its null."
     )
     pictures, tables = tuple(_pictures(number, found)), tuple(_tables(found))
-    return [Section(f"Why: {found.model}", pictures, tables, lead=lead)]
+    return [Section(f"Why: {found.model}", pictures, tables, leads=(lead,))]
 
 
 def _tables(found: Explanation) -> Iterator[PageTable]:
@@ -181,18 +197,20 @@ def _tables(found: Explanation) -> Iterator[PageTable]:
 
 
 def _pictures(number: str, found: Explanation) -> Iterator[Picture]:
-    yield picture("attended", figures.attended_maps, found, number=number)
-    yield picture("kernel", figures.kernel_points, found, number=number)
+    yield picture("attended", figures.attended_maps, found, number=number, folded=True)
+    yield picture("kernel", figures.kernel_points, found, number=number, folded=True)
     if len(found.induction):
-        yield picture("induction", figures.induction_curves, found, number=number)
+        yield picture("induction", figures.induction_curves, found, number=number, folded=True)
     if "parroting" in found.heads:
-        yield picture("ranked", figures.parroting_ranked, found, number=number)
+        yield picture("ranked", figures.parroting_ranked, found, number=number, folded=True)
     rows, profile = found.heads.set_index("address"), found.profile
     for place, one in enumerate(found.portraits):
         own = profile[profile["address"] == one.address] if len(profile) else profile
         values = {"address": one.address, "reasons": " and ".join(one.reasons)}
         look: dict[str, Any] = {"facts": facts(rows.loc[one.address].to_dict()), "values": values}
-        yield picture("head", figures.head_portrait, one, own, number=f"{number}-{place}", **look)
+        yield picture(
+            "head", figures.head_portrait, one, own, number=f"{number}-{place}", folded=True, **look
+        )
     check: tuple[str, ...] = ()
     if len(found.guard):
         guard = found.guard
@@ -203,8 +221,8 @@ def _pictures(number: str, found: Explanation) -> Iterator[Picture]:
         }
         texts = {name: percent(float(value), signed=False) for name, value in changes.items()}
         check = (words("stream", "check", **texts),)
-    yield picture("stream", figures.residual_stream, found, number=number, facts=check)
-    yield picture("similarity", figures.layer_similarity, found, number=number)
+    yield picture("stream", figures.residual_stream, found, number=number, folded=True, facts=check)
+    yield picture("similarity", figures.layer_similarity, found, number=number, folded=True)
     stacks = found.residual["stack"].nunique() if len(found.residual) else 0
     values = {"encoder": words("parts", "encoder") if stacks > 1 else ""}
-    yield picture("parts", figures.forecast_parts, found, number=number, values=values)
+    yield picture("parts", figures.forecast_parts, found, number=number, folded=True, values=values)

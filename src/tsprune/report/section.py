@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import base64
 import dataclasses
 import functools
+import gzip
+import itertools
 import json
+import re
 import tomllib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from importlib import resources
 from types import MappingProxyType
 from typing import Any
@@ -16,7 +20,9 @@ import plotly.graph_objects as go
 from markupsafe import Markup
 from plotly.offline import get_plotlyjs
 
+from tsprune.glossary import Term, explained, glossary
 from tsprune.report.tables import PageTable
+from tsprune.studies.study_result import Claim
 
 
 @functools.cache
@@ -36,30 +42,57 @@ def words(figure: str, part: str = "text", **values: object) -> str:
 class Picture:
     """A figure with its caption.
 
-    json : traces, and two layouts that the page chooses from by its width
+    data : `packed` JSON: traces, and two layouts that the page chooses from by its width
     facts : sentences about the figure, above it
+    folded : whether it is drawn when a reader unfolds it
+    figure : the wide layout, for pictures outside the page
     """
 
     key: str
     heading: str
     caption: str
-    json: Markup
+    data: Markup
     facts: tuple[str, ...] = ()
+    folded: bool = False
+    figure: go.Figure = dataclasses.field(default_factory=go.Figure, repr=False)
+
+
+@dataclasses.dataclass(frozen=True)
+class Source:
+    """A work that a section refers to: its name, and a link with its label."""
+
+    name: str
+    label: str
+    address: str
+
+
+@dataclasses.dataclass(frozen=True)
+class Judged:
+    """Claims about one model, or about all, with their verdicts."""
+
+    about: str
+    claims: tuple[Claim, ...]
 
 
 @dataclasses.dataclass(frozen=True)
 class Section:
-    """A heading with pictures and tables below it.
+    """A heading with text, pictures and folded tables below it.
 
-    lead : a paragraph below the heading
-    shown : open tables before the pictures; `tables` are folded and follow the pictures
+    brief : its name in the contents, from which its anchor is made; the heading if empty
+    leads : paragraphs below the heading; points : a list below them
+    words : terms that are defined in the section
     """
 
     heading: str
-    pictures: tuple[Picture, ...]
+    pictures: tuple[Picture, ...] = ()
     tables: tuple[PageTable, ...] = ()
-    lead: str = ""
-    shown: tuple[PageTable, ...] = ()
+    leads: tuple[str, ...] = ()
+    points: tuple[str, ...] = ()
+    brief: str = ""
+    source: Source | None = None
+    words: tuple[Term, ...] = ()
+    judged: tuple[Judged, ...] = ()
+    key: str = ""
 
 
 def picture(
@@ -69,6 +102,7 @@ def picture(
     number: str = "",
     facts: tuple[str, ...] = (),
     values: Mapping[str, object] = MappingProxyType({}),
+    folded: bool = False,
     **how: Any,
 ) -> Picture:
     """The figure `draw(*of, **how, columns=...)` in two layouts; the traces are the same and stored once.
@@ -76,15 +110,57 @@ def picture(
     key : of its words in captions.toml, with the `values` that these need
     number : distinguishes figures of one key
     """
-    wide, narrow = (json.loads(draw(*of, **how, columns=columns).to_json()) for columns in (None, 1))
+    figure = draw(*of, **how, columns=None)
+    wide, narrow = (json.loads(one.to_json()) for one in (figure, draw(*of, **how, columns=1)))
     parts = {"data": wide["data"], "wide": wide["layout"], "narrow": narrow["layout"]}
     text = json.dumps(parts, separators=(",", ":"), allow_nan=False)
     heading, caption = (words(key, part, **values) for part in ("heading", "text"))
-    # inside a script element only "<" could end it (</script) or open a comment (<!--)
-    return Picture(f"{key}{number}", heading, caption, Markup(text.replace("<", "\\u003c")), facts)
+    return Picture(f"{key}{number}", heading, caption, packed(text), facts, folded, figure)
 
 
-def page(template: str, **content: object) -> str:
+def packed(text: str) -> Markup:
+    """`text`, compressed, in letters and digits."""
+    return Markup(base64.b64encode(gzip.compress(text.encode("utf-8"), 9, mtime=0)).decode("ascii"))
+
+
+class _Explained:
+    """Text with links to the definitions of its terms: the first occurrence in each section."""
+
+    def __init__(self) -> None:
+        self._seen: set[str] = set()
+
+    def fresh(self) -> str:
+        """A section begins."""
+        self._seen.clear()
+        return ""
+
+    def __call__(self, text: str) -> Markup:
+        return Markup(explained(text, self._seen))
+
+
+@functools.cache
+def _library() -> Markup:
+    """The plotting library, compressed: it is most of a page."""
+    return packed(get_plotlyjs())
+
+
+def anchored(sections: Iterable[Section]) -> list[Section]:
+    """Sections with a name in the contents and a unique anchor each."""
+    taken: set[str] = set()
+    found = []
+    for section in sections:
+        brief = section.brief or section.heading
+        key = stem = f"s-{re.sub('[^a-z0-9]+', '-', brief.lower()).strip('-')}"
+        for number in itertools.count(2):
+            if key not in taken:
+                break
+            key = f"{stem}-{number}"
+        taken.add(key)
+        found.append(dataclasses.replace(section, brief=brief, key=key))
+    return found
+
+
+def page(template: str, *, sections: Iterable[Section], **content: object) -> str:
     """A page of this package's templates as HTML, including its style and the plotting library."""
     environment = jinja2.Environment(
         loader=jinja2.PackageLoader("tsprune", "report"),
@@ -93,7 +169,10 @@ def page(template: str, **content: object) -> str:
         trim_blocks=True,
         lstrip_blocks=True,
     )
+    terms = _Explained()
+    environment.filters["terms"], environment.filters["packed"] = terms, packed
+    environment.globals["fresh"] = terms.fresh
     css = resources.files("tsprune.report").joinpath("report.css").read_text(encoding="utf-8")
     return environment.get_template(template).render(
-        css=Markup(css), plotly=Markup(get_plotlyjs()), **content
+        css=Markup(css), library=_library(), glossary=glossary(), sections=anchored(sections), **content
     )

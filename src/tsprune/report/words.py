@@ -64,43 +64,44 @@ def precision_of(model: ModelStudy) -> str:
     return f"{model.dtype} ({found} against float32)"
 
 
-def study_headline(study: Study) -> str:
-    """Models, suite and verdicts of a study in one sentence."""
+def claims_headline(study: Study) -> str:
+    """The verdicts of a study in one sentence."""
     verdicts = [claim.verdict for claim in study.claims]
     outside = verdicts.count("not applicable")
     tested = count(len(verdicts) - outside, "claim")
     good, bad, open_ = (verdicts.count(verdict) for verdict in ("confirmed", "refuted", "undecided"))
-    text = f"of {tested} tested, {good} confirmed, {bad} refuted, {open_} undecided"
+    text = f"Of {tested} tested, {good} confirmed, {bad} refuted, {open_} undecided"
     if len(verdicts) == outside:
-        text = "no claim of the paper was tested"
+        text = "No claim of the paper was tested"
     elif outside:
         text += f"; {outside} not applicable"
-    windows = count(study.windows, "window")
-    return f"{count(len(study.models), 'checkpoint')} on the suite {study.suite} ({windows}): {text}."
+    return f"{text}."
 
 
-def model_findings(model: ModelStudy) -> str:
-    """Results of pruning and of the layer sweep for one model, and cautions, in sentences."""
-    found = []
+def pruning_finding(model: ModelStudy) -> str:
+    """The loss of pruning by stable rank and at random, in a sentence; empty if nothing was pruned."""
     point = pruning_at(model)
-    if point is not None:
-        sentence = (
-            f"{model.name}: removing {point.heads_removed} of its {point.heads_total} middle-layer heads "
-            f"({point.percent:.0f} %) by stable rank, highest first, changes {HEADLINE} by "
-            f"{percent(point.changes['high-to-low'].value)}"
-        )
-        if point.draws:
-            draws = count(len(point.draws), "draw")
-            sentence += f", at random by {percent(point.changes['random'].value)} (geometric mean of {draws})"
-        found.append(f"{sentence}.")
+    if point is None:
+        return ""
+    sentence = (
+        f"{model.name}: removing {point.heads_removed} of its {point.heads_total} middle-layer heads "
+        f"({point.percent:.0f} %) by stable rank, highest first, changes {HEADLINE} by "
+        f"{percent(point.changes['high-to-low'].value)}"
+    )
+    if point.draws:
+        draws = count(len(point.draws), "draw")
+        sentence += f", at random by {percent(point.changes['random'].value)} (geometric mean of {draws})"
+    return f"{sentence}."
+
+
+def layer_finding(model: ModelStudy) -> str:
+    """The layers whose ablation costs most and least, in a sentence; empty if there is one at most."""
     extremes = extreme_layers(model)
-    if extremes is not None and extremes[0] != extremes[1]:
-        worst, best = extremes
-        unit = {"both": "layer", "heads": "layer's heads", "mlp": "layer's MLP"}[worst.unit]
-        subject = "its" if found else f"{model.name}: the"
-        found.append(
-            f"Of {subject} single {unit} ablations, {worst.layer} hurts most ({percent(worst.change.value)}) "
-            f"and {best.layer} least ({percent(best.change.value)})."
-        )
-    found += [f"{note}." for note in model.notes]
-    return " ".join(found)
+    if extremes is None or extremes[0] == extremes[1]:
+        return ""
+    worst, best = extremes
+    unit = {"both": "layer", "heads": "layer's heads", "mlp": "layer's MLP"}[worst.unit]
+    return (
+        f"{model.name}: of single {unit} ablations, {worst.layer} hurts most ({percent(worst.change.value)} "
+        f"{HEADLINE}) and {best.layer} least ({percent(best.change.value)})."
+    )

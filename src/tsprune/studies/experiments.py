@@ -70,6 +70,11 @@ class StudyPlan:
         return list(dict.fromkeys(ablation for table in tables for ablation in table.values()))
 
     @property
+    def singles(self) -> dict[Component, Ablation]:
+        """Every head and every MLP with the ablation of it alone."""
+        return {**self.heads, **self.mlps}
+
+    @property
     def mlps(self) -> dict[Component, Ablation]:
         """Every MLP with the ablation of it alone."""
         return {

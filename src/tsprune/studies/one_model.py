@@ -4,8 +4,8 @@
 2. Baseline scores relative to Seasonal Naive, and one sweep over all ablations of the tables
    (`experiments.study_plan`).
 3. Tables (`study_tables`): every change with its interval, all from the same bootstrap draws.
-4. A second, short sweep for the headline claim, whose MLPs are chosen by the first sweep's calibration
-   series.
+4. Two short sweeps of what the first sweep's calibration series choose: the MLPs of the headline claim, and
+   the removals that answer whether the model can be pruned (`removals`).
 5. `tsprune.explain.overview` on a part of the windows and on chaotic trajectories: attention, the residual
    stream and traits of forecasts.
 6. The paper's claims (`claims`).
@@ -55,6 +55,7 @@ from tsprune.studies.budget import (
 )
 from tsprune.studies.claims import Headline, MLPMedian, findings_of, headline_of, model_claims
 from tsprune.studies.experiments import PRUNED_PERCENT, StudyPlan, run_completely, study_plan
+from tsprune.studies.removals import Removal, plan_of, removals, removals_table
 from tsprune.studies.score_agreement import (
     SCORING_PASSES,
     StudyScores,
@@ -124,6 +125,7 @@ class _Measured:
 
     diffuse : ablation of the middle layers' heads of highest stable rank; None if there are too few
     headline : of the claim about middle layers
+    removed : growing removals, and a sweep with their ablations
     missing : (experiment, what of it was not measured within the budget)
     explained_windows : of each configuration, for the explanation; 0 leaves it out
     """
@@ -135,6 +137,7 @@ class _Measured:
     result: SweepResult
     diffuse: Ablation | None
     headline: Headline
+    removed: tuple[Sequence[Removal], SweepResult]
     missing: Sequence[tuple[str, str]] = ()
     explained_windows: int = EXPLAINED_WINDOWS
 
@@ -143,7 +146,7 @@ def study_model(model: Forecaster, settings: StudySettings, progress: Progress) 
     """Studies one model; TspruneError if an ablation fails.
 
     progress : its stages are "<name of the model>: scoring", those of scores ("activations", "screening"),
-        "ablating", "headline", those of `tsprune.explain.overview`, and "done"
+        "ablating", "headline", "removing", those of `tsprune.explain.overview`, and "done"
     """
     started = time.monotonic()
     progress = part_of(progress, model.name)
@@ -164,6 +167,7 @@ def study_model(model: Forecaster, settings: StudySettings, progress: Progress) 
     mechanism = pd.DataFrame() if explanation is None else explanation.mechanism
     findings = findings_of(effects, wanted, tables["layers"], headline, mechanism)
     ratios = geometric_mean_ratios(found.baseline)
+    removed = removals_table(model, *found.removed, suite, settings.calibration, seed)
     study = ModelStudy(
         name=model.name,
         family=model.family,
@@ -184,6 +188,8 @@ def study_model(model: Forecaster, settings: StudySettings, progress: Progress) 
         dtype=str(model.dtype).removeprefix("torch."),
         precision=_against_float32(model, settings),
         notes=unmeasured(model, suite),
+        removals=removed,
+        plan=plan_of(model, removed),
     )
     mlps = list(wanted.mlps.values())
     medians = [MLPMedian(study.name, study.architecture, effects.of(mlps, "MASE").median())] if mlps else []
@@ -233,7 +239,13 @@ def _measured(model: Forecaster, settings: StudySettings, progress: Progress) ->
         return run_completely(model, suite, [ablation], options, progress=progress, stage="headline")
 
     headline = headline_of(model, suite, ranking, wanted, result, settings.calibration, measure, options.seed)
-    return _Measured(ranking, scores, wanted, _baseline(model.name, suite, result), result, diffuse, headline)
+    steps = removals(model, wanted.singles, result, settings.calibration)
+    ablations = [one.ablation for one in steps]
+    second = result
+    if steps:
+        second = run_completely(model, suite, ablations, options, progress=progress, stage="removing")
+    baseline = _baseline(model.name, suite, result)
+    return _Measured(ranking, scores, wanted, baseline, result, diffuse, headline, (steps, second))
 
 
 def _measured_within(model: Forecaster, settings: StudySettings, progress: Progress) -> _Measured:
@@ -256,8 +268,10 @@ def _measured_within(model: Forecaster, settings: StudySettings, progress: Progr
     claimed = [one for key, one in wanted.pruning.items() if key.percent == PRUNED_PERCENT]
     sweeps.first(claimed, "pruning")
     sweeps.first(list(wanted.heads.values()), "heads")
-    sweeps.first(list(wanted.pruning.values()), "pruning")
     masks = settings.calibration
+    steps = removals(model, wanted.singles, sweeps.result(), masks)
+    sweeps.first([one.ablation for one in steps], "removing")
+    sweeps.first(list(wanted.pruning.values()), "pruning")
     bisect_heads_at(sweeps, wanted.prefixes, settings.max_loss, masks, "heads@")
     costs = _explanation_costs(model, settings, sweeps)
     others = {*wanted.layers.values(), *wanted.heads.values(), *wanted.pruning.values()}
@@ -278,6 +292,7 @@ def _measured_within(model: Forecaster, settings: StudySettings, progress: Progr
         options.seed,
     )
     result = sweeps.result()
+    steps = [one for one in steps if one.ablation in sweeps.measured]
     fitting = [windows for windows, cost in costs.items() if cost * budget.correction <= budget.left]
     missing = _not_measured(wanted, sweeps, few, len(suite))
     if settings.explain and not fitting:
@@ -290,6 +305,7 @@ def _measured_within(model: Forecaster, settings: StudySettings, progress: Progr
         result,
         diffuse if diffuse in sweeps.measured else None,
         headline,
+        (steps, result),
         missing,
         max(fitting, default=0),
     )

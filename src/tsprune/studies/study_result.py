@@ -18,6 +18,7 @@ from tsprune.evaluation.metrics import METRICS, per_metric
 from tsprune.explain.examples import Example as Example
 from tsprune.explain.overview import Explanation
 from tsprune.pruning.heads_at import HEADS_AT
+from tsprune.pruning.plan import Plan
 from tsprune.schema import Column, Schema
 from tsprune.statistics import Estimate, Verdict
 
@@ -142,6 +143,21 @@ AGREEMENT = Schema(
     Column("expected", "sign of rho if the score identifies redundant components", dtype="count"),
 )
 
+REMOVALS = Schema(
+    "removals",  # sets that grow; the changes are those of the report series
+    Column("saving", "share of the estimated time of a forecast that is saved"),
+    Column("heads", "heads removed", dtype="count"),
+    Column("heads_total", "heads of the model", dtype="count"),
+    Column("mlps", "MLPs removed", dtype="count"),
+    Column("mlps_total", "MLPs of the model", dtype="count"),
+    Column("calibration_loss", "change of MASE on the series that choose", "relative change"),
+    Column("calibration_limit", "upper limit of calibration_loss, as of tsprune.plan", "relative change"),
+    Column("components", "addresses, separated by spaces", dtype="text"),
+    _changes,
+    _DISTANCE,
+    Column("chosen", "whether the plan of the study removes this set", dtype="flag"),
+)
+
 
 @dataclasses.dataclass(frozen=True)
 class Claim:
@@ -183,6 +199,7 @@ class ModelStudy:
     dtype : precision of the weights
     precision : metric -> its relative change against the model in float32; empty in float32
     notes : cautions about what the suite can show of this model
+    plan : the removal that the study chose; None if none is within its losses
     """
 
     name: str
@@ -212,6 +229,8 @@ class ModelStudy:
     dtype: str = "float32"
     precision: Mapping[str, Estimate] = dataclasses.field(default_factory=dict)
     notes: tuple[str, ...] = ()
+    removals: pd.DataFrame = dataclasses.field(default_factory=pd.DataFrame)
+    plan: Plan | None = None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -248,6 +267,7 @@ TABLES: Mapping[str, Schema] = {
     "comparisons": COMPARISONS,
     "agreement": AGREEMENT,
     "svd_correlation": SVD_CORRELATION,
+    "removals": REMOVALS,
 }
 # of the explanation; its other tables repeat these, or have a row for every lag of every head
 _KEPT = ["heads", "residual", "cka", "lens", "attribution", "effects", "mechanism", "correlations", "kernel"]
@@ -278,9 +298,23 @@ def _labelled(model: str, experiment: str, frame: pd.DataFrame) -> pd.DataFrame:
     return table
 
 
+def plan_files(study: Study) -> dict[int, str]:
+    """Place of each model with a plan -> name of its file: plan.json, of several models plan-1.json, ..."""
+    several = len(study.models) > 1
+    places = (place for place, model in enumerate(study.models) if model.plan is not None)
+    return {place: f"plan-{place + 1}.json" if several else "plan.json" for place in places}
+
+
 def write_results(study: Study, directory: Path) -> None:
-    """Writes `results.parquet` and `manifest.json` into `directory` atomically; makes it if need be."""
+    """Writes `results.parquet`, `manifest.json` and the plans into `directory`; makes it if need be.
+
+    Each file is written whole or not at all.
+    """
     buffer = io.BytesIO()
     results_table(study).to_parquet(buffer, index=False)
     write_whole(directory / "results.parquet", buffer.getvalue())
     write_whole(directory / "manifest.json", (json.dumps(study.manifest, indent=2) + "\n").encode())
+    for place, name in plan_files(study).items():
+        plan = study.models[place].plan
+        assert plan is not None
+        plan.save(directory / name)

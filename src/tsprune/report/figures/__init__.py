@@ -22,11 +22,13 @@ from tsprune.report.figures.heads import (
 )
 from tsprune.report.figures.layers import layer_curves, layers_compared, mlp_sensitivity
 from tsprune.report.figures.pruning import accuracy_against_time, pruning_curves
+from tsprune.report.figures.removals import removal_curves
 from tsprune.report.figures.stream_figure import forecast_parts, layer_similarity, residual_stream
 
 __all__ = [
     "accuracy_against_time", "attended_maps", "forecast_parts", "forecasts", "head_maps",
     "head_portrait", "heads_at_bars", "heads_at_compared", "induction_curves", "kernel_points",
     "layer_curves", "layer_similarity", "layers_compared", "mechanism_curves", "mlp_sensitivity",
-    "parroting_ranked", "pruning_curves", "rank_against_effect", "residual_stream", "score_agreement",
+    "parroting_ranked", "pruning_curves", "rank_against_effect", "removal_curves", "residual_stream",
+    "score_agreement",
 ]  # fmt: skip
