@@ -6,7 +6,7 @@ import importlib.util
 import re
 from pathlib import Path
 
-from tsprune.glossary import explained, glossary
+from tsprune.glossary import glossary, with_definitions
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -28,8 +28,10 @@ def test_no_word_has_two_meanings() -> None:
 
 def test_the_first_occurrence_of_a_term_is_a_link() -> None:
     seen: set[str] = set()
-    text = explained("Stable rank <b> & stable ranks; heads@1pp, MASE-like, x.mase, unablated, ablated", seen)
+    text = with_definitions(
+        "Stable rank <b> & stable ranks; heads@1pp, MASE-like, x.mase, unablated, ablated", seen
+    )
     assert seen == {"stable-rank", "heads-at", "ablation"}
     assert re.findall(r">([^<]+)</a>", text) == ["Stable rank", "heads@1pp", "ablated"]
     assert "&lt;b&gt; &amp; stable ranks" in text
-    assert "<a" not in explained("stable rank", seen)
+    assert "<a" not in with_definitions("stable rank", seen)

@@ -81,6 +81,7 @@ GROUND = {
 ALLOWED: dict[str, set[str]] = {
     "errors": set(),
     "lazy": set(),
+    "glossary": set(),
     "schema": {"errors"},
     "extras": set(),
     "choices": set(),
@@ -112,7 +113,7 @@ ALLOWED["deployment"] = {*GROUND, "models", "data", "evaluation"}
 ALLOWED["testing"] = {*ALLOWED["pruning"], "pruning"}
 ALLOWED["studies"] = {*ALLOWED["pruning"], "pruning", "explain"}
 ALLOWED["frontiers"] = {*ALLOWED["pruning"], "pruning", "deployment"}
-ALLOWED["report"] = {*ALLOWED["studies"], *ALLOWED["frontiers"], "studies", "frontiers"}
+ALLOWED["report"] = {*ALLOWED["studies"], *ALLOWED["frontiers"], "studies", "frontiers", "glossary"}
 ALLOWED["explorer"] = {*ALLOWED["report"], "report"}
 
 

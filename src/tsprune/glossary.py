@@ -72,7 +72,7 @@ def _spellings() -> tuple[re.Pattern[str], Mapping[str, str]]:
     return re.compile(rf"(?<![\w@./-])({'|'.join(map(re.escape, longest))})(?![\w@]|[./-]\w)", re.I), keys
 
 
-def explained(text: str, seen: set[str]) -> str:
+def with_definitions(text: str, seen: set[str]) -> str:
     """`text` as HTML; the first occurrence of each term is a link to its definition.
 
     seen : keys of terms that need no link any more; those that get one are added

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from tsprune.report.words import between, count, percent
-from tsprune.studies.removals import LOSSES
+from tsprune.studies.removals import ANSWER_LOSSES
 from tsprune.studies.study_result import ModelStudy, Study, plan_files
 
 PAPER: Final = "Universal Redundancies in Time Series Foundation Models"
@@ -23,7 +23,7 @@ NOTE: Final = (
 PAPER_LABEL, PAPER_ADDRESS = "arXiv 2602.01605", "https://arxiv.org/abs/2602.01605"
 
 
-Row = Mapping[Any, Any]  # of the table of removals
+RemovalRow = Mapping[Any, Any]  # of the table of removals
 
 
 @dataclasses.dataclass(frozen=True)
@@ -84,8 +84,8 @@ def _nothing(model: ModelStudy) -> tuple[str, str]:
     if table.empty or not table["calibration_loss"].notna().any():
         verdict = f"{model.name}: this study did not measure sets of heads and MLPs, so it has no answer."
         return verdict, "A larger budget, or a search with tsprune prune --max-loss 2%, gives one."
-    first: Row = table.iloc[0].to_dict()
-    most = _share(LOSSES[-1])
+    first: RemovalRow = table.iloc[0].to_dict()
+    most = _share(ANSWER_LOSSES[-1])
     verdict = f"{model.name} can lose nothing without retraining for a loss that surely stays below {most}."
     detail = (
         f"Without {_parts(first)} ({_share(first['saving'])} of its estimated time) MASE changes by "
@@ -94,7 +94,7 @@ def _nothing(model: ModelStudy) -> tuple[str, str]:
     return verdict, detail
 
 
-def chosen_removal(model: ModelStudy) -> Row | None:
+def chosen_removal(model: ModelStudy) -> RemovalRow | None:
     """The row of `ModelStudy.removals` that the plan of the study removes."""
     rows = model.removals[model.removals["chosen"]] if len(model.removals) else model.removals
     return None if rows.empty else dict(rows.iloc[0])
@@ -128,7 +128,7 @@ def sure(study: Study) -> list[str]:
     ]
 
 
-def _parts(row: Row) -> str:
+def _parts(row: RemovalRow) -> str:
     parts = [
         f"{int(row[kind])} of its {int(row[f'{kind}_total'])} {words}"
         for kind, words in (("heads", "heads"), ("mlps", "MLPs"))
@@ -141,6 +141,6 @@ def _share(value: float) -> str:
     return f"{100 * value:.2g} %"
 
 
-def _loss(row: Row, key: str) -> str:
+def _loss(row: RemovalRow, key: str) -> str:
     value, low, high = (float(row[f"{key}_{part}"]) for part in ("change", "low", "high"))
     return f"{percent(value)} (95 % interval {between(low, high)})"

@@ -20,7 +20,7 @@ import plotly.graph_objects as go
 from markupsafe import Markup
 from plotly.offline import get_plotlyjs
 
-from tsprune.glossary import Term, explained, glossary
+from tsprune.glossary import Term, glossary, with_definitions
 from tsprune.report.tables import PageTable
 from tsprune.studies.study_result import Claim
 
@@ -58,7 +58,7 @@ class Picture:
 
 
 @dataclasses.dataclass(frozen=True)
-class Source:
+class CitedWork:
     """A work that a section refers to: its name, and a link with its label."""
 
     name: str
@@ -67,7 +67,7 @@ class Source:
 
 
 @dataclasses.dataclass(frozen=True)
-class Judged:
+class ModelClaims:
     """Claims about one model, or about all, with their verdicts."""
 
     about: str
@@ -89,9 +89,9 @@ class Section:
     leads: tuple[str, ...] = ()
     points: tuple[str, ...] = ()
     brief: str = ""
-    source: Source | None = None
+    source: CitedWork | None = None
     words: tuple[Term, ...] = ()
-    judged: tuple[Judged, ...] = ()
+    judged: tuple[ModelClaims, ...] = ()
     key: str = ""
 
 
@@ -135,7 +135,7 @@ class _Explained:
         return ""
 
     def __call__(self, text: str) -> Markup:
-        return Markup(explained(text, self._seen))
+        return Markup(with_definitions(text, self._seen))
 
 
 @functools.cache

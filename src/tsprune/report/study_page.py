@@ -22,7 +22,7 @@ from tsprune.report.answer import (
     sure,
 )
 from tsprune.report.digest import HEADLINE, heads_at_totals, mlp_summary, tally
-from tsprune.report.section import Judged, Picture, Section, Source, page, picture, words
+from tsprune.report.section import CitedWork, ModelClaims, Picture, Section, page, picture, words
 from tsprune.report.tables import of_models, page_table
 from tsprune.report.words import (
     between,
@@ -166,7 +166,7 @@ def _of_all(study: Study, name: str) -> pd.DataFrame:
 def _claims(study: Study) -> Section:
     about = dict.fromkeys(claim.model for claim in study.claims)
     groups = tuple(
-        Judged("All models" if name == _ALL else name, tuple(c for c in study.claims if c.model == name))
+        ModelClaims("All models" if name == _ALL else name, tuple(c for c in study.claims if c.model == name))
         for name in about
     )
     columns = ["model", "claim", "verdict", "measured here"]
@@ -178,7 +178,7 @@ def _claims(study: Study) -> Section:
         tables=(evidence,),
         leads=leads if study.claims else ("No claim was tested.",),
         brief="Claims",
-        source=Source(f"{PAPER_AUTHORS}, {PAPER}", PAPER_LABEL, PAPER_ADDRESS),
+        source=CitedWork(f"{PAPER_AUTHORS}, {PAPER}", PAPER_LABEL, PAPER_ADDRESS),
         words=tuple(glossary()[key] for key in _PAPERS_WORDS),
         judged=groups,
     )

@@ -4,8 +4,8 @@
    over calibration windows), divided by the share of the estimated time that it saves. A rank distance is
    never negative, so that no component looks useful to remove because of noise.
 2. Components are taken in the order of their prices, if they can be removed together. The first that save
-   each of `SAVINGS` are ablated together.
-3. The plan is the largest set whose loss has an upper limit within one of `LOSSES` on the calibration
+   each of `REMOVAL_SAVINGS` are ablated together.
+3. The plan is the largest set whose loss has an upper limit within one of `ANSWER_LOSSES` on the calibration
    series; the smallest of these losses that allows any removal decides. The loss that is reported was
    measured on the other series.
 """
@@ -32,8 +32,8 @@ from tsprune.studies.study_result import REMOVALS
 from tsprune.studies.study_tables import Effects
 from tsprune.sweeps.sweep_result import Masks, SweepResult
 
-SAVINGS = (0.02, 0.05, 0.1, 0.15, 0.2, 0.3, 0.4, 0.5)
-LOSSES = (0.01, 0.02, 0.05)
+REMOVAL_SAVINGS = (0.02, 0.05, 0.1, 0.15, 0.2, 0.3, 0.4, 0.5)
+ANSWER_LOSSES = (0.01, 0.02, 0.05)
 METRIC = "MASE"
 _OBJECTIVE: Objective = "latency"
 
@@ -75,7 +75,7 @@ def removals(
         if not _removable(model, (*chosen, component)):
             continue
         chosen, saved = (*chosen, component), saved + worth[component]
-        if len(found) < len(SAVINGS) and saved >= SAVINGS[len(found)] - 1e-9:
+        if len(found) < len(REMOVAL_SAVINGS) and saved >= REMOVAL_SAVINGS[len(found)] - 1e-9:
             found.append(Removal(chosen, saved))
     return found
 
@@ -121,14 +121,14 @@ def removals_table(
 
 
 def largest_within(limits: Sequence[float]) -> int | None:
-    """The place of the largest removal, by the smallest of `LOSSES` that any is within; None if none is.
+    """The place of the largest removal, by the smallest of `ANSWER_LOSSES` that any is within; None if none is.
 
     limits : upper limits of the losses of growing removals; NaN is within nothing
 
     >>> largest_within([0.001, 0.008, 0.03]), largest_within([0.06]), largest_within([0.04, 0.015])
     (1, None, 1)
     """
-    for loss in LOSSES:
+    for loss in ANSWER_LOSSES:
         within = [place for place, limit in enumerate(limits) if limit <= loss]
         if within:
             return within[-1]

@@ -10,7 +10,7 @@ from tsprune.run_options import RunOptions
 from tsprune.scores import rank
 from tsprune.studies.experiments import study_plan
 from tsprune.studies.one_model import EXPLAINED_DRAWS, EXPLAINED_SHARES, EXPLAINED_WINDOWS, StudySettings
-from tsprune.studies.removals import SAVINGS
+from tsprune.studies.removals import REMOVAL_SAVINGS
 from tsprune.studies.score_agreement import SCORING_PASSES, scored_windows
 from tsprune.sweeps.cell_plan import make_plan
 from tsprune.sweeps.cost_estimate import StageCost, SweepRates, measured_rates
@@ -38,7 +38,7 @@ def study_cost(model: Forecaster, settings: StudySettings) -> list[StageCost]:
         "ablating": (sum(unit.forecasts for unit in units), rates.sweep(plan)),
         "intervals": (0, _INTERVAL_SECONDS * len(wanted)),
         "headline": (2 * len(fresh.batches), 2 * once),
-        "removing": ((1 + len(SAVINGS)) * len(fresh.batches), (1 + len(SAVINGS)) * once),
+        "removing": ((1 + len(REMOVAL_SAVINGS)) * len(fresh.batches), (1 + len(REMOVAL_SAVINGS)) * once),
     }
     costs = [StageCost(stage, count, seconds, most) for stage, (count, seconds) in found.items()]
     if settings.explain:

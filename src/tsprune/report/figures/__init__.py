@@ -22,7 +22,7 @@ from tsprune.report.figures.heads import (
 )
 from tsprune.report.figures.layers import layer_curves, layers_compared, mlp_sensitivity
 from tsprune.report.figures.pruning import accuracy_against_time, pruning_curves
-from tsprune.report.figures.removals import removal_curves
+from tsprune.report.figures.removal_figure import removal_curves
 from tsprune.report.figures.stream_figure import forecast_parts, layer_similarity, residual_stream
 
 __all__ = [

@@ -12,7 +12,7 @@ from tsprune.report.figures import shared
 from tsprune.report.figures.layers import short
 from tsprune.report.palette import Style
 from tsprune.report.panels import Grid, Scale, message, scale_for
-from tsprune.studies.removals import LOSSES
+from tsprune.studies.removals import ANSWER_LOSSES
 from tsprune.studies.study_result import ModelStudy, Study
 
 _CHOSEN = 15  # px of the marker of the answer
@@ -30,7 +30,7 @@ def removal_curves(study: Study, *, columns: int | None = None) -> go.Figure:
         for place, model in models:
             grid.add(0, _curve(model, palette.numbered(place, short(model.name)), metric, scale), metric)
     grid.x(0, title_text="estimated time of a forecast (% of the original's)")
-    shared.change_axis(grid, 0, scale, 100 * LOSSES[-1])
+    shared.change_axis(grid, 0, scale, 100 * ANSWER_LOSSES[-1])
     grid.legend()
     return grid.buttons(shared.metric_views()[::-1])
 
