@@ -121,7 +121,7 @@ def removals_table(
 
 
 def largest_within(limits: Sequence[float]) -> int | None:
-    """The place of the largest removal, by the smallest of `ANSWER_LOSSES` that any is within; None if none is.
+    """The place of the largest removal within the least of `ANSWER_LOSSES` that holds any, or None.
 
     limits : upper limits of the losses of growing removals; NaN is within nothing
 
