@@ -8,8 +8,9 @@ const colours = () => {
 };
 const draw = () => {
   for (const script of document.querySelectorAll("script[data-for]")) {
-    const { data, layout } = JSON.parse(script.textContent);
+    const { data: traces, layout } = JSON.parse(script.textContent);
     const { xaxis, yaxis, ...others } = colours();
+    const data = traces.map((one) => (one.error_y ? { ...one, error_y: { ...one.error_y, color: others.font.color } } : one));
     const merged = {
       ...layout, ...others, template: undefined, autosize: true, width: undefined,
       ...(innerWidth < 700 && { title: undefined, margin: { l: 50, r: 10, t: 10 }, legend: { orientation: "h", y: -0.25 } }),

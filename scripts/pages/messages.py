@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import re
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -45,7 +46,7 @@ def raised(path: Path) -> Iterator[str]:
         if isinstance(node, ast.Call) and _is_mistake(_name(node.func)) and node.args:
             text = template(node.args[0])
             if any(part.strip(" :;,.") for part in text.split("…")) and not text.isdecimal():
-                yield " ".join(text.replace("`", "'").split())
+                yield re.sub("…+", "…", " ".join(text.replace("`", "'").split()))
 
 
 def template(node: ast.expr) -> str:

@@ -20,9 +20,16 @@ what it promises.
 """
 
 
+_BUNDLED = """\
+Bundled checkpoints are small, in the upstream class and format, and trained from scratch on
+synthetic series, by the recipe in `pretrain` (`python -m pretrain timesfm --out runs/timesfm`).
+[Findings](../findings.md) has their scores, and `src/tsprune/models/bundled` their model cards.
+"""
+
+
 def page() -> str:
     """Families with what they support, and their published checkpoints."""
-    parts = [_INTRODUCTION, "## Families", families(), "## Published checkpoints"]
+    parts = [_INTRODUCTION, "## Families", families(), _BUNDLED, "## Published checkpoints"]
     parts += [
         "Any other checkpoint of these architectures loads by its hub id, or from a folder.",
         checkpoints(),
