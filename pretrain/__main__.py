@@ -27,10 +27,14 @@ RECIPES = {
 }
 # where a run begins that does not begin from nothing: the last state before the decay of another
 STARTS = {"chronos-t5": "runs/chronos-t5-coarse/before_decay.pt"}
+# bundled checkpoints that are runs of the laboratory
+LABORATORY_RUNS = {"timesfm-deep": "depth-32-s0"}
 
 
 def commands(family: str) -> list[str]:
     """What to type for the bundled checkpoint of `family`."""
+    if family in LABORATORY_RUNS:
+        return [f"python -m pretrain.laboratory run {LABORATORY_RUNS[family]} --out runs/laboratory"]
     if family not in STARTS:
         return [f"python -m pretrain {family} --out runs/{family}"]
     start = Path(STARTS[family])

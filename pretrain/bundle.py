@@ -1,4 +1,4 @@
-"""`python -m pretrain.bundle FAMILY RUN`: a trained checkpoint into the package, with its card.
+"""`python -m pretrain.bundle NAME RUN`: a trained checkpoint into the package, with its card.
 
 Weights are stored in half precision (they are loaded as float32), beside a model card that says how
 they came about and what they score, and listed with their SHA-256 in `bundled/SHA256SUMS.json`.
@@ -33,7 +33,7 @@ CARD = """\
 license: apache-2.0
 ---
 
-# bundled:{family}
+# bundled:{name}
 
 A small checkpoint in the upstream format of {family}, trained from scratch for `tsprune`, so that
 every capability can be tried, tested and compared offline. {parameters:,} parameters, stored in
@@ -46,7 +46,7 @@ of {batch_size} windows, seed {seed}.
 ## Scores
 
 Geometric means relative to Seasonal Naive (below 1 is better), printed by
-`tsprune evaluate bundled:{family} --data ...{sampled}`:
+`tsprune evaluate bundled:{name} --data ...{sampled}`:
 
 | suite | configurations | MASE | CRPS |
 |---|---:|---:|---:|
@@ -118,7 +118,7 @@ def _write_sums() -> None:
 
 
 def main(
-    family: Annotated[str, typer.Argument(help="Name of the bundled checkpoint.")],
+    name: Annotated[str, typer.Argument(help="Name of the bundled checkpoint.")],
     run: Annotated[Path, typer.Argument(help="Folder of the finished run.")],
     data: Annotated[Path | None, typer.Option(help="Root of a GIFT-Eval copy, to score on as well.")] = None,
     batch_size: Annotated[int, typer.Option(help="Windows per step of the run.")] = 64,
@@ -128,19 +128,20 @@ def main(
 ) -> None:
     """Put a trained checkpoint into the package."""
     torch.set_num_threads(2)
-    target = BUNDLED / family
+    target = BUNDLED / name
     target.mkdir(parents=True, exist_ok=True)
     shutil.copy(run / "checkpoint" / "config.json", target / "config.json")
     parameters = _half(run / "checkpoint" / WEIGHTS, target / WEIGHTS)
     losses, steps = _loss_rows(run)
     model = tsprune.load(str(target), samples=samples)
     card = CARD.format(
-        family=family,
+        name=name,
+        family=model.family,
         parameters=parameters,
         steps=steps,
         batch_size=batch_size,
         seed=seed,
-        commands=", then ".join(f"`{command}`" for command in commands(family)),
+        commands=", then ".join(f"`{command}`" for command in commands(name)),
         sampled=f" --samples {model.samples}" if isinstance(model, SamplingForecaster) else "",
         scores=_score_rows(model, data, short_only),
         losses=losses,
