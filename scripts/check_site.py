@@ -23,7 +23,7 @@ SITE = Path(__file__).resolve().parents[1] / "site"
 PAGES = ("index", "tutorials/heads", "concepts/stable-rank", "reference/python", "findings")
 
 
-def problems(page: Page, address: str, name: str) -> Iterator[str]:
+def problems(page: Page, address: str) -> Iterator[str]:
     """Everything wrong with a page."""
     said: list[str] = []
     page.on("console", lambda message: said.append(message.text) if message.type == "error" else None)
@@ -59,7 +59,7 @@ def main() -> None:
             context = browser.new_context(color_scheme=scheme, viewport={"width": width, "height": 900})
             for name in given.pages:
                 page = context.new_page()
-                for problem in problems(page, f"{given.site.resolve().as_uri()}/{name}.html", name):
+                for problem in problems(page, f"{given.site.resolve().as_uri()}/{name}.html"):
                     print(f"{name} {scheme} {width}: {problem}")
                     found += 1
                 if given.shots is not None:

@@ -38,7 +38,8 @@ def on_files(files: Files, config: MkDocsConfig, **_: Any) -> Files:
 
 
 def on_page_content(html: str, **_: Any) -> str:
-    """Puts pictures into the page, so that their lines and words have the colours of the theme."""
+    """Puts pictures into the page, in the colours of the theme; empty headings become plain cells."""
+    html = re.sub(r"<th[^>]*></th>", "<td></td>", html)
     return re.sub(r'<img alt="([^"]*)" src="[^"]*pictures/([\w-]+\.svg)"\s*/?>', _inline, html)
 
 
