@@ -1,6 +1,6 @@
 // The figures, drawn by plotly in the page's colours.
 
-const CONFIG = { responsive: true, displaylogo: false, displayModeBar: false, scrollZoom: false };
+const CONFIG = { displaylogo: false, displayModeBar: false, scrollZoom: false };
 
 const css = (name) => getComputedStyle(document.documentElement).getPropertyValue(name).trim();
 const faded = (hex, alpha) => `rgba(${[1, 3, 5].map((at) => parseInt(hex.slice(at, at + 2), 16)).join(",")},${alpha})`;
@@ -32,8 +32,13 @@ function band(x, low, high, colour, name) {
 }
 
 export class Charts {
-  constructor(colours) {
+  // boxes: of the figures, which follow their widths
+  constructor(colours, boxes) {
     this.colours = colours;
+    const observer = new ResizeObserver((entries) => {
+      for (const { target } of entries) if (target.data && target.clientWidth) Plotly.Plots.resize(target);
+    });
+    for (const box of boxes) observer.observe(box);
   }
 
   // the colours of the page, light or dark
@@ -92,6 +97,8 @@ export class Charts {
         xaxis: { title: { text: "key: steps after the end of the history" }, anchor: "y3" },
         yaxis: { title: { text: "series" }, domain: [0.58, 1] },
         showlegend: false,
+        hovermode: "x",
+        hoverdistance: -1,
       }),
       yaxis2: { overlaying: "y", side: "right", showgrid: false, rangemode: "tozero", tickformat: ".0%", color: css("--soft"), automargin: true },
       yaxis3: { domain: [0, 0.52], autorange: "reversed", title: { text: "query", font: { size: 12 } }, showgrid: false, tickformat: "d", automargin: true, zeroline: false },
@@ -132,15 +139,17 @@ export class Charts {
   }
 
   writes(box, found) {
-    const x = found.times.map((time, at) => time ?? `mark ${at}`);
     const timed = found.times.some((time) => time !== null);
+    // registers and other marks have no time; they would take the axis' range
+    const shown = found.times.map((_, at) => at).filter((at) => !timed || found.times[at] !== null);
     return Plotly.react(box, [{
-      x: timed ? found.times : x, y: found.strength, type: "bar",
-      marker: { color: found.direction.map((cosine) => (cosine < 0 ? this.after : this.before)) },
-      customdata: found.direction, hovertemplate: "step %{x}<br>%{y:.1%} of the stream, cosine %{customdata:.2f}<extra></extra>",
+      x: shown.map((at) => found.times[at] ?? `position ${at}`), y: shown.map((at) => found.strength[at]), type: "bar",
+      marker: { color: shown.map((at) => (found.direction[at] < 0 ? this.after : this.before)) },
+      customdata: shown.map((at) => found.direction[at]),
+      hovertemplate: "step %{x}<br>%{y:.1%} of the stream, cosine %{customdata:.2f}<extra></extra>",
     }], layout({
       xaxis: { title: { text: "step (blue: along the stream, orange: against it)" } },
-      yaxis: { tickformat: ".0%", rangemode: "tozero" },
+      yaxis: { tickformat: ".1%", rangemode: "tozero" },
       showlegend: false,
     }), CONFIG);
   }

@@ -391,7 +391,7 @@ async function start() {
     focus: known[0],
   });
   map = new ModelMap(at("map"), about.rows, { onSwitch: switchCells, onChoose: choose, single: recorded });
-  charts = new Charts(about.colours);
+  charts = new Charts(about.colours, document.querySelectorAll(".plot"));
   fill(at("score"), about.scores.map((one) => option(one.name, titleOf(one.name))));
   fill(at("component"), known.map((address) => option(address)));
   const { windows, configurations } = about.few;

@@ -60,7 +60,7 @@ export class ModelMap {
     const line = make("div", { class: "row", role: "group", "aria-label": label }, layer);
     const addresses = row.parts.flatMap((part) => part.cells);
     layer.addEventListener("click", () => this.onSwitch(addresses, !addresses.every((one) => this.#isOff(one))));
-    layer.hidden = Boolean(this.single);
+    layer.disabled = Boolean(this.single);
     for (const part of row.parts) {
       const group = make("div", { class: "part" });
       for (const address of part.cells) {
