@@ -20,6 +20,7 @@ RECIPES = {
     "timesfm": ("pretrain.families.timesfm", "TimesFMObjective", Schedule(3_000, 64, 2e-3)),
     "chronos-bolt": ("pretrain.families.chronos_bolt", "ChronosBoltObjective", Schedule(6_500, 256, 2e-3)),
     "chronos-bolt-tiny": ("pretrain.families.chronos_bolt", "TinyObjective", Schedule(6_500, 256, 2e-3)),
+    "chronos2": ("pretrain.families.chronos2", "BundledObjective", Schedule(6_500, 256, 2e-3)),
     "toto": ("pretrain.families.toto", "TotoObjective", Schedule(2_000, 64, 2e-3)),
     "moirai": ("pretrain.families.moirai", "MoiraiObjective", Schedule(2_000, 64, 2e-3)),
     "chronos-t5-coarse": ("pretrain.families.chronos_t5", "CoarseObjective", T5_SCHEDULE),

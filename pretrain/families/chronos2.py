@@ -144,3 +144,10 @@ class Chronos2Objective(Objective):
     def export(self, model: nn.Module, directory: Path) -> None:
         assert isinstance(model, Chronos2Model)
         model.save_pretrained(directory)
+
+
+class BundledObjective(Chronos2Objective):
+    """The bundled checkpoint: patches, horizon, width and heads of the bundled Chronos-Bolt."""
+
+    def __init__(self) -> None:
+        super().__init__(Size(width=128, layers=6, heads=8, hidden=512, patch=16, horizon=64))
