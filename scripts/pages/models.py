@@ -54,7 +54,7 @@ def checkpoints() -> str:
     titles = {row["family"]: row["title"] for row in family_rows()}
     lines = ["| checkpoint | family | parameters | licence of the weights |", "|---|---|---:|---|"]
     for row in checkpoint_rows():
-        lines.append(f"| `{row['id']}` | {titles[row['family']]} | {row['size']} | {row['licence']} |")
+        lines.append(f"| `{row['model']}` | {titles[row['family']]} | {row['size']} | {row['licence']} |")
     return "\n".join(lines)
 
 

@@ -20,7 +20,10 @@ def models_command(*, shared: Shared) -> None:
 
     def tables() -> None:
         print_rows([_shown(row) for row in rows], "families")
-        print_rows(checkpoint_rows(), "published checkpoints: any hub id of these families loads")
+        checkpoints = [
+            {name: row[name] for name in ("model", "size", "licence")} for row in checkpoint_rows()
+        ]
+        print_rows(checkpoints, "published checkpoints: any hub id of these families loads")
         say(f"Bundled: {', '.join(bundled)}")
         for row in rows:
             if not row["installed"]:
@@ -42,7 +45,7 @@ def checkpoint_rows() -> list[dict[str, object]]:
     from tsprune.models import FAMILIES
 
     return [
-        {"family": family.name, **dataclasses.asdict(one)}
+        {"family": family.name, "model": one.id, "size": one.size, "licence": one.licence}
         for family in FAMILIES.values()
         for one in family.released
     ]
