@@ -88,7 +88,7 @@ def test_lens(name: str) -> None:
 @pytest.mark.parametrize("name", TINY)
 def test_residual_stream(name: str) -> None:
     """Norms and updates are those of the ablated model, whose removed layer adds nothing; angles to the
-    layer before are not, as another layer is before."""
+    layer before are not, as another layer is before. A removed first layer may leave its factor."""
     plan, pruned = removed_from(name)
     with ablate(tiny(name), plan):
         expected = residual(tiny(name), SUITE)
@@ -99,6 +99,8 @@ def test_residual_stream(name: str) -> None:
     ):
         both = ours[[*index, *columns]].merge(theirs, on=index, suffixes=("", "_expected"), validate="1:1")
         assert len(both) == len(ours) < len(theirs)
+        if pruned.anatomy.stacks[-1].mixing and "norm" in both:
+            both = both[both["layer"] >= 0]
         for column in columns:
             np.testing.assert_allclose(both[column], both[f"{column}_expected"], rtol=1e-3, atol=1e-4)
 

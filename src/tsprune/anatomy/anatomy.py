@@ -37,6 +37,14 @@ class Anatomy:
             return "encoder-decoder"
         return "decoder-only" if self.stacks[0].causal else "encoder-only"
 
+    def with_positions(self, count: int) -> Anatomy:
+        """The anatomy of sequences of so many positions, which `Block.across` states."""
+        stacks = []
+        for stack in self.stacks:
+            blocks = (dataclasses.replace(x, across=count if x.across else 0) for x in stack.blocks)
+            stacks.append(dataclasses.replace(stack, blocks=tuple(blocks)))
+        return dataclasses.replace(self, stacks=tuple(stacks))
+
     def stack(self, name: str) -> Stack:
         """The stack of this name; TspruneError if there is none."""
         for stack in self.stacks:

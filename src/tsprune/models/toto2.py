@@ -1,7 +1,7 @@
-"""Toto 2.0: causal decoder over patches, layers over time or over the variates of a group, quantiles at once.
+"""Toto 2.0: causal decoder over patches, layers over time or over variates, quantiles at once.
 
-It is trained with unit scaling (u-muP: Blake et al., arXiv 2407.17465): a layer divides its product by the
-square root of its width, and a sublayer's output y and the stream x become (tau y + x) / sqrt(1 + tau^2).
+It uses unit scaling (u-muP: Blake et al., arXiv 2407.17465): a layer divides its product by the square root
+of its width, and a sublayer's output y and the stream x become (tau y + x) / sqrt(1 + tau^2).
 """
 
 from __future__ import annotations
@@ -29,7 +29,6 @@ from tsprune.models.unit_scaling import exact_gradients
 from tsprune.models.variates import targets_of
 
 _CONTEXT = 4096  # of upstream's notebook for GIFT-Eval; the weights' metadata may state less
-_STEPS = 1024  # with gradients; GIFT-Eval's longest horizon is 900
 _READOUT = "output_head.param_projection.proj"
 _COUNTS = "patch_size", "d_model", "num_heads", "num_layers", "layer_group_size", "num_output_patches"
 _FLAGS = "variate_layer_first", "attn_bias", "mlp_bias", "pre_norm", "qk_norm", "norm_include_weight"
@@ -44,20 +43,14 @@ _SIZES = {  # of config.json
 }
 
 
-def _anatomy(module: Toto2Model, context: int) -> Anatomy:
+def _anatomy(module: Toto2Model) -> Anatomy:
     config, decoder, blocks, mixing = module.config, module.transformer, [], []
-    positions = context // config.patch_size + 1  # upstream cuts the context for each further patch
     for index, layer in enumerate(decoder.layers):
         path = f"transformer.layers.{index}"
         attention, across = f"{path}.attn", layer.attn.is_variate_layer
-        factors = [Factor(f"{attention}.{name}.weight") for name in ("q_norm", "k_norm")]
-        factors = factors if config.qk_norm and config.qk_norm_include_weight else []
+        norms = ("q_norm", "k_norm") if config.qk_norm and config.qk_norm_include_weight else ()
+        factors = [Factor(f"{attention}.{name}.weight") for name in norms]
         factors += [Factor(f"{attention}._pds.per_dim_scale", "softplus")] * config.per_dim_scale
-        sizes = (
-            Size(attention, "_Hq", "heads"),
-            Size(attention, "_Hkv", "key_heads"),
-            Size(attention, "_split_sizes", "widths"),
-        )
         site = AttentionSite.of_fused(
             "variate" if across else "time",
             attention,
@@ -70,10 +63,14 @@ def _anatomy(module: Toto2Model, context: int) -> Anatomy:
             axis="series" if across else "time",
             others=(f"{path}.norm1",),
             unit_scaled=True,
-            sizes=sizes,
+            sizes=(
+                Size(attention, "_Hq", "heads"),
+                Size(attention, "_Hkv", "key_heads"),
+                Size(attention, "_split_sizes", "widths"),
+            ),
         )
         mlp = MLPSite(f"{path}.ffn", (f"{path}.norm2",))
-        blocks.append(Block(path, (site,), mlp, across=positions if across else 0))
+        blocks.append(Block(path, (site,), mlp, across=int(across)))
         mixing.append((f"stack.{index}.{site.role}", f"{path}.attn_tau"))
         mixing.append((f"stack.{index}.mlp", f"{path}.mlp_tau"))
     # a position forecasts the patch after its own; the last one is that of the forecast patch
@@ -91,29 +88,36 @@ class Toto2(Forecaster):
     """
 
     family = "toto2"
-    multivariate = True
-    past_covariates = True
-    half = False
+    multivariate, past_covariates, half = True, True, False
     upstream: Toto2Model
     module: Toto2Model
 
     def __init__(self, module: Toto2Model, config: Mapping[str, object], name: str, context: int) -> None:
-        size = module.config.patch_size
-        self.name, self.config, self.context_length = name, dict(config), context // size * size
+        self.name, self.config, self.prefix_steps = name, dict(config), module.config.patch_size
         self.module = self.upstream = module.eval()
-        self.anatomy = _anatomy(module, self.context_length)
-        self.prefix_steps, self.readout_horizon = size, min(self.context_length, _STEPS)
+        self.anatomy = _anatomy(module)
+        self.context_length = context
+
+    @property
+    def context_length(self) -> int:  # type: ignore[override]
+        return self._context
+
+    @context_length.setter
+    def context_length(self, steps: int) -> None:
+        self._context = steps // self.prefix_steps * self.prefix_steps
+        self.readout_horizon = min(self._context, 1024)  # GIFT-Eval's longest is 900
+        # one patch of the future; upstream cuts the context for further ones
+        self.anatomy = self.anatomy.with_positions(self._context // self.prefix_steps + 1)
 
     def _forecast(self, series: list[NDArray[np.float32]], horizon: int, covariates: int = 0) -> Forecast:
         found = self._predicted(series, horizon, covariates).numpy(force=True)
-        quantiles = found.reshape(-1, horizon, len(LEVELS)).transpose(0, 2, 1)
-        return Forecast(np.ascontiguousarray(quantiles), LEVELS)
+        rows = found.reshape(-1, horizon, len(LEVELS))
+        return Forecast(np.ascontiguousarray(rows.transpose(0, 2, 1)), LEVELS)
 
     def _predicted(self, series: Sequence[NDArray[np.float32]], horizon: int, covariates: int) -> Tensor:
         """Upstream's quantiles, [B, H, Q] or [B, V, H, Q]."""
-        if horizon > self.context_length:
-            limit = f"{self.name} forecasts at most {self.context_length:,} steps"
-            raise TspruneError(f"{limit}: upstream cuts the context by the steps that are forecast")
+        if horizon > self.context_length:  # by which upstream cuts the context
+            raise TspruneError(f"{self.name} forecasts at most {self.context_length:,} steps")
         rows = [np.atleast_2d(values) for values in series]
         targets = len(rows[0]) - covariates
         settings = Toto2GluonTSModelConfig(horizon, self.context_length, targets, covariates)
@@ -134,11 +138,8 @@ class Toto2(Forecaster):
         """Normalised quantiles of the patch after the contexts, [B, patch * Q], not sorted."""
         recorded: list[Tensor] = []
         readout = self.module.get_submodule(_READOUT)
-        hook = readout.register_forward_hook(lambda _module, _inputs, output: recorded.append(output))
-        try:
+        with readout.register_forward_hook(lambda _module, _inputs, output: recorded.append(output)):
             self._predicted(series, 1, covariates)
-        finally:
-            hook.remove()
         return targets_of(recorded[0].flatten(0, -2), series, covariates)
 
     def _readout_of(
