@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import importlib
 import json
 import subprocess
 import sys
@@ -157,6 +158,18 @@ def test_each_extra_works_alone(tmp_path: Path) -> None:
     assert done.stdout.split() == [Path(path).name for paths in packages.values() for path in paths], (
         done.stderr
     )
+
+
+def test_a_folder_without_code_is_not_a_package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """timecopilot-toto installs a folder toto2, which is not the package of Toto 2.0."""
+    (tmp_path / "stray" / "tests").mkdir(parents=True)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    family = dataclasses.replace(FAMILIES["toto2"], package="stray")
+    assert not family.installed
+    assert "[toto2]" in family.install
+    (tmp_path / "stray" / "__init__.py").touch()
+    importlib.invalidate_caches()
+    assert family.installed
 
 
 def test_an_upstream_package_newer_than_tested_is_a_warning(checkpoint: Path, family: str) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from pathlib import Path
 
@@ -15,6 +16,7 @@ from toto2 import Toto2GluonTSModel, Toto2GluonTSModelConfig, Toto2Model
 from tests.tiny import double_precision, write_toto2
 from tests.upstream import upstream_toto2
 from tsprune import ablate, prune
+from tsprune.anatomy import Anatomy
 from tsprune.errors import TspruneError
 from tsprune.explain.attribution.contributions import contributions
 from tsprune.hooks.mixing import mixes
@@ -145,7 +147,23 @@ def test_the_probe_finds_the_heads_of_grouped_queries(grouped: Path) -> None:
         model.module.get_submodule(site.module)(tokens)  # type: ignore[attr-defined]
 
     model = load(str(grouped), device="cpu")
-    stable_ranks_are_of_what_the_model_computes(Subject(model, 8, None, attend))  # type: ignore[arg-type]
+    subject = Subject(model, 8, None, attend)  # type: ignore[arg-type]
+    stable_ranks_are_of_what_the_model_computes(subject)
+    model.anatomy = interleaved(model.anatomy)
+    with pytest.raises(AssertionError, match="stable_rank"):
+        stable_ranks_are_of_what_the_model_computes(subject)
+
+
+def interleaved(anatomy: Anatomy) -> Anatomy:
+    """The same with rows in the order (dimension, head), as Toto 1.0 has them."""
+    (stack,) = anatomy.stacks
+    blocks = []
+    for block in stack.blocks:
+        (site,) = block.attention
+        parts = {name: getattr(site, name) for name in ("query", "key", "value")}
+        mixed = {name: dataclasses.replace(part, interleaved=True) for name, part in parts.items()}
+        blocks.append(dataclasses.replace(block, attention=(dataclasses.replace(site, **mixed),)))
+    return dataclasses.replace(anatomy, stacks=(dataclasses.replace(stack, blocks=tuple(blocks)),))
 
 
 def test_upstream_reads_equal_heads(model: Forecaster, tmp_path: Path) -> None:

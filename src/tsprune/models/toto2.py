@@ -168,21 +168,15 @@ class Toto2(Forecaster):
             return None
         widths = {"qk_dim": stated.qk_dim, "v_dim": stated.v_dim}
         groups = key_heads.pop()
-        return {
-            **config,
-            **widths,
-            "num_heads": heads,
-            "num_groups": groups,
-            "heads_per_group": heads // groups,
-        }
+        counts = {"num_heads": heads, "num_groups": groups, "heads_per_group": heads // groups}
+        return {**config, **widths, **counts}
 
     @classmethod
     def blank(cls, checkpoint: Checkpoint) -> Toto2:
         config = checkpoint.settings(_SIZES)
         module = Toto2Model(Toto2ModelConfig(**config))
-        return cls(
-            module, config, checkpoint.name, checkpoint.context_length(_CONTEXT, module.config.patch_size)
-        )
+        context = checkpoint.context_length(_CONTEXT, module.config.patch_size)
+        return cls(module, config, checkpoint.name, context)
 
     @classmethod
     def adopt(cls, upstream: Any, name: str) -> Toto2:
