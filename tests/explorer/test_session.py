@@ -116,6 +116,19 @@ def test_the_view_of_a_head(session: Session) -> None:
     assert not np.array_equal(below.writing.strength, written.strength)
 
 
+def test_times_of_a_model_that_is_given_the_last_steps_one_by_one() -> None:
+    session = Session(tiny("tiny-chronos-t5"), shared_suite())
+    series = first_window(session)
+    inside, across = session.model.anatomy.select(["encoder.0.self.head.0", "decoder.0.cross.head.0"])
+    first = session.component_view(series, inside, Ablation(()))
+    second = session.component_view(series, across, Ablation(()))
+    assert first.attention is not None
+    assert second.attention is not None
+    for keys in (first.attention.keys, second.attention.keys, first.writing.times):
+        assert np.nanmax(keys) == -8
+    assert second.attention.queries.tolist() == list(range(-8, 0))
+
+
 def test_an_mlp_and_a_head_over_series_have_no_map(session: Session) -> None:
     series = first_window(session)
     (mlp,) = session.model.anatomy.select("decoder.0.mlp")

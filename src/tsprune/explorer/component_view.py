@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Mapping
+from contextlib import nullcontext
 from types import MappingProxyType
 from typing import Any
 
@@ -33,7 +34,7 @@ class Attention:
     """Attention of one head over one series.
 
     weights : float [Q, K], rows sum to 1, or to 0 without an allowed key
-    queries, keys : [Q] and [K], time in steps after the end of the context (see `TimeAxis`), NaN without one
+    queries, keys : [Q] and [K], time in steps after the end of the series, NaN without one
     span : steps of a key
     lags, mass, uniform : [L], time of the query minus that of the key, mean attention there, and that of a
         head that attends evenly
@@ -102,17 +103,16 @@ def component_view(
     wanted = component.head is not None and model.anatomy.site(component).axis == "time"
     stack = model.anatomy.stack(component.stack)
     with torch.no_grad(), applied(model, ablation, reference=reference):
-        with recorded_writes(model, stack, 1) as writes:
-            if wanted:
-                with watching(model, look):
-                    model.teacher_forced([series.context.copy()])
-            else:
-                model.teacher_forced([series.context.copy()])
+        seen = watching(model, look) if wanted else nullcontext()
+        with recorded_writes(model, stack, 1) as writes, seen:
+            output = model.teacher_forced([series.context.copy()])
         stream = writes.stream(slice(None))[0].float()
         written = next(p for p in writes.parts(slice(None)) if p.name == component.address).written[0].float()
-    attention = _attention(model, maps[0], component, series, positions) if maps else None
+    # a model of tokens is given the last steps one by one: its times start before them
+    late = output.shape[1] if model.anatomy.tokens else 0
+    attention = _attention(model, maps[0], component, series, positions, late) if maps else None
     share = shares.get(component.address, float("nan"))
-    return ComponentView(attention, _writing(model, component, written, stream, share))
+    return ComponentView(attention, _writing(model, component, written, stream, share, late))
 
 
 def without_one(ablation: Ablation, component: Component) -> Ablation:
@@ -136,11 +136,11 @@ def direct_shares(
 
 
 def _writing(
-    model: Forecaster, component: Component, written: Tensor, stream: Tensor, share: float
+    model: Forecaster, component: Component, written: Tensor, stream: Tensor, share: float, late: int
 ) -> Writing:
     axis = model.anatomy.stack(component.stack).time
     count = len(written)
-    times = np.full(count, np.nan) if axis is None else np.array(axis.times(count))
+    times = np.full(count, np.nan) if axis is None else np.array(axis.times(count)) - late
     strength = written.norm(dim=-1) / stream.norm(dim=-1).clamp_min(1e-12)
     direction = torch.cosine_similarity(written, stream, dim=-1)
     norms, cosines = (x.double().numpy(force=True) for x in (strength, direction))
@@ -148,7 +148,12 @@ def _writing(
 
 
 def _attention(
-    model: Forecaster, found: AttentionMap, component: Component, series: ChosenSeries, positions: int
+    model: Forecaster,
+    found: AttentionMap,
+    component: Component,
+    series: ChosenSeries,
+    positions: int,
+    late: int,
 ) -> Attention:
     assert component.head is not None
     place = model.anatomy.site(component).position(component.head)
@@ -163,7 +168,7 @@ def _attention(
     rows = statistics_of_rows(one, span, torch.tensor([series.period]))
     means = {name: _mean(values, counted & values.isfinite()) for name, values in rows.items()}
     weights, allowed = one.weights[0, 0], one.allowed[0, 0]
-    queries, keys = (times.numpy(force=True) for times in found.times)
+    queries, keys = (times.numpy(force=True) - late for times in found.times)
     lags, mass, uniform = _by_lag(weights, allowed, counted[0, 0], one.lags)
     return Attention(
         *_joined(weights.float().numpy(force=True), queries, keys, positions),
