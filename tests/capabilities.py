@@ -46,6 +46,7 @@ CAPABILITIES = {
     "moirai": Capabilities(samples=True),
     "moirai2": Capabilities(),
     "t0": Capabilities(groups=True, biased=True),
+    "timesfm3": Capabilities(groups=True, norms_outputs=True),
     "timestral": Capabilities(groups=True, gated=True, turns_back=True),
     "toto2": Capabilities(groups=True, biased=True),
 }

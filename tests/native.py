@@ -44,6 +44,10 @@ def open_native(family: str, directory: Path) -> Any:
         from t0.torch import T0Forecaster
 
         return T0Forecaster.from_pretrained(directory)
+    if family == "timesfm3":
+        from timesfm3 import TimesFM3Forecaster
+
+        return TimesFM3Forecaster.from_pretrained(str(directory), device="cpu")
     if family == "timestral":
         from timestral import TimestralForecaster
 
@@ -107,6 +111,11 @@ def _t0(model: Any) -> NDArray[Any]:
     return np.stack([np.asarray(model.predict(x, HORIZON).quantiles) for x in CONTEXTS])
 
 
+def _timesfm3(forecaster: Any) -> NDArray[Any]:
+    found = [forecaster.predict(x, HORIZON, return_quantiles=True) for x in CONTEXTS]
+    return np.stack([np.asarray(one.quantiles) for one in found])
+
+
 def _timestral(forecaster: Any) -> NDArray[Any]:
     return np.stack([np.asarray(forecaster.forecast(x, HORIZON).quantiles) for x in CONTEXTS])
 
@@ -129,6 +138,7 @@ FORECAST: dict[str, Callable[[Any], NDArray[Any]]] = {
     "t0": _t0,
     "timestral": _timestral,
     "toto2": _toto2,
+    "timesfm3": _timesfm3,
 }
 
 

@@ -269,6 +269,38 @@ def write_toto2(directory: Path, **other: Any) -> None:
     (directory / "config.json").write_text(json.dumps(dataclasses.asdict(config)))
 
 
+def write_timesfm3(directory: Path) -> None:
+    """A TimesFM 3 with 2 layers, 3 heads of 8 dimensions, width 24, patches of 8, 16 steps ahead."""
+    from timesfm3.torch import TimesFM3Torch
+
+    transformer = {
+        "model_dims": 24,
+        "hidden_dims": 40,
+        "num_heads": 3,
+        **dict.fromkeys(("attention_norm", "feedforward_norm", "qk_norm"), "rms"),
+        **dict.fromkeys(("use_rope_seq", "use_rope_var", "deterministic"), True),
+        "use_bias": False,
+        "ff_activation": "relu",
+    }
+    residual = {"hidden_dims": 40, "output_dims": 24, "use_bias": False, "activation": "relu"}
+    torch.manual_seed(10)
+    model = TimesFM3Torch(
+        8,
+        16,
+        residual_block_config=residual,
+        transformer_config={"num_layers": 2, "transformer": transformer},
+    )
+    with torch.no_grad():
+        for name, parameter in model.named_parameters():
+            if "_ln." in name:
+                parameter.uniform_(0.5, 1.5)
+            elif name.endswith("per_dim_scale"):
+                parameter.normal_()
+    directory.mkdir(parents=True, exist_ok=True)
+    save_file(model.state_dict(), directory / "model.safetensors", metadata={MAX_CONTEXT: "64"})
+    (directory / "config.json").write_text(json.dumps(model.to_dict()))
+
+
 TINY: dict[str, Callable[[Path], None]] = {
     "tiny-chronos-bolt": write_bolt,
     # what the published checkpoints say in their config.json: a key-value cache that nothing reads
@@ -282,6 +314,7 @@ TINY: dict[str, Callable[[Path], None]] = {
     "tiny-t0": write_t0,
     "tiny-timestral": write_timestral,
     "tiny-toto2": write_toto2,
+    "tiny-timesfm3": write_timesfm3,
 }
 
 
@@ -301,6 +334,7 @@ def output_patch(model: Forecaster) -> int:
         "moirai": lambda: model.module.patch_sizes[0],
         "moirai2": lambda: model.module.patch_size * model.module.num_predict_token,
         "t0": lambda: model.module.max_horizon,
+        "timesfm3": lambda: model.module.output_patch_len,
         "timestral": lambda: model.module.config.block_size * model.module.config.patch_size,
         "toto2": lambda: model.module.config.patch_size,
     }

@@ -31,6 +31,7 @@ OUTPUT_PROJECTIONS = {
     "t0": ".attention.wO",
     "timestral": ".wO",
     "toto2": ".attn.out_proj",
+    "timesfm3": ".out_proj",
     "moirai": ".out_proj",
     "moirai2": ".self_attn.out_proj",
 }
@@ -169,6 +170,7 @@ def test_attention_sublayers_of_a_layer_are_ablated_independently(model: Forecas
         "chronos-t5": ["cross", "self"],
         "chronos2": ["group", "time"],
         "timestral": ["time", "variate"],
+        "timesfm3": ["time", "variate"],
     }
     assert sorted({str(c.attention) for c in with_others}) == kinds.get(model.family, [])
     contexts = full_length(model, 2)
@@ -232,6 +234,8 @@ def reference_inputs(model: Forecaster, head: Component, contexts: list[np.ndarr
     )
     model.forecast(contexts, 1)
     handle.remove()
+    if model.family == "timesfm3" and head.attention == "variate":  # [B * T, 1, F]
+        seen = [x.reshape(len(contexts), -1, x.shape[-1]) for x in seen]
     values = torch.cat([x.transpose(0, 1) if head.attention == "group" else x for x in seen])
     if (model.family, head.attention) == ("toto2", "variate"):  # [windows * positions, 1, features]
         values = values.reshape(len(contexts), -1, values.shape[-1])

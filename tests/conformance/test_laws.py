@@ -21,6 +21,7 @@ LAST_OF_MLP = {
     "t0": ".mlp.2",
     "timestral": ".mlp.w3",
     "toto2": ".ffn.fc2",
+    "timesfm3": ".ff1",
     "moirai": ".fc2",
     "moirai2": ".fc2",
 }

@@ -32,6 +32,7 @@ UPSTREAM_READS = {  # by family: the last layer gone, as many heads gone everywh
     "moirai": ["layer"],  # upstream's heads are of 64 dimensions
     "moirai2": ["layer"],
     "t0": [],  # a layer over groups is every n-th
+    "timesfm3": ["layer"],  # upstream's head dimension is the width divided by the heads
     "timestral": ["layer"],  # upstream's head dimension is the width divided by the heads
     "toto2": ["heads"],  # a layer that goes leaves its factor of the stream
 }

@@ -41,6 +41,7 @@ def logits(model: Forecaster, site: AttentionSite, x: Tensor) -> Tensor:
 
 NORMS = {
     "timesfm": (("query_ln", "scale"), ("key_ln", "scale")),
+    "timesfm3": (("query_ln", "weight"), ("key_ln", "weight")),
     "moirai": (("q_norm", "weight"), ("k_norm", "weight")),
     "moirai2": (("q_norm", "weight"), ("k_norm", "weight")),
     "t0": (("q_norm", "scale"), ("k_norm", "scale")),
@@ -48,7 +49,7 @@ NORMS = {
 }
 
 
-SCALES = {"timesfm": ["per_dim_scale"], "toto2": ["_pds"]}
+SCALES = {"timesfm": ["per_dim_scale"], "timesfm3": ["per_dim_scale"], "toto2": ["_pds"]}
 
 
 def without_bias(model: Forecaster, site: AttentionSite) -> pytest.MonkeyPatch:
@@ -103,7 +104,7 @@ def upstream_constant(model: Forecaster, site: AttentionSite) -> float:
     """The per-dimension scale is softplus times log2(e), and TimesFM's 1 / sqrt(head_dim)."""
     if model.family not in SCALES:
         return 1.0
-    return 1.442695041 / (math.sqrt(site.head_dim) if model.family == "timesfm" else 1.0)
+    return 1.442695041 / (1.0 if model.family == "toto2" else math.sqrt(site.head_dim))
 
 
 def test_the_order_of_fused_rows_is_measured(model: Forecaster, subject: Subject) -> None:

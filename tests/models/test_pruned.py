@@ -148,7 +148,12 @@ def test_other_families_may_be_passed_on_as_their_original_may(directory: Path) 
 
 
 @pytest.mark.parametrize(
-    ("name", "terms"), [("tiny-moirai2", "non-commercial"), ("tiny-timestral", "revenue clause")]
+    ("name", "terms"),
+    [
+        ("tiny-moirai2", "non-commercial"),
+        ("tiny-timestral", "revenue clause"),
+        ("tiny-timesfm3", "non-commercial"),
+    ],
 )
 def test_saving_says_what_a_licence_forbids_in_one_line(name: str, terms: str, tmp_path: Path) -> None:
     pruned = prune(tiny(name), "stack.0.mlp")

@@ -94,6 +94,7 @@ class AttentionSite:
     axis : queries and keys are positions in time, or series of one group
     keys_from : stack whose output gives the keys and values; None: the positions that the queries are at
     swapped : the projections see [T, B, features] instead of [B, T, features]
+    folded : the projections see [B * T, series, features] where the block sees [B, series, T, features]
     others : paths of modules beside `module` that serve this sublayer only (its norms); each returns
         something of the shape of its input
     norm : which of `others` stands between the output projection and the residual stream, if one does
@@ -116,6 +117,7 @@ class AttentionSite:
     axis: Literal["time", "series"] = "time"
     keys_from: str | None = None
     swapped: bool = False
+    folded: bool = False
     others: tuple[str, ...] = ()
     norm: str | None = None
     unit_scaled: bool = False

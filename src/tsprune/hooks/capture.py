@@ -14,7 +14,7 @@ from numpy.typing import ArrayLike, NDArray
 from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
-from tsprune.anatomy import Anatomy, Block, Component, Selection
+from tsprune.anatomy import Anatomy, AttentionSite, Block, Component, Selection
 from tsprune.arguments import checked
 from tsprune.data.synthetic import series
 from tsprune.errors import TspruneError
@@ -30,12 +30,15 @@ class Point(NamedTuple):
 
     swapped : tensors there are [T, B, F], not [B, T, F]
     across : if they are [B * T, series, F], not [B * series, T, F]: T
+    block : path of the block, with an input [B, V, T, F], if tensors there are [B * T, V, F], which `hook_at`
+        passes as [B * V, T, F]; "": they are not
     """
 
     path: str
     side: Literal["input", "output"]
     swapped: bool = False
     across: int = 0
+    block: str = ""
 
     def windows_first(self, x: Tensor) -> Tensor:
         """`x` as [..., T, F]; applying it twice gives `x`."""
@@ -54,6 +57,11 @@ def point_in(block: Block, path: str, side: Literal["input", "output"], *, swapp
     return Point(path, side, swapped, block.across)
 
 
+def projection_point(block: Block, site: AttentionSite, side: Literal["input", "output"]) -> Point:
+    """The input or the output of the output projection of a site of `block`."""
+    return Point(site.output, side, site.swapped, block.across, block.module if site.folded else "")
+
+
 def point_of(anatomy: Anatomy, component: Component) -> Point:
     """Where `component` is ablated: heads before the output projection, sublayers after it.
 
@@ -64,12 +72,48 @@ def point_of(anatomy: Anatomy, component: Component) -> Point:
     if component.kind == "layer":
         raise TspruneError(f"{component} is a layer; record its sublayers instead")
     site, side = anatomy.site(component), "input" if component.kind == "head" else "output"
-    return point_in(anatomy.block(component), site.output, side, swapped=site.swapped)  # type: ignore[arg-type]
+    return projection_point(anatomy.block(component), site, side)  # type: ignore[arg-type]
 
 
-def hook_at(root: nn.Module, point: Point, change: Callable[[Tensor], Tensor | None]) -> RemovableHandle:
+class Handle(ExitStack):
+    """Of a hook, which `remove` takes away."""
+
+    remove = ExitStack.close
+
+
+def hook_at(root: nn.Module, point: Point, change: Callable[[Tensor], Tensor | None]) -> Handle:
     """Calls `change` with every tensor at `point`; the tensor it returns, if any, replaces that one."""
-    module = root.get_submodule(point.path)
+    hooks = Handle()
+    if point.block:
+        change, note = _unfolding(change)
+        hooks.callback(root.get_submodule(point.block).register_forward_pre_hook(note).remove)
+    hooks.callback(_hook(root.get_submodule(point.path), point, change).remove)
+    return hooks
+
+
+def _unfolding(
+    change: Callable[[Tensor], Tensor | None],
+) -> tuple[Callable[[Tensor], Tensor | None], Callable[..., None]]:
+    """`change` for tensors [B * T, V, F], and a hook of the block, which notes their shape."""
+    shape: list[int] = []
+
+    def note(_module: nn.Module, args: tuple[Tensor, ...]) -> None:
+        shape[:] = args[0].shape
+
+    def unfolded(x: Tensor) -> Tensor | None:
+        windows, variates, steps, _ = shape
+        turned = x.unflatten(0, (windows, steps)).transpose(1, 2).flatten(0, 1)
+        changed = change(turned)
+        return (
+            None
+            if changed is None
+            else Tensor.flatten(changed.unflatten(0, (windows, variates)).transpose(1, 2), 0, 1)
+        )
+
+    return unfolded, note
+
+
+def _hook(module: nn.Module, point: Point, change: Callable[[Tensor], Tensor | None]) -> RemovableHandle:
     if point.side == "output":
         return module.register_forward_hook(lambda _module, _args, output: change(output))
 
@@ -91,8 +135,9 @@ def recording(
     """
     recorded: dict[Point, list[Tensor]] = {point: [] for point in points}
 
-    def keep(point: Point, x: Tensor) -> None:
+    def keep(point: Point, x: Tensor) -> Tensor | None:
         recorded[point].append(x if gradients else x.detach())
+        return x if gradients and point.block else None  # what is recorded must be on the way to the output
 
     with alone(module, type(module).__name__, keeps=True), ExitStack() as hooks:
         for point in recorded:

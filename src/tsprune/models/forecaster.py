@@ -79,6 +79,7 @@ class Forecaster(TablePredictor):
     evidence : measurements of a pruned model for its card (`tsprune.prune(..., measure=suite)`)
     stored : types that the checkpoint's tensors are stored in, by name; empty if it was not read from a file
     licence_note : one line if the licence of the released weights limits what derivatives may be used for
+    refusal : entries of config.json for which upstream refuses a pruned model that it would read wrongly
     absent : class of the replacement of an attention module without heads, called as upstream calls that
     half : whether upstream's code runs with weights in bfloat16 and float16
     multivariate : whether upstream reads the variates of a context [V, T] together; if not, each is a series
@@ -99,6 +100,7 @@ class Forecaster(TablePredictor):
     evidence: Evidence = MappingProxyType({})
     stored: Mapping[str, torch.dtype] = MappingProxyType({})
     licence_note: str = ""
+    refusal: Mapping[str, Any] = MappingProxyType({})
     absent: type[AbsentAttention] = AbsentAttention
     half: bool = True
     multivariate: bool = False

@@ -56,6 +56,7 @@ def complete(
         "model_type": "tsprune",
         "load_with": "tsprune.load or tsprune.load_pipeline",
         "family": model.family,
+        **model.refusal,
     }
     (directory / CONFIG).write_text(as_json(refused if reduced is None else reduced))
     record = {

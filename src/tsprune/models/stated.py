@@ -83,6 +83,18 @@ def levels(value: Any) -> str:
     return "" if ascending and 0.5 in value else "ascending quantile levels between 0 and 1 with 0.5"
 
 
+def symmetric_levels(needed: Iterable[float]) -> Requirement:
+    """Levels that can be mirrored at 0.5, with those that are `needed`."""
+
+    def rule(value: Any) -> str:
+        whole = not levels(value) and set(needed) <= set(value)
+        mirrored = whole and all(abs(x + y - 1) < 1e-9 for x, y in zip(value, reversed(value), strict=True))
+        return "" if mirrored else "ascending quantile levels, symmetric about 0.5, with 0.1, 0.2, ... 0.9"
+
+    needed = tuple(needed)
+    return rule
+
+
 def require(
     stated: Mapping[str, Any], rules: Mapping[str, Requirement], where: str, *, required: bool = True
 ) -> None:

@@ -13,28 +13,19 @@ from torch import Tensor
 
 from tsprune.anatomy import Anatomy, AttentionSite, Block, MLPSite, Projection, Readout, Size, Stack, TimeAxis
 from tsprune.models.absent import AbsentAttention
+from tsprune.models.batches import by_patches, first_output
 from tsprune.models.checkpoints import Checkpoint
 from tsprune.models.contexts import padded
 from tsprune.models.forecaster import LEVELS, Forecast, Forecaster
 from tsprune.models.objects import network
-from tsprune.models.stated import flag, levels, list_of, real, whole_number, word
-from tsprune.models.variates import places_by, rows_of, targets_of, variates_in
-
-_ROWS = 256  # forecast together: attention over variates has a mask of rows x rows for each patch
-
-
-def _symmetric_levels(value: Any) -> str:
-    """Levels that upstream averages with those of the negated series, with all that tsprune forecasts."""
-    whole = not levels(value) and set(LEVELS) <= set(value)
-    mirrored = whole and np.allclose(np.add(value, value[::-1]), 1, rtol=0, atol=1e-9)
-    return "" if mirrored else "ascending quantile levels, symmetric about 0.5, with 0.1, 0.2, ... 0.9"
-
+from tsprune.models.stated import flag, list_of, real, symmetric_levels, whole_number, word
+from tsprune.models.variates import rows_of, targets_of
 
 _SIZES = {  # of config.json
     **dict.fromkeys(("patch_size", "d_model", "num_heads", "mlp_hidden_dim"), whole_number()),
     **dict.fromkeys(("block_size", "context_length"), whole_number()),
     "block_schedule": list_of(word),
-    "quantile_knots": _symmetric_levels,
+    "quantile_knots": symmetric_levels(LEVELS),
     "rope_theta": real(1e-6, 1e12),
     "rope_partial_factor": real(0, 1),
     "norm_eps": real(0, 1),
@@ -110,15 +101,13 @@ class Timestral(Forecaster):
 
     def _by_length(self, series: list[NDArray[np.float32]], work: Callable[[Tensor], Tensor]) -> Tensor:
         """`work` on series of as many patches as one array [B, V, T], NaN in front; its results by series."""
-        visible, variates = [x[..., -self.context_length :] for x in series], variates_in(series[0])
-        patch, most = self.upstream.patch_size, max(1, _ROWS // variates)
-        alike = places_by(-(-values.shape[-1] // patch) for values in visible).values()
-        parts = [places[i : i + most] for places in alike for i in range(0, len(places), most)]
-        outputs = []
-        for places in parts:
+        visible, patch = [x[..., -self.context_length :] for x in series], self.upstream.patch_size
+
+        def of_places(places: list[int]) -> Tensor:
             rows = padded(rows_of([visible[place] for place in places]), patch)
-            outputs.append(work(torch.from_numpy(rows.reshape(len(places), variates, -1))))
-        return torch.cat(outputs)[torch.from_numpy(np.argsort(np.concatenate(parts)))]
+            return work(torch.from_numpy(rows).unflatten(0, (len(places), -1)))
+
+        return by_patches(visible, patch, of_places)
 
     def _predicted(self, rows: Tensor, horizon: int, covariates: int) -> Tensor:
         """Upstream's quantiles [B, V, horizon, Q] of [B, V + C, T]; NaN of series for which it has none."""
@@ -146,14 +135,8 @@ class Timestral(Forecaster):
         """
 
         def first_pass(rows: Tensor) -> Tensor:
-            recorded: list[Tensor] = []
-            hook = self.module.head.projection.register_forward_hook(lambda _m, _i, x: recorded.append(x))
-            try:
-                self._predicted(rows, 1, covariates)
-            finally:
-                hook.remove()
-            output: Tensor = recorded[0][:, -1].unflatten(0, rows.shape[:2])
-            return output
+            output = first_output(self.module.head.projection, lambda: self._predicted(rows, 1, covariates))
+            return output[:, -1].reshape(*rows.shape[:2], -1)
 
         return targets_of(self._by_length(series, first_pass).flatten(0, 1), series, covariates)
 

@@ -24,7 +24,7 @@ from tsprune.errors import TspruneError
 from tsprune.evaluation.batching import reading_of
 from tsprune.evaluation.sampling import SampledWindows, over_batches, sampled
 from tsprune.hooks.attention import AttentionMap, watching
-from tsprune.hooks.capture import Point, point_in
+from tsprune.hooks.capture import Point, hook_at, point_in, projection_point
 from tsprune.hooks.mixing import Mix, mixes
 from tsprune.hooks.stream import stream_of
 from tsprune.models.forecaster import Forecaster
@@ -172,11 +172,14 @@ class _Follower:
             else:
                 hooks.callback(module.register_forward_hook(hook).remove)
 
+        def at(point: Point, look: Callable[[Tensor], None]) -> None:
+            hooks.callback(hook_at(self._model.module, point, look).remove)
+
         with self._model.alone(keeps=True), hooks:
             for stack in self._model.anatomy.stacks:
                 on(stack.blocks[0].module, self._begin, before=True)
                 for layer, block in stack.numbered():
-                    self._follow(on, Component(stack.name, layer), block)
+                    self._follow(on, at, Component(stack.name, layer), block)
                 on(stack.blocks[-1].module, self._end)
             yield
 
@@ -190,13 +193,16 @@ class _Follower:
                 values = torch.where(self._real, values, torch.nan)
             self._add(name, component, values.nanmean(-1))
 
-    def _follow(self, on: Callable[..., None], layer: Component, block: Block) -> None:
+    def _follow(
+        self, on: Callable[..., None], at: Callable[..., None], layer: Component, block: Block
+    ) -> None:
         on(block.module, self._enter(block), before=True)
         for site in block.attention:
             sublayer = dataclasses.replace(layer, attention=site.role)
             heads = [dataclasses.replace(sublayer, head=number) for number in site.numbers]
             if OUTPUT_NORM in self._names and self._components & set(heads):
-                on(site.output, self._heads(sublayer, site, heads, block), before=True)
+                point = projection_point(block, site, "input")
+                at(point, self._heads(sublayer, site, heads, point))
             point = point_in(block, site.norm or site.output, "output", swapped=site.swapped)
             on(point.path, self._wrote(sublayer, point))
         if block.mlp is not None:
@@ -238,22 +244,21 @@ class _Follower:
         return hook
 
     def _heads(
-        self, sublayer: Component, site: AttentionSite, heads: list[Component], block: Block
-    ) -> Callable[..., None]:
+        self, sublayer: Component, site: AttentionSite, heads: list[Component], point: Point
+    ) -> Callable[[Tensor], None]:
         _, output = value_output(self._model, site)
         factors = triangular(output) * site.output_scale  # W_O^T = Q R, so that |W_O^T z| is |R z|
         if sublayer in self._mixes:
             factors = factors * self._mixes[sublayer].written
-        point = point_in(block, site.output, "input", swapped=site.swapped)
 
-        def hook(_module: nn.Module, args: Any, _kwargs: Any) -> None:
-            mixed = point.windows_first(args[0]).flatten(0, -3)
+        def look(x: Tensor) -> None:
+            mixed = point.windows_first(x).flatten(0, -3)
             mixed = mixed.unflatten(-1, (len(heads), site.head_dim)).double()
             norms = torch.einsum("hde,nthe->nthd", factors, mixed).norm(dim=-1)
             for place, head in enumerate(heads):
                 self._found.append((OUTPUT_NORM, head, norms[..., place]))
 
-        return hook
+        return look
 
     def _step(self, component: Component, before: Tensor, after: Tensor) -> None:
         """Scores `component` by the stream before and after it, [..., T, d_model] each."""

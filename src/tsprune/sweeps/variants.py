@@ -16,6 +16,7 @@ from __future__ import annotations
 import time
 from collections.abc import Hashable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
+from functools import partial
 
 import numpy as np
 from torch import Tensor
@@ -23,7 +24,7 @@ from torch import Tensor
 from tsprune.anatomy import Component
 from tsprune.evaluation import Batch
 from tsprune.hooks.ablation import Ablation, applied, side_by_side
-from tsprune.hooks.capture import Point, Reference, point_of
+from tsprune.hooks.capture import Point, Reference, hook_at, point_of
 from tsprune.models.forecaster import Forecast, Forecaster, with_gaps
 from tsprune.replay import Place, Replay, random_like
 
@@ -165,12 +166,7 @@ def _random_streams(
 
     with model.alone(keeps=True), ExitStack() as hooks:
         for point in points:
-            module = model.module.get_submodule(point.path)
-            if point.side == "input":
-                handle = module.register_forward_pre_hook(lambda _m, a, p=point: (changed(a[0], p), *a[1:]))
-            else:
-                handle = module.register_forward_hook(lambda _m, _a, out, p=point: changed(out, p))
-            hooks.callback(handle.remove)
+            hooks.callback(hook_at(model.module, point, partial(changed, point=point)).remove)
         yield
 
 

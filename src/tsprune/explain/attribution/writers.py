@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from tsprune.anatomy import Block, Component, Stack
-from tsprune.hooks.capture import Point, point_in, recording
+from tsprune.hooks.capture import Point, point_in, projection_point, recording
 from tsprune.hooks.mixing import scales
 from tsprune.hooks.stream import streams
 from tsprune.models.forecaster import Forecaster
@@ -125,9 +125,9 @@ def _points(block: Block) -> dict[str, Point]:
     """Points that record a block's writes: inputs and outputs of output projections, and norms after them."""
     points = {}
     for site in block.attention:
-        points[f"{site.role} in"] = point_in(block, site.output, "input", swapped=site.swapped)
+        points[f"{site.role} in"] = projection_point(block, site, "input")
         if site.norm is not None:
-            points[f"{site.role} out"] = point_in(block, site.output, "output", swapped=site.swapped)
+            points[f"{site.role} out"] = projection_point(block, site, "output")
             points[f"{site.role} normed"] = point_in(block, site.norm, "output", swapped=site.swapped)
     if block.mlp is not None:
         points["mlp"] = point_in(block, block.mlp.norm or block.mlp.output, "output")
