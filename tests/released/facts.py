@@ -222,6 +222,17 @@ def _toto2(width: int, layers: int, epsilon: float, parameters: int | None = Non
     return Facts("toto2", config, width, width // 64, 64, {"stack": layers}, roles, parameters)
 
 
+_TIMESTRAL = {
+    "patch_size": 32,
+    "d_model": 768,
+    "num_heads": 12,
+    "mlp_hidden_dim": 2048,
+    "block_schedule": [*["time"] * 3, "time_variate"] * 6,
+    "quantile_knots": [0.01, *(round(0.05 * step, 2) for step in range(1, 20)), 0.99],
+    "block_size": 32,
+    "context_length": 32768,
+}
+
 RELEASED: Mapping[str, Facts] = {
     "amazon/chronos-bolt-tiny": _bolt(256, 4, 4, 1024),
     "amazon/chronos-bolt-mini": _bolt(384, 4, 8, 1536),
@@ -238,6 +249,19 @@ RELEASED: Mapping[str, Facts] = {
     # upstream's class has the size of the published checkpoint, whose config.json it does not read
     "google/timesfm-2.5-200m-pytorch": Facts(
         "timesfm", {}, 1280, 16, 80, {"stack": 20}, {"stack": ("self",)}
+    ),
+    "google/timesfm-3.0-pytorch": Facts(  # the sizes of upstream's class
+        "timesfm3", {}, 1280, 16, 80, {"stack": 20}, {"stack": ("time", "variate")}, 330_710_976
+    ),
+    "mistralai/Timestral-209M": Facts(  # by the model cards of it and of a tiny copy
+        "timestral",
+        _TIMESTRAL,
+        768,
+        12,
+        64,
+        {"stack": 24},
+        {"stack": (*["time"] * 4, "variate")},
+        209_312_256,
     ),
     "Datadog/Toto-Open-Base-1.0": Facts(
         "toto", _TOTO, 768, 12, 64, {"stack": 12}, {"stack": (*["time"] * 11, "variate")}
@@ -260,4 +284,4 @@ RELEASED: Mapping[str, Facts] = {
 }
 
 # published checkpoints whose config.json was not at hand, and whose sizes no paper states
-UNKNOWN = {f"mistralai/Timestral-{size}M" for size in (5, 28, 123, 209)}
+UNKNOWN = {f"mistralai/Timestral-{size}M" for size in (5, 28, 123)}

@@ -108,7 +108,8 @@ def load_pipeline(
     Chronos-T5: `ChronosPipeline`, Chronos-Bolt: `ChronosBoltPipeline`, Chronos-2: `Chronos2Pipeline`,
     TimesFM: `TimesFM_2p5_200M_torch` (call its `compile` first, as always), Toto: `Toto`, Moirai:
     `MoiraiForecast` and Moirai-2: `Moirai2Forecast` for univariate series (set their horizon and context
-    length with `hparams_context`; the network is `.module`), Timestral: `TimestralForecaster`.
+    length with `hparams_context`; the network is `.module`), Timestral: `TimestralForecaster`, TimesFM 3:
+    `TimesFM3Evaluator`.
 
     name, device, dtype, revision, subfolder : as in `load`
     """

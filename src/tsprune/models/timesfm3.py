@@ -157,9 +157,9 @@ class TimesFM3(Forecaster):
         clean = [_clean(np.atleast_2d(x[..., -self.context_length :]), covariates) for x in series]
 
         def of_places(places: list[int]) -> Tensor:
-            some = [clean[place] for place in places]
-            output = first_output(self.module.output_head, lambda: self._decoded(some, 1, covariates))
-            return output[:, :, -1 - self.module.rolls]
+            some = [[sign * clean[place] for place in places] for sign in (1, -1)]  # as in a forecast
+            passes = lambda: [self._decoded(one, 1, covariates) for one in some]
+            return first_output(self.module.output_head, passes)[:, :, -1 - self.module.rolls]
 
         whole = by_patches(clean, self.module.input_patch_len, of_places)
         return targets_of(whole.flatten(0, 1), series, covariates)

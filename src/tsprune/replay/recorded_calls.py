@@ -32,6 +32,9 @@ _HIDDEN_BYTES = 2**20
 _HIDDEN_BYTES_ACCELERATED = 2**28
 
 
+ANY = -1  # number of steps
+
+
 class Worth(enum.IntEnum):
     """Computation that a record saves per byte, in ascending order."""
 
@@ -167,7 +170,8 @@ class Tiled(dict[str, list[Call]]):
         """`one` with its rows tiled, the same tensor at every call."""
         rows = one.shape[0] if one.dim() else 0
         groups = rows // across if across and rows % across == 0 else 0
-        if rows != self._rows and not (groups and self._rows % groups == 0):
+        folded = across == ANY and rows % self._rows == 0
+        if rows != self._rows and not folded and not (groups > 0 and self._rows % groups == 0):
             return one
         if id(one) not in self._tensors:
             self._tensors[id(one)] = one, one.repeat(self._times, *[1] * (one.dim() - 1))

@@ -10,6 +10,7 @@ from typing import NamedTuple
 from torch import nn
 
 from tsprune.anatomy import Anatomy, Component
+from tsprune.replay.recorded_calls import ANY
 
 
 class Sublayer(NamedTuple):
@@ -52,7 +53,7 @@ class Units:
     stacks : in order of execution
     outside : the largest modules that neither hold a block nor are inside one. Those of them that run before
         any block (patching, embedding, scaling) are unaffected by ablations
-    across : of blocks and sublayers, by path, see `tsprune.anatomy.Block`; others are absent
+    across : of blocks and sublayers, by path, see `tsprune.anatomy.Block`; ANY of folded ones; others are absent
     """
 
     stacks: tuple[StackUnits, ...]
@@ -79,6 +80,8 @@ def units_of(anatomy: Anatomy, root: nn.Module) -> Units:
             if block.across:
                 units = (block.module, *(path for sublayer in sublayers[-1] for path in sublayer if path))
                 across |= dict.fromkeys(units, block.across)
+            for site in block.attention:
+                across |= dict.fromkeys((site.module, site.output) if site.folded else (), ANY)
             sites = (site for site in block.attention if site.role == "cross" and site.heads)
             cross += [(layer, path) for site in sites for path in (site.key.module, site.value.module)]
         blocks = tuple(block.module for block in stack.blocks)
