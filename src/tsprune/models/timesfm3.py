@@ -93,8 +93,7 @@ class TimesFM3(Forecaster):
     past_covariates = True
     reference_horizon = 1024  # GIFT-Eval's longest is 900
     licence_note = (
-        "TimesFM 3's released weights are under a non-commercial licence: use what is made from them for "
-        "non-commercial purposes only, and publish it under the terms of the original alone."
+        "TimesFM 3's released weights are under a non-commercial licence, as is what is made from them."
     )
     refusal = MappingProxyType({"transformer_config": {}})  # else upstream fills missing weights at random
     upstream: TimesFM3Forecaster
@@ -158,8 +157,9 @@ class TimesFM3(Forecaster):
 
         def of_places(places: list[int]) -> Tensor:
             some = [[sign * clean[place] for place in places] for sign in (1, -1)]  # as in a forecast
-            passes = lambda: [self._decoded(one, 1, covariates) for one in some]
-            return first_output(self.module.output_head, passes)[:, :, -1 - self.module.rolls]
+            head = self.module.output_head
+            output = first_output(head, lambda: [self._decoded(one, 1, covariates) for one in some])
+            return output[:, :, -1 - self.module.rolls]
 
         whole = by_patches(clean, self.module.input_patch_len, of_places)
         return targets_of(whole.flatten(0, 1), series, covariates)

@@ -53,7 +53,7 @@ class Units:
     stacks : in order of execution
     outside : the largest modules that neither hold a block nor are inside one. Those of them that run before
         any block (patching, embedding, scaling) are unaffected by ablations
-    across : of blocks and sublayers, by path, see `tsprune.anatomy.Block`; ANY of folded ones; others are absent
+    across : of blocks and sublayers, by path, see `tsprune.anatomy.Block`; ANY of folded ones
     """
 
     stacks: tuple[StackUnits, ...]
