@@ -80,7 +80,7 @@ def test_attention_over_variates_is_recorded_by_series(model: Forecaster) -> Non
     with recording(model.module, [point]) as recorded:
         model.teacher_forced(series)
     hook.remove()
-    (by_series,), (folded,) = recorded[point], raw
+    (by_series, _), (folded, _) = recorded[point], raw  # of the series and their negatives
     assert by_series.shape == (4, 10, 24)  # 8 patches of history and 2 of the future
     for window in range(2):
         for variate in range(2):
