@@ -124,7 +124,8 @@ def test_the_stream_is_the_sum_of_what_is_written_to_it(model: Forecaster) -> No
         for layer, block in stack.numbered():
             for site in block.attention:
                 component = Component(stack.name, layer, site.role)
-                points[component] = point_of(model.anatomy, component)._replace(path=site.norm or site.output)
+                point = point_of(model.anatomy, component)
+                points[component] = point._replace(path=site.norm, block="") if site.norm else point
             component = Component(stack.name, layer, mlp=True)
             assert block.mlp is not None
             path = block.mlp.norm or block.mlp.output
