@@ -36,3 +36,4 @@ RANKED_METRICS = ("MASE", "CRPS")
 # measured by `tsprune.check`
 Checked = Literal["scores", "stable_rank", "redundancy", "latency"]
 CHECKED: tuple[Checked, ...] = get_args(Checked)
+PICTURE_FORMS = ("svg", "png")  # of static pictures

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 from tsprune.anatomy import Component
 from tsprune.cli.options import ModelArgument, Shared, integer, option, with_shared
-from tsprune.cli.output import note, print_costs, print_frame, print_rows, say
+from tsprune.cli.output import check_pictures, note, print_costs, print_frame, print_rows, say
 from tsprune.errors import TspruneError
 from tsprune.files import check_files, output_folder
 
@@ -38,6 +38,9 @@ def explain_command(
     output: Annotated[
         Path | None, option("A page with pictures (NAME.html), or a folder for all tables, as CSV.", "--out")
     ] = None,
+    picture: Annotated[
+        Path | None, option("Folder for every figure of the page, each as .svg and .png.")
+    ] = None,
     *,
     shared: Shared,
 ) -> None:
@@ -47,6 +50,7 @@ def explain_command(
     as_page = output is not None and output.suffix.lower() == ".html"
     if output is not None and not dry_run:
         check_files(output) if as_page else output_folder(output)
+    check_pictures(picture, single=False)
     shared.check(model)
     suite = shared.suite
     from tsprune.data import chaos
@@ -73,6 +77,11 @@ def explain_command(
     tables = {name: _with_changes(frame) for name, frame in found.tables().items()}
     if output is not None:
         _write(found, tables, output, as_page)
+    if picture is not None:
+        from tsprune.report.explanation_page import explanation_pictures
+        from tsprune.report.stills import write_stills
+
+        write_stills(explanation_pictures(found), picture)
     chosen = tables if head is None else {name: tables[name] for name in ("carriers", "heads", "profile")}
     shared.report(
         "explain",

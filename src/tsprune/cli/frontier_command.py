@@ -16,7 +16,7 @@ from tsprune.cli.options import (
     share,
     with_shared,
 )
-from tsprune.cli.output import as_duration, note, print_frame, say
+from tsprune.cli.output import as_duration, check_pictures, note, print_frame, say
 from tsprune.files import check_files, output_folder
 
 if TYPE_CHECKING:
@@ -56,6 +56,9 @@ def frontier_command(
     batch: Annotated[list[int], integer("Series forecast together; repeatable.")] = [1, 8, 64],  # noqa: B006
     rounds: Annotated[int, integer("Timed forecasts of each, in turns with the original.", least=2)] = 20,
     metric: MetricOption = "MASE",
+    picture: Annotated[
+        Path | None, option("Also draw time against loss to this file (.svg or .png).")
+    ] = None,
     *,
     shared: Shared,
 ) -> None:
@@ -67,12 +70,14 @@ def frontier_command(
     folder = output_folder(output)
     page, table = folder / "frontier.html", folder / "frontier.csv"
     check_files(page, table)
+    check_pictures(picture, folder=False)
     shared.check(model, *(against or ()))
     suite = shared.suite
     from tsprune.cli.output import write_table
     from tsprune.frontiers import frontier
     from tsprune.frontiers.measure_frontier import SAVINGS, recovery_seconds
-    from tsprune.report.frontier_page import write_frontier
+    from tsprune.report.frontier_page import frontier_picture, write_frontier
+    from tsprune.report.stills import write_still
 
     loaded = shared.load(model, device="cpu")
     if recover_steps and not shared.quiet:
@@ -94,6 +99,8 @@ def frontier_command(
         )
     write_table(found.frame, table)
     write_frontier(found, page)
+    if picture is not None:
+        write_still(frontier_picture(found), picture)
     result = {
         "out": output,
         "machine": found.machine,

@@ -8,6 +8,7 @@ import io
 import json
 import math
 from collections.abc import Collection, Mapping, Sequence
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,8 +18,9 @@ from rich.table import Table
 from rich.text import Text
 
 import tsprune
+from tsprune.choices import PICTURE_FORMS
 from tsprune.errors import TspruneError, one_line, printable
-from tsprune.files import check_files
+from tsprune.files import check_files, output_folder
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -254,3 +256,25 @@ def write_table(frame: pd.DataFrame, path: Path) -> None:
     content = io.BytesIO()
     frame.to_csv(content, index=False) if path.suffix == ".csv" else frame.to_parquet(content, index=False)
     write_whole(path, content.getvalue())
+
+
+def check_pictures(path: Path | None, *, single: bool = True, folder: bool = True) -> None:
+    """Raises TspruneError, before any work, if pictures cannot be written to `path`.
+
+    single, folder : whether one picture (a file), and whether many (a folder) can be asked for
+    """
+    if path is None:
+        return
+    if find_spec("matplotlib") is None:
+        raise TspruneError("--picture needs matplotlib: install tsprune with the extra 'picture'")
+    wanted = [" or ".join(f".{form}" for form in PICTURE_FORMS)] if single else []
+    wanted += ["a folder"] if folder else []
+    is_file = bool(path.suffix)
+    if (is_file and not (single and path.suffix.removeprefix(".") in PICTURE_FORMS)) or not (
+        is_file or folder
+    ):
+        raise TspruneError(f"cannot write pictures to {path}; name {' or '.join(wanted)} with --picture")
+    if is_file:
+        check_files(path)
+    else:
+        output_folder(path)

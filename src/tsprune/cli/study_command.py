@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from tsprune.cli.options import MaxLossOption, Shared, duration, integer, option, with_shared
-from tsprune.cli.output import as_duration, err, note, out, print_costs, say
+from tsprune.cli.output import as_duration, check_pictures, err, note, out, print_costs, say
 from tsprune.files import check_files, output_folder
 from tsprune.progress import display
 
@@ -59,7 +59,10 @@ def study_command(
     dry_run: Annotated[
         bool, option("Only estimate the time and memory of each stage, without a budget.", "--dry-run")
     ] = False,
-    picture: Annotated[Path | None, option("Also draw the results as one static picture (.svg).")] = None,
+    picture: Annotated[
+        Path | None,
+        option("Also draw the results as one picture (.svg or .png), or every figure into a folder."),
+    ] = None,
     *,
     shared: Shared,
 ) -> None:
@@ -69,7 +72,8 @@ def study_command(
     """
     started = time.monotonic()
     shared.check(*(models or []))
-    check_files(picture, shared.store)
+    check_files(shared.store)
+    check_pictures(picture)
     if dry_run:
         _estimate(models, max_loss, explain, shared)
         return
@@ -78,6 +82,8 @@ def study_command(
     suite = shared.suite
     from tsprune.models.placement import device_of
     from tsprune.report import print_summary, write_picture, write_report
+    from tsprune.report.stills import write_stills
+    from tsprune.report.study_page import study_pictures
     from tsprune.studies import DEFAULT_MODELS, study
     from tsprune.studies.study_result import results_table, write_results
 
@@ -103,8 +109,10 @@ def study_command(
         )
     write_results(result, output)
     write_report(result, output / "report.html")
-    if picture is not None:
+    if picture is not None and picture.suffix:
         write_picture(result, picture)
+    elif picture is not None:
+        write_stills(study_pictures(result), picture)
 
     def tables() -> None:
         print_summary(result, out)

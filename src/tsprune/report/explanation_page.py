@@ -14,7 +14,7 @@ from tsprune.explain.overview import EXPLANATION_TABLES as TABLES
 from tsprune.explain.overview import Explanation
 from tsprune.report import figures
 from tsprune.report.roles import facts
-from tsprune.report.section import Picture, Section, page, picture, words
+from tsprune.report.section import Picture, Section, page, picture, pictures_in, words
 from tsprune.report.tables import PageTable, of_models, page_table
 from tsprune.report.words import count, drawn, percent
 from tsprune.statistics import SEEDS
@@ -37,6 +37,11 @@ def render_explanation(found: Explanation) -> str:
         sections=sections_of(found),
         skipped=page_table("Skipped", skipped),
     )
+
+
+def explanation_pictures(found: Explanation) -> list[Picture]:
+    """All pictures of the page of one model."""
+    return pictures_in(sections_of(found))
 
 
 def sections_of(found: Explanation) -> list[Section]:

@@ -1,56 +1,170 @@
-"""One static picture (SVG) of a study for places that run no JavaScript, such as a README."""
+"""One static picture for places that run no JavaScript, such as a README: what each layer is worth, and what
+to deploy.
+
+Everything is labelled where it is drawn, so that no legend lies over data. Bars: one fact each, no axis to
+decipher but that of its unit.
+"""
 
 from __future__ import annotations
 
+import contextlib
+import dataclasses
 import io
-import textwrap
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
+import pandas as pd
 
 from tsprune.atomic import write_whole
+from tsprune.choices import ONNX_RUNTIMES, PICTURE_FORMS, TORCH
 from tsprune.errors import TspruneError
+from tsprune.frontiers.frontier_points import ORIGINAL
 from tsprune.report import palette
-from tsprune.report.digest import HEADLINE, HEADLINE_CHANGE, pruning_curve
-from tsprune.report.figures.forecasts import history_drawn, quantile_at
-from tsprune.report.figures.pruning import pruning_scale, pruning_spread
-from tsprune.report.figures.shared import by_stack, from_zero, in_percent
-from tsprune.report.panels import Scale, scale_for
-from tsprune.studies.study_result import Example, ModelStudy, Study
+from tsprune.report.figures.shared import by_stack
+from tsprune.report.panels import scale_for
+from tsprune.report.words import percent
+from tsprune.studies.study_result import ModelStudy, Study
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
 
-_MARKER = {"circle": "o", "square": "s", "diamond": "D"}
-_STYLE: dict[Any, Any] = {
-    "font.size": 9,
+_WIDTH, _ROW = 7.6, 3.1  # inches; at 600 px a letter is 11 px high
+_MATTERS = 5.0  # percent of loss from which a layer is drawn in the colour of damage
+_METRIC = "MASE"
+_STYLE: Final[dict[str, Any]] = {
+    "font.size": 10.5,
     "font.family": "DejaVu Sans",
-    **dict.fromkeys(("axes.edgecolor", "xtick.color", "ytick.color"), palette.MUTED),
-    **dict.fromkeys(("axes.labelcolor", "axes.titlecolor"), palette.INK),
-    **dict.fromkeys(("xtick.labelcolor", "ytick.labelcolor"), palette.INK),
-    **dict.fromkeys(("axes.spines.top", "axes.spines.right", "legend.frameon"), False),
-    "axes.titlesize": 10,
+    **dict.fromkeys(("axes.spines.top", "axes.spines.right", "axes.spines.left"), False),
+    "axes.titlesize": 11.5,
+    "axes.titleweight": "bold",
     "axes.titlelocation": "left",
-    "axes.grid": True,
-    "axes.grid.axis": "y",
-    "grid.color": palette.GRID,
-    "legend.fontsize": 8,
-    "lines.linewidth": 1.8,
-    "lines.markersize": 4.5,
+    "axes.titlepad": 10,
     "text.parse_math": False,  # a "$" in a model's name is a dollar sign
     "svg.fonttype": "path",
     "svg.hashsalt": "tsprune",
 }
 
 
-def write_picture(study: Study, path: Path) -> None:
-    """Write layer curves, pruning curves and a forecast before and after, a row a model, as SVG.
+@dataclasses.dataclass(frozen=True)
+class Deployed:
+    """A version of a model: its share of the original's time, and its change of MASE with an interval."""
+
+    name: str
+    time: float
+    change: float
+    low: float
+    high: float
+
+
+@dataclasses.dataclass(frozen=True)
+class PictureRow:
+    """The contents of a row of the picture.
+
+    layers : columns stack, layer, mase_change, mase_low, mase_high; one row per layer ablated
+    deployed : versions, the original first
+    timed : how times were found
+    """
+
+    name: str
+    layers: pd.DataFrame
+    deployed: Sequence[Deployed]
+    timed: str
+
+
+def write_picture(study: Study, path: Path, *, dark: bool = False) -> None:
+    """Writes what each layer is worth and what the smaller versions cost, a row a model, as SVG or PNG.
 
     Needs the extra `picture` (matplotlib). The same study gives the same bytes.
 
     Raises TspruneError where matplotlib is missing.
     """
+    write_rows([_of_study(model) for model in study.models], path, dark=dark)
+
+
+def _of_study(model: ModelStudy) -> PictureRow:
+    layers = model.layers[model.layers["unit"] == "both"]
+    rows = model.removals.to_dict("records") if len(model.removals) else []
+    smaller = [
+        Deployed(
+            f"without {row['heads']} heads, {row['mlps']} MLPs",
+            1 - row["saving"],
+            *(row[f"mase_{part}"] for part in ("change", "low", "high")),
+        )
+        for row in rows[:4]
+    ]
+    return PictureRow(model.name, layers, (Deployed(ORIGINAL, 1.0, 0.0, 0.0, 0.0), *smaller), "estimated")
+
+
+def deployed_of_frontier(points: pd.DataFrame, batch: int, most: float = 0.02) -> list[Deployed]:
+    """The original by torch, and the best export of the original and of each version of it.
+
+    points : with the columns of `tsprune.frontiers.FRONTIER`
+    most : the fastest export whose loss has an upper limit within this is shown, else that of the least loss
+    """
+    here = points[points["batch"] == batch]
+    torch = here[(here["weights"] == ORIGINAL) & (here["runtime"] == TORCH)]
+    if torch.empty:
+        raise TspruneError(f"the frontier has no times of the original with batch {batch}")
+    found = [Deployed(ORIGINAL, 1.0, 0.0, 0.0, 0.0)]
+    exported = here[here["runtime"].isin(list(ONNX_RUNTIMES))]
+    for weights, part in exported.groupby("weights", sort=False):
+        within = part[part["mase_high"] <= most]
+        least, fastest = part["mase_high"].idxmin(), within["time_ratio"]
+        row = part.loc[least if within.empty else fastest.idxmin()]
+        found.append(_version("exported" if weights == ORIGINAL else f"{weights},\nexported", row))
+    return found
+
+
+def _version(name: str, row: pd.Series[Any]) -> Deployed:
+    return Deployed(
+        name, *(float(row[key]) for key in ("time_ratio", "mase_change", "mase_low", "mase_high"))
+    )
+
+
+def write_rows(rows: Sequence[PictureRow], path: Path, *, dark: bool = False) -> None:
+    """Writes a picture of `rows`; arguments and errors as of `write_picture`."""
+    form = Path(path).suffix.lower().removeprefix(".")
+    if form not in PICTURE_FORMS:
+        raise TspruneError(f"a picture is an .svg or .png file, not {Path(path).name}")
+    buffer = io.BytesIO()
+    with drawing(dark) as figure_class:
+        figure = figure_class(figsize=(_WIDTH, _ROW * max(1, len(rows))), layout="constrained")
+        grid = figure.subplots(max(1, len(rows)), 2, squeeze=False, width_ratios=(1, 1))
+        for axes, row in zip(grid, rows, strict=False):
+            _layers(axes[0], row, ink(dark))
+            _deployed(axes[1], row, ink(dark))
+        figure.savefig(buffer, format=form, metadata=metadata_of(form), dpi=200)
+    write_whole(Path(path), buffer.getvalue())
+
+
+def metadata_of(form: str) -> dict[str, Any]:
+    """Metadata of a file, without its time: the same picture gives the same bytes."""
+    return {"Date": None, "Creator": "tsprune"} if form == "svg" else {}
+
+
+@dataclasses.dataclass(frozen=True)
+class Ink:
+    """Colours of a light or dark page."""
+
+    paper: str
+    ink: str
+    soft: str
+    grid: str
+
+
+def ink(dark: bool) -> Ink:
+    """The colours of pictures."""
+    if dark:
+        return Ink("#14171c", "#e4e8ee", "#a0a9b5", "#323943")
+    return Ink("#ffffff", palette.INK, "#59636e", palette.GRID)
+
+
+@contextlib.contextmanager
+def drawing(dark: bool = False) -> Iterator[type[Figure]]:
+    """Within it, matplotlib draws in the style of these pictures; gives its class of figures."""
     try:
         import matplotlib
         from matplotlib.figure import Figure
@@ -58,106 +172,75 @@ def write_picture(study: Study, path: Path) -> None:
         raise TspruneError(
             "the picture needs matplotlib: install tsprune with the extra 'picture'"
         ) from error
-    with matplotlib.rc_context(_STYLE):
-        rows = max(1, len(study.models))
-        figure = Figure(figsize=(13, 3.3 * rows), layout="constrained", facecolor="white")
-        grid = figure.subplots(rows, 3, squeeze=False)
-        layer_scale = scale_for((in_percent(m.layers[HEADLINE_CHANGE]) for m in study.models), threshold=1.0)
-        head_scale = pruning_scale(study.models)
-        for row, (axes, model) in enumerate(zip(grid, study.models, strict=False)):
-            _layers(axes[0], model, layer_scale, study.percent, legend=row == 0)
-            _pruning(axes[1], model, head_scale, study.percent, legend=row == 0)
-            # another series in every row
-            _forecast(axes[2], model.examples[row % len(model.examples)] if model.examples else None)
-        buffer = io.BytesIO()
-        figure.savefig(buffer, format="svg", metadata={"Date": None, "Creator": "tsprune"})
-    write_whole(Path(path), buffer.getvalue())
+    colours = ink(dark)
+    lines = dict.fromkeys(("axes.edgecolor", "xtick.color", "ytick.color"), colours.soft)
+    words = ("text.color", "axes.labelcolor", "axes.titlecolor", "xtick.labelcolor", "ytick.labelcolor")
+    papers = ("figure.facecolor", "savefig.facecolor", "axes.facecolor")
+    style: dict[Any, Any] = _STYLE | lines | dict.fromkeys(words, colours.ink)
+    style |= dict.fromkeys(papers, colours.paper) | {"grid.color": colours.grid}
+    with matplotlib.rc_context(style):
+        yield Figure
 
 
-def _change_axis(axes: Axes, scale: Scale, percent: float) -> None:
-    positions, labels = scale.ticks()
+def _layers(axes: Axes, row: PictureRow, colours: Ink) -> None:
+    """A bar for each layer; stacks follow each other along x, with a gap."""
+    axes.set_title("Without one layer:\nhow much worse?")
+    names = ["mase_change", "mase_low", "mase_high"]
+    changes = 100 * row.layers.reindex(columns=names).to_numpy(float)
+    scale = scale_for([changes], threshold=10.0)
+    ticks: list[tuple[float, str]] = []
+    start = 0
+    for stack, part in by_stack(row.layers):
+        x = start + part["layer"].to_numpy(int)
+        value, low, high = 100 * part.reindex(columns=names).to_numpy(float).T
+        shades = [palette.ORANGE if one >= _MATTERS else palette.SKY for one in value]
+        axes.bar(x, scale(value), color=shades, width=0.8)
+        ends = np.nan_to_num([scale(value) - scale(low), scale(high) - scale(value)]).clip(0)
+        if ends.any():
+            axes.errorbar(x, scale(value), ends, fmt="none", ecolor=colours.soft, lw=1)
+        ticks += [(float(place), str(place - start)) for place in x]
+        if stack != "stack":
+            place = {"xycoords": ("data", "axes fraction"), "ha": "center", "va": "bottom"}
+            axes.annotate(stack, (float(x.mean()), 1.0), color=colours.soft, fontsize=9, **place)  # type: ignore[arg-type]
+        start = int(x.max()) + 2
+    step = max(1, -(-len(ticks) // 9))
+    axes.set_xticks([place for place, _ in ticks[::step]], [name for _, name in ticks[::step]])
+    positions, labels = scale.ticks(dense=False)
     if labels:
         axes.set_yticks(positions, labels)
-    axes.set_ylim(*scale.range())
-    axes.set_ylabel(f"change of {HEADLINE} (%)")
-    level = float(scale(percent))
-    axes.axhline(level, color=palette.MUTED, linewidth=0.9, linestyle=":")
-    place: dict[str, Any] = {"xycoords": ("axes fraction", "data"), "xytext": (0, 2), "ha": "right"}
-    _note(axes, f"+{percent:g} %", (1, level), fontsize=7, **place)
+    axes.yaxis.grid(True, lw=0.8)
+    axes.set_axisbelow(True)
+    axes.axhline(0, color=colours.soft, lw=0.8)
+    axes.set_xlabel(f"layer of {row.name}")
+    axes.set_ylabel(f"change of error ({_METRIC}, %)")
 
 
-def _note(axes: Axes, text: str, at: tuple[float, float], **look: Any) -> None:
-    axes.annotate(text, at, textcoords="offset points", color=palette.MUTED, **look)
+def _deployed(axes: Axes, row: PictureRow, colours: Ink) -> None:
+    """A bar of time for each version, with its loss beside it."""
+    axes.set_title("Smaller and exported:\nhow fast, at what cost?")
+    places = np.arange(len(row.deployed))
+    shades = [palette.GREY, *([palette.BLUE] * (len(row.deployed) - 1))]
+    axes.barh(places, [100 * one.time for one in row.deployed], color=shades, height=0.34)
+    for place, one in zip(places, row.deployed, strict=True):
+        axes.text(0, float(place) - 0.22, one.name, va="bottom", fontweight="bold", fontsize=9.5)
+        axes.text(100 * one.time + 2, float(place), _cost(one), va="center", fontsize=9.5)
+    axes.set_ylim(len(row.deployed) - 0.5, -0.9)
+    axes.set_yticks([])
+    axes.set_xlim(0, 165)  # room for the words beside the bars
+    axes.set_xticks([0, 25, 50, 75, 100])
+    axes.spines["bottom"].set_bounds(0, 100)
+    axes.set_xlabel(f"time of a forecast (% of the original's), {row.timed}", fontsize=9.5, loc="left")
 
 
-def _layers(axes: Axes, model: ModelStudy, scale: Scale, percent: float, *, legend: bool) -> None:
-    """Stacks follow each other along x; lines break between them."""
-    axes.set_title(f"{model.name}: one layer ablated", pad=18)
-    ticks: list[str] = []
-    for stack, rows in by_stack(model.layers):
-        start, count = len(ticks), int(rows["layer"].max()) + 1
-        for unit, style in palette.UNIT.items():
-            part = rows[rows["unit"] == unit].sort_values("layer")
-            changes = scale(in_percent(part[HEADLINE_CHANGE]))
-            _curve(axes, start + part["layer"], changes, style, named=not start)
-        if start:
-            axes.axvline(start - 0.5, color=palette.MUTED, linewidth=0.8)
-        place: dict[str, Any] = {"xycoords": ("data", "axes fraction"), "xytext": (0, 3), "ha": "center"}
-        _note(axes, stack, (start + (count - 1) / 2, 1.0), va="bottom", fontsize=8, **place)
-        ticks += [str(layer) for layer in range(count)]
-    step = max(1, len(ticks) // 16)
-    axes.set_xticks(range(0, len(ticks), step), ticks[::step])
-    axes.set_xlabel("layer")
-    _change_axis(axes, scale, percent)
-    if legend and ticks:
-        axes.legend(loc="best")
+def _cost(one: Deployed) -> str:
+    if one.time == 1.0 and one.change == 0:
+        return "100 %"
+    return "\n".join(_words(one))
 
 
-def _curve(axes: Axes, x: Any, y: Any, style: palette.Style, *, named: bool = True, **look: Any) -> None:
-    """A line with markers, in the legend if it is `named` and not empty."""
-    label = style.label if named and len(y) else None
-    axes.plot(x, y, color=style.colour, marker=_MARKER[style.symbol], label=label, **look)
-
-
-def _pruning(axes: Axes, model: ModelStudy, scale: Scale, percent: float, *, legend: bool) -> None:
-    axes.set_title("heads of the middle layers removed")
-    axes.set_xlabel("heads removed (%)")
-    if model.pruning.empty:
-        axes.text(0.5, 0.5, "no middle layers", transform=axes.transAxes, ha="center", color=palette.MUTED)
-        axes.set_axis_off()
-        return
-    spread = pruning_spread(model.pruning, HEADLINE)
-    for low, high, alpha in (("low", "high", 0.18), ("minus", "plus", 0.3)):
-        x = spread.index.to_numpy(dtype=np.float64)
-        bottom, top = (scale(spread[edge].to_numpy()) for edge in (low, high))
-        axes.fill_between(x, bottom, top, color=palette.STRATEGY["random"].colour, alpha=alpha, linewidth=0)
-    for strategy in ("high-to-low", "low-to-high", "random"):
-        curve = pruning_curve(model, strategy, HEADLINE)
-        if len(curve):
-            x, y = from_zero(curve["percent"]), scale(from_zero(in_percent(curve["change"])))
-            dash = "--" if strategy == "random" else "-"
-            _curve(axes, x, y, palette.STRATEGY[strategy], linestyle=dash)
-    _change_axis(axes, scale, percent)
-    if legend:
-        axes.legend(loc="upper left")
-
-
-def _forecast(axes: Axes, example: Example | None) -> None:
-    if example is None:
-        axes.set_axis_off()
-        return
-    axes.set_title(f"{example.configuration}: before and after")
-    history = history_drawn(example)
-    ahead = np.arange(len(example.target))
-    axes.plot(np.arange(-len(history), 0), history, color=palette.MUTED, linewidth=1)
-    axes.plot(ahead, example.target, color=palette.INK, linewidth=1.4, label="true future")
-    for name, values, style in (
-        ("before: median, 10-90 %", example.before, palette.BEFORE),
-        ("after", example.after, palette.AFTER),
-    ):
-        low, middle, high = (quantile_at(values, example.levels, level) for level in (0.1, 0.5, 0.9))
-        axes.fill_between(ahead, low, high, color=style.colour, alpha=0.2, linewidth=0)
-        axes.plot(ahead, middle, color=style.colour, label=name)
-    removed = textwrap.fill(f"ablated: {example.ablation}", 60, max_lines=2, placeholder=" ...")
-    axes.set_xlabel(f"steps from the start of the forecast\n{removed}")
-    axes.legend(loc="upper left")
+def _words(one: Deployed) -> Iterator[str]:
+    yield f"{100 * one.time:.0f} %"
+    if abs(one.change) < 1e-4:
+        yield "same forecasts"
+    else:
+        yield f"error {percent(one.change)}"

@@ -144,6 +144,11 @@ def _library() -> Markup:
     return packed(get_plotlyjs())
 
 
+def pictures_in(sections: Iterable[Section]) -> list[Picture]:
+    """The pictures of a page, in order."""
+    return [picture for section in sections for picture in section.pictures]
+
+
 def anchored(sections: Iterable[Section]) -> list[Section]:
     """Sections with a name in the contents and a unique anchor each."""
     taken: set[str] = set()

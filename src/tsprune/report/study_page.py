@@ -22,7 +22,7 @@ from tsprune.report.answer import (
     sure,
 )
 from tsprune.report.digest import HEADLINE, heads_at_totals, mlp_summary, tally
-from tsprune.report.section import CitedWork, ModelClaims, Picture, Section, page, picture, words
+from tsprune.report.section import CitedWork, ModelClaims, Picture, Section, page, picture, pictures_in, words
 from tsprune.report.tables import of_models, page_table
 from tsprune.report.words import (
     between,
@@ -78,6 +78,11 @@ def render_report(study: Study, folder: Path = Path("study")) -> str:
 def first_picture(study: Study) -> Picture:
     """The loss against the time that is saved: the picture of the first screen."""
     return picture("removals", figures.removal_curves, study)
+
+
+def study_pictures(study: Study) -> list[Picture]:
+    """All pictures of the page, that of the first screen first."""
+    return [first_picture(study), *pictures_in(sections(study))]
 
 
 def sections(study: Study) -> list[Section]:

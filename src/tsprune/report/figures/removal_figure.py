@@ -29,7 +29,7 @@ def removal_curves(study: Study, *, columns: int | None = None) -> go.Figure:
     for metric in reversed(shown_metrics()):  # MASE first: the sets are judged by it
         for place, model in models:
             grid.add(0, _curve(model, palette.numbered(place, short(model.name)), metric, scale), metric)
-    grid.x(0, title_text="estimated time of a forecast (% of the original's)")
+    grid.x(0, title_text="estimated time (% of the original's)")
     shared.change_axis(grid, 0, scale, 100 * ANSWER_LOSSES[-1])
     grid.legend()
     return grid.buttons(shared.metric_views()[::-1])

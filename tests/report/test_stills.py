@@ -1,0 +1,58 @@
+"""Figures for slides: the same numbers, drawn without a browser."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+pytest.importorskip("matplotlib")
+
+from handmade_study import make_model, make_study
+
+from tsprune.cli.output import check_pictures
+from tsprune.errors import TspruneError
+from tsprune.report import figures
+from tsprune.report.picture import drawing
+from tsprune.report.section import picture
+from tsprune.report.stills import colour_of, still, write_still, write_stills
+
+STUDY = make_study(make_model("little", layers=3, heads=2))
+
+
+def test_lines_and_ticks_are_those_of_the_figure() -> None:
+    source = figures.removal_curves(STUDY)
+    with drawing() as figure_class:
+        (axes,) = still(source, "Loss & time", figure_class).axes
+    (line,) = (one for one in axes.lines if one.get_linestyle() == "-" and len(one.get_xdata()) == 4)
+    shown = next(trace for trace in source.data if trace.visible)
+    np.testing.assert_allclose(line.get_xdata(), shown.x)
+    np.testing.assert_allclose(line.get_ydata(), shown.y)
+    assert axes.get_xlabel() == source.layout.xaxis.title.text
+
+
+def test_every_kind_of_figure_is_written(tmp_path: Path) -> None:
+    some = [picture("heads-at", figures.heads_at_bars, STUDY, values={"percent": 1})]
+    files = write_stills(some, tmp_path / "new")
+    assert sorted(path.name for path in files) == ["heads-at.png", "heads-at.svg"]
+    assert files[0].read_bytes()[:5] == b"<?xml"
+    write_still(
+        picture("heads", figures.head_maps, STUDY.models[0], values={"headline": "CRPS"}), tmp_path / "a.png"
+    )
+    assert (tmp_path / "a.png").read_bytes()[1:4] == b"PNG"
+
+
+def test_colours_of_css() -> None:
+    assert colour_of("rgba(255,0,51,0.5)") == (1.0, 0.0, 0.2, 0.5)
+    assert colour_of("#0072B2") == "#0072B2"
+    assert colour_of(None) == "none"
+
+
+def test_where_pictures_can_be_written(tmp_path: Path) -> None:
+    check_pictures(tmp_path / "folder")
+    assert (tmp_path / "folder").is_dir()
+    check_pictures(tmp_path / "a.svg")
+    for path, how in (("a.pdf", {}), ("a.svg", {"single": False}), ("folder2", {"folder": False})):
+        with pytest.raises(TspruneError, match="cannot write pictures"):
+            check_pictures(tmp_path / path, **how)
