@@ -115,9 +115,11 @@ def test_the_readme_works_on_a_package_index() -> None:
     """There are no files beside it there: no links to pages, and one picture, whose words stand for it."""
     text = (ROOT / "README.md").read_text(encoding="utf-8")
     found = re.findall(r"(!?)\[([^\]]*)\]\(([^)]+)\)", text.replace("\n", " "))
-    (picture,) = (words for mark, words, _ in found if mark)
+    assert not [mark for mark, _, _ in found if mark]
+    (picture,) = re.findall(r'<img [^>]*alt="([^"]+)"', text)
     assert len(picture.split()) > 10
-    targets = [target for mark, _, target in found if not mark]
+    assert all((ROOT / name).exists() for name in re.findall(r'(?:src|srcset)="([^"]+)"', text))
+    targets = [target for _, _, target in found]
     assert targets
     assert all(target.startswith("https://") for target in targets), targets
 

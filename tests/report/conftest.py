@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 from handmade_study import ENCODER_DECODER, make_model, make_study
 
+from tests.browsing import browser as browser
 from tsprune.studies.study_result import Study
 
 

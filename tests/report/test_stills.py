@@ -14,7 +14,7 @@ from handmade_study import make_model, make_study
 from tsprune.cli.output import check_pictures
 from tsprune.errors import TspruneError
 from tsprune.report import figures
-from tsprune.report.picture import drawing
+from tsprune.report.picture import canvas
 from tsprune.report.section import picture
 from tsprune.report.stills import colour_of, still, write_still, write_stills
 
@@ -23,7 +23,7 @@ STUDY = make_study(make_model("little", layers=3, heads=2))
 
 def test_lines_and_ticks_are_those_of_the_figure() -> None:
     source = figures.removal_curves(STUDY)
-    with drawing() as figure_class:
+    with canvas() as figure_class:
         (axes,) = still(source, "Loss & time", figure_class).axes
     (line,) = (one for one in axes.lines if one.get_linestyle() == "-" and len(one.get_xdata()) == 4)
     shown = next(trace for trace in source.data if trace.visible)

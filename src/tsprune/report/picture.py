@@ -130,7 +130,7 @@ def write_rows(rows: Sequence[PictureRow], path: Path, *, dark: bool = False) ->
     if form not in PICTURE_FORMS:
         raise TspruneError(f"a picture is an .svg or .png file, not {Path(path).name}")
     buffer = io.BytesIO()
-    with drawing(dark) as figure_class:
+    with canvas(dark) as figure_class:
         figure = figure_class(figsize=(_WIDTH, _ROW * max(1, len(rows))), layout="constrained")
         grid = figure.subplots(max(1, len(rows)), 2, squeeze=False, width_ratios=(1, 1))
         for axes, row in zip(grid, rows, strict=False):
@@ -163,7 +163,7 @@ def ink(dark: bool) -> Ink:
 
 
 @contextlib.contextmanager
-def drawing(dark: bool = False) -> Iterator[type[Figure]]:
+def canvas(dark: bool = False) -> Iterator[type[Figure]]:
     """Within it, matplotlib draws in the style of these pictures; gives its class of figures."""
     try:
         import matplotlib

@@ -18,7 +18,7 @@ import plotly.graph_objects as go
 
 from tsprune.atomic import write_whole
 from tsprune.choices import PICTURE_FORMS
-from tsprune.report.picture import Ink, drawing, ink, metadata_of
+from tsprune.report.picture import Ink, canvas, ink, metadata_of
 from tsprune.report.section import Picture
 
 if TYPE_CHECKING:
@@ -53,7 +53,7 @@ def write_still(picture: Picture, path: Path) -> None:
 def _write(picture: Picture, path: Path) -> Path:
     form = path.suffix.removeprefix(".")
     buffer = io.BytesIO()
-    with drawing() as figure_class:
+    with canvas() as figure_class:
         drawn = still(picture.figure, picture.heading, figure_class)
         drawn.savefig(buffer, format=form, dpi=160, bbox_inches="tight", metadata=metadata_of(form))
     write_whole(path, buffer.getvalue())
