@@ -58,6 +58,15 @@ def test_the_planted_head_looks_where_it_was_planted() -> None:
     np.testing.assert_array_equal(glance.queries, np.arange(-LENGTH + 1, 2))
 
 
+def test_times_of_a_model_that_is_given_the_last_steps_one_by_one() -> None:
+    """The encoder of a tiny Chronos-T5 sees all but the last 8 steps, which the decoder reads as tokens."""
+    model = tiny("tiny-chronos-t5")
+    inside, across = model.anatomy.select(["encoder.0.self.head.0", "decoder.0.cross.head.0"])
+    found = glances_at(model, SUITE, [inside, across])
+    assert [np.nanmax(found[head].keys) for head in (inside, across)] == [-8, -8]
+    assert found[across].queries.tolist() == list(range(-8, 0))
+
+
 def test_the_window_with_the_clearest_season_is_shown() -> None:
     """A period that is there four times comes before one that is not, however clear that is."""
     steps = np.arange(100)

@@ -51,7 +51,7 @@ class Glance:
     configuration : name
     series : context [T] given to the network
     weights : [Q, K], rows sum to 1 (or are 0: padding)
-    queries, keys : [Q] and [K], time in steps after the end of the context (see `TimeAxis`), NaN without one
+    queries, keys : [Q] and [K], time in steps after the end of `series`, NaN without one
     span : time steps per key
     period : dominant period of the context, in steps; NaN without one
     """
@@ -140,8 +140,13 @@ def glances_at(model: Forecaster, suite: Suite, heads: Sequence[Component]) -> d
             found[head] = Glance(configuration, series, weights, queries, keys, span, period)
 
     with torch.no_grad(), watching(model, look):
-        model.teacher_forced([np.array(series)])
-    return found
+        output = model.teacher_forced([np.array(series)])
+    # a model of tokens is given the last steps one by one: its times start before them
+    late = output.shape[1] if model.anatomy.tokens else 0
+    return {
+        head: dataclasses.replace(one, queries=one.queries - late, keys=one.keys - late)
+        for head, one in found.items()
+    }
 
 
 def clearest_window(model: Forecaster, suite: Suite) -> tuple[str, NDArray[np.float32]]:
