@@ -19,7 +19,11 @@ ROOT = Path(__file__).resolve().parent.parent
 RESULTS, MANIFEST = ROOT / "docs" / "study" / "results.parquet", ROOT / "docs" / "study" / "manifest.json"
 BEGIN, END = "<!-- study: begin (scripts/readme.py) -->", "<!-- study: end -->"
 PERCENT = 30
-ARCHITECTURES = {"bundled:timesfm": "decoder-only", "bundled:chronos-bolt": "encoder-decoder"}
+ARCHITECTURES = {
+    "bundled:timesfm": "decoder-only, 8 layers",
+    "bundled:chronos-bolt": "encoder-decoder, 6 + 6 layers",
+    "bundled:timesfm-deep": "decoder-only, 32 narrow layers",
+}
 # start of a claim's statement -> what the README calls it
 CLAIMS = {
     "Middle layers tolerate": "28 % of all heads and 2 MLPs can go for less than 6 % MASE",

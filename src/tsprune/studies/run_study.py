@@ -30,7 +30,7 @@ from tsprune.studies.study_result import ModelStudy, Study
 from tsprune.studies.study_tables import STATISTICAL_METHODS
 from tsprune.sweeps.store import open_store
 
-DEFAULT_MODELS = ("bundled:timesfm", "bundled:chronos-bolt")
+DEFAULT_MODELS = ("bundled:timesfm", "bundled:chronos-bolt", "bundled:timesfm-deep")
 _PACKAGES = (
     "tsprune", "torch", "numpy", "scipy", "transformers", "chronos-forecasting", "timesfm",
     "timecopilot-toto", "timecopilot-uni2ts", "gluonts",
