@@ -64,7 +64,8 @@ def call_attention(model: Forecaster, site: AttentionSite, tokens: Tensor) -> No
         seen = torch.ones(len(tokens), 1, 1, 1, dtype=torch.bool, device=tokens.device)
         module(tokens.transpose(0, 1) if site.role == "group" else tokens, seen)
     elif model.family == "timestral":
-        rotation = torch.ones(len(tokens), 1, site.head_dim), torch.zeros(len(tokens), 1, site.head_dim)
+        shape = len(tokens), 1, site.head_dim
+        rotation = tokens.new_ones(shape), tokens.new_zeros(shape)
         module(tokens.transpose(0, 1) if site.role == "variate" else tokens, None, *rotation)
     elif model.family in ("moirai", "moirai2"):
         module(tokens, tokens, tokens)

@@ -166,7 +166,7 @@ def test_a_folder_without_code_is_not_a_package(tmp_path: Path, monkeypatch: pyt
     monkeypatch.syspath_prepend(str(tmp_path))
     family = dataclasses.replace(FAMILIES["toto2"], package="stray")
     assert not family.installed
-    assert "[toto2]" in family.install
+    assert "toto-2" in family.install or "[toto2]" in family.install  # whether tsprune is installed
     (tmp_path / "stray" / "__init__.py").touch()
     importlib.invalidate_caches()
     assert family.installed

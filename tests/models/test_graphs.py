@@ -23,7 +23,7 @@ from tsprune.pruning import prune
 EXACTNESS = 1e-5  # of the largest quantile: the same sums in float32, in another order
 # graphs of models that draw paths are steps of these: see tests/deployment/test_exported_sampler.py
 _WHOLE = [f.name for f in FAMILIES.values() if f.graph and not CAPABILITIES[f.name].samples]
-_GRAPHS = [name for name in TINY if any(name.startswith(f"tiny-{family}") for family in _WHOLE)]
+_GRAPHS = [name for name in TINY if any(f"{name}-".startswith(f"tiny-{family}-") for family in _WHOLE)]
 
 
 def awkward(length: int) -> list[NDArray[np.float32]]:
