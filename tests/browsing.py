@@ -12,9 +12,9 @@ import pytest
 BROWSERS = ("chromium", "chromium-browser", "google-chrome")
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def browser() -> Iterator[Any]:
-    """The system's Chromium, driven by Playwright.
+    """The system's Chromium, driven by Playwright, whose event loop other modules' tests must not meet.
 
     Tests that need it are skipped where it is missing, and fail if TSPRUNE_REQUIRE_BROWSER=1.
     """

@@ -51,6 +51,15 @@ def test_forecasts_are_upstreams(model: Forecaster, folder: Path, horizon: int) 
     assert (found[0] < 0).any()
 
 
+def test_gradients_of_a_history_shorter_than_a_patch_are_finite(model: Forecaster) -> None:
+    """Upstream's deviations are 0 there, and the derivative of their root infinite."""
+    history = np.arange(17.0) % 5
+    found = model.readout([history, np.full(40, 3.0)], 5)
+    np.testing.assert_array_equal(found.detach(), model.forecast([history, np.full(40, 3.0)], 5).quantiles)
+    gradients = torch.autograd.grad(found.sum(), [*model.module.parameters()], allow_unused=True)
+    assert all(torch.isfinite(one).all() for one in gradients if one is not None)
+
+
 def test_more_variates_than_a_pass_takes_are_read_in_groups(model: Forecaster, folder: Path) -> None:
     many = np.stack([np.roll(contexts()[0], shift) for shift in range(40)])
     found = model.forecast([many], 5).quantiles

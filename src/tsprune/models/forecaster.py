@@ -38,6 +38,7 @@ __all__ = [
 
 _Result = TypeVar("_Result")
 _LEAVING = (Tensor.detach, Tensor.numpy, Tensor.__array__)
+_ROOTS = (torch.sqrt, Tensor.sqrt)
 
 
 class _Gradients(TorchFunctionMode):
@@ -56,7 +57,18 @@ class _Gradients(TorchFunctionMode):
         if func in _LEAVING and args[0].requires_grad:
             self.left.append(args[0])
             args = (Tensor.detach(args[0]), *args[1:])
+        if func in _ROOTS and not kwargs and args[0].requires_grad:
+            return _root(args[0])
         return func(*args, **(kwargs or {}))
+
+
+def _root(x: Tensor) -> Tensor:
+    """The square root, whose derivative at 0 is taken to be 0.
+
+    torch has infinity there, and NaN after it. Deviations of constant or single values are 0.
+    """
+    zero = x.detach() == 0
+    return torch.where(zero, x.detach(), x.masked_fill(zero, 1).sqrt())
 
 
 class Forecaster(TablePredictor):
