@@ -75,8 +75,8 @@ def test_messages_are_read_from_the_source() -> None:
 
 def test_findings_have_every_claim_and_layer() -> None:
     text = generator("findings").page()
-    assert text.count("Sharp heads carry parroting.") == 2
-    assert text.count("| `stack.") == 2 * 8  # layers, and their one sublayer each
+    assert text.count("Sharp heads carry parroting.") == 3  # once a model
+    assert text.count("| `stack.") == 2 * 8 + 2 * 32  # layers, and their one sublayer each
     assert text.count("| `encoder.") == 2 * 6
     assert text.count("| `decoder.") == 6 + 2 * 6
     assert "nan" not in text
