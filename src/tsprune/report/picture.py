@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import io
+import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
@@ -31,6 +32,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
+_RECOVERED = re.compile(r"\d+ steps of recovery")
 _WIDTH, _ROW = 7.6, 3.1  # inches; at 600 px a letter is 11 px high
 _MATTERS = 5.0  # percent of loss from which a layer is drawn in the colour of damage
 _METRIC = "MASE"
@@ -114,7 +116,8 @@ def deployed_of_frontier(points: pd.DataFrame, batch: int, most: float = 0.02) -
         within = part[part["mase_high"] <= most]
         least, fastest = part["mase_high"].idxmin(), within["time_ratio"]
         row = part.loc[least if within.empty else fastest.idxmin()]
-        found.append(_version("exported" if weights == ORIGINAL else f"{weights},\nexported", row))
+        name = "" if weights == ORIGINAL else f"{_RECOVERED.sub('recovered', weights)}, "
+        found.append(_version(f"{name}exported", row))
     return found
 
 
@@ -222,8 +225,8 @@ def _deployed(axes: Axes, row: PictureRow, colours: Ink) -> None:
     shades = [palette.GREY, *([palette.BLUE] * (len(row.deployed) - 1))]
     axes.barh(places, [100 * one.time for one in row.deployed], color=shades, height=0.34)
     for place, one in zip(places, row.deployed, strict=True):
-        axes.text(0, float(place) - 0.22, one.name, va="bottom", fontweight="bold", fontsize=9.5)
-        axes.text(100 * one.time + 2, float(place), _cost(one), va="center", fontsize=9.5)
+        axes.text(0, float(place) - 0.22, one.name, va="bottom", fontweight="bold", fontsize=9)
+        axes.text(100 * one.time + 2, float(place), _cost(one), va="center", fontsize=9)
     axes.set_ylim(len(row.deployed) - 0.5, -0.9)
     axes.set_yticks([])
     axes.set_xlim(0, 165)  # room for the words beside the bars
@@ -235,7 +238,7 @@ def _deployed(axes: Axes, row: PictureRow, colours: Ink) -> None:
 def _cost(one: Deployed) -> str:
     if one.time == 1.0 and one.change == 0:
         return "100 %"
-    return "\n".join(_words(one))
+    return ", ".join(_words(one))
 
 
 def _words(one: Deployed) -> Iterator[str]:
