@@ -75,6 +75,7 @@ GROUND = {
     "lazy",
     "schema",
     "extras",
+    "http_server",
     "choices",
     "memory",
 }
@@ -84,6 +85,7 @@ ALLOWED: dict[str, set[str]] = {
     "glossary": set(),
     "schema": {"errors"},
     "extras": set(),
+    "http_server": {"errors", "extras"},
     "choices": set(),
     "arguments": {"errors"},
     "text": {"errors"},

@@ -27,7 +27,8 @@ pytest.importorskip("httpx2")
 
 from starlette.testclient import TestClient
 
-from tsprune.deployment.server import Serving, application, listening
+from tsprune.deployment.server import Serving, application
+from tsprune.http_server import listening
 
 Pair = tuple[Forecaster, Exported]
 

@@ -27,8 +27,8 @@ def address(session: Session) -> Iterator[str]:
     """The address of a server of `session`."""
     pytest.importorskip("starlette")
     uvicorn = pytest.importorskip("uvicorn")
-    from tsprune.deployment.server import listening
     from tsprune.explorer.explorer_server import explorer_application
+    from tsprune.http_server import listening
 
     with listening("127.0.0.1", 0) as where:
         port = where.getsockname()[1]

@@ -33,7 +33,7 @@ def explore_command(
     """Click heads and MLPs off on a local page, and see forecasts, losses and attention change."""
     check_files(output)
     shared.check(model)
-    from tsprune.deployment.server import LOOPBACK, listening
+    from tsprune.http_server import LOOPBACK, listening
 
     if output is not None:
         _write(model, output, shared)

@@ -37,7 +37,8 @@ def serve_command(
     from tsprune.deployment.description import read_description
     from tsprune.deployment.exported import load_exported
     from tsprune.deployment.forecast_requests import Limits
-    from tsprune.deployment.server import LOOPBACK, Serving, listening, serve
+    from tsprune.deployment.server import Serving, serve
+    from tsprune.http_server import LOOPBACK, listening
 
     about = read_description(user_path(folder))
     with listening(host, port) as where:

@@ -17,7 +17,6 @@ from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from tsprune.deployment.server import LOOPBACK
 from tsprune.errors import TspruneError, one_line
 from tsprune.explorer.explorer_requests import asked_ablation, asked_series, json_ready, read_body
 from tsprune.explorer.map_scores import MapScores
@@ -25,7 +24,7 @@ from tsprune.explorer.model_description import description
 from tsprune.explorer.pruning_text import plan_text
 from tsprune.explorer.session import Session
 from tsprune.explorer.static_page import page_files
-from tsprune.extras import install
+from tsprune.http_server import GONE, LOOPBACK, RefusedError, body_of, not_installed, run_until_stopped
 from tsprune.models.forecaster import NotFiniteError
 
 if TYPE_CHECKING:
@@ -35,6 +34,7 @@ if TYPE_CHECKING:
 
 _MOST_BODY = 2**18  # bytes of a request
 _BODY_SECONDS = 10.0
+_STOP_SECONDS = 2
 _POLICY = (
     "default-src 'none'; script-src 'self'; style-src 'self' 'unsafe-inline'; img-src 'self' data: blob:; "
     "connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
@@ -47,16 +47,9 @@ _HEADERS = {
     "cache-control": "no-store",
 }
 _TYPES = {"html": "text/html", "css": "text/css", "js": "text/javascript"}
-_GONE = 499  # the page closed the connection; nobody reads this
 
 _Result = TypeVar("_Result")
 _Answer = Callable[[Mapping[str, Any]], Any]
-
-
-class _RefusedError(Exception):
-    def __init__(self, status: int, reason: object) -> None:
-        super().__init__(reason)
-        self.status = status
 
 
 class Answers:
@@ -123,7 +116,7 @@ def explorer_application(session: Session, port: int) -> Starlette:
         from starlette.responses import Response
         from starlette.routing import Route
     except ImportError:
-        raise _not_installed("Starlette") from None
+        raise not_installed("explore", "Starlette") from None
 
     answers = Answers(session)
     assets = {
@@ -149,7 +142,7 @@ def explorer_application(session: Session, port: int) -> Starlette:
             try:
                 _check_sender(request, hosts)
                 return await work(request)
-            except _RefusedError as refused:
+            except RefusedError as refused:
                 return refusal(refused, refused.status)
 
         return endpoint
@@ -168,15 +161,15 @@ def explorer_application(session: Session, port: int) -> Starlette:
             stated = read_body(body, keys)
             return response(_as_json(await _computed(request, partial(work, stated))))
         except NotFiniteError as error:
-            raise _RefusedError(422, error) from None
+            raise RefusedError(422, error) from None
         except TspruneError as error:
-            raise _RefusedError(400, error) from None
+            raise RefusedError(400, error) from None
 
     async def other(request: Request, error: Exception) -> Response:
         assert isinstance(error, HTTPException)
         try:
             _check_sender(request, hosts)
-        except _RefusedError as refused:
+        except RefusedError as refused:
             return refusal(refused, refused.status)
         return refusal(f"{error.detail}; the explorer is at /", error.status_code)
 
@@ -195,31 +188,18 @@ def _check_sender(request: Request, hosts: set[str]) -> None:
     """Refuses requests to another name than the server's, and those of pages of other sites."""
     host, origin = request.headers.get("host", ""), request.headers.get("origin")
     if host not in hosts:
-        raise _RefusedError(421, f"this server is {min(hosts)}, not {one_line(host, 100) or 'unnamed'}")
+        raise RefusedError(421, f"this server is {min(hosts)}, not {one_line(host, 100) or 'unnamed'}")
     if origin is not None and origin not in {f"http://{name}" for name in hosts}:
-        raise _RefusedError(403, f"pages of {one_line(origin, 100)} may not use this server")
+        raise RefusedError(403, f"pages of {one_line(origin, 100)} may not use this server")
     if request.headers.get("sec-fetch-site") == "cross-site":
-        raise _RefusedError(403, "pages of other sites may not use this server")
+        raise RefusedError(403, "pages of other sites may not use this server")
 
 
 async def _body_of(request: Request) -> bytes:
     """The body of a request; refused where it is too large, or does not arrive."""
-    from starlette.requests import ClientDisconnect
-
     if request.headers.get("content-type", "").partition(";")[0].strip() != "application/json":
-        raise _RefusedError(415, "send JSON, as application/json")
-    body = bytearray()
-    try:
-        async with asyncio.timeout(_BODY_SECONDS):
-            async for part in request.stream():
-                body += part
-                if len(body) > _MOST_BODY:
-                    raise _RefusedError(413, f"the body is larger than {_MOST_BODY} bytes")
-    except TimeoutError:
-        raise _RefusedError(408, f"the body did not arrive within {_BODY_SECONDS:g} s") from None
-    except ClientDisconnect:
-        raise _RefusedError(_GONE, "the connection was closed") from None
-    return bytes(body)
+        raise RefusedError(415, "send JSON, as application/json")
+    return await body_of(request, _MOST_BODY, _BODY_SECONDS)
 
 
 async def _computed(request: Request, work: Callable[[], _Result]) -> Any:
@@ -247,7 +227,7 @@ async def _turn(request: Request, work: Callable[[], _Result]) -> _Result:
 
     def unless_gone() -> _Result:
         if gone:
-            raise _RefusedError(_GONE, "the connection was closed")
+            raise RefusedError(GONE, "the connection was closed")
         return work()
 
     loop = asyncio.get_running_loop()
@@ -270,22 +250,4 @@ def run_explorer(session: Session, where: socket.socket, *, ready: Callable[[], 
     Raises TspruneError if Starlette or uvicorn are not installed.
     """
     app = explorer_application(session, where.getsockname()[1])
-    try:
-        import uvicorn
-    except ImportError:
-        raise _not_installed("uvicorn") from None
-
-    class Server(uvicorn.Server):
-        async def startup(self, sockets: Any = None) -> None:
-            await super().startup(sockets)
-            ready()
-
-    config = uvicorn.Config(
-        app, log_level="warning", access_log=False, server_header=False, timeout_graceful_shutdown=2
-    )
-    with where, contextlib.suppress(KeyboardInterrupt):
-        Server(config).run(sockets=[where])
-
-
-def _not_installed(name: str) -> TspruneError:
-    return TspruneError(f"explore needs {name}; install it with: {install('explore')}")
+    run_until_stopped(app, where, "explore", stop_seconds=_STOP_SECONDS, ready=ready)
