@@ -13,7 +13,6 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
-from torch.overrides import TorchFunctionMode
 
 from tsprune.anatomy import Anatomy
 from tsprune.arguments import RULES
@@ -22,6 +21,7 @@ from tsprune.models import turns
 from tsprune.models.absent import AbsentAttention
 from tsprune.models.contexts import CheckedContext, ContextLike, checked_horizon, read_contexts
 from tsprune.models.forecast import LEVELS, Forecast, NotFiniteError, Predictor, concatenated, with_gaps
+from tsprune.models.gradients import KeepGradients
 from tsprune.models.origin import Evidence, Measured, Origin, Recovery
 from tsprune.models.saving import write_checkpoint
 from tsprune.models.table_predictor import TablePredictor
@@ -37,38 +37,6 @@ __all__ = [
 
 
 _Result = TypeVar("_Result")
-_LEAVING = (Tensor.detach, Tensor.numpy, Tensor.__array__)
-_ROOTS = (torch.sqrt, Tensor.sqrt)
-
-
-class _Gradients(TorchFunctionMode):
-    """While it lasts, gradients stay on, and tensors that leave autograd are recorded.
-
-    left : the tensors with a gradient that were detached or made numpy arrays, in that order
-    """
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.left: list[Tensor] = []
-
-    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        if func is torch._C._set_grad_enabled:
-            return None  # what `torch.no_grad` does on the way in and out
-        if func in _LEAVING and args[0].requires_grad:
-            self.left.append(args[0])
-            args = (Tensor.detach(args[0]), *args[1:])
-        if func in _ROOTS and not kwargs and args[0].requires_grad:
-            return _root(args[0])
-        return func(*args, **(kwargs or {}))
-
-
-def _root(x: Tensor) -> Tensor:
-    """The square root, whose derivative at 0 is taken to be 0.
-
-    torch has infinity there, and NaN after it. Deviations of constant or single values are 0.
-    """
-    zero = x.detach() == 0
-    return torch.where(zero, x.detach(), x.masked_fill(zero, 1).sqrt())
 
 
 class Forecaster(TablePredictor):
@@ -287,7 +255,7 @@ class Forecaster(TablePredictor):
 
     def differentiable_output(self, contexts: Sequence[ContextLike]) -> Tensor:
         """`teacher_forced` with its gradient in every family, also where upstream switches it off."""
-        with self.alone(), torch.enable_grad(), self.exact_gradients(), _Gradients():
+        with self.alone(), torch.enable_grad(), self.exact_gradients(), KeepGradients():
             return self.teacher_forced(contexts)
 
     def readout(self, contexts: Sequence[ContextLike], horizon: int) -> Tensor:
@@ -307,7 +275,7 @@ class Forecaster(TablePredictor):
                 f"{self.name} has gradients over one pass, {self.readout_horizon} steps, not over {horizon}"
             )
         series = self._read(contexts)
-        with self.alone(), torch.enable_grad(), self.exact_gradients(), _Gradients() as gradients:
+        with self.alone(), torch.enable_grad(), self.exact_gradients(), KeepGradients() as gradients:
             forecast = self.forecast(contexts, horizon)
         if not gradients.left:
             raise TspruneError(f"{self.name}: its forecast has no gradient; its parameters are frozen")
