@@ -13,18 +13,12 @@ import pandas as pd
 from pretrain.laboratory.plan import ARCHITECTURES, CONDITIONS, DATA, DEPTHS
 from tsprune.atomic import write_whole
 from tsprune.report import palette
+from tsprune.report.picture import canvas, metadata_of
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-_LOOK: Any = {
-    "font.size": 9,
-    "axes.spines.top": False,
-    "axes.spines.right": False,
-    "svg.fonttype": "path",
-    "svg.hashsalt": "tsprune",
-}
 _MARKS = {"circle": "o", "square": "s", "diamond": "D", "triangle-up": "^", "star": "*", "triangle-down": "v"}
 
 
@@ -43,14 +37,11 @@ def write_all(rows: pd.DataFrame, runs: pd.DataFrame, folder: Path) -> list[Path
 
 
 def _write(draw: Callable[[Figure], None], path: Path) -> Path:
-    import matplotlib
-    from matplotlib.figure import Figure
-
-    with matplotlib.rc_context(_LOOK):
-        figure = Figure(figsize=(9, 3.4), layout="constrained", facecolor="white")
+    buffer = io.BytesIO()
+    with canvas() as figure_class:
+        figure = figure_class(figsize=(9, 3.9), layout="constrained")
         draw(figure)
-        buffer = io.BytesIO()
-        figure.savefig(buffer, format="svg", metadata={"Date": None, "Creator": "tsprune"})
+        figure.savefig(buffer, format="svg", metadata=metadata_of("svg"))
     write_whole(path, buffer.getvalue())
     return path
 
@@ -68,7 +59,7 @@ def architecture(figure: Figure, runs: pd.DataFrame) -> None:
         axes.bar(0, 0, color=style.colour, label="all MLPs" if kind == "mlp" else "all attention")
     labels = [f"{c.architecture}\n{c.layers} layers" for c in shown]
     axes.set_xticks(range(len(shown)), labels)
-    axes.set_ylabel("change of MASE without them (%)")
+    axes.set_ylabel("change of MASE (%)")
     axes.set_title("Middle layers ablated; a point is a seed", loc="left")
     _legend(figure, axes)
 
@@ -90,9 +81,9 @@ def parroting(figure: Figure, runs: pd.DataFrame) -> None:
             of = runs["condition"] == name
             style = palette.numbered(place, label)
             axes.plot(x[of], y[of], **{**_dots(style), "markersize": 7}, label=label)
-        axes.set_xlabel("excess parroting (correlation)")
+        axes.set_xlabel("excess parroting")
         axes.set_title(title, loc="left")
-    every[0].set_ylabel("CRPS relative to Seasonal Naive")
+    every[0].set_ylabel("CRPS / Seasonal Naive's")
     _legend(figure, every[0])
 
 
@@ -117,7 +108,7 @@ def redundancy(figure: Figure, rows: pd.DataFrame, runs: pd.DataFrame) -> None:
             right.plot(areas["layers"], areas["area"], **_dots(style), label=condition.differs)
     left.axhline(5, color=palette.MUTED, linewidth=0.8, linestyle="--")
     left.set_xlabel("place of the layer (0: first, 1: last)")
-    left.set_ylabel("change of MASE without the layer (%)")
+    left.set_ylabel("change of MASE (%)")
     left.set_yscale("symlog", linthresh=5)
     left.set_ylim(-3, 200)
     left.set_yticks([0, 5, 10, 50, 100], ["0", "5", "10", "50", "100"])
@@ -126,8 +117,8 @@ def redundancy(figure: Figure, rows: pd.DataFrame, runs: pd.DataFrame) -> None:
     right.set_xscale("log", base=2)
     right.set_xticks([4, 8, 16, 32], ["4", "8", "16", "32"])
     right.set_xlabel("layers")
-    right.set_ylabel("mean of log(1 + change of MASE)")
-    right.set_title("Layers removed in the best order; low is redundant", loc="left")
+    right.set_ylabel("area: mean of log(1 + change)")
+    right.set_title("Layers removed in the best order", loc="left")
     _legend(figure, left, right)
 
 

@@ -104,11 +104,10 @@ def _unfolding(
         windows, variates, steps, _ = shape
         turned = x.unflatten(0, (windows, steps)).transpose(1, 2).flatten(0, 1)
         changed = change(turned)
-        return (
-            None
-            if changed is None
-            else Tensor.flatten(changed.unflatten(0, (windows, variates)).transpose(1, 2), 0, 1)
-        )
+        if changed is None:
+            return None
+        folded: Tensor = changed.unflatten(0, (windows, variates)).transpose(1, 2).flatten(0, 1)
+        return folded
 
     return unfolded, note
 

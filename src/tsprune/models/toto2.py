@@ -20,6 +20,7 @@ from toto2.model import ffill_imputation
 
 from tsprune.anatomy import Anatomy, AttentionSite, Block, Factor, MLPSite, Readout, Size, Stack, TimeAxis
 from tsprune.errors import TspruneError
+from tsprune.models.batches import first_output
 from tsprune.models.checkpoints import MAX_CONTEXT, Checkpoint
 from tsprune.models.contexts import CheckedContext
 from tsprune.models.forecaster import LEVELS, Forecast, Forecaster
@@ -136,11 +137,9 @@ class Toto2(Forecaster):
 
     def _teacher_forced(self, series: list[NDArray[np.float32]], covariates: int = 0) -> Tensor:
         """Normalised quantiles of the patch after the contexts, [B, patch * Q], not sorted."""
-        recorded: list[Tensor] = []
         readout = self.module.get_submodule(_READOUT)
-        with readout.register_forward_hook(lambda _module, _inputs, output: recorded.append(output)):
-            self._predicted(series, 1, covariates)
-        return targets_of(recorded[0].flatten(0, -2), series, covariates)
+        output = first_output(readout, lambda: self._predicted(series, 1, covariates))
+        return targets_of(output.flatten(0, -2), series, covariates)
 
     def _readout_of(
         self, left: list[Tensor], series: list[CheckedContext], count: int, horizon: int

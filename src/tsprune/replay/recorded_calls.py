@@ -32,7 +32,7 @@ _HIDDEN_BYTES = 2**20
 _HIDDEN_BYTES_ACCELERATED = 2**28
 
 
-ANY = -1  # number of steps
+ANY_STEPS = -1  # of folded tensors, whose steps differ from call to call
 
 
 class Worth(enum.IntEnum):
@@ -170,7 +170,7 @@ class Tiled(dict[str, list[Call]]):
         """`one` with its rows tiled, the same tensor at every call."""
         rows = one.shape[0] if one.dim() else 0
         groups = rows // across if across and rows % across == 0 else 0
-        folded = across == ANY and rows % self._rows == 0
+        folded = across == ANY_STEPS and rows % self._rows == 0
         if rows != self._rows and not folded and not (groups > 0 and self._rows % groups == 0):
             return one
         if id(one) not in self._tensors:

@@ -10,7 +10,7 @@ from typing import NamedTuple
 from torch import nn
 
 from tsprune.anatomy import Anatomy, Component
-from tsprune.replay.recorded_calls import ANY
+from tsprune.replay.recorded_calls import ANY_STEPS
 
 
 class Sublayer(NamedTuple):
@@ -53,7 +53,7 @@ class Units:
     stacks : in order of execution
     outside : the largest modules that neither hold a block nor are inside one. Those of them that run before
         any block (patching, embedding, scaling) are unaffected by ablations
-    across : of blocks and sublayers, by path, see `tsprune.anatomy.Block`; ANY of folded ones
+    across : of blocks and sublayers, by path, see `tsprune.anatomy.Block`; ANY_STEPS of folded ones
     """
 
     stacks: tuple[StackUnits, ...]
@@ -81,7 +81,7 @@ def units_of(anatomy: Anatomy, root: nn.Module) -> Units:
                 units = (block.module, *(path for sublayer in sublayers[-1] for path in sublayer if path))
                 across |= dict.fromkeys(units, block.across)
             for site in block.attention:
-                across |= dict.fromkeys((site.module, site.output) if site.folded else (), ANY)
+                across |= dict.fromkeys((site.module, site.output) if site.folded else (), ANY_STEPS)
             sites = (site for site in block.attention if site.role == "cross" and site.heads)
             cross += [(layer, path) for site in sites for path in (site.key.module, site.value.module)]
         blocks = tuple(block.module for block in stack.blocks)
