@@ -81,13 +81,18 @@ class Handle(ExitStack):
     remove = ExitStack.close
 
 
-def hook_at(root: nn.Module, point: Point, change: Callable[[Tensor], Tensor | None]) -> Handle:
-    """Calls `change` with every tensor at `point`; the tensor it returns, if any, replaces that one."""
+def hook_at(
+    root: nn.Module, point: Point, change: Callable[[Tensor], Tensor | None], *, first: bool = False
+) -> Handle:
+    """Calls `change` with every tensor at `point`; the tensor it returns, if any, replaces that one.
+
+    first : before the hooks that are there already, not after them
+    """
     hooks = Handle()
     if point.block:
         change, note = _unfolding(change)
         hooks.callback(root.get_submodule(point.block).register_forward_pre_hook(note).remove)
-    hooks.callback(_hook(root.get_submodule(point.path), point, change).remove)
+    hooks.callback(_hook(root.get_submodule(point.path), point, change, first).remove)
     return hooks
 
 
@@ -112,22 +117,26 @@ def _unfolding(
     return unfolded, note
 
 
-def _hook(module: nn.Module, point: Point, change: Callable[[Tensor], Tensor | None]) -> RemovableHandle:
+def _hook(
+    module: nn.Module, point: Point, change: Callable[[Tensor], Tensor | None], first: bool
+) -> RemovableHandle:
     if point.side == "output":
-        return module.register_forward_hook(lambda _module, _args, output: change(output))
+        return module.register_forward_hook(lambda _module, _args, output: change(output), prepend=first)
 
     def before(_module: nn.Module, args: tuple[Tensor, ...]) -> tuple[Tensor, ...] | None:
         changed = change(args[0])
         return None if changed is None else (changed, *args[1:])
 
-    return module.register_forward_pre_hook(before)
+    return module.register_forward_pre_hook(before, prepend=first)
 
 
 @contextmanager
 def recording(
-    module: nn.Module, points: Iterable[Point], *, gradients: bool = False
+    module: nn.Module, points: Iterable[Point], *, gradients: bool = False, first: bool = False
 ) -> Iterator[Mapping[Point, list[Tensor]]]:
     """Records, call by call, the tensors at `points` while the context lasts.
+
+    first : as they are computed, before an ablation whose context is open replaces them
 
     The tensors are not copied, and are detached unless `gradients` is set. The context reserves the module
     for this thread (`tsprune.models.turns`).
@@ -140,7 +149,7 @@ def recording(
 
     with alone(module, type(module).__name__, keeps=True), ExitStack() as hooks:
         for point in recorded:
-            hooks.callback(hook_at(module, point, partial(keep, point)).remove)
+            hooks.callback(hook_at(module, point, partial(keep, point), first=first).remove)
         yield recorded
 
 

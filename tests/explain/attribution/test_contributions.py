@@ -14,6 +14,7 @@ from tests.planted import AVERAGE, BIAS, COPY, LAG, Planted
 from tests.suites import configuration, tiny, waves
 from tests.tiny import TINY, full_length, pristine
 from tests.toy import Toy
+from tsprune.choices import Mode
 from tsprune.data import Suite
 from tsprune.errors import TspruneError
 from tsprune.explain import attribution, contributions
@@ -69,6 +70,30 @@ def test_a_component_that_is_switched_off_contributes_nothing() -> None:
     for name in ("stack.1.self.head.0", "stack.2.mlp"):
         assert (found.writes[:, found.names.index(name)] == 0).all()
         assert (found.values[:, found.names.index(name)] == 0).all()
+
+
+@pytest.mark.parametrize("mode", ["zero", "mean"])
+@pytest.mark.parametrize("name", TINY)
+def test_the_heads_of_an_ablated_sublayer_write_nothing(name: str, mode: Mode) -> None:
+    """What replaced the sublayer's output counts as its bias; of a replaced head, what replaced it counts."""
+    model = tiny(name)
+    last = model.anatomy.stacks[-1].name
+    whole, *_, other = (
+        c for c in model.anatomy.components("attention") if c.stack == last and model.anatomy.site(c).heads
+    )
+    head = dataclasses.replace(other, head=model.anatomy.site(other).numbers[0])
+    off = [whole, head]
+    known = tsprune.reference(model, full_length(model, 3), components=off, horizon=1)
+    with tsprune.ablate(model, off, mode=mode, reference=known):
+        found = contributions(model, full_length(model, 2))
+    writes = dict(zip(found.names, found.writes.unbind(1), strict=True))
+    scale = found.stream.abs().max()
+    assert (sum(writes.values()) - found.stream).abs().max() <= 1e-4 * scale
+    heads = [name for name in found.names if name.startswith(f"{whole.address}.head.")]
+    assert len(heads) == model.anatomy.site(whole).heads
+    assert not any(writes[name].any() for name in heads)
+    for address in (f"{whole.address}.bias", head.address):
+        assert bool(writes[address].any()) == (mode == "mean")
 
 
 def test_planted_shares_by_hand() -> None:

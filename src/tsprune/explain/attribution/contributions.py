@@ -131,7 +131,12 @@ def contributions(model: Forecaster, contexts: Sequence[ArrayLike]) -> Attributi
     sources: tuple[str, ...] = ()
     fetched = values[:, :0]
     if source is not None and fetching is not None:
-        heads = [place for place, part in enumerate(parts) if crossing(part.name, anatomy) is not None]
+        # an ablated head attends, but writes nothing that it read
+        heads = [
+            place
+            for place, part in enumerate(parts)
+            if crossing(part.name, anatomy) is not None and not part.replaced
+        ]
         sources, fetched = divided(
             model,
             source,
@@ -240,8 +245,6 @@ def divided(
         site = model.anatomy.site(component)
         place = site.position(component.head)
         attention = patterns[dataclasses.replace(component, head=None)][:, place, position]
-        # an ablated head attends, but writes nothing
-        attention = attention * (part.given != 0).any(-1, keepdim=True)
         weight = model.module.get_submodule(site.value.module).get_parameter("weight").detach()
         value = weight[list(site.value.rows(site.key_head(component.head)))]  # [head_dim, d_model]
         at_head = worth if part.gain is None else worth * part.gain

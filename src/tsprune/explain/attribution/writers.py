@@ -3,24 +3,30 @@
 A stream is the sum of their writes. A head writes its output times its columns of the output projection.
 Norms between a sublayer and the stream are frozen at their gain. What is written is multiplied by the factors
 of all later additions (`tsprune.hooks.mixing`).
+
+In the context of an ablation, writes are those of the ablated model. A head has what replaced its output. The
+heads of an attention sublayer that is ablated as a whole write nothing; what replaced the sublayer's output
+counts as its bias.
 """
 
 from __future__ import annotations
 
 import dataclasses
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
+from typing import Literal
 
 import torch
 from torch import Tensor
 
-from tsprune.anatomy import Block, Component, Stack
+from tsprune.anatomy import AttentionSite, Block, Component, Stack
 from tsprune.hooks.capture import Point, point_in, projection_point, recording
 from tsprune.hooks.mixing import scales
 from tsprune.hooks.stream import streams
 from tsprune.models.forecaster import Forecaster
 
 EMBEDDING = "embedding"
+_SIDES: tuple[Literal["input", "output"], ...] = ("input", "output")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -31,12 +37,14 @@ class Part:
     given : [B, ..., features], its output before `weight`
     weight : [d_model, features], the head's columns of the output projection; None: identity
     gain : [B, ..., d_model] of a norm on the way to the stream, and other factors; None: 1
+    replaced : whether an ablation put `given` there, so that nothing the network read is in it
     """
 
     name: str
     given: Tensor
     weight: Tensor | None = None
     gain: Tensor | None = None
+    replaced: bool = False
 
     @property
     def written(self) -> Tensor:
@@ -73,11 +81,12 @@ class Writes:
         model: Forecaster,
         stack: Stack,
         recorded: Mapping[Point, Sequence[Tensor]],
+        computed: Mapping[Point, Sequence[Tensor]],
         stream: Sequence[Sequence[Tensor]],
         windows: int,
     ) -> None:
         self._model, self._stack, self._windows = model, stack, windows
-        self._recorded, self._stream = recorded, stream
+        self._recorded, self._computed, self._stream = recorded, computed, stream
 
     def stream(self, position: int | slice) -> Tensor:
         """The last layer's stream at a position [B, d_model], or several [B, T, d_model]."""
@@ -95,30 +104,60 @@ class Writes:
                 seen[name] = first_pass(tensors, position, self._windows)
             for site in block.attention:
                 sublayer = Component(self._stack.name, layer, site.role)
-                address = sublayer.address
-                gain = gain_of(seen[f"{site.role} out"], seen[f"{site.role} normed"]) if site.norm else None
-                mixed = seen[f"{site.role} in"]
-                projection = self._model.module.get_submodule(site.output)
-                weight = projection.get_parameter("weight").detach() * site.output_scale
-                gain = _scaled(gain, scale.get(sublayer), [*mixed.shape[:-1], len(weight)])
-                for head in site.numbers:
-                    columns = site.columns(head)
-                    yield Part(f"{address}.head.{head}", mixed[..., columns], weight[:, columns], gain)
-                bias = getattr(projection, "bias", None)
-                if bias is not None:
-                    given = (bias.detach() * site.output_scale).expand(*mixed.shape[:-1], -1)
-                    yield Part(f"{address}.bias", given, gain=gain)
+                yield from self._of_attention(block, site, sublayer, seen, scale.get(sublayer))
             if block.mlp is not None:
                 mlp = Component(self._stack.name, layer, mlp=True)
                 yield Part(mlp.address, seen["mlp"], gain=_scaled(None, scale.get(mlp), seen["mlp"].shape))
+
+    def _of_attention(
+        self,
+        block: Block,
+        site: AttentionSite,
+        sublayer: Component,
+        seen: Mapping[str, Tensor],
+        factor: Tensor | None,
+    ) -> Iterator[Part]:
+        """Heads and bias of a sublayer; `factor` as of `scales`."""
+        mixed, out = seen[f"{site.role} in"], seen[f"{site.role} out"]
+        gain = gain_of(out, seen[f"{site.role} normed"]) if site.norm else None
+        projection = self._model.module.get_submodule(site.output)
+        weight = projection.get_parameter("weight").detach() * site.output_scale
+        gain = _scaled(gain, factor, [*mixed.shape[:-1], len(weight)])
+        whole = self._replaced(projection_point(block, site, "output"))
+        before = projection_point(block, site, "input")
+        for head in site.numbers:
+            columns = site.columns(head)
+            given = torch.zeros_like(mixed[..., columns]) if whole else mixed[..., columns]
+            replaced = whole or self._replaced(before, columns)
+            yield Part(f"{sublayer.address}.head.{head}", given, weight[:, columns], gain, replaced)
+        bias = getattr(projection, "bias", None)
+        if whole:
+            yield Part(f"{sublayer.address}.bias", out, gain=gain, replaced=True)
+        elif bias is not None:
+            given = (bias.detach() * site.output_scale).expand(*mixed.shape[:-1], -1)
+            yield Part(f"{sublayer.address}.bias", given, gain=gain)
+
+    def _replaced(self, point: Point, columns: slice = slice(None)) -> bool:
+        """Whether an ablation replaced any of the tensors at `point`, or these features of them."""
+        pairs = zip(self._computed[point], self._recorded[point], strict=True)
+        return any(
+            one.data_ptr() != other.data_ptr()  # the hooks of an ablation pass on a copy
+            and not torch.allclose(one[..., columns], other[..., columns], rtol=0, atol=0, equal_nan=True)
+            for one, other in pairs
+        )
 
 
 @contextmanager
 def recorded_writes(model: Forecaster, stack: Stack, windows: int) -> Iterator[Writes]:
     """Records the writes to the stream of `stack` while `windows` windows are run; read them afterwards."""
-    every = [point for block in stack.blocks for point in _points(block).values()]
-    with recording(model.module, every) as recorded, streams(model, stack) as stream:
-        yield Writes(model, stack, recorded, stream, windows)
+    every = {point for block in stack.blocks for point in _points(block).values()}
+    sites = [(block, site) for block in stack.blocks for site in block.attention]
+    ablated = [projection_point(*place, side) for place in sites for side in _SIDES]
+    with ExitStack() as opened:
+        computed = opened.enter_context(recording(model.module, ablated, first=True))
+        recorded = opened.enter_context(recording(model.module, every))
+        stream = opened.enter_context(streams(model, stack))
+        yield Writes(model, stack, recorded, computed, stream, windows)
 
 
 def _points(block: Block) -> dict[str, Point]:
@@ -126,8 +165,8 @@ def _points(block: Block) -> dict[str, Point]:
     points = {}
     for site in block.attention:
         points[f"{site.role} in"] = projection_point(block, site, "input")
+        points[f"{site.role} out"] = projection_point(block, site, "output")
         if site.norm is not None:
-            points[f"{site.role} out"] = projection_point(block, site, "output")
             points[f"{site.role} normed"] = point_in(block, site.norm, "output", swapped=site.swapped)
     if block.mlp is not None:
         points["mlp"] = point_in(block, block.mlp.norm or block.mlp.output, "output")
