@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from tests.explorer import screens
 from tsprune.explorer import Session
 from tsprune.explorer.chosen_series import window_of
 from tsprune.explorer.static_page import write_explorer
@@ -44,6 +46,21 @@ async ([selectors, pause]) => {
   }
 }
 """
+RESTYLE = """
+(text) => {
+  const sheet = new CSSStyleSheet();
+  sheet.replaceSync(text);
+  document.adoptedStyleSheets = [sheet];
+}
+"""
+# styles, and the part that then looks unlike its stored screen; another font is no fault
+SPOILT = {
+    "body, button, select { font-family: 'DejaVu Serif', serif !important }": None,
+    "#map { visibility: hidden }": "map",
+    "#map .row { flex-wrap: wrap; width: 60px }": "map",
+    "#forecast svg { display: none }": "forecast",
+    "#losses { visibility: hidden }": "losses",
+}
 
 
 @pytest.fixture(scope="module")
@@ -84,6 +101,12 @@ def until(page: Opened, condition: str) -> None:
             return
         page.wait_for_timeout(25)
     raise AssertionError(condition)
+
+
+def require_no_violation(page: Opened, where: object) -> None:
+    axe = pytest.importorskip("axe_playwright_python.sync_playwright").Axe()
+    found = axe.run(page)
+    assert found.violations_count == 0, (where, found.generate_report())
 
 
 def cell(address: str) -> str:
@@ -368,24 +391,33 @@ def test_an_error_of_the_server_is_shown_and_goes_away(page: Opened) -> None:
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 def test_axe_finds_nothing(page: Opened, scheme: str) -> None:
-    axe = pytest.importorskip("axe_playwright_python.sync_playwright").Axe()
     page.emulate_media(color_scheme=scheme)
     page.click(cell("encoder.0.self.head.1"))
     settle(page)
     for dialog in (None, "draw", "prune"):
         if dialog:
             page.click(f"#{dialog}")
-        found = axe.run(page)
-        assert found.violations_count == 0, (dialog, found.generate_report())
+        require_no_violation(page, dialog)
         if dialog:
             page.keyboard.press("Escape")
     page.emulate_media(color_scheme="light")
 
 
-def test_it_fits_every_width(page: Opened) -> None:
+def test_it_fits_every_width_and_looks_as_stored(page: Opened) -> None:
+    """TSPRUNE_WRITE_SCREENS=1 stores the screens anew; look at them then."""
     page.click(cell("encoder.0.self.head.1"))
-    for width in (400, 700, 1001, 1400, 2000):
+    page.evaluate("document.activeElement.blur()")
+    page.mouse.move(0, 0)
+    for width in (700, 1001, 2000, 1400, 400):
         page.set_viewport_size({"width": width, "height": 900})
+        for scheme in ("light", "dark") if width in (400, 1400) else ():
+            page.emulate_media(color_scheme=scheme)
+            settle(page)
+            page.wait_for_timeout(300)  # transitions
+            screen, name = screens.taken(page), f"{width}-{scheme}"
+            if os.environ.get("TSPRUNE_WRITE_SCREENS") == "1":
+                screens.store(name, *screen)
+            assert screens.differences(screen, screens.stored(name)) == [], name
         settle(page)
         assert page.evaluate("document.documentElement.scrollWidth") <= width
         wide = page.eval_on_selector_all(
@@ -393,6 +425,12 @@ def test_it_fits_every_width(page: Opened) -> None:
             "all => all.filter((one) => one.clientWidth > window.innerWidth).map((one) => one.id)",
         )
         assert wide == []
+    for style, part in SPOILT.items():
+        page.evaluate(RESTYLE, style)
+        found = screens.differences(screens.taken(page), screens.stored("400-dark"))
+        assert [fault.split()[0].strip(":") for fault in found] == ([part] if part else []), (style, found)
+    page.evaluate("document.adoptedStyleSheets = []")
+    page.emulate_media(color_scheme="light")
     page.set_viewport_size({"width": 1400, "height": 900})
 
 
@@ -427,6 +465,7 @@ def test_a_static_page_works_without_a_server(browser: Any, session: Session, tm
     page.on("request", lambda one: one.url.startswith(("file:", "data:", "blob:")) or faults.append(one.url))
     page.goto(path.as_uri())
     page.wait_for_selector("body[data-ready]")
+    require_no_violation(page, "the page as opened")
     for name in ("encoder.0.self.head.1", "decoder.1.mlp", "decoder.2.cross.head.0"):
         page.click(cell(name))
         settle(page)
@@ -439,6 +478,8 @@ def test_a_static_page_works_without_a_server(browser: Any, session: Session, tm
     settle(page)
     assert page.locator(".cell:not(.unknown)").count() > 10
     page.click("#prune")
+    page.emulate_media(color_scheme="dark")
+    require_no_violation(page, "the dialog, dark")
     assert "tsprune prune" in page.inner_text("#command")
     page.keyboard.press("Escape")
     page.click(cell("decoder.2.cross.head.0"))

@@ -2,20 +2,25 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import numpy as np
+import pandas as pd
 import pytest
 
 import tsprune
 from tests.suites import shared_suite, tiny
 from tsprune.choices import MODES
+from tsprune.data import from_frame
 from tsprune.errors import TspruneError
 from tsprune.evaluation import evaluate, geometric_mean_ratios, spearman_distance
 from tsprune.explain.attention_maps import ROW_STATISTICS
 from tsprune.explain.forecast_traits import parroting
 from tsprune.explorer import Session
-from tsprune.explorer.chosen_series import ChosenSeries, drawn_series, window_of
+from tsprune.explorer.chosen_series import ChosenSeries, drawn_series, window_name, window_of
 from tsprune.explorer.few_windows import TOKEN_STEPS, TOKEN_WINDOWS
 from tsprune.explorer.map_scores import MapScores
+from tsprune.explorer.model_description import description
 from tsprune.explorer.session import SHOWN_LEVELS, finished
 from tsprune.hooks.ablation import Ablation
 from tsprune.scores import stable_ranks
@@ -45,7 +50,7 @@ def test_forecasts_are_those_of_ablate_to_the_last_bit(name: str) -> None:
     again = session.model.forecast([series.context.copy()], series.horizon)
     np.testing.assert_array_equal(session.series_view(series).clean.quantiles, again.at(SHOWN_LEVELS)[0])
     quick = session.quick_steps(series)
-    assert quick == (min(series.horizon, 12) if name == "tiny-chronos-t5" else series.horizon)
+    assert quick == (min(series.horizon, 48) if name == "tiny-chronos-t5" else series.horizon)
 
 
 def test_the_numbers_of_one_forecast(session: Session) -> None:
@@ -188,6 +193,25 @@ def test_drawn_series_and_windows_that_are_not_there(session: Session) -> None:
         window_of(session.suite, "first/D/short", 99, length)
     with pytest.raises(TspruneError, match="no observed value"):
         window_of(session.suite, "second/D/short", 1, length)
+
+
+def test_windows_of_a_users_file_have_the_names_in_it(session: Session) -> None:
+    days = pd.date_range("2024-01-01", periods=40, freq="D")
+    frame = pd.DataFrame({"id": ["north"] * 40 + ["south"] * 40, "day": [*days, *days], "sold": range(80)})
+    named = from_frame(frame, target="sold", id_column="id", horizon=5, windows=2)
+    (c,) = named.configurations
+    assert [window_name(c, row) for row in range(4)] == [
+        f"{name} from 2024-{day}" for name in ("north", "south") for day in ("01-31", "02-05")
+    ]
+    assert window_of(named, c.name, 3, 64).name == f"{c.name}, south from 2024-02-05"
+    assert c.origins is not None
+    untimed = dataclasses.replace(c.origins, starts=np.full(4, np.datetime64("NaT", "us")))
+    assert window_name(dataclasses.replace(c, origins=untimed), 1) == "north, window 1"
+    few = Session(session.model, named)
+    (found,) = description(few, MapScores(few))["series"]
+    assert found["names"][3] == "south from 2024-02-05"
+    first = session.suite.configurations[0]
+    assert window_of(session.suite, first.name, 0, 64).name == f"{first.name}, window 0"
 
 
 def test_records_of_few_series_are_kept(session: Session) -> None:

@@ -56,6 +56,21 @@ def forecastable(configuration: Configuration, context_length: int) -> list[int]
     return [row for row in range(len(configuration)) if row not in lost]
 
 
+def window_name(configuration: Configuration, window: int) -> str:
+    """A window for people: its series in the user's data and the first time to forecast, or its number.
+
+    Without times, windows of one series are told apart by their numbers.
+    """
+    origins = configuration.origins
+    if origins is None:
+        return str(window)
+    name = origins.ids[window]
+    times = origins.times(window, len(configuration.contexts[window]), 1)
+    if times is None:
+        return f"{name}, window {window}" if origins.ids.count(name) > 1 else name
+    return f"{name} from {str(times[0].astype('datetime64[s]')).removesuffix('T00:00:00').replace('T', ' ')}"
+
+
 def window_of(suite: Suite, name: str, window: int, context_length: int) -> ChosenSeries:
     """A window of a suite by its configuration's name and its number there.
 
@@ -71,7 +86,8 @@ def window_of(suite: Suite, name: str, window: int, context_length: int) -> Chos
         raise TspruneError(f"{name}, window {window} has no observed value to forecast from")
     error = float(seasonal_errors([c.contexts[window]], c.season)[0])
     context = np.array(c.contexts[window][-context_length:], dtype=np.float32)
-    return ChosenSeries(f"{name}, window {window}", context, c.horizon, error, c.targets[window])
+    place = ("window " if c.origins is None else "") + window_name(c, window)
+    return ChosenSeries(f"{name}, {place}", context, c.horizon, error, c.targets[window])
 
 
 def drawn_series(values: Sequence[Any], context_length: int) -> ChosenSeries:

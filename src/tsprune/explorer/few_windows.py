@@ -123,7 +123,7 @@ class FewWindows:
 
     def _record(self, place: int) -> None:
         batch = self._batches[place]
-        with torch.no_grad(), self._replay.record(place):
+        with torch.no_grad(), self._model.quick(), self._replay.record(place):
             forecast = self._model.forecast(batch.contexts, batch.horizon)
         self._clean_medians.append(_medians(batch, forecast))
         self._clean.append(self._scores(place, forecast))
@@ -132,7 +132,7 @@ class FewWindows:
         if not ablation.components:
             return self._clean[place]
         batch, model = self._batches[place], self._model
-        with torch.no_grad(), applied(model, ablation, reference=reference):
+        with torch.no_grad(), model.quick(), applied(model, ablation, reference=reference):
             forecast = self._replay.computed(
                 place, ablation.components, lambda: model.forecast(batch.contexts, batch.horizon)
             )

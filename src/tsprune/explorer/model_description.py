@@ -7,7 +7,7 @@ from typing import Any
 import tsprune
 from tsprune.anatomy import Component
 from tsprune.choices import MODES
-from tsprune.explorer.chosen_series import DRAWN_HORIZON, DRAWN_STEPS, forecastable
+from tsprune.explorer.chosen_series import DRAWN_HORIZON, DRAWN_STEPS, forecastable, window_name
 from tsprune.explorer.explorer_requests import json_ready
 from tsprune.explorer.map_scores import MapScores
 from tsprune.explorer.session import SHOWN_LEVELS, Session
@@ -37,7 +37,7 @@ def description(session: Session, scores: MapScores) -> dict[str, Any]:
         "data": suite.name,
         "few": {"windows": len(session.few.suite), "configurations": len(session.few.suite.configurations)},
         "series": [
-            {"configuration": c.name, "windows": found}
+            {"configuration": c.name, "windows": found, "names": [window_name(c, row) for row in found]}
             for c in suite.configurations
             if (found := forecastable(c, model.context_length))
         ],

@@ -31,7 +31,7 @@ from tsprune.replay import Replay
 from tsprune.run_options import RunOptions
 
 SHOWN_LEVELS = (0.1, 0.5, 0.9)
-_TOKEN_STEPS = 12  # of the first answer to a click, where a forecast is made step by step
+_TOKEN_STEPS = 48  # of the first answer to a click, where a forecast is made step by step
 _RECORDS = 6  # series whose clean pass is kept
 _LOSSES = 4096  # sets of components whose losses are kept
 
@@ -151,7 +151,7 @@ class Session:
         if not ablation.components:
             return self._described(series, clean.until(horizon))
         kept = self.reference_for(ablation)
-        with torch.no_grad(), applied(self.model, ablation, reference=kept):
+        with torch.no_grad(), self.model.quick(), applied(self.model, ablation, reference=kept):
             forecast = self._replay.computed(
                 series.key, ablation.components, lambda: self.model.forecast([series.context.copy()], horizon)
             )
@@ -178,7 +178,7 @@ class Session:
         if series.key not in self._clean:
             while len(self._clean) >= _RECORDS:
                 self._replay.forget(self._clean.popitem(last=False)[0])
-            with torch.no_grad(), self._replay.record(series.key):
+            with torch.no_grad(), self.model.quick(), self._replay.record(series.key):
                 self._clean[series.key] = self.model.forecast([series.context.copy()], series.horizon)
         self._clean.move_to_end(series.key)
         return self._clean[series.key]

@@ -60,7 +60,9 @@ def recorded(session: Session, progress: Progress) -> dict[str, Any]:
     scores = MapScores(session)
     about = description(session, scores)
     about["modes"] = ["zero"]
-    about["series"] = [{**one, "windows": one["windows"][:1]} for one in about["series"][:SERIES]]
+    about["series"] = [
+        {**one, "windows": one["windows"][:1], "names": one["names"][:1]} for one in about["series"][:SERIES]
+    ]
     names = [(one["configuration"], one["windows"][0]) for one in about["series"]]
     length = session.model.context_length
     series = {f"{name}|{at}": window_of(session.suite, name, at, length) for name, at in names}

@@ -8,9 +8,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from tsprune.errors import TspruneError
 from tsprune.models.chronos import Chronos
-from tsprune.models.sampled_tokens import TokenSampling
+from tsprune.models.chronos_decoding import token_sampling
 from tsprune.models.t5 import AbsentT5Attention, attend_plainly
 
 
@@ -24,31 +23,10 @@ class ChronosGraph(nn.Module):
 
     def __init__(self, model: Chronos, horizon: int) -> None:
         super().__init__()
-        settings = model.upstream.model.config
-        if settings.top_p < 1:
-            raise TspruneError(f"{model.name} samples with top_p {settings.top_p:g}; it is not exported")
         self.network: Any = copy.deepcopy(model.module)
         attend_plainly(self.network)
-        self.step = DecoderStep(self.network, settings.prediction_length)
-        limits = settings.tokenizer_kwargs
-        self.sampling = TokenSampling(
-            samples=model.samples,
-            seed=model.seed,
-            history=model.context_length,
-            steps=settings.prediction_length,
-            tokens=settings.n_tokens,
-            special=settings.n_special_tokens,
-            pad=settings.pad_token_id,
-            end=settings.eos_token_id,
-            ends=settings.use_eos_token,
-            begin=self.network.config.decoder_start_token_id,
-            low=limits["low_limit"],
-            high=limits["high_limit"],
-            temperature=settings.temperature,
-            most_likely=settings.top_k,
-            heads=self.step.heads,
-            head_dim=self.network.config.d_kv,
-        )
+        self.step = DecoderStep(self.network, model.upstream.model.config.prediction_length)
+        self.sampling = token_sampling(model, self.step.heads)
 
     def forward(self, tokens: Tensor, observed: Tensor) -> tuple[Tensor, Tensor]:
         hidden = self.network.encoder(input_ids=tokens, attention_mask=observed.to(torch.int64))

@@ -229,6 +229,13 @@ class Forecaster(TablePredictor):
             cause = f"NaN or infinity in its weights, first in {damaged}"
         return f"{self.name}: the {what} is not finite{where} ({cause})"
 
+    def quick(self) -> AbstractContextManager[None]:
+        """While it lasts, forecasts may come from a faster loop than upstream's, equal up to rounding.
+
+        A family that samples gets the same paths from it, unless a draw falls on the border of two tokens.
+        """
+        return nullcontext()
+
     def exact_gradients(self) -> AbstractContextManager[None]:
         """While it lasts, the gradients of what the network computes are its derivatives.
 

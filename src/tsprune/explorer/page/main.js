@@ -100,8 +100,8 @@ function showSeriesChoice() {
   const options = about.series.map((one) => option(one.configuration));
   fill(at("configuration"), drawn ? [option("", "drawn by hand"), ...options] : options);
   at("configuration").value = drawn ? "" : chosen.configuration;
-  const windows = about.series.find((one) => one.configuration === chosen.configuration)?.windows ?? [];
-  fill(at("window"), windows.map((window) => option(window)));
+  const { windows = [], names = [] } = about.series.find((one) => one.configuration === chosen.configuration) ?? {};
+  fill(at("window"), windows.map((window, place) => option(window, names[place])));
   at("window").disabled = drawn;
   if (!drawn) at("window").value = chosen.window;
 }
