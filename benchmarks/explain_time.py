@@ -27,7 +27,7 @@ from tsprune.explain.overview import EXPLAIN_SAMPLES, EXPLAIN_TOKEN_SAMPLES, ove
 from tsprune.models import bundled_names
 from tsprune.models.forecaster import drawing
 from tsprune.studies import STUDY_SAMPLES, STUDY_STEPWISE_SAMPLES
-from tsprune.studies.one_model import EXPLAINED_DRAWS, EXPLAINED_SHARES, EXPLAINED_WINDOWS
+from tsprune.studies.study_settings import EXPLAINED_DRAWS, EXPLAINED_SHARES, EXPLAINED_WINDOWS
 
 MINUTES, GIGABYTES, STUDY_SECONDS = 6.0, 3.0, 60.0
 

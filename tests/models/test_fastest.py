@@ -18,7 +18,8 @@ from tsprune.errors import TspruneError
 from tsprune.models import Forecast, Forecaster, fastest
 from tsprune.models.chronos_bolt import ChronosBolt
 from tsprune.report.words import precision_of
-from tsprune.studies.one_model import StudySettings, study_model
+from tsprune.studies.one_model import study_model
+from tsprune.studies.study_settings import StudySettings
 
 
 @pytest.fixture

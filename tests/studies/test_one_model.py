@@ -15,8 +15,9 @@ from tsprune.explain import head_effects
 from tsprune.models import Forecaster
 from tsprune.report.study_page import render_report
 from tsprune.studies import Study
-from tsprune.studies.one_model import EXPLAINED_DRAWS, EXPLAINED_SHARES, EXPLAINED_WINDOWS, explained
+from tsprune.studies.one_model import explained
 from tsprune.studies.study_result import results_table, write_results
+from tsprune.studies.study_settings import EXPLAINED_DRAWS, EXPLAINED_SHARES, EXPLAINED_WINDOWS
 
 SUITE = Suite("s", (configuration("a/D/short", [60, 90, 128, 75, 128, 100], 12),))
 

@@ -16,8 +16,8 @@ from tests.tiny import TINY
 from tsprune import study
 from tsprune.errors import TspruneError
 from tsprune.studies import STUDY_SAMPLES, STUDY_STEPWISE_SAMPLES, Study, processes
-from tsprune.studies.one_model import StudySettings
 from tsprune.studies.study_result import results_table
+from tsprune.studies.study_settings import StudySettings
 
 SUITE = small_suite().only(["first/D/short"])
 NAMES = ("tiny-timesfm", "tiny-moirai")

@@ -7,8 +7,8 @@ import pytest
 from tests.suites import configuration, tiny
 from tests.sweeping import Counting
 from tsprune.data import Suite
-from tsprune.studies.one_model import StudySettings
 from tsprune.studies.study_cost import LARGE, large_study_seconds, study_cost
+from tsprune.studies.study_settings import StudySettings
 
 SETTINGS = StudySettings(Suite("one", (configuration("a/D/short", [40] * 4, horizon=5),)), explain=False)
 

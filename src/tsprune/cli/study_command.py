@@ -15,7 +15,7 @@ from tsprune.files import check_files, output_folder
 from tsprune.progress import display
 
 if TYPE_CHECKING:
-    from tsprune.studies.one_model import StudySettings
+    from tsprune.studies.study_settings import StudySettings
 
 _WRITING = 2.0  # seconds for the files
 
@@ -128,7 +128,7 @@ def study_command(
 
 def _settings(max_loss: float, explain: bool, shared: Shared) -> StudySettings:
     from tsprune.run_options import RunOptions
-    from tsprune.studies.one_model import StudySettings
+    from tsprune.studies.study_settings import StudySettings
 
     there = shared.store if shared.store is not None and shared.store.exists() else None
     options = RunOptions(shared.batch_size, shared.memory_bytes, shared.seed, there)

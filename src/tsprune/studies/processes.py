@@ -29,7 +29,8 @@ from tsprune.cost.allocator import keep_freed_memory
 from tsprune.errors import TspruneError
 from tsprune.models.forecaster import Forecaster
 from tsprune.progress import Progress
-from tsprune.studies.one_model import Studied, StudySettings, study_model
+from tsprune.studies.one_model import Studied, study_model
+from tsprune.studies.study_settings import StudySettings
 from tsprune.sweeps.store import Store, open_store
 
 _PROBE_WINDOWS = 4

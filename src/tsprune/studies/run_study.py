@@ -24,9 +24,10 @@ from tsprune.models.forecaster import Forecaster
 from tsprune.progress import Progress, showing
 from tsprune.run_options import Options, RunOptions
 from tsprune.studies.claims import mlp_claim
-from tsprune.studies.one_model import Studied, StudySettings, study_model
+from tsprune.studies.one_model import Studied, study_model
 from tsprune.studies.processes import in_processes, jobs_by_default
 from tsprune.studies.study_result import ModelStudy, Study
+from tsprune.studies.study_settings import StudySettings
 from tsprune.studies.study_tables import STATISTICAL_METHODS
 from tsprune.sweeps.store import open_store
 

@@ -9,9 +9,9 @@ from tsprune.models.forecaster import Forecaster
 from tsprune.run_options import RunOptions
 from tsprune.scores import rank
 from tsprune.studies.experiments import study_plan
-from tsprune.studies.one_model import EXPLAINED_DRAWS, EXPLAINED_SHARES, EXPLAINED_WINDOWS, StudySettings
 from tsprune.studies.removals import REMOVAL_SAVINGS
 from tsprune.studies.score_agreement import SCORING_PASSES, scored_windows
+from tsprune.studies.study_settings import EXPLAINED_DRAWS, EXPLAINED_SHARES, EXPLAINED_WINDOWS, StudySettings
 from tsprune.sweeps.cell_plan import make_plan
 from tsprune.sweeps.cost_estimate import StageCost, SweepRates, measured_rates
 from tsprune.sweeps.store import open_store
