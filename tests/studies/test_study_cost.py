@@ -13,13 +13,16 @@ from tsprune.studies.study_settings import StudySettings
 SETTINGS = StudySettings(Suite("one", (configuration("a/D/short", [40] * 4, horizon=5),)), explain=False)
 
 
-def test_a_large_models_study_says_what_it_will_cost() -> None:
+def test_a_large_models_study_says_what_it_will_cost(monkeypatch: pytest.MonkeyPatch) -> None:
     """All stages together, if the model has more parameters than the threshold."""
     model = tiny("tiny-timesfm")
+    stages = study_cost(
+        model, SETTINGS
+    )  # timed once: other work on the machine changes what a second timing finds
+    assert all(one.seconds > 0 for one in stages)
+    monkeypatch.setattr("tsprune.studies.study_cost.study_cost", lambda *_: stages)
     found = large_study_seconds(model, SETTINGS, least=model.parameter_count - 1)
-    whole = sum(one.seconds for one in study_cost(model, SETTINGS))
-    assert found == pytest.approx(whole, rel=0.9)
-    assert found > 0
+    assert found == sum(one.seconds for one in stages)
 
 
 def test_a_small_models_study_begins_at_once() -> None:
