@@ -20,24 +20,32 @@ LAST = Component("stack", 1, mlp=True)
 
 
 class Memory:
-    """State that a layer changes in place: a running sum of its inputs, nested one deep."""
+    """State that a layer changes: a running sum of its inputs, nested one deep, beside a constant."""
 
     def __init__(self) -> None:
         self.sums: list[Tensor] = [torch.zeros(6)]
+        self.constant = torch.zeros(50)
 
 
 class Remembering(nn.Module):
-    """A layer that adds the memory of earlier calls to its output, and updates the memory."""
+    """A layer that adds the memory of earlier calls to its output, and updates the memory.
+
+    in_place : by changing its tensor, not by another one
+    """
 
     def __init__(self, layer: nn.Module) -> None:
         super().__init__()
         self.attention = layer.attention
         self.mlp = layer.mlp
+        self.in_place = True
 
     def forward(self, x: Tensor, memory: Memory) -> Tensor:
         x = x + self.attention(x)
         x = x + self.mlp(x) + memory.sums[0]
-        memory.sums[0] += x.mean((0, 1))
+        if self.in_place:
+            memory.sums[0] += x.mean((0, 1))
+        else:
+            memory.sums[0] = memory.sums[0] + x.mean((0, 1))
         return x
 
 
@@ -81,6 +89,69 @@ def test_state_changed_in_place_is_put_back(stateful: Toy, kind: str) -> None:
             for _ in range(2):  # a replay must not spoil its record
                 with replay.reuse("k", [component]):
                     np.testing.assert_array_equal(forecast(stateful), expected)
+
+
+def changing(toy: Toy, *, in_place: bool) -> None:
+    for layer in toy.module.layers:
+        layer.in_place = in_place
+
+
+def test_tensors_that_states_exchange_are_kept_once(stateful: Toy) -> None:
+    """After a pass that changed none in place; a later pass that does is found out, and gives the same."""
+    replay = Replay(stateful)
+    sizes = []
+    for in_place in (False, False, True, True):
+        changing(stateful, in_place=in_place)
+        with replay.record("k"):
+            forecast(stateful)
+        sizes.append(replay.nbytes)
+        for component in stateful.anatomy.components():
+            with ablate(stateful, component):
+                expected = forecast(stateful)
+                for _ in range(2):
+                    with replay.reuse("k", [component]):
+                        np.testing.assert_array_equal(forecast(stateful), expected)
+    assert sizes[1] < sizes[0] == sizes[3]
+
+
+def test_a_released_record_serves_what_follows_and_spoils_nothing(stateful: Toy) -> None:
+    for toy in (Toy(), stateful):
+        replay = Replay(toy)
+        with replay.record("k"):
+            forecast(toy)
+        whole, place = replay.nbytes, replay.lowest([LAST])
+        assert place is not None
+        replay.release("k", place)
+        assert 0 < replay.nbytes < whole
+        weight = toy.module.layers[0].mlp[0].weight
+        for component in toy.anatomy.components():
+            with ablate(toy, component), CountLinear(weight) as plainly:
+                expected = forecast(toy)
+            with ablate(toy, component), replay.reuse("k", [component]), CountLinear(weight) as counter:
+                np.testing.assert_array_equal(forecast(toy), expected)
+            assert counter.count < plainly.count or component.layer == 0
+
+
+def test_released_memory_serves_ablations_in_one_batch() -> None:
+    """The encoder's records are of no use to the decoder's ablations, so several need less memory."""
+    model = tiny("tiny-chronos-bolt")
+    place = Replay(model).lowest([Component("decoder", 0, "cross", 0)])
+    assert place is not None
+    whole, released = Replay(model), Replay(model)
+    for replay in (whole, released):
+        with replay.record("windows"):
+            model.forecast(full_length(model, 8), 3)
+    released.release("windows", place)
+
+    def at_once(replay: Replay, memory: int) -> int:
+        replay._memory = memory
+        replay._sizes.clear()
+        return replay.at_once("windows", place)
+
+    freed = whole.nbytes - released.nbytes
+    limits = range(whole.nbytes, 10 * whole.nbytes, freed // 2)
+    enough = next(limit for limit in limits if at_once(released, limit) > 1)
+    assert (at_once(whole, enough), at_once(released, enough)) == (1, 2)
 
 
 def test_the_state_counts_as_input(stateful: Toy) -> None:

@@ -7,6 +7,7 @@ record was not kept or was changed in place.
 from __future__ import annotations
 
 import operator
+import weakref
 from collections.abc import Mapping
 from typing import Any
 
@@ -18,7 +19,7 @@ from tsprune.replay.recorded_calls import Call, CallRecord, Ledger, Worth
 from tsprune.replay.recorded_modules import Units
 from tsprune.replay.values import (
     Inputs,
-    detached_copy,
+    Snapshot,
     given,
     kept,
     leaves,
@@ -32,19 +33,33 @@ class Recorder:
     """Makes the recording forwards of one clean pass; `calls` collects the calls by path.
 
     `embeddings` are modules outside of all blocks that ran before any block did.
+
+    snapshot : copies the states of a call
     """
 
-    def __init__(self, modules: Mapping[str, nn.Module], units: Units, ledger: Ledger) -> None:
+    def __init__(
+        self, modules: Mapping[str, nn.Module], units: Units, ledger: Ledger, snapshot: Snapshot
+    ) -> None:
         self._modules = modules
         self._units = units
         self._ledger = ledger
+        self._snapshot = snapshot
         sublayers = [x for stack in units.stacks for block in stack.sublayers for x in block]
         self._resumed = {x.output for x in sublayers if x.module}  # attention resumes from their inputs
         self._in_blocks = False
         self._left: list[Any] = []  # the states that were copied last
         self._copied: list[tuple[Tensor, int]] = []  # their tensors then, with versions
+        self._seen: list[tuple[weakref.ref[Tensor], int]] = []  # those of all states that were copied
         self.calls: dict[str, list[Call]] = {}
         self.embeddings: list[str] = []
+
+    @property
+    def states_exchange(self) -> bool | None:
+        """Whether no tensor of a state was changed in place until now; None if nothing is known."""
+        if not self._seen:
+            return None
+        alive = ((tensor(), then) for tensor, then in self._seen)
+        return all(then >= 0 and (tensor is None or version(tensor) == then) for tensor, then in alive)
 
     def forwards(self) -> dict[str, Forward]:
         """The forward of every unit during the clean pass."""
@@ -73,12 +88,13 @@ class Recorder:
             inputs: Inputs | None = None
             recording = turn.on and self._ledger.room(_nbytes(states), worth, first=first)
             if leads and recording:
-                inputs = kept(args), kept(kwargs)
+                inputs = self._inputs(args, kwargs)
             elif path in self._resumed:
                 inputs = args, kwargs
             output = original(*args, **kwargs)
             if recording and self._ledger.room(_nbytes(states), worth, first=first):
-                record = CallRecord(kept(output, states), inputs, self._copy(states) if states else [])
+                left = self._copy(states) if states else []
+                record = CallRecord(kept(output, states, self._snapshot), inputs, left, self._snapshot)
                 self._ledger.enter(call, record, worth, first=first)
             return output
 
@@ -94,8 +110,12 @@ class Recorder:
             untouched = all(x is old and count == before for (x, count), (old, before) in tensors)
             unchanged = len(now) == len(self._copied) and untouched and alike(states, self._left)
         if not unchanged:
-            self._left, self._copied = detached_copy(states), now
+            self._left, self._copied = self._snapshot(states), now
+            self._seen += [(weakref.ref(tensor), count) for tensor, count in now]
         return self._left
+
+    def _inputs(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Inputs:
+        return kept(args, (), self._snapshot), kept(kwargs, (), self._snapshot)
 
     def _stateless(self, path: str, worth: Worth) -> Forward:
         """Records an embedding, or a projection of cross-attention, unless it takes states."""
@@ -104,12 +124,13 @@ class Recorder:
         def forward(*args: Any, **kwargs: Any) -> Any:
             if worth is Worth.EMBEDDING and not calls and not self._in_blocks:
                 self.embeddings.append(path)
-            inputs = kept(args), kept(kwargs)
+            inputs = self._inputs(args, kwargs)
             output = original(*args, **kwargs)
             call, first = Call(), not calls
             calls.append(call)
             if (worth is Worth.CROSS or path in self.embeddings) and not states_among(args, kwargs):
-                self._ledger.enter(call, CallRecord(kept(output), inputs, []), worth, first=first)
+                record = CallRecord(kept(output, (), self._snapshot), inputs, [], self._snapshot)
+                self._ledger.enter(call, record, worth, first=first)
             return output
 
         return forward
@@ -166,7 +187,7 @@ def replaying(original: Forward, calls: list[Call], gate: Gate) -> Forward:
         record = gate.record(calls)
         if record is None:
             return original(*args, **kwargs)
-        return given(record.output, _restored_states(record, args, kwargs))
+        return given(record.output, _restored_states(record, args, kwargs), record.snapshot)
 
     return forward
 
@@ -175,7 +196,7 @@ def _restored_states(record: CallRecord, args: tuple[Any, ...], kwargs: dict[str
     """The states among the arguments, as the recorded call left them."""
     states = states_among(args, kwargs)
     for state, left in zip(states, record.states, strict=True):
-        vars(state).update(vars(detached_copy(left)))
+        vars(state).update(vars(record.snapshot(left)))
     return states
 
 
@@ -201,7 +222,7 @@ def resuming(
         returned = [tensor for tensor in leaves(record.output, Tensor) if _shows(tensor, projection.output)]
         if not returned:
             return original(*args, **kwargs)  # the attention changes its projection before returning it
-        recorded = given(record.output, _restored_states(record, args, kwargs))
+        recorded = given(record.output, _restored_states(record, args, kwargs), record.snapshot)
         projected = output(*projection.inputs[0])
         swapped = returned[0] is not projection.output
         return substituted(recorded, returned[0], projected.transpose(0, 1) if swapped else projected)

@@ -23,7 +23,16 @@ from typing import Any
 
 from torch import Tensor
 
-from tsprune.replay.values import Inputs, is_state, leaves, mapped, storages, version
+from tsprune.replay.values import (
+    Inputs,
+    Snapshot,
+    detached_copy,
+    is_state,
+    leaves,
+    mapped,
+    storages,
+    version,
+)
 
 # most ablations per batch, and most bytes of one hidden state of all of them: a larger batch gains nothing
 # from company, and leaves a CPU's cache. Accelerators need larger batches to be busy
@@ -52,11 +61,13 @@ class CallRecord:
 
     inputs : kept where they are compared, or where a sublayer is resumed from them
     states : arguments as the call left them
+    snapshot : copies states, when they are given back
     """
 
     output: Any
     inputs: Inputs | None
     states: list[Any]
+    snapshot: Snapshot = detached_copy
 
     def __post_init__(self) -> None:
         tensors = leaves((self.output, self.inputs, self.states), Tensor)
@@ -163,7 +174,8 @@ class Tiled(dict[str, list[Call]]):
             if record is not None:
                 parts = (record.output, record.inputs, record.states)
                 change = partial(self._tensor, across=self._across.get(path, 0))
-                tiled.record = CallRecord(*(mapped(part, change) for part in parts))
+                output, inputs, states = (mapped(part, change) for part in parts)
+                tiled.record = CallRecord(output, inputs, states, record.snapshot)
         return self[path]
 
     def _tensor(self, one: Tensor, across: int) -> Tensor:

@@ -10,7 +10,9 @@
    if no tensor of the record was changed in place.
 
 Results are bit-identical to the plain run on the same batch. Objects that a block changes in place (a
-key-value cache) are recorded and restored as copies, through which no gradients flow.
+key-value cache) are recorded and restored as copies, through which no gradients flow. Once a clean pass of a
+model changed none of their tensors in place, the copies hold the same tensors: copies of the cache of a
+Chronos-Bolt of 200 million parameters, after every block, take 115 MB a window of 2048 steps, the rest 40.
 
 Autoregressive steps after the first read earlier forecasts, so an ablation changes their inputs and they
 are computed. Of calls that share a key-value cache, only the first is recorded.
@@ -22,8 +24,9 @@ from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
 from functools import partial
 from typing import NamedTuple, TypeVar
+from weakref import WeakKeyDictionary
 
-from torch import Tensor
+from torch import Tensor, nn
 
 from tsprune.anatomy import Component
 from tsprune.errors import TspruneError
@@ -34,13 +37,16 @@ from tsprune.replay.forwards import Gate, Recorder, leading, projecting, replayi
 from tsprune.replay.reading import Reading
 from tsprune.replay.recorded_calls import Call, Ledger, Tiled, bytes_of, joint_size
 from tsprune.replay.recorded_modules import StackUnits, position_of, units_of
-from tsprune.replay.values import leaves
+from tsprune.replay.values import detached_copy, leaves, shared_copy
 from tsprune.run_options import MEMORY
 
 Place = tuple[int, int, int]  # positions of a stack, of a block in it, and of a sublayer in that
 _Calls = Mapping[str, list[Call]]
 _Gated = Callable[[list[Call]], Gate]  # makes the gate of a unit's calls
 _Result = TypeVar("_Result")
+
+# whether the states of a network exchange their tensors and never change them, once a clean pass has shown it
+_exchanging: WeakKeyDictionary[nn.Module, bool] = WeakKeyDictionary()
 
 
 class _Pass(NamedTuple):
@@ -90,6 +96,22 @@ class Replay:
         self._tiled.clear()
         self._sizes.clear()
 
+    def release(self, key: Hashable, place: Place) -> None:
+        """Drops the part of a record that is of no use to ablations at `place` or later."""
+        calls, stacks = self._records[key].calls, self._units.stacks
+        number, layer, _ = place
+        paths = [path for stack in stacks[:number] if stack.module for path in stack.inside[1:]]
+        for stack in stacks[number : number + 1]:
+            sublayers = (part for block in stack.sublayers[:layer] for part in block)
+            paths += [path for part in sublayers for path in part if path]
+            paths += [path for number, path in stack.cross if number < layer]
+        kept = [call for path in paths for call in calls[path] if call.record is not None]
+        for call in kept:
+            call.record = None
+        if kept:
+            self._tiled.clear()
+            self._sizes.clear()
+
     def lowest(self, components: Iterable[Component]) -> Place | None:
         """The place of the first sublayer that `components` change; None without components."""
         return min((position_of(self._model.anatomy, c) for c in components), default=None)
@@ -102,13 +124,18 @@ class Replay:
         """
         with self._model.alone(keeps=True):
             self.forget(key)
-            recorder = Recorder(self._modules, self._units, Ledger(max(0, self._memory - self.nbytes)))
+            network = self._model.module
+            snapshot = shared_copy if _exchanging.get(network) else detached_copy
+            ledger = Ledger(max(0, self._memory - self.nbytes))
+            recorder = Recorder(self._modules, self._units, ledger, snapshot)
             forwards = recorder.forwards()
             verdicts: dict[str, list[bool]] = {path: [] for path in self._reading.paths}
             for path, agreed in verdicts.items():
                 forwards[path] = self._reading.comparing(forwards[path], self._modules[path].forward, agreed)
             with self._substituted(forwards):
                 yield
+            if (exchanged := recorder.states_exchange) is not None:
+                _exchanging[network] = exchanged
             agreeing = [path for path, agreed in verdicts.items() if all(agreed)]
             self._records[key] = _Pass(recorder.calls, recorder.embeddings, agreeing)
 

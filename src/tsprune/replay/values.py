@@ -2,7 +2,8 @@
 
 Tensors are kept without a copy, because the clean pass made them anyway. Containers are rebuilt, because
 callers change them (`generate` edits transformers' output dicts). Objects that a module changes in place,
-such as a key-value cache, are kept and returned as deep copies.
+such as a key-value cache, are kept and returned as deep copies. Of one that only exchanges its tensors for
+longer ones, the copy may hold the same tensors (`shared_copy`).
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ from torch import Tensor, nn
 _PLAIN = (Tensor, nn.Module, type, str, bytes, int, float, bool, type(None))
 _Leaf = TypeVar("_Leaf", Tensor, nn.Module)
 Inputs = tuple[tuple[Any, ...], dict[str, Any]]
+Snapshot = Callable[[Any], Any]  # copies a state
 
 
 def is_state(value: object) -> bool:
@@ -37,7 +39,7 @@ class _Argument:
     number: int
 
 
-def kept(value: Any, states: Sequence[Any] = ()) -> Any:
+def kept(value: Any, states: Sequence[Any], snapshot: Snapshot) -> Any:
     """`value` for safe keeping: the same tensors, rebuilt containers, copied states.
 
     states : arguments of the call that returned `value`, which may be part of it
@@ -45,14 +47,14 @@ def kept(value: Any, states: Sequence[Any] = ()) -> Any:
     for number, state in enumerate(states):
         if value is state:
             return _Argument(number)
-    return _rebuilt(value, lambda item: kept(item, states), detached_copy)
+    return _rebuilt(value, lambda item: kept(item, states, snapshot), snapshot)
 
 
-def given(value: Any, states: Sequence[Any]) -> Any:
+def given(value: Any, states: Sequence[Any], snapshot: Snapshot) -> Any:
     """A kept output, as a call with `states` among its arguments returns it."""
     if isinstance(value, _Argument):
         return states[value.number]
-    return _rebuilt(value, lambda item: given(item, states), detached_copy)
+    return _rebuilt(value, lambda item: given(item, states, snapshot), snapshot)
 
 
 def substituted(value: Any, old: Tensor, new: Tensor) -> Any:
@@ -87,6 +89,11 @@ def _rebuilt(value: Any, each: Callable[[Any], Any], state: Callable[[Any], Any]
 def detached_copy(state: Any) -> Any:
     """A deep copy with detached tensors, because tensors made under autograd cannot be deep-copied."""
     return _deep_copy(state, lambda tensor: tensor.detach().clone())
+
+
+def shared_copy(state: Any) -> Any:
+    """A deep copy that holds the same tensors, without gradients."""
+    return _deep_copy(state, lambda tensor: tensor.detach() if tensor.requires_grad else tensor)
 
 
 def _deep_copy(state: Any, change: Callable[[Tensor], Tensor]) -> Any:

@@ -46,6 +46,15 @@ class Variants:
         self._refused: set[Hashable] = set()  # shapes, and (place, windows) of failed trials
         self._made: dict[Ablation, Forecast] = {}
         self._shares: dict[Ablation, float] = {}
+        self._first: dict[Ablation, Place | None] = {}  # the lowest place of it and all that follow
+
+    def expect(self, ablations: Sequence[Ablation]) -> None:
+        """Takes the order of the ablations that follow; records that none of the rest needs are dropped."""
+        lowest: Place | None = None
+        for one in reversed(ablations):
+            place = self._replay.lowest(one.components)
+            lowest = min((x for x in (place, lowest) if x is not None), default=None)
+            self._first[one] = lowest
 
     def clean(self, batch: Batch) -> Forecast:
         """The unablated forecast; its pass is recorded for the ablated ones."""
@@ -58,7 +67,11 @@ class Variants:
         Returns the forecasts that were made now, which `forecast` will return. Whatever goes wrong is left
         for each to run into when its turn comes, alone.
         """
-        if not ablations or ablations[0] in self._made or len(batch) < FEWEST:
+        if not ablations or ablations[0] in self._made:
+            return {}
+        if (needed := self._first.get(ablations[0])) is not None:
+            self._replay.release(_KEY, needed)
+        if len(batch) < FEWEST:
             return {}
         start = time.perf_counter()
         place = self._replay.lowest(ablations[0].components)
@@ -86,8 +99,8 @@ class Variants:
     def forget(self) -> None:
         """Drops all records of the last batch."""
         self._replay.forget(_KEY)
-        self._made.clear()
-        self._shares.clear()
+        for made in (self._made, self._shares, self._first):
+            made.clear()
 
     def _alike(self, place: Place, ablations: Iterable[Ablation]) -> list[Ablation]:
         """The leading ones of `ablations` with the same lowest sublayer."""

@@ -118,6 +118,8 @@ class Worker:
         scored: dict[Ablation, WindowScores] = {}
         if first and self.depths:
             ablations = deepest_first(ablations, self.depths)
+        if self._variants is not None:
+            self._variants.expect(ablations)
         try:
             if CLEAN not in ablations:
                 on_forecasts([CLEAN])
