@@ -42,6 +42,8 @@ def test_buttons_show_one_metric_at_a_time(study: Study) -> None:
             t.meta["view"] for t, seen in zip(figure.data, button.args[0]["visible"], strict=True) if seen
         ]
         assert set(shown) == {metric}
+        assert button.args[1]["yaxis.title.text"] == f"change of {metric} (%), lower is better"
+    assert figure.layout.yaxis.title.text == "change of CRPS (%), lower is better"
     assert [t.visible for t in figure.data] == list(buttons[0].args[0]["visible"])
 
 

@@ -10,6 +10,21 @@ import pytest
 from tsprune.report import write_report
 from tsprune.studies.study_result import Study
 
+# names of figures whose legend and buttons meet, and of those that are higher than their box
+COVERED = """
+() => [...document.querySelectorAll("figure")].filter((figure) => {
+  const [legend, button] = [".legend .bg", ".updatemenu-button"].map((one) => figure.querySelector(one));
+  if (!legend || !button) return false;
+  return legend.getBoundingClientRect().top < button.getBoundingClientRect().bottom - 1;
+}).map((figure) => figure.id)
+"""
+SPILLED = """
+() => [...document.querySelectorAll(".plot")].filter((box) => {
+  const drawn = box.querySelector(".main-svg");
+  return drawn && drawn.getBoundingClientRect().height > box.getBoundingClientRect().height + 1;
+}).map((box) => box.parentElement.id)
+"""
+
 
 @pytest.mark.parametrize(("width", "scheme"), [(400, "light"), (1400, "dark")])
 def test_the_page_fits_and_axe_finds_nothing(
@@ -25,6 +40,10 @@ def test_the_page_fits_and_axe_finds_nothing(
     page.wait_for_selector("html[data-drawn]", state="attached", timeout=60_000)
     assert page.evaluate("document.documentElement.scrollWidth") == width
     assert page.locator("#removals svg.main-svg").count() > 0
+    assert page.evaluate(COVERED) == []
+    page.set_viewport_size({"width": width - 20, "height": 900})
+    page.wait_for_timeout(300)  # plotly resizes after a pause
+    assert page.evaluate(SPILLED) == []
     term = page.locator("a.term").first
     term.focus()
     assert page.locator("#meaning").inner_text() in page.locator("#glossary dd").all_text_contents()

@@ -50,8 +50,8 @@ ATTENTION: Final[Styles] = {
     "variate": Style(AMBER, symbol="triangle-up"),
 }
 SELECTION: Final[Styles] = {
-    "calibration": Style(BLUE, "must stay, chosen on held-out calibration windows"),
-    "test": Style("#B5BAC1", "must stay, chosen on the test windows (as in the paper)"),
+    "calibration": Style(BLUE, "must stay (calibration windows)"),
+    "test": Style("#B5BAC1", "must stay (test windows, as the paper)"),
 }
 ARCHITECTURE: Final[Styles] = {
     "encoder-decoder": Style(BLUE, "encoder-decoder"),

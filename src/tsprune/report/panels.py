@@ -18,6 +18,8 @@ from tsprune.report.palette import GRID, INK, MUTED
 
 _FONT = "system-ui, -apple-system, 'Segoe UI', Roboto, 'Helvetica Neue', Arial, sans-serif"
 _TITLE_LINE = 17  # px of one line of a panel title
+VIEW = "{view}"  # in the title of an axis: the label of the view that is shown
+_NARROW_LEGEND = 36  # characters of a row of the legend on a narrow page
 _AXIS_ROOM = 62  # px below each row of panels for tick labels and axis title
 
 
@@ -121,6 +123,7 @@ class Grid:
         self.rows = max(1, math.ceil(self.count / self.columns))
         lines = max((title.count("<br>") + 1 for title in titles), default=1)
         self._title_room = lines * _TITLE_LINE + 6
+        self._narrow, self._legend_rows = columns == 1, legend_rows
         self._top = 52 + 24 * legend_rows + self._title_room
         self._plot = self.rows * height + (self.rows - 1) * (_AXIS_ROOM + self._title_room)
         self._named: set[tuple[str, str]] = set()
@@ -224,6 +227,13 @@ class Grid:
 
     def legend(self) -> go.Figure:
         """The figure with one legend for all panels, above them."""
+        if self._narrow:  # items wrap there: more room, so that none lies below the buttons
+            names = {trace.name for trace in self.figure.data if trace.showlegend}
+            rows = math.ceil(len(names) / max(1, _NARROW_LEGEND // max(map(len, names), default=1)))
+            more = 20 * max(0, rows - self._legend_rows)
+            self._top += more
+            layout = self.figure.layout
+            layout.update(height=layout.height + more, margin_t=self._top)
         look = {"orientation": "h", "bgcolor": "rgba(0,0,0,0)", "itemsizing": "constant", "tracegroupgap": 0}
         place = {"x": 0, "xanchor": "left", "y": self._above(self._title_room + 6), "yanchor": "bottom"}
         return self.figure.update_layout(showlegend=True, legend=look | place)
@@ -237,13 +247,24 @@ class Grid:
 
         for trace, visible in zip(traces, seen(views[0]), strict=True):
             trace.visible = visible
-        arguments = [(view.label, [{"visible": seen(view)}, dict(view.layout)]) for view in views]
+        named = [self._named_axes(view) for view in views]
+        arguments = [
+            (view.label, [{"visible": seen(view)}, {**names, **view.layout}])
+            for view, names in zip(views, named, strict=True)
+        ]
         buttons = [{"label": label, "method": "update", "args": change} for label, change in arguments]
         place = {"x": 0, "xanchor": "left", "y": self._above(self._top - 6), "yanchor": "top"}
         look = {"bgcolor": "#e3e7ec", "bordercolor": "#c3c9d0", "font": {"size": 12, "color": INK}}
         menu = {"type": "buttons", "direction": "right", "showactive": True, "buttons": buttons}
         menu["pad"] = dict.fromkeys("trlb", 0)
-        return self.figure.update_layout(updatemenus=[menu | place | look])
+        first = {place.replace(".", "_"): title for place, title in named[0].items()}
+        return self.figure.update_layout(updatemenus=[menu | place | look], **first)
+
+    def _named_axes(self, view: View) -> dict[str, str]:
+        """Titles of the axes that have `VIEW` in their title, by their place in the layout."""
+        axes = [*self.figure.select_xaxes(), *self.figure.select_yaxes()]
+        titles = {axis.plotly_name: axis.title.text or "" for axis in axes}
+        return {f"{n}.title.text": t.replace(VIEW, view.label) for n, t in titles.items() if VIEW in t}
 
 
 def integer_step(last: float) -> int:

@@ -41,5 +41,5 @@ def time_against_loss(table: pd.DataFrame, *, metric: str = "MASE", columns: int
             trace = shared.estimate_trace(times[0], found, style, hover, scale, **look)
             grid.add(panel, trace)
         grid.x(panel, title_text="time of a forecast (% of the original's)", type="log")
-        shared.change_axis(grid, panel, scale, _LOSS)
+        shared.change_axis(grid, panel, scale, _LOSS, metric)
     return grid.legend()

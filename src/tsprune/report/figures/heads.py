@@ -100,13 +100,13 @@ def _rho(model: ModelStudy, site: shared.Site, variant: str) -> str:
     if rows.empty or not np.isfinite(float(rows["correlation"].iloc[0])):
         return " "
     row = rows.iloc[0]
-    certainty = f"(p = {float(row['p_value']):.2g}, {int(row['heads'])} heads)"
+    certainty = f"p = {float(row['p_value']):.2g}"
+    interval = ""
     if "p_holm" in row:
-        certainty = (
-            f"[{float(row['low']):+.2f}, {float(row['high']):+.2f}] (p = {float(row['p_holm']):.2g} by "
-        )
-        certainty += f"Holm, {int(row['heads'])} heads)"
-    return small(f"Spearman correlation {float(row['correlation']):+.2f} {certainty}")
+        interval = f" [{float(row['low']):+.2f}, {float(row['high']):+.2f}]"
+        certainty = f"p = {float(row['p_holm']):.2g} by Holm"
+    value = f"Spearman correlation {float(row['correlation']):+.2f}{interval}"
+    return "<br>".join(map(small, (value, f"{certainty}, {int(row['heads'])} heads")))
 
 
 def heads_at_bars(study: Study, *, columns: int | None = None) -> go.Figure:
@@ -187,7 +187,7 @@ def score_agreement(study: Study, *, columns: int | None = None) -> go.Figure:
             if len(rows):
                 grid.add(panel, _score_points(rows, kind, names), metric)
         zero = {"zeroline": True, "zerolinecolor": palette.MUTED, "zerolinewidth": 1, "showgrid": True}
-        title = "rank correlation, as the score expects"
+        title = "rank correlation"  # the caption has its sign
         grid.x(panel, range=[-1.05, 1.05], dtick=0.5, title_text=title, **zero)
         words = [plain(name.replace("_", " ")) for name in names]
         measured = [f"<i>measured: {word}</i>" for word in words]
@@ -196,7 +196,7 @@ def score_agreement(study: Study, *, columns: int | None = None) -> go.Figure:
         # beside another panel the labels would lie in it
         grid.y(panel, showticklabels=grid.first_in_row(panel))
     grid.legend()
-    return grid.buttons([View(metric, f"effect on {metric}") for metric in shown_metrics()])
+    return grid.buttons(shared.metric_views())
 
 
 def _measured(score: str) -> bool:

@@ -107,7 +107,7 @@ def mlp_sensitivity(study: Study, *, columns: int | None = None) -> go.Figure:
             grid.add(0, _median_mark(median, row, style.colour, scale), metric)
     low, high = scale.range()
     room = (high - low) * (0.45 if columns == 1 else 0.16)  # the medians' words stand on the right
-    look = {"title_text": "change (%), lower is better", "showgrid": True, "range": [low, high + room]}
+    look = {"title_text": shared.change_title(), "showgrid": True, "range": [low, high + room]}
     grid.x(0, **look, **ticks_of(scale, dense=columns != 1))
     grid.rows_named(0, [short(m.name) + ("" if s == "stack" else f"<br>{plain(s)}") for m, s, _ in rows])
     grid.legend()

@@ -13,7 +13,7 @@ from numpy.typing import ArrayLike, NDArray
 from tsprune.report import palette
 from tsprune.report.digest import change_column, shown_metrics
 from tsprune.report.palette import Style
-from tsprune.report.panels import Grid, Scale, View
+from tsprune.report.panels import VIEW, Grid, Scale, View
 
 VARIANTS = {"stable_rank": "paper", "stable_rank_effective": "effective"}
 
@@ -217,9 +217,13 @@ def site_style(site: Site) -> Style:
     )
 
 
-def change_axis(grid: Grid, panel: int, scale: Scale, percent: float) -> None:
-    """The y axis of relative changes, with lines at no change and at +`percent` %."""
+def change_title(metric: str = VIEW) -> str:
+    return f"change of {metric} (%), lower is better"
+
+
+def change_axis(grid: Grid, panel: int, scale: Scale, percent: float, metric: str = VIEW) -> None:
+    """The y axis of relative changes of a metric, with lines at no change and at +`percent` %."""
     grid.y_scale(panel, scale)
     grid.line(panel, 0.0)
     grid.line(panel, float(scale(percent)), f"+{percent:g} %")
-    grid.row_title(panel, "change (%), lower is better")
+    grid.row_title(panel, change_title(metric))
