@@ -22,6 +22,8 @@ RECIPES = {
     "chronos-bolt-tiny": ("pretrain.families.chronos_bolt", "TinyObjective", Schedule(6_500, 256, 2e-3)),
     "chronos2": ("pretrain.families.chronos2", "BundledObjective", Schedule(6_500, 256, 2e-3)),
     "toto": ("pretrain.families.toto", "TotoObjective", Schedule(2_000, 64, 2e-3)),
+    "toto2": ("pretrain.families.toto2", "Toto2Objective", Schedule(3_000, 64, 2e-3)),
+    "moirai2": ("pretrain.families.moirai2", "BundledObjective", Schedule(3_000, 64, 2e-3)),
     "moirai": ("pretrain.families.moirai", "MoiraiObjective", Schedule(2_000, 64, 2e-3)),
     "chronos-t5-coarse": ("pretrain.families.chronos_t5", "CoarseObjective", T5_SCHEDULE),
     "chronos-t5": ("pretrain.families.chronos_t5", "ChronosT5Objective", T5_SCHEDULE),

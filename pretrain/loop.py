@@ -14,9 +14,9 @@ import dataclasses
 import json
 import math
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
@@ -24,10 +24,11 @@ from torch import Tensor, nn
 from tsprune.choices import AUTO, Precision
 from tsprune.data.training import ALL_SERIES, Source, Windows, batches
 from tsprune.errors import TspruneError
-from tsprune.precision import Muon, autocast, training_precision
+from tsprune.precision import SHORT, Muon, autocast, training_precision
 
 SAVE_EVERY = 500
 LOG_EVERY = 100
+WEIGHT_DECAY = 0.01
 
 
 class Objective(Protocol):
@@ -35,6 +36,7 @@ class Objective(Protocol):
 
     window_length: int
     series_length: int
+    positions: int = SHORT  # the longest sequence that attention sees, or more: patches are few
 
     def build(self) -> nn.Module:
         """The untrained upstream model (auxiliary training-only heads may be attached)."""
@@ -43,6 +45,13 @@ class Objective(Protocol):
     def loss(self, model: nn.Module, windows: Windows, step: int, progress: float) -> Losses:
         """Loss of a batch of windows [B, window_length]."""
         ...
+
+    def rates(self, model: nn.Module) -> Mapping[str, float]:
+        """Factors of the learning rate by parameter, for layers that scale their weights; 1 by default.
+
+        Weight decay does not follow them.
+        """
+        return {}
 
     def adopt(self, weights: dict[str, Tensor]) -> dict[str, Tensor]:
         """Weights of an earlier run in the shapes of this one: the same, unless a family says more."""
@@ -81,43 +90,45 @@ class Schedule:
 
 def _split(
     parameters: Iterable[tuple[str, Tensor]],
-) -> tuple[list[Tensor], list[tuple[str, Tensor]]]:
-    """(matrices inside the transformer blocks, everything else by name)."""
-    matrices: list[Tensor] = []
+) -> tuple[list[tuple[str, Tensor]], list[tuple[str, Tensor]]]:
+    """(matrices inside the transformer blocks, everything else), by name."""
+    matrices: list[tuple[str, Tensor]] = []
     rest: list[tuple[str, Tensor]] = []
     for name, parameter in parameters:
         inside = any(part in name for part in ("block.", "stacked_xf.", "layers."))
         is_matrix = parameter.ndim == 2 and not any(part in name for part in ("attention_bias", "attn_bias"))
         if inside and is_matrix:
-            matrices.append(parameter)
+            matrices.append((name, parameter))
         else:
             rest.append((name, parameter))
     return matrices, rest
 
 
-def optimizers(model: nn.Module, schedule: Schedule, precision: Precision) -> list[torch.optim.Optimizer]:
+def optimizers(
+    model: nn.Module, schedule: Schedule, precision: Precision, rates: Mapping[str, float] | None = None
+) -> list[torch.optim.Optimizer]:
+    """Muon and AdamW; `rates` are those of `Objective.rates`."""
     matrices, rest = _split(model.named_parameters())
-    groups = [{"params": list(group), "factor": factor} for factor, group in _by_rate(rest, schedule)]
     return [
-        Muon(
-            [{"params": matrices, "factor": 1.0}],
-            lr=schedule.learning_rate,
-            weight_decay=0.01,
-            precision=precision,
+        Muon(_groups(matrices, (), rates or {}), lr=schedule.learning_rate, precision=precision),
+        torch.optim.AdamW(
+            _groups(rest, schedule.faster, rates or {}), lr=schedule.learning_rate, betas=(0.9, 0.98)
         ),
-        torch.optim.AdamW(groups, lr=schedule.learning_rate, betas=(0.9, 0.98), weight_decay=0.01),
     ]
 
 
-def _by_rate(
-    parameters: Iterable[tuple[str, Tensor]], schedule: Schedule
-) -> list[tuple[float, list[Tensor]]]:
-    """Parameters by the factor of their learning rate."""
-    groups: dict[float, list[Tensor]] = {}
+def _groups(
+    parameters: Iterable[tuple[str, Tensor]], faster: Iterable[tuple[str, float]], rates: Mapping[str, float]
+) -> list[dict[str, Any]]:
+    """Parameters by the factor of their learning rate, as an optimiser takes them."""
+    groups: dict[tuple[float, float], list[Tensor]] = {}
     for name, parameter in parameters:
-        factor = next((factor for part, factor in schedule.faster if part in name), 1.0)
-        groups.setdefault(factor, []).append(parameter)
-    return list(groups.items())
+        factor = next((factor for part, factor in faster if part in name), 1.0)
+        groups.setdefault((factor, rates.get(name, 1.0)), []).append(parameter)
+    return [
+        {"params": group, "factor": factor * rate, "weight_decay": WEIGHT_DECAY / rate}
+        for (factor, rate), group in groups.items()
+    ]
 
 
 @dataclasses.dataclass
@@ -166,7 +177,7 @@ class _Run:
             for group in optimizer.param_groups:
                 group["lr"] = schedule.learning_rate * schedule.factor(self.step) * group["factor"]
             optimizer.zero_grad(set_to_none=True)
-        with autocast(self.precision):
+        with autocast(self.precision, positions=objective.positions):
             losses = objective.loss(self.model, windows, self.step, self.step / schedule.steps)
         losses.total.backward()
         torch.nn.utils.clip_grad_norm_(self.model.parameters(), 1.0)
@@ -208,7 +219,7 @@ def train(
     if precision == AUTO and state_file.exists():
         precision = torch.load(state_file, weights_only=True)["precision"]
     chosen = training_precision(precision)
-    run = _Run(model, optimizers(model, schedule, chosen), chosen)
+    run = _Run(model, optimizers(model, schedule, chosen, objective.rates(model)), chosen)
     if state_file.exists():
         run.restore(state_file)
     elif start is not None:

@@ -12,9 +12,10 @@ because autograd counts the devices at the first backward pass of a process.
 from __future__ import annotations
 
 import dataclasses
+import functools
 import sys
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -22,7 +23,6 @@ from typing import Any
 import torch
 from torch import Tensor
 from torch.utils._mode_utils import no_dispatch
-from torch.utils._pytree import tree_leaves, tree_map
 from torch.utils.backend_registration import (
     _DummyPrivateUse1Hook,
     _setup_privateuseone_for_python_backend,
@@ -193,34 +193,71 @@ class Remote(Tensor):
         return self.host.untyped_storage()
 
 
+@dataclasses.dataclass(frozen=True)
+class _Traits:
+    """Facts of an operator.
+
+    composite : it may be made of others
+    reshapes : it changes the shape of its argument in place
+    """
+
+    composite: bool
+    reshapes: bool
+    copies: bool
+    assigns: bool
+    indexed: bool
+    reads: bool
+    product: bool
+
+
+@functools.cache
+def _traits(func: Any) -> _Traits:
+    return _Traits(
+        func._can_decompose(),
+        torch.Tag.inplace_view in func.tags,
+        func in _COPIES,
+        func in _ASSIGNED,
+        func in _INDEXED | _ASSIGNED,
+        func in _READS,
+        func in _PRODUCTS,
+    )
+
+
 def _computed(func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
     """Computes one torch operator with at least one tensor of the device."""
     if _state is None:
         raise RuntimeError(f"no {NAME} device: its accelerator() was left")
-    composite = func.decompose(*args, **kwargs) if func._can_decompose() else NotImplemented
-    if composite is not NotImplemented:
-        return composite
-    _require_one_device(func, args, kwargs)
-    device = _device_of_result(func, args, kwargs)
-    _count(func, args, device)
-    if torch.Tag.inplace_view in func.tags:  # shape and strides, which the wrapper has too
+    traits = _traits(func)
+    if traits.composite:
+        made = func.decompose(*args, **kwargs)
+        if made is not NotImplemented:
+            return made
+    given = [*_leaves(args), *_leaves(kwargs.values())]
+    if not traits.copies:
+        _require_one_device(func, args, kwargs, given)
+    device = _device_of_result(traits, args, given)
+    _count(traits, args, device)
+    if traits.reshapes:  # shape and strides, which the wrapper has too
         with no_dispatch():
             func(*args, **kwargs)
-    remote = {id(x.host): x for x in tree_leaves((args, kwargs)) if isinstance(x, Remote)}
-    hosts = tree_map(_on_host, args), {name: tree_map(_on_host, x) for name, x in kwargs.items()}
-    if _state.kernels_by_rows and func in _PRODUCTS:
+    remote = {id(x.host): x for x in given if isinstance(x, Remote)}
+    hosts = _on_host(args), {name: _on_host(x) for name, x in kwargs.items()}
+    if _state.kernels_by_rows and traits.product:
         result = _in_halves(func, *hosts[0], **hosts[1])
     else:
         result = func(*hosts[0], **hosts[1])
+    return _there(result, device, remote)
 
-    def there(x: Any) -> Any:
-        if not isinstance(x, Tensor):
-            return x
-        if id(x) in remote:  # changed in place
-            return remote[id(x)]
-        return x if device.type == _HOST.type else _placed(x, device)
 
-    return tree_map(there, result)
+def _there(x: Any, device: torch.device, remote: dict[int, Remote]) -> Any:
+    """A result on the device; what was changed in place is the argument that it was."""
+    if isinstance(x, (list, tuple)):
+        return type(x)(_there(part, device, remote) for part in x)
+    if not isinstance(x, Tensor):
+        return x
+    if id(x) in remote:
+        return remote[id(x)]
+    return x if device.type == _HOST.type else _placed(x, device)
 
 
 def _in_halves(func: Any, *args: Any, **kwargs: Any) -> Tensor:
@@ -249,19 +286,28 @@ def _placed(host: Tensor, device: torch.device) -> Remote:
 def _on_host(x: Any) -> Any:
     if isinstance(x, Remote):
         return x.host
+    if isinstance(x, (list, tuple)):
+        return type(x)(map(_on_host, x))
     return _HOST if isinstance(x, torch.device) else x
 
 
-def _tensors(value: Any) -> list[Tensor]:
-    return [x for x in tree_leaves(value) if isinstance(x, Tensor)]
+def _leaves(values: Iterable[Any]) -> Iterator[Any]:
+    """Arguments of an operator, those in lists one by one; torch's own trees take most of a test's time."""
+    for x in values:
+        if isinstance(x, (list, tuple)):
+            yield from _leaves(x)
+        else:
+            yield x
 
 
-def _require_one_device(func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+def _tensors(values: Iterable[Any]) -> list[Tensor]:
+    return [x for x in _leaves(values) if isinstance(x, Tensor)]
+
+
+def _require_one_device(func: Any, args: tuple[Any, ...], kwargs: dict[str, Any], given: list[Any]) -> None:
     """RuntimeError where CUDA raises one."""
-    checked = _tensors((args, kwargs))
-    if func in _COPIES:
-        return
-    if func in _INDEXED | _ASSIGNED:
+    checked = [x for x in given if isinstance(x, Tensor)]
+    if _traits(func).indexed:
         for index in _tensors(args[1]):
             if index.device not in (_HOST, args[0].device):
                 raise RuntimeError(
@@ -277,14 +323,14 @@ def _require_one_device(func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]
         raise RuntimeError(f"Expected all tensors to be on the same device, but found {found}! ({func})")
 
 
-def _device_of_result(func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> torch.device:
-    stated = [x for x in tree_leaves((args, kwargs)) if isinstance(x, torch.device)]
-    if stated:
-        return _indexed(stated[0])
-    if func in _COPIES | _INDEXED | _ASSIGNED:
+def _device_of_result(traits: _Traits, args: tuple[Any, ...], given: list[Any]) -> torch.device:
+    for x in given:
+        if isinstance(x, torch.device):
+            return _indexed(x)
+    if traits.copies or traits.indexed:
         device: torch.device = args[0].device
         return device
-    return next(x.device for x in _tensors((args, kwargs)) if isinstance(x, Remote))
+    return next(x.device for x in given if isinstance(x, Remote))
 
 
 def _indexed(device: torch.device) -> torch.device:
@@ -296,11 +342,11 @@ def _indexed(device: torch.device) -> torch.device:
     return torch.device(NAME, number)
 
 
-def _count(func: Any, args: tuple[Any, ...], device: torch.device) -> None:
+def _count(traits: _Traits, args: tuple[Any, ...], device: torch.device) -> None:
     assert _state is not None
-    if func in _COPIES and device == _HOST:
+    if traits.copies and device == _HOST:
         _state.tally.copies += 1
-    elif func in _READS or (func in _INDEXED | _ASSIGNED and _by_mask(func, args)):
+    elif traits.reads or (traits.indexed and _by_mask(traits, args)):
         _state.tally.reads += 1
     else:
         return
@@ -314,10 +360,10 @@ def _caller() -> str:
     return f"{frame.f_code.co_filename}:{frame.f_lineno}"
 
 
-def _by_mask(func: Any, args: tuple[Any, ...]) -> bool:
+def _by_mask(traits: _Traits, args: tuple[Any, ...]) -> bool:
     """Whether the number of indexed elements is known on the device only."""
     masks = any(x.dtype in (torch.bool, torch.uint8) and isinstance(x, Remote) for x in _tensors(args[1]))
-    return masks and not (func in _ASSIGNED and args[2].numel() == 1)  # a scalar is filled in
+    return masks and not (traits.assigns and args[2].numel() == 1)  # a scalar is filled in
 
 
 def _factory(name: str) -> Callable[..., Tensor]:

@@ -10,7 +10,15 @@ import torch
 from torch import nn
 
 from tsprune.errors import TspruneError
-from tsprune.precision import Muon, Precision, autocast, native_bfloat16, orthogonalised, training_precision
+from tsprune.precision import (
+    SHORT,
+    Muon,
+    Precision,
+    autocast,
+    native_bfloat16,
+    orthogonalised,
+    training_precision,
+)
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -140,3 +148,15 @@ def test_products_are_in_the_precision() -> None:
     for precision, dtype in (("float32", torch.float32), ("bfloat16", torch.bfloat16)):
         with autocast(precision):  # type: ignore[arg-type]
             assert (matrix @ matrix).dtype == dtype
+
+
+@pytest.mark.parametrize(("positions", "plain"), [(None, False), (SHORT, True), (SHORT + 1, False)])
+def test_attention_over_few_positions_is_by_plain_products_in_bfloat16(
+    positions: int | None, plain: bool
+) -> None:
+    before = torch.backends.cuda.flash_sdp_enabled()
+    with autocast("bfloat16", positions=positions):
+        assert torch.backends.cuda.flash_sdp_enabled() is not plain
+    with autocast("float32", positions=positions):
+        assert torch.backends.cuda.flash_sdp_enabled() is before
+    assert torch.backends.cuda.flash_sdp_enabled() is before

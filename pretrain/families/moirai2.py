@@ -25,6 +25,7 @@ from uni2ts.module.transformer import TransformerEncoder
 from pretrain.families.supervision import LEVELS, pinball
 from pretrain.loop import Losses, Objective
 from tsprune.data.training import CLIP, Windows
+from tsprune.models.checkpoints import MAX_CONTEXT
 from tsprune.models.moirai2 import Moirai2
 
 KNOWN = (0.125, 0.25, 0.5, 1.0)  # shares of the history that windows are normalised by, equally often
@@ -147,6 +148,23 @@ class Moirai2Objective(Objective):
         directory.mkdir(parents=True, exist_ok=True)
         save_file(model.state_dict(), directory / "model.safetensors")
         (directory / "config.json").write_text(json.dumps(dataclasses.asdict(self.size), indent=2) + "\n")
+
+
+class BundledObjective(Moirai2Objective):
+    """The bundled checkpoint: depth, width and context of the bundled TimesFM, in upstream's format.
+
+    That format fixes heads of 64 dimensions.
+    """
+
+    def __init__(self, size: Size | None = None) -> None:
+        bundled = Size(width=128, layers=8, heads=2, hidden=170, predicted=2, context=1024)
+        super().__init__(size or bundled)
+
+    def export(self, model: nn.Module, directory: Path) -> None:
+        directory.mkdir(parents=True, exist_ok=True)
+        metadata = {MAX_CONTEXT: str(self.size.context)}
+        save_file(model.state_dict(), directory / "model.safetensors", metadata=metadata)
+        (directory / "config.json").write_text(json.dumps(config(self.size), indent=2) + "\n")
 
 
 def _deviation(target: torch.Tensor, seen: torch.Tensor) -> torch.Tensor:

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
-from torch import Tensor, nn
+from torch import nn
 
 import tsprune
 from pretrain.laboratory.measures import COLUMNS, Row, scores, traits
@@ -33,7 +33,7 @@ STEPS = 400
 _DISTILLATION_RATE, _TRAINING_RATE = 1e-3, 1e-3
 
 
-class Continued:
+class Continued(Objective):
     """The objective of a run for a network that is there already, such as a pruned one."""
 
     def __init__(self, of: Objective, model: Forecaster) -> None:
@@ -45,9 +45,6 @@ class Continued:
 
     def loss(self, model: nn.Module, windows: Batch, step: int, progress: float) -> Losses:
         return self.of.loss(model, windows, step, progress)
-
-    def adopt(self, weights: dict[str, Tensor]) -> dict[str, Tensor]:
-        return weights
 
     def export(self, model: nn.Module, directory: Path) -> None:
         self.model.save(directory)

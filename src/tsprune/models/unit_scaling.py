@@ -11,8 +11,8 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from dd_unit_scaling import scale
-from torch import Tensor
+from dd_unit_scaling import Linear, scale
+from torch import Tensor, nn
 
 _lock, _running = threading.Lock(), 0
 _scaled = scale._ScaledGrad
@@ -22,8 +22,9 @@ class _Derivative:
     """In place of upstream's function of a tensor, a forward and a backward scale."""
 
     @staticmethod
-    def apply(x: Tensor, forward: float, _backward: float) -> Tensor:
-        return forward * x
+    def apply(x: Tensor, forward: float | Tensor, _backward: float | Tensor) -> Tensor:
+        # upstream scales many gradients only
+        return x if isinstance(forward, float) and forward == 1 else forward * x
 
 
 @contextmanager
@@ -43,3 +44,17 @@ def exact_gradients() -> Iterator[None]:
             _running -= 1
             if not _running:
                 scale._ScaledGrad = _scaled
+
+
+def rates(module: nn.Module) -> dict[str, float]:
+    """Factors of a common learning rate, by parameter, that make products change as those of plain layers.
+
+    Adam and Muon change all weights by about the learning rate. A unit-scaled layer divides its product and
+    bias by a power of its width, so its weights have to change by as much more.
+    """
+    found = {}
+    for name, part in module.named_modules():
+        if isinstance(part, Linear):
+            factor = float(part.in_features ** part.scale_power[0])
+            found.update({f"{name}.{own}": factor for own, _ in part.named_parameters(recurse=False)})
+    return found

@@ -358,10 +358,19 @@ class _Training:
             self._parts *= 2
             free_memory()
 
+    @property
+    def _positions(self) -> int | None:
+        """The longest sequence that attention sees, but for marks and the future; None if unspecified."""
+        spans = [stack.time.span if stack.time else None for stack in self.student.anatomy.stacks]
+        known = [span for span in spans if span is not None]
+        steps = min(self.student.context_length, self.recipe.history)
+        # a decoder reads the encoder's positions
+        return -(-steps // max(known)) if len(known) == len(spans) else None
+
     def _backward(self, contexts: Sequence[Any], parts: int) -> None:
         shares = shares_of_distance(self.student, self.teacher, contexts, parts, stream=self.recipe.stream)
         for _ in range(parts):
-            with autocast(self.recipe.precision, self.student.device):
+            with autocast(self.recipe.precision, self.student.device, positions=self._positions):
                 share = next(shares)
             share.backward()
 
