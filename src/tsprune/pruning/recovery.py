@@ -8,8 +8,8 @@
    report series are never used: they are for `compare`.
 4. The state is written atomically at every check and at least once a minute: a process that was killed
    resumes from there, with the same result as without the interruption.
-5. Memory holds both models, one more copy that is trained, its gradients and the optimizers. The best weights
-   are in a file, and the activations of long batches are those of a part of the histories.
+5. Memory holds the original, the copy that is trained, its gradients and the optimizers. The pruned model and
+   the best weights are in files, and the activations of long batches are those of a part of the histories.
 """
 
 from __future__ import annotations
@@ -41,6 +41,7 @@ from tsprune.precision import autocast, training_precision
 from tsprune.progress import Progress, showing
 from tsprune.pruning.distillation import check_pair, shares_of_distance
 from tsprune.pruning.evidence import measured
+from tsprune.pruning.mapped_weights import mapped_weights
 from tsprune.pruning.optimizers import optimizers
 from tsprune.pruning.own_histories import mixed_histories
 from tsprune.pruning.plan import identity
@@ -183,7 +184,8 @@ def recover(
     student.module.requires_grad_(True)
     path = None if state is None else Path(state)
     key = _key(model, teacher, part, recipe)
-    with BestWeights(model.module) as best, showing(chosen.progress) as progress:
+    files = mapped_weights(model.module), BestWeights(model.module)
+    with files[0], files[1] as best, showing(chosen.progress) as progress:
         training = _Training(student, teacher, best, part, recipe, chosen.batch_size, path, key)
         trained = training.run(progress)
         _restore(student, model, best.weights)
