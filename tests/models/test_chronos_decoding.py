@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+import torch
 
 import tsprune
 from tests.suites import tiny
@@ -62,9 +63,27 @@ def test_upstreams_loop_runs_where_a_hook_would_wait_in_vain(monkeypatch: pytest
     assert quick_decoding(model) is None
 
 
+def test_changed_weights_and_another_seed_are_seen() -> None:
+    model = tiny("tiny-chronos-t5")
+    assert isinstance(model, chronos.Chronos)
+    assert quick_decoding(model) is quick_decoding(model)
+    weight = model.module.get_parameter("decoder.block.0.layer.0.SelfAttention.q.weight")
+    before = weight.detach().clone()
+    try:
+        with torch.no_grad():
+            weight.mul_(3.0)
+        model.seed = 5
+        require_same_paths(model, 3)
+    finally:
+        model.seed = 0
+        with torch.no_grad():
+            weight.copy_(before)
+    require_same_paths(model, 3)
+
+
 def test_a_path_that_is_not_finite_is_refused() -> None:
     model = tiny("tiny-chronos-t5")
-    weight = model.module.get_parameter("decoder.block.1.layer.2.DenseReluDense.wo.weight").data
+    weight = model.module.get_parameter("decoder.block.1.layer.2.DenseReluDense.wo.weight").detach()
     before = weight[0, 0].item()
     try:
         weight[0, 0] = np.nan

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
+from weakref import WeakKeyDictionary
 
 import numpy as np
 import torch
@@ -30,6 +31,9 @@ from tsprune.models.t5 import AbsentT5Attention
 
 if TYPE_CHECKING:
     from tsprune.models.chronos import Chronos
+
+
+_KEPT: WeakKeyDictionary[Chronos, QuickDecoding] = WeakKeyDictionary()
 
 
 def token_sampling(model: Chronos, heads: int) -> TokenSampling:
@@ -77,16 +81,24 @@ def quick_decoding(model: Chronos) -> QuickDecoding | None:
         plain = type(module) is nn.Linear or not hasattr(module, "weight") or module.weight.ndim != 2
         if not (plain or isinstance(module, nn.Embedding)) or (_awaited(module) and id(module) not in heard):
             return None
-    return QuickDecoding(model)
+    weights = [*model.module.parameters()]
+    found = _KEPT.get(model)
+    if found is None or not found.made_of(weights):
+        found = _KEPT[model] = QuickDecoding(model, weights)
+    found.sampling = token_sampling(model, heads=1)
+    return found
 
 
 class QuickDecoding:
-    """The paths of a Chronos-T5 with the weights that it has now, on a CPU."""
+    """The paths of a Chronos-T5 with the weights that it had when this was made, on a CPU."""
 
-    def __init__(self, model: Chronos) -> None:
+    sampling: TokenSampling
+
+    @torch.no_grad()
+    def __init__(self, model: Chronos, weights: Sequence[Tensor]) -> None:
+        self._made_of = [(weight, weight._version) for weight in weights]
         self._network: Any = model.module
         self._tokenizer = model.upstream.tokenizer
-        self._sampling = token_sampling(model, heads=1)
         decoder = self._network.decoder
         self._normed = _Norm(decoder.final_layer_norm)
         self._layers = [_Layer(block, decoder.config.d_kv, self._normed) for block in decoder.block]
@@ -96,10 +108,18 @@ class QuickDecoding:
         scale = decoder.config.d_model**-0.5 if decoder.config.tie_word_embeddings else 1.0
         self._head = scale * _product(last, self._network.lm_head)
 
+    def made_of(self, weights: Sequence[Tensor]) -> bool:
+        """Whether these are the weights, and none was changed in place since."""
+        same = (
+            old is now and count == now._version
+            for (old, count), now in zip(self._made_of, weights, strict=False)
+        )
+        return len(weights) == len(self._made_of) and all(same)
+
     @torch.no_grad()
     def paths(self, series: Sequence[NDArray[np.float32]], horizon: int) -> NDArray[np.float32]:
         """Paths [B, S, horizon], NaN where a logit is not finite; long horizons go on from their median."""
-        how, context = self._sampling, padded(series)
+        how, context = self.sampling, padded(series)
         noise, parts = Noise(series, how.seed), list[NDArray[np.float32]]()
         while (left := horizon - sum(part.shape[2] for part in parts)) > 0:
             tokens, observed, scale = self._tokenizer.context_input_transform(torch.from_numpy(context))
@@ -114,14 +134,14 @@ class QuickDecoding:
         self, tokens: Tensor, observed: Tensor, noise: Noise, steps: int
     ) -> tuple[NDArray[np.int64], NDArray[np.bool_]]:
         """Tokens [B, S, steps], and paths [B, S] whose logits are all finite."""
-        samples = self._sampling.samples
+        samples = self.sampling.samples
         encoded = self._network.encoder(input_ids=tokens, attention_mask=observed)
         bias = None if self._biased is None else self._biased.compute_bias(steps, steps)[0]
         unseen = None if observed.all() else torch.where(observed, 0.0, -torch.inf)[:, None, None]
         for layer in self._layers:
             layer.begin(encoded.last_hidden_state, samples, steps)
         shape = len(tokens), samples
-        last, found = np.full(shape, self._sampling.begin, dtype=np.int64), []
+        last, found = np.full(shape, self.sampling.begin, dtype=np.int64), []
         finite = np.ones(shape, dtype=bool)
         for place in range(steps):
             x = functional.embedding(torch.from_numpy(last.ravel()), self._network.shared.weight)
@@ -129,7 +149,7 @@ class QuickDecoding:
                 x = layer.step(x, place, bias, unseen)
             logits = (self._normed(x) @ self._head).view(*shape, -1).numpy()
             finite &= np.isfinite(logits.max(axis=-1)) & np.isfinite(logits.min(axis=-1))
-            last = self._sampling.drawn(logits, noise.uniform(samples).numpy())
+            last = self.sampling.drawn(logits, noise.uniform(samples).numpy())
             found.append(last)
         return np.stack(found, axis=2), finite
 
