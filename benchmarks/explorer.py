@@ -9,7 +9,7 @@ import numpy as np
 from measure import arguments, machine
 
 import tsprune
-from tsprune.cli.explore_command import EXPLORER_SAMPLES
+from tsprune.cli.explore_command import EXPLORER_SAMPLES, EXPLORER_TOKEN_SAMPLES
 from tsprune.data import pocket
 from tsprune.explorer import Session
 from tsprune.explorer.chosen_series import window_of
@@ -36,7 +36,7 @@ def main() -> None:
     print(machine())
     for name in options.models:
         loaded = tsprune.load(f"bundled:{name}", device="cpu")
-        model = drawing(loaded, None, usual=EXPLORER_SAMPLES, of_tokens=EXPLORER_SAMPLES)
+        model = drawing(loaded, None, usual=EXPLORER_SAMPLES, of_tokens=EXPLORER_TOKEN_SAMPLES)
         session = Session(model, pocket())
         series = window_of(session.suite, SERIES, 0, model.context_length)
         session.series_view(series)

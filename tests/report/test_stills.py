@@ -32,6 +32,21 @@ def test_lines_and_ticks_are_those_of_the_figure() -> None:
     assert axes.get_xlabel() == source.layout.xaxis.title.text
 
 
+def test_logarithmic_ticks_are_plain_and_lines_outside_have_no_name() -> None:
+    source = figures.removal_curves(STUDY)
+    source.update_xaxes(type="log")
+    source.update_yaxes(range=[-2, 3], tickvals=None, ticktext=None)
+    assert [note.text for note in source.layout.annotations if note.yref == "y"] == ["+5 %"]
+    with canvas() as figure_class:
+        drawn = still(source, "Loss & time", figure_class)
+        (axes,) = drawn.axes
+        drawn.draw_without_rendering()
+    texts = [label.get_text() for label in axes.get_xticklabels()]
+    assert texts
+    assert all(text == f"{float(text):g}" for text in texts)
+    assert "+5 %" not in [text.get_text() for text in axes.texts]
+
+
 def test_every_kind_of_figure_is_written(tmp_path: Path) -> None:
     some = [picture("heads-at", figures.heads_at_bars, STUDY, values={"percent": 1})]
     files = write_stills(some, tmp_path / "new")

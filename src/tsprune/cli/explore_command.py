@@ -12,10 +12,18 @@ from tsprune.files import check_files
 if TYPE_CHECKING:
     from tsprune.explorer import Session
 
-EXPLORER_SAMPLES = 20  # paths of a forecast of models that sample: a click is answered at once
+# paths of a forecast of models that sample, and of those that sample tokens: a click is answered soon
+EXPLORER_SAMPLES, EXPLORER_TOKEN_SAMPLES = 20, 12
 
 
-@with_shared("suite", "model", "batch_size", "memory", "output", samples=str(EXPLORER_SAMPLES))
+@with_shared(
+    "suite",
+    "model",
+    "batch_size",
+    "memory",
+    "output",
+    samples=f"{EXPLORER_SAMPLES}, of tokens {EXPLORER_TOKEN_SAMPLES}",
+)
 def explore_command(
     model: ModelArgument,
     output: Annotated[
@@ -63,7 +71,8 @@ def _session(model: str, shared: Shared) -> Session:
     from tsprune.models.forecaster import drawing
     from tsprune.run_options import RunOptions
 
-    loaded = drawing(shared.load(model), shared.samples, usual=EXPLORER_SAMPLES, of_tokens=EXPLORER_SAMPLES)
+    usual, of_tokens = EXPLORER_SAMPLES, EXPLORER_TOKEN_SAMPLES
+    loaded = drawing(shared.load(model), shared.samples, usual=usual, of_tokens=of_tokens)
     options = RunOptions(shared.batch_size, shared.memory_bytes, shared.seed)
     return Session(loaded, shared.suite, options)
 

@@ -199,7 +199,7 @@ class _Still:
             axes.set_axis_off()
             return
         if about.type == "log":
-            getattr(axes, f"set_{side}scale")("log")
+            _logarithmic(axes, side)
         if about.range is not None:
             limits = [10.0**one for one in about.range] if about.type == "log" else list(about.range)
             getattr(axes, f"set_{side}lim")(limits)
@@ -244,6 +244,9 @@ class _Still:
                 self.figure.text(x, y + 4 / self._height, text, **look)
             elif (axes := self._panel_of(note.yref)) is not None:
                 spot = {"xycoords": ("axes fraction", "data"), "ha": "right", "va": "bottom"}
+                low, high = sorted(axes.get_ylim())
+                if not low <= note.y <= high:  # of a line outside of the panel
+                    continue
                 axes.annotate(text, (note.x, note.y), size=7.5, color=self._colours.soft, **spot)  # type: ignore[arg-type]
 
     def _bars_of_colours(self) -> None:
@@ -285,6 +288,17 @@ class _Still:
             above = 1 - (_HEADING + 2) / self._height
             look = {"loc": "upper left", "frameon": False, "fontsize": 8.5, "ncols": min(4, len(handles))}
             self.figure.legend(handles=handles, bbox_to_anchor=(self._left, above), **look)
+
+
+def _logarithmic(axes: Axes, side: str) -> None:
+    """A logarithmic axis with ticks at 1, 2, 5, 10, ..., as plain numbers."""
+    from matplotlib.ticker import LogLocator, NullLocator, StrMethodFormatter
+
+    getattr(axes, f"set_{side}scale")("log")
+    place = getattr(axes, f"{side}axis")
+    place.set_major_locator(LogLocator(subs=(1, 2, 5)))
+    place.set_minor_locator(NullLocator())
+    place.set_major_formatter(StrMethodFormatter("{x:g}"))
 
 
 def plain_text(text: object) -> str:
