@@ -8,7 +8,10 @@ from tests.exporting import exported_once
 from tsprune.deployment import Exported
 from tsprune.models import Forecaster
 
-ONE_PASS = ["pruned chronos-bolt", "chronos2", "pruned timesfm", "pruned moirai2"]
+ONE_PASS = [
+    "pruned chronos-bolt", "chronos2", "pruned timesfm", "pruned moirai2", "pruned t0", "pruned timestral",
+    "pruned timesfm3", "pruned toto2",
+]  # fmt: skip
 Pair = tuple[Forecaster, Exported]
 
 

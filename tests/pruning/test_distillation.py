@@ -16,6 +16,7 @@ from tsprune import prune
 from tsprune.data import training
 from tsprune.errors import TspruneError
 from tsprune.models import Forecaster
+from tsprune.models.copies import model_copy
 from tsprune.pruning.distillation import (
     check_pair,
     deviation,
@@ -27,7 +28,6 @@ from tsprune.pruning.distillation import (
     stream_distance,
 )
 from tsprune.pruning.optimizers import optimizers
-from tsprune.pruning.surgery import model_copy
 
 MODELS = [name for name in TINY if not name.endswith("cached")]
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import copy
 import dataclasses
 import io
 import logging
@@ -41,6 +40,7 @@ from tsprune.files import as_json, user_path
 from tsprune.folders import whole_directory
 from tsprune.models import FAMILIES, Forecaster, load
 from tsprune.models.contexts import checked_horizon
+from tsprune.models.copies import model_copy
 from tsprune.models.forecaster import SamplingForecaster
 from tsprune.models.locations import EXPORT
 
@@ -233,7 +233,7 @@ def _in_float32(model: Forecaster) -> Iterator[Forecaster]:
     """`model`, or a copy of it, on the CPU in float32."""
     exact = model
     if model.dtype != torch.float32 or model.device.type != "cpu":
-        exact = copy.deepcopy(model)
+        exact = model_copy(model)
         exact.to(torch.device("cpu"), torch.float32)
     with torch.no_grad():
         yield exact

@@ -24,11 +24,12 @@ from tsprune.deployment.exported import load_exported
 from tsprune.errors import TspruneError, one_line
 from tsprune.models import Forecast, Forecaster, load
 from tsprune.models.contexts import MOST_STEPS
+from tsprune.models.copies import model_copy
 from tsprune.precision import native_bfloat16
 from tsprune.pruning.recovery import recover
 from tsprune.pruning.savings import Components, joined
 from tsprune.pruning.search import plan
-from tsprune.pruning.surgery import model_copy, prune
+from tsprune.pruning.surgery import prune
 from tsprune.run_options import RunOptions
 
 ORIGINAL = "original"

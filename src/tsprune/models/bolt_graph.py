@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import copy
-
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
 from tsprune.models.chronos_bolt import ChronosBolt
+from tsprune.models.copies import network_copy
 from tsprune.models.graph_ops import empirical_quantiles
 from tsprune.models.t5 import attend_plainly
 
@@ -22,7 +21,7 @@ class BoltGraph(nn.Module):
 
     def __init__(self, model: ChronosBolt, horizon: int) -> None:
         super().__init__()
-        self.network = copy.deepcopy(model.module)
+        self.network = network_copy(model.module)
         attend_plainly(self.network)
         self.horizon = horizon
         patch = self.network.chronos_config.input_patch_size

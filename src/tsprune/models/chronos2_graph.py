@@ -2,29 +2,15 @@
 
 from __future__ import annotations
 
-import copy
-from typing import Any
-
 from chronos.chronos2.layers import MHA, AttentionOutput
 from torch import Tensor, nn
 
 from tsprune.errors import TspruneError
+from tsprune.models.alone_in_group import alone_in_groups
 from tsprune.models.chronos2 import Chronos2
+from tsprune.models.copies import network_copy
 from tsprune.models.forecast import LEVELS
-
-
-class _AloneInGroup(nn.Module):
-    """Group attention of a series that is a group of its own: its weights are 1.
-
-    What upstream computes, without the pairs of series of a batch, whose weights are 0.
-    """
-
-    def __init__(self, attention: MHA) -> None:
-        super().__init__()
-        self.v, self.o = attention.v, attention.o
-
-    def forward(self, hidden: Tensor, **_: Any) -> AttentionOutput:
-        return AttentionOutput(hidden_states=self.o(self.v(hidden)))
+from tsprune.models.graph_ops import require_one_pass
 
 
 class Chronos2Graph(nn.Module):
@@ -38,21 +24,16 @@ class Chronos2Graph(nn.Module):
 
     def __init__(self, model: Chronos2, horizon: int) -> None:
         super().__init__()
-        if horizon > model.readout_horizon:
-            raise TspruneError(
-                f"{model.name} is exported for one pass, up to {model.readout_horizon} steps, not {horizon}"
-            )
+        require_one_pass(model, horizon)
         known = list(model.module.chronos_config.quantiles)
         if not set(LEVELS) <= set(known):
             raise TspruneError(f"{model.name} has other quantile levels than {LEVELS}; it is not exported")
-        self.network = copy.deepcopy(model.module)
+        self.network = network_copy(model.module)
         self.network.config._attn_implementation = "eager"
         for module in self.network.modules():
             if isinstance(module, MHA):
                 module.config._attn_implementation = "eager"
-        for block in self.network.encoder.block:
-            if isinstance(block.layer[1].self_attention, MHA):
-                block.layer[1].self_attention = _AloneInGroup(block.layer[1].self_attention)
+        alone_in_groups(self.network, model.anatomy, AttentionOutput)
         settings = self.network.chronos_config
         patch = settings.input_patch_size
         settings.context_length = -(-settings.context_length // patch) * patch  # whole patches are not cut

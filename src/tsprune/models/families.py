@@ -227,6 +227,7 @@ _BUILT_IN: tuple[Family, ...] = (
         multivariate=True,
         past_covariates=True,
         released=(Released("google/timesfm-3.0-pytorch", "330 M", "non-commercial"),),
+        graph="tsprune.models.timesfm3_graph:TimesFM3Graph",
         package="timesfm3",
         extra="timesfm",
         tested=("timesfm", "3.0"),
@@ -301,6 +302,7 @@ _BUILT_IN: tuple[Family, ...] = (
             Released("theforecastingcompany/t0-alpha", "102 M"),
             Released("theforecastingcompany/t0-beta", "256 M"),
         ),
+        graph="tsprune.models.t0_graph:T0Graph",
         package="t0",
         extra="t0",
         tested=("tfc-t0", "0.6"),
@@ -320,6 +322,7 @@ _BUILT_IN: tuple[Family, ...] = (
             Released(f"mistralai/Timestral-{size}M", f"{size} M", "modified MIT, with a revenue clause")
             for size in (5, 28, 123, 209)
         ),
+        graph="tsprune.models.timestral_graph:TimestralGraph",
         package="timestral",
         extra="timestral",
         tested=("timecopilot-timestral", "0.1"),
@@ -342,6 +345,7 @@ _BUILT_IN: tuple[Family, ...] = (
             Released("Datadog/Toto-2.0-1B", "1 B"),
             Released("Datadog/Toto-2.0-2.5B", "2.5 B"),
         ),
+        graph="tsprune.models.toto2_graph:Toto2Graph",
         package="toto2",
         extra="toto2",
         tested=("timecopilot-toto-2", "0.1"),

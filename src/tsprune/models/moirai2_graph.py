@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from typing import Any
 
 import torch
@@ -11,6 +10,7 @@ from uni2ts.module.attention import GroupedQueryAttention
 from uni2ts.module.packed_scaler import PackedStdScaler
 from uni2ts.module.position import RotaryProjection
 
+from tsprune.models.copies import network_copy
 from tsprune.models.graph_ops import empirical_quantiles
 from tsprune.models.moirai2 import Moirai2
 
@@ -53,7 +53,7 @@ class Moirai2Graph(nn.Module):
 
     def __init__(self, model: Moirai2, horizon: int) -> None:
         super().__init__()
-        self.network: Any = copy.deepcopy(model.module)
+        self.network: Any = network_copy(model.module)
         self.horizon, self.patch = horizon, self.network.patch_size
         tokens = -(-model.context_length // self.patch) - (-horizon // self.patch)
         for module in self.network.modules():

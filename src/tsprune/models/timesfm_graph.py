@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from typing import Any
 
 import torch
@@ -11,7 +10,8 @@ from timesfm.torch.util import revin
 from torch import Tensor, nn
 from torch.nn import functional
 
-from tsprune.models.graph_ops import without_gaps
+from tsprune.models.copies import network_copy
+from tsprune.models.graph_ops import running_moments, without_gaps
 from tsprune.models.timesfm import TimesFM
 
 _MEDIAN = 5  # of the outputs: the mean, then the quantiles 0.1 to 0.9
@@ -31,7 +31,7 @@ class TimesFMGraph(nn.Module):
 
     def __init__(self, model: TimesFM, horizon: int) -> None:
         super().__init__()
-        self.network: Any = copy.deepcopy(model.module)
+        self.network: Any = network_copy(model.module)
         for module in self.network.modules():
             if isinstance(module, MultiHeadAttention):
                 module.attention_fn = _dot_product_attention  # rows without a key stay finite
@@ -66,7 +66,7 @@ class TimesFMGraph(nn.Module):
         steps: list[Tensor] = []
         spread = series
         for number in range(-(-self.horizon // network.o)):
-            mean, deviation = _running(patches, masks)
+            mean, deviation = running_moments(patches, masks)
             normed = torch.where(masks, 0.0, revin(patches, mean, deviation))
             (_, _, output, wide), _ = network(normed, masks)
             last = mean[:, -1:], deviation[:, -1:]
@@ -78,24 +78,6 @@ class TimesFMGraph(nn.Module):
             patches = torch.cat([patches, more], dim=1)
             masks = torch.cat([masks, torch.zeros_like(more, dtype=torch.bool)], dim=1)
         return torch.cat(steps, dim=1)[:, : self.horizon], spread[:, : self.horizon]
-
-
-def _running(patches: Tensor, masks: Tensor) -> tuple[Tensor, Tensor]:
-    """Mean and deviation of all values up to each patch, [B, N] each, of patches [B, N, P].
-
-    The variance is that within patches and that between their means, so that nothing large cancels.
-    """
-    seen = (~masks).to(patches.dtype)
-    count = seen.sum(dim=-1)
-    safe = torch.where(count == 0, 1.0, count)
-    mean = (patches * seen).sum(dim=-1) / safe
-    within = ((patches - mean[..., None]).square() * seen).sum(dim=-1)
-    total = count.cumsum(dim=1)
-    total_safe = torch.where(total == 0, 1.0, total)
-    running = (count * mean).cumsum(dim=1) / total_safe
-    earlier = torch.ones_like(count[:, :, None] * count[:, None]).tril()
-    between = (earlier * count[:, None] * (mean[:, None] - running[:, :, None]).square()).sum(dim=-1)
-    return running, ((within.cumsum(dim=1) + between) / total_safe).sqrt()
 
 
 def _flipped(output: Tensor) -> Tensor:

@@ -7,11 +7,12 @@ derivative.
 
 from __future__ import annotations
 
+import math
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from dd_unit_scaling import Linear, scale
+from dd_unit_scaling import Linear, PerDimScale, RMSNorm, scale
 from torch import Tensor, nn
 
 _lock, _running = threading.Lock(), 0
@@ -58,3 +59,39 @@ def rates(module: nn.Module) -> dict[str, float]:
             factor = float(part.in_features ** part.scale_power[0])
             found.update({f"{name}.{own}": factor for own, _ in part.named_parameters(recurse=False)})
     return found
+
+
+def use_plain_layers(network: nn.Module) -> None:
+    """Replaces the unit-scaled layers of `network` by torch's, which compute the same.
+
+    Upstream's compute the scales of gradients, too, from the number of rows, which a graph leaves open.
+    """
+    for path, layer in list(network.named_modules()):
+        if isinstance(layer, Linear):
+            network.set_submodule(path, _plain_linear(layer))
+        elif isinstance(layer, RMSNorm):
+            plain = nn.RMSNorm(layer.dim, layer.eps, layer.weight is not None)
+            plain.weight = layer.weight
+            network.set_submodule(path, plain)
+        elif isinstance(layer, PerDimScale):
+            factor = nn.functional.softplus(layer.per_dim_scale.detach()) / math.log(2)
+            network.set_submodule(path, _Scaled(factor))
+
+
+def _plain_linear(layer: Linear) -> nn.Linear:
+    factor = layer.weight.shape[1] ** -layer.scale_power[0]
+    plain = nn.Linear(1, 1, bias=layer.bias is not None, device="meta")
+    for name, values in layer.named_parameters():
+        setattr(plain, name, nn.Parameter(values.detach() * factor, requires_grad=False))
+    return plain
+
+
+class _Scaled(nn.Module):
+    factor: Tensor
+
+    def __init__(self, factor: Tensor) -> None:
+        super().__init__()
+        self.register_buffer("factor", factor)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x * self.factor

@@ -12,12 +12,12 @@ from tsprune.choices import Objective
 from tsprune.data.split import split
 from tsprune.data.suite import Suite
 from tsprune.hooks.ablation import Ablation
+from tsprune.models.copies import model_copy
 from tsprune.models.forecaster import Forecaster
 from tsprune.progress import silent
 from tsprune.pruning.evidence import CONTEXT, HORIZON, LATENCY_BATCHES, LATENCY_ROUNDS
 from tsprune.pruning.removal_order import HISTORIES, OutputChange
 from tsprune.pruning.savings import component_classes, cost_of
-from tsprune.pruning.surgery import model_copy
 from tsprune.pruning.tradeoff import CURVE_POINTS, CURVE_ROUNDS
 from tsprune.run_options import RunOptions
 from tsprune.sweeps.cell_plan import SweepPlan, make_plan

@@ -35,6 +35,7 @@ from tsprune.errors import TspruneError, one_line
 from tsprune.evaluation import METRICS, evaluate, geometric_mean_ratios
 from tsprune.evaluation.batching import reading_of
 from tsprune.memory import free_memory, out_of_memory
+from tsprune.models.copies import model_copy
 from tsprune.models.forecaster import Forecaster, Origin, Recovery, SamplingForecaster
 from tsprune.models.saving import round_weights
 from tsprune.precision import autocast, training_precision
@@ -45,7 +46,6 @@ from tsprune.pruning.mapped_weights import mapped_weights
 from tsprune.pruning.optimizers import optimizers
 from tsprune.pruning.own_histories import mixed_histories
 from tsprune.pruning.plan import identity
-from tsprune.pruning.surgery import model_copy
 from tsprune.pruning.training_state import BestWeights, read_state, write_state
 from tsprune.run_options import Options, RunOptions
 from tsprune.sweeps.key import checkpoint_digest

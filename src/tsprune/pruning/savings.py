@@ -19,10 +19,10 @@ from tsprune.anatomy import Anatomy, Component
 from tsprune.choices import OBJECTIVES, Objective
 from tsprune.cost.flops import Work, work_of_batch
 from tsprune.errors import TspruneError
+from tsprune.models.copies import model_copy
 from tsprune.models.forecaster import Forecaster
 from tsprune.models.removal import remove
 from tsprune.progress import Progress, silent
-from tsprune.pruning.surgery import model_copy
 
 BATCH, CONTEXT, HORIZON = 64, 512, 24  # of the forecasts that are counted
 

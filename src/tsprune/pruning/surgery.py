@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import dataclasses
 from typing import Unpack
 
@@ -11,6 +10,7 @@ import torch
 from tsprune.anatomy import Selection
 from tsprune.data.suite import Suite
 from tsprune.errors import TspruneError
+from tsprune.models.copies import model_copy
 from tsprune.models.forecaster import Forecaster, Origin
 from tsprune.models.placement import dtype_of
 from tsprune.models.removal import remove
@@ -71,13 +71,6 @@ def prune(
     if measure is not None:
         pruned.evidence = measured(model, pruned, measure, options=options)
     return pruned
-
-
-def model_copy(model: Forecaster) -> Forecaster:
-    """A deep copy of `model`."""
-    # staticmethod objects in a module's attributes (Toto's rotary embedding) cannot be copied
-    kept = [x for part in model.module.modules() for x in vars(part).values() if isinstance(x, staticmethod)]
-    return copy.deepcopy(model, {id(function): function for function in kept})
 
 
 def _original(model: Forecaster) -> Origin:
