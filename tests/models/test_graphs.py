@@ -17,7 +17,15 @@ from tests.tiny import TINY
 from tsprune.errors import TspruneError
 from tsprune.models import FAMILIES, Forecaster, load
 from tsprune.models.contexts import padded
-from tsprune.models.graph_ops import empirical_quantiles, without_gaps
+from tsprune.models.graph_ops import (
+    bounded,
+    causal_mask,
+    causal_moments,
+    empirical_quantiles,
+    filled_forward,
+    running_moments,
+    without_gaps,
+)
 from tsprune.pruning import prune
 
 EXACTNESS = 1e-5  # of the largest quantile: the same sums in float32, in another order
@@ -123,3 +131,41 @@ def test_empirical_quantiles_are_those_of_torch() -> None:
     values, levels = torch.randn(3, 11, 4), [0.0, 0.1, 0.5, 0.77, 1.0]
     expected = torch.quantile(values, torch.tensor(levels), dim=1).transpose(0, 1)
     torch.testing.assert_close(empirical_quantiles(values, levels), expected)
+
+
+def test_values_are_carried_forward() -> None:
+    nan = float("nan")
+    series = torch.tensor([[nan, 2.0, nan, nan, 5.0, nan], [1.0, nan, 3.0, 4.0, nan, 6.0]])
+    expected = [[0, 2, 2, 2, 5, 5], [1, 1, 3, 4, 4, 6]]
+    assert filled_forward(series, 6).tolist() == expected
+
+
+def test_moments_are_those_of_what_is_known_so_far() -> None:
+    """Far from zero, where sums of squares in single precision have nothing left."""
+    rng = np.random.default_rng(2)
+    values, known = 1e4 + rng.normal(size=(5, 24)), rng.random((5, 24)) < 0.6
+    series, given = torch.from_numpy(np.where(known, values, 0)), torch.from_numpy(known)
+    mean, variance = (x.numpy() for x in causal_moments(series, given))
+    patches = series.unflatten(1, (-1, 4)), ~given.unflatten(1, (-1, 4))
+    location, deviation = (x.numpy() for x in running_moments(*patches))
+    for row in range(5):
+        for end in range(1, 25):
+            seen = values[row, :end][known[row, :end]]
+            assert mean[row, end - 1] == pytest.approx(seen.mean() if len(seen) else 0)
+            spread = seen.var(ddof=1) if len(seen) > 1 else 0
+            assert variance[row, end - 1] == pytest.approx(spread, rel=1e-6, abs=1e-6)
+            if end % 4 == 0:
+                place = end // 4 - 1
+                assert location[row, place] == pytest.approx(seen.mean() if len(seen) else 0)
+                assert deviation[row, place] == pytest.approx(seen.std() if len(seen) else 0, abs=1e-6)
+
+
+def test_each_position_sees_itself_and_the_allowed_ones_before_it() -> None:
+    found = causal_mask(torch.tensor([[False, True, False, True]]))[0, 0].int()
+    assert found.tolist() == [[1, 0, 0, 0], [0, 1, 0, 0], [0, 1, 1, 0], [0, 1, 0, 1]]
+
+
+def test_quantiles_stay_within_reach_of_known_values() -> None:
+    quantiles = torch.tensor([[[-50.0, 3.0], [4.0, 50.0]]])
+    values, known = torch.tensor([[1.0, 9.0, 5.0]]), torch.tensor([[True, False, True]])
+    assert bounded(quantiles, values, known, torch.full((1, 1, 1), 10.0)).tolist() == [[[-9, 3], [4, 15]]]
