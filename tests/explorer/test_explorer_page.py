@@ -80,6 +80,16 @@ def opened(browser: Any, address: str) -> Iterator[Opened]:
     context.close()
 
 
+@pytest.fixture(scope="module")
+def second(opened: Opened) -> Iterator[Opened]:
+    """Another page of the same server."""
+    page = opened.context.new_page()
+    page.goto(opened.url)
+    page.wait_for_selector("body[data-ready]")
+    yield page
+    page.close()
+
+
 @pytest.fixture
 def page(opened: Opened) -> Opened:
     """The page with every component on, the first series and the first score."""
@@ -374,10 +384,8 @@ def test_random_clicks_leave_model_and_page_consistent(page: Opened, session: Se
     assert off(page) == clicks[:1]
 
 
-def test_an_error_of_the_server_is_shown_and_goes_away(page: Opened) -> None:
-    other = page.context.new_page()
-    other.goto(page.url)
-    other.wait_for_selector("body[data-ready]")
+def test_an_error_of_the_server_is_shown_and_goes_away(second: Opened) -> None:
+    other = second
     other.route("**/api/forecast", lambda route: route.abort())
     other.click(cell("encoder.0.mlp"))
     other.wait_for_selector("#problem:not([hidden])")
@@ -386,7 +394,6 @@ def test_an_error_of_the_server_is_shown_and_goes_away(page: Opened) -> None:
     other.click(cell("encoder.1.mlp"))
     settle(other)
     assert other.is_hidden("#problem")
-    other.close()
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
@@ -434,10 +441,10 @@ def test_it_fits_every_width_and_looks_as_stored(page: Opened) -> None:
     page.set_viewport_size({"width": 1400, "height": 900})
 
 
-def test_two_pages_do_not_disturb_each_other(page: Opened, session: Session) -> None:
-    other = page.context.new_page()
-    other.goto(page.url)
-    other.wait_for_selector("body[data-ready]")
+def test_two_pages_do_not_disturb_each_other(page: Opened, second: Opened, session: Session) -> None:
+    other = second
+    other.evaluate("location.hash = 'score=stable_rank&series=first/D/short&window=0'")
+    settle(other)
     page.click(cell("encoder.0.mlp"))
     other.click(cell("decoder.1.mlp"))
     page.click(cell("encoder.1.mlp"))
@@ -446,7 +453,6 @@ def test_two_pages_do_not_disturb_each_other(page: Opened, session: Session) -> 
     for one, expected in ((page, ["encoder.0.mlp", "encoder.1.mlp"]), (other, ["decoder.1.mlp"])):
         assert off(one) == expected
         np.testing.assert_allclose(shown_median(one), median(session, expected), rtol=1e-6)
-    other.close()
 
 
 def test_the_description_is_what_the_page_shows(page: Opened, address: str, session: Session) -> None:

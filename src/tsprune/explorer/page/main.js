@@ -395,7 +395,8 @@ async function start() {
   fill(at("score"), about.scores.map((one) => option(one.name, titleOf(one.name))));
   fill(at("component"), known.map((address) => option(address)));
   const { windows, configurations } = about.few;
-  at("few").textContent = `${windows} of ${about.data}, from ${configurations} configurations; metrics relative to Seasonal Naive, changes with 95 % intervals`;
+  const sources = configurations === 1 ? "one configuration" : `${configurations} configurations`;
+  at("few").textContent = `${windows} of ${about.data}, from ${sources}; metrics relative to Seasonal Naive, changes with 95 % intervals`;
   new Drawing(at("draw-dialog"), about.drawn.steps, (values) => pick({ values }));
   at("draw").addEventListener("click", () => at("draw-dialog").showModal());
   listen();
