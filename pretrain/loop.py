@@ -24,7 +24,7 @@ from torch import Tensor, nn
 from tsprune.choices import AUTO, Precision
 from tsprune.data.training import ALL_SERIES, Source, Windows, batches
 from tsprune.errors import TspruneError
-from tsprune.precision import SHORT, Muon, autocast, training_precision
+from tsprune.precision import FEW_POSITIONS, Muon, autocast, training_precision
 
 SAVE_EVERY = 500
 LOG_EVERY = 100
@@ -36,7 +36,7 @@ class Objective(Protocol):
 
     window_length: int
     series_length: int
-    positions: int = SHORT  # the longest sequence that attention sees, or more: patches are few
+    positions: int = FEW_POSITIONS  # the longest sequence that attention sees, or more: patches are few
 
     def build(self) -> nn.Module:
         """The untrained upstream model (auxiliary training-only heads may be attached)."""

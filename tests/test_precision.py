@@ -11,7 +11,7 @@ from torch import nn
 
 from tsprune.errors import TspruneError
 from tsprune.precision import (
-    SHORT,
+    FEW_POSITIONS,
     Muon,
     Precision,
     autocast,
@@ -150,7 +150,9 @@ def test_products_are_in_the_precision() -> None:
             assert (matrix @ matrix).dtype == dtype
 
 
-@pytest.mark.parametrize(("positions", "plain"), [(None, False), (SHORT, True), (SHORT + 1, False)])
+@pytest.mark.parametrize(
+    ("positions", "plain"), [(None, False), (FEW_POSITIONS, True), (FEW_POSITIONS + 1, False)]
+)
 def test_attention_over_few_positions_is_by_plain_products_in_bfloat16(
     positions: int | None, plain: bool
 ) -> None:

@@ -56,7 +56,9 @@ def training_precision(choice: str, device: torch.device | str = "cpu") -> Preci
     raise TspruneError(f"unknown precision {choice!r}; one of: {', '.join((AUTO, *PRECISIONS))}")
 
 
-SHORT = 128  # positions up to which attention without a fused kernel has the faster gradients in bfloat16
+FEW_POSITIONS = (
+    128  # positions up to which attention without a fused kernel has the faster gradients in bfloat16
+)
 
 
 @contextmanager
@@ -65,7 +67,7 @@ def autocast(
 ) -> Iterator[None]:
     """Within it, products are computed in `precision`; weights and sums stay float32.
 
-    positions : the longest sequence that attention sees. Up to `SHORT` of them, gradients of torch's fused
+    positions : the longest sequence that attention sees. Up to `FEW_POSITIONS` of them, gradients of torch's fused
         attention in bfloat16 take a CPU 2.5 to 15 times as long as those of plain products, which replace it
         (CPU ms of 16 x 8 heads of 64: 15 to 3 at 33 positions, 60 to 22 at 128, 64 to 90 with 4 x 8 at 512).
     """
@@ -73,7 +75,7 @@ def autocast(
     with ExitStack() as stack:
         if precision != "float32":
             stack.enter_context(torch.autocast(kind, torch.bfloat16))
-            if kind == "cpu" and positions is not None and positions <= SHORT:
+            if kind == "cpu" and positions is not None and positions <= FEW_POSITIONS:
                 stack.enter_context(sdpa_kernel(SDPBackend.MATH))
         yield
 

@@ -34,7 +34,7 @@ from tsprune.sweeps.sweep_result import CLEAN, SweepResult
 
 
 @dataclasses.dataclass(frozen=True)
-class Measured:
+class Measurements:
     """All measurements of one model that the tables are made from.
 
     diffuse : ablation of the middle layers' heads of highest stable rank; None if there are too few
@@ -56,7 +56,7 @@ class Measured:
     explained_windows: int = EXPLAINED_WINDOWS
 
 
-def measure(model: Forecaster, settings: StudySettings, progress: Progress) -> Measured:
+def measure(model: Forecaster, settings: StudySettings, progress: Progress) -> Measurements:
     """Every measurement of a study, without a budget; TspruneError if an ablation fails."""
     options, suite = settings.options, settings.suite
     ranking = rank(model)
@@ -84,10 +84,10 @@ def measure(model: Forecaster, settings: StudySettings, progress: Progress) -> M
     if steps:
         second = run_completely(model, suite, ablations, options, progress=progress, stage="removing")
     baseline = _baseline(model.name, suite, result)
-    return Measured(ranking, scores, wanted, baseline, result, diffuse, headline, (steps, second))
+    return Measurements(ranking, scores, wanted, baseline, result, diffuse, headline, (steps, second))
 
 
-def measure_within(model: Forecaster, settings: StudySettings, progress: Progress) -> Measured:
+def measure_within(model: Forecaster, settings: StudySettings, progress: Progress) -> Measurements:
     """`measure` within the budget: what is more important first, on as many windows as fit."""
     assert settings.budget is not None
     budget, options, suite = Budget(settings.budget), settings.options, settings.suite
@@ -136,7 +136,7 @@ def measure_within(model: Forecaster, settings: StudySettings, progress: Progres
     missing = _not_measured(wanted, sweeps, few, len(suite))
     if settings.explain and not fitting:
         missing.append(("explanation", NOT_MEASURED))
-    return Measured(
+    return Measurements(
         ranking,
         scores,
         wanted,

@@ -39,7 +39,7 @@ from tsprune.statistics import Estimate
 from tsprune.studies import study_tables
 from tsprune.studies.claims import MLPMedian, findings_of, model_claims
 from tsprune.studies.experiments import PRUNED_PERCENT
-from tsprune.studies.measurements import Measured, measure, measure_within
+from tsprune.studies.measurements import Measurements, measure, measure_within
 from tsprune.studies.removals import plan_of, removals_table
 from tsprune.studies.score_agreement import (
     agreement_with_effects,
@@ -143,7 +143,7 @@ def _against_float32(model: Forecaster, settings: StudySettings) -> dict[str, Es
     return {metric: Estimate(**row) for metric, row in zip(METRICS, rows.to_dict("records"), strict=True)}
 
 
-def _tables(found: Measured, effects: study_tables.Effects, settings: StudySettings) -> dict[str, Any]:
+def _tables(found: Measurements, effects: study_tables.Effects, settings: StudySettings) -> dict[str, Any]:
     """The tables of `ModelStudy` that follow from the sweep, by name."""
     wanted, result, masks = found.wanted, found.result, settings.calibration
     heads = study_tables.heads_table(effects, wanted, found.ranking)
