@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
 
 import pytest
 
 from tests.shell import Runner, refused
 from tests.tiny import TINY
+from tsprune.models import FAMILIES
 
 pytest.importorskip("onnxruntime")
 pytest.importorskip("onnxscript")
@@ -40,6 +42,9 @@ def test_from_a_checkpoint_to_scores_without_torch(run: Runner, tmp_path: Path) 
     assert "changed or missing: selftest.safetensors" in changed.out
 
 
-def test_families_that_sample_are_refused_in_one_line(run: Runner, tmp_path: Path) -> None:
+def test_a_family_without_a_graph_is_refused_in_one_line(
+    run: Runner, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(FAMILIES, "toto", dataclasses.replace(FAMILIES["toto"], graph=""))  # type: ignore[index]
     refused(run("export", "bundled:toto", "--out", tmp_path / "out"), "Toto is not exported yet")
     assert not (tmp_path / "out").exists()

@@ -12,6 +12,7 @@ ONE_PASS = [
     "pruned chronos-bolt", "chronos2", "pruned timesfm", "pruned moirai2", "pruned t0", "pruned timestral",
     "pruned timesfm3", "pruned toto2",
 ]  # fmt: skip
+SAMPLERS = ["pruned chronos-t5", "pruned toto", "pruned moirai"]
 Pair = tuple[Forecaster, Exported]
 
 
@@ -21,7 +22,7 @@ def _exported(request: pytest.FixtureRequest, factory: pytest.TempPathFactory) -
     return exported_once(factory, request.param)
 
 
-@pytest.fixture(scope="session", params=[*ONE_PASS, "pruned chronos-t5"])
+@pytest.fixture(scope="session", params=[*ONE_PASS, *SAMPLERS])
 def exported(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Pair:
     """A model and its export."""
     return _exported(request, tmp_path_factory)
@@ -33,7 +34,7 @@ def one_pass(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFa
     return _exported(request, tmp_path_factory)
 
 
-@pytest.fixture(scope="session", params=["pruned chronos-t5"])
+@pytest.fixture(scope="session", params=SAMPLERS)
 def sampler(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Pair:
     """A model that draws paths, and its export."""
     return _exported(request, tmp_path_factory)

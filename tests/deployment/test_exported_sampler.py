@@ -51,13 +51,30 @@ def test_the_usual_horizon_is_that_of_a_pass(
     sampler: Pair, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def copied(_: object, folder: Path, __: int) -> None:  # the graphs do not depend on the horizon
-        for name in ("model.onnx", "step.onnx"):
-            shutil.copy(Path(sampler[1].name) / name, folder / name)
+        for source in Path(sampler[1].name).glob("*.onnx"):
+            shutil.copy(source, folder / source.name)
 
-    monkeypatch.setattr("tsprune.deployment.conversion.steps_to_onnx", copied)
+    monkeypatch.setattr("tsprune.deployment.conversion.programs_to_onnx", copied)
     found = tsprune.export(sampler[0], tmp_path / "out")
     assert sampler[1].description.sampling is not None
     assert found.horizon == sampler[1].description.sampling["steps"] > 1
+
+
+def test_a_step_that_is_missing_is_one_line(sampler: Pair, tmp_path: Path) -> None:
+    if sampler[1].family == "moirai":
+        assert not (Path(sampler[1].name) / "step.onnx").exists()  # it forecasts any horizon in one pass
+        return
+    folder = tmp_path / "out"
+    shutil.copytree(sampler[1].name, folder)
+    (folder / "step.onnx").unlink()
+    with pytest.raises(TspruneError, match=r"step\.onnx: ONNX Runtime cannot read it"):
+        tsprune.load_exported(folder)
+    path = folder / "tsprune-export.json"
+    content = json.loads(path.read_text())
+    del content["files"]["step.onnx"]
+    path.write_text(json.dumps(content))
+    with pytest.raises(TspruneError, match=r"step\.onnx is missing"):
+        tsprune.load_exported(folder).forecast(SERIES, sampler[1].horizon)
 
 
 def test_int8_is_refused(sampler: Pair, tmp_path: Path) -> None:
@@ -66,16 +83,23 @@ def test_int8_is_refused(sampler: Pair, tmp_path: Path) -> None:
     assert not (tmp_path / "out").exists()
 
 
-@pytest.mark.parametrize(
-    ("name", "value"),
-    [("samples", 0), ("tokens", 2), ("low", "x"), ("ends", 1), ("temperature", 0), ("new", 1)],
-)
-def test_a_damaged_description_is_one_line(sampler: Pair, tmp_path: Path, name: str, value: object) -> None:
+def test_a_damaged_description_is_one_line(sampler: Pair, tmp_path: Path) -> None:
     folder = tmp_path / "out"
     shutil.copytree(sampler[1].name, folder)
     path = folder / "tsprune-export.json"
     content = json.loads(path.read_text())
-    content["sampling"][name] = value
-    path.write_text(json.dumps(content))
-    with pytest.raises(TspruneError, match="is damaged"):
-        tsprune.load_exported(folder)
+    damages: list[tuple[str, object]] = [
+        ("samples", 0),
+        ("steps", "x"),
+        ("kind", "other"),
+        ("kind", []),
+        ("new", 1),
+    ]
+    damages += [("tokens", 2), ("low", "x"), ("ends", 1), ("temperature", 0), ("components", ["x"])]
+    damages += [("components", []), ("components", 3), ("scaler", "x"), ("patch", 0), ("scales", 1)]
+    damages = [damage for damage in damages if damage[0] in content["sampling"] or damage[0] == "new"]
+    for name, value in damages:
+        changed = content | {"sampling": content["sampling"] | {name: value}}
+        path.write_text(json.dumps(changed))
+        with pytest.raises(TspruneError, match="is damaged"):
+            tsprune.load_exported(folder)

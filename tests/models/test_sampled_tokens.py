@@ -10,7 +10,8 @@ import torch
 from chronos.chronos import ChronosConfig, MeanScaleUniformBins
 
 from tsprune.models import draws
-from tsprune.models.sampled_tokens import TokenSampling, drawn_uniform, stream_seed
+from tsprune.models.sampled_paths import drawn_uniform, sampling_of, stream_seed
+from tsprune.models.sampled_tokens import TokenSampling
 
 SAMPLING = TokenSampling(
     samples=5, seed=0, history=32, steps=8, tokens=64, special=2, pad=0, end=1, ends=True, begin=0,
@@ -73,7 +74,7 @@ def test_numbers_are_those_of_the_model() -> None:
 
 def test_fields_that_cannot_be() -> None:
     stated = dataclasses.asdict(SAMPLING)
-    assert TokenSampling.of(stated) == SAMPLING
+    assert sampling_of(stated) == sampling_of(SAMPLING.stated()) == SAMPLING
     for changed in ({"samples": 0}, {"tokens": 3}, {"ends": 1}, {"low": 20.0}, {"temperature": -1.0}):
         with pytest.raises(ValueError, match="sampling"):
             TokenSampling.of(stated | changed)

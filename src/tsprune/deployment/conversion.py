@@ -19,7 +19,7 @@ import torch
 from torch import Tensor, nn
 from torch.export import Dim
 
-from tsprune.arguments import SAMPLES, checked
+from tsprune.arguments import checked
 from tsprune.choices import EXPORT_FORMATS, EXPORT_PRECISIONS
 from tsprune.deployment.card import card
 from tsprune.deployment.description import (
@@ -42,13 +42,14 @@ from tsprune.models import FAMILIES, Forecaster, load
 from tsprune.models.contexts import checked_horizon
 from tsprune.models.copies import model_copy
 from tsprune.models.forecaster import SamplingForecaster
+from tsprune.models.graph_ops import MOST_ROWS
 from tsprune.models.locations import EXPORT
+from tsprune.pruning.surgery import model_copy
 
 if TYPE_CHECKING:
     from tsprune.data import Suite
 
 _OPSET = 20
-_MOST_ROWS = 2**16
 _PACKAGES = ("tsprune", "torch", "onnx", "onnxscript", "onnxruntime", "openvino")
 
 
@@ -76,7 +77,7 @@ def export(
     calibration : windows on which int8 is measured, to decide which products stay in fp32; None: some of
         the embedded suite
 
-    Raises TspruneError in one line for a family without a graph (Toto, Moirai), for a
+    Raises TspruneError in one line for a family without a graph, for a
     folder that is there, for a missing package, and if the graph's forecasts are not the model's.
     """
     found = exports(
@@ -162,14 +163,15 @@ def _copied(about: Description, source: Path, target: Path) -> Description:
 def _write(model: Forecaster, folder: Path, stated: int | None, length: int) -> Description:
     """Writes the graph in fp32, and describes it as yet without files and distance."""
     with _in_float32(model) as exact:
-        graph = graph_of(exact, stated or exact.readout_horizon)
+        draws = isinstance(exact, SamplingForecaster)
+        graph = graph_of(exact, stated if draws else stated or exact.readout_horizon)
         axis = exact.anatomy.stacks[0].time
         sampling = getattr(graph, "sampling", None)
         horizon = stated or (exact.readout_horizon if sampling is None else sampling.steps)
         span = 1 if axis is None or sampling is not None else axis.span
         future = int(getattr(graph, "future_span", 0))
         if sampling is not None:
-            steps_to_onnx(graph, folder, length)
+            programs_to_onnx(graph, folder, length)
         else:
             to_onnx(graph, folder / GRAPH, span, length, -(-horizon // future) if future else 0)
         origin = exact.origin
@@ -186,7 +188,7 @@ def _write(model: Forecaster, folder: Path, stated: int | None, length: int) -> 
             levels=tuple(float(level) for level in exact.forecast([np.arange(9.0)], 1).levels),
             parameters=exact.parameter_count,
             distance=0.0,
-            sampling=None if sampling is None else dataclasses.asdict(sampling),
+            sampling=None if sampling is None else sampling.stated(),
             removed=() if origin is None else tuple(part.address for part in origin.components),
             original="" if origin is None else origin.name,
         )
@@ -217,7 +219,7 @@ def _complete(model: Forecaster, folder: Path, about: Description) -> Descriptio
     )
 
 
-def graph_of(model: Forecaster, horizon: int) -> nn.Module:
+def graph_of(model: Forecaster, horizon: int | None) -> nn.Module:
     """The graph of `model` as a torch module (see `Family.graph`); TspruneError if its family has none."""
     code = FAMILIES[model.family].graph
     if not code:
@@ -248,7 +250,7 @@ def to_onnx(graph: nn.Module, path: Path, span: int, length: int, future: int) -
     """
     example = [torch.linspace(0, 1, 6 * span).reshape(2, 3 * span).sin()]
     patches = max(4, -(-length // span))
-    rows, columns = Dim("batch", min=1, max=_MOST_ROWS), span * Dim("patches", min=1, max=patches)
+    rows, columns = Dim("batch", min=1, max=MOST_ROWS), span * Dim("patches", min=1, max=patches)
     sizes: dict[str, Any] = {"context": {0: rows, 1: columns}}
     if future:
         example.append(torch.zeros(min(future, 3)))
@@ -256,32 +258,21 @@ def to_onnx(graph: nn.Module, path: Path, span: int, length: int, future: int) -
     _converted(graph, path, dict(zip(sizes, example, strict=True)), sizes, ["quantiles"])
 
 
-def steps_to_onnx(graph: Any, folder: Path, length: int) -> None:
-    """Writes the two graphs of a model that draws paths, for any number of series and paths.
+def programs_to_onnx(graph: Any, folder: Path, length: int) -> None:
+    """Writes the graphs of a model that draws paths, of which the second one, if there is one, is of a step.
 
-    graph : the encoder, whose `step` and `sampling` are those of `ChronosGraph`
+    graph : its `programs` are `GraphProgram`s
 
     Raises TspruneError if torch cannot express them.
     """
-    rows, paths = Dim("batch", min=1, max=_MOST_ROWS), Dim("samples", min=1, max=SAMPLES)
-    longest = Dim("length", min=2, max=length + 1)
-    tokens, observed = torch.ones(2, 5, dtype=torch.int64), torch.ones(2, 5, dtype=torch.bool)
-    context = {"tokens": tokens, "observed": observed}
-    sizes: dict[str, Any] = {name: {0: rows, 1: longest} for name in context}
-    _converted(graph, folder / GRAPH, context, sizes, ["cross_keys", "cross_values"])
-    cross_keys, cross_values = graph(tokens, observed)
-    how = graph.sampling
-    cache = torch.zeros(2, 3, how.heads, how.steps, how.head_dim)
-    example = {
-        "last": torch.ones(2, 3, dtype=torch.int64), "place": torch.ones(1, dtype=torch.int64),
-        "keys": cache, "values": cache.clone(), "cross_keys": cross_keys, "cross_values": cross_values,
-        "observed": observed,
-    }  # fmt: skip
-    sizes = {name: {0: rows, 1: paths} for name in ("last", "keys", "values")}
-    sizes |= {"place": None, "observed": {0: rows, 1: longest}}
-    sizes |= {name: {0: rows, 2: longest} for name in ("cross_keys", "cross_values")}
-    ordered = {name: sizes[name] for name in example}
-    _converted(graph.step, folder / STEP, example, ordered, ["logits", "new_keys", "new_values"])
+    for name, program in zip((GRAPH, STEP), graph.programs(length), strict=False):
+        dims = {size: Dim(size, min=least, max=most) for size, (least, most) in program.limits.items()}
+        sizes = {
+            key: {axis: dims[size] for axis, size in one.sizes.items()} or None
+            for key, one in program.inputs.items()
+        }
+        example = {key: one.example for key, one in program.inputs.items()}
+        _converted(program.module, folder / name, example, sizes, list(program.outputs))
 
 
 def _converted(

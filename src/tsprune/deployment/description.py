@@ -14,10 +14,10 @@ from tsprune.deployment.graph_sessions import OPENVINO_SUFFIX
 from tsprune.errors import TspruneError
 from tsprune.files import read_object, user_path
 from tsprune.models.locations import EXPORT
-from tsprune.models.sampled_tokens import TokenSampling
+from tsprune.models.sampled_paths import sampling_of
 
 GRAPH = "model.onnx"
-STEP = "step.onnx"  # of a model that draws paths, whose GRAPH is that of the encoder
+STEP = "step.onnx"  # of a model that draws paths step by step, whose GRAPH is that of the history
 SELF_TEST = "selftest.safetensors"
 _FORMAT = 1
 
@@ -42,7 +42,7 @@ class Description:
     kept_fp32 : graph nodes that int8 left in fp32
     files : SHA-256 of each other file, by its name
     made_with : versions of the packages
-    sampling : of a model that draws paths, the fields of `TokenSampling`; None: it forecasts in one pass
+    sampling : of a model that draws paths, the fields of its `PathSampling`; None: it forecasts in one pass
     graph_format : one of `EXPORT_FORMATS`
     """
 
@@ -73,7 +73,7 @@ class Description:
 
     @property
     def step(self) -> str:
-        """The name of the file with the graph of one step, of a model that draws paths."""
+        """The name of the file with the graph of one step, of a model that draws paths step by step."""
         return self._file(STEP)
 
     def _file(self, name: str) -> str:
@@ -110,7 +110,7 @@ def read_description(folder: Path) -> Description:
             files=dict(found.files),
         )
         if found.sampling is not None:
-            TokenSampling.of(found.sampling)
+            sampling_of(found.sampling)
         problem = _problem(found)
     except (TypeError, ValueError) as error:
         raise TspruneError(f"{folder}: {EXPORT} is damaged ({error})") from None

@@ -18,12 +18,11 @@ from tsprune.errors import TspruneError, one_line
 from tsprune.files import user_path
 from tsprune.models.contexts import checked_contexts, checked_horizon, padded
 from tsprune.models.forecast import Forecast, NotFiniteError, concatenated
-from tsprune.models.sampled_tokens import TokenSampling
+from tsprune.models.sampled_paths import sampling_of
 from tsprune.models.table_predictor import TablePredictor
 from tsprune.models.variates import rows_of
 
 _ROWS = 64  # series that are forecast together: more take memory, and are no faster
-_PATHS = 320  # of models that draw them, together: each holds the keys and values of its tokens
 
 
 class Exported(TablePredictor):
@@ -88,7 +87,7 @@ class Exported(TablePredictor):
                 f"export the model again with --horizon {steps}"
             )
         kept = [self._kept(values) for values in rows_of(series)]
-        most = self._most(len(kept))
+        most = self._most(steps)
         parts = [self._forecast(kept[start : start + most], steps) for start in range(0, len(kept), most)]
         forecast = concatenated(parts).until(steps)
         finite = forecast.finite()
@@ -107,8 +106,8 @@ class Exported(TablePredictor):
                 kept[0] = np.interp(len(values) - limit, observed, values[observed])
         return kept
 
-    def _most(self, count: int) -> int:
-        """How many of so many series are forecast together."""
+    def _most(self, steps: int) -> int:
+        """How many series are forecast together, so many steps."""
         return _ROWS
 
     def _forecast(self, series: list[NDArray[np.float32]], steps: int) -> Forecast:
@@ -132,10 +131,10 @@ class Exported(TablePredictor):
 
 
 class ExportedSampler(Exported):
-    """An exported model that draws paths: the graph of its encoder, and that of one step.
+    """An exported model that draws paths: the graph of the history, and that of one step if it has one.
 
     The same seed gives the same paths as the model that was exported, but for a draw that falls within
-    rounding of the border between two tokens.
+    rounding of the border between two tokens, components or counts.
     """
 
     def __init__(
@@ -144,12 +143,12 @@ class ExportedSampler(Exported):
         description: Description,
         session: GraphSession,
         weight_bytes: int,
-        step: GraphSession,
+        step: GraphSession | None,
     ) -> None:
         super().__init__(name, description, session, weight_bytes)
         assert description.sampling is not None
         self._step = step
-        self._sampling = TokenSampling.of(description.sampling)
+        self._sampling = sampling_of(description.sampling)
 
     @property
     def samples(self) -> int:
@@ -169,16 +168,19 @@ class ExportedSampler(Exported):
     def seed(self, seed: int) -> None:
         self._sampling = dataclasses.replace(self._sampling, seed=RULES["seed"](seed))
 
-    def _most(self, count: int) -> int:
-        return max(1, _PATHS // self.samples)
+    def _most(self, steps: int) -> int:
+        return self._sampling.together(steps)
 
     def _forecast(self, series: list[NDArray[np.float32]], steps: int) -> Forecast:
-        def run(session: GraphSession, *inputs: NDArray[Any]) -> list[NDArray[np.float32]]:
+        def run(session: GraphSession | None, *inputs: NDArray[Any]) -> list[NDArray[np.float32]]:
+            if session is None:  # a second pass is asked for only where it was exported
+                missing = self.description.step
+                raise TspruneError(f"{self.name}: {missing} is missing; export the model again")
             names = (one.name for one in session.get_inputs())
             return self._run(session, dict(zip(names, inputs, strict=True)))
 
         encode, step = partial(run, self._session), partial(run, self._step)
-        return Forecast.of_paths(self._sampling.paths(series, padded(series), steps, encode, step))
+        return Forecast.of_paths(self._sampling.paths(series, steps, encode, step))
 
 
 @checked
@@ -209,4 +211,6 @@ def open_export(folder: Path, about: Description, name: str, threads: int | None
     graph = graph_session(folder / about.graph, threads)
     if about.sampling is None:
         return Exported(name, about, graph, size)
-    return ExportedSampler(name, about, graph, size, graph_session(folder / about.step, threads))
+    step = folder / about.step
+    later = graph_session(step, threads) if step.is_file() or about.step in about.files else None
+    return ExportedSampler(name, about, graph, size, later)

@@ -57,10 +57,18 @@ def stored(expected: NDArray[np.float32], length: int) -> _Arrays:
     return {**contexts, "quantiles": np.ascontiguousarray(expected)}
 
 
-def quantile_distance(found: NDArray[np.float32], expected: NDArray[np.float32]) -> float:
-    """The largest difference of quantiles [B, Q, H], relative to the largest value of its series."""
+def quantile_distance(
+    found: NDArray[np.float32], expected: NDArray[np.float32], *, drawn: bool = False
+) -> float:
+    """The largest difference of quantiles [B, Q, H], relative to the largest value of its series.
+
+    drawn : from paths; then of each series the median difference, as a draw within rounding of a border
+        (between two tokens, components or counts) falls on either side of it
+    """
     sizes = np.abs(expected).max(axis=(1, 2))
-    return float((np.abs(found - expected).max(axis=(1, 2)) / np.where(sizes == 0, 1, sizes)).max())
+    off = np.abs(found - expected)
+    of_series = np.median(off, axis=(1, 2)) if drawn else off.max(axis=(1, 2))
+    return float((of_series / np.where(sizes == 0, 1, sizes)).max())
 
 
 def verify_export(folder: str | Path) -> SelfTest:
@@ -75,8 +83,8 @@ def verify_export(folder: str | Path) -> SelfTest:
     if wrong:
         return SelfTest(str(folder), wrong, float("nan"), allowed)
     contexts, expected = _read(path / SELF_TEST)
-    found = load_exported(folder).forecast(contexts, about.horizon).quantiles
-    return SelfTest(str(folder), (), quantile_distance(found, expected), allowed)
+    distance = _distance(load_exported(folder), contexts, expected)
+    return SelfTest(str(folder), (), distance, allowed)
 
 
 def _is(path: Path, digest: str) -> bool:
@@ -99,4 +107,9 @@ def _read(path: Path) -> tuple[list[NDArray[np.float32]], NDArray[np.float32]]:
 
 def measured_distance(model: Exported, expected: NDArray[np.float32], length: int) -> float:
     """The distance of an exported model's forecasts of the self-test from `expected`."""
-    return quantile_distance(model.forecast(probe_series(length), model.horizon).quantiles, expected)
+    return _distance(model, probe_series(length), expected)
+
+
+def _distance(model: Exported, contexts: list[NDArray[np.float32]], expected: NDArray[np.float32]) -> float:
+    found = model.forecast(contexts, model.horizon).quantiles
+    return quantile_distance(found, expected, drawn=model.description.sampling is not None)

@@ -8,8 +8,11 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from tsprune.arguments import SAMPLES
 from tsprune.models.chronos import Chronos
 from tsprune.models.chronos_decoding import token_sampling
+from tsprune.models.graph_ops import MOST_ROWS
+from tsprune.models.graph_program import GraphInput, GraphProgram
 from tsprune.models.t5 import AbsentT5Attention, attend_plainly
 
 
@@ -21,7 +24,7 @@ class ChronosGraph(nn.Module):
     Raises TspruneError for a model that samples in other ways than with a temperature and `top_k`.
     """
 
-    def __init__(self, model: Chronos, horizon: int) -> None:
+    def __init__(self, model: Chronos, horizon: int | None) -> None:
         super().__init__()
         self.network: Any = copy.deepcopy(model.module)
         attend_plainly(self.network)
@@ -39,6 +42,30 @@ class ChronosGraph(nn.Module):
             for name in ("k", "v")
         )
         return keys.transpose(1, 2), values.transpose(1, 2)
+
+    def programs(self, length: int) -> tuple[GraphProgram, ...]:
+        """The graphs, for histories of up to `length` steps."""
+        how = self.sampling
+        limits = {"batch": (1, MOST_ROWS), "samples": (1, SAMPLES), "length": (2, length + 1)}
+        tokens = GraphInput(torch.ones(2, 5, dtype=torch.int64), {0: "batch", 1: "length"})
+        observed = GraphInput(torch.ones(2, 5, dtype=torch.bool), {0: "batch", 1: "length"})
+        crossing = [
+            GraphInput(x.detach(), {0: "batch", 2: "length"}) for x in self(tokens.example, observed.example)
+        ]
+        cache = torch.zeros(2, 3, how.heads, how.steps, how.head_dim)
+        # one tensor in two places would become one input
+        drawn = [GraphInput(x, {0: "batch", 1: "samples"}) for x in (cache, cache.clone())]
+        inputs = {
+            "last": GraphInput(torch.ones(2, 3, dtype=torch.int64), {0: "batch", 1: "samples"}),
+            "place": GraphInput(torch.ones(1, dtype=torch.int64)),
+            "keys": drawn[0], "values": drawn[1], "cross_keys": crossing[0], "cross_values": crossing[1],
+            "observed": observed,
+        }  # fmt: skip
+        encoded = ("cross_keys", "cross_values")
+        return (
+            GraphProgram(self, {"tokens": tokens, "observed": observed}, encoded, limits),
+            GraphProgram(self.step, inputs, ("logits", "new_keys", "new_values"), limits),
+        )
 
 
 class DecoderStep(nn.Module):

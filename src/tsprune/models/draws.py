@@ -16,12 +16,12 @@ from typing import Any, TypeVar
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from scipy import special
 from torch import Tensor
 from torch.overrides import TorchFunctionMode
 
 from tsprune.errors import TspruneError
-from tsprune.models.sampled_tokens import drawn_uniform, stream_seed
+from tsprune.models.sampled_mixtures import negative_binomial as counts_of
+from tsprune.models.sampled_paths import drawn_uniform, stream_seed
 
 Changed = TypeVar("Changed")
 _KEPT_BYTES = 2**24  # the most that is kept of one batch
@@ -123,13 +123,8 @@ def student_t(freedom: Tensor, location: Tensor, scale: Tensor, log_radius: Tens
 
 def negative_binomial(count: Tensor, logits: Tensor, rate: Tensor, number: Tensor) -> Tensor:
     """Poisson draws whose rate is a Gamma draw (shape `count`, scale exp(`logits`)), as upstream's."""
-    gamma = special.gammaincinv(count.double().numpy(force=True), rate.numpy(force=True))
-    means = torch.from_numpy(gamma) * logits.double().cpu().exp()
-    drawn = np.ceil(special.pdtrik(number.numpy(force=True), means.numpy()))
-    # pdtrik is NaN where even the count 0 is more likely than the uniform number
-    counts = np.nan_to_num(np.maximum(drawn, 0), posinf=0.0)
-    counts[~np.isfinite(means.numpy())] = np.nan
-    return torch.from_numpy(counts).to(logits)
+    numbers = (x.double().numpy(force=True) for x in (count, logits, rate, number))
+    return torch.from_numpy(counts_of(*numbers)).to(logits)
 
 
 class CategoricalDraws(TorchFunctionMode):

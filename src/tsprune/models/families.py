@@ -56,7 +56,7 @@ class Family:
         contexts [B, T] with NaN where a value is missing, T a multiple of the first stack's span, to
         quantiles [B, Q, horizon]; "": it is not exported. Its attribute `future_span`, if it has one: it
         takes a second input [P], and returns at least P times so many steps. With `marks_padding`, steps in
-        front of a series are infinite. One that draws tokens has `sampling` (a `TokenSampling`) and `step`,
+        front of a series are infinite. One that draws paths has `sampling` (a `PathSampling`) and `programs`,
         as `ChronosGraph`
     extra : of tsprune, which installs the upstream package; "": pip installs `package`
     tested : the upstream distribution, and its newest version (major.minor) that passes the laws
@@ -256,6 +256,7 @@ _BUILT_IN: tuple[Family, ...] = (
         ),
         weights=("model.transformer.layers.0.attention.wQKV.weight",),
         config_key="scaler_cls",
+        graph="tsprune.models.toto_graph:TotoGraph",
     ),
     _moirai(
         "moirai",
@@ -273,6 +274,7 @@ _BUILT_IN: tuple[Family, ...] = (
         ),
         objects=("uni2ts.model.moirai.forecast.MoiraiForecast", "uni2ts.model.moirai.module.MoiraiModule"),
         weights=("mask_encoding.weight", "encoder.layers.0.ffn.fc_gate.weight"),
+        graph="tsprune.models.moirai_graph:MoiraiGraph",
         config_key="distr_output",
     ),
     _moirai(

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from tsprune.models.forecaster import Forecaster
 
 __all__ = [
+    "MOST_ROWS",
     "bounded",
     "causal_mask",
     "causal_moments",
@@ -24,6 +25,8 @@ __all__ = [
     "running_moments",
     "without_gaps",
 ]
+
+MOST_ROWS = 2**16  # series in a batch
 
 
 def require_one_pass(model: Forecaster, horizon: int) -> None:

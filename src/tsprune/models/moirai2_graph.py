@@ -38,6 +38,17 @@ class _OfOneVariate(nn.Module):
         return output
 
 
+def attend_within_a_variate(network: Any, tokens: int) -> None:
+    """Makes the encoder of `network` ready for a graph of up to so many tokens of one variate."""
+    for module in network.modules():
+        if isinstance(module, RotaryProjection):
+            module._init_freq(max_len=tokens)
+            module._init_freq = _nothing
+    for layer in network.encoder.layers:
+        if isinstance(layer.self_attn, GroupedQueryAttention):
+            layer.self_attn = _OfOneVariate(layer.self_attn)
+
+
 class Moirai2Graph(nn.Module):
     """Contexts [B, T], NaN where a value is missing and infinite before a series begins, to [B, Q, horizon].
 
@@ -56,13 +67,7 @@ class Moirai2Graph(nn.Module):
         self.network: Any = network_copy(model.module)
         self.horizon, self.patch = horizon, self.network.patch_size
         tokens = -(-model.context_length // self.patch) - (-horizon // self.patch)
-        for module in self.network.modules():
-            if isinstance(module, RotaryProjection):
-                module._init_freq(max_len=tokens + self.network.num_predict_token)
-                module._init_freq = _nothing
-        for layer in self.network.encoder.layers:
-            if isinstance(layer.self_attn, GroupedQueryAttention):
-                layer.self_attn = _OfOneVariate(layer.self_attn)
+        attend_within_a_variate(self.network, tokens + self.network.num_predict_token)
         self.scales = isinstance(self.network.scaler, PackedStdScaler)
         self.levels = model.levels
 

@@ -3,40 +3,25 @@
 from __future__ import annotations
 
 import dataclasses
-import zlib
-from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from collections.abc import Sequence
+from typing import Any, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
 
-from tsprune.arguments import shown
+from tsprune.models.contexts import padded
+from tsprune.models.sampled_paths import Floats, Graph, PathSampling, drawn_uniform
 
-Floats = NDArray[np.float32]
 Tokens = NDArray[np.int64]
-
-_SMALLEST = 1e-12  # keeps uniform numbers off 0 and 1, where inverse distribution functions are infinite
-_TYPES = {"int": ("int",), "bool": ("bool",), "float": ("float", "int")}
-
-
-def stream_seed(context: Floats, seed: int) -> tuple[int, int]:
-    """The seed of a window's stream of random numbers: of its values, so that any batch gives it the same."""
-    return seed, zlib.crc32(np.ascontiguousarray(context).tobytes())
-
-
-def drawn_uniform(streams: Sequence[np.random.Generator], shape: tuple[int, ...]) -> NDArray[np.float64]:
-    """The next numbers of each stream, [B, *shape], inside (0, 1)."""
-    numbers = np.stack([stream.random(shape) for stream in streams])
-    return np.clip(numbers, _SMALLEST, 1 - _SMALLEST, out=numbers)
+_ROWS = 320  # paths that are drawn together: each holds the keys and values of its tokens
 
 
 @dataclasses.dataclass(frozen=True)
-class TokenSampling:
-    """How paths are drawn.
+class TokenSampling(PathSampling):
+    """How paths are drawn, token by token.
 
-    samples, seed : paths of a series, and the seed of their draws
-    history : steps that the encoder sees
     steps : of one pass; longer forecasts go on from the median of the paths
+    history : steps that the encoder sees
     tokens, special : size of the vocabulary, and its tokens that stand for no value
     pad, begin : of a missing value, and the first of a path
     end, ends : the token that is never drawn, and whether it follows the context
@@ -45,10 +30,8 @@ class TokenSampling:
     heads, head_dim : of the decoder's cache
     """
 
-    samples: int
-    seed: int
+    kind: ClassVar[str] = "tokens"
     history: int
-    steps: int
     tokens: int
     special: int
     pad: int
@@ -62,20 +45,15 @@ class TokenSampling:
     heads: int
     head_dim: int
 
-    @classmethod
-    def of(cls, stated: Mapping[str, Any]) -> TokenSampling:
-        """From the fields of one; ValueError or TypeError if they are not those of one."""
-        found = cls(**stated)
-        for field in dataclasses.fields(cls):
-            value = getattr(found, field.name)
-            if type(value).__name__ not in _TYPES[str(field.type)]:
-                raise ValueError(f"{field.name} of the sampling is {shown(value)}")
-        counts = (found.samples, found.history, found.steps, found.most_likely, found.heads, found.head_dim)
-        if min(counts) < 1 or found.special < 0 or found.tokens < found.special + 3:
-            raise ValueError("a count of the sampling is too small")
-        if not (found.low < found.high and found.temperature > 0):
-            raise ValueError("the limits or the temperature of the sampling cannot be")
-        return found
+    def counts(self) -> tuple[int, ...]:
+        return self.history, self.most_likely, self.heads, self.head_dim, self.tokens - self.special - 2
+
+    def problem(self) -> str:
+        known = self.special >= 0 and self.low < self.high and self.temperature > 0
+        return "" if known else "the special tokens, the limits or the temperature"
+
+    def together(self, horizon: int) -> int:
+        return max(1, _ROWS // self.samples)
 
     @property
     def centers(self) -> Floats:
@@ -123,20 +101,8 @@ class TokenSampling:
         found: Tokens = np.take_along_axis(likely, place[..., None], axis=-1)[..., 0]
         return found
 
-    def paths(
-        self,
-        series: Sequence[Floats],
-        context: Floats,
-        horizon: int,
-        encode: Callable[[Tokens, NDArray[np.bool_]], Sequence[Any]],
-        step: Callable[..., Sequence[Any]],
-    ) -> Floats:
-        """Paths [B, S, H] of contexts [B, T].
-
-        series : the values of each context, which seed its draws
-        encode, step : the two graphs
-        """
-        streams = [np.random.Generator(np.random.PCG64(stream_seed(values, self.seed))) for values in series]
+    def paths(self, series: Sequence[Floats], horizon: int, encode: Graph, step: Graph) -> Floats:
+        context, streams = padded(series), self.streams(series)
         parts: list[Floats] = []
         while (left := horizon - sum(part.shape[2] for part in parts)) > 0:
             tokens, observed, scale = self.read(context[:, -self.history :])
