@@ -19,7 +19,7 @@ PRECISIONS: tuple[Precision, ...] = get_args(Precision)
 AUTO: Literal["auto"] = "auto"
 
 # of exported graphs
-EXPORT_PRECISIONS = ("fp32", "fp16", "int8")
+EXPORT_PRECISIONS = ("fp32", "fp16", "bf16", "int8")
 EXPORT_FORMATS = ("onnx", "openvino")
 
 # of the points of `tsprune.frontier`; those of the first line are of the original only, but for torch

@@ -48,3 +48,9 @@ def test_a_family_without_a_graph_is_refused_in_one_line(
     monkeypatch.setitem(FAMILIES, "toto", dataclasses.replace(FAMILIES["toto"], graph=""))  # type: ignore[index]
     refused(run("export", "bundled:toto", "--out", tmp_path / "out"), "Toto is not exported yet")
     assert not (tmp_path / "out").exists()
+
+
+def test_bf16_by_onnx_is_refused_in_one_line(run: Runner, tmp_path: Path) -> None:
+    written = run("export", "bundled:chronos-bolt", "--out", tmp_path / "out", "--precision", "bf16")
+    refused(written, "export with --format openvino")
+    assert not (tmp_path / "out").exists()

@@ -77,9 +77,10 @@ def test_a_step_that_is_missing_is_one_line(sampler: Pair, tmp_path: Path) -> No
         tsprune.load_exported(folder).forecast(SERIES, sampler[1].horizon)
 
 
-def test_int8_is_refused(sampler: Pair, tmp_path: Path) -> None:
+@pytest.mark.parametrize("precision", ["bf16", "int8"])
+def test_other_precisions_are_refused(sampler: Pair, tmp_path: Path, precision: str) -> None:
     with pytest.raises(TspruneError, match="draws paths; it is exported in fp32"):
-        tsprune.export(sampler[0], tmp_path / "out", precision="int8")
+        tsprune.export(sampler[0], tmp_path / "out", precision=precision)
     assert not (tmp_path / "out").exists()
 
 

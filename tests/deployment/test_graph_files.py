@@ -13,10 +13,12 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 from tests.deployment.conftest import Pair
+from tests.suites import small_suite
 from tsprune.deployment.description import GRAPH, STEP
 from tsprune.deployment.exported import Exported, open_export
 from tsprune.deployment.graph_files import in_openvino_format, store_weights_in_half
 from tsprune.deployment.graph_sessions import graph_session
+from tsprune.deployment.quantisation import in_bf16
 from tsprune.errors import TspruneError
 
 SERIES = [np.sin(np.arange(60) / 5).cumsum(), 1e6 + np.arange(40.0), np.array([1.0, np.nan, 2.0] * 9)]
@@ -61,6 +63,19 @@ def test_half_of_the_bytes_compute_in_fp32(one_pass: Pair, tmp_path: Path, form:
     assert not np.array_equal(rounded, expected)
     largest = np.abs(expected).max((1, 2), keepdims=True)
     np.testing.assert_allclose(rounded / largest, expected / largest, atol=5e-3)
+
+
+def test_bf16_rounds_the_network_alone(one_pass: Pair, tmp_path: Path) -> None:
+    """Also of series far from 0, which bfloat16 cannot hold to better than 0.4 %."""
+    pytest.importorskip("openvino")
+    _, found = one_pass
+    shutil.copy(Path(found.name) / GRAPH, tmp_path / GRAPH)
+    about = in_bf16(tmp_path, found.description, small_suite())
+    assert (about.precision, about.loss is not None) == ("bf16", True)
+    rounded = open_export(tmp_path, dataclasses.replace(about, graph_format="openvino"), "bf16", threads=1)
+    series = [np.sin(np.arange(60) / 5) + 1000]
+    expected, actual = (one.forecast(series, 3).quantiles for one in (found, rounded))
+    np.testing.assert_allclose(actual, expected, atol=0.1)
 
 
 def test_values_beyond_half_precision_stay(tmp_path: Path) -> None:

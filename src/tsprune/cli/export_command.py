@@ -17,7 +17,7 @@ def export_command(
     output: Annotated[Path, option("New folder for the exported model.", "--out")],
     precision: Annotated[
         str,
-        choice(EXPORT_PRECISIONS, text="Of the weights; int8 is measured on pocket windows."),
+        choice(EXPORT_PRECISIONS, text="Of the network; bf16 and int8 are measured on pocket windows."),
     ] = "fp32",
     format: Annotated[str, choice(EXPORT_FORMATS, text="Of the graph.")] = "onnx",
     horizon: Annotated[
@@ -46,11 +46,12 @@ def export_command(
 
     def tables() -> None:
         kept = f", {len(about.kept_fp32)} products in fp32" if about.kept_fp32 else ""
+        loss = "" if about.loss is None else f", and MASE or CRPS changed by {about.loss:+.2%}"
         say(
             f"{model} exported to {output} ({about.graph_format}, {about.precision}{kept}, "
             f"{found.weight_bytes / 2**20:.1f} MiB): "
             f"up to {about.horizon} steps from up to {about.context_length} of history. "
-            f"Quantiles are within {about.distance:.1e} of the model's."
+            f"Quantiles are within {about.distance:.1e} of the model's{loss}."
         )
         say(f"Next: tsprune verify {output}; tsprune evaluate {output}; tsprune latency {model} {output}")
 

@@ -52,5 +52,8 @@ def _kept(about: Description) -> list[str]:
         return []
     if about.precision == "fp16":
         return ["- Weights are stored in 16 bits; the graph computes in fp32."]
+    loss = "" if about.loss is None else f" MASE or CRPS changed by {about.loss:+.2%} on calibration windows."
+    if about.precision == "bf16":
+        return [f"- The network computes in bfloat16 where the processor can, and scaling in fp32.{loss}"]
     kept = f"{len(about.kept_fp32)} products stay in fp32" if about.kept_fp32 else "no product stays in fp32"
-    return [f"- Weights of products are in 8 bits; {kept}, as measured on calibration windows."]
+    return [f"- Weights of products are in 8 bits; {kept}, as measured on calibration windows.{loss}"]

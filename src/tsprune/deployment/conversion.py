@@ -32,7 +32,7 @@ from tsprune.deployment.description import (
 from tsprune.deployment.exported import Exported, load_exported, open_export
 from tsprune.deployment.graph_files import in_openvino_format, store_weights_in_half
 from tsprune.deployment.graph_sessions import require_openvino
-from tsprune.deployment.quantisation import quantised
+from tsprune.deployment.quantisation import in_bf16, quantised
 from tsprune.deployment.self_test import FP32_DISTANCE, measured_distance, probe_series, stored
 from tsprune.errors import TspruneError, one_line
 from tsprune.extras import install
@@ -71,11 +71,12 @@ def export(
 
     horizon : the most steps to forecast; None: those of one pass of the network
     context_length : history longer than this is cut off in front; None: the model's
-    precision : "fp32"; "fp16": weights are stored in 16 bits and computed with in 32; or "int8": the weights
+    precision : "fp32"; "fp16": weights are stored in 16 bits and computed with in 32; "bf16": OpenVINO
+        computes the network in bfloat16 where the processor can, and scaling in fp32; or "int8": the weights
         of products in 8 bits, inputs quantised as they come
     format : "onnx", for ONNX Runtime, or "openvino"
-    calibration : windows on which int8 is measured, to decide which products stay in fp32; None: some of
-        the embedded suite
+    calibration : windows on which the loss of int8 and bf16 is measured, and which products of int8 stay in
+        fp32 is decided; None: some of the embedded suite
 
     Raises TspruneError in one line for a family without a graph, for a
     folder that is there, for a missing package, and if the graph's forecasts are not the model's.
@@ -113,8 +114,10 @@ def exports(
         raise TspruneError(f"precision must be one of {', '.join(EXPORT_PRECISIONS)}, not {unknown[0]!r}")
     loaded = load(model, device="cpu") if isinstance(model, str | Path) else model
     loaded.require_finite_weights()
-    if "int8" in folders and isinstance(loaded, SamplingForecaster) and FAMILIES[loaded.family].graph:
-        raise TspruneError(f"{loaded.name} draws paths; it is exported in fp32")
+    if {"bf16", "int8"} & set(folders) and isinstance(loaded, SamplingForecaster):
+        raise TspruneError(f"{loaded.name} draws paths; it is exported in fp32 or fp16")
+    if "bf16" in folders and format != "openvino":
+        raise TspruneError("bf16 is computed by OpenVINO; export with --format openvino")
     steps = None if horizon is None else checked_horizon(horizon)
     length = loaded.context_length
     if context_length is not None:
@@ -142,6 +145,8 @@ def _in_form(
     graphs = [name for name in (about.graph, about.step) if (folder / name).exists()]
     if precision == "int8":
         about = quantised(folder, about, calibration)
+    if precision == "bf16":
+        about, graphs = in_bf16(folder, about, calibration), []
     if precision == "fp16":
         about = dataclasses.replace(about, precision=precision)
         for name in graphs:

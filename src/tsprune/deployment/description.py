@@ -40,6 +40,7 @@ class Description:
     original : the model that it was pruned from; "" if it was not
     distance : of the graph's quantiles from the model's, relative to the largest, in the self-test
     kept_fp32 : graph nodes that int8 left in fp32
+    loss : of int8 and bf16, against fp32 on windows: the larger relative change of MASE and CRPS
     files : SHA-256 of each other file, by its name
     made_with : versions of the packages
     sampling : of a model that draws paths, the fields of its `PathSampling`; None: it forecasts in one pass
@@ -65,6 +66,7 @@ class Description:
     marks_padding: bool = False
     sampling: Mapping[str, Any] | None = None
     graph_format: str = EXPORT_FORMATS[0]
+    loss: float | None = None
 
     @property
     def graph(self) -> str:
@@ -140,6 +142,10 @@ def _problem(found: Description) -> str | None:
         return "levels are not ascending numbers between 0 and 1 with 0.5 among them"
     if type(found.distance) is not float or not math.isfinite(found.distance):
         return "distance is no number"
+    if found.loss is not None and not (type(found.loss) is float and math.isfinite(found.loss)):
+        return "loss is no number"
+    if (found.precision, found.graph_format) == ("bf16", "onnx"):
+        return "bf16 is computed by OpenVINO"
     if found.graph not in found.files or not all(
         isinstance(name, str) and Path(name).name == name and isinstance(digest, str)
         for name, digest in found.files.items()

@@ -208,7 +208,7 @@ def load_exported(folder: str | Path, *, threads: int | None = None) -> Exported
 def open_export(folder: Path, about: Description, name: str, threads: int | None = None) -> Exported:
     """The exported model in a folder; TspruneError as in `load_exported`."""
     size = sum((folder / file).stat().st_size for file in about.files if (folder / file).is_file())
-    graph = graph_session(folder / about.graph, threads)
+    graph = graph_session(folder / about.graph, threads, bf16=about.precision == "bf16")
     if about.sampling is None:
         return Exported(name, about, graph, size)
     step = folder / about.step

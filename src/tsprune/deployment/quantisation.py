@@ -1,4 +1,4 @@
-"""int8: weights of products in 8 bits, and which products stay in fp32, by measured loss."""
+"""int8 and bf16: networks that are rounded, with their measured loss; int8 may leave products in fp32."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ import numpy as np
 
 from tsprune.deployment.description import GRAPH, Description
 from tsprune.deployment.exported import Exported
+from tsprune.deployment.graph_files import in_openvino_format
 from tsprune.deployment.graph_sessions import graph_session
 from tsprune.errors import TspruneError
 from tsprune.evaluation import evaluate, geometric_mean_ratios
@@ -52,7 +53,17 @@ def quantised(folder: Path, about: Description, calibration: Suite | None = None
     for path in folder.iterdir():
         if path.name != GRAPH:  # the other candidates, and weights beside the graph in fp32
             path.unlink()
-    return dataclasses.replace(about, precision="int8", kept_fp32=tuple(candidates[chosen]))
+    stay = tuple(candidates[chosen])
+    return dataclasses.replace(about, precision="int8", kept_fp32=stay, loss=float(losses[chosen]))
+
+
+def in_bf16(folder: Path, about: Description, calibration: Suite | None = None) -> Description:
+    """Rewrites the graph in `folder` for OpenVINO, which computes the network in bfloat16."""
+    suite = _within(_windows() if calibration is None else calibration, about)
+    exact = _scores(Exported(about.name, about, graph_session(folder / GRAPH), 0), suite)
+    path = in_openvino_format(folder / GRAPH, half=True)
+    loss = _loss(Exported(about.name, about, graph_session(path, bf16=True), 0), suite, exact)
+    return dataclasses.replace(about, precision="bf16", loss=float(loss))
 
 
 def weight_products(graph: Path) -> dict[str, str]:
@@ -79,7 +90,7 @@ def _within(suite: Suite, about: Description) -> Suite:
     fitting = tuple(part for part in suite.configurations if part.horizon <= about.horizon)
     if not fitting:
         raise TspruneError(
-            f"int8 is measured on windows, of which none has a horizon of up to {about.horizon} steps; "
+            f"the loss is measured on windows, of which none has a horizon of up to {about.horizon} steps; "
             "export with a longer horizon"
         )
     return dataclasses.replace(suite, configurations=fitting)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -95,7 +95,7 @@ class MoiraiGraph(nn.Module):
         hidden = self.encoder(hidden, mask, time_id=time, var_id=torch.zeros_like(time))
         read = hidden[:, patches.shape[1] :]
         found: list[Tensor] = []
-        for output, part in zip(self.outputs, self.parts, strict=True):
+        for output, part in zip(self.outputs, cast(Any, self.parts), strict=True):
             names = _NAMES[type(output)][1:]
             found += [output.domain_map[name](self._steps(part[name], read)) for name in names]
             if isinstance(output, NormalFixedScaleOutput):

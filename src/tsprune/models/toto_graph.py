@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -73,8 +73,9 @@ class TotoGraph(nn.Module):
 
         hidden = self.layers(patches, attended)
         none = hidden.new_zeros(*hidden.shape[:1], 1, *hidden.shape[1:2], self.layers.head_dim)
-        cached = (torch.cat(parts, dim=1) if parts else none for parts in (keys, values))
-        return (*self.layers.mixture(hidden[:, -1]), *cached)
+        cache = [torch.cat(parts, dim=1) if parts else none for parts in (keys, values)]
+        weights, parameters = self.layers.mixture(hidden[:, -1])
+        return weights, parameters, cache[0], cache[1]
 
     def programs(self, length: int) -> tuple[GraphProgram, ...]:
         """The graphs, for histories of up to `length` steps."""
@@ -143,12 +144,14 @@ class _NextPatch(nn.Module):
             logits = torch.cat([past, torch.where(later, -torch.inf, own)], dim=-1)
             of_past, of_own = logits.softmax(dim=-1).split([past.shape[-1], own.shape[-1]], dim=-1)
             read = (of_past.transpose(1, 2) @ past_values[:, heads]).transpose(1, 2)
-            return read + (of_own[..., None, :] @ own_values)[..., 0, :]
+            found: Tensor = read + (of_own[..., None, :] @ own_values)[..., 0, :]
+            return found
 
         hidden = self.layers(patch, attended)
         none = hidden.new_zeros(*hidden.shape[:2], 1, self.layers.head_dim)
-        cached = (torch.cat(parts, dim=2) if parts else none for parts in (new_keys, new_values))
-        return (*self.layers.mixture(hidden), *cached)
+        cache = [torch.cat(parts, dim=2) if parts else none for parts in (new_keys, new_values)]
+        weights, parameters = self.layers.mixture(hidden)
+        return weights, parameters, cache[0], cache[1]
 
 
 class _Layers(nn.Module):
@@ -156,6 +159,9 @@ class _Layers(nn.Module):
 
     steps : of a patch that are read out
     """
+
+    frequencies: Tensor
+    decay: Tensor
 
     def __init__(self, backbone: Any, steps: int) -> None:
         super().__init__()
@@ -180,12 +186,13 @@ class _Layers(nn.Module):
 
     def forward(self, patches: Tensor, attended: _Attended) -> Tensor:
         """The stream [..., width] after all layers; `attended` of a module and its normed input."""
-        hidden = self.embed(patches)
-        for layer in self.layers:
+        hidden: Tensor = self.embed(patches)
+        layers: Any = self.layers
+        for layer in layers:
             site, normed = layer.attention, layer.norm1(hidden)
             if isinstance(site, AbsentAttention):
                 for output in site.children():
-                    hidden = hidden + output.bias
+                    hidden = hidden + cast(Tensor, output.bias)
             elif site.attention_axis is AttentionAxis.TIME:
                 hidden = hidden + site.wO(attended(site, normed).flatten(-2))
             else:
