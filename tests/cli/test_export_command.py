@@ -45,7 +45,8 @@ def test_from_a_checkpoint_to_scores_without_torch(run: Runner, tmp_path: Path) 
 def test_a_family_without_a_graph_is_refused_in_one_line(
     run: Runner, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setitem(FAMILIES, "toto", dataclasses.replace(FAMILIES["toto"], graph=""))  # type: ignore[index]
+    without = {**FAMILIES, "toto": dataclasses.replace(FAMILIES["toto"], graph="")}
+    monkeypatch.setattr("tsprune.deployment.conversion.FAMILIES", without)
     refused(run("export", "bundled:toto", "--out", tmp_path / "out"), "Toto is not exported yet")
     assert not (tmp_path / "out").exists()
 

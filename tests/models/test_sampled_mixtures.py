@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from tsprune.models import draws
-from tsprune.models.sampled_mixtures import PARAMETERS, drawn
+from tsprune.models.sampled_mixtures import PARAMETERS, mixture_draws
 
 KINDS = ("student_t", "normal", "negative_binomial", "log_normal", "student_t")
 
@@ -33,7 +33,7 @@ def test_draws_are_those_of_torch() -> None:
     ]
     parameters = np.stack(columns, axis=-1).astype(np.float32)
     numbers = rng.random((*shape, 3))
-    found = drawn(KINDS, weights, parameters, numbers)
+    found = mixture_draws(KINDS, weights, parameters, numbers)
     which, one, other = torch.from_numpy(numbers).unbind(-1)
     spread = torch.from_numpy(weights).expand(*shape, -1)
     index = draws.categorical(spread, which[..., None])[..., 0]
@@ -52,5 +52,5 @@ def test_draws_of_broken_parameters_are_not_finite() -> None:
     weights = np.ones((1, 1, 3, 2), np.float32)
     parameters = np.ones((1, 1, 3, 4), np.float32)
     weights[0, 0, 0, 1], parameters[0, 0, 1, 3] = np.nan, np.inf
-    found = drawn(("normal", "normal"), weights, parameters, np.full((1, 5, 3, 3), 0.25))
+    found = mixture_draws(("normal", "normal"), weights, parameters, np.full((1, 5, 3, 3), 0.25))
     assert np.isnan(found).tolist() == [[[True, True, False]] * 5]

@@ -44,7 +44,6 @@ from tsprune.models.copies import model_copy
 from tsprune.models.forecaster import SamplingForecaster
 from tsprune.models.graph_ops import MOST_ROWS
 from tsprune.models.locations import EXPORT
-from tsprune.pruning.surgery import model_copy
 
 if TYPE_CHECKING:
     from tsprune.data import Suite

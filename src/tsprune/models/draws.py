@@ -20,7 +20,7 @@ from torch import Tensor
 from torch.overrides import TorchFunctionMode
 
 from tsprune.errors import TspruneError
-from tsprune.models.sampled_mixtures import negative_binomial as counts_of
+from tsprune.models.sampled_mixtures import negative_binomial_counts
 from tsprune.models.sampled_paths import drawn_uniform, stream_seed
 
 Changed = TypeVar("Changed")
@@ -124,7 +124,7 @@ def student_t(freedom: Tensor, location: Tensor, scale: Tensor, log_radius: Tens
 def negative_binomial(count: Tensor, logits: Tensor, rate: Tensor, number: Tensor) -> Tensor:
     """Poisson draws whose rate is a Gamma draw (shape `count`, scale exp(`logits`)), as upstream's."""
     numbers = (x.double().numpy(force=True) for x in (count, logits, rate, number))
-    return torch.from_numpy(counts_of(*numbers)).to(logits)
+    return torch.from_numpy(negative_binomial_counts(*numbers)).to(logits)
 
 
 class CategoricalDraws(TorchFunctionMode):

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tsprune.models.contexts import padded
-from tsprune.models.sampled_mixtures import PARAMETERS, drawn
+from tsprune.models.sampled_mixtures import PARAMETERS, mixture_draws
 from tsprune.models.sampled_paths import Floats, Graph, PathSampling, drawn_uniform
 
 _ROWS = 1024  # paths that are drawn together
@@ -56,7 +56,7 @@ class HorizonSampling(PathSampling):
         patches = np.where(real, (filled - location) / scale, np.float32(0)).reshape(*sample.shape, -1)
         weights, parameters = encode(patches, sample, time.astype(np.int64), np.zeros(tokens, np.float32))
         numbers = drawn_uniform(self.streams(series), (self.samples, tokens * self.patch, 3))
-        found = drawn(self.components, weights[:, None], parameters[:, None], numbers)
+        found = mixture_draws(self.components, weights[:, None], parameters[:, None], numbers)
         paths: Floats = found * scale[:, None] + location[:, None]
         return paths[..., :horizon]
 

@@ -8,15 +8,18 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-Floats = NDArray[np.float32]
-Numbers = NDArray[np.float64]
+from tsprune.models.sampled_paths import Floats
+
+_Numbers = NDArray[np.float64]
 
 # how many parameters a distribution has: degrees of freedom, location and scale; location and scale, of the
 # logarithm for the last one; count and logits
 PARAMETERS = {"student_t": 3, "normal": 2, "log_normal": 2, "negative_binomial": 2}
 
 
-def drawn(components: Sequence[str], weights: Floats, parameters: Floats, numbers: Numbers) -> Floats:
+def mixture_draws(
+    components: Sequence[str], weights: Floats, parameters: Floats, numbers: _Numbers
+) -> Floats:
     """Draws [B, S, H] from mixtures of `components`, which are distributions of `PARAMETERS`.
 
     weights : of the K components, [B, S or 1, H, K]; they need not add up to 1
@@ -42,15 +45,15 @@ def drawn(components: Sequence[str], weights: Floats, parameters: Floats, number
     return np.where(broken, np.float32(np.nan), found)
 
 
-def student_t(freedom: Floats, location: Floats, scale: Floats, radius: Numbers, angle: Numbers) -> Floats:
+def _student_t(freedom: Floats, location: Floats, scale: Floats, radius: _Numbers, angle: _Numbers) -> Floats:
     """Student-t draws by Bailey's polar method (exact for any df)."""
     power = freedom.astype(np.float64)
     spread = np.expm1(-2 / power * np.log(radius))
-    standard: Numbers = np.sqrt(power * spread) * np.cos(2 * np.pi * angle)
+    standard: _Numbers = np.sqrt(power * spread) * np.cos(2 * np.pi * angle)
     return location + scale * standard.astype(np.float32)
 
 
-def normal(location: Floats, scale: Floats, uniform: Numbers, _: Numbers | None = None) -> Floats:
+def _normal(location: Floats, scale: Floats, uniform: _Numbers, _: _Numbers | None = None) -> Floats:
     """Normal draws."""
     from scipy.special import ndtri  # where no distribution needs it, it is not imported
 
@@ -58,15 +61,15 @@ def normal(location: Floats, scale: Floats, uniform: Numbers, _: Numbers | None 
     return location + scale * standard
 
 
-def log_normal(location: Floats, scale: Floats, uniform: Numbers, _: Numbers | None = None) -> Floats:
+def _log_normal(location: Floats, scale: Floats, uniform: _Numbers, _: _Numbers | None = None) -> Floats:
     """Draws whose logarithm is normal."""
-    found: Floats = np.exp(normal(location, scale, uniform))
+    found: Floats = np.exp(_normal(location, scale, uniform))
     return found
 
 
-def negative_binomial(
-    count: NDArray[np.floating], logits: NDArray[np.floating], rate: Numbers, number: Numbers
-) -> Numbers:
+def negative_binomial_counts(
+    count: NDArray[np.floating], logits: NDArray[np.floating], rate: _Numbers, number: _Numbers
+) -> _Numbers:
     """Poisson draws whose rate is a Gamma draw (shape `count`, scale exp(`logits`))."""
     from scipy import special
 
@@ -75,13 +78,13 @@ def negative_binomial(
         # pdtrik is NaN where even the count 0 is more likely than the uniform number
         counts = np.nan_to_num(np.maximum(np.ceil(special.pdtrik(number, means)), 0), posinf=0.0)
     counts[~np.isfinite(means)] = np.nan
-    found: Numbers = counts
+    found: _Numbers = counts
     return found
 
 
 _DRAWS: dict[str, Callable[..., Any]] = {
-    "student_t": student_t,
-    "normal": normal,
-    "log_normal": log_normal,
-    "negative_binomial": negative_binomial,
+    "student_t": _student_t,
+    "normal": _normal,
+    "log_normal": _log_normal,
+    "negative_binomial": negative_binomial_counts,
 }

@@ -10,12 +10,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tsprune.models.contexts import padded
-from tsprune.models.sampled_mixtures import PARAMETERS, drawn
+from tsprune.models.sampled_mixtures import PARAMETERS, mixture_draws
 from tsprune.models.sampled_paths import Floats, Graph, PathSampling, drawn_uniform
 from tsprune.models.variates import places_by
 
-Doubles = NDArray[np.float64]
-Known = NDArray[np.bool_]
+_Doubles = NDArray[np.float64]
+_Known = NDArray[np.bool_]
 
 _ROWS = 8192  # paths that are drawn together
 _STEPWISE_ROWS = 512  # where a second patch is drawn, for which each path has keys and values of its own
@@ -27,10 +27,10 @@ SCALERS = ("history", "patch", "step")
 class Moments:
     """Of the values so far, [..., 1] each: how many, sum, mean, and the sum of squares about it."""
 
-    count: Doubles
-    total: Doubles
-    mean: Doubles
-    squares: Doubles
+    count: _Doubles
+    total: _Doubles
+    mean: _Doubles
+    squares: _Doubles
 
 
 @dataclasses.dataclass(frozen=True)
@@ -93,7 +93,7 @@ class PatchSampling(PathSampling):
         lost = np.zeros((len(series), self.samples, 1), dtype=np.bool_)
         for number in range(passes):
             uniform = drawn_uniform(streams, (self.samples, self.patch, 3))[:, :, : weights.shape[2]]
-            patch = drawn(self.components, weights, parameters, uniform)
+            patch = mixture_draws(self.components, weights, parameters, uniform)
             patch = patch * place[1][..., : patch.shape[2]] + place[0][..., : patch.shape[2]]
             extreme = ~(np.abs(patch) < _EXTREME)
             parts.append(np.where(extreme, np.float32(0), patch))
@@ -116,7 +116,7 @@ class PatchSampling(PathSampling):
         scaled: Floats = (values - place[0]) / place[1]
         return scaled
 
-    def of_history(self, values: Floats, known: Known) -> tuple[Moments, Floats, Doubles]:
+    def of_history(self, values: Floats, known: _Known) -> tuple[Moments, Floats, _Doubles]:
         """Moments of values [B, T], location and scale [2, B, T or 1], and the limits of scales [2, B, 1]."""
         weight, exact = known.astype(np.float64), values.astype(np.float64)
         count = np.maximum(weight.sum(axis=1, keepdims=True), 1)
@@ -134,7 +134,7 @@ class PatchSampling(PathSampling):
         return *self.after(moments, values, known, bounds), bounds
 
     def after(
-        self, moments: Moments, values: Floats, known: Known, bounds: Doubles
+        self, moments: Moments, values: Floats, known: _Known, bounds: _Doubles
     ) -> tuple[Moments, Floats]:
         """Moments after whole patches of values [..., T], and location and scale of each, [2, ..., T].
 
