@@ -8,7 +8,17 @@ import pickle
 import pytest
 from rich.console import Console
 
-from tsprune.progress import LINE_SECONDS, StageClock, Total, Weighed, _Lines, display, showing
+from tsprune.progress import (
+    LINE_SECONDS,
+    Pieces,
+    StageClock,
+    Total,
+    Weighed,
+    _Lines,
+    counted,
+    display,
+    showing,
+)
 
 
 class Clock:
@@ -74,6 +84,43 @@ def test_steps_of_unlike_size_take_time_by_their_size() -> None:
     assert weighed.total(40.0).seconds_left == 12.0
     clock.now += 2
     assert weighed.total(10.0).seconds_left == 10.0
+
+
+@pytest.mark.parametrize("known", [0, 1])
+@pytest.mark.parametrize("wrong", [0.7, 1.0, 1.4])
+def test_the_time_left_of_several_pieces_is_right_from_the_first_tenth_on(wrong: float, known: int) -> None:
+    """Within a factor of 1.5, where the sizes of pieces are up to 40 % off, and a piece was remembered."""
+    sizes, steps = (3.0, 5.0, 4.0, 1.0), 20
+    seconds = [2.0 * size * (wrong if number == 2 else 1) for number, size in enumerate(sizes)]
+    clock = Clock()
+    stage = StageClock(clock)
+    told: list[tuple[float, float]] = []
+
+    def report(done: int, total: int) -> None:
+        share, left = stage.after("chaos", done, total)
+        assert left is not None
+        assert 0 <= share <= 1
+        told.append((clock.now, left))
+
+    pieces = Pieces(report, sizes, clock)
+    stage.after("chaos", 0, 0)
+    start = clock.now
+    for number, whole in enumerate(seconds):
+        progress = pieces.next()
+        for step in range(steps if number >= known else 0):
+            clock.now += whole / steps
+            progress("any", step + 1, steps)
+    end = clock.now
+    for now, left in told:
+        if 0.1 <= (now - start) / (end - start) <= 0.9:
+            assert 1 / 1.5 <= left / (end - now) <= 1.5
+    assert told[-1][1] == 0
+
+
+def test_parts_are_counted_by_their_length() -> None:
+    told: list[tuple[str, int, int]] = []
+    assert list(counted(["ab", "c"], lambda *step: told.append(step), "parts")) == ["ab", "c"]
+    assert told == [("parts", 0, 3), ("parts", 2, 3), ("parts", 3, 3)]
 
 
 def test_a_log_gets_a_line_a_minute_without_control_characters() -> None:

@@ -8,9 +8,9 @@ from __future__ import annotations
 
 import datetime
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator, Sequence, Sized
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, TypeAlias
+from typing import TYPE_CHECKING, TypeAlias, TypeVar
 
 from tsprune.errors import printable
 
@@ -22,8 +22,11 @@ Progress: TypeAlias = Callable[[str, int, int], None]
 # (piece of work, stage, steps done, steps in all)
 Update: TypeAlias = Callable[[str, str, int, int], None]
 
+_Sized = TypeVar("_Sized", bound=Sized)
+
 DONE = "done"  # the stage of a piece of work that is over
 LINE_SECONDS = 60.0
+_FINE = 1000  # steps of a stage whose pieces have unlike steps
 NAME_WIDTH = 22  # beside a bar: the end of a longer path says more than its beginning
 
 
@@ -62,6 +65,46 @@ class Weighed:
         return Total(self._steps, elapsed * max(0.0, self._size - self._done) / self._done)
 
 
+class Pieces:
+    """Progress of a stage that consists of several pieces of work in a row, each with progress of its own.
+
+    report : called with (done, `Total`) of the stage
+    sizes : of the pieces, in units that take about equal time. A piece that never reports (its result was
+        known) does not count
+    """
+
+    def __init__(
+        self,
+        report: Callable[[int, int], None],
+        sizes: Sequence[float],
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._report, self._sizes, self._clock = report, tuple(sizes), clock
+        self._piece, self._start, self._made = -1, 0.0, 0.0
+
+    def next(self) -> Progress:
+        """Progress of the next piece, with stages of any name."""
+        self._piece += 1
+        before, began, now = self._made, self._start, self._clock()
+        piece, size, later = StageClock(self._clock), self._sizes[self._piece], self._sizes[self._piece + 1 :]
+        if not before:
+            began = now
+        piece.after("", 0, 0)  # its time begins here
+
+        def progress(_stage: str, done: int, total: int) -> None:
+            share, left = piece.after("", done, total)
+            self._start, self._made = began, before + share * size
+            if not self._made:
+                return
+            rate = (self._clock() - began) / self._made
+            by_size = size * (1 - share) * rate  # the piece itself knows more when more of it is done
+            left = by_size if left is None else share * left + (1 - share) * by_size
+            whole = before + size + sum(later)
+            self._report(round(_FINE * self._made / whole), Total(_FINE, left + rate * sum(later)))
+
+        return progress
+
+
 class StageClock:
     """Time left of the stage that a piece of work is in."""
 
@@ -73,9 +116,10 @@ class StageClock:
     def after(self, stage: str, done: int, total: int) -> tuple[float, float | None]:
         """(share of the stage that is over, seconds left or None if unknown) after a report."""
         now = self._clock()
-        if stage != self._stage or done < self._last:
-            self._stage, self._start, self._first = stage, now, done
-        self._last = done
+        again = bool(total) and done < self._last
+        if stage != self._stage or again:
+            self._stage, self._start, self._first, self._last = stage, now, done, done
+        self._last = done if total else self._last
         elapsed, left = now - self._start, getattr(total, "seconds_left", None)
         if left is None and done > self._first:
             left = elapsed * (total - done) / (done - self._first)
@@ -105,6 +149,19 @@ def part_of(progress: Progress, name: str) -> Progress:
 def any_stage(report: Callable[[int, int], None] | None) -> Progress | None:
     """The inverse of `within`: a report of (done, total) that takes work of every stage."""
     return None if report is None else lambda _stage, done, total: report(done, total)
+
+
+def counted(
+    parts: Sequence[_Sized], progress: Progress | bool | None, stage: str
+) -> Generator[_Sized, None, None]:
+    """Yields `parts`; as many steps as a part is long are reported when the next is asked for."""
+    total, done = sum(map(len, parts)), 0
+    with showing(progress) as report:
+        report(stage, 0, total)
+        for part in parts:
+            yield part
+            done += len(part)
+            report(stage, done, total)
 
 
 @contextmanager

@@ -30,12 +30,17 @@ from tsprune.explain.mechanism_claims import mechanism_table
 from tsprune.models.contexts import checked_contexts
 from tsprune.models.forecaster import LEVELS, Forecast, Forecaster, Predictor
 from tsprune.models.variates import rows_of
+from tsprune.progress import Pieces, showing, within
 from tsprune.run_options import Options, RunOptions
 from tsprune.schema import Column, Schema, estimated
 from tsprune.statistics import UNKNOWN, Sample, unit_means
 from tsprune.statistics.estimate import Array
 
 PER_SYSTEM = 2  # windows: one per trajectory
+# time of the traits of a model and of each copier, in forecasts of all windows by the bundled Chronos-Bolt
+_PIECES = 1.0, 0.75, 0.75
+# the same of all traits, of the ablations, which replay makes cheaper, and of the statistics after them
+PIECES = sum(_PIECES), 7.5, 1.2
 MEASURES = ("error", *EXCESS.values())
 
 CHAOS = Schema(
@@ -159,31 +164,34 @@ def chaotic_traits(
 
     trajectories : one configuration per system, such as `tsprune.data.chaos()`
     per_system : windows per system, at most, evenly spread
-    options : keywords of `tsprune.run_options.RunOptions`: `batch_size` and `seed` (of the bootstrap)
+    options : keywords of `tsprune.run_options.RunOptions`: `batch_size`, `seed` (of the bootstrap) and
+        `progress` (stage "chaos")
 
     One row per forecaster and measure; columns in `CHAOS`. The baselines, context parroting and
     Nadaraya-Watson regression, see as much history as the model.
 
     Raises TspruneError for a suite without windows.
     """
-    seed = RunOptions(**options).seed
+    how = RunOptions(**options)
     chosen = sampled(trajectories, model, per_system)
     length = model.context_length
     copiers = Parrot(context_length=length), NadarayaWatson(context_length=length)
     forecasters: tuple[Predictor, ...] = (model, *copiers)
     found: dict[str, dict[str, Sample]] = {}  # measure -> its means by system
-    for one in forecasters:
-        traits = forecast_traits(one, chosen, **options)
-        systems = traits["configuration"]
-        found[one.name] = {name: Sample.of(*unit_means(traits[name], systems)) for name in MEASURES}
+    with showing(how.progress) as progress:
+        pieces = Pieces(within(progress, "chaos"), _PIECES)
+        for one in forecasters:
+            traits = forecast_traits(one, chosen, **how.keywords(progress=pieces.next()))
+            systems = traits["configuration"]
+            found[one.name] = {name: Sample.of(*unit_means(traits[name], systems)) for name in MEASURES}
     own = found[model.name]
     rows = []
     for name, values in found.items():
         for measure in MEASURES:
             row: dict[str, object] = {"forecaster": name, "measure": measure}
-            row |= values[measure].estimate(seed=seed).row("mean", count="systems")
+            row |= values[measure].estimate(seed=how.seed).row("mean", count="systems")
             copied = name != model.name
-            beyond = values[measure].minus(own[measure]).estimate(seed=seed) if copied else UNKNOWN
+            beyond = values[measure].minus(own[measure]).estimate(seed=how.seed) if copied else UNKNOWN
             rows.append(row | beyond.row("difference", limits="difference_"))
     return CHAOS.frame(rows)
 

@@ -16,6 +16,7 @@ from tsprune.evaluation import prepare
 from tsprune.evaluation.batching import shared_batches
 from tsprune.memory import in_parts
 from tsprune.models.forecaster import Predictor
+from tsprune.progress import counted
 from tsprune.run_options import Options, RunOptions
 from tsprune.schema import Column, Schema
 from tsprune.statistics.estimate import Array
@@ -192,17 +193,19 @@ def forecast_traits(model: Predictor, suite: Suite, **options: Unpack[Options]) 
     """Traits of a model's median forecasts, one row per window; columns in `FORECAST_TRAITS`.
 
     model : a Forecaster, or a baseline such as `Parrot()`
-    options : keywords of `tsprune.run_options.RunOptions`: `batch_size`
+    options : keywords of `tsprune.run_options.RunOptions`: `batch_size` and `progress` (windows)
 
     A trait is NaN where it is undefined (arXiv 2505.11349, 2602.01605).
 
     Raises TspruneError for a suite without windows that can be forecast.
     """
     suite.require_windows()
-    parts = []
-    for batch in shared_batches(
-        suite.configurations, context_length=model.context_length, batch_size=RunOptions(**options).batch_size
-    ):
+    chosen = RunOptions(**options)
+    parts: list[pd.DataFrame] = []
+    batches = shared_batches(
+        suite.configurations, context_length=model.context_length, batch_size=chosen.batch_size
+    )
+    for batch in counted(batches, chosen.progress, "traits"):
         forecasts = in_parts(lambda some: model.forecast(some, batch.horizon).median, batch.contexts)  # noqa: B023
         median = np.concatenate([found for _, found in forecasts])
         for number, places in batch.members.items():

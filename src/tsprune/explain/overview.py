@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 import math
 from collections.abc import Callable, Mapping, Sequence
-from functools import partial
 from typing import Unpack
 
 import pandas as pd
@@ -19,7 +18,7 @@ from tsprune.explain.attention_maps import ATTENTION_TABLE, LAG_PROFILE, Attenti
 from tsprune.explain.attribution import residual_stream
 from tsprune.explain.attribution.contributions import ATTRIBUTION, attribution
 from tsprune.explain.carriers import CARRIERS, carriers
-from tsprune.explain.chaotic import CHAOS, PER_SYSTEM, chaotic_mechanism, chaotic_traits
+from tsprune.explain.chaotic import CHAOS, PER_SYSTEM, PIECES, chaotic_mechanism, chaotic_traits
 from tsprune.explain.head_correlations import (
     CORRELATIONS,
     INDUCTION_EFFECTS,
@@ -40,7 +39,7 @@ from tsprune.explain.mechanism import (
 from tsprune.explain.mechanism_claims import BY_SHARE, MECHANISM, by_share, mechanism_table
 from tsprune.explain.portraits import Portrait, portraits
 from tsprune.models.forecaster import Forecaster, SamplingForecaster
-from tsprune.progress import Progress, showing
+from tsprune.progress import Pieces, Progress, showing, within
 from tsprune.run_options import Options, RunOptions
 from tsprune.schema import Column, Schema, estimated
 from tsprune.scores.stable_rank import stable_ranks
@@ -311,11 +310,13 @@ def _on_chaos(
     traits = judged = pd.DataFrame()
     if trajectories is not None:
         count = windows_to_forecast(model, PER_SYSTEM)
-        quiet: Options = {**options, "progress": partial(_named, steps.progress, "chaos")}
+        pieces = Pieces(within(steps.progress, "chaos"), PIECES)
+        quiet: Options = {**options, "progress": pieces.next()}
         on = trajectories.fingerprint
         traits = steps.tried(
             "chaos", lambda: chaotic_traits(model, trajectories, per_system=count, **quiet), traits=on
         )
+        quiet["progress"] = pieces.next()
         if sharpness and len(traits):
             judged = steps.tried(
                 "chaos",
@@ -323,11 +324,6 @@ def _on_chaos(
                 mechanism=on,
             )
     return traits, judged
-
-
-def _named(progress: Progress, stage: str, _: str, done: int, total: int) -> None:
-    """A report of work of any stage as one of `stage`."""
-    progress(stage, done, total)
 
 
 def _heads(

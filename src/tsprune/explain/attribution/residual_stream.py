@@ -293,11 +293,13 @@ def lens_guard(
     rows: list[dict[str, object]] = []
     edits = {"itself": lambda x: x.clone(), "other": lambda x: x.roll(1, 0)}
     with torch.no_grad(), showing(progress) as report:
+        passes = 1 + len(edits) * len(stack.numbers)
+        report("guard", 0, passes)
         clean = model.teacher_forced(contexts)
         for layer, block in stack.numbered():
-            report("guard", len(rows), len(stack.numbers))
             rows.append({"stack": stack.name, "layer": layer})
-            for name, edit in edits.items():
+            for place, (name, edit) in enumerate(edits.items()):
+                report("guard", 1 + len(edits) * (len(rows) - 1) + place, passes)
                 with replaced(model, block, edit):
                     now = model.teacher_forced(contexts)
                 rows[-1][name] = float((now - clean).abs().max() / clean.abs().max())
