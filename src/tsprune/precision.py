@@ -67,9 +67,10 @@ def autocast(
 ) -> Iterator[None]:
     """Within it, products are computed in `precision`; weights and sums stay float32.
 
-    positions : the longest sequence that attention sees. Up to `FEW_POSITIONS` of them, gradients of torch's
-        fused attention in bfloat16 take a CPU 2.5 to 15 times as long as those of plain products, which replace it
-        (CPU ms of 16 x 8 heads of 64: 15 to 3 at 33 positions, 60 to 22 at 128, 64 to 90 with 4 x 8 at 512).
+    positions : the longest sequence that attention sees. Up to `FEW_POSITIONS` of them, gradients of
+        torch's fused attention in bfloat16 take a CPU 2.5 to 15 times as long as those of plain products,
+        which replace it (CPU ms of 16 x 8 heads of 64: 15 to 3 at 33 positions, 60 to 22 at 128, 64 to 90
+        with 4 x 8 at 512).
     """
     kind = torch.device(device).type
     with ExitStack() as stack:
