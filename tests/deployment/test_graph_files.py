@@ -75,7 +75,9 @@ def test_bf16_rounds_the_network_alone(one_pass: Pair, tmp_path: Path) -> None:
     rounded = open_export(tmp_path, dataclasses.replace(about, graph_format="openvino"), "bf16", threads=1)
     series = [np.sin(np.arange(60) / 5) + 1000]
     expected, actual = (one.forecast(series, 3).quantiles for one in (found, rounded))
-    np.testing.assert_allclose(actual, expected, atol=0.1)
+    # of the distance from the series; rounded before it is scaled, a value would be off by up to 4
+    limit = max(0.1, 0.03 * np.abs(expected - 1000).max())
+    assert np.abs(actual - expected).max() < limit
 
 
 def test_values_beyond_half_precision_stay(tmp_path: Path) -> None:
