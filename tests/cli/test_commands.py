@@ -248,8 +248,8 @@ def test_failed_cells_are_named_and_make_the_exit_code_1(
         # hooks run in order: this one after that of the ablation
         register = type(module).register_forward_hook
 
-        def and_refuse(hook: Any) -> Any:
-            handle = register(module, hook)
+        def and_refuse(hook: Any, **how: Any) -> Any:
+            handle = register(module, hook, **how)
             register(module, refuse)
             return handle
 

@@ -10,11 +10,13 @@ import torch
 from scipy import stats
 from torch.distributions import Categorical, MixtureSameFamily, StudentT
 
+import tsprune
 from tests.suites import tiny
 from tests.tiny import double_precision, full_length, output_patch
 from tsprune.models import SamplingForecaster
 from tsprune.models.draws import Noise
 from tsprune.models.toto_sampling import PatchDraws, mixture_of
+from tsprune.precision import autocast
 from tsprune.replay import Replay
 
 
@@ -154,3 +156,15 @@ def test_paths_of_their_own_and_paths_of_a_window_draw_alike() -> None:
     torch.testing.assert_close(drawn(paths), drawn(1), rtol=1e-6, atol=1e-6)
     assert not drawn(1)[..., -1].any()
     assert drawn(1)[..., :-1].all()
+
+
+def test_weights_of_the_mixture_add_up_where_products_are_rounded() -> None:
+    """As in a recovery in bfloat16: torch refuses weights whose sum differs from 1 by more than 1e-6."""
+    model = tsprune.load("bundled:toto", device="cpu")
+    contexts = [np.arange(100.0) % 7, np.sin(np.arange(100.0))]
+    exact = model.teacher_forced(contexts)
+    with autocast("bfloat16"):
+        found = model.teacher_forced(contexts)
+    assert found.dtype == torch.float32
+    torch.testing.assert_close(found[..., 0].sum(-1), torch.ones(found.shape[:-2]))
+    assert 0 < (found - exact).abs().max() < 0.1 * exact.abs().max()
