@@ -209,8 +209,8 @@ class SharedHistory:
 def read_at_end(backbone: TotoBackbone, steps: int) -> AbstractContextManager[None]:
     """While it lasts, only the last position is unembedded, to the first `steps` of its patch, or some more.
 
-    (All of it would be almost a third of the work of the released Toto.) Where products are rounded to 16 bits
-    in between, those of the distribution are not: torch refuses weights that do not add up to 1.
+    (All of it would be almost a third of the work of the released Toto.) Where products are rounded to 16
+    bits, those of the distribution are not: torch refuses weights that do not add up to 1.
     """
     head, unembed = backbone.output_distribution, backbone.unembed
     together = -(-steps // STEPS_TOGETHER) * STEPS_TOGETHER
