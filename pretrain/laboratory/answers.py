@@ -229,7 +229,11 @@ def _checks(fit: object, frame: pd.DataFrame, replicated: bool) -> list[str]:
     test: Callable[..., tuple[float, float]] = stats.shapiro
     normal = test(residuals)[1] if np.ptp(residuals) > 0 else float("nan")
     spread = stats.spearmanr(np.abs(residuals), fitted).pvalue
-    kind = "mixed model, random intercept by condition" if replicated else "least squares, seeds too few for a mixed model"
+    kind = (
+        "mixed model, random intercept by condition"
+        if replicated
+        else "least squares, seeds too few for a mixed model"
+    )
     return [
         f"{kind}: {len(frame)} runs of {frame['condition'].nunique()} conditions",
         f"normal residuals: Shapiro-Wilk p = {normal:.3f}",
