@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import abc
 import dataclasses
 import zlib
 from collections.abc import Callable, Mapping, Sequence
@@ -43,7 +44,7 @@ def drawn_uniform(streams: Sequence[np.random.Generator], shape: tuple[int, ...]
 
 
 @dataclasses.dataclass(frozen=True)
-class PathSampling:
+class PathSampling(abc.ABC):
     """How paths are drawn.
 
     samples, seed : paths of a series, and the seed of their draws
@@ -85,19 +86,19 @@ class PathSampling:
         return ()
 
     def problem(self) -> str:
-        """Names of fields with other values that cannot be; "" if there are none."""
+        """Names of the fields whose values contradict each other or the kind; "" if there are none."""
         return ""
 
+    @abc.abstractmethod
     def together(self, horizon: int) -> int:
         """How many series are best forecast together."""
-        raise NotImplementedError
 
+    @abc.abstractmethod
     def paths(self, series: Sequence[Floats], horizon: int, encode: Graph, step: Graph) -> Floats:
         """Paths [B, S, H] of B series [T] each, NaN where a value is missing.
 
         encode, step : the graph that sees the history, and that of the next steps if there is one
         """
-        raise NotImplementedError
 
 
 def sampling_of(stated: Mapping[str, Any]) -> PathSampling:
