@@ -1,4 +1,4 @@
-"""Text of users and of files from outside, shown literally in Markdown."""
+"""Text in messages: counted things, and text of users and of files from outside, literal in Markdown."""
 
 from __future__ import annotations
 
@@ -29,3 +29,8 @@ def code(value: object, most: int = LONGEST) -> str:
     """`value` as one line of Markdown code; as escaped text if it holds backticks or HTML."""
     text = one_line(value, most)
     return markdown(text, most) if not text or set(text) & set("`<>") else f"`{text}`"
+
+
+def count(number: int, noun: str) -> str:
+    """1, "model" -> "1 model"; 2, "model" -> "2 models"; 0, "model" -> "no models"."""
+    return f"{number or 'no':{',' if number else ''}} {noun}{'' if number == 1 else 's'}"

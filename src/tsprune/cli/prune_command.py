@@ -11,6 +11,7 @@ from tsprune.cli.options import ModelArgument, SaveDtype, Shared, choice, option
 from tsprune.cli.output import evidence_rows, print_costs, print_evidence, print_frame
 from tsprune.errors import TspruneError
 from tsprune.files import check_files, check_free, existing_file
+from tsprune.text import count
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -182,8 +183,8 @@ def _report(
             print_frame(points, "accuracy against time", _SHOWN)
         print_evidence(
             f"{before.name}: {sizes['before']:,} parameters, {sizes['after']:,} after removing "
-            f"{len(removed)} components ({1 - sizes['after'] / sizes['before']:.1%} fewer). Written to "
-            f"{output}; its README.md is the model card.",
+            f"{count(len(removed), 'component')} ({1 - sizes['after'] / sizes['before']:.1%} fewer). "
+            f"Written to {output}; its README.md is the model card.",
             after.evidence,
         )
 

@@ -16,6 +16,7 @@ from tsprune.errors import TspruneError
 from tsprune.files import parse_json, read_text
 from tsprune.models.checkpoints import checkpoint_sha256
 from tsprune.models.forecaster import Forecaster
+from tsprune.text import count
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -55,9 +56,9 @@ class Plan:
 
     def __repr__(self) -> str:
         kinds = Counter(component.kind for component in self.components)
-        removed = ", ".join(_counted(count, kind) for kind, count in kinds.items())
-        count, how = _counted(len(self.components), "component"), self.provenance
-        parts = [self.model, f"{count}{': ' if removed else ''}{removed}"]
+        removed = ", ".join(count(number, kind) for kind, number in kinds.items())
+        every, how = count(len(self.components), "component"), self.provenance
+        parts = [self.model, f"{every}{': ' if removed else ''}{removed}"]
         if isinstance(saved := how.get("expected_saving"), float):
             parts.append(f"saves {100 * saved:.1f} % of {how.get('objective')}")
         if isinstance(loss := how.get("loss_on_calibration"), float):
@@ -141,10 +142,6 @@ class Plan:
             return cls.from_json(text)
         except TspruneError as error:
             raise TspruneError(f"{path}: {error}") from None
-
-
-def _counted(count: int, noun: str) -> str:
-    return f"{count or 'no'} {noun}{'' if count == 1 else 's'}"
 
 
 def identity(model: Forecaster) -> tuple[str, str]:

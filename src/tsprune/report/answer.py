@@ -10,9 +10,10 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Final
 
-from tsprune.report.words import between, count, percent
+from tsprune.report.words import between, percent
 from tsprune.studies.removals import ANSWER_LOSSES
 from tsprune.studies.study_result import ModelStudy, Study, plan_files
+from tsprune.text import count
 
 PAPER: Final = "Universal Redundancies in Time Series Foundation Models"
 PAPER_AUTHORS = "Bao, Vattikuti, Lai and Gilpin"

@@ -16,8 +16,9 @@ from tsprune.report import figures
 from tsprune.report.roles import facts
 from tsprune.report.section import Picture, Section, page, picture, pictures_in, words
 from tsprune.report.tables import PageTable, of_models, page_table
-from tsprune.report.words import count, drawn, percent
+from tsprune.report.words import drawn, percent
 from tsprune.statistics import SEEDS
+from tsprune.text import count
 
 _CARRIERS = 5  # heads of each trait in the short table
 

@@ -27,7 +27,6 @@ from tsprune.report.tables import of_models, page_table
 from tsprune.report.words import (
     between,
     claims_headline,
-    count,
     drawn,
     layer_finding,
     percent,
@@ -36,6 +35,7 @@ from tsprune.report.words import (
     ratio_between,
 )
 from tsprune.studies.study_result import TABLES, ModelStudy, Study
+from tsprune.text import count
 
 _ALL = "all"  # the model of claims about all models together
 # terms of the paper that its claims need

@@ -13,9 +13,10 @@ from rich.table import Table
 from rich.text import Text
 
 from tsprune.report.digest import HEADLINE, extreme_layers, heads_at_totals, pruning_at, tally
-from tsprune.report.words import between, count, drawn, parameters, percent, precision_of, ratio
+from tsprune.report.words import between, drawn, parameters, percent, precision_of, ratio
 from tsprune.statistics import Estimate
 from tsprune.studies.study_result import ModelStudy, Study
+from tsprune.text import count
 
 _WIDTH = 100
 _LONGEST = 32  # longer names (paths) are folded

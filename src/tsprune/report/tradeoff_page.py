@@ -11,7 +11,8 @@ from tsprune.pruning.plan import Plan
 from tsprune.report import figures
 from tsprune.report.section import Section, page, picture
 from tsprune.report.tables import page_table
-from tsprune.report.words import between, count, percent
+from tsprune.report.words import between, percent
+from tsprune.text import count
 
 
 def write_tradeoff(points: pd.DataFrame, plan: Plan, machine: str, path: Path) -> None:

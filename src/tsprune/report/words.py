@@ -6,6 +6,7 @@ import math
 
 from tsprune.report.digest import HEADLINE, extreme_layers, pruning_at
 from tsprune.studies.study_result import ModelStudy, Study
+from tsprune.text import count
 
 MISSING = "n/a"
 
@@ -36,11 +37,6 @@ def ratio(value: float) -> str:
 def ratio_between(low: float, high: float) -> str:
     """The limits of an interval of ratios: "0.712 to 0.803"."""
     return MISSING if math.isnan(low) or math.isnan(high) else f"{ratio(low)} to {ratio(high)}"
-
-
-def count(number: int, noun: str) -> str:
-    """1, "model" -> "1 model"; 2, "model" -> "2 models"."""
-    return f"{number:,} {noun}" if number == 1 else f"{number:,} {noun}s"
 
 
 def parameters(number: int) -> str:
