@@ -1,7 +1,8 @@
 """Looks at the built documentation in a browser: axe-core, console, requests, pages wider than the window.
 
     make docs
-    python scripts/check_site.py                  five pages, light and dark, 400 and 1,400 px
+    python scripts/check_site.py                  every page, light and dark, 400 and 1,400 px
+    python scripts/check_site.py index findings   these pages only
     python scripts/check_site.py --shots FOLDER   and keeps what they look like
 
 It needs the packages playwright and axe-playwright-python, and Chromium. Exit status 1 if anything is found.
@@ -20,7 +21,12 @@ from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import Page, sync_playwright
 
 SITE = Path(__file__).resolve().parents[1] / "site"
-PAGES = ("index", "tutorials/heads", "concepts/stable-rank", "reference/python", "findings")
+
+
+def every_page(site: Path) -> list[str]:
+    """Names of the pages of a site, without the one for addresses that lead nowhere."""
+    pages = (path.relative_to(site).with_suffix("").as_posix() for path in site.rglob("*.html"))
+    return sorted({*pages} - {"404"})
 
 
 def problems(page: Page, address: str) -> Iterator[str]:
@@ -48,16 +54,17 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("pages", nargs="*", default=PAGES)
+    parser.add_argument("pages", nargs="*", help="by default all")
     parser.add_argument("--site", type=Path, default=SITE)
     parser.add_argument("--shots", type=Path)
     given = parser.parse_args()
+    names = given.pages or every_page(given.site)
     found = 0
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=shutil.which("chromium"), args=["--no-sandbox"])
         for scheme, width in itertools.product(("light", "dark"), (400, 1400)):
             context = browser.new_context(color_scheme=scheme, viewport={"width": width, "height": 900})
-            for name in given.pages:
+            for name in names:
                 page = context.new_page()
                 for problem in problems(page, f"{given.site.resolve().as_uri()}/{name}.html"):
                     print(f"{name} {scheme} {width}: {problem}")

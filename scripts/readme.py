@@ -123,10 +123,12 @@ def sentences(table: pd.DataFrame, models: list[Results]) -> list[str]:
         for verdict in ("confirmed", "refuted"):
             names = [name_of(text) for text, decided in one.verdicts().items() if decided == verdict]
             if names:
-                parts.append(f"{verdict}: {'; '.join(names)}")
-        found.append(f"- `{one.model}`: {'. '.join(parts) or 'no claim is decided'}.")
+                parts.append(f"{verdict.capitalize()}: {'; '.join(names)}")
+        found.append(f"- `{one.model}`. {'. '.join(parts) or 'No claim is decided'}.")
     together = table[(table["experiment"] == "claims") & (table["model"] == "all")]
-    found += [f"- All: {row.verdict}: {lowered(row.statement)}" for row in together.itertuples()]
+    found += [
+        f"- All models. {row.verdict.capitalize()}: {lowered(row.statement)}" for row in together.itertuples()
+    ]
     return found
 
 

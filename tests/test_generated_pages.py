@@ -35,9 +35,9 @@ def test_every_command_and_option_is_described() -> None:
                 assert f"`{flag}`" in section, (command.name, flag)
     for line in described.splitlines():
         if line.startswith("| `"):
-            _, names, _, _, about, _ = re.split(r"(?<!\\)\|", line)
+            _, names, about, _ = re.split(r"(?<!\\)\|", line)
             assert len(about.split()) > 2, names
-    assert "| `--max-loss` | SHARE | `0.01` |" in text
+    assert re.search(r"^\| `--max-loss` \*SHARE\* \| .*\. Default: `0\.01`\. \|$", text, re.M)
     assert "[bold]" not in text
 
 
@@ -89,4 +89,5 @@ def test_notebooks_become_pages_with_their_outputs() -> None:
     assert "equal to the last bit: True" in text
     assert text.count('class="figure"') == text.count('type="application/json"') > 0
     assert "<style" not in text
+    assert "width 128&#10;  stack (causal)&#10;" in text  # lines of an anatomy
     assert "https://" not in text

@@ -36,7 +36,8 @@ class Parameter:
 
     @property
     def row(self) -> str:
-        return f"| {self.names} | {self.value} | {self.default} | {self.about} |"
+        name = f"{self.names} {self.value}".rstrip()
+        return f"| {name} | {self.about} {self.default}".rstrip() + " |"
 
 
 def page(app: typer.Typer = cli.app) -> str:
@@ -66,16 +67,26 @@ def _parameter(one: Any, declared: inspect.Parameter) -> Parameter:
     flags = (*one.opts, *one.secondary_opts) if option else (one.metavar or one.name.upper(),)
     names = ", ".join(f"`{flag}`" for flag in flags)
     default = declared.default
-    shown = "" if default in (None, False, "", (), declared.empty) else f"`{default}`"
-    return Parameter(names, _value(one, declared.annotation) if option else "", shown, _text(one.help or ""))
+    return Parameter(
+        names, _value(one, declared.annotation) if option else "", _default(default), _text(one.help or "")
+    )
+
+
+def _default(default: Any) -> str:
+    """What an option is where it is not given, as a sentence; nothing where its description has to tell."""
+    if default is True:
+        return "On by default."
+    if default is None or default is False or default in ("", (), inspect.Parameter.empty):
+        return ""
+    return f"Default: `{default}`."
 
 
 def _value(one: Any, annotation: Any) -> str:
     (kind, *_) = [part for part in _parts(_parts(annotation)[0]) if part is not type(None)]
     (item,) = _parts(kind) if typing.get_origin(kind) is list else (kind,)
     words = (one.metavar or _WORDS.get(item, "")).split("|")
-    value = words[0] if len(words) == 1 else ", ".join(f"`{word}`" for word in words)
-    return value + "; repeatable" * (item is not kind)
+    many = "; repeatable" * (item is not kind and "repeatable" not in (one.help or ""))
+    return ", ".join(f"`{word}`" for word in words) if len(words) > 1 else f"*{words[0]}{many}*" * bool(words[0])
 
 
 def _parts(kind: Any) -> tuple[Any, ...]:
@@ -84,7 +95,7 @@ def _parts(kind: Any) -> tuple[Any, ...]:
 
 def _table(rows: Iterable[Parameter]) -> str:
     lines = [one.row for one in rows]
-    return "\n".join(["| name | value | default | meaning |", "|---|---|---|---|", *lines]) if lines else ""
+    return "\n".join(["| name | meaning |", "|---|---|", *lines]) if lines else ""
 
 
 def _text(text: str) -> str:

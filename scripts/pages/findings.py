@@ -15,8 +15,8 @@ _INTRODUCTION = """\
 This page is made from `docs/study`, the results of `make study`, and the cards of the bundled
 checkpoints. Changes are relative to the unablated model, with 95 % intervals
 ([Statistics](concepts/statistics.md)). The claims are those of ["Universal Redundancies in Time
-Series Foundation Models"](https://arxiv.org/abs/2602.01605), tried on two small checkpoints: a
-verdict is about these, not about the released ones.
+Series Foundation Models"](https://arxiv.org/abs/2602.01605), tried on small checkpoints: a verdict
+is about these, not about the released ones.
 
 For another checkpoint, `tsprune study amazon/chronos-bolt-small --out study` writes the same as a
 report.

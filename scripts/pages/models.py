@@ -5,9 +5,9 @@ from __future__ import annotations
 from tsprune.cli.models_command import checkpoint_rows, family_rows
 
 _MARKS = {
-    "multivariate": "several variates",
-    "past_covariates": "past covariates",
-    "export": "export to ONNX",
+    "multivariate": "variates",
+    "past_covariates": "covariates",
+    "export": "ONNX",
 }
 _INTRODUCTION = """\
 # Models
@@ -15,8 +15,9 @@ _INTRODUCTION = """\
 The tables are those of `tsprune models`. The conformance laws run for every family, on a tiny and,
 where there is one, on the bundled checkpoint: forecasts equal upstream's, ablation is exact, replay
 changes no bit, pruned models equal ablated ones and can be saved, loaded, explained and recovered.
-The ticks are for what only some families do; a test compares each with the model, and others run
-what it promises.
+The ticks are for what only some families do: forecast several *variates* together, read past
+*covariates*, and export to *ONNX*. A test compares each tick with the model, and others run what it
+promises.
 """
 
 

@@ -58,8 +58,12 @@ def _output(output: dict[str, Any], name: str) -> str:
 
 
 def _compact(text: str) -> str:
-    """HTML of a data frame without its style sheet and blank lines, at which Markdown would begin anew."""
+    """HTML of a data frame without its style sheet and blank lines, at which Markdown would begin anew.
+
+    Lines of preformatted text are kept.
+    """
     text = re.sub(r"<style.*?</style>", "", text, flags=re.S)
+    text = re.sub(r"<pre.*?</pre>", lambda found: found[0].replace("\n", "&#10;"), text, flags=re.S)
     text = re.sub(r' border="1"| style="text-align: right;"', "", text)
     text = text.replace("<th></th>", "<td></td>")  # a heading without words, which screen readers announce
     return re.sub(r"\n\s*", "", text)

@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from tsprune.arguments import checked
 from tsprune.errors import TspruneError
 from tsprune.schema import Column, Schema
+from tsprune.text import count
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -176,7 +177,8 @@ class Suite:
 
     def __repr__(self) -> str:
         skipped = f", {len(self.skipped)} skipped" if self.skipped else ""
-        return f"<Suite {self.name}: {len(self.configurations)} configurations, {len(self)} windows{skipped}>"
+        configurations = count(len(self.configurations), "configuration")
+        return f"<Suite {self.name}: {configurations}, {count(len(self), 'window')}{skipped}>"
 
     def _repr_html_(self) -> str:
         return f"<p>{html.escape(repr(self))}</p>{self.describe().to_html(index=False, border=0)}"

@@ -39,7 +39,7 @@ from tsprune.text import count
 
 _ALL = "all"  # the model of claims about all models together
 # terms of the paper that its claims need
-_PAPERS_WORDS = ("stable-rank", "sharpness", "middle-layers", "heads-at", "parroting", "seasonality-bias")
+_PAPERS_WORDS = ("stable-rank", "sharpness", "stack", "heads-at", "parroting", "seasonality-bias")
 
 
 def write_report(study: Study, path: Path) -> None:
