@@ -19,7 +19,7 @@ BENCHMARKS := $(filter-out $(NOT_TIMED), $(wildcard benchmarks/*.py))
 .PHONY: study test lint docs bench clean
 
 study: $(VENV)/.installed
-	HF_HUB_OFFLINE=1 $(BIN)/tsprune study --out study
+	HF_HUB_OFFLINE=1 $(BIN)/tsprune study --frontier --out study
 
 # two processes of one thread each: products of small models are no quicker with more threads
 test: $(VENV)/.installed-test
@@ -42,7 +42,7 @@ $(VENV)/bin/python:
 	$(PIP) install --quiet --upgrade "pip>=25.1"
 
 $(VENV)/.installed: pyproject.toml constraints.txt | $(VENV)/bin/python
-	$(PIP) install --quiet --no-compile --constraint constraints.txt --editable ".[all]"
+	$(PIP) install --quiet --no-compile --constraint constraints.txt --editable ".[all,onnx]"
 	$(COMPILE)
 	touch $@
 

@@ -86,7 +86,9 @@ def _value(one: Any, annotation: Any) -> str:
     (item,) = _parts(kind) if typing.get_origin(kind) is list else (kind,)
     words = (one.metavar or _WORDS.get(item, "")).split("|")
     many = "; repeatable" * (item is not kind and "repeatable" not in (one.help or ""))
-    return ", ".join(f"`{word}`" for word in words) if len(words) > 1 else f"*{words[0]}{many}*" * bool(words[0])
+    if len(words) > 1:
+        return ", ".join(f"`{word}`" for word in words)
+    return f"*{words[0]}{many}*" if words[0] else ""
 
 
 def _parts(kind: Any) -> tuple[Any, ...]:

@@ -26,6 +26,15 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
+def table(tmp_path: Path) -> Path:
+    """A file of four series of 60 steps."""
+    path = tmp_path / "mine.csv"
+    rows = [f"{name},{step},{step * place % 7}" for place, name in enumerate("abcd", 2) for step in range(60)]
+    path.write_text("\n".join(["unique_id,ds,y", *rows]))
+    return path
+
+
+@pytest.fixture
 def gift(tmp_path: Path) -> Path:
     """A small copy: good series, one without an observed value, one too short."""
     rng = np.random.default_rng(0)

@@ -16,6 +16,7 @@ import tsprune
 from tests.shell import Result, Runner, refused, save
 from tsprune import cli, scores
 from tsprune.cli.options import Shared
+from tsprune.errors import TspruneError
 from tsprune.explain.overview import EXPLAIN_SAMPLES, EXPLAIN_TOKEN_SAMPLES
 from tsprune.extras import install
 from tsprune.studies import STUDY_SAMPLES, STUDY_STEPWISE_SAMPLES
@@ -184,6 +185,33 @@ def test_a_study_leaves_report_results_and_manifest(
     again = run("study", model, "--data", gift, "--out", folder)
     assert again.code == 0
     assert "Report: " in again.out
+
+
+def test_a_study_with_a_frontier(
+    run: Runner, model: Path, table: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def exports(*_: object, **__: object) -> None:
+        raise TspruneError("not exported in this test")
+
+    monkeypatch.setattr("tsprune.frontiers.frontier_points.exports", exports)
+    folder = tmp_path / "study"
+    how = ("study", model, "--data", table, "--horizon", 3, "--freq", "D", "--out", folder)
+    how = (*how, "--no-explain", "--frontier")
+    found = run(*how, "--json")
+    assert found.code == 0, found.err
+    points = found.result["frontier"]
+    assert {row["model"] for row in points} == {str(model)}
+    assert [row["batch"] for row in points if row["weights"] == "original"] == [1, 64]
+    assert all(row["runtime"] == "torch" for row in points)
+    skipped = {one["what"]: one["reason"] for one in found.json["skipped"]}
+    assert skipped[f"{model}: original by onnx-fp32"] == "not exported in this test"
+    page = (folder / "report.html").read_text()
+    assert "What should be deployed?" in page
+    assert "Batch 1, for a loss of at most 0" in page
+    other = run(*how, "--seed", 1)  # the study is complete; its folder holds another frontier
+    assert other.code == 0
+    assert "holds a frontier of another seed" in " ".join(other.out.split())
+    refused(run(*how, "--budget", "1m"), "--frontier is not part of --budget")
 
 
 # --- stores --------------------------------------------------------------------------------------

@@ -10,10 +10,10 @@ import tsprune
 from tests.shell import Runner, refused
 
 
-def test_from_a_table_of_ones_own_to_what_to_deploy(run: Runner, model: Path, tmp_path: Path) -> None:
-    table, out = tmp_path / "mine.csv", tmp_path / "out"
-    rows = [f"{name},{step},{step * place % 7}" for place, name in enumerate("abcd", 2) for step in range(60)]
-    table.write_text("\n".join(["unique_id,ds,y", *rows]))
+def test_from_a_table_of_ones_own_to_what_to_deploy(
+    run: Runner, model: Path, table: Path, gift: Path, tmp_path: Path
+) -> None:
+    out = tmp_path / "out"
     smaller = tsprune.prune(tsprune.load(model), ["stack.0.mlp"])
     smaller.save(out / "models" / "pruned-10")  # it goes on from there: a search takes seconds
     how = ("--data", table, "--horizon", 3, "--freq", "D", "--runtime", "torch", "--saving", "10%")
@@ -31,3 +31,5 @@ def test_from_a_table_of_ones_own_to_what_to_deploy(run: Runner, model: Path, tm
     refused(run("frontier", model, "--out", out, "--runtime", "tensorrt"), "torch-compiled, onnx-fp32")
     refused(run("frontier", model, "--out", out, "--against", "bundled:none"), "no bundled checkpoint")
     refused(run("frontier", model, "--out", table), "is a file")
+    unobserved = ("--data", gift, "--out", tmp_path / "none", "--runtime", "torch", "--saving", "10%")
+    refused(run("frontier", model, *unobserved), "no point of the frontier could be measured")

@@ -50,7 +50,7 @@ def test_forecasts_are_those_of_ablate_to_the_last_bit(name: str) -> None:
     again = session.model.forecast([series.context.copy()], series.horizon)
     np.testing.assert_array_equal(session.series_view(series).clean.quantiles, again.at(SHOWN_LEVELS)[0])
     quick = session.quick_steps(series)
-    assert quick == (min(series.horizon, 48) if name == "tiny-chronos-t5" else series.horizon)
+    assert quick == (min(series.horizon, 24) if name == "tiny-chronos-t5" else series.horizon)
 
 
 def test_the_numbers_of_one_forecast(session: Session) -> None:

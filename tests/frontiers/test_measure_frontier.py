@@ -110,6 +110,21 @@ def test_siblings_recovery_and_what_cannot_be_made(deployed: Pair, tmp_path: Pat
     assert not list((tmp_path / "out" / "models").glob("*.state"))
 
 
+def test_versions_by_plans(deployed: Pair, tmp_path: Path) -> None:
+    model, out = deployed[0], tmp_path / "out"
+    plans = [tsprune.Plan.of(model, part) for part in ("encoder.1.mlp", "decoder.1.mlp", "encoder.1.mlp")]
+    plans[1].save(tmp_path / "plan.json")
+    quick = {"runtimes": ("torch",), "savings": (), "batches": (1,)}
+    found = measured(deployed, out, plans=[plans[0], tmp_path / "plan.json", plans[2]], **quick)
+    assert found.frame["weights"].tolist() == ["original", *2 * ["without 1 mlp"]]  # one plan came twice
+    places = sorted((out / "models").iterdir())
+    kept = {tsprune.load(place).origin.components for place in places}  # type: ignore[union-attr]
+    assert kept == {(*model.origin.components, *plan.components) for plan in plans}  # type: ignore[union-attr]
+    other = tsprune.Plan("elsewhere", "timesfm-2.5", (), "00")
+    with pytest.raises(TspruneError, match="timesfm"):
+        measured(deployed, out, plans=[other], **quick)
+
+
 def test_the_cost_of_recovery_grows_with_its_steps(deployed: Pair) -> None:
     few, many = (measure_frontier.recovery_seconds(deployed[0], small_suite(), steps) for steps in (1, 10**6))
     assert 0 < few < many / 1000

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 
 from tests.points import frontier_of, point
 from tsprune.report.figures.frontier_figure import time_against_loss
@@ -30,6 +31,14 @@ def test_points_and_the_line_through_those_that_nothing_beats() -> None:
     assert last.xaxis == last_line.xaxis != torch_.xaxis
     assert [note.text for note in figure.layout.annotations[:2]] == ["batch 1", "batch 64"]
     assert figure.to_dict()["data"] == time_against_loss(FOUND.frame, columns=1).to_dict()["data"]
+
+
+def test_panels_of_several_models() -> None:
+    both = pd.concat([FOUND.frame.assign(model=name) for name in ("bundled:a", "bundled:b")])
+    figure = time_against_loss(both)
+    titles = [note.text for note in figure.layout.annotations[:4]]
+    assert titles == [f"bundled:{name}, batch {size}" for name in "ab" for size in (1, 64)]
+    assert len(figure.data) == 2 * len(time_against_loss(FOUND.frame).data)
 
 
 def test_the_page_begins_with_the_advice(tmp_path: Path) -> None:

@@ -17,7 +17,7 @@ from tsprune.cli.options import (
     with_shared,
 )
 from tsprune.cli.output import as_duration, check_pictures, note, print_frame, say
-from tsprune.files import check_files, output_folder
+from tsprune.files import check_files, existing_file, output_folder
 
 if TYPE_CHECKING:
     from tsprune.frontiers import Frontier
@@ -36,11 +36,15 @@ def frontier_command(
         list[float] | None,
         option(
             "Share of the time that a pruned version saves, e.g. 30%; repeatable; by default 10, 20, 30 and "
-            "50 %.",
+            "50 %, and none beside --plan.",
             "--saving",
             parser=share,
             metavar="SHARE",
         ),
+    ] = None,
+    plans: Annotated[
+        list[Path] | None,
+        option("File with a plan (JSON, see tsprune.Plan) of another pruned version; repeatable.", "--plan"),
     ] = None,
     recover_steps: Annotated[
         int, integer("Steps of recovery of each pruned version, e.g. 800 (minutes each); 0: none.", least=0)
@@ -71,6 +75,8 @@ def frontier_command(
     page, table = folder / "frontier.html", folder / "frontier.csv"
     check_files(page, table)
     check_pictures(picture, folder=False)
+    for plan in plans or ():
+        existing_file(plan, "plan")
     shared.check(model, *(against or ()))
     suite = shared.suite
     from tsprune.cli.output import write_table
@@ -80,8 +86,10 @@ def frontier_command(
     from tsprune.report.stills import write_still
 
     loaded = shared.load(model, device="cpu")
+    shares = savings or (() if plans else SAVINGS)
     if recover_steps and not shared.quiet:
-        cost = as_duration(len(savings or SAVINGS) * recovery_seconds(loaded, suite, recover_steps))
+        versions = len(shares) + len(plans or ())
+        cost = as_duration(versions * recovery_seconds(loaded, suite, recover_steps))
         note(f"Recovery may take {cost} (h:mm:ss) in all; what is done is kept in {folder}.")
     with shared.running("frontier") as options:
         found = frontier(
@@ -89,7 +97,8 @@ def frontier_command(
             folder,
             against=against or (),
             suite=suite,
-            savings=savings or SAVINGS,
+            savings=shares,
+            plans=plans or (),
             recover_steps=recover_steps,
             runtimes=runtimes or RUNTIMES,
             batches=batch,

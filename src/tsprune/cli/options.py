@@ -254,7 +254,8 @@ class Shared:
     memory: Annotated[
         float,
         decimal(
-            "Most that records of unablated passes may hold; with less, more is computed again.", metavar="GIB"
+            "Most that records of unablated passes may hold; with less, more is computed again.",
+            metavar="GIB",
         ),
     ] = MEMORY / GIB
     store: Annotated[

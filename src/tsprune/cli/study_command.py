@@ -11,13 +11,17 @@ import typer
 
 from tsprune.cli.options import MaxLossOption, Shared, duration, integer, option, with_shared
 from tsprune.cli.output import as_duration, check_pictures, err, note, out, print_costs, say
+from tsprune.errors import TspruneError
 from tsprune.files import check_files, output_folder
 from tsprune.progress import display
 
 if TYPE_CHECKING:
+    from tsprune.frontiers import Frontier
+    from tsprune.studies import Study
     from tsprune.studies.study_settings import StudySettings
 
 _WRITING = 2.0  # seconds for the files
+_BATCHES = (1, 64)  # of the frontier
 
 
 @with_shared(
@@ -56,6 +60,14 @@ def study_command(
             metavar="TIME",
         ),
     ] = None,
+    frontier: Annotated[
+        bool,
+        option(
+            "Also time and score each model, whole and without what the study would remove, or else its "
+            "smallest set, by torch and exported: a minute or two a model. Not with --budget.",
+            "--frontier/--no-frontier",
+        ),
+    ] = False,
     dry_run: Annotated[
         bool, option("Only estimate the time and memory of each stage, without a budget.", "--dry-run")
     ] = False,
@@ -74,6 +86,10 @@ def study_command(
     shared.check(*(models or []))
     check_files(shared.store)
     check_pictures(picture)
+    if frontier and budget is not None:
+        raise TspruneError(
+            "--frontier is not part of --budget; run tsprune frontier MODEL --plan FILE afterwards"
+        )
     if dry_run:
         _estimate(models, max_loss, explain, shared)
         return
@@ -84,6 +100,7 @@ def study_command(
     from tsprune.report import print_summary, write_picture, write_report
     from tsprune.report.stills import write_stills
     from tsprune.report.study_page import study_pictures
+    from tsprune.report.tables import of_models
     from tsprune.studies import DEFAULT_MODELS, study
     from tsprune.studies.study_result import results_table, write_results
 
@@ -108,11 +125,16 @@ def study_command(
             store=shared.store,
         )
     write_results(result, output)
-    write_report(result, output / "report.html")
+    frontiers, missing = _frontiers(result, output, shared) if frontier else ({}, [])
+    result = dataclasses.replace(result, skipped=tuple(dict.fromkeys((*result.skipped, *missing))))
+    write_report(result, output / "report.html", frontiers)
     if picture is not None and picture.suffix:
         write_picture(result, picture)
     elif picture is not None:
-        write_stills(study_pictures(result), picture)
+        write_stills(study_pictures(result, frontiers), picture)
+
+    every = of_models((name, one.frame) for name, one in frontiers.items())
+    points = {"frontier": every} if frontiers else {}
 
     def tables() -> None:
         print_summary(result, out)
@@ -120,10 +142,43 @@ def study_command(
 
     shared.report(
         "study",
-        {"manifest": result.manifest, "results": results_table(result)},
+        {"manifest": result.manifest, "results": results_table(result), **points},
         tables,
         skipped=result.skipped if shared.as_json else (),  # the summary lists them
     )
+
+
+def _frontiers(
+    result: Study, output: Path, shared: Shared
+) -> tuple[dict[str, Frontier], list[tuple[str, str]]]:
+    """A small frontier of each model, and (item, reason) of what could not be measured."""
+    from tsprune.choices import ONNX_RUNTIMES, TORCH
+    from tsprune.frontiers import frontier
+    from tsprune.studies.removals import smallest_plan
+
+    found: dict[str, Frontier] = {}
+    missing: list[tuple[str, str]] = []
+    for place, model in enumerate(result.models):
+        loaded = shared.load(model.name, device="cpu")
+        plan = model.plan or smallest_plan(loaded, model.removals)
+        try:
+            with shared.running(f"frontier of {model.name}") as options:
+                one = frontier(
+                    loaded,
+                    output / f"frontier-{place + 1}",
+                    suite=shared.suite,
+                    savings=(),
+                    plans=[] if plan is None else [plan],
+                    runtimes=(TORCH, *ONNX_RUNTIMES),
+                    batches=_BATCHES,
+                    **options,
+                )
+        except TspruneError as error:  # the study itself is complete
+            missing.append((f"{model.name}: frontier", str(error)))
+            continue
+        found[model.name] = one
+        missing += [(f"{model.name}: {item}", why) for item, why in one.skipped]
+    return found, missing
 
 
 def _settings(max_loss: float, explain: bool, shared: Shared) -> StudySettings:

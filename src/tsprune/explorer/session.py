@@ -31,7 +31,7 @@ from tsprune.replay import Replay
 from tsprune.run_options import RunOptions
 
 SHOWN_LEVELS = (0.1, 0.5, 0.9)
-_TOKEN_STEPS = 48  # of the first answer to a click, where a forecast is made step by step
+_TOKEN_STEPS = 24  # of the first answer to a click, where a forecast is made step by step
 _RECORDS = 6  # series whose clean pass is kept
 _LOSSES = 4096  # sets of components whose losses are kept
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
@@ -26,6 +27,7 @@ from tsprune.models import Forecast, Forecaster, load
 from tsprune.models.contexts import MOST_STEPS
 from tsprune.models.copies import model_copy
 from tsprune.precision import native_bfloat16
+from tsprune.pruning.plan import Plan
 from tsprune.pruning.recovery import recover
 from tsprune.pruning.savings import Components, joined
 from tsprune.pruning.search import plan
@@ -43,17 +45,19 @@ _ALIKE = 1e-3  # of forecasts of a compiled model, relative to the largest
 class FrontierWeights:
     """One version of the model, or a sibling.
 
-    name : "original", "pruned 30 %", "pruned 30 %, 800 steps of recovery", or a sibling's
+    name : "original", "pruned 30 %", "without 3 heads", "pruned 30 %, 800 steps of recovery", or a sibling's
     make : loads it, or makes it and writes it to its folder
+    mark : tells weights with one name apart in the names of folders
     """
 
     name: str
     make: Callable[[], Forecaster]
+    mark: str = ""
 
     @property
     def folder(self) -> str:
         """Its name as that of a folder."""
-        return _as_folder(self.name)
+        return _as_folder(f"{self.name} {self.mark}")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -62,6 +66,7 @@ class Workshop:
 
     original : by torch, on the CPU
     savings : shares of the estimated time of a forecast that pruned versions save
+    plans : of further pruned versions
     steps : of recovery; 0: none
     siblings : names of other models
     runtimes : names of `RUNTIMES`
@@ -71,6 +76,7 @@ class Workshop:
     original: Forecaster
     folder: Path
     savings: Sequence[float]
+    plans: Sequence[Plan]
     steps: int
     siblings: Sequence[str]
     runtimes: Sequence[str]
@@ -80,11 +86,15 @@ class Workshop:
     def weights(self) -> Iterator[FrontierWeights]:
         """All versions, those first that others are made from."""
         yield FrontierWeights(ORIGINAL, lambda: self.original)
-        for saving in sorted(self.savings):
-            yield FrontierWeights(_pruned_name(saving), partial(self.pruned, saving))
-        for saving in sorted(self.savings) if self.steps else ():
-            name = f"{_pruned_name(saving)}, {self.steps} steps of recovery"
-            yield FrontierWeights(name, partial(self.recovered, saving, name))
+        smaller = [
+            FrontierWeights(_pruned_name(one), partial(self.pruned, one)) for one in sorted(self.savings)
+        ]
+        smaller += [self._without(one) for one in self.plans]
+        yield from smaller
+        for one in smaller if self.steps else ():
+            name = f"{one.name}, {self.steps} steps of recovery"
+            mended = FrontierWeights(name, one.make, one.mark)
+            yield dataclasses.replace(mended, make=partial(self.recovered, one, mended.folder))
         for name in self.siblings:
             yield FrontierWeights(name, partial(load, name, device="cpu"))
 
@@ -99,13 +109,27 @@ class Workshop:
                     prune(self.original, _until(found.provenance["path"], one)).save(path)
         return _kept(self.original, place)
 
-    def recovered(self, saving: float, name: str) -> Forecaster:
-        """The pruned model after `steps` of recovery; the state of a stopped one is kept beside it."""
-        place = self.folder / "models" / _as_folder(name)
+    def _without(self, one: Plan) -> FrontierWeights:
+        """The model without the components of a plan."""
+        addresses = " ".join(part.address for part in one.components)
+        mark = hashlib.sha256(addresses.encode()).hexdigest()[:8]
+        found = FrontierWeights(f"without {one.removed}", lambda: self.original, mark)
+
+        def make() -> Forecaster:
+            place = self.folder / "models" / found.folder
+            if not place.is_dir():
+                prune(self.original, one).save(place)
+            return _kept(self.original, place)
+
+        return dataclasses.replace(found, make=make)
+
+    def recovered(self, smaller: FrontierWeights, folder: str) -> Forecaster:
+        """A pruned model after `steps` of recovery; the state of a stopped one is kept beside it."""
+        place = self.folder / "models" / folder
         if not place.is_dir():
             state = place.with_name(f"{place.name}.state")
             found = recover(
-                self.pruned(saving),
+                smaller.make(),
                 self.original,
                 suite=self.suite,
                 steps=self.steps,

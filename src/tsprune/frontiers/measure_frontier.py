@@ -36,6 +36,7 @@ from tsprune.models import Forecaster, load
 from tsprune.progress import Progress, showing
 from tsprune.pruning.baseline_file import Baseline
 from tsprune.pruning.gate import score_changes
+from tsprune.pruning.plan import Plan
 from tsprune.pruning.recovery import CHECKS
 from tsprune.run_options import Options, RunOptions
 from tsprune.statistics import Estimate
@@ -63,6 +64,7 @@ def frontier(
     against: Sequence[str] = (),
     suite: Suite | None = None,
     savings: Sequence[float] = SAVINGS,
+    plans: Sequence[Plan | str | Path] = (),
     recover_steps: int = 0,
     runtimes: Sequence[str] = RUNTIMES,
     batches: Sequence[int] = BATCHES,
@@ -76,6 +78,7 @@ def frontier(
     against : names of other models, such as the next smaller one of the family
     suite : None takes the embedded pocket suite; its calibration half chooses, its report half measures
     savings : shares of the estimated time of a forecast that pruned versions save
+    plans : of further pruned versions, or their files
     recover_steps : of recovery of each pruned version; 0: none
     runtimes : of `tsprune.choices.RUNTIMES`; bfloat16 and compiled are of the original only, whose torch is
         always measured. Compiling takes a minute, each export half a minute
@@ -85,11 +88,16 @@ def frontier(
 
     What cannot be made or measured here is in `skipped` with the reason.
 
-    Raises TspruneError for a folder of another frontier, and as `plan` and `recover` do.
+    Raises TspruneError for a folder of another frontier, for a plan of another model, if nothing could be
+    measured, and as `plan` and `recover` do.
     """
     chosen = RunOptions(**options)
     original = load(model, device="cpu") if isinstance(model, str | Path) else model
     shares = each(savings, "savings", partial(number, least=0, most=1, open_ends=True))
+    given = [one if isinstance(one, Plan) else Plan.load(one) for one in plans]
+    for one in given:
+        one.check(original)
+    given = list({one.components: one for one in given}.values())
     METRICS.named(metric)
     if unknown := [name for name in runtimes if name not in RUNTIMES]:
         raise TspruneError(f"unknown runtime {shown(unknown[0])}; choose from: {', '.join(RUNTIMES)}")
@@ -114,11 +122,13 @@ def frontier(
     with showing(chosen.progress) as progress:
         chosen = chosen.replace(progress=progress, store=None)
         workshop = Workshop(
-            original, place, shares, recover_steps, tuple(against), tuple(runtimes), whole, chosen
+            original, place, shares, given, recover_steps, tuple(against), tuple(runtimes), whole, chosen
         )
         measure = _Measure(original, report, place, timing, chosen, progress)
         for weights in workshop.weights():
             measure.add(weights, workshop)
+    if not measure.rows:
+        raise TspruneError(f"no point of the frontier could be measured ({measure.skipped[0][1]})")
     skipped = (*whole.skipped, *measure.skipped)
     title = f"{original.name} on {report.name}: time and loss"
     return Frontier(

@@ -55,15 +55,19 @@ class Plan:
         return cls(name, model.family, model.anatomy.select(components), checkpoint, provenance)
 
     def __repr__(self) -> str:
-        kinds = Counter(component.kind for component in self.components)
-        removed = ", ".join(count(number, kind) for kind, number in kinds.items())
         every, how = count(len(self.components), "component"), self.provenance
-        parts = [self.model, f"{every}{': ' if removed else ''}{removed}"]
+        parts = [self.model, f"{every}{': ' if self.components else ''}{self.removed}"]
         if isinstance(saved := how.get("expected_saving"), float):
             parts.append(f"saves {100 * saved:.1f} % of {how.get('objective')}")
         if isinstance(loss := how.get("loss_on_calibration"), float):
             parts.append(f"{how.get('metric')} {100 * loss:+.2f} % on the calibration series")
         return f"Plan({', '.join(parts)})"
+
+    @property
+    def removed(self) -> str:
+        """The kinds of its components with their numbers, such as "3 heads, 1 mlp"."""
+        kinds = Counter(component.kind for component in self.components)
+        return ", ".join(count(number, kind) for kind, number in kinds.items())
 
     def _repr_html_(self) -> str:
         return f"<p>{html.escape(repr(self))}</p>{self.frame.to_html(index=False, max_rows=_ROWS)}"

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
+from types import MappingProxyType
 
 import pandas as pd
 
 from tsprune.atomic import write_whole
+from tsprune.frontiers import FRONTIER, Frontier
 from tsprune.glossary import glossary
 from tsprune.report import explanation_page, figures
 from tsprune.report.answer import (
@@ -22,6 +24,7 @@ from tsprune.report.answer import (
     sure,
 )
 from tsprune.report.digest import HEADLINE, heads_at_totals, mlp_summary, tally
+from tsprune.report.figures.frontier_figure import time_against_loss
 from tsprune.report.section import CitedWork, ModelClaims, Picture, Section, page, picture, pictures_in, words
 from tsprune.report.tables import of_models, page_table
 from tsprune.report.words import (
@@ -42,12 +45,21 @@ _ALL = "all"  # the model of claims about all models together
 _PAPERS_WORDS = ("stable-rank", "sharpness", "stack", "heads-at", "parroting", "seasonality-bias")
 
 
-def write_report(study: Study, path: Path) -> None:
-    """Write the page of `study` to `path`, completely or not at all."""
-    write_whole(Path(path), render_report(study, Path(path).parent).encode("utf-8"))
+Frontiers = Mapping[str, Frontier]  # by the name of the model
 
 
-def render_report(study: Study, folder: Path = Path("study")) -> str:
+def write_report(study: Study, path: Path, frontiers: Frontiers = MappingProxyType({})) -> None:
+    """Write the page of `study` to `path`, completely or not at all.
+
+    frontiers : of its models, as far as they were measured
+    """
+    html = render_report(study, Path(path).parent, frontiers)
+    write_whole(Path(path), html.encode("utf-8"))
+
+
+def render_report(
+    study: Study, folder: Path = Path("study"), frontiers: Frontiers = MappingProxyType({})
+) -> str:
     """The page of `study` as HTML.
 
     folder : the page and the study's plans are in it; the commands on the page name it
@@ -68,7 +80,7 @@ def render_report(study: Study, folder: Path = Path("study")) -> str:
         note=NOTE,
         sure=sure(study),
         picture=first_picture(study),
-        sections=sections(study),
+        sections=sections(study, frontiers),
         skipped=page_table("Skipped", skipped),
         checkpoints=page_table("Checkpoints", pd.DataFrame(checkpoints)),
         manifest=json.dumps(study.manifest, indent=2, default=str, ensure_ascii=False),
@@ -80,15 +92,16 @@ def first_picture(study: Study) -> Picture:
     return picture("removals", figures.removal_curves, study)
 
 
-def study_pictures(study: Study) -> list[Picture]:
+def study_pictures(study: Study, frontiers: Frontiers = MappingProxyType({})) -> list[Picture]:
     """All pictures of the page, that of the first screen first."""
-    return [first_picture(study), *pictures_in(sections(study))]
+    return [first_picture(study), *pictures_in(sections(study, frontiers))]
 
 
-def sections(study: Study) -> list[Section]:
+def sections(study: Study, frontiers: Frontiers = MappingProxyType({})) -> list[Section]:
     """Everything below the first screen, without what all pages have."""
     explained = [model.explanation for model in study.models if model.explanation is not None]
     return [
+        *([_deployed(frontiers)] if frontiers else []),
         _layers(study),
         _heads(study),
         *explanation_page.carried(explained),
@@ -98,6 +111,22 @@ def sections(study: Study) -> list[Section]:
         *(section for index, model in enumerate(study.models) for section in _of_model(index, model)),
         _methods(study),
     ]
+
+
+def _deployed(frontiers: Frontiers) -> Section:
+    """Time against loss of each model as it is, without what the study would remove, and exported."""
+    points = of_models((name, one.frame) for name, one in frontiers.items())
+    one = next(iter(frontiers.values()))
+    drawn = points if len(frontiers) > 1 else points.drop(columns="model")
+    values = {"machine": one.machine}
+    return Section(
+        "What should be deployed?",
+        (picture("frontier", time_against_loss, drawn, metric=one.metric, values=values),),
+        (page_table("Ways to deploy each model", points, FRONTIER),),
+        leads=(words("frontier", "lead"),),
+        points=tuple(f"{name}: {one.headline}" for name, one in frontiers.items()),
+        brief="Deployment",
+    )
 
 
 def _layers(study: Study) -> Section:

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -138,9 +139,15 @@ def largest_within(limits: Sequence[float]) -> int | None:
 def plan_of(model: Forecaster, table: pd.DataFrame) -> Plan | None:
     """The chosen removal of a table `REMOVALS` as a plan; None if none is chosen."""
     rows = table[table["chosen"]]
-    if rows.empty:
-        return None
-    row = rows.iloc[0]
+    return None if rows.empty else _as_plan(model, rows.iloc[0])
+
+
+def smallest_plan(model: Forecaster, table: pd.DataFrame) -> Plan | None:
+    """The first removal of a table `REMOVALS` as a plan, whatever it costs; None if there is none."""
+    return None if table.empty else _as_plan(model, table.iloc[0])
+
+
+def _as_plan(model: Forecaster, row: pd.Series[Any]) -> Plan:
     return Plan.of(
         model,
         str(row["components"]).split(),

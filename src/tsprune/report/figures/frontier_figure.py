@@ -1,7 +1,8 @@
-"""Time against loss of everything that a model can be deployed as, a panel for each batch size."""
+"""Time against loss of everything that models can be deployed as, a panel for each model and batch size."""
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any
 
 import pandas as pd
@@ -10,6 +11,7 @@ import plotly.graph_objects as go
 from tsprune.report import palette
 from tsprune.report.digest import change_column
 from tsprune.report.figures import shared
+from tsprune.report.figures.layers import short
 from tsprune.report.panels import Grid, plain, scale_for
 
 _LOSS = 2.0  # percent that are marked
@@ -18,13 +20,13 @@ _LOSS = 2.0  # percent that are marked
 def time_against_loss(table: pd.DataFrame, *, metric: str = "MASE", columns: int | None = None) -> go.Figure:
     """Change of a metric against the time of a forecast; points that nothing beats are joined by a line.
 
-    table : with the columns of `tsprune.frontiers.FRONTIER`
+    table : with the columns of `tsprune.frontiers.FRONTIER`, and of several models `model`
     """
-    batches = [(int(batch), part) for batch, part in table.groupby("batch", sort=True)]
-    grid = Grid([f"batch {batch}" for batch, _ in batches], columns=columns, height=380, legend_rows=2)
+    panels = list(_panels(table))
+    grid = Grid([title for title, _ in panels], columns=columns, height=380, legend_rows=2)
     changes = shared.estimates(table, change_column(metric), factor=100)
     scale = scale_for([changes], threshold=1.0)
-    for panel, (_, part) in enumerate(batches):
+    for panel, (_, part) in enumerate(panels):
         best = part[part["unbeaten"]].sort_values("time_ratio")
         time, change = 100 * best["time_ratio"], 100 * best[change_column(metric)]
         line = shared.scatter(
@@ -43,3 +45,14 @@ def time_against_loss(table: pd.DataFrame, *, metric: str = "MASE", columns: int
         grid.x(panel, title_text="time of a forecast (% of the original's)", type="log")
         shared.change_axis(grid, panel, scale, _LOSS, metric)
     return grid.legend()
+
+
+def _panels(table: pd.DataFrame) -> Iterator[tuple[str, pd.DataFrame]]:
+    """(title, rows) of each panel."""
+    if "model" not in table:
+        yield from ((f"batch {batch}", part) for batch, part in table.groupby("batch", sort=True))
+        return
+    for name, one in table.groupby("model", sort=False):
+        yield from (
+            (f"{short(str(name))}, {title}", part) for title, part in _panels(one.drop(columns="model"))
+        )
