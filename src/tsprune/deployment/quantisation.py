@@ -41,7 +41,7 @@ def quantised(folder: Path, about: Description, calibration: Suite | None = None
     first, last = (
         [name for name in products if products[name] in end] for end in (weights[:_ENDS], weights[-_ENDS:])
     )
-    kept = [], last, first, [*first, *last]  # of all passes, which share their weights
+    kept: list[list[str]] = [[], last, first, [*first, *last]]  # of all passes, which share their weights
     candidates = [(stay, by_column) for stay in kept for by_column in (False, True)]
     losses: list[float] = []
     for number, candidate in enumerate(candidates):
