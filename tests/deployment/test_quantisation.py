@@ -48,8 +48,7 @@ def test_weights_are_smaller_and_forecasts_near(one_pass: Pair, tmp_path: Path) 
     assert 0 < np.abs(rounded - exact).max() < 0.5 * np.abs(exact).max()
 
 
-@pytest.mark.parametrize("by_column", [False, True])
-def test_sums_of_the_largest_products_are_right_on_every_processor(tmp_path: Path, by_column: bool) -> None:
+def test_sums_of_the_largest_products_are_right_on_every_processor(tmp_path: Path) -> None:
     """Without VNNI, 255 * 127 + 255 * 127 would be cut off at 32,767: half of the right sum."""
     weights = numpy_helper.from_array(np.ones((64, 8), np.float32), "weights")
     product = helper.make_node("MatMul", ["x", "weights"], ["y"], "product")
@@ -60,7 +59,7 @@ def test_sums_of_the_largest_products_are_right_on_every_processor(tmp_path: Pat
     graph = helper.make_graph([product], "ones", [x], [y], [weights])
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 20)], ir_version=10)
     onnx.save(model, tmp_path / "fp32.onnx")
-    quantisation._quantise(tmp_path / "fp32.onnx", tmp_path / "int8.onnx", [], by_column)
+    quantisation._quantise(tmp_path / "fp32.onnx", tmp_path / "int8.onnx", [])
     session = onnxruntime.InferenceSession(tmp_path / "int8.onnx")
     (found,) = session.run(None, {"x": np.ones((5, 64), np.float32)})
     np.testing.assert_allclose(found, 64.0, rtol=0.01)
@@ -69,7 +68,7 @@ def test_sums_of_the_largest_products_are_right_on_every_processor(tmp_path: Pat
 def test_where_no_loss_is_allowed_the_least_is_taken(
     one_pass: Pair, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    losses = iter([0.4, 0.5, 0.3, 0.1, 0.3, 0.2, 0.4, 0.2])
+    losses = iter([0.4, 0.1, 0.3, 0.2])
     monkeypatch.setattr(quantisation, "_loss", lambda *_: next(losses))
     folder, about = copied(one_pass[1], tmp_path / "int8")
     products = weight_products(folder / GRAPH)

@@ -30,8 +30,7 @@ def quantised(folder: Path, about: Description, calibration: Suite | None = None
     """Replaces the graph in `folder` by one in int8.
 
     Weights have 7 bits, so that no processor overflows and the graph is as good on every one. The embedding
-    and the readout round most. Candidates keep neither, either, or both in fp32, fewest first, each with one
-    scale for all of a matrix, which is up to a tenth faster, and with one for each of its columns. The first
+    and the readout round most. Candidates keep neither, either, or both in fp32, fewest first; the first
     that loses at most `MOST_LOSS` on the calibration windows is taken, else the one that loses least.
     """
     suite = _within(_windows() if calibration is None else calibration, about)
@@ -41,12 +40,11 @@ def quantised(folder: Path, about: Description, calibration: Suite | None = None
     first, last = (
         [name for name in products if products[name] in end] for end in (weights[:_ENDS], weights[-_ENDS:])
     )
-    kept: list[list[str]] = [[], last, first, [*first, *last]]  # of all passes, which share their weights
-    candidates = [(stay, by_column) for stay in kept for by_column in (False, True)]
+    candidates = [[], last, first, [*first, *last]]  # of all passes, which share their weights
     losses: list[float] = []
-    for number, candidate in enumerate(candidates):
+    for number, kept in enumerate(candidates):
         path = folder / f"int8-{number}.onnx"
-        _quantise(folder / GRAPH, path, *candidate)
+        _quantise(folder / GRAPH, path, kept)
         losses.append(_loss(Exported(about.name, about, graph_session(path), 0), suite, exact))
         if losses[-1] <= MOST_LOSS:
             break
@@ -55,7 +53,7 @@ def quantised(folder: Path, about: Description, calibration: Suite | None = None
     for path in folder.iterdir():
         if path.name != GRAPH:  # the other candidates, and weights beside the graph in fp32
             path.unlink()
-    stay = tuple(candidates[chosen][0])
+    stay = tuple(candidates[chosen])
     return dataclasses.replace(about, precision="int8", kept_fp32=stay, loss=float(losses[chosen]))
 
 
@@ -110,7 +108,7 @@ def _loss(model: Exported, suite: Suite, exact: dict[str, float]) -> float:
     return max(found[name] / exact[name] for name in exact) - 1
 
 
-def _quantise(source: Path, target: Path, kept: list[str], by_column: bool) -> None:
+def _quantise(source: Path, target: Path, kept: list[str]) -> None:
     from onnxruntime.quantization import QuantType, quantize_dynamic
 
     before = logging.root.manager.disable
@@ -121,7 +119,7 @@ def _quantise(source: Path, target: Path, kept: list[str], by_column: bool) -> N
                 source,
                 target,
                 weight_type=QuantType.QInt8,
-                per_channel=by_column,
+                per_channel=True,
                 # processors without VNNI add two products in 16 bits: weights of 8 bits overflow there
                 reduce_range=True,
                 nodes_to_exclude=kept,
