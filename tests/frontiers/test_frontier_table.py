@@ -60,10 +60,10 @@ def test_sentences_name_losses_with_one_answer_together() -> None:
         point("original", "torch", 1.0, 0.0, batch=64),
     )
     assert found.headline == (
-        "Batch 1, for a loss of at most 0 %: original by torch (x 1.00 as fast [0.91, 1.11]); 1 %: original "
-        "by torch (x 1.00 as fast [0.91, 1.11]), undecided: original by onnx-int8 is faster, and its "
-        "interval holds the loss; 2 or 5 %: original by onnx-int8 (x 2.00 as fast [1.82, 2.22]). "
-        "Batch 64, for a loss of at most 0, 1, 2 or 5 %: original by torch (x 1.00 as fast [0.91, 1.11])."
+        "Batch 1, for a loss of at most 0 %: original by torch (1.00 times as fast [0.91, 1.11]); 1 %: "
+        "original by torch (1.00 times as fast [0.91, 1.11]), original by onnx-int8 is faster, but its "
+        "interval reaches a larger loss; 2 or 5 %: original by onnx-int8 (2.00 times as fast [1.82, 2.22]). "
+        "Batch 64, for a loss of at most 0, 1, 2 or 5 %: original by torch (1.00 times as fast [0.91, 1.11])."
     )
 
 

@@ -45,7 +45,7 @@ def test_the_page_begins_with_the_advice(tmp_path: Path) -> None:
     write_frontier(FOUND, tmp_path / "frontier.html")
     page = (tmp_path / "frontier.html").read_text()
     assert page == render_frontier(FOUND)
-    assert "for a loss of at most 0, 1 or 2 %: original by onnx-fp32 (x 4.00 as fast" in page
+    assert "for a loss of at most 0, 1 or 2 %: original by onnx-fp32 (4.00 times as fast" in page
     assert page.index("for a loss of") < page.index("<table")
     assert "a&lt;b&gt;" in page
     assert "Timed on: 2 cores" in page

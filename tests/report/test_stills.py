@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from pathlib import Path
 
 import numpy as np
@@ -10,15 +11,21 @@ import pytest
 pytest.importorskip("matplotlib")
 
 from handmade_study import make_model, make_study
+from matplotlib.text import Text
 
 from tsprune.cli.output import check_pictures
 from tsprune.errors import TspruneError
 from tsprune.report import figures
 from tsprune.report.picture import canvas
-from tsprune.report.section import picture
+from tsprune.report.section import Picture, picture
 from tsprune.report.stills import colour_of, still, write_still, write_stills
+from tsprune.report.study_page import study_pictures
 
 STUDY = make_study(make_model("little", layers=3, heads=2))
+STUDIES = make_study(
+    make_model("amazon/chronos-bolt-base", layers=12, heads=12),
+    make_model("bundled:timesfm-deep", layers=32, heads=2),
+)
 
 
 def test_lines_and_ticks_are_those_of_the_figure() -> None:
@@ -71,3 +78,17 @@ def test_where_pictures_can_be_written(tmp_path: Path) -> None:
     for path, how in (("a.pdf", {}), ("a.svg", {"single": False}), ("folder2", {"folder": False})):
         with pytest.raises(TspruneError, match="cannot write pictures"):
             check_pictures(tmp_path / path, **how)
+
+
+@pytest.mark.parametrize("one", study_pictures(STUDIES), ids=lambda one: one.key)
+def test_a_picture_can_be_read_600_px_wide(one: Picture) -> None:
+    """Letters are at least 8 px high, and no title lies over another or over the legend."""
+    with canvas() as figure_class:
+        drawn = still(one.still(), one.heading, figure_class)
+        drawn.draw_without_rendering()
+        shown = drawn.get_tightbbox().width * drawn.dpi  # px, before it is made 600 px wide
+        words = [text for text in drawn.findobj(Text) if text.get_visible() and text.get_text().strip()]
+        boxes = [text.get_window_extent() for text in drawn.texts]
+        boxes += [legend.get_window_extent() for legend in drawn.legends]
+    assert all(text.get_size() / 72 * drawn.dpi * 600 / shown >= 8 for text in words if text.axes is None)
+    assert not [(a, b) for a, b in itertools.combinations(boxes, 2) if a.overlaps(b)]

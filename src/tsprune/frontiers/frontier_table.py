@@ -122,8 +122,8 @@ def _sentences(advice: pd.DataFrame) -> Iterator[str]:
             losses = [f"{100 * loss:g}" for loss in same["loss"]]
             named = f"{', '.join(losses[:-1])} or {losses[-1]}" if len(losses) > 1 else losses[0]
             fast = ", ".join(f"{1 / row[name]:.2f}" for name in ("time_ratio_high", "time_ratio_low"))
-            answer = f"{named} %: {row['deploy']} (x {1 / row['time_ratio']:.2f} as fast [{fast}])"
+            answer = f"{named} %: {row['deploy']} ({1 / row['time_ratio']:.2f} times as fast [{fast}])"
             if row["undecided"]:
-                answer += f", undecided: {row['undecided']} is faster, and its interval holds the loss"
+                answer += f", {row['undecided']} is faster, but its interval reaches a larger loss"
             answers.append(answer)
         yield f"Batch {batch}, for a loss of at most {'; '.join(answers)}."

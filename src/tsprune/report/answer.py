@@ -46,9 +46,8 @@ def studied(study: Study) -> str:
     return (
         f"tsprune switched off every attention head, MLP and layer of {names or 'no model'}, alone and in "
         f"sets, and measured how much worse {count(study.windows, 'window')} of real series are forecast. "
-        f'It asks which parts are not needed, and tests the claims of the paper "{PAPER}" ({PAPER_LABEL}), '
-        "which finds them by the stable rank of each head's weights: near 1 for a sharp head, which matches "
-        "one pattern, and high for a diffuse one, which averages and should be redundant."
+        f'It then tested the claims of the paper "{PAPER}" ({PAPER_LABEL}): heads whose weights have a high '
+        "stable rank average over many positions, and most of them are redundant."
     )
 
 
@@ -87,7 +86,10 @@ def _nothing(model: ModelStudy) -> tuple[str, str]:
         return verdict, "A larger budget, or a search with tsprune prune --max-loss 2%, gives one."
     first: RemovalRow = table.iloc[0].to_dict()
     most = _share(ANSWER_LOSSES[-1])
-    verdict = f"{model.name} can lose nothing without retraining for a loss that surely stays below {most}."
+    verdict = (
+        f"Nothing can be removed from {model.name} without retraining at a loss that is shown to stay below "
+        f"{most}."
+    )
     detail = (
         f"Without {_parts(first)} ({_share(first['saving'])} of its estimated time) MASE changes by "
         f"{_loss(first, 'mase')}."
@@ -119,13 +121,18 @@ def _end(name: str) -> str:
 
 def sure(study: Study) -> list[str]:
     """How far the answers can be trusted, in sentences."""
-    configurations = max((len(model.baseline) for model in study.models), default=0)
+    configurations = count(max((len(model.baseline) for model in study.models), default=0), "configuration")
+    limit = (
+        ' "At most" is the upper end of the interval: 1 in 40 such answers is too good.'
+        if any(chosen_removal(model) is not None for model in study.models)
+        else ""
+    )
+    name = study.models[0].name if len(study.models) == 1 else "MODEL"
     return [
-        f"One half of the series chose the sets, the other half measured their loss: {study.windows} windows "
-        f'of {count(configurations, "configuration")} in all, with 95 % intervals. "At most" is the upper '
-        "end of the interval: 1 in 40 such answers is too good.",
-        "Series of other kinds may lose more or less. On your own data: tsprune check smaller --baseline "
-        "MODEL --data FILE.",
+        f"One half of the series chose the sets, the other half measured their loss: "
+        f"{count(study.windows, 'window')} of {configurations} in all, with 95 % intervals.{limit}",
+        "Series of other kinds may lose more or less. To measure the smaller model on your own series: "
+        f"tsprune check smaller --baseline {name} --data FILE.",
     ]
 
 

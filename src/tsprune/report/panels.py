@@ -55,8 +55,11 @@ class Scale:
         array = np.where(np.isfinite(array), array, np.nan)
         return array if self.threshold is None else np.arcsinh(array / self.threshold)
 
-    def ticks(self, *, dense: bool = True) -> tuple[list[float], list[str]]:
-        """Positions and labels of the ticks of a logarithmic scale, in percent: 0, 1, 10, ..."""
+    def ticks(self, *, dense: bool = True, most: int | None = None) -> tuple[list[float], list[str]]:
+        """Positions and labels of the ticks of a logarithmic scale, in percent: 0, 1, 10, ...
+
+        most : about as many, evenly spread around 0
+        """
         if self.threshold is None:
             return [], []
         reach = max(self.high, -self.low) / self.threshold
@@ -65,7 +68,8 @@ class Scale:
         steps = [self.threshold * factor * 10.0**power for power in range(12) for factor in factors]
         up = [step for step in steps if step <= max(self.high, self.threshold) * 1.2]
         down = [-step for step in steps if step <= -self.low * 1.2]
-        values = [*reversed(down), 0.0, *up]
+        every = -(-(len(down) + len(up)) // most) if most else 1
+        values = [*reversed(down[every - 1 :: every]), 0.0, *up[every - 1 :: every]]
         return [float(position) for position in self(values)], [f"{value:,.6g}" for value in values]
 
     def range(self, margin: float = 0.05) -> tuple[float, float]:
@@ -205,6 +209,12 @@ class Grid:
         where = self._at(panel) | {"exclude_empty_subplots": False, "layer": "below"}
         self.figure.add_hline(y, line=look, **where, **(place if label else {}))
 
+    def note(self, panel: int, x: float, y: float, text: str) -> None:
+        """Small words that begin at a place of a panel and stand above it; `text` is safe for plotly."""
+        place = {"x": x, "y": y, "xanchor": "left", "yanchor": "bottom"}
+        look = {"showarrow": False, "font": {"size": 11}}
+        self.figure.add_annotation(text=text, **place, **look, **self._at(panel))
+
     def _above(self, pixels: float) -> float:
         return 1 + pixels / self._plot
 
@@ -272,9 +282,9 @@ def integer_step(last: float) -> int:
     return max(1, int(np.ceil((last + 1) / 12)))
 
 
-def ticks_of(scale: Scale, *, dense: bool = True) -> dict[str, Any]:
+def ticks_of(scale: Scale, *, dense: bool = True, most: int | None = None) -> dict[str, Any]:
     """Ticks of a logarithmic `scale` for an axis or a colour bar; empty for a linear one."""
-    positions, labels = scale.ticks(dense=dense)
+    positions, labels = scale.ticks(dense=dense, most=most)
     return {"tickmode": "array", "tickvals": positions, "ticktext": labels} if labels else {}
 
 

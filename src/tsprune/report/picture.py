@@ -27,6 +27,7 @@ from tsprune.report.figures.shared import by_stack
 from tsprune.report.panels import scale_for
 from tsprune.report.words import percent
 from tsprune.studies.study_result import ModelStudy, Study
+from tsprune.text import count
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -36,6 +37,7 @@ _RECOVERED = re.compile(r"\d+ steps of recovery")
 _WIDTH, _ROW = 7.6, 3.1  # inches; at 600 px a letter is 11 px high
 _MATTERS = 5.0  # percent of loss from which a layer is drawn in the colour of damage
 _METRIC = "MASE"
+_EXPORTED = "exported"
 _STYLE: Final[dict[str, Any]] = {
     "font.size": 10.5,
     "font.family": "DejaVu Sans",
@@ -91,13 +93,19 @@ def _of_study(model: ModelStudy) -> PictureRow:
     rows = model.removals.to_dict("records") if len(model.removals) else []
     smaller = [
         Deployed(
-            f"without {row['heads']} heads, {row['mlps']} MLPs",
+            _without(heads=row["heads"], mlps=row["mlps"]),
             1 - row["saving"],
             *(row[f"mase_{part}"] for part in ("change", "low", "high")),
         )
         for row in rows[:4]
     ]
     return PictureRow(model.name, layers, (Deployed(ORIGINAL, 1.0, 0.0, 0.0, 0.0), *smaller), "estimated")
+
+
+def _without(heads: int, mlps: int) -> str:
+    """3, 1 -> "without 3 heads, 1 MLP"."""
+    parts = [count(number, noun) for number, noun in ((heads, "head"), (mlps, "MLP")) if number]
+    return f"without {', '.join(parts)}"
 
 
 def deployed_of_frontier(points: pd.DataFrame, batch: int, most: float = 0.02) -> list[Deployed]:
@@ -117,7 +125,7 @@ def deployed_of_frontier(points: pd.DataFrame, batch: int, most: float = 0.02) -
         least, fastest = part["mase_high"].idxmin(), within["time_ratio"]
         row = part.loc[least if within.empty else fastest.idxmin()]
         name = "" if weights == ORIGINAL else f"{_RECOVERED.sub('recovered', weights)}, "
-        found.append(_version(f"{name}exported", row))
+        found.append(_version(f"{name}{_EXPORTED}", row))
     return found
 
 
@@ -220,7 +228,8 @@ def _layers(axes: Axes, row: PictureRow, colours: Ink) -> None:
 
 def _deployed(axes: Axes, row: PictureRow, colours: Ink) -> None:
     """A bar of time for each version, with its loss beside it."""
-    axes.set_title("Smaller and exported:\nhow fast, at what cost?")
+    exported = any(one.name.endswith(_EXPORTED) for one in row.deployed)
+    axes.set_title(f"Smaller{' and exported' * exported}:\nhow fast, at what cost?")
     places = np.arange(len(row.deployed))
     shades = [palette.GREY, *([palette.BLUE] * (len(row.deployed) - 1))]
     axes.barh(places, [100 * one.time for one in row.deployed], color=shades, height=0.34)

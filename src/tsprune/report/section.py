@@ -45,7 +45,7 @@ class Picture:
     data : `packed` JSON: traces, and two layouts that the page chooses from by its width
     facts : sentences about the figure, above it
     folded : whether it is drawn when a reader unfolds it
-    figure : the wide layout, for pictures outside the page
+    figure : the wide layout; still : that for pictures outside the page, at most two panels side by side
     """
 
     key: str
@@ -55,6 +55,7 @@ class Picture:
     facts: tuple[str, ...] = ()
     folded: bool = False
     figure: go.Figure = dataclasses.field(default_factory=go.Figure, repr=False)
+    still: Callable[[], go.Figure] = dataclasses.field(default=go.Figure, repr=False)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -115,7 +116,8 @@ def picture(
     parts = {"data": wide["data"], "wide": wide["layout"], "narrow": narrow["layout"]}
     text = json.dumps(parts, separators=(",", ":"), allow_nan=False)
     heading, caption = (words(key, part, **values) for part in ("heading", "text"))
-    return Picture(f"{key}{number}", heading, caption, packed(text), facts, folded, figure)
+    still = functools.partial(draw, *of, **how, columns=2)
+    return Picture(f"{key}{number}", heading, caption, packed(text), facts, folded, figure, still)
 
 
 def packed(text: str) -> Markup:

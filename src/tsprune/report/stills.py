@@ -1,7 +1,9 @@
 """Figures of a page as files for slides: plotly's description of a figure, drawn by matplotlib.
 
-Only what our figures use is drawn: lines, markers, bands, error bars, bars and heat maps, in the first view
-of a figure's buttons. A browser is not needed.
+A letter is 9 to 12 px high in a picture shown 600 px wide. Titles of panels are broken into lines that fit;
+the room above the panels is what title, legend and colour bar need: there are no buttons. Only what our
+figures use is drawn: lines, markers, bands, error bars, bars and heat maps, in the first view of a figure's
+buttons. A browser is not needed.
 """
 
 from __future__ import annotations
@@ -9,6 +11,7 @@ from __future__ import annotations
 import html
 import io
 import re
+import textwrap
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -25,14 +28,18 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-_WIDTH = 1100  # px of a page
+_WIDTH = 680  # px, 100 to an inch
 _HEADING = 34  # px above the figure
+_LINE = 15  # px of a line of a panel's title or of the legend
+_LETTER = 6.6  # px across, of a title
+_COLOUR_BAR = 44  # px above the panels
 _SYMBOL = {
     "circle": "o", "square": "s", "diamond": "D", "triangle-up": "^", "triangle-down": "v", "cross": "P",
     "x": "X", "star": "*", "pentagon": "p", "hexagon": "h", "line-ns": "|",
 }  # fmt: skip
 _DASH = {"dash": "--", "dot": ":", "solid": "-"}
 _SMALL = 0.72  # points of a px, for letters
+_LEAST = 6.0  # points of the smallest number in a cell that is still read
 
 
 def write_stills(pictures: Iterable[Picture], folder: Path) -> list[Path]:
@@ -54,7 +61,7 @@ def _write(picture: Picture, path: Path) -> Path:
     form = path.suffix.removeprefix(".")
     buffer = io.BytesIO()
     with canvas() as figure_class:
-        drawn = still(picture.figure, picture.heading, figure_class)
+        drawn = still(picture.still(), picture.heading, figure_class)
         drawn.savefig(buffer, format=form, dpi=160, bbox_inches="tight", metadata=metadata_of(form))
     write_whole(path, buffer.getvalue())
     return path
@@ -68,15 +75,17 @@ def still(figure: go.Figure, heading: str, figure_class: type[Figure], *, dark: 
 class _Still:
     def __init__(self, source: go.Figure, heading: str, figure_class: type[Figure], colours: Ink) -> None:
         self._layout, self._colours = source.layout, colours
-        self._height = (source.layout.height or 300) + _HEADING
+        shown = [trace for trace in source.data if trace.visible not in (False, "legendonly")]
+        self._entries = self._of_legend(shown)
+        self._titles = self._wrapped_titles()
         margin = source.layout.margin
-        self._left, self._right = (margin.l or 0) / _WIDTH, 1 - (margin.r or 0) / _WIDTH
-        self._bottom = (margin.b or 0) / self._height
-        self._top = 1 - ((margin.t or 0) + _HEADING) / self._height
+        above = _HEADING + self._room_above()
+        self._height = (source.layout.height or 300) - (margin.t or 0) + above
+        self._left, self._right = self._room_of_names() / _WIDTH, 1 - (margin.r or 0) / _WIDTH
+        self._bottom, self._top = (margin.b or 0) / self._height, 1 - above / self._height
         self.figure: Figure = figure_class(figsize=(_WIDTH / 100, self._height / 100), dpi=100)
         self._panels: dict[tuple[str, str], Axes] = {}
         self._maps: dict[str, Any] = {}
-        shown = [trace for trace in source.data if trace.visible not in (False, "legendonly")]
         for trace in shown:
             self._trace(trace)
         for panel, axes in self._panels.items():
@@ -85,12 +94,52 @@ class _Still:
         self._lines()
         self._notes()
         self._bars_of_colours()
-        self._legend(shown)
+        self._legend()
         view = ""
         if source.layout.updatemenus:
             view = f" ({source.layout.updatemenus[0].buttons[0].label})"
-        place = self._left, 1 - 0.62 * _HEADING / self._height
+        place = 12 / _WIDTH, 1 - 0.62 * _HEADING / self._height
         self.figure.text(*place, plain_text(heading) + view, size=13, weight="bold")
+
+    def _wrapped_titles(self) -> list[str]:
+        """The text of every annotation; titles of panels in lines that are no wider than the panels."""
+        panels = [self._layout[name].domain or (0, 1) for name in self._layout if name.startswith("xaxis")]
+        widest = (_WIDTH - (self._layout.margin.l or 0)) * max((b - a for a, b in panels), default=1)
+        found = []
+        for note in self._layout.annotations:
+            text = plain_text(note.text)
+            lines = [textwrap.fill(line, max(12, int(widest / _LETTER))) for line in text.split("\n")]
+            found.append("\n".join(lines) if note.xref == "paper" else text)
+        return found
+
+    def _room_of_names(self) -> float:
+        """Px left of the panels: names of rows may be long."""
+        axes = [self._layout[part] for part in self._layout if part.startswith("yaxis")]
+        lines = [
+            line for axis in axes for name in axis.ticktext or () for line in plain_text(name).split("\n")
+        ]
+        return max(self._layout.margin.l or 0, 6 * max(map(len, lines), default=0) + 16)
+
+    def _room_of_titles(self) -> float:
+        """Px of the titles of a row of panels."""
+        notes = zip(self._layout.annotations, self._titles, strict=True)
+        lines = (text.count("\n") + 1 for note, text in notes if note.xref == "paper")
+        return 8 + _LINE * max(lines, default=0)
+
+    def _room_above(self) -> float:
+        """Px between the heading and the first row of panels: legend, colour bar and titles."""
+        # iterating gives the parts that are set, coloraxis2 among them
+        scales = [
+            part for part in self._layout if part.startswith("coloraxis") and self._layout[part].showscale
+        ]
+        rows = -(-len(self._entries) // self._across()) if self._entries else 0
+        legend = 1.3 * _LINE * rows + 8 if rows else 0
+        return self._room_of_titles() + (_COLOUR_BAR if scales else 0) + legend
+
+    def _across(self) -> int:
+        """Entries of the legend in a row."""
+        widest = max((len(entry.get_label()) for entry in self._entries), default=1)
+        return max(1, min(4, int((_WIDTH - 60) / (widest * _LETTER + 44))))
 
     def _at(self, x: float, y: float) -> tuple[float, float]:
         """A place on plotly's paper as a share of the figure."""
@@ -182,18 +231,24 @@ class _Still:
         if trace.texttemplate:
             self._cells(axes, trace, z, (x[:-1] + x[1:]) / 2, (y[:-1] + y[1:]) / 2, drawn)
 
-    @staticmethod
-    def _cells(axes: Axes, trace: Any, z: Any, x: Any, y: Any, drawn: Any) -> None:
+    def _cells(self, axes: Axes, trace: Any, z: Any, x: Any, y: Any, drawn: Any) -> None:
+        room = axes.get_position().width * _WIDTH / z.shape[1]  # px of a cell
         for (row, column), value in np.ndenumerate(z.filled(np.nan)):
             if not np.isfinite(value):
                 continue
             word = trace.text[row][column] if "text" in trace.texttemplate else f"{value:.2f}"
             red, green, blue, _ = drawn.cmap(drawn.norm(value))
             dark = 0.299 * red + 0.587 * green + 0.114 * blue < 0.5
-            look: dict[str, Any] = {"ha": "center", "va": "center", "size": 8}
+            size = min(8.0, _SMALL * room / (0.66 * max(1, len(word))))
+            if size < _LEAST:
+                continue
+            look: dict[str, Any] = {"ha": "center", "va": "center", "size": size}
             axes.text(x[column], y[row], plain_text(word), color="white" if dark else "black", **look)
 
     def _axis(self, axes: Axes, side: str, name: str) -> None:
+        from matplotlib.collections import QuadMesh
+        from matplotlib.ticker import MaxNLocator, MultipleLocator
+
         about = self._described(name)
         if about.visible is False:
             axes.set_axis_off()
@@ -213,9 +268,9 @@ class _Still:
             place.set_ticks(list(about.tickvals), texts, minor=False)
             place.set_ticks([], minor=True)
         elif isinstance(about.dtick, int | float) and about.type != "category":
-            from matplotlib.ticker import MultipleLocator
-
             place.set_major_locator(MultipleLocator(about.dtick))
+        elif any(isinstance(one, QuadMesh) for one in axes.collections):  # positions are whole numbers
+            place.set_major_locator(MaxNLocator(integer=True))
         if about.showticklabels is False:
             place.set_ticklabels([])
         if about.showgrid is not False:
@@ -236,8 +291,7 @@ class _Still:
                 axes.axhline(shape.y0, color=colour_of(shape.line.color), lw=0.9, ls=style, zorder=0.9)
 
     def _notes(self) -> None:
-        for note in self._layout.annotations:
-            text = plain_text(note.text)
+        for note, text in zip(self._layout.annotations, self._titles, strict=True):
             if note.xref == "paper":
                 x, y = self._at(note.x, note.y)
                 look: dict[str, Any] = {"ha": note.xanchor or "center", "va": "bottom", "size": 9}
@@ -247,23 +301,27 @@ class _Still:
                 low, high = sorted(axes.get_ylim())
                 if not low <= note.y <= high:  # of a line outside of the panel
                     continue
-                axes.annotate(text, (note.x, note.y), size=7.5, color=self._colours.soft, **spot)  # type: ignore[arg-type]
+                behind = {"facecolor": self._colours.paper, "alpha": 0.7, "lw": 0, "pad": 0.5}
+                axes.annotate(text, (note.x, note.y), size=8, color=self._colours.soft, bbox=behind, **spot)  # type: ignore[arg-type]
 
     def _bars_of_colours(self) -> None:
         for name, drawn in self._maps.items():
             bar = self._layout[name].colorbar
             if not self._layout[name].showscale or bar.y is None:
                 continue
-            left, bottom = self._at(bar.x, bar.y)
-            width = bar.len * (self._right - self._left)
-            place = self.figure.add_axes((left, bottom + 16 / self._height, width, 9 / self._height))
+            left, _ = self._at(bar.x, 1)
+            bottom = self._top + (self._room_of_titles() + 16) / self._height
+            place = self.figure.add_axes(
+                (left, bottom, bar.len * (self._right - self._left), 9 / self._height)
+            )
             drawn_bar = self.figure.colorbar(drawn, cax=place, orientation="horizontal")
             if bar.tickvals is not None:
                 drawn_bar.set_ticks(list(bar.tickvals), labels=[plain_text(one) for one in bar.ticktext])
             place.tick_params(labelsize=7.5, length=0)
             place.set_title(plain_text(bar.title.text), size=8.5, weight="normal", pad=3)
 
-    def _legend(self, shown: Sequence[Any]) -> None:
+    def _of_legend(self, shown: Sequence[Any]) -> list[Any]:
+        """An entry of the legend for each trace that has one."""
         from matplotlib.lines import Line2D
         from matplotlib.patches import Patch
 
@@ -284,10 +342,13 @@ class _Still:
             symbol = str(_each(trace.marker.symbol, 1)[0] or "circle").removesuffix("-open")
             marker = _SYMBOL.get(symbol, "o") if "markers" in mode else ""
             handles.append(Line2D([], [], color=shade, ls=style, marker=marker, ms=5, label=label))
-        if handles:
-            above = 1 - (_HEADING + 2) / self._height
-            look = {"loc": "upper left", "frameon": False, "fontsize": 8.5, "ncols": min(4, len(handles))}
-            self.figure.legend(handles=handles, bbox_to_anchor=(self._left, above), **look)
+        return handles
+
+    def _legend(self) -> None:
+        if self._entries:
+            place = self._left, 1 - (_HEADING + 2) / self._height
+            look: dict[str, Any] = {"loc": "upper left", "frameon": False, "fontsize": 8.5, "borderpad": 0}
+            self.figure.legend(handles=self._entries, bbox_to_anchor=place, ncols=self._across(), **look)
 
 
 def _logarithmic(axes: Axes, side: str) -> None:

@@ -207,8 +207,10 @@ def mechanism_curves(explained: Sequence[Explanation], *, columns: int | None = 
         known = one.clean[one.clean["trait"] == effect] if len(one.clean) else one.clean
         if len(known):  # the excess of the unablated forecast over the true future
             row = known.iloc[0]
-            interval = f"[{row['low']:+.3f}, {row['high']:+.3f}]"
-            note = f"unablated, minus the true future's: {row['excess']:+.3f} {interval}"
+            note = "not measured: no window has a horizon of a whole period"
+            if np.isfinite(row["excess"]):
+                interval = f"[{row['low']:+.3f}, {row['high']:+.3f}]"
+                note = f"unablated, minus the true future's: {row['excess']:+.3f} {interval}"
         name = plain(_EFFECTS[effect])
         titles.append(f"{wrapped(one.model, 44)}<br><b>{name}</b><br>{small(plain(note), 10)}")
     grid = Grid(titles, columns=columns or 3, height=230, legend_rows=3 if columns == 1 else 2)

@@ -5,8 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
+import numpy as np
 import pandas as pd
 import plotly.graph_objects as go
+from numpy.typing import NDArray
 
 from tsprune.report import palette
 from tsprune.report.digest import change_column
@@ -42,9 +44,17 @@ def time_against_loss(table: pd.DataFrame, *, metric: str = "MASE", columns: int
             look["text"] = [plain(str(name)) for name in rows["weights"]]
             trace = shared.estimate_trace(times[0], found, style, hover, scale, **look)
             grid.add(panel, trace)
-        grid.x(panel, title_text="time of a forecast (% of the original's)", type="log")
+        ticks = _time_ticks(shared.estimates(part, "time_ratio", factor=100))
+        grid.x(panel, title_text="time of a forecast (% of the original's)", type="log", **ticks)
         shared.change_axis(grid, panel, scale, _LOSS, metric)
     return grid.legend()
+
+
+def _time_ticks(times: NDArray[np.float64]) -> dict[str, list[float]]:
+    """1, 2, 5, 10, ... on a logarithmic axis of percentages, or every whole digit where these are few."""
+    low, high = np.nanmin(times), np.nanmax(times)
+    digits = (1, 2, 5) if high / low > 4 else range(1, 10)
+    return {"tickvals": [digit * 10.0**power for power in range(-2, 5) for digit in digits]}
 
 
 def _panels(table: pd.DataFrame) -> Iterator[tuple[str, pd.DataFrame]]:

@@ -165,7 +165,7 @@ def heads_at_compared(study: Study, *, columns: int | None = None) -> go.Figure:
         look: dict[str, Any] = {"gap": 2, "textfont": {"size": 10 if columns == 1 else 12}}
         look |= {"text": words, "texttemplate": "%{text}"}
         grid.add(0, shared.heat_map(share, "layer %{x}: %{text} heads must stay", **look), selection)
-    grid.x(0, title_text="layer", tickformat="d", dtick=1, side="bottom")
+    grid.integers(0, "layer", shape[1] - 1)
     grid.rows_named(0, [f"{short(model.name)}<br>{plain(shared.site_name(site))}" for model, site, _ in rows])
     grid.colours(palette.SHARE_SCALE, 0, 1)
     return grid.buttons([View(selection, f"chosen on {selection}") for selection in palette.SELECTION])

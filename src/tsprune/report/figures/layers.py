@@ -96,7 +96,8 @@ def mlp_sensitivity(study: Study, *, columns: int | None = None) -> go.Figure:
     rows = [(m, *part) for m in models for part in shared.by_stack(m.layers[m.layers["unit"] == "mlp"])]
     if not rows:
         return message("No MLP was ablated.")
-    grid = Grid([""], columns=1, height=44 * len(rows) + 20, legend_rows=2 if columns == 1 else 1)
+    narrow = columns == 1
+    grid = Grid([""], columns=1, height=(58 if narrow else 44) * len(rows) + 20, legend_rows=1 + narrow)
     scale = scale_for(shared.changes_of(mlps for _, _, mlps in rows), threshold=1.0)
     for row, (model, stack, mlps) in enumerate(rows):
         style = palette.ARCHITECTURE[model.architecture]
@@ -106,10 +107,15 @@ def mlp_sensitivity(study: Study, *, columns: int | None = None) -> go.Figure:
             median = 100 * median_mlp(model, stack, change_column(metric))
             grid.add(0, _median_mark(median, row, style.colour, scale), metric)
     low, high = scale.range()
-    room = (high - low) * (0.45 if columns == 1 else 0.16)  # the medians' words stand on the right
+    room = (high - low) * (0.45 if narrow else 0.16)  # the medians' words stand on the right
     look = {"title_text": shared.change_title(), "showgrid": True, "range": [low, high + room]}
-    grid.x(0, **look, **ticks_of(scale, dense=columns != 1))
-    grid.rows_named(0, [short(m.name) + ("" if s == "stack" else f"<br>{plain(s)}") for m, s, _ in rows])
+    grid.x(0, **look, **ticks_of(scale, dense=not narrow, most=6 if narrow else None))
+    names = [short(m.name) + ("" if s == "stack" else f"<br>{plain(s)}") for m, s, _ in rows]
+    grid.rows_named(0, names, margin=0.6 if narrow else 0.5)
+    if narrow:  # the names stand above their rows, which take the whole width
+        grid.y(0, showticklabels=False)
+        for row, name in enumerate(names):
+            grid.note(0, low, row - 0.26, name.replace("<br>", " "))
     grid.legend()
     return grid.buttons(shared.metric_views())
 
