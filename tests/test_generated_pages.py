@@ -54,6 +54,12 @@ def test_every_family_and_checkpoint_is_in_the_table() -> None:
     )
 
 
+def test_every_family_is_in_the_table_of_pipelines() -> None:
+    guide = (ROOT / "docs" / "guides" / "prune.md").read_text(encoding="utf-8")
+    named = " ".join(re.findall(r"^\| ([^|`]+) \| `", guide, re.M))
+    assert not [family.title for family in FAMILIES.values() if family.title not in named]
+
+
 def test_every_explained_message_is_raised_somewhere() -> None:
     page = (ROOT / "docs" / "errors.md").read_text(encoding="utf-8")
     explained = re.findall(r"^### `(.*)`$", page, re.M)

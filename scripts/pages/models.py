@@ -30,7 +30,8 @@ synthetic series, by the recipe in `pretrain` (`python -m pretrain timesfm --out
 
 def page() -> str:
     """Families with what they support, and their published checkpoints."""
-    parts = [_INTRODUCTION, "## Families", families(), _BUNDLED, "## Published checkpoints"]
+    parts = [_INTRODUCTION, "## Families", families(), "## Bundled checkpoints", _BUNDLED, bundled()]
+    parts += ["## Published checkpoints"]
     parts += [
         "Any other checkpoint of these architectures loads by its hub id, or from a folder.",
         checkpoints(),
@@ -40,13 +41,22 @@ def page() -> str:
 
 def families() -> str:
     """A row a family."""
-    head = ["family", "architecture", "attention", "forecasts", *_MARKS.values(), "bundled", "extra"]
+    head = ["family", "architecture", "attention", "forecasts", *_MARKS.values(), "extra"]
     lines = ["| " + " | ".join(head) + " |", "|---" * len(head) + "|"]
     for row in family_rows():
         cells = [str(row["title"]), str(row["architecture"]), ", ".join(map(str, _list(row["attention"])))]
         cells += [str(row["forecasts"]), *("✓" if row[mark] else "no" for mark in _MARKS)]
-        cells += [", ".join(f"`{name}`" for name in _list(row["bundled"])), f"`{row['extra']}`"]
+        cells += [f"`{row['extra']}`"]
         lines.append("| " + " | ".join(cells) + " |")
+    return "\n".join(lines)
+
+
+def bundled() -> str:
+    """A line a family that has some."""
+    lines = []
+    for row in family_rows():
+        if names := [f"`{name}`" for name in _list(row["bundled"])]:
+            lines.append(f"- {row['title']}: {', '.join(names)}")
     return "\n".join(lines)
 
 

@@ -249,11 +249,12 @@ def test_a_sweep_is_kept_and_looked_at(run: Runner, model: Path, gift: Path, tmp
     run("results", store, "--where", "ablation=stack.1.*", "--export", tmp_path / "new" / "cells.parquet")
     table = pd.read_parquet(tmp_path / "new" / "cells.parquet")
     assert table["CRPS"].tolist() == [cell["CRPS"] for cell in cells if cell["ablation"] == "stack.1.mlp"]
-    assert run("results", store, "--export", tmp_path / "cells.csv").out == ""
+    assert "4 cells written" in run("results", store, "--export", tmp_path / "cells.csv").out
     exported = pd.read_csv(tmp_path / "cells.csv", float_precision="round_trip")
     assert exported["CRPS"].tolist() == [cell["CRPS"] for cell in cells]
     board, expected = tmp_path / "board.csv", tmp_path / "expected"
-    assert run("results", store, "--where", "ablation=none", "--leaderboard", board).code == 0
+    written = run("results", store, "--where", "ablation=none", "--leaderboard", board)
+    assert (written.code, "written" in written.out) == (0, True)
     run("evaluate", model, "--data", gift, "--out", expected)
     assert board.read_text() == (expected / "all_results.csv").read_text()
 

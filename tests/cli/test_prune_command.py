@@ -156,6 +156,6 @@ def test_latency(run: Runner, model: Path, tmp_path: Path) -> None:
     assert table.code == 0
     assert "below 1 is faster" in table.out
     flops = rows[1]["gflops"] / rows[0]["gflops"]
-    assert f" as fast with x {flops:.2f} of the FLOPs" in table.out
+    assert f" times as fast with {flops:.2f} times the FLOPs" in table.out
     wrong = run(*arguments, "--dtype", "int8")
     assert "'--dtype': 'int8' is not one of: float32, bfloat16, float16" in wrong.err

@@ -67,8 +67,7 @@ def _print(frame: pd.DataFrame, title: str) -> None:
     rows = frame.to_dict("records")
     for before, after in zip(rows[::2], rows[1::2], strict=True):
         faster, flops = 1 / after["time_ratio"], before["gflops"] / after["gflops"]
-        promised = (
-            f" with x {1 / flops:.2f} of the FLOPs: {faster / flops:.2f} of the speed-up that these promise"
-        )
+        share = f"{faster / flops:.2f} of the speed-up that FLOPs alone promise"
+        promised = f" with {1 / flops:.2f} times the FLOPs: {share}"
         known = flops == flops  # not those of an exported model
-        say(f"batch {after['batch']}: x {faster:.2f} as fast{promised if known else ''}.")
+        say(f"batch {after['batch']}: {faster:.2f} times as fast{promised if known else ''}.")

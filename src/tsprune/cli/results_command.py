@@ -8,9 +8,10 @@ from typing import Annotated
 import typer
 
 from tsprune.cli.options import Shared, option, with_shared
-from tsprune.cli.output import check_table, print_frame, write_table
+from tsprune.cli.output import check_table, print_frame, say, write_table
 from tsprune.errors import TspruneError
 from tsprune.files import check_files, existing_file
+from tsprune.text import count
 
 _SHOWN = [
     "model",
@@ -64,7 +65,11 @@ def results_command(
     def tables() -> None:
         if export is None and leaderboard is None:
             failed = (frame["status"] == "failed").sum()
-            print_frame(frame, f"{store}: {len(frame)} cells, {failed} failed", _SHOWN)
+            print_frame(frame, f"{store}: {count(len(frame), 'cell')}, {failed} failed", _SHOWN)
+        if export is not None:
+            say(f"{count(len(frame), 'cell')} written to {export}.")
+        if leaderboard is not None and table is not None:
+            say(f"{count(len(table), 'configuration')} written to {leaderboard}.")
 
     shared.report("results", {"cells": frame}, tables)
 

@@ -136,7 +136,8 @@ class Forecast:
         import plotly.graph_objects as go  # not needed to forecast
 
         traces = self.traces(series, colour=colour)
-        figure = go.Figure(layout={"xaxis_title": "step", "template": "plotly_white"})
+        axes = {"xaxis_title": "steps after the history", "yaxis_title": "value"}
+        figure = go.Figure(layout={**axes, "template": "plotly_white"})
         if context is not None:
             past = np.asarray(context, dtype=np.float64)
             figure.add_scatter(x=np.arange(1 - len(past), 1), y=past, name="history", line_color="#444444")
