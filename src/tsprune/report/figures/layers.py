@@ -111,11 +111,11 @@ def mlp_sensitivity(study: Study, *, columns: int | None = None) -> go.Figure:
     look = {"title_text": shared.change_title(), "showgrid": True, "range": [low, high + room]}
     grid.x(0, **look, **ticks_of(scale, dense=not narrow, most=6 if narrow else None))
     names = [short(m.name) + ("" if s == "stack" else f"<br>{plain(s)}") for m, s, _ in rows]
-    grid.rows_named(0, names, margin=0.6 if narrow else 0.5)
+    grid.rows_named(0, names, margin=0.7 if narrow else 0.5)
     if narrow:  # the names stand above their rows, which take the whole width
         grid.y(0, showticklabels=False)
         for row, name in enumerate(names):
-            grid.note(0, low, row - 0.26, name.replace("<br>", " "))
+            grid.note(0, low, row - 0.32, name.replace("<br>", " "))
     grid.legend()
     return grid.buttons(shared.metric_views())
 
