@@ -19,8 +19,9 @@ PRECISIONS: tuple[Precision, ...] = get_args(Precision)
 AUTO: Literal["auto"] = "auto"
 
 # of exported graphs
+TORCH_EXPORT = "torch-export"
 EXPORT_PRECISIONS = ("fp32", "fp16", "bf16", "int8")
-EXPORT_FORMATS = ("onnx", "openvino")
+EXPORT_FORMATS = ("onnx", "openvino", TORCH_EXPORT)
 
 # of the points of `tsprune.frontier`; those of the first line are of the original only, but for torch
 TORCH, BFLOAT16, COMPILED = "torch", "torch-bfloat16", "torch-compiled"

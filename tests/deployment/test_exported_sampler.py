@@ -50,11 +50,12 @@ def test_samples_and_seeds_that_cannot_be(sampler: Pair) -> None:
 def test_the_usual_horizon_is_that_of_a_pass(
     sampler: Pair, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def copied(_: object, folder: Path, __: int) -> None:  # the graphs do not depend on the horizon
-        for source in Path(sampler[1].name).glob("*.onnx"):
-            shutil.copy(source, folder / source.name)
+    class Copied:  # the graphs do not depend on the horizon
+        def write(self, folder: Path, _: str) -> None:
+            for source in Path(sampler[1].name).glob("*.onnx"):
+                shutil.copy(source, folder / source.name)
 
-    monkeypatch.setattr("tsprune.deployment.conversion.programs_to_onnx", copied)
+    monkeypatch.setattr("tsprune.deployment.conversion.traced_programs", lambda *_: (Copied(),))
     found = tsprune.export(sampler[0], tmp_path / "out")
     assert sampler[1].description.sampling is not None
     assert found.horizon == sampler[1].description.sampling["steps"] > 1

@@ -4,37 +4,29 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import io
-import logging
 import shutil
-import warnings
 from collections.abc import Iterator, Mapping
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from pkgutil import resolve_name
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
-from torch import Tensor, nn
-from torch.export import Dim
+from torch import nn
 
 from tsprune.arguments import checked
-from tsprune.choices import EXPORT_FORMATS, EXPORT_PRECISIONS
+from tsprune.choices import EXPORT_FORMATS, EXPORT_PRECISIONS, TORCH_EXPORT
 from tsprune.deployment.card import card
-from tsprune.deployment.description import (
-    GRAPH,
-    SELF_TEST,
-    STEP,
-    Description,
-    sha256_of,
-)
+from tsprune.deployment.description import SELF_TEST, Description, sha256_of
 from tsprune.deployment.exported import Exported, load_exported, open_export
 from tsprune.deployment.graph_files import in_openvino_format, store_weights_in_half
 from tsprune.deployment.graph_sessions import require_openvino
-from tsprune.deployment.quantisation import in_bf16, quantised
+from tsprune.deployment.program_rounding import program_in_half
+from tsprune.deployment.quantisation import in_bf16, program_rounded, quantised
 from tsprune.deployment.self_test import FP32_DISTANCE, measured_distance, probe_series, stored
-from tsprune.errors import TspruneError, one_line
+from tsprune.deployment.tracing import Traced, traced_pass, traced_programs
+from tsprune.errors import TspruneError
 from tsprune.extras import install
 from tsprune.files import as_json, user_path
 from tsprune.folders import whole_directory
@@ -42,13 +34,11 @@ from tsprune.models import FAMILIES, Forecaster, load
 from tsprune.models.contexts import checked_horizon
 from tsprune.models.copies import model_copy
 from tsprune.models.forecaster import SamplingForecaster
-from tsprune.models.graph_ops import MOST_ROWS
 from tsprune.models.locations import EXPORT
 
 if TYPE_CHECKING:
     from tsprune.data import Suite
 
-_OPSET = 20
 _PACKAGES = ("tsprune", "torch", "onnx", "onnxscript", "onnxruntime", "openvino")
 
 
@@ -71,9 +61,10 @@ def export(
     horizon : the most steps to forecast; None: those of one pass of the network
     context_length : history longer than this is cut off in front; None: the model's
     precision : "fp32"; "fp16": weights are stored in 16 bits and computed with in 32; "bf16": OpenVINO
-        computes the network in bfloat16 where the processor can, and scaling in fp32; or "int8": the weights
-        of products in 8 bits, inputs quantised as they come
-    format : "onnx", for ONNX Runtime, or "openvino"
+        computes the network in bfloat16 where the processor can, and scaling in fp32, and torch-export its
+        products; or "int8", of ONNX and OpenVINO: the weights of products in 8 bits, inputs quantised as they
+        come
+    format : "onnx", for ONNX Runtime, "openvino", or "torch-export", which runs with torch on any device
     calibration : windows on which the loss of int8 and bf16 is measured, and which products of int8 stay in
         fp32 is decided; None: some of the embedded suite
 
@@ -104,43 +95,89 @@ def exports(
 
     folders : by precision
     """
-    _require_packages()
-    if format not in EXPORT_FORMATS:
-        raise TspruneError(f"format must be one of {', '.join(EXPORT_FORMATS)}, not {format!r}")
-    if format == "openvino":
-        require_openvino()
-    if unknown := [name for name in folders if name not in EXPORT_PRECISIONS]:
-        raise TspruneError(f"precision must be one of {', '.join(EXPORT_PRECISIONS)}, not {unknown[0]!r}")
+    found = exports_in_formats(
+        model,
+        {(precision, format): folder for precision, folder in folders.items()},
+        horizon=horizon,
+        context_length=context_length,
+        calibration=calibration,
+    )
+    return {precision: one for (precision, _), one in found.items()}
+
+
+def exports_in_formats(
+    model: Forecaster | str | Path,
+    folders: Mapping[tuple[str, str], str | Path],
+    *,
+    horizon: int | None = None,
+    context_length: int | None = None,
+    calibration: Suite | None = None,
+) -> dict[tuple[str, str], Exported]:
+    """`export` in several precisions and formats, whose graph is traced once.
+
+    folders : by precision and format
+    """
+    for precision, format in folders:
+        _require_known(precision, format)
     loaded = load(model, device="cpu") if isinstance(model, str | Path) else model
     loaded.require_finite_weights()
-    if {"bf16", "int8"} & set(folders) and isinstance(loaded, SamplingForecaster):
+    if isinstance(loaded, SamplingForecaster) and any(name in ("bf16", "int8") for name, _ in folders):
         raise TspruneError(f"{loaded.name} draws paths; it is exported in fp32 or fp16")
-    if "bf16" in folders and format != "openvino":
-        raise TspruneError("bf16 is computed by OpenVINO; export with --format openvino")
+    for precision, format in folders:
+        _require_computed(precision, format)
     steps = None if horizon is None else checked_horizon(horizon)
     length = loaded.context_length
     if context_length is not None:
         length = min(length, context_length)
-    found: dict[str, Exported] = {}
-    graph: tuple[Description, Path] | None = None
-    for precision in (name for name in EXPORT_PRECISIONS if name in folders):  # fp32 first
-        path = user_path(folders[precision])
+    found: dict[tuple[str, str], Exported] = {}
+    graphs: dict[str, tuple[Description, Path]] = {}
+    trace: tuple[Description, tuple[Traced, ...]] | None = None
+    for precision, format in sorted(folders, key=lambda one: EXPORT_PRECISIONS.index(one[0])):  # fp32 first
+        path = user_path(folders[precision, format])
+        written = TORCH_EXPORT if format == TORCH_EXPORT else "onnx"  # of which OpenVINO's is made
         with whole_directory(path) as aside:
-            about = _write(loaded, aside, steps, length) if graph is None else _copied(*graph, aside)
+            if written in graphs:
+                about = _copied(*graphs[written], aside)
+            else:
+                trace = _trace(loaded, steps, length) if trace is None else trace
+                about = dataclasses.replace(trace[0], graph_format=written)
+                for one in trace[1]:
+                    one.write(aside, written)
             about = _in_form(aside, about, precision, format, calibration)
             about = _complete(loaded, aside, about)
             (aside / EXPORT).write_text(as_json(about.as_object()))
             (aside / "README.md").write_text(card(about, loaded.licence))
-        if (precision, format) == ("fp32", "onnx"):
-            graph = about, path
-        found[precision] = load_exported(path)
+        if (precision, format) == ("fp32", written):
+            graphs[written] = about, path
+        found[precision, format] = load_exported(path)
     return found
+
+
+def _require_known(precision: str, format: str) -> None:
+    if format not in EXPORT_FORMATS:
+        raise TspruneError(f"format must be one of {', '.join(EXPORT_FORMATS)}, not {format!r}")
+    if format != TORCH_EXPORT:
+        _require_packages()
+    if format == "openvino":
+        require_openvino()
+    if precision not in EXPORT_PRECISIONS:
+        raise TspruneError(f"precision must be one of {', '.join(EXPORT_PRECISIONS)}, not {precision!r}")
+
+
+def _require_computed(precision: str, format: str) -> None:
+    """TspruneError for a precision that the runtime of a format does not compute in."""
+    if precision == "bf16" and format == "onnx":
+        raise TspruneError("ONNX Runtime has no bf16; export with --format openvino or torch-export")
+    if precision == "int8" and format == TORCH_EXPORT:
+        raise TspruneError("torch-export has no int8; export with --format onnx or openvino")
 
 
 def _in_form(
     folder: Path, about: Description, precision: str, format: str, calibration: Suite | None
 ) -> Description:
-    """Rewrites the ONNX graphs in fp32 of a folder in another precision and format."""
+    """Rewrites the graphs in fp32 of a folder, ONNX or torch's, in another precision and format."""
+    if format == TORCH_EXPORT:
+        return _rounded(folder, about, precision, calibration)
     graphs = [name for name in (about.graph, about.step) if (folder / name).exists()]
     if precision == "int8":
         about = quantised(folder, about, calibration)
@@ -156,16 +193,27 @@ def _in_form(
     return dataclasses.replace(about, graph_format=format)
 
 
+def _rounded(folder: Path, about: Description, precision: str, calibration: Suite | None) -> Description:
+    """Rewrites the programs of torch in a folder in another precision."""
+    if precision == "bf16":
+        return program_rounded(folder, about, calibration)
+    if precision == "fp16":
+        for name in (about.graph, about.step):
+            if (folder / name).exists():
+                program_in_half(folder / name)
+    return dataclasses.replace(about, precision=precision)
+
+
 def _copied(about: Description, source: Path, target: Path) -> Description:
     """Copies the graph of an export in fp32; the other files in its description are written anew."""
     for name in about.files:
         if name != SELF_TEST:
             shutil.copy(source / name, target / name)
-    return about
+    return dataclasses.replace(about, files={})
 
 
-def _write(model: Forecaster, folder: Path, stated: int | None, length: int) -> Description:
-    """Writes the graph in fp32, and describes it as yet without files and distance."""
+def _trace(model: Forecaster, stated: int | None, length: int) -> tuple[Description, tuple[Traced, ...]]:
+    """The graph in fp32, and its description as yet without files and distance."""
     with _in_float32(model) as exact:
         draws = isinstance(exact, SamplingForecaster)
         graph = graph_of(exact, stated if draws else stated or exact.readout_horizon)
@@ -175,11 +223,11 @@ def _write(model: Forecaster, folder: Path, stated: int | None, length: int) -> 
         span = 1 if axis is None or sampling is not None else axis.span
         future = int(getattr(graph, "future_span", 0))
         if sampling is not None:
-            programs_to_onnx(graph, folder, length)
+            traced = traced_programs(graph, length)
         else:
-            to_onnx(graph, folder / GRAPH, span, length, -(-horizon // future) if future else 0)
+            traced = traced_pass(graph, span, length, -(-horizon // future) if future else 0)
         origin = exact.origin
-        return Description(
+        about = Description(
             name=exact.name,
             family=exact.family,
             precision="fp32",
@@ -196,6 +244,7 @@ def _write(model: Forecaster, folder: Path, stated: int | None, length: int) -> 
             removed=() if origin is None else tuple(part.address for part in origin.components),
             original="" if origin is None else origin.name,
         )
+    return about, traced
 
 
 def _complete(model: Forecaster, folder: Path, about: Description) -> Description:
@@ -212,7 +261,7 @@ def _complete(model: Forecaster, folder: Path, about: Description) -> Descriptio
     if about.precision == "fp32" and not distance <= FP32_DISTANCE:
         raise TspruneError(
             f"{about.name}: the graph's forecasts are off by {distance:.1e} of the largest value; "
-            "nothing was written (report this with the versions of torch and onnxruntime)"
+            "nothing was written (report this with the versions of torch and of the runtime)"
         )
     files = sorted(path for path in folder.iterdir() if path.name != EXPORT)
     return dataclasses.replace(
@@ -243,80 +292,6 @@ def _in_float32(model: Forecaster) -> Iterator[Forecaster]:
         exact.to(torch.device("cpu"), torch.float32)
     with torch.no_grad():
         yield exact
-
-
-def to_onnx(graph: nn.Module, path: Path, span: int, length: int, future: int) -> None:
-    """Writes a graph [B, T] -> [B, Q, H] for every B, and for T up to `length` in steps of `span`.
-
-    future : the most numbers in its second input; 0: it has none
-
-    Weights beyond 2 GB are in a file beside it. Raises TspruneError if torch cannot express the graph.
-    """
-    example = [torch.linspace(0, 1, 6 * span).reshape(2, 3 * span).sin()]
-    patches = max(4, -(-length // span))
-    rows, columns = Dim("batch", min=1, max=MOST_ROWS), span * Dim("patches", min=1, max=patches)
-    sizes: dict[str, Any] = {"context": {0: rows, 1: columns}}
-    if future:
-        example.append(torch.zeros(min(future, 3)))
-        sizes["future"] = {0: Dim("future", min=1, max=future)} if future > 1 else None
-    _converted(graph, path, dict(zip(sizes, example, strict=True)), sizes, ["quantiles"])
-
-
-def programs_to_onnx(graph: Any, folder: Path, length: int) -> None:
-    """Writes the graphs of a model that draws paths, of which the second one, if there is one, is of a step.
-
-    graph : its `programs` are `GraphProgram`s
-
-    Raises TspruneError if torch cannot express them.
-    """
-    for name, program in zip((GRAPH, STEP), graph.programs(length), strict=False):
-        dims = {size: Dim(size, min=least, max=most) for size, (least, most) in program.limits.items()}
-        sizes = {
-            key: {axis: dims[size] for axis, size in one.sizes.items()} or None
-            for key, one in program.inputs.items()
-        }
-        example = {key: one.example for key, one in program.inputs.items()}
-        _converted(program.module, folder / name, example, sizes, list(program.outputs))
-
-
-def _converted(
-    graph: nn.Module, path: Path, example: dict[str, Tensor], sizes: dict[str, Any], outputs: list[str]
-) -> None:
-    """Writes a module as ONNX; sizes : by input, the dimensions that may change."""
-    try:
-        with _silent():
-            program = torch.export.export(
-                graph, tuple(example.values()), dynamic_shapes=tuple(sizes.values()), strict=False
-            )
-            found = torch.onnx.export(
-                program,
-                dynamo=True,
-                input_names=list(example),
-                output_names=outputs,
-                opset_version=_OPSET,
-                verbose=False,
-            )
-    except Exception as error:  # of many classes of torch's and onnxscript's own
-        raise TspruneError(f"torch cannot export this model to ONNX ({one_line(error, 300)})") from error
-    assert found is not None
-    found.save(path, external_data=_bytes(graph) > 2**31 - 2**24)
-
-
-def _bytes(graph: nn.Module) -> int:
-    return sum(tensor.nbytes for tensor in (*graph.parameters(), *graph.buffers()))
-
-
-@contextlib.contextmanager
-def _silent() -> Iterator[None]:
-    """Neither warnings nor reports of torch's exporter, which names packages that it does not need."""
-    before = logging.root.manager.disable
-    logging.disable(logging.WARNING)
-    try:
-        with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
-            warnings.simplefilter("ignore")
-            yield
-    finally:
-        logging.disable(before)
 
 
 def _require_packages() -> None:

@@ -9,8 +9,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from tsprune.choices import EXPORT_FORMATS, EXPORT_PRECISIONS
+from tsprune.choices import EXPORT_FORMATS, EXPORT_PRECISIONS, TORCH_EXPORT
 from tsprune.deployment.graph_sessions import OPENVINO_SUFFIX
+from tsprune.deployment.program_format import PROGRAM_SUFFIX
 from tsprune.errors import TspruneError
 from tsprune.files import read_object, user_path
 from tsprune.models.locations import EXPORT
@@ -20,6 +21,7 @@ GRAPH = "model.onnx"
 STEP = "step.onnx"  # of a model that draws paths step by step, whose GRAPH is that of the history
 SELF_TEST = "selftest.safetensors"
 _FORMAT = 1
+_SUFFIXES = {"openvino": OPENVINO_SUFFIX, TORCH_EXPORT: PROGRAM_SUFFIX}  # in place of GRAPH's and STEP's
 
 
 @dataclasses.dataclass(frozen=True)
@@ -79,7 +81,8 @@ class Description:
         return self._file(STEP)
 
     def _file(self, name: str) -> str:
-        return str(Path(name).with_suffix(OPENVINO_SUFFIX)) if self.graph_format == "openvino" else name
+        suffix = _SUFFIXES.get(self.graph_format)
+        return name if suffix is None else str(Path(name).with_suffix(suffix))
 
     def as_object(self) -> dict[str, Any]:
         """The content of tsprune-export.json."""
@@ -144,8 +147,8 @@ def _problem(found: Description) -> str | None:
         return "distance is no number"
     if found.loss is not None and not (type(found.loss) is float and math.isfinite(found.loss)):
         return "loss is no number"
-    if (found.precision, found.graph_format) == ("bf16", "onnx"):
-        return "bf16 is computed by OpenVINO"
+    if (found.precision, found.graph_format) in (("bf16", "onnx"), ("int8", TORCH_EXPORT)):
+        return f"{found.graph_format} is not written in {found.precision}"
     if found.graph not in found.files or not all(
         isinstance(name, str) and Path(name).name == name and isinstance(digest, str)
         for name, digest in found.files.items()

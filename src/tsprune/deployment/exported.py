@@ -1,4 +1,4 @@
-"""`load_exported`: a forecaster on ONNX Runtime or OpenVINO, without torch and the upstream package."""
+"""`load_exported`: a forecaster on ONNX Runtime, OpenVINO or torch, without the upstream package."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from tsprune.arguments import RULES, checked
+from tsprune.choices import TORCH_EXPORT
 from tsprune.deployment.description import Description, read_description
 from tsprune.deployment.graph_sessions import GraphSession, graph_session
 from tsprune.errors import TspruneError, one_line
@@ -184,13 +185,14 @@ class ExportedSampler(Exported):
 
 
 @checked
-def load_exported(folder: str | Path, *, threads: int | None = None) -> Exported:
-    """Loads a model that `tsprune export` wrote. Imports neither torch nor the upstream package.
+def load_exported(folder: str | Path, *, threads: int | None = None, device: str | None = None) -> Exported:
+    """Loads a model that `tsprune export` wrote. Imports no upstream package, and torch for its own programs.
 
     threads : of the runtime; None: one a core
+    device : for torch's programs; None: CUDA if there is one, else the CPU. Other formats run on the CPU
 
-    Raises TspruneError with one line if the folder holds no exported model, or if the runtime is missing or
-    cannot read the graph.
+    Nothing in the folder is unpickled or executed. Raises TspruneError with one line if the folder holds no
+    exported model, or if the runtime is missing or cannot read the graph.
 
     >>> import tsprune
     >>> tsprune.load_exported("nowhere")  # doctest: +ELLIPSIS
@@ -202,15 +204,21 @@ def load_exported(folder: str | Path, *, threads: int | None = None) -> Exported
     description = read_description(path)
     if not (path / description.graph).is_file():
         raise TspruneError(f"{folder}: {description.graph} is missing; export the model again")
-    return open_export(path, description, str(folder), threads)
+    return open_export(path, description, str(folder), threads, device=device)
 
 
-def open_export(folder: Path, about: Description, name: str, threads: int | None = None) -> Exported:
+def open_export(
+    folder: Path, about: Description, name: str, threads: int | None = None, *, device: str | None = "cpu"
+) -> Exported:
     """The exported model in a folder; TspruneError as in `load_exported`."""
+    if about.graph_format != TORCH_EXPORT and device not in (None, "cpu"):
+        raise TspruneError(f"{name}: an export in {about.graph_format} runs on the CPU, not on {device}")
     size = sum((folder / file).stat().st_size for file in about.files if (folder / file).is_file())
-    graph = graph_session(folder / about.graph, threads, bf16=about.precision == "bf16")
+    files = about.files or None  # none are known yet while it is written
+    opened = partial(graph_session, threads=threads, device=device, files=files)
+    graph = opened(folder / about.graph, bf16=about.precision == "bf16")
     if about.sampling is None:
         return Exported(name, about, graph, size)
     step = folder / about.step
-    later = graph_session(step, threads) if step.is_file() or about.step in about.files else None
+    later = opened(step) if step.is_file() or about.step in about.files else None
     return ExportedSampler(name, about, graph, size, later)

@@ -1,4 +1,4 @@
-"""Graphs that are ready to run: ONNX Runtime's or OpenVINO's, by one interface."""
+"""Graphs that are ready to run: ONNX Runtime's, OpenVINO's or torch's, by one interface."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tsprune.deployment.graph_stages import scaling_and_network
+from tsprune.deployment.program_format import PROGRAM_SUFFIX
 from tsprune.errors import TspruneError, one_line
 from tsprune.extras import install
 
@@ -29,14 +30,27 @@ class GraphSession(Protocol):
         ...
 
 
-def graph_session(graph: Path, threads: int | None = None, *, bf16: bool = False) -> GraphSession:
-    """A graph file, ready to run on the CPU.
+def graph_session(
+    graph: Path,
+    threads: int | None = None,
+    *,
+    bf16: bool = False,
+    device: str | None = "cpu",
+    files: Mapping[str, str] | None = None,
+) -> GraphSession:
+    """A graph file, ready to run.
 
     threads : of the runtime; None: one a core
     bf16 : OpenVINO computes the network in bfloat16 where the processor can, and scaling in fp32
+    device : of torch, for its programs; None: CUDA if there is one, else the CPU. Others run on the CPU
+    files : SHA-256 by name, which the files of torch's programs must have; None: whatever they have
 
     Raises TspruneError with one line if the runtime is not installed, or cannot read the graph.
     """
+    if graph.suffix == PROGRAM_SUFFIX:
+        from tsprune.deployment.program_session import program_session  # imports torch
+
+        return program_session(graph, threads, device, files)
     return _openvino(graph, threads, bf16) if graph.suffix == OPENVINO_SUFFIX else _onnx(graph, threads)
 
 

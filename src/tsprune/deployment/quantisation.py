@@ -66,6 +66,18 @@ def in_bf16(folder: Path, about: Description, calibration: Suite | None = None) 
     return dataclasses.replace(about, precision="bf16", loss=float(loss))
 
 
+def program_rounded(folder: Path, about: Description, calibration: Suite | None = None) -> Description:
+    """Rewrites the program of torch in `folder` with its products in bfloat16."""
+    from tsprune.deployment.program_rounding import program_in_bf16
+
+    suite = _within(_windows() if calibration is None else calibration, about)
+    path = folder / about.graph
+    exact = _scores(Exported(about.name, about, graph_session(path), 0), suite)
+    program_in_bf16(path)
+    loss = _loss(Exported(about.name, about, graph_session(path), 0), suite, exact)
+    return dataclasses.replace(about, precision="bf16", loss=float(loss))
+
+
 def weight_products(graph: Path) -> dict[str, str]:
     """Names of the nodes that multiply by a weight, in the order in which they run, and of their weights."""
     import onnx
