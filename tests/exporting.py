@@ -7,9 +7,10 @@ import os
 import pytest
 from filelock import FileLock
 
-import tsprune
 from tests.tiny import TINY
+from tsprune.choices import TORCH_EXPORT
 from tsprune.deployment import Exported, load_exported
+from tsprune.deployment.conversion import exports_in_formats
 from tsprune.models import Forecaster, load
 from tsprune.pruning import prune
 
@@ -30,10 +31,13 @@ GONE = {
 ONE_PASS = {"t0": 20, "toto2": 20, "timestral": 16}
 
 
-def exported_once(factory: pytest.TempPathFactory, name: str) -> tuple[Forecaster, Exported]:
+def exported_once(
+    factory: pytest.TempPathFactory, name: str, format: str = "onnx"
+) -> tuple[Forecaster, Exported]:
     """A tiny model and its export, which takes torch up to half a minute: once for all processes of a run.
 
     name : of a family; "pruned FAMILY" is without parts
+    format : "onnx" or "torch-export", which are traced once
     """
     root = factory.getbasetemp()
     root = root.parent if "PYTEST_XDIST_WORKER" in os.environ else root  # that of all processes
@@ -47,6 +51,7 @@ def exported_once(factory: pytest.TempPathFactory, name: str) -> tuple[Forecaste
             model = prune(model, GONE[family])
             # those that draw paths: more than two patches
             horizon = ONE_PASS.get(family, horizon + (5 if horizon > 1 else 17))
-        if not (folder / "exported").exists():
-            tsprune.export(model, folder / "exported", horizon=horizon)
-    return model, load_exported(folder / "exported")
+        if not (folder / TORCH_EXPORT).exists():
+            folders = {("fp32", one): folder / one for one in ("onnx", TORCH_EXPORT)}
+            exports_in_formats(model, folders, horizon=horizon)
+    return model, load_exported(folder / format)

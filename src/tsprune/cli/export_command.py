@@ -17,9 +17,13 @@ def export_command(
     output: Annotated[Path, option("New folder for the exported model.", "--out")],
     precision: Annotated[
         str,
-        choice(EXPORT_PRECISIONS, text="Of the network; bf16 and int8 are measured on pocket windows."),
+        choice(
+            EXPORT_PRECISIONS, text="Of the network; the loss of bf16 and int8 is measured on pocket windows."
+        ),
     ] = "fp32",
-    format: Annotated[str, choice(EXPORT_FORMATS, text="Of the graph.")] = "onnx",
+    format: Annotated[
+        str, choice(EXPORT_FORMATS, text="Of the graph; that of torch-export runs with torch, on any device.")
+    ] = "onnx",
     horizon: Annotated[
         int | None, integer("The most steps to forecast; by default those of one pass of the network.")
     ] = None,
@@ -29,7 +33,7 @@ def export_command(
     *,
     shared: Shared,
 ) -> None:
-    """Write a model, pruned or not, as one graph that forecasts without torch."""
+    """Write a model, pruned or not, as one graph that forecasts without its upstream package."""
     check_free(output)
     shared.check(model)
     from tsprune.deployment import export

@@ -22,7 +22,7 @@ import typer
 from tsprune.anatomy import KINDS
 from tsprune.arguments import COUNT as COUNT
 from tsprune.arguments import SEED
-from tsprune.choices import AUTO, DTYPES, RANKED_METRICS
+from tsprune.choices import AUTO, DTYPES, RANKED_METRICS, TORCH_EXPORT
 from tsprune.cli.output import err, note, print_failed, print_json, print_skipped
 from tsprune.errors import TspruneError, one_line
 from tsprune.files import user_path
@@ -312,9 +312,12 @@ class Shared:
     def predictor(self, model: str) -> Forecaster | Exported:
         """The exported model in a folder, or a model as `load`."""
         from tsprune.deployment import load_exported
-        from tsprune.deployment.description import is_export
+        from tsprune.deployment.description import is_export, read_description
 
-        return load_exported(model) if is_export(model) else self.load(model)
+        if not is_export(model):
+            return self.load(model)
+        program = read_description(user_path(model)).graph_format == TORCH_EXPORT
+        return load_exported(model, device=self.device if program else None)
 
     @property
     def memory_bytes(self) -> int:

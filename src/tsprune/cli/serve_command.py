@@ -11,7 +11,7 @@ from tsprune.cli.output import note, print_json, say
 from tsprune.files import user_path
 
 
-@with_shared("batch_size", "output")
+@with_shared("device", "batch_size", "output")
 def serve_command(
     folder: Annotated[
         str, typer.Argument(metavar="FOLDER", help="An exported model (tsprune export MODEL --out FOLDER).")
@@ -20,7 +20,7 @@ def serve_command(
         str, option("Address to listen on; anything but the default is reachable by others.")
     ] = "127.0.0.1",
     port: Annotated[int, integer("Port to listen on; 0 takes a free one.", least=0, most=65535)] = 8000,
-    threads: Annotated[int | None, integer("Threads of ONNX Runtime; by default one a core.", most=1024)] = (
+    threads: Annotated[int | None, integer("Threads of the runtime; by default one a core.", most=1024)] = (
         None
     ),
     window: Annotated[
@@ -42,7 +42,7 @@ def serve_command(
 
     about = read_description(user_path(folder))
     with listening(host, port) as where:
-        model = load_exported(folder, threads=threads)
+        model = load_exported(folder, threads=threads, device=shared.device)
         limits = Limits(
             horizon=model.horizon,
             body=round(most_body * 2**20),

@@ -86,7 +86,7 @@ def _test(folder: str, shared: Shared) -> None:
     """The self-test of an exported model."""
     from tsprune.deployment import verify_export
 
-    found = verify_export(folder)
+    found = verify_export(folder, device=shared.device)
 
     def tables() -> None:
         if found.wrong:

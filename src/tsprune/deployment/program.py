@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from tsprune.deployment.program_format import (
+    DEVICE,
     MOST_SIZE,
     MOST_VALUES,
     Argument,
@@ -89,12 +90,12 @@ class Program(nn.Module):
         self.program = program
         self.device = torch.device(device)
         functions = _checked_functions(program)
-        _probe(program, tensors, functions)
-        held = {
+        fixed, steps = _apart(program)
+        _probe(program, tensors, functions, set(fixed))
+        held: dict[int, Any] = {
             len(program.inputs) + place: tensors[weight.name].to(self.device)
             for place, weight in enumerate(program.weights)
         }
-        fixed, steps = _apart(program, set(held))
         for step in _steps(program, functions, fixed, self.device, ()):
             with torch.no_grad():
                 held[step.into] = _run(step, held)
@@ -138,9 +139,10 @@ def _run(step: _Step, values: Mapping[int, Any]) -> Any:
     return step.function(*arguments, **keywords)
 
 
-def _apart(program: ProgramText, weights: set[int]) -> tuple[list[int], list[int]]:
+def _apart(program: ProgramText) -> tuple[list[int], list[int]]:
     """The places of nodes that depend on no input, and of the others."""
-    known, fixed, others = set(weights), [], []
+    known = set(range(len(program.inputs), program.first_node))
+    fixed, others = [], []
     for place, node in enumerate(program.nodes):
         if all(number in known for number in node.values()):
             known.add(program.first_node + place)
@@ -193,7 +195,7 @@ def _entry(argument: Argument, device: torch.device) -> tuple[Any, tuple[tuple[i
         inner = tuple((at, one.number) for at, one in enumerate(argument) if isinstance(one, Value))
         return [_entry(one, device)[0] for one in argument], inner
     if isinstance(argument, Name):
-        return (device if argument.kind == "device" else getattr(torch, argument.name)), ()
+        return (device if argument.kind == DEVICE else getattr(torch, argument.name)), ()
     return (None if isinstance(argument, Value) else argument), ()
 
 
@@ -245,9 +247,11 @@ def _aten(node: Node, kinds: Sequence[str]) -> tuple[_Function, str]:
     if twice:
         raise ValueError(f"it takes no further argument {twice[0][:60]!r}")
     given |= node.keywords
+    # one that makes a tensor would else make it on the CPU, in the probe as well
+    makes = not any("Tensor" in str(one.real_type) for one in schema.arguments)
     for name, one in named.items():
         if name not in given:
-            if not one.has_default_value():
+            if not one.has_default_value() or (makes and name == DEVICE):
                 raise ValueError(f"its argument {name} is missing")
         elif not _fits(str(one.real_type), given[name], kinds):
             raise ValueError(f"its argument {name} is not of type {one.real_type}")
@@ -285,10 +289,13 @@ def _fits(kind: str, argument: Argument, kinds: Sequence[str]) -> bool:
     }.get(kind, ())
 
 
-def _probe(program: ProgramText, tensors: Mapping[str, Tensor], functions: Sequence[_Function]) -> None:
+def _probe(
+    program: ProgramText, tensors: Mapping[str, Tensor], functions: Sequence[_Function], fixed: set[int]
+) -> None:
     """Runs a program with small sizes on the meta device, whose tensors are shapes; ValueError if it cannot.
 
     So no memory is taken before the size of every value is known, but for those that grow with the inputs.
+    fixed : places of nodes that depend on no input, whose values are kept
     """
     meta = torch.device("meta")
     sizes = {name: min(max(least, 3), most) for name, (least, most) in program.sizes.items()}
@@ -298,19 +305,29 @@ def _probe(program: ProgramText, tensors: Mapping[str, Tensor], functions: Seque
     }
     for place, weight in enumerate(program.weights):
         values[len(program.inputs) + place] = tensors[weight.name].to(meta)
+    kept = 0
     everything = range(len(program.nodes))
     for step in _steps(program, functions, everything, meta, program.outputs.values()):
-        node = program.nodes[step.into - program.first_node]
+        place = step.into - program.first_node
+        name = program.nodes[place].operator
         try:
             with torch.no_grad():
                 values[step.into] = found = _run(step, values)
         except Exception as error:  # of many classes of torch's own
-            raise ValueError(f"{node.operator} cannot take its arguments ({one_line(error, 200)})") from None
-        for one in found if isinstance(found, tuple | list) else (found,):
-            if isinstance(one, Tensor) and one.numel() > MOST_VALUES:
-                raise ValueError(f"{node.operator} returns more than {MOST_VALUES:,} numbers")
+            raise ValueError(f"{name} cannot take its arguments ({one_line(error, 200)})") from None
+        made = sum(one.numel() for one in _tensors(found))
+        kept += made if place in fixed else 0
+        if made > MOST_VALUES:
+            raise ValueError(f"{name} returns more than {MOST_VALUES:,} numbers")
+        if kept > 2 * MOST_VALUES:
+            raise ValueError(f"values that depend on no input have more than {2 * MOST_VALUES:,} numbers")
         for number in step.dead:
             del values[number]
+
+
+def _tensors(found: object) -> list[Tensor]:
+    several = found if isinstance(found, tuple | list) else (found,)
+    return [one for one in several if isinstance(one, Tensor)]
 
 
 def shape_of(one: ProgramInput, sizes: Mapping[str, int]) -> list[int]:

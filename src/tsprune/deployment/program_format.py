@@ -45,7 +45,8 @@ MEMORY_FORMATS = ("contiguous_format", "preserve_format")
 DEVICE = "device"  # the one that the reader chooses
 # of the approximation of GELU, of the rounding of quotients, and of padding
 WORDS = ("none", "tanh", "floor", "trunc", "constant")
-_EQUATION = re.compile(r"[a-zA-Z]+(,[a-zA-Z]+)*->[a-zA-Z]*")  # of einsum
+_TERM = r"(\.\.\.)?[a-zA-Z]*"
+_EQUATION = re.compile(rf"{_TERM}(,{_TERM})*->{_TERM}")  # of einsum
 
 
 @dataclasses.dataclass(frozen=True)

@@ -49,7 +49,7 @@ def read_weights(
     path: Path, program: ProgramText, *, files: Mapping[str, str] | None = None
 ) -> dict[str, Tensor]:
     """The weights of a program, by their names, in the types that it computes with; TspruneError as above."""
-    place = existing_file(weights_of(path), "weights")
+    place = existing_file(weights_of(path), "file of weights")
     _require_unchanged(place, files)
     try:
         tensors = load_file(place)

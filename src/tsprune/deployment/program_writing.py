@@ -15,6 +15,7 @@ from torch.export.graph_signature import InputKind, OutputKind
 from torch.fx import Node as GraphNode
 
 from tsprune.deployment.program_format import (
+    DEVICE,
     Argument,
     Axis,
     Name,
@@ -167,12 +168,12 @@ def _node(node: GraphNode, numbers: Mapping[str, int]) -> Node:
     name = _SIZES.get(node.target, str(node.target))
     if name not in OPERATORS and name not in _SIZES.values():
         raise ValueError(f"the program format has no operator {name}")
-    return Node(
-        name,
-        tuple(_argument(one, numbers) for one in node.args),
-        # memory is pinned nowhere, and both are what torch does by itself
-        {key: _argument(one, numbers) for key, one in node.kwargs.items() if key != "pin_memory"},
-    )
+    # memory is pinned nowhere
+    keywords = {key: _argument(one, numbers) for key, one in node.kwargs.items() if key != "pin_memory"}
+    if name.startswith("aten.") and not node.all_input_nodes:
+        takes = {one.name for one in node.target._schema.arguments if one.kwarg_only}  # type: ignore[union-attr]
+        keywords |= {DEVICE: Name(DEVICE)} if DEVICE in takes else {}
+    return Node(name, tuple(_argument(one, numbers) for one in node.args), keywords)
 
 
 def _argument(argument: Any, numbers: Mapping[str, int]) -> Argument:
@@ -181,10 +182,12 @@ def _argument(argument: Any, numbers: Mapping[str, int]) -> Argument:
     if isinstance(argument, list | tuple):
         return tuple(_argument(one, numbers) for one in argument)
     if isinstance(argument, torch.device):
-        return Name("device")
+        return Name(DEVICE)
     for kind in (torch.dtype, torch.layout, torch.memory_format):
         if isinstance(argument, kind):
             return Name(kind.__name__, _name_of(argument))
-    if argument is None or isinstance(argument, bool | int | float | str):
+    if isinstance(argument, str):
+        return argument.replace(" ", "")  # of an equation
+    if argument is None or isinstance(argument, bool | int | float):
         return argument
     raise ValueError(f"the program format has no argument of type {type(argument).__name__}")

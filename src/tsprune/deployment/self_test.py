@@ -71,10 +71,12 @@ def quantile_distance(
     return float((of_series / np.where(sizes == 0, 1, sizes)).max())
 
 
-def verify_export(folder: str | Path) -> SelfTest:
+def verify_export(folder: str | Path, *, device: str | None = None) -> SelfTest:
     """Checks the files of an exported folder by their SHA-256, and its forecasts by those of its model.
 
-    Raises TspruneError in one line if it is no exported folder, or ONNX Runtime cannot read it.
+    device : as `load_exported` takes it
+
+    Raises TspruneError in one line if it is no exported folder, or its runtime cannot read it.
     """
     path = user_path(folder)
     about = read_description(path)
@@ -83,7 +85,7 @@ def verify_export(folder: str | Path) -> SelfTest:
     if wrong:
         return SelfTest(str(folder), wrong, float("nan"), allowed)
     contexts, expected = _read(path / SELF_TEST)
-    distance = _distance(load_exported(folder), contexts, expected)
+    distance = _distance(load_exported(folder, device=device), contexts, expected)
     return SelfTest(str(folder), (), distance, allowed)
 
 
