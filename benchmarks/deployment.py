@@ -68,10 +68,11 @@ def upstream(model: Forecaster, horizon: int) -> Call:
 
 
 def exported(source: Forecaster, precision: str, steps: int, folder: Path, threads: int | None) -> Exported:
-    """The export of a model; bf16 is OpenVINO's, the others are ONNX Runtime's."""
+    """The export of a model; bf16 is OpenVINO's, torch-export in fp32, the others are ONNX Runtime's."""
     if not folder.exists():
-        form = "openvino" if precision == "bf16" else "onnx"
-        tsprune.export(source, folder, horizon=steps, precision=precision, format=form)
+        kind = "fp32" if precision == "torch-export" else precision
+        form = {"bf16": "openvino", "torch-export": precision}.get(precision, "onnx")
+        tsprune.export(source, folder, horizon=steps, precision=kind, format=form)
     return tsprune.load_exported(folder, threads=threads)
 
 
@@ -150,7 +151,7 @@ if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--models", nargs="*", default=["bundled:chronos-bolt", "bundled:timesfm"])
     parser.add_argument("--pruned", nargs="*", type=Path, default=[], help="of the first model")
-    parser.add_argument("--precisions", nargs="*", default=PRECISIONS)
+    parser.add_argument("--precisions", nargs="*", default=PRECISIONS, help="also: torch-export, in fp32")
     parser.add_argument("--batches", nargs="*", type=int, default=(1, 8, 64))
     parser.add_argument("--horizon", type=int, help="by default those of one pass")
     parser.add_argument("--rounds", type=int, default=30)

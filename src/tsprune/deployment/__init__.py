@@ -1,4 +1,4 @@
-"""Deployment: a forecaster as one ONNX graph, which runs without torch and without its upstream package."""
+"""Deployment: a forecaster as one graph, which runs without its upstream package, as ONNX without torch."""
 
 from typing import TYPE_CHECKING
 

@@ -41,7 +41,7 @@ def _of_sizes(function: _Function) -> _Function:
 
 
 # of as many sizes as the number says
-_SIZES = {
+_SIZES: dict[str, tuple[_Function, int]] = {
     "size.add": (operator.add, 2),
     "size.sub": (operator.sub, 2),
     "size.mul": (operator.mul, 2),

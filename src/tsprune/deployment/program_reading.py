@@ -32,7 +32,9 @@ def read_program(
     try:
         return Program(program, tensors, device)
     except (ValueError, RuntimeError) as error:
-        raise _unreadable(path, error) from None
+        raise TspruneError(
+            f"{path}: this is no program that tsprune can run ({one_line(error, 250)})"
+        ) from None
 
 
 def read_program_text(path: Path, *, files: Mapping[str, str] | None = None) -> ProgramText:
@@ -42,7 +44,9 @@ def read_program_text(path: Path, *, files: Mapping[str, str] | None = None) -> 
     try:
         return from_text(text)
     except (ValueError, RecursionError) as error:
-        raise _unreadable(path, error) from None
+        raise TspruneError(
+            f"{path}: this is no program that tsprune can run ({one_line(error, 250)})"
+        ) from None
 
 
 def read_weights(
@@ -81,7 +85,3 @@ def _require_unchanged(path: Path, files: Mapping[str, str] | None) -> None:
         found = hashlib.file_digest(file, "sha256").hexdigest()
     if found != files[path.name]:
         raise TspruneError(f"{path} has another SHA-256 than when it was exported; export the model again")
-
-
-def _unreadable(path: Path, error: BaseException) -> TspruneError:
-    return TspruneError(f"{path}: this is no program that tsprune can run ({one_line(error, 250)})")

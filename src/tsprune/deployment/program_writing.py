@@ -74,7 +74,7 @@ def as_program(
         numbers[node] = number
         found.append(_input(name, placeholders[node].meta["val"], exported, sizes))
     weights, tensors = _weights(exported, used, numbers)
-    nodes = []
+    nodes: list[Node] = []
     for node in exported.graph.nodes:
         if node.op != "call_function" or node.name not in used:
             continue
