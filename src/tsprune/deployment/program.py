@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import operator
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import torch
@@ -157,7 +157,7 @@ def _steps(
     functions: Sequence[_Function],
     places: Sequence[int],
     device: torch.device,
-    kept: Iterable[int],
+    kept: Collection[int],
 ) -> list[_Step]:
     """Some of the nodes, in order; values of `kept` are never dead, and if it is empty none is."""
     living, steps = set(kept), []
@@ -305,7 +305,7 @@ def _probe(
     }
     for place, weight in enumerate(program.weights):
         values[len(program.inputs) + place] = tensors[weight.name].to(meta)
-    kept = 0
+    kept, most = 0, 2 * MOST_VALUES + 4 * sum(tensor.numel() for tensor in tensors.values())
     everything = range(len(program.nodes))
     for step in _steps(program, functions, everything, meta, program.outputs.values()):
         place = step.into - program.first_node
@@ -319,8 +319,8 @@ def _probe(
         kept += made if place in fixed else 0
         if made > MOST_VALUES:
             raise ValueError(f"{name} returns more than {MOST_VALUES:,} numbers")
-        if kept > 2 * MOST_VALUES:
-            raise ValueError(f"values that depend on no input have more than {2 * MOST_VALUES:,} numbers")
+        if kept > most:
+            raise ValueError(f"values that depend on no input have more than {most:,} numbers")
         for number in step.dead:
             del values[number]
 

@@ -88,6 +88,19 @@ class Node:
                 if isinstance(one, Value):
                     yield one.number
 
+    def renumbered(self, numbers: Mapping[int, int]) -> Node:
+        """The call with other numbers of the values that it takes."""
+        keywords = {name: _renumbered(one, numbers) for name, one in self.keywords.items()}
+        return Node(self.operator, tuple(_renumbered(one, numbers) for one in self.arguments), keywords)
+
+
+def _renumbered(argument: Argument, numbers: Mapping[int, int]) -> Argument:
+    if isinstance(argument, Value):
+        return Value(numbers[argument.number])
+    if isinstance(argument, tuple):
+        return tuple(_renumbered(one, numbers) for one in argument)
+    return argument
+
 
 @dataclasses.dataclass(frozen=True)
 class Axis:

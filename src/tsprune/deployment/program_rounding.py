@@ -9,7 +9,7 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor
 
-from tsprune.deployment.program_format import Argument, Name, Node, ProgramText, Value, as_text, weights_of
+from tsprune.deployment.program_format import Name, Node, ProgramText, Value, as_text, weights_of
 from tsprune.deployment.program_operators import PRODUCTS
 from tsprune.deployment.program_reading import read_program_text, read_weights
 
@@ -78,27 +78,18 @@ def _with_casts(program: ProgramText, rounded: set[int]) -> ProgramText:
 
     for place, node in enumerate(program.nodes):
         products = PRODUCTS.get(node.operator, ())
-        old = node.arguments
-        arguments = [_renumbered(one, numbers) for one in old]
+        called = node.renumbered(numbers)
+        arguments = list(called.arguments)
         for at in products[: len(arguments)]:
-            one, before = arguments[at], old[at]
+            one, before = arguments[at], node.arguments[at]
             if isinstance(one, Value) and isinstance(before, Value) and before.number not in rounded:
                 arguments[at] = cast(one, _BRAIN)
-        keywords = {name: _renumbered(one, numbers) for name, one in node.keywords.items()}
-        number = added(Node(node.operator, tuple(arguments), keywords))
+        number = added(dataclasses.replace(called, arguments=tuple(arguments)))
         if products:
             number = cast(Value(number), _FULL).number
         numbers[program.first_node + place] = number
     outputs = {name: numbers[number] for name, number in program.outputs.items()}
     return dataclasses.replace(program, nodes=tuple(nodes), outputs=outputs)
-
-
-def _renumbered(argument: Argument, numbers: dict[int, int]) -> Argument:
-    if isinstance(argument, Value):
-        return Value(numbers[argument.number])
-    if isinstance(argument, tuple):
-        return tuple(_renumbered(one, numbers) for one in argument)
-    return argument
 
 
 def _write(path: Path, program: ProgramText, tensors: dict[str, Tensor]) -> None:
