@@ -145,7 +145,9 @@ class _Writing:
     def _argument(self, argument: Any) -> Argument:
         if isinstance(argument, GraphNode):
             number = self.numbers.get(argument)
-            return Value(number) if isinstance(number, int) else None
+            if not isinstance(number, int):
+                raise ValueError("the program has a graph within it")
+            return Value(number)
         if isinstance(argument, list | tuple):
             return tuple(self._argument(one) for one in argument)
         if isinstance(argument, torch.device):
