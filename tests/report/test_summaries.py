@@ -205,6 +205,6 @@ def test_without_matplotlib_the_error_says_what_to_install(
     study: Study, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setitem(sys.modules, "matplotlib", None)
-    with pytest.raises(TspruneError, match="extra 'picture'"):
+    with pytest.raises(TspruneError, match="install it with: pip install"):
         write_picture(study, tmp_path / "p.svg")
     assert not list(tmp_path.iterdir())

@@ -20,6 +20,7 @@ from rich.text import Text
 import tsprune
 from tsprune.choices import PICTURE_FORMS
 from tsprune.errors import TspruneError, one_line, printable
+from tsprune.extras import install
 from tsprune.files import check_files, output_folder
 
 if TYPE_CHECKING:
@@ -266,7 +267,7 @@ def check_pictures(path: Path | None, *, single: bool = True, folder: bool = Tru
     if path is None:
         return
     if find_spec("matplotlib") is None:
-        raise TspruneError("--picture needs matplotlib: install tsprune with the extra 'picture'")
+        raise TspruneError(f"--picture needs matplotlib; install it with: {install('picture')}")
     wanted = [" or ".join(f".{form}" for form in PICTURE_FORMS)] if single else []
     wanted += ["a folder"] if folder else []
     is_file = bool(path.suffix)

@@ -21,6 +21,7 @@ import pandas as pd
 from tsprune.atomic import write_whole
 from tsprune.choices import ONNX_RUNTIMES, PICTURE_FORMS, TORCH
 from tsprune.errors import TspruneError
+from tsprune.extras import install
 from tsprune.frontiers.frontier_points import ORIGINAL
 from tsprune.report import palette
 from tsprune.report.figures.shared import by_stack
@@ -180,9 +181,7 @@ def canvas(dark: bool = False) -> Iterator[type[Figure]]:
         import matplotlib
         from matplotlib.figure import Figure
     except ImportError as error:
-        raise TspruneError(
-            "the picture needs matplotlib: install tsprune with the extra 'picture'"
-        ) from error
+        raise TspruneError(f"pictures need matplotlib; install it with: {install('picture')}") from error
     colours = ink(dark)
     lines = dict.fromkeys(("axes.edgecolor", "xtick.color", "ytick.color"), colours.soft)
     words = ("text.color", "axes.labelcolor", "axes.titlecolor", "xtick.labelcolor", "ytick.labelcolor")
