@@ -67,7 +67,7 @@ def main() -> None:
             for name in names:
                 page = context.new_page()
                 for problem in problems(page, f"{given.site.resolve().as_uri()}/{name}.html"):
-                    print(f"{name} {scheme} {width}: {problem}")
+                    print(f"{name} {scheme} {width}: {problem}", flush=True)
                     found += 1
                 if given.shots is not None:
                     page.screenshot(
