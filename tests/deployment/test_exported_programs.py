@@ -58,6 +58,13 @@ def test_files_and_card(exported: Pair) -> None:
     assert "a program of torch.export (fp32)" in (Path(found.name) / "README.md").read_text()
 
 
+def test_a_history_of_one_patch(bolt: Pair) -> None:
+    model, found = bolt
+    for series in ([[1.0, 3.0]], [[2.0], [1.0, 5.0, 2.0]]):
+        expected = model.forecast(series, 2).quantiles
+        assert quantile_distance(found.forecast(series, 2).quantiles, expected) < FP32_DISTANCE
+
+
 ALONE = """
 import json, pickle, sys
 import numpy as np
