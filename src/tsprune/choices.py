@@ -26,6 +26,7 @@ EXPORT_FORMATS = ("onnx", "openvino", TORCH_EXPORT)
 # of the points of `tsprune.frontier`; those of the first line are of the original only, but for torch
 TORCH, BFLOAT16, COMPILED = "torch", "torch-bfloat16", "torch-compiled"
 ONNX_RUNTIMES = {f"onnx-{precision}": precision for precision in ("fp32", "int8")}
+EXPORTED = "onnx-fp32"  # exact
 RUNTIMES = (TORCH, BFLOAT16, COMPILED, *ONNX_RUNTIMES)
 
 # a model's name to `tsprune.evaluate`

@@ -152,7 +152,7 @@ def _frontiers(
     result: Study, output: Path, shared: Shared
 ) -> tuple[dict[str, Frontier], list[tuple[str, str]]]:
     """A small frontier of each model, and (item, reason) of what could not be measured."""
-    from tsprune.choices import ONNX_RUNTIMES, TORCH
+    from tsprune.choices import EXPORTED, TORCH
     from tsprune.frontiers import frontier
     from tsprune.studies.removals import smallest_plan
 
@@ -169,7 +169,7 @@ def _frontiers(
                     suite=shared.suite,
                     savings=(),
                     plans=[] if plan is None else [plan],
-                    runtimes=(TORCH, *ONNX_RUNTIMES),
+                    runtimes=(TORCH, EXPORTED),
                     batches=_BATCHES,
                     **options,
                 )
