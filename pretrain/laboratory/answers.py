@@ -228,7 +228,7 @@ def _checks(fit: object, frame: pd.DataFrame, replicated: bool) -> list[str]:
     fitted = np.asarray(fit.fittedvalues)  # type: ignore[attr-defined]
     test: Callable[..., tuple[float, float]] = stats.shapiro
     normal = test(residuals)[1] if np.ptp(residuals) > 0 else float("nan")
-    spread = stats.spearmanr(np.abs(residuals), fitted).pvalue
+    spread = stats.spearmanr(np.abs(residuals).round(9), np.round(fitted, 9)).pvalue
     kind = (
         "mixed model, random intercept by condition"
         if replicated

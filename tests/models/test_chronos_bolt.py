@@ -89,5 +89,7 @@ def test_saved_models_are_found_by_upstreams_own_dispatch(model: Forecaster, tmp
     assert isinstance(pipeline, ChronosBoltPipeline)
     context = torch.arange(30.0)
     expected = model.forecast([context.numpy()], 8).quantiles
-    np.testing.assert_array_equal(pipeline.predict([context], 8).numpy(), expected)
+    # weights of a file lie elsewhere in memory: without AVX512, products round by where their factors lie
+    found = pipeline.predict([context], 8).numpy()
+    np.testing.assert_allclose(found, expected, rtol=0, atol=1e-6 * np.abs(expected).max())
     assert not list(tmp_path.glob("*.bin"))

@@ -258,6 +258,7 @@ def test_the_precision_is_the_processors(native: bool, monkeypatch: pytest.Monke
     """By default, and the account tells which it was."""
     for name in ("_is_avx512_bf16_supported", "_is_amx_tile_supported"):
         monkeypatch.setattr(torch.cpu, name, lambda: native)
+    monkeypatch.setattr(torch.backends.cpu, "get_cpu_capability", lambda: "AVX512" if native else "AVX2")
     small, teacher = pair()
     precision = "bfloat16" if native else "float32"
     model = recovered(small, teacher, steps=3)
