@@ -40,18 +40,6 @@ def _of_sizes(function: _Function) -> _Function:
     return lambda *sizes: _within(function(*map(_within, sizes)))
 
 
-# of as many sizes as the number says
-_SIZES: dict[str, tuple[_Function, int]] = {
-    "size.add": (operator.add, 2),
-    "size.sub": (operator.sub, 2),
-    "size.mul": (operator.mul, 2),
-    "size.floordiv": (operator.floordiv, 2),
-    "size.mod": (operator.mod, 2),
-    "size.neg": (operator.neg, 1),
-}
-assert tuple(_SIZES) == SIZE_OPERATORS
-
-
 class _Step(NamedTuple):
     """A node, ready to run.
 
@@ -222,8 +210,9 @@ def _function(node: Node, kinds: Sequence[str]) -> tuple[_Function, str]:
         if given != [TENSORS, int] or node.keywords:
             raise ValueError("it takes tensors and a number")
         return operator.getitem, TENSOR
-    if node.operator in _SIZES:
-        function, count = _SIZES[node.operator]
+    if node.operator in SIZE_OPERATORS:
+        function = SIZE_OPERATORS[node.operator]
+        count = 1 if function is operator.neg else 2
         if len(given) != count or node.keywords or not all(kind in (SIZE, int) for kind in given):
             raise ValueError(f"it takes {count} sizes")
         return _of_sizes(function), SIZE

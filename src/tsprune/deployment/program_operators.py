@@ -8,8 +8,18 @@ A family of another package may need one that is missing here: it may be added i
 
 from __future__ import annotations
 
-# of sizes, which are whole numbers: in Python, whatever the file says, none of them is looked up
-SIZE_OPERATORS = ("size.add", "size.sub", "size.mul", "size.floordiv", "size.mod", "size.neg")
+import operator
+from collections.abc import Callable, Mapping
+
+# of sizes, which are whole numbers: functions of Python, none of which is looked up by a name in a file
+SIZE_OPERATORS: Mapping[str, Callable[..., int]] = {
+    "size.add": operator.add,
+    "size.sub": operator.sub,
+    "size.mul": operator.mul,
+    "size.floordiv": operator.floordiv,
+    "size.mod": operator.mod,
+    "size.neg": operator.neg,
+}
 ITEM = "item"  # one of the tensors that an operator returns
 
 # names and, if it is not "default", overload: "add.Tensor"

@@ -29,17 +29,10 @@ from tsprune.deployment.program_format import (
     as_text,
     weights_of,
 )
-from tsprune.deployment.program_operators import ITEM, OPERATORS, PRODUCTS
+from tsprune.deployment.program_operators import ITEM, OPERATORS, PRODUCTS, SIZE_OPERATORS
 
-_SIZES: dict[Any, str] = {
-    operator.add: "size.add",
-    operator.sub: "size.sub",
-    operator.mul: "size.mul",
-    operator.floordiv: "size.floordiv",
-    operator.mod: "size.mod",
-    operator.neg: "size.neg",
-    operator.getitem: ITEM,
-}
+_SIZES: dict[Any, str] = {function: name for name, function in SIZE_OPERATORS.items()}
+_SIZES[operator.getitem] = ITEM
 _KEPT = (InputKind.PARAMETER, InputKind.BUFFER, InputKind.CONSTANT_TENSOR)
 # what they return is their first argument, as nothing in a program changes a tensor
 _SAME = tuple(f"aten.{name}.default" for name in ("alias", "detach", "detach_", "lift_fresh_copy"))
