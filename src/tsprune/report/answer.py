@@ -123,7 +123,7 @@ def sure(study: Study) -> list[str]:
     """How far the answers can be trusted, in sentences."""
     configurations = count(max((len(model.baseline) for model in study.models), default=0), "configuration")
     limit = (
-        ' "At most" is the upper end of the interval: 1 in 40 such answers is too good.'
+        ' "At most" is the upper end of the interval: 1 in 40 such answers states too small a loss.'
         if any(chosen_removal(model) is not None for model in study.models)
         else ""
     )
