@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import re
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -104,3 +105,13 @@ def test_checked_arguments_arrive_as_python_numbers() -> None:
     with pytest.raises(TspruneError, match="the percentage"):
         function("m", None)  # type: ignore[arg-type]
     assert list(inspect.signature(function).parameters) == ["model", "percent", "seed", "minutes"]
+
+
+def test_no_suite_or_table_has_a_name_that_is_checked_as_a_number() -> None:
+    """Such an argument would be refused, whatever it was."""
+    for label, function in functions():
+        for name, one in inspect.signature(function).parameters.items():
+            others = {"Suite", "DataFrame", "Forecaster", "Masks"} & set(
+                re.findall(r"\w+", str(one.annotation))
+            )
+            assert not others or name not in RULES, f"{label} takes {name} as {one.annotation}"

@@ -108,7 +108,7 @@ def test_bundled_models_in_every_precision(name: str, tmp_path: Path) -> None:
 
     model = tsprune.load(f"bundled:{name}", device="cpu")
     folders = {precision: tmp_path / precision for precision in ("fp32", "fp16", "bf16")}
-    found = exports(model, folders, format=TORCH_EXPORT, calibration=small_suite(), horizon=16)
+    found = exports(model, folders, format=TORCH_EXPORT, suite=small_suite(), horizon=16)
     expected = model.forecast(SERIES, 16).quantiles
     distances = {
         key: quantile_distance(one.forecast(SERIES, 16).quantiles, expected) for key, one in found.items()

@@ -23,7 +23,7 @@ from tsprune.deployment.exported import Exported, load_exported, open_export
 from tsprune.deployment.graph_files import in_openvino_format, store_weights_in_half
 from tsprune.deployment.graph_sessions import require_openvino
 from tsprune.deployment.program_rounding import program_in_half
-from tsprune.deployment.quantisation import in_bf16, program_rounded, quantised
+from tsprune.deployment.quantisation import in_bf16, quantised
 from tsprune.deployment.self_test import FP32_DISTANCE, measured_distance, probe_series, stored
 from tsprune.deployment.tracing import Traced, traced_pass, traced_programs
 from tsprune.errors import TspruneError
@@ -51,7 +51,7 @@ def export(
     context_length: int | None = None,
     precision: str = "fp32",
     format: str = "onnx",
-    calibration: Suite | None = None,
+    suite: Suite | None = None,
 ) -> Exported:
     """Writes `model`, pruned or not, as one graph from contexts to quantiles, and loads it.
 
@@ -65,7 +65,7 @@ def export(
         products; or "int8", of ONNX and OpenVINO: the weights of products in 8 bits, inputs quantised as they
         come
     format : "onnx", for ONNX Runtime, "openvino", or "torch-export", which runs with torch on any device
-    calibration : windows on which the loss of int8 and bf16 is measured, and which products of int8 stay in
+    suite : windows on which the loss of int8 and bf16 is measured, and which products of int8 stay in
         fp32 is decided; None: some of the embedded suite
 
     Raises TspruneError in one line for a family without a graph, for a
@@ -77,7 +77,7 @@ def export(
         horizon=horizon,
         context_length=context_length,
         format=format,
-        calibration=calibration,
+        suite=suite,
     )
     return found[precision]
 
@@ -89,7 +89,7 @@ def exports(
     horizon: int | None = None,
     context_length: int | None = None,
     format: str = "onnx",
-    calibration: Suite | None = None,
+    suite: Suite | None = None,
 ) -> dict[str, Exported]:
     """`export` in several precisions, whose graph is traced once.
 
@@ -100,7 +100,7 @@ def exports(
         {(precision, format): folder for precision, folder in folders.items()},
         horizon=horizon,
         context_length=context_length,
-        calibration=calibration,
+        suite=suite,
     )
     return {precision: one for (precision, _), one in found.items()}
 
@@ -111,7 +111,7 @@ def exports_in_formats(
     *,
     horizon: int | None = None,
     context_length: int | None = None,
-    calibration: Suite | None = None,
+    suite: Suite | None = None,
 ) -> dict[tuple[str, str], Exported]:
     """`export` in several precisions and formats, whose graph is traced once.
 
@@ -143,7 +143,7 @@ def exports_in_formats(
                 about = dataclasses.replace(trace[0], graph_format=written)
                 for one in trace[1]:
                     one.write(aside, written)
-            about = _in_form(aside, about, precision, format, calibration)
+            about = _in_form(aside, about, precision, format, suite)
             about = _complete(loaded, aside, about)
             (aside / EXPORT).write_text(as_json(about.as_object()))
             (aside / "README.md").write_text(card(about, loaded.licence))
@@ -196,7 +196,7 @@ def _in_form(
 def _rounded(folder: Path, about: Description, precision: str, calibration: Suite | None) -> Description:
     """Rewrites the programs of torch in a folder in another precision."""
     if precision == "bf16":
-        return program_rounded(folder, about, calibration)
+        return in_bf16(folder, about, calibration)
     if precision == "fp16":
         for name in (about.graph, about.step):
             if (folder / name).exists():

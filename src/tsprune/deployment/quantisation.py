@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from tsprune.choices import TORCH_EXPORT
 from tsprune.deployment.description import GRAPH, Description
 from tsprune.deployment.exported import Exported
 from tsprune.deployment.graph_files import in_openvino_format
@@ -58,23 +59,17 @@ def quantised(folder: Path, about: Description, calibration: Suite | None = None
 
 
 def in_bf16(folder: Path, about: Description, calibration: Suite | None = None) -> Description:
-    """Rewrites the graph in `folder` for OpenVINO, which computes the network in bfloat16."""
-    suite = _within(_windows() if calibration is None else calibration, about)
-    exact = _scores(Exported(about.name, about, graph_session(folder / GRAPH), 0), suite)
-    path = in_openvino_format(folder / GRAPH, half=True)
-    loss = _loss(Exported(about.name, about, graph_session(path, bf16=True), 0), suite, exact)
-    return dataclasses.replace(about, precision="bf16", loss=float(loss))
-
-
-def program_rounded(folder: Path, about: Description, calibration: Suite | None = None) -> Description:
-    """Rewrites the program of torch in `folder` with its products in bfloat16."""
-    from tsprune.deployment.program_rounding import program_in_bf16
-
+    """Rewrites the graph in `folder` in bfloat16: OpenVINO's network, or a torch program's products."""
     suite = _within(_windows() if calibration is None else calibration, about)
     path = folder / about.graph
     exact = _scores(Exported(about.name, about, graph_session(path), 0), suite)
-    program_in_bf16(path)
-    loss = _loss(Exported(about.name, about, graph_session(path), 0), suite, exact)
+    if about.graph_format == TORCH_EXPORT:
+        from tsprune.deployment.program_rounding import program_in_bf16  # imports torch
+
+        program_in_bf16(path)
+    else:
+        path = in_openvino_format(path, half=True)
+    loss = _loss(Exported(about.name, about, graph_session(path, bf16=True), 0), suite, exact)
     return dataclasses.replace(about, precision="bf16", loss=float(loss))
 
 

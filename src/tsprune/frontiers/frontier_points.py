@@ -158,7 +158,7 @@ class Workshop:
         if precision in missing:  # all at once: tracing is most of the work
             calibration, _ = split(self.suite, seed=self.options.seed)
             sample = calibration.sample(_CALIBRATION_WINDOWS, seed=self.options.seed)
-            how: Any = {"horizon": self.horizon, "calibration": sample}
+            how: Any = {"horizon": self.horizon, "suite": sample}
             try:
                 exports(model, missing, **how)
             except TspruneError:  # of another precision, perhaps
