@@ -13,7 +13,7 @@ import pytest
 
 import tsprune
 from tests.deployment.conftest import ONE_PASS, SAMPLERS, Pair
-from tests.deployment.test_exported import (  # noqa: F401  (laws, of the fixture below)
+from tests.deployment.exported_laws import (  # noqa: F401  (of the fixture below)
     test_a_gap_over_the_cut_is_filled_from_before_it,
     test_any_number_of_series_and_any_batch,
     test_forecasts_are_the_models,
@@ -29,7 +29,8 @@ from tsprune.errors import TspruneError
 SERIES = [np.sin(np.arange(60) / 5).cumsum(), 1e6 + np.arange(40.0), np.array([1.0, np.nan, 2.0] * 9)]
 
 
-@pytest.fixture(scope="module", params=[*ONE_PASS, *SAMPLERS])
+# the other way round than `exported` of other modules, so that two processes do not wait for the same export
+@pytest.fixture(scope="module", params=[*ONE_PASS, *SAMPLERS][::-1])
 def exported(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Pair:
     """A model and its program."""
     pytest.importorskip("onnxruntime")  # one trace is written in both formats

@@ -13,7 +13,7 @@ from torch.export import Dim
 
 from tests.accelerator import DEVICE, accelerator
 from tsprune.deployment.program import Program
-from tsprune.deployment.program_format import MOST_VALUES, Name, Node, ProgramText, Value, weights_of
+from tsprune.deployment.program_format import MOST_NUMBERS, Name, Node, ProgramText, Value, weights_of
 from tsprune.deployment.program_operators import OPERATORS, PRODUCTS
 from tsprune.deployment.program_reading import read_program
 from tsprune.deployment.program_rounding import program_in_bf16, program_in_half
@@ -116,7 +116,7 @@ def test_what_depends_on_no_input_is_computed_once() -> None:
 
 
 def test_constants_have_a_limit_together() -> None:
-    half = Node("aten.full.default", ((MOST_VALUES // 2,), 1.0), {"device": Name("device")})
+    half = Node("aten.full.default", ((MOST_NUMBERS // 2,), 1.0), {"device": Name("device")})
     with pytest.raises(ValueError, match="that depend on no input have more than"):
         Program(ProgramText({}, (), (), (half,) * 5, {"y": 0}), {})
 

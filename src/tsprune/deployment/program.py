@@ -11,8 +11,8 @@ from torch import Tensor, nn
 
 from tsprune.deployment.program_format import (
     DEVICE,
-    MOST_SIZE,
-    MOST_VALUES,
+    LONGEST_AXIS,
+    MOST_NUMBERS,
     Argument,
     Axis,
     Name,
@@ -31,7 +31,7 @@ _Function = Callable[..., Any]
 
 def _within(value: Any) -> Any:
     """A size, which is a whole number that some tensor may have, also while torch traces it."""
-    if not isinstance(value, int | torch.SymInt) or (isinstance(value, int) and abs(value) > MOST_SIZE):
+    if not isinstance(value, int | torch.SymInt) or (isinstance(value, int) and abs(value) > LONGEST_AXIS):
         raise ValueError(f"a size is {str(value)[:60]}")
     return value
 
@@ -289,12 +289,12 @@ def _probe(
     meta = torch.device("meta")
     sizes = {name: min(max(least, 3), most) for name, (least, most) in program.sizes.items()}
     values: dict[int, Any] = {
-        number: torch.empty(shape_of(one, sizes), dtype=getattr(torch, one.dtype), device=meta)
+        number: torch.empty(input_shape(one, sizes), dtype=getattr(torch, one.dtype), device=meta)
         for number, one in enumerate(program.inputs)
     }
     for place, weight in enumerate(program.weights):
         values[len(program.inputs) + place] = tensors[weight.name].to(meta)
-    kept, most = 0, 2 * MOST_VALUES + 4 * sum(tensor.numel() for tensor in tensors.values())
+    kept, most = 0, 2 * MOST_NUMBERS + 4 * sum(tensor.numel() for tensor in tensors.values())
     everything = range(len(program.nodes))
     for step in _steps(program, functions, everything, meta, program.outputs.values()):
         place = step.into - program.first_node
@@ -306,8 +306,8 @@ def _probe(
             raise ValueError(f"{name} cannot take its arguments ({one_line(error, 200)})") from None
         made = sum(one.numel() for one in _tensors(found))
         kept += made if place in fixed else 0
-        if made > MOST_VALUES:
-            raise ValueError(f"{name} returns more than {MOST_VALUES:,} numbers")
+        if made > MOST_NUMBERS:
+            raise ValueError(f"{name} returns more than {MOST_NUMBERS:,} numbers")
         if kept > most:
             raise ValueError(f"values that depend on no input have more than {most:,} numbers")
         for number in step.dead:
@@ -319,6 +319,6 @@ def _tensors(found: object) -> list[Tensor]:
     return [one for one in several if isinstance(one, Tensor)]
 
 
-def shape_of(one: ProgramInput, sizes: Mapping[str, int]) -> list[int]:
+def input_shape(one: ProgramInput, sizes: Mapping[str, int]) -> list[int]:
     """The shape of an input for sizes that may change, by name."""
     return [sizes[axis.size] * axis.times if isinstance(axis, Axis) else axis for axis in one.shape]

@@ -30,16 +30,27 @@ from tsprune.files import parse_json
 
 PROGRAM_SUFFIX = ".json"
 WEIGHTS_SUFFIX = ".safetensors"  # of the file beside it
-FORMAT = "tsprune-program-1"
+PROGRAM_FORMAT = "tsprune-program-1"
 
 MOST_NODES = 200_000
 MOST_LENGTH = 2**16  # of a list in an argument
 MOST_AXES = 16
-MOST_SIZE = 2**40  # of a tensor along an axis
-MOST_VALUES = 2**30  # of a tensor in all
+LONGEST_AXIS = 2**40  # of a tensor along an axis
+MOST_NUMBERS = 2**30  # of a tensor in all
 _INTEGER = 2**63  # of an argument, such as the end of a slice
 
-DTYPES = ("float32", "float64", "float16", "bfloat16", "bool", "uint8", "int8", "int16", "int32", "int64")
+STORED_TYPES = (
+    "float32",
+    "float64",
+    "float16",
+    "bfloat16",
+    "bool",
+    "uint8",
+    "int8",
+    "int16",
+    "int32",
+    "int64",
+)
 LAYOUTS = ("strided",)
 MEMORY_FORMATS = ("contiguous_format", "preserve_format")
 DEVICE = "device"  # the one that the reader chooses
@@ -69,7 +80,7 @@ class Name:
 
 
 Argument = Value | Name | int | float | bool | str | None | tuple[Any, ...]
-_NAMES = {"dtype": DTYPES, "layout": LAYOUTS, "memory_format": MEMORY_FORMATS}
+_NAMES = {"dtype": STORED_TYPES, "layout": LAYOUTS, "memory_format": MEMORY_FORMATS}
 _FLOATS = {"inf": math.inf, "-inf": -math.inf, "nan": math.nan}
 
 
@@ -157,7 +168,7 @@ def weights_of(program: Path) -> Path:
 def as_text(program: ProgramText) -> str:
     """A program as JSON, a line for each node."""
     head = {
-        "format": FORMAT,
+        "format": PROGRAM_FORMAT,
         "sizes": {name: list(limits) for name, limits in program.sizes.items()},
         "inputs": [
             {"name": one.name, "dtype": one.dtype, "shape": [_axis_object(axis) for axis in one.shape]}
@@ -200,8 +211,8 @@ def _argument_object(argument: Argument) -> object:
 def from_text(text: str) -> ProgramText:
     """Reads what `as_text` writes; ValueError, with the reason, for anything else."""
     whole = _fields(parse_json(text), "program", "format", "sizes", "inputs", "weights", "outputs", "nodes")
-    if whole["format"] != FORMAT:
-        raise ValueError(f"its format is not {FORMAT}")
+    if whole["format"] != PROGRAM_FORMAT:
+        raise ValueError(f"its format is not {PROGRAM_FORMAT}")
     sizes = {_word(name, "a size"): _limits(one) for name, one in _object(whole["sizes"], "sizes").items()}
     program = ProgramText(
         sizes=sizes,
@@ -262,7 +273,7 @@ def _word(value: object, what: str) -> str:
     return value
 
 
-def _whole(value: object, what: str, least: int = 0, most: int = MOST_SIZE) -> int:
+def _whole(value: object, what: str, least: int = 0, most: int = LONGEST_AXIS) -> int:
     if type(value) is not int or not least <= value <= most:
         raise ValueError(f"{what}: no whole number from {least} to {most}")
     return value
@@ -303,16 +314,18 @@ def _input(value: object, sizes: Mapping[str, object]) -> ProgramInput:
         size = _one_of(fields["size"], tuple(sizes), f"the shape of {name}")
         return Axis(size, _whole(fields["times"], f"the shape of {name}", 1))
 
-    return ProgramInput(name, _one_of(stated["dtype"], DTYPES, name), _shape(stated["shape"], name, axis))
+    return ProgramInput(
+        name, _one_of(stated["dtype"], STORED_TYPES, name), _shape(stated["shape"], name, axis)
+    )
 
 
 def _weight(value: object) -> Weight:
     stated = _fields(value, "a weight", "name", "dtype", "stored", "shape")
     name = _word(stated["name"], "a weight")
     shape = _shape(stated["shape"], name, lambda one: _whole(one, f"the shape of {name}"))
-    if math.prod(shape) > MOST_VALUES:
-        raise ValueError(f"{name}: more than {MOST_VALUES:,} numbers")
-    dtype, stored = (_one_of(stated[field], DTYPES, name) for field in ("dtype", "stored"))
+    if math.prod(shape) > MOST_NUMBERS:
+        raise ValueError(f"{name}: more than {MOST_NUMBERS:,} numbers")
+    dtype, stored = (_one_of(stated[field], STORED_TYPES, name) for field in ("dtype", "stored"))
     return Weight(name, dtype, stored, shape)
 
 

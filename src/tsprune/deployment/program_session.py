@@ -13,7 +13,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from tsprune.deployment.program import Program, shape_of
+from tsprune.deployment.program import Program, input_shape
 from tsprune.deployment.program_format import Axis, ProgramInput
 from tsprune.deployment.program_reading import read_program
 from tsprune.models.placement import device_of
@@ -59,7 +59,7 @@ def _tensors(program: Program, inputs: Mapping[str, NDArray[Any]]) -> list[Tenso
         for size, axis in zip(array.shape, one.shape, strict=True):
             if isinstance(axis, Axis):
                 sizes.setdefault(axis.size, size // axis.times)
-        if list(array.shape) != shape_of(one, sizes):
+        if list(array.shape) != input_shape(one, sizes):
             raise ValueError(f"{one.name} has shape {array.shape}, which does not fit the exported one")
     for name, size in sizes.items():
         # torch's least is 2 where 1 was asked for, as it distinguishes 1 while it traces

@@ -45,7 +45,7 @@ def from_frame(frame: Any, *, name: str = "data", **options: Unpack[DataOptions]
     >>> import pandas as pd
     >>> days = pd.date_range("2024-01-01", periods=60, freq="D")
     >>> from_frame(pd.DataFrame({"ds": days, "y": range(60)}), horizon=7)
-    <Suite data: 1 configurations, 1 windows>
+    <Suite data: 1 configuration, 1 window>
     """
     return _suite(arrow_table(frame), TablePlace("the table"), name, OwnOptions(**options))
 
