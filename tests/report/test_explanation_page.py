@@ -116,7 +116,7 @@ def test_chaos_is_a_table_of_the_model_and_of_copiers(found: Explanation) -> Non
 
 def test_every_statistic_of_attention_is_a_view_over_its_null(found: Explanation) -> None:
     figure = figures.attended_maps(found)
-    labels = [button.label for button in figure.layout.updatemenus[0].buttons]
+    labels = [button.name for button in figure.layout.updatemenus[0].buttons]
     assert labels == ["sharpness", "entropy", "effective keys", "lag", "band", "period"]
     cross = found.heads[found.heads["attention"] == "cross"]
     shown = {t.meta["view"]: t for t in figure.data if t.xaxis == figure.data[-1].xaxis}

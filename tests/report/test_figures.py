@@ -36,7 +36,10 @@ def test_layer_curves_hold_every_change(study: Study) -> None:
 def test_buttons_show_one_metric_at_a_time(study: Study) -> None:
     figure = figures.layer_curves(study)
     buttons = figure.layout.updatemenus[0].buttons
-    assert [b.label for b in buttons] == ["CRPS", "MASE"]
+    assert [b.name for b in buttons] == ["CRPS", "MASE"]
+    assert [b.label for b in buttons] == ["✓ CRPS", "MASE"]
+    ticked = [[button.args[1][f"updatemenus[0].buttons[{k}].label"] for k in (0, 1)] for button in buttons]
+    assert ticked == [["✓ CRPS", "MASE"], ["CRPS", "✓ MASE"]]
     for button, metric in zip(buttons, ("CRPS", "MASE"), strict=True):
         shown = [
             t.meta["view"] for t, seen in zip(figure.data, button.args[0]["visible"], strict=True) if seen

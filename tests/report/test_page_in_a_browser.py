@@ -41,6 +41,10 @@ def test_the_page_fits_and_axe_finds_nothing(
     assert page.evaluate("document.documentElement.scrollWidth") == width
     assert page.locator("#removals svg.main-svg").count() > 0
     assert page.evaluate(COVERED) == []
+    buttons = page.locator("#removals .updatemenu-item-text")
+    assert buttons.all_text_contents() == ["✓ MASE", "CRPS"]
+    page.locator("#removals .updatemenu-button").nth(1).click()
+    assert buttons.all_text_contents() == ["MASE", "✓ CRPS"]
     page.set_viewport_size({"width": width - 20, "height": 900})
     page.wait_for_timeout(300)  # plotly resizes after a pause
     assert page.evaluate(SPILLED) == []

@@ -112,6 +112,9 @@ def test_commands_are_quoted_and_a_model_of_a_script_gets_python() -> None:
     (answer,) = answers(make_study(model), Path("a b"))
     words = shlex.split(answer.commands[0])
     assert words == ["tsprune", "prune", model.name, "--plan", "a b/plan.json", "--out", "smaller"]
+    assert [shlex.split(command)[1] for command in answer.commands] == ["prune", "recover", "export"]
+    (answer,) = answers(make_study(dataclasses.replace(model, family="a plugin's")), Path("a"))
+    assert [shlex.split(command)[1] for command in answer.commands] == ["prune", "recover"]
     (answer,) = answers(make_study(dataclasses.replace(model, sha256="")), Path("a"))
     assert ast.parse(answer.commands[0])
 

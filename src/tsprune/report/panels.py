@@ -249,7 +249,10 @@ class Grid:
         return self.figure.update_layout(showlegend=True, legend=look | place)
 
     def buttons(self, views: Sequence[View]) -> go.Figure:
-        """The figure with buttons that show one view at a time; the first is shown at the start."""
+        """The figure with buttons that show one view at a time; the first is shown at the start.
+
+        The button of the view that is shown has a tick, since its shade alone does not tell which it is.
+        """
         traces: tuple[Any, ...] = self.figure.data
 
         def seen(view: View) -> list[bool]:
@@ -258,11 +261,16 @@ class Grid:
         for trace, visible in zip(traces, seen(views[0]), strict=True):
             trace.visible = visible
         named = [self._named_axes(view) for view in views]
-        arguments = [
-            (view.label, [{"visible": seen(view)}, {**names, **view.layout}])
-            for view, names in zip(views, named, strict=True)
+        labels = [[f"✓ {view.label}" if view is chosen else view.label for view in views] for chosen in views]
+        buttons = [
+            {
+                "name": view.label,
+                "label": labels[0][place],
+                "method": "update",
+                "args": [{"visible": seen(view)}, {**names, **view.layout, **_labelled(labels[place])}],
+            }
+            for place, (view, names) in enumerate(zip(views, named, strict=True))
         ]
-        buttons = [{"label": label, "method": "update", "args": change} for label, change in arguments]
         place = {"x": 0, "xanchor": "left", "y": self._above(self._top - 6), "yanchor": "top"}
         look = {"bgcolor": "#e3e7ec", "bordercolor": "#c3c9d0", "font": {"size": 12, "color": INK}}
         menu = {"type": "buttons", "direction": "right", "showactive": True, "buttons": buttons}
@@ -275,6 +283,11 @@ class Grid:
         axes = [*self.figure.select_xaxes(), *self.figure.select_yaxes()]
         titles = {axis.plotly_name: axis.title.text or "" for axis in axes}
         return {f"{n}.title.text": t.replace(VIEW, view.label) for n, t in titles.items() if VIEW in t}
+
+
+def _labelled(labels: Sequence[str]) -> dict[str, str]:
+    """New labels of all buttons, by their place in the layout."""
+    return {f"updatemenus[0].buttons[{place}].label": label for place, label in enumerate(labels)}
 
 
 def integer_step(last: float) -> int:

@@ -97,7 +97,7 @@ class _Still:
         self._legend()
         view = ""
         if source.layout.updatemenus:
-            view = f" ({source.layout.updatemenus[0].buttons[0].label})"
+            view = f" ({source.layout.updatemenus[0].buttons[0].name})"
         place = 12 / _WIDTH, 1 - 0.62 * _HEADING / self._height
         self.figure.text(*place, plain_text(heading) + view, size=13, weight="bold")
 
