@@ -22,7 +22,7 @@ from tsprune.sweeps.cost_estimate import StageCost, SweepRates, measured_rates
 # what does not grow with the model: intervals, tables, calls
 _PASSES = {"attention": 1.5, "residual": 1.0, "attribution": 3.0}
 _SECONDS = {
-    "attention": 1.0, "induction": 3.0, "attribution": 1.0, "effects": 4.0, "chaos": 3.0, "portraits": 1.0,
+    "attention": 4.0, "induction": 3.0, "attribution": 1.0, "effects": 4.0, "chaos": 3.0, "portraits": 1.0,
 }  # fmt: skip
 _INDUCTION_PASSES = 6.0  # of 64 windows of an eighth of the context
 _CHAOS_SETS = 5
