@@ -21,6 +21,7 @@ from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import Page, sync_playwright
 
 SITE = Path(__file__).resolve().parents[1] / "site"
+LOOKS = tuple(itertools.product(("light", "dark"), (400, 1400)))
 
 
 def every_page(site: Path) -> list[str]:
@@ -62,7 +63,7 @@ def main() -> None:
     found = 0
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=shutil.which("chromium"), args=["--no-sandbox"])
-        for scheme, width in itertools.product(("light", "dark"), (400, 1400)):
+        for scheme, width in LOOKS:
             context = browser.new_context(color_scheme=scheme, viewport={"width": width, "height": 900})
             for name in names:
                 page = context.new_page()
@@ -75,6 +76,7 @@ def main() -> None:
                     )
                 page.close()
         browser.close()
+    print(f"{len(names)} pages, each in {len(LOOKS)} looks: {found or 'no'} problems")
     sys.exit(bool(found))
 
 
