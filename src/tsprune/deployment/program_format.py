@@ -25,6 +25,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from tsprune.choices import DTYPES
 from tsprune.deployment.program_operators import OPERATORS
 from tsprune.files import parse_json
 
@@ -39,18 +40,7 @@ LONGEST_AXIS = 2**40  # of a tensor along an axis
 MOST_NUMBERS = 2**30  # of a tensor in all
 _INTEGER = 2**63  # of an argument, such as the end of a slice
 
-STORED_TYPES = (
-    "float32",
-    "float64",
-    "float16",
-    "bfloat16",
-    "bool",
-    "uint8",
-    "int8",
-    "int16",
-    "int32",
-    "int64",
-)
+STORED_TYPES = (*DTYPES, "float64", "bool", "uint8", "int8", "int16", "int32", "int64")
 LAYOUTS = ("strided",)
 MEMORY_FORMATS = ("contiguous_format", "preserve_format")
 DEVICE = "device"  # the one that the reader chooses
@@ -314,9 +304,8 @@ def _input(value: object, sizes: Mapping[str, object]) -> ProgramInput:
         size = _one_of(fields["size"], tuple(sizes), f"the shape of {name}")
         return Axis(size, _whole(fields["times"], f"the shape of {name}", 1))
 
-    return ProgramInput(
-        name, _one_of(stated["dtype"], STORED_TYPES, name), _shape(stated["shape"], name, axis)
-    )
+    dtype = _one_of(stated["dtype"], STORED_TYPES, name)
+    return ProgramInput(name, dtype, _shape(stated["shape"], name, axis))
 
 
 def _weight(value: object) -> Weight:
