@@ -37,7 +37,7 @@ def test_a_dry_run_lists_every_stage_and_writes_nothing(
     found = run(*common, "--json")
     assert (found.code, found.err) == (0, "")
     rows = {row["stage"]: row for row in found.result["estimate"]}
-    assert {"scores", "ablating", "headline", "attention", "effects", "chaos"} <= set(rows)
+    assert {"scores", "ablating", "headline", "attention", "effects", "chaos", "report"} <= set(rows)
     assert all(row["seconds"] >= 0 and row["peak_bytes"] > 10**8 for row in rows.values())
     few = run(*common, "--json", "--most-windows", "4", "--no-explain").result["estimate"]
     assert "effects" not in {row["stage"] for row in few}
