@@ -20,8 +20,8 @@ PAPER: Final = "Universal Redundancies in Time Series Foundation Models"
 PAPER_AUTHORS = "Bao, Vattikuti, Lai and Gilpin"
 NOTE: Final = (
     "Losses are without retraining. The second command distils the original into the smaller model, which "
-    "can win accuracy back; this study did not measure that. The third, where there is one, exports "
-    "it: the file forecasts without torch, often several times as fast."
+    "can win accuracy back; this study did not measure that. An exported model forecasts without torch, "
+    "often several times as fast."
 )
 PAPER_LABEL, PAPER_ADDRESS = "arXiv 2602.01605", "https://arxiv.org/abs/2602.01605"
 
