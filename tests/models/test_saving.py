@@ -12,6 +12,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from tests.tiny import TINY, few_samples, ragged, write_t5
+from tsprune.anatomy import Component
 from tsprune.errors import TspruneError
 from tsprune.models import bundled_names, load
 from tsprune.models.checkpoints import BUNDLED
@@ -150,3 +151,22 @@ def test_what_is_written_is_not_copied_unless_it_is_rounded() -> None:
         written = [x.data_ptr() for x in stored_tensors(model, dtype).values() if x.is_floating_point()]
         assert len(written) == len(set(written))
         assert all((address in held) is shared for address in written)
+
+
+def test_weights_that_removal_scales_keep_their_digits(tmp_path: Path) -> None:
+    """Unit scaling divides by the root of the width, so that the weights of a narrower layer are scaled."""
+    model = load("bundled:toto2", device="cpu")
+    smaller = prune(model, "stack.1.time.head.0")
+    smaller.save(tmp_path / "pruned")
+    written = load_file(tmp_path / "pruned" / WEIGHTS)
+    output = smaller.anatomy.site(Component.parse("stack.1.time")).output
+    assert {name for name, x in written.items() if x.dtype != torch.float16} == {
+        f"{output}.weight",
+        f"{output}.bias",
+    }
+    whole, ours = model.module.state_dict(), smaller.module.state_dict()
+    for name, kept in ((f"{output}.weight", slice(16, None)), (f"{output}.bias", slice(None))):
+        assert torch.equal(written[name], ours[name])
+        torch.testing.assert_close(written[name], whole[name][..., kept] * (5 / 6) ** 0.5)
+    smaller.save(tmp_path / "half", dtype="float16")
+    assert types(tmp_path / "half") == {torch.float16}

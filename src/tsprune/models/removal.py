@@ -10,6 +10,8 @@
    multiply the stream stay in their place, and do that alone.
 5. A position bias shared by a stack goes to its first sublayer that is left, with the heads in use.
 6. The family adapts upstream's code to sublayers of unlike sizes (`Forecaster.adapt`).
+7. Weights that are scaled for their new width are stored in float32 from then on: the half precision of the
+   original holds its own weights exactly, but not their products.
 
 The result computes what the model computes under a zero ablation of the same components.
 """
@@ -23,7 +25,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from tsprune.anatomy import AttentionSite, Block, Component, SharedBias, Stack
+from tsprune.anatomy import Anatomy, AttentionSite, Block, Component, SharedBias, Stack
 from tsprune.errors import TspruneError
 from tsprune.models.absent import Nothing
 from tsprune.models.forecaster import Forecaster
@@ -51,6 +53,21 @@ def remove(model: Forecaster, components: Iterable[Component]) -> None:
     lost = tuple(c for c in before.components() if c not in there)
     model.anatomy = dataclasses.replace(left, removed=(*before.removed, *lost))
     model.adapt()
+    _store_exactly(model, before)
+
+
+def _store_exactly(model: Forecaster, before: Anatomy) -> None:
+    """Marks the weights that were scaled to be stored in float32."""
+    heads = {site.output: site.heads for _, site in before.sites()}
+    scaled = {
+        id(parameter)
+        for _, site in model.anatomy.sites()
+        if site.unit_scaled and site.heads != heads[site.output]
+        for parameter in model.module.get_submodule(site.output).parameters()
+    }
+    names = [name for name, x in model.saved_module.named_parameters() if id(x) in scaled]
+    if model.stored:
+        model.stored = {**model.stored, **dict.fromkeys(names, torch.float32)}
 
 
 def components_left(model: Forecaster, components: Iterable[Component]) -> frozenset[Component]:
