@@ -80,7 +80,7 @@ def test_it_goes_on_and_measures_nothing_twice(
     deployed: Pair, first: tuple[Frontier, Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     before, folder = first
-    monkeypatch.setattr(measure_frontier, "compare_latency", refuse)
+    monkeypatch.setattr(measure_frontier, "timed_in_turns", refuse)
     monkeypatch.setattr("tsprune.frontiers.frontier_points.exports", refuse)
     again = measured(deployed, folder)
     pd.testing.assert_frame_equal(again.frame, before.frame)
@@ -88,6 +88,33 @@ def test_it_goes_on_and_measures_nothing_twice(
         measured(deployed, folder, seed=1)
     with pytest.raises(TspruneError, match="other batches or rounds"):
         measured(deployed, folder, rounds=4)
+
+
+def test_all_versions_take_turns(
+    deployed: Pair, first: tuple[Frontier, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each version is timed before any is timed again, so that other work which comes or goes touches all."""
+    shutil.copytree(first[1], tmp_path / "out")
+    shutil.rmtree(tmp_path / "out" / "times")
+    order: list[tuple[str, int]] = []  # name of the version, rounds
+
+    def watched(original: Forecaster, model: Forecaster, **how: int) -> np.ndarray:
+        if len(order) == 10:
+            raise KeyboardInterrupt
+        order.append((model.name, how["rounds"]))
+        return np.ones((2, how["rounds"]))
+
+    monkeypatch.setattr(measure_frontier, "timed_in_turns", watched)
+    with pytest.raises(KeyboardInterrupt):
+        measured(deployed, tmp_path / "out", runtimes=("torch",))
+    assert order[::2] == order[1::2]  # both batches
+    versions = [version for version, _ in order[::2]]
+    assert versions == [*versions[:3], *versions[:2]]
+    assert len({*versions}) == 3
+    assert {rounds for _, rounds in order} == {1}
+    order.clear()
+    assert len(measured(deployed, tmp_path / "out", runtimes=("torch",)).frame) == 6
+    assert len(order) == 3 * 2 * 3 - 10  # versions, batches, rounds
 
 
 def test_siblings_recovery_and_what_cannot_be_made(deployed: Pair, tmp_path: Path) -> None:

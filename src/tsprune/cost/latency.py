@@ -80,6 +80,33 @@ def in_turns(first: Callable[[], object], second: Callable[[], object], rounds: 
     return seconds
 
 
+def timed_in_turns(
+    model: Forecaster | Timed,
+    other: Forecaster | Timed,
+    *,
+    batch: int,
+    context: int,
+    horizon: int,
+    rounds: int,
+) -> NDArray[np.float64]:
+    """Seconds [2, rounds] of forecasts of a batch of random walks, by two models in turns.
+
+    Each forecasts once before, since first forecasts allocate.
+    """
+    calls = [forecast_of_walks(one, batch, context, horizon) for one in (model, other)]
+    for call in calls:
+        call()
+    return in_turns(calls[0], calls[1], rounds)
+
+
+def forecast_of_walks(
+    model: Forecaster | Timed, batch: int, context: int, horizon: int
+) -> Callable[[], object]:
+    """The call that is timed: a forecast of `batch` random walks of `context` steps."""
+    walks = np.random.default_rng(0).standard_normal((batch, context)).cumsum(1).astype(np.float32)
+    return partial(model.forecast, list(walks), horizon)
+
+
 class _LiveTensors(TorchDispatchMode):
     """Tracks the bytes of tensors made while it lasts, and the most that are alive at once."""
 
@@ -153,18 +180,18 @@ def compare_latency(
         raise TspruneError(f"a comparison needs at least 2 rounds, not {rounds}")
     rows = []
     for batch in batches:
-        series = list(np.random.default_rng(0).standard_normal((batch, context)).cumsum(1).astype(np.float32))
-        calls = [partial(forecaster.forecast, series, horizon) for forecaster in (model, other)]
+        calls = [forecast_of_walks(one, batch, context, horizon) for one in (model, other)]
         sizes = [_size(*pair) for pair in zip((model, other), calls, strict=True)]
         seconds = in_turns(calls[0], calls[1], rounds)
-        ratio = _interval("time_ratio", seconds[1] / seconds[0])
+        ratio = with_limits("time_ratio", seconds[1] / seconds[0])
         for forecaster, taken, size in zip((model, other), seconds, sizes, strict=True):
-            row = {"model": forecaster.name, "batch": batch} | _interval("ms", taken * 1000)
+            row = {"model": forecaster.name, "batch": batch} | with_limits("ms", taken * 1000)
             rows.append(row | ratio | size)
     return LATENCY.frame(rows)
 
 
-def _interval(name: str, values: ArrayLike) -> dict[str, float]:
+def with_limits(name: str, values: ArrayLike) -> dict[str, float]:
+    """The columns of a median of values [N]: `name`, `name_low` and `name_high` of its 95 % interval."""
     return dict(zip((name, f"{name}_low", f"{name}_high"), median_interval(values), strict=True))
 
 

@@ -6,7 +6,7 @@ import dataclasses
 import hashlib
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from functools import partial
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
@@ -140,18 +140,21 @@ class Workshop:
             state.unlink(missing_ok=True)
         return _kept(self.original, place)
 
-    def made(self, weights: FrontierWeights, model: Forecaster) -> Iterator[tuple[str, _Make]]:
+    def made(self, weights: FrontierWeights) -> Iterator[tuple[str, _Make]]:
         """The runtimes of these weights, and how to make each; making raises TspruneError where it fails."""
         if TORCH in self.runtimes or weights.name == ORIGINAL:
-            yield TORCH, lambda: model
+            yield TORCH, weights.make
         if weights.name == ORIGINAL:
-            ways = {BFLOAT16: _in_bfloat16, COMPILED: _compiled}
-            yield from ((name, partial(way, model)) for name, way in ways.items() if name in self.runtimes)
+            ways: dict[str, _Make] = {
+                BFLOAT16: partial(_in_bfloat16, self.original),
+                COMPILED: lambda: self._compiled,
+            }
+            yield from ((name, way) for name, way in ways.items() if name in self.runtimes)
         for name, precision in ONNX_RUNTIMES.items():
             if name in self.runtimes:
-                yield name, partial(self._exported, weights, model, precision)
+                yield name, partial(self._exported, weights, precision)
 
-    def _exported(self, weights: FrontierWeights, model: Forecaster, precision: str) -> Timed:
+    def _exported(self, weights: FrontierWeights, precision: str) -> Timed:
         wanted = [one for name, one in ONNX_RUNTIMES.items() if name in self.runtimes]
         folders = {one: self.folder / "exports" / f"{weights.folder}-{one}" for one in wanted}
         missing = {one: path for one, path in folders.items() if not is_export(path)}
@@ -159,6 +162,7 @@ class Workshop:
             calibration, _ = split(self.suite, seed=self.options.seed)
             sample = calibration.sample(_CALIBRATION_WINDOWS, seed=self.options.seed)
             how: Any = {"horizon": self.horizon, "suite": sample}
+            model = weights.make()
             try:
                 exports(model, missing, **how)
             except TspruneError:  # of another precision, perhaps
@@ -166,6 +170,11 @@ class Workshop:
                     raise
                 exports(model, {precision: missing[precision]}, **how)
         return load_exported(folders[precision], threads=torch.get_num_threads())
+
+    @cached_property
+    def _compiled(self) -> Forecaster | Timed:
+        """Kept, as compiling takes a minute."""
+        return _compiled(self.original)
 
     @property
     def horizon(self) -> int:

@@ -3,17 +3,21 @@
 1. Weights are made: pruned to several shares of the estimated time along one path of removals, recovered if
    asked for, and given siblings.
 2. Each runs by torch and exported; the original also in bfloat16 and compiled, where that works here.
-3. Times are measured in turns with the original by torch. Losses are those on the half of the series that
-   chose nothing, with intervals of paired differences (`tsprune.evaluation.changes`).
-4. Everything is kept in a folder: a stopped run goes on, and what was measured can be deployed from there.
+3. Losses are those on the half of the series that chose nothing, with intervals of paired differences
+   (`tsprune.evaluation.changes`).
+4. Times are measured at the end, in turns with the original by torch, in several passes over all points:
+   other work on the machine that comes or goes then touches all of them. One point is in memory at a time.
+5. Everything is kept in a folder: a stopped run goes on, and what was measured can be deployed from there.
 """
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import math
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 from typing import Any, Unpack
@@ -22,15 +26,15 @@ import numpy as np
 
 from tsprune.arguments import checked, each, number, shown
 from tsprune.atomic import write_whole
-from tsprune.choices import COMPILED, RUNTIMES
-from tsprune.cost.latency import Timed, compare_latency, machine
+from tsprune.choices import COMPILED, RUNTIMES, TORCH
+from tsprune.cost.latency import Timed, machine, timed_in_turns, with_limits
 from tsprune.data.pocket import pocket
 from tsprune.data.split import split
 from tsprune.data.suite import Suite
 from tsprune.errors import TspruneError
 from tsprune.evaluation import METRICS
 from tsprune.files import as_json, output_folder, read_object
-from tsprune.frontiers.frontier_points import FrontierWeights, Workshop, timed_steps
+from tsprune.frontiers.frontier_points import ORIGINAL, FrontierWeights, Workshop, timed_steps
 from tsprune.frontiers.frontier_table import Frontier, label, marked
 from tsprune.models import Forecaster, load
 from tsprune.progress import Progress, showing
@@ -45,6 +49,7 @@ from tsprune.sweeps.key import checkpoint_digest
 SAVINGS = (0.1, 0.2, 0.3, 0.5)
 BATCHES = (1, 8, 64)
 _CONTEXT = 512
+_PASSES = 5  # over all points, each with its share of the rounds
 _HISTORIES = 32  # of a step of recovery
 _CONDITIONS = "conditions.json"
 _OTHERS = {
@@ -82,14 +87,14 @@ def frontier(
     recover_steps : of recovery of each pruned version; 0: none
     runtimes : of `tsprune.choices.RUNTIMES`; bfloat16 and compiled are of the original only, whose torch is
         always measured. Compiling takes a minute, each export half a minute
-    batches, rounds : as in `compare_latency`
+    batches, rounds : as in `compare_latency`; rounds are at least 2
     metric : by which points are compared
     options : keywords of `tsprune.run_options.RunOptions`
 
     What cannot be made or measured here is in `skipped` with the reason.
 
-    Raises TspruneError for a folder of another frontier, for a plan of another model, if nothing could be
-    measured, and as `plan` and `recover` do.
+    Raises TspruneError for a folder of another frontier, for a plan of another model, if the original cannot
+    be measured, and as `plan` and `recover` do.
     """
     chosen = RunOptions(**options)
     original = load(model, device="cpu") if isinstance(model, str | Path) else model
@@ -111,6 +116,8 @@ def frontier(
         "horizon": timed_steps(original),
         "rounds": rounds,
     }
+    if rounds < 2:
+        raise TspruneError(f"times need at least 2 rounds, not {rounds}")
     stated = {
         "seed": chosen.seed,
         "model": checkpoint_digest(original),
@@ -126,13 +133,13 @@ def frontier(
         )
         measure = _Measure(original, report, place, timing, chosen, progress)
         for weights in workshop.weights():
-            measure.add(weights, workshop)
-    if not measure.rows:
-        raise TspruneError(f"no point of the frontier could be measured ({measure.skipped[0][1]})")
+            measure.score(weights, workshop)
+        measure.time()
+        rows = list(measure.rows())
     skipped = (*whole.skipped, *measure.skipped)
     title = f"{original.name} on {report.name}: time and loss"
     return Frontier(
-        marked(measure.rows, metric), title, skipped, metric=metric, machine=f"{machine()}, {_words(timing)}"
+        marked(rows, metric), title, skipped, metric=metric, machine=f"{machine()}, {_words(timing)}"
     )
 
 
@@ -165,6 +172,26 @@ def _require_conditions(path: Path, stated: Mapping[str, Any]) -> None:
         )
 
 
+@dataclasses.dataclass(frozen=True)
+class _Point:
+    """One way to run one version; its scores and times are in files of the folder."""
+
+    weights: str
+    runtime: str
+    make: Callable[[], Forecaster | Timed]
+    scores: Path
+    times: Path
+
+    @property
+    def label(self) -> str:
+        return label(self.weights, self.runtime)
+
+    def timed(self) -> dict[str, Any]:
+        """{"parameters": count, "seconds": {batch: [original's, its own] of every round so far}}."""
+        record = read_object(self.times, "times of a forecast") if self.times.exists() else {}
+        return {"seconds": {}, **record}
+
+
 class _Measure:
     """Rows of the table, from measurements that are kept in the folder."""
 
@@ -177,49 +204,91 @@ class _Measure:
         options: RunOptions,
         progress: Progress,
     ) -> None:
-        self.rows: list[dict[str, Any]] = []
         self.skipped: list[tuple[str, str]] = []
+        self._points: list[_Point] = []
         self._original, self._report, self._folder = original, report, folder
         self._timing, self._options, self._progress = timing, options, progress
-        self._before: Baseline | None = None
 
-    def add(self, weights: FrontierWeights, workshop: Workshop) -> None:
-        """Measures every runtime of these weights, or lists why not."""
+    def score(self, weights: FrontierWeights, workshop: Workshop) -> None:
+        """Makes and scores every runtime of these weights, or lists why not."""
         try:
-            model = weights.make()
+            weights.make()
         except TspruneError as error:
             self.skipped.append((weights.name, str(error)))
             return
-        runtimes = list(workshop.made(weights, model))
+        runtimes = list(workshop.made(weights))
         for place, (runtime, make) in enumerate(runtimes):
             self._progress(f"measuring {weights.name}", place, len(runtimes))
-            try:
-                self._point(weights, runtime, make)
-            except TspruneError as error:
-                self.skipped.append((label(weights.name, runtime), str(error)))
+            name = f"{weights.folder}-{runtime}.json"
+            point = _Point(
+                weights.name, runtime, make, self._folder / "scores" / name, self._folder / "times" / name
+            )
+            with self._skipping(point):
+                if not point.scores.exists():
+                    self._keep_scores(point.scores, runtime, make())
+                self._points.append(point)
         self._progress(f"measuring {weights.name}", len(runtimes), len(runtimes))
 
-    def _point(self, weights: FrontierWeights, runtime: str, make: Callable[[], Forecaster | Timed]) -> None:
-        name = f"{weights.folder}-{runtime}.json"
-        times, scores = self._folder / "times" / name, self._folder / "scores" / name
-        if not (times.exists() and scores.exists()):
-            model = make()
-            self._keep_scores(scores, runtime, model)
-            frame = compare_latency(self._original, model, **self._timing)
-            after = frame.iloc[1::2].drop(columns=["model"])  # each second row is the other model's
-            write_whole(times, as_json({"times": json.loads(after.to_json(orient="records"))}).encode())
-        after_scores = Baseline.load(scores)
-        self._before = self._before or after_scores  # the first point is the original by torch
-        found = {row[0]: row for row in score_changes(self._before, after_scores, self._report, self._seed)}
-        changes = dict(
-            pair for name, metric in METRICS.items() for pair in _change(metric.key, found[name][3])
-        )
-        for row in read_object(times, "times of a forecast")["times"]:
-            named = ("parameters", "batch", "ms", "time_ratio", "time_ratio_low", "time_ratio_high")
-            self.rows.append(
-                {"weights": weights.name, "runtime": runtime, **{key: row[key] for key in named}, **changes}
-                | {"windows": int(found["windows"][2])}
+    def time(self) -> None:
+        """Times all points; the rounds that a stopped run has taken are not taken again."""
+        shares = [len(part) for part in np.array_split(range(self._timing["rounds"]), _PASSES)]
+        ends, work = np.cumsum(shares), _PASSES * len(self._points)
+        done = 0
+        for end in ends.tolist():
+            for point in list(self._points):
+                with self._skipping(point):
+                    self._take(point, end)
+                done += 1
+                self._progress("timing all versions in turns", done, work)
+
+    @contextmanager
+    def _skipping(self, point: _Point) -> Iterator[None]:
+        """A point that fails leaves the table, with its reason; that with which all are compared raises."""
+        try:
+            yield
+        except TspruneError as error:
+            if point.label == label(ORIGINAL, TORCH):
+                raise
+            self.skipped.append((point.label, str(error)))
+            self._points = [one for one in self._points if one is not point]
+
+    def _take(self, point: _Point, until: int) -> None:
+        """Times a point until it has so many rounds at every batch."""
+        record = point.timed()
+        taken: dict[str, list[list[float]]] = record["seconds"]
+        missing = {
+            batch: rounds
+            for batch in self._timing["batches"]
+            if (rounds := until - len(taken.get(str(batch), [[]])[0])) > 0
+        }
+        if not missing:
+            return
+        model, steps = point.make(), {key: self._timing[key] for key in ("context", "horizon")}
+        for batch, rounds in missing.items():
+            seconds = timed_in_turns(self._original, model, batch=batch, rounds=rounds, **steps)
+            before = taken.get(str(batch), [[], []])
+            taken[str(batch)] = [[*old, *new] for old, new in zip(before, seconds.tolist(), strict=True)]
+        record["parameters"] = model.parameter_count
+        write_whole(point.times, as_json(record).encode())
+
+    def rows(self) -> Iterator[dict[str, Any]]:
+        """Rows of `FRONTIER`, without its last column; the first point is the original by torch."""
+        scores = [Baseline.load(point.scores) for point in self._points]
+        for point, after in zip(self._points, scores, strict=True):
+            found = {row[0]: row for row in score_changes(scores[0], after, self._report, self._options.seed)}
+            changes = dict(
+                pair for name, metric in METRICS.items() for pair in _change(metric.key, found[name][3])
             )
+            times = point.timed()
+            for batch in self._timing["batches"]:
+                first, own = np.asarray(times["seconds"][str(batch)])
+                yield (
+                    {"weights": point.weights, "runtime": point.runtime, "batch": batch}
+                    | {"parameters": times["parameters"], "ms": float(np.median(own * 1000))}
+                    | with_limits("time_ratio", own / first)
+                    | changes
+                    | {"windows": int(found["windows"][2])}
+                )
 
     def _keep_scores(self, path: Path, runtime: str, model: Forecaster | Timed) -> None:
         """Scores of a point; a compiled model, which compiles for every new shape, has the original's."""
@@ -229,10 +298,6 @@ class _Measure:
         if reasons := [why for _, why in found.skipped]:
             raise TspruneError(reasons[0])
         found.save(path)
-
-    @property
-    def _seed(self) -> int:
-        return self._options.seed
 
 
 def _change(key: str, change: Estimate) -> list[tuple[str, float]]:
