@@ -29,6 +29,7 @@ SHORTER = {
     "timesfm": {"max_context": 256},
     "toto": {"max_context": "512"},
     "moirai": {"max_context": "256"},
+    "moirai2": {"max_context": "256"},
     "toto2": {"max_context": "256"},
 }
 

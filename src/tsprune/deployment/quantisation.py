@@ -86,6 +86,15 @@ def weight_products(graph: Path) -> dict[str, str]:
     }
 
 
+def _products_by_head(graph: Path) -> list[str]:
+    """Names of products with a weight of several matrices, for whose channels int8 is not defined."""
+    import onnx
+
+    loaded = onnx.load(graph, load_external_data=False).graph
+    stacked = {tensor.name for tensor in loaded.initializer if len(tensor.dims) > 2}
+    return [node.name for node in loaded.node if node.op_type == "MatMul" and stacked & {*node.input}]
+
+
 def _windows() -> Suite:
     from tsprune.data import pocket
 
@@ -129,7 +138,7 @@ def _quantise(source: Path, target: Path, kept: list[str]) -> None:
                 per_channel=True,
                 # processors without VNNI add two products in 16 bits: weights of 8 bits overflow there
                 reduce_range=True,
-                nodes_to_exclude=kept,
+                nodes_to_exclude=[*kept, *_products_by_head(source)],
             )
     finally:
         logging.disable(before)

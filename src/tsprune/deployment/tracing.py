@@ -17,6 +17,7 @@ from torch.export import Dim, ExportedProgram
 
 from tsprune.choices import TORCH_EXPORT
 from tsprune.deployment.description import GRAPH, STEP
+from tsprune.deployment.graph_rewriting import divide_by_roots
 from tsprune.deployment.program_format import PROGRAM_SUFFIX
 from tsprune.deployment.program_writing import write_program
 from tsprune.errors import TspruneError, one_line
@@ -60,6 +61,7 @@ class Traced:
             verbose=False,
         )
         assert found is not None
+        divide_by_roots(found.model)
         found.save(path, external_data=self.weight_bytes > 2**31 - 2**24)
 
     def _as_program(self, path: Path) -> None:
