@@ -20,7 +20,7 @@ RECIPES = {
     "timesfm": ("pretrain.families.timesfm", "TimesFMObjective", Schedule(3_000, 64, 2e-3)),
     "chronos-bolt": ("pretrain.families.chronos_bolt", "ChronosBoltObjective", Schedule(6_500, 256, 2e-3)),
     "chronos-bolt-tiny": ("pretrain.families.chronos_bolt", "TinyObjective", Schedule(6_500, 256, 2e-3)),
-    "chronos2": ("pretrain.families.chronos2", "BundledObjective", Schedule(6_500, 256, 2e-3)),
+    "chronos2": ("pretrain.families.chronos2", "BundledObjective", Schedule(6_000, 128, 2e-3)),
     "toto": ("pretrain.families.toto", "TotoObjective", Schedule(2_000, 64, 2e-3)),
     "toto2": ("pretrain.families.toto2", "Toto2Objective", Schedule(3_000, 64, 2e-3)),
     "moirai2": ("pretrain.families.moirai2", "BundledObjective", Schedule(3_000, 64, 2e-3)),

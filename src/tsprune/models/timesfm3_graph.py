@@ -100,7 +100,7 @@ class TimesFM3Graph(nn.Module):
         apart = 1 if self.network.use_stitching else rolls  # patches from one output to the next
         more = self.horizon // self.patch - (2 if self.network.use_stitching else rolls)
         mean, deviation = running_moments(patches, masks)
-        logits = self._logits(patches, masks, mean, deviation, more)[:, -1 - more :]
+        logits = self._logits(patches, masks, mean, deviation, more)
         known = (~front).to(series.dtype).sum(dim=1)
         frames = self._frames(logits, known, mean[:, -1], deviation[:, -1])
         located = revin(logits, *frames, reverse=True).clamp(-limit, limit)
@@ -126,7 +126,7 @@ class TimesFM3Graph(nn.Module):
         return torch.where(better, slope, 0.0), torch.where(better, level, 0.0)
 
     def _logits(self, patches: Tensor, masks: Tensor, mean: Tensor, deviation: Tensor, more: int) -> Tensor:
-        """The output head's [B, N + more, steps * Q] of normalised patches and so many unknown ones."""
+        """The output head's [B, 1 + more, steps * Q] of the last patch and so many unknown ones."""
         network = self.network
         normed = torch.where(masks, 0.0, revin(patches, mean, deviation))
         normed = functional.pad(normed, (0, self.steps, 0, more))
@@ -136,7 +136,7 @@ class TimesFM3Graph(nn.Module):
         # positions count from the first known patch, since the norms after the rotation make them absolute
         place = begun.cumsum(dim=1) - 1
         hidden, _, _ = network.transformer_stack(inputs[:, None], ~begun[:, None], segment_pos=place)
-        return network.output_head(hidden[:, 0])  # type: ignore[no-any-return]
+        return network.output_head(hidden[:, 0, -1 - more :])  # type: ignore[no-any-return]
 
     def _frames(self, logits: Tensor, known: Tensor, mean: Tensor, deviation: Tensor) -> _Pair:
         """Mean and deviation [B, N] of the outputs: each one's includes the medians of those before it."""

@@ -35,6 +35,8 @@ class TimesFMGraph(nn.Module):
         for module in self.network.modules():
             if isinstance(module, MultiHeadAttention):
                 module.attention_fn = _dot_product_attention  # rows without a key stay finite
+        for readout in ("output_projection_point", "output_projection_quantiles"):
+            setattr(self.network, readout, _OfLast(getattr(self.network, readout)))
         self.horizon = horizon
         self.longest = -(-model.context_length // model.module.p) * model.module.p
 
@@ -70,14 +72,26 @@ class TimesFMGraph(nn.Module):
             normed = torch.where(masks, 0.0, revin(patches, mean, deviation))
             (_, _, output, wide), _ = network(normed, masks)
             last = mean[:, -1:], deviation[:, -1:]
-            step = revin(output[:, -1], *last, reverse=True).unflatten(1, (network.o, network.q))
+            step = revin(output, *last, reverse=True).unflatten(1, (network.o, network.q))
             steps.append(step)
             if number == 0:
-                spread = revin(wide[:, -1], *last, reverse=True).unflatten(1, (network.os, network.q))
+                spread = revin(wide, *last, reverse=True).unflatten(1, (network.os, network.q))
             more = step[..., network.aridx].unflatten(1, (network.m, network.p))
             patches = torch.cat([patches, more], dim=1)
             masks = torch.cat([masks, torch.zeros_like(more, dtype=torch.bool)], dim=1)
         return torch.cat(steps, dim=1)[:, : self.horizon], spread[:, : self.horizon]
+
+
+class _OfLast(nn.Module):
+    """A readout of the last position, the only one that a forecast needs; upstream reads all of them."""
+
+    def __init__(self, readout: nn.Module) -> None:
+        super().__init__()
+        self.readout = readout
+
+    def forward(self, hidden: Tensor) -> Tensor:
+        """[B, N, d_model] to [B, outputs]."""
+        return self.readout(hidden[:, -1])  # type: ignore[no-any-return]
 
 
 def _flipped(output: Tensor) -> Tensor:
