@@ -113,12 +113,22 @@ def _traced(
     outputs: tuple[str, ...],
 ) -> Traced:
     """sizes : by input, the dimensions that may change."""
-    with _one_line("a graph"), _silent():
+    with _one_line("a graph"), _silent(), _without_cache():
         program = torch.export.export(
             module, tuple(example.values()), dynamic_shapes=tuple(sizes.values()), strict=False
         )
     weights = sum(tensor.nbytes for tensor in (*module.parameters(), *module.buffers()))
     return Traced(name, program, tuple(example), outputs, weights)
+
+
+def _without_cache() -> contextlib.AbstractContextManager[Any]:
+    """While it lasts, torch keeps no results of operators on shapes.
+
+    Where sizes are symbols, finding a kept result takes longer than computing it: a sixth of an export.
+    """
+    from torch._dynamo import config
+
+    return config.patch(fake_tensor_cache_enabled=False)  # type: ignore[no-any-return, attr-defined]
 
 
 @contextlib.contextmanager
