@@ -26,6 +26,7 @@ BUNDLED_MODELS = [f"bundled:{name}" for name in bundled_names() if name in FAMIL
 SHORTER = {
     "chronos-bolt": {"context_length": 128},
     "chronos-t5": {"context_length": 64, "prediction_length": 5},
+    "chronos2": {"context_length": 128},
     "timesfm": {"max_context": 256},
     "toto": {"max_context": "512"},
     "moirai": {"max_context": "256"},
