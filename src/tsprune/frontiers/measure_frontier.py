@@ -206,6 +206,8 @@ class _Measure:
     ) -> None:
         self.skipped: list[tuple[str, str]] = []
         self._points: list[_Point] = []
+        self._changes: dict[Path, dict[str, Any]] = {}  # of scores, by their file
+        self._before: Baseline | None = None  # the first point is the original by torch
         self._original, self._report, self._folder = original, report, folder
         self._timing, self._options, self._progress = timing, options, progress
 
@@ -226,6 +228,7 @@ class _Measure:
             with self._skipping(point):
                 if not point.scores.exists():
                     self._keep_scores(point.scores, runtime, make())
+                self._changes[point.scores] = self._changed(Baseline.load(point.scores))
                 self._points.append(point)
         self._progress(f"measuring {weights.name}", len(runtimes), len(runtimes))
 
@@ -248,7 +251,7 @@ class _Measure:
             yield
         except TspruneError as error:
             if point.label == label(ORIGINAL, TORCH):
-                raise
+                raise TspruneError(f"no point of the frontier could be measured ({error})") from None
             self.skipped.append((point.label, str(error)))
             self._points = [one for one in self._points if one is not point]
 
@@ -272,13 +275,8 @@ class _Measure:
         write_whole(point.times, as_json(record).encode())
 
     def rows(self) -> Iterator[dict[str, Any]]:
-        """Rows of `FRONTIER`, without its last column; the first point is the original by torch."""
-        scores = [Baseline.load(point.scores) for point in self._points]
-        for point, after in zip(self._points, scores, strict=True):
-            found = {row[0]: row for row in score_changes(scores[0], after, self._report, self._options.seed)}
-            changes = dict(
-                pair for name, metric in METRICS.items() for pair in _change(metric.key, found[name][3])
-            )
+        """Rows of `FRONTIER`, without its last column."""
+        for point in self._points:
             times = point.timed()
             for batch in self._timing["batches"]:
                 first, own = np.asarray(times["seconds"][str(batch)])
@@ -286,9 +284,15 @@ class _Measure:
                     {"weights": point.weights, "runtime": point.runtime, "batch": batch}
                     | {"parameters": times["parameters"], "ms": float(np.median(own * 1000))}
                     | with_limits("time_ratio", own / first)
-                    | changes
-                    | {"windows": int(found["windows"][2])}
+                    | self._changes[point.scores]
                 )
+
+    def _changed(self, after: Baseline) -> dict[str, Any]:
+        """The columns of changes from the original by torch."""
+        self._before = self._before or after
+        found = {row[0]: row for row in score_changes(self._before, after, self._report, self._options.seed)}
+        changes = (_change(metric.key, found[name][3]) for name, metric in METRICS.items())
+        return {"windows": int(found["windows"][2])} | dict(pair for part in changes for pair in part)
 
     def _keep_scores(self, path: Path, runtime: str, model: Forecaster | Timed) -> None:
         """Scores of a point; a compiled model, which compiles for every new shape, has the original's."""
