@@ -147,7 +147,7 @@ class Workshop:
         if weights.name == ORIGINAL:
             ways: dict[str, _Make] = {
                 BFLOAT16: partial(_in_bfloat16, self.original),
-                COMPILED: lambda: self._compiled,
+                COMPILED: lambda: self._compiled_original,
             }
             yield from ((name, way) for name, way in ways.items() if name in self.runtimes)
         for name, precision in ONNX_RUNTIMES.items():
@@ -172,7 +172,7 @@ class Workshop:
         return load_exported(folders[precision], threads=torch.get_num_threads())
 
     @cached_property
-    def _compiled(self) -> Forecaster | Timed:
+    def _compiled_original(self) -> Forecaster | Timed:
         """Kept, as compiling takes a minute."""
         return _compiled(self.original)
 

@@ -24,7 +24,7 @@ from typing import Any, Unpack
 
 import numpy as np
 
-from tsprune.arguments import checked, each, number, shown
+from tsprune.arguments import checked, each, number, shown, whole
 from tsprune.atomic import write_whole
 from tsprune.choices import COMPILED, RUNTIMES, TORCH
 from tsprune.cost.latency import Timed, machine, timed_in_turns, with_limits
@@ -87,7 +87,7 @@ def frontier(
     recover_steps : of recovery of each pruned version; 0: none
     runtimes : of `tsprune.choices.RUNTIMES`; bfloat16 and compiled are of the original only, whose torch is
         always measured. Compiling takes a minute, each export half a minute
-    batches, rounds : as in `compare_latency`; rounds are at least 2
+    batches, rounds : as in `compare_latency`
     metric : by which points are compared
     options : keywords of `tsprune.run_options.RunOptions`
 
@@ -106,8 +106,9 @@ def frontier(
     METRICS.named(metric)
     if unknown := [name for name in runtimes if name not in RUNTIMES]:
         raise TspruneError(f"unknown runtime {shown(unknown[0])}; choose from: {', '.join(RUNTIMES)}")
-    whole = pocket() if suite is None else suite
-    _, report = split(whole, seed=chosen.seed)
+    whole(rounds, "rounds", least=2)
+    data = pocket() if suite is None else suite
+    _, report = split(data, seed=chosen.seed)
     report.require_windows()
     place = output_folder(folder)
     timing = {
@@ -116,8 +117,6 @@ def frontier(
         "horizon": timed_steps(original),
         "rounds": rounds,
     }
-    if rounds < 2:
-        raise TspruneError(f"times need at least 2 rounds, not {rounds}")
     stated = {
         "seed": chosen.seed,
         "model": checkpoint_digest(original),
@@ -129,14 +128,14 @@ def frontier(
     with showing(chosen.progress) as progress:
         chosen = chosen.replace(progress=progress, store=None)
         workshop = Workshop(
-            original, place, shares, given, recover_steps, tuple(against), tuple(runtimes), whole, chosen
+            original, place, shares, given, recover_steps, tuple(against), tuple(runtimes), data, chosen
         )
         measure = _Measure(original, report, place, timing, chosen, progress)
         for weights in workshop.weights():
             measure.score(weights, workshop)
         measure.time()
         rows = list(measure.rows())
-    skipped = (*whole.skipped, *measure.skipped)
+    skipped = (*data.skipped, *measure.skipped)
     title = f"{original.name} on {report.name}: time and loss"
     return Frontier(
         marked(rows, metric), title, skipped, metric=metric, machine=f"{machine()}, {_words(timing)}"

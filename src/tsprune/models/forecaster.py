@@ -329,8 +329,9 @@ class Forecaster(TablePredictor):
 
         evidence : measurements before and after pruning, for the model card; None: those in `evidence`
         dtype : type of all weights in the file, "float32", "bfloat16" or "float16"; None: as they were stored
-            in the original. A reloaded model forecasts as this one with weights rounded to this type
-            (`tsprune.models.saving.round_weights`); measure evidence on those weights
+            in the original, and in float32 if removal scaled them. A reloaded model forecasts as this one
+            with weights rounded to this type (`tsprune.models.saving.round_weights`); measure evidence on
+            those weights
 
         Raises TspruneError if the directory exists and is not empty, or cannot be written, and for a weight
         that is too large for its type; the directory is written whole or not at all.

@@ -57,7 +57,8 @@ def stored_dtypes(model: Forecaster, dtype: str | torch.dtype | None = None) -> 
 
     dtype : of all weights; None: as the original was stored. A tensor of a name that the original did not
         have (paths move up where a layer leaves) takes the type of its role in other layers, else the
-        one that most of the original has; of a model that is not from a file, its own
+        one that most of the original has; of a model that is not from a file, its own. Weights that
+        removal scaled are in float32 (`tsprune.models.removal`)
     """
     floating = {
         name: tensor.dtype
