@@ -8,8 +8,6 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check
-# on all cores, where pip takes one; some packages contain templates that do not compile
-COMPILE = -$(BIN)/python -m compileall -q -j 0 $(VENV)/lib > /dev/null 2>&1
 export OMP_WAIT_POLICY ?= PASSIVE
 
 # not measure.py, which they share, and not those that take hours or need an accelerator
@@ -41,14 +39,13 @@ $(VENV)/bin/python:
 	$(PYTHON) -m venv $(VENV)
 	$(PIP) install --quiet --upgrade "pip>=25.1"
 
+# --no-compile: what is imported is compiled then, and most of these packages never is
 $(VENV)/.installed: pyproject.toml constraints.txt | $(VENV)/bin/python
 	$(PIP) install --quiet --no-compile --constraint constraints.txt --editable ".[all,onnx]"
-	$(COMPILE)
 	touch $@
 
 $(VENV)/.installed-test: pyproject.toml constraints.txt | $(VENV)/bin/python
 	$(PIP) install --quiet --no-compile --constraint constraints.txt --editable ".[all,onnx,openvino,picture,ray,serve,explore]" --group test
-	$(COMPILE)
 	touch $(VENV)/.installed $@
 
 $(VENV)/.installed-lint: pyproject.toml constraints.txt | $(VENV)/bin/python

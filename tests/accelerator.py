@@ -148,6 +148,8 @@ class Remote(Tensor):
     """A tensor on the device; `host` has its values."""
 
     host: Tensor
+    # nothing is done where functions are called; the default costs every call and every property
+    __torch_function__ = torch._C._disabled_torch_function_impl
 
     @staticmethod
     def __new__(cls, host: Tensor, device: torch.device) -> Remote:

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import ast
+import gc
 import os
 import subprocess
 import sys
+from importlib import import_module
 from pathlib import Path
 
 import pytest
 
 import tsprune
-from tsprune.lazy import lazily
+from tsprune.lazy import importing, lazily
 
 
 def child(program: str, **environment: str) -> str:
@@ -75,3 +77,30 @@ def test_submodules_are_attributes_and_other_names_are_not() -> None:
 def test_the_version_is_that_of_the_package() -> None:
     text = (Path(__file__).parents[1] / "pyproject.toml").read_text()
     assert f'\nversion = "{tsprune.__version__}"\n' in text
+
+
+@pytest.mark.parametrize("enabled", [True, False])
+def test_after_an_import_garbage_is_collected_as_before(enabled: bool) -> None:
+    try:
+        if not enabled:
+            gc.disable()
+        with importing(), importing():
+            assert not gc.isenabled()
+        assert gc.isenabled() is enabled
+        with pytest.raises(ModuleNotFoundError), importing():
+            import_module("nothing_of_that_name")
+        assert gc.isenabled() is enabled
+    finally:
+        gc.enable()
+
+
+def test_a_family_is_imported_without_a_look_for_garbage() -> None:
+    """But for one when it is over; else there are hundreds."""
+    program = """
+import gc, sys, tsprune
+bolt, looked = tsprune.models.FAMILIES["chronos-bolt"], []
+gc.callbacks.append(lambda phase, info: looked.append(phase) if phase == "start" else None)
+bolt.forecaster
+print(len(looked) <= 1, "chronos" in sys.modules, gc.isenabled())
+"""
+    assert child(program).split() == ["True", "True", "True"]

@@ -93,7 +93,7 @@ ALLOWED: dict[str, set[str]] = {
     "files": {"errors"},
     "progress": {"errors"},
     "run_options": {"errors", "arguments", "progress"},
-    "plugins": {"errors", "arguments"},
+    "plugins": {"errors", "arguments", "lazy"},
     "atomic": {"errors", "files"},
     "folders": {"errors", "files", "atomic"},
     "statistics": set(),

@@ -269,7 +269,7 @@ def write_toto2(directory: Path, **other: Any) -> None:
     (directory / "config.json").write_text(json.dumps(dataclasses.asdict(config)))
 
 
-def write_timesfm3(directory: Path, *, apart: bool = True) -> None:
+def write_timesfm3(directory: Path, *, apart: bool = True, context: int = 64) -> None:
     """A TimesFM 3 with 2 layers, 3 heads of 8 dimensions, width 24, patches of 8, 16 steps ahead.
 
     apart : its quantiles seldom cross; where they do, their sorted values have no derivative
@@ -302,11 +302,14 @@ def write_timesfm3(directory: Path, *, apart: bool = True) -> None:
         if apart:
             model.output_head.bias.copy_(torch.linspace(-8, 8, 9).repeat(16))
     directory.mkdir(parents=True, exist_ok=True)
-    save_file(model.state_dict(), directory / "model.safetensors", metadata={MAX_CONTEXT: "64"})
+    save_file(model.state_dict(), directory / "model.safetensors", metadata={MAX_CONTEXT: str(context)})
     (directory / "config.json").write_text(json.dumps(model.to_dict()))
 
 
-TINY: dict[str, Callable[[Path], None]] = {
+# Settings of models that laws are tried on. They hold for any length, and most of the time
+# went into upstream's loop over patches.
+SHORT: dict[str, dict[str, int]] = {"tiny-timesfm3": {"context": 32}}
+TINY: dict[str, Callable[..., None]] = {
     "tiny-chronos-bolt": write_bolt,
     # what the published checkpoints say in their config.json: a key-value cache that nothing reads
     "tiny-chronos-bolt-cached": functools.partial(write_bolt, use_cache=True),

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
+import gc
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from importlib import import_module
 from importlib.util import find_spec
 from typing import Any
@@ -24,11 +26,28 @@ def lazily(package: str, homes: Mapping[str, Sequence[str]]) -> Callable[[str], 
 
     def imported(name: str) -> Any:
         if name in home_of:
-            value = getattr(import_module(home_of[name]), name)
+            with importing():
+                value = getattr(import_module(home_of[name]), name)
             setattr(sys.modules[package], name, value)
             return value
         if name.startswith("_") or find_spec(f"{package}.{name}") is None:
             raise AttributeError(f"module {package!r} has no attribute {name!r}")
-        return import_module(f"{package}.{name}")  # which sets it as an attribute, too
+        with importing():
+            return import_module(f"{package}.{name}")  # which sets it as an attribute, too
 
     return imported
+
+
+@contextlib.contextmanager
+def importing() -> Iterator[None]:
+    """Python looks for no garbage while packages are imported, which make many objects and drop few.
+
+    A seventh of the time in which torch and the package of a family are imported.
+    """
+    enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if enabled:
+            gc.enable()

@@ -17,6 +17,7 @@ from typing import Generic, Protocol, TypeVar
 
 from tsprune.arguments import shown
 from tsprune.errors import TspruneError, TspruneWarning
+from tsprune.lazy import importing
 
 
 class Named(Protocol):
@@ -53,7 +54,8 @@ class Registry(Mapping[str, T], Generic[T]):
 
     def _loaded(self, entry: EntryPoint) -> tuple[T, ...]:
         try:
-            value = entry.load()
+            with importing():
+                value = entry.load()
         except Exception as error:  # whatever a foreign package raises
             self._warn(entry, f"{type(error).__name__}: {error}")
             return ()

@@ -13,7 +13,7 @@ from safetensors.torch import load_file, save_file
 
 from tests.capabilities import CAPABILITIES, Capabilities, call_attention
 from tests.threads import single_thread
-from tests.tiny import TINY, few_samples, output_patch, pristine
+from tests.tiny import SHORT, TINY, few_samples, output_patch, pristine
 from tests.upstream import TOLERANCE, UPSTREAM
 from tsprune.models import FAMILIES, Forecaster, bundled_names, load
 from tsprune.models.checkpoints import BUNDLED
@@ -49,7 +49,7 @@ def directory(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathF
         family = name.removeprefix("bundled:")
         return _shorter(BUNDLED / family, tmp_path_factory.mktemp(family) / "model", SHORTER[family])
     path = tmp_path_factory.mktemp(name)
-    TINY[name](path)
+    TINY[name](path, **SHORT.get(name, {}))
     return path
 
 

@@ -19,7 +19,7 @@ from tests.accelerator import DEVICE, NAME, Tally, accelerator
 from tests.capabilities import CAPABILITIES, call_attention
 from tests.suites import ORBITS, configuration, tiny
 from tests.sweeping import assert_equal
-from tests.tiny import SAMPLES, TINY, few_samples, output_patch, pristine, uneven, zeroed
+from tests.tiny import SAMPLES, SHORT, TINY, few_samples, output_patch, pristine, uneven, zeroed
 from tsprune.choices import MODES
 from tsprune.cost.latency import compare_latency
 from tsprune.data import Suite, training
@@ -49,9 +49,10 @@ SERIES = [np.sin(np.arange(60) / (3 + n)) + 0.1 for n in range(3)]
 
 @pytest.fixture(scope="module", autouse=True)
 def _on_the_cpu() -> None:
-    """Loads the shared models of the CPU first: moves on the accelerator untie weights."""
+    """Loads the models of the CPU first: moves on the accelerator untie weights."""
+    tiny("tiny-moirai2")
     for name in NAMES:
-        tiny(name)
+        moved(name, "cpu")
 
 
 @pytest.fixture
@@ -61,11 +62,11 @@ def tally() -> Iterator[Tally]:
 
 
 @functools.cache
-def moved(name: str) -> Forecaster:
-    """A tiny model on the accelerator."""
+def moved(name: str, device: str = DEVICE) -> Forecaster:
+    """A tiny model on the accelerator, or elsewhere."""
     with tempfile.TemporaryDirectory() as directory:
-        TINY[name](Path(directory))
-        return few_samples(load(directory, device=DEVICE))
+        TINY[name](Path(directory), **SHORT.get(name, {}))
+        return few_samples(load(directory, device=device))
 
 
 @pytest.fixture(params=NAMES)
@@ -94,7 +95,7 @@ def test_every_law_holds(name: str, check: Check, model: Forecaster) -> None:
 
 
 def test_forecasts_are_those_of_the_cpu(name: str, model: Forecaster) -> None:
-    here = few_samples(tiny(name))
+    here = moved(name, "cpu")
     assert str(model.device) == DEVICE
     pairs = [(here.forecast(SERIES, 5).quantiles, model.forecast(SERIES, 5).quantiles)]
     outputs = [m.teacher_forced(SERIES).numpy(force=True) for m in (here, model)]
@@ -206,7 +207,7 @@ def test_a_whole_explanation(name: str, model: Forecaster) -> None:
 
 def test_pruned_models(name: str, model: Forecaster, tmp_path: Path) -> None:
     chosen = uneven(model)
-    pruned, here = tsprune.prune(model, chosen), tsprune.prune(few_samples(tiny(name)), chosen)
+    pruned, here = tsprune.prune(model, chosen), tsprune.prune(moved(name, "cpu"), chosen)
     forecast = pruned.forecast(SERIES, 5).quantiles
     np.testing.assert_allclose(forecast, here.forecast(SERIES, 5).quantiles, rtol=1e-4, atol=1e-4)
     assert str(pruned.device) == DEVICE

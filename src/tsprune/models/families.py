@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING
 from tsprune.arguments import shown
 from tsprune.errors import TspruneError, TspruneWarning
 from tsprune.extras import install
+from tsprune.lazy import importing
 from tsprune.models.checkpoints import Checkpoint
 from tsprune.plugins import Registry
 
@@ -102,7 +103,8 @@ class Family:
     @property
     def forecaster(self) -> type[Forecaster]:
         """The Forecaster; imports the upstream package."""
-        found: type[Forecaster] = resolve_name(self.code)
+        with importing():
+            found: type[Forecaster] = resolve_name(self.code)
         return found
 
     def matches(self, checkpoint: Checkpoint) -> bool:

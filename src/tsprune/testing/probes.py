@@ -112,13 +112,18 @@ class _Widening(TorchFunctionMode):
     def __torch_function__(
         self, func: Callable[..., Any], types: Any, args: tuple[Any, ...] = (), kwargs: Any = None
     ) -> Any:
-        if func is torch.Tensor.__setitem__ and isinstance(args[2], torch.Tensor):
-            args = (*args[:2], args[2].to(args[0].dtype))
-        elif any(x.dtype == torch.float64 for x in args if isinstance(x, torch.Tensor)):
-            args = tuple(
-                x.double() if isinstance(x, torch.Tensor) and x.dtype == torch.float32 else x for x in args
-            )
+        if len(args) > 1:  # most calls, such as those of properties, have one and need no look at it
+            args = self._widened(func, args)
         return func(*args, **(kwargs or {}))
+
+    @staticmethod
+    def _widened(func: Callable[..., Any], args: tuple[Any, ...]) -> tuple[Any, ...]:
+        if func is torch.Tensor.__setitem__ and isinstance(args[2], torch.Tensor):
+            return (*args[:2], args[2].to(args[0].dtype))
+        types = [x.dtype if isinstance(x, torch.Tensor) else None for x in args]
+        if torch.float64 in types and torch.float32 in types:
+            return tuple(x.double() if t == torch.float32 else x for x, t in zip(args, types, strict=True))
+        return args
 
 
 @contextmanager
