@@ -43,8 +43,8 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 def _kept_objects_are_not_searched() -> None:
     """Python looks for garbage among new objects only.
 
-    Packages stay: a million objects, which no collection need look at. Some upstream code asks for one at every
-    forecast.
+    Packages stay: a million objects that no collection need look at, and some upstream code asks for one at
+    every forecast.
     """
     gc.collect()
     gc.freeze()
