@@ -10,11 +10,13 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check
 export OMP_WAIT_POLICY ?= PASSIVE
 
+EXTRAS := all,onnx,openvino,picture,ray,serve,explore
+
 # not measure.py, which they share, and not those that take hours or need an accelerator
 NOT_TIMED := $(addprefix benchmarks/, measure.py processors.py released.py accelerator.py)
 BENCHMARKS := $(filter-out $(NOT_TIMED), $(wildcard benchmarks/*.py))
 
-.PHONY: study test lint docs bench clean
+.PHONY: study test lint docs bench install clean
 
 study: $(VENV)/.installed
 	HF_HUB_OFFLINE=1 $(BIN)/tsprune study --frontier --out study
@@ -45,7 +47,7 @@ $(VENV)/.installed: pyproject.toml constraints.txt | $(VENV)/bin/python
 	touch $@
 
 $(VENV)/.installed-test: pyproject.toml constraints.txt | $(VENV)/bin/python
-	$(PIP) install --quiet --no-compile --constraint constraints.txt --editable ".[all,onnx,openvino,picture,ray,serve,explore]" --group test
+	$(PIP) install --quiet --no-compile --constraint constraints.txt --editable ".[$(EXTRAS)]" --group test
 	touch $(VENV)/.installed $@
 
 $(VENV)/.installed-lint: pyproject.toml constraints.txt | $(VENV)/bin/python
@@ -56,6 +58,11 @@ $(VENV)/.installed-lint: pyproject.toml constraints.txt | $(VENV)/bin/python
 $(VENV)/.installed-docs: pyproject.toml constraints.txt | $(VENV)/bin/python
 	$(PIP) install --quiet --constraint constraints.txt --editable . --group docs
 	touch $@
+
+# for all of the above, sooner than one after the other
+install: | $(VENV)/bin/python
+	$(PIP) install --quiet --no-compile --constraint constraints.txt --editable ".[$(EXTRAS)]" --group test --group lint --group docs
+	touch $(VENV)/.installed $(addprefix $(VENV)/.installed-, test lint docs)
 
 clean:
 	rm -rf $(VENV) study site build dist .pytest_cache .ruff_cache .mypy_cache .hypothesis
