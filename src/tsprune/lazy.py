@@ -42,7 +42,7 @@ def lazily(package: str, homes: Mapping[str, Sequence[str]]) -> Callable[[str], 
 def importing() -> Iterator[None]:
     """Python looks for no garbage while packages are imported, which make many objects and drop few.
 
-    A seventh of the time in which torch and the package of a family are imported.
+    A Chronos-Bolt is then loaded in 7 % less time, 0.6 of 8 CPU seconds; of TimesFM's 2.6 nothing is gained.
     """
     enabled = gc.isenabled()
     gc.disable()

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from tsprune.arguments import checked
 from tsprune.choices import AUTO
 from tsprune.errors import TspruneError
-from tsprune.lazy import lazily
+from tsprune.lazy import importing, lazily
 from tsprune.models.checkpoints import bundled_names, find
 from tsprune.models.families import FAMILIES, Family, family_named, family_of
 
@@ -79,10 +79,11 @@ def _from_files(
     name: str | os.PathLike[str], device: object, dtype: object, revision: str | None, subfolder: str | None
 ) -> Forecaster:
     checkpoint = find(name, revision=revision, subfolder=subfolder)
-    from tsprune.models.fastest import fastest
-    from tsprune.models.loading import opened
-    from tsprune.models.placement import device_of, dtype_of
-    from tsprune.models.pruned import read_record
+    with importing():
+        from tsprune.models.fastest import fastest
+        from tsprune.models.loading import opened
+        from tsprune.models.placement import device_of, dtype_of
+        from tsprune.models.pruned import read_record
 
     target = device_of(device)
     precision = None if dtype == AUTO else dtype_of("float32" if dtype is None else dtype)
