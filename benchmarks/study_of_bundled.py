@@ -1,8 +1,8 @@
 """`tsprune study --budget 45m` of every bundled checkpoint on the embedded suite. Limit: its budget and 15 %.
 
-Times the real command, and says how long each model took and what was left out: ablations, and windows. Models
-are studied at once, as many as there are threads; `--jobs 1` takes one after the other. `--budget none`
-measures everything.
+Times the real command, and says how long each model took and what was left out: ablations, and windows.
+Models are studied at once, as many as there are threads; `--jobs 1` takes one after the other.
+`--budget none` measures everything.
 `--configs PATTERN` (repeatable) restricts the suite, to try the benchmark out.
 """
 
