@@ -26,7 +26,7 @@ from tsprune.models.contexts import CheckedContext
 from tsprune.models.forecaster import LEVELS, Forecast, Forecaster
 from tsprune.models.objects import network
 from tsprune.models.stated import flag, or_none, real, whole_number
-from tsprune.models.unit_scaling import exact_gradients
+from tsprune.models.unit_scaling import exact_gradients, quick_scales
 from tsprune.models.variates import targets_of
 
 _CONTEXT = 4096  # of upstream's notebook for GIFT-Eval; the weights' metadata may state less
@@ -132,7 +132,9 @@ class Toto2(Forecaster):
             given["past_feat_dynamic_real"] = values[:, targets:]
             given["past_observed_feat_dynamic_real"] = known[:, targets:]
         tensors = {name: torch.from_numpy(x).to(self.device) for name, x in given.items()}
-        ((quantiles,), *_) = model(past_is_pad=torch.from_numpy(padding).to(self.device), **tensors)
+        tensors["past_is_pad"] = torch.from_numpy(padding).to(self.device)
+        with quick_scales():
+            ((quantiles,), *_) = model(**tensors)
         return quantiles  # type: ignore[no-any-return]
 
     def _teacher_forced(self, series: list[NDArray[np.float32]], covariates: int = 0) -> Tensor:
