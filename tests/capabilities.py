@@ -45,6 +45,7 @@ CAPABILITIES = {
     "toto": Capabilities(samples=True, groups=True, biased=True),
     "moirai": Capabilities(samples=True),
     "moirai2": Capabilities(),
+    "moirai-moe": Capabilities(samples=True),
     "t0": Capabilities(groups=True, biased=True),
     "timesfm3": Capabilities(groups=True, norms_outputs=True),
     "timestral": Capabilities(groups=True, gated=True, turns_back=True),
@@ -67,7 +68,7 @@ def call_attention(model: Forecaster, site: AttentionSite, tokens: Tensor) -> No
         shape = len(tokens), 1, site.head_dim
         rotation = tokens.new_ones(shape), tokens.new_zeros(shape)
         module(tokens.transpose(0, 1) if site.role == "variate" else tokens, None, *rotation)
-    elif model.family in ("moirai", "moirai2"):
+    elif model.family in ("moirai", "moirai2", "moirai-moe"):
         module(tokens, tokens, tokens)
     else:
         module(tokens, **({"key_value_states": tokens} if site.role == "cross" else {}))

@@ -61,6 +61,11 @@ def open_native(family: str, directory: Path) -> Any:
 
         module = MoiraiModule.from_pretrained(directory, strict=True)
         return MoiraiForecast(1, 1, 0, 0, 48, module=module, patch_size=8, num_samples=4)
+    if family == "moirai-moe":
+        from uni2ts.model.moirai_moe import MoiraiMoEForecast, MoiraiMoEModule
+
+        experts = MoiraiMoEModule.from_pretrained(directory, strict=True)
+        return MoiraiMoEForecast(1, 1, 0, 0, 48, module=experts, patch_size=8, num_samples=4)
     from uni2ts.model.moirai2 import Moirai2Forecast, Moirai2Module
 
     return Moirai2Forecast(1, 1, 0, 0, 48, module=Moirai2Module.from_pretrained(directory, strict=True))
@@ -135,6 +140,7 @@ FORECAST: dict[str, Callable[[Any], NDArray[Any]]] = {
     "toto": _toto,
     "moirai": _moirai,
     "moirai2": _moirai2,
+    "moirai-moe": _moirai,
     "t0": _t0,
     "timestral": _timestral,
     "toto2": _toto2,

@@ -199,6 +199,23 @@ def write_moirai2(directory: Path) -> None:
     (directory / "config.json").write_text(json.dumps(config))
 
 
+def write_moirai_moe(directory: Path) -> None:
+    """A Moirai-MoE with 2 layers, 2 heads of 64 dimensions, 32 experts (upstream fixes these), width 128."""
+    from uni2ts.model.moirai.module import decode_distr_output
+    from uni2ts.model.moirai_moe import MoiraiMoEModule
+
+    from pretrain.families import moirai
+
+    config = {**moirai.config(moirai.Size(**MOIRAI)), "d_ff": 40, "patch_sizes": [8, 32]}
+    torch.manual_seed(11)
+    model = MoiraiMoEModule(**{**config, "distr_output": decode_distr_output(config["distr_output"])})
+    _unlike(model, gain=2)
+    model.encoder.centroid.normal_()
+    directory.mkdir(parents=True, exist_ok=True)
+    save_file(model.state_dict(), directory / "model.safetensors", metadata={MAX_CONTEXT: "64"})
+    (directory / "config.json").write_text(json.dumps(config))
+
+
 def write_t0(directory: Path) -> None:
     """A t0 with 2 layers over time and 2 over variates, 3 heads of 8 dimensions, width 24."""
     from t0 import T0Config
@@ -319,6 +336,7 @@ TINY: dict[str, Callable[..., None]] = {
     "tiny-toto": write_toto,
     "tiny-moirai": write_moirai,
     "tiny-moirai2": write_moirai2,
+    "tiny-moirai-moe": write_moirai_moe,
     "tiny-t0": write_t0,
     "tiny-timestral": write_timestral,
     "tiny-toto2": write_toto2,
@@ -341,6 +359,7 @@ def output_patch(model: Forecaster) -> int:
         "toto": lambda: model.module.patch_embed.patch_size,
         "moirai": lambda: model.module.patch_sizes[0],
         "moirai2": lambda: model.module.patch_size * model.module.num_predict_token,
+        "moirai-moe": lambda: model.module.patch_sizes[0],
         "t0": lambda: model.module.max_horizon,
         "timesfm3": lambda: model.module.output_patch_len,
         "timestral": lambda: model.module.config.block_size * model.module.config.patch_size,

@@ -33,6 +33,7 @@ from toto2 import Toto2GluonTSModel, Toto2GluonTSModelConfig, Toto2Model
 from uni2ts.distribution.mixture import Mixture
 from uni2ts.model.moirai import MoiraiForecast, MoiraiModule
 from uni2ts.model.moirai2 import Moirai2Forecast, Moirai2Module
+from uni2ts.model.moirai_moe import MoiraiMoEForecast, MoiraiMoEModule
 
 from tests.tiny import SAMPLES
 from tsprune.models import draws
@@ -195,29 +196,7 @@ def upstream_moirai(directory: Path) -> Upstream:
         def sample(mixture: Mixture, shape: torch.Size) -> torch.Tensor:
             """tsprune's draws where upstream looks: the last tokens, the patch's steps."""
             future = (slice(None), slice(-tokens, None), slice(0, patch))
-            which, one, other = (numbers[..., i] for i in range(3))
-            index = draws.categorical(mixture.weights.probs[future], which.movedim(0, -1)).movedim(-1, 0)
-            student, gaussian, binomial, log_normal = mixture.components
-            both = [gaussian, log_normal.base_dist]
-            of_both = [draws.normal(x.loc[future], x.scale.expand_as(x.loc)[future], one) for x in both]
-            kinds = [
-                draws.student_t(
-                    *(getattr(student, name)[future] for name in ("df", "loc", "scale")),
-                    *draws.polar(one, other),
-                ),
-                of_both[0],
-                draws.negative_binomial(
-                    *(getattr(binomial, name)[future].expand_as(one) for name in ("total_count", "logits")),
-                    one,
-                    other,
-                ),
-                of_both[1].exp(),
-            ]
-            drawn = torch.zeros(*shape, *mixture.batch_shape)
-            drawn[(slice(None), *future)] = (
-                torch.stack(kinds, -1).gather(-1, index[..., None])[..., 0].float()
-            )
-            return drawn
+            return mixture_draws(mixture, shape, future, numbers)
 
         padding = limit - variates.shape[1]
         values = torch.tensor(np.pad(variates, ((0, 0), (padding, 0)), constant_values=np.nan)).T[None]
@@ -233,6 +212,88 @@ def upstream_moirai(directory: Path) -> Upstream:
     def forecast(contexts: Sequence[Array], horizon: int) -> Array:
         paths = [row for x in contexts for row in of_one(x[..., -limit:], horizon)]
         return sampled_quantiles(paths)
+
+    return forecast
+
+
+def mixture_draws(
+    mixture: Mixture, shape: torch.Size, places: tuple[Any, ...], numbers: torch.Tensor
+) -> torch.Tensor:
+    """Draws [*shape, *batch] of one of Moirai's mixtures by uniform numbers at `places`, 0 elsewhere."""
+    which, one, other = (numbers[..., i] for i in range(3))
+    index = draws.categorical(mixture.weights.probs[places], which.movedim(0, -1)).movedim(-1, 0)
+    student, gaussian, binomial, log_normal = mixture.components
+    both = [gaussian, log_normal.base_dist]
+    of_both = [draws.normal(x.loc[places], x.scale.expand_as(x.loc)[places], one) for x in both]
+    kinds = [
+        draws.student_t(
+            *(getattr(student, name)[places] for name in ("df", "loc", "scale")), *draws.polar(one, other)
+        ),
+        of_both[0],
+        draws.negative_binomial(
+            *(getattr(binomial, name)[places].expand_as(one) for name in ("total_count", "logits")), one, other
+        ),
+        of_both[1].exp(),
+    ]
+    drawn = torch.zeros(*shape, *mixture.batch_shape)
+    drawn[(slice(None), *places)] = torch.stack(kinds, -1).gather(-1, index[..., None])[..., 0].float()
+    return drawn
+
+
+def upstream_moirai_moe(directory: Path) -> Upstream:
+    """Upstream's loop over as much history as the longest context has, in one batch."""
+    module = MoiraiMoEModule.from_pretrained(directory)
+    patch = module.patch_sizes[0]
+    with safe_open(directory / "model.safetensors", "pt") as header:
+        limit = int(header.metadata()["max_context"])
+
+    def forecast(contexts: Sequence[Array], horizon: int) -> Array:
+        windows = [np.atleast_2d(x[..., -limit:]) for x in contexts]
+        longest, variates = max(x.shape[1] for x in windows), len(windows[0])
+        model = MoiraiMoEForecast(
+            prediction_length=horizon,
+            target_dim=variates,
+            feat_dynamic_real_dim=0,
+            past_feat_dynamic_real_dim=0,
+            context_length=longest,
+            module=module,
+            patch_size=patch,
+            num_samples=SAMPLES,
+        )
+        history, ahead = model.context_token_length(patch), model.prediction_token_length(patch)
+        noise = draws.Noise([row for x in windows for row in x], 0)
+        # the last token of each variate's history, then those of its horizon
+        first = torch.arange(variates)
+        reads = [first * history + history - 1]
+        reads += [variates * history + first * ahead + passes for passes in range(ahead - 1)]
+        passes = iter(reads)
+
+        def sample(mixture: Mixture, shape: torch.Size) -> torch.Tensor:
+            """tsprune's draws where upstream looks in this pass."""
+            numbers = noise.uniform(SAMPLES, patch, 3).transpose(0, 1).unflatten(1, (-1, variates))
+            leading = (slice(None),) * (len(mixture.batch_shape) - 2)
+            numbers = numbers if len(leading) == 1 else numbers[None]
+            return mixture_draws(mixture, shape, (*leading, next(passes), slice(0, patch)), numbers)
+
+        padding = torch.tensor([longest - x.shape[1] for x in windows])[:, None]
+        values = torch.tensor(
+            np.stack(
+                [
+                    np.pad(x, ((0, 0), (longest - x.shape[1], 0)), constant_values=np.nan).T
+                    for x in windows
+                ]
+            )
+        )
+        with pytest.MonkeyPatch.context() as patcher, torch.no_grad():
+            patcher.setattr(Mixture, "sample", sample)
+            paths = model(
+                past_target=values.nan_to_num(0),
+                past_observed_target=torch.isfinite(values),
+                past_is_pad=torch.arange(longest)[None] < padding,
+            )
+        assert next(passes, None) is None
+        paths = paths.reshape(len(windows), SAMPLES, horizon, variates).permute(0, 3, 1, 2)
+        return sampled_quantiles(list(paths.flatten(0, 1)))
 
     return forecast
 
@@ -354,6 +415,7 @@ UPSTREAM: dict[str, Callable[[Path], Upstream]] = {
     "toto": upstream_toto,
     "moirai": upstream_moirai,
     "moirai2": upstream_moirai2,
+    "moirai-moe": upstream_moirai_moe,
     "t0": upstream_t0,
     "timestral": upstream_timestral,
     "toto2": upstream_toto2,

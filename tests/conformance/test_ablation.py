@@ -34,6 +34,7 @@ OUTPUT_PROJECTIONS = {
     "timesfm3": ".out_proj",
     "moirai": ".out_proj",
     "moirai2": ".self_attn.out_proj",
+    "moirai-moe": ".self_attn.out_proj",
 }
 ENCODER_DECODER = ("chronos-bolt", "chronos-t5")
 

@@ -7,7 +7,7 @@ from torch import nn
 
 from tests.capabilities import CAPABILITIES
 from tsprune.models import Forecaster, SamplingForecaster
-from tsprune.testing.ablation_checks import last_linear
+from tsprune.testing.ablation_checks import last_linears
 from tsprune.testing.conformance import LAWS
 from tsprune.testing.subject import Check, Subject
 
@@ -24,7 +24,10 @@ LAST_OF_MLP = {
     "timesfm3": ".ff1",
     "moirai": ".fc2",
     "moirai2": ".fc2",
+    "moirai-moe": ".fc2",
 }
+
+EXPERTS = {"moirai-moe": 32}
 
 
 @pytest.mark.parametrize("check", [check for law in LAWS for check in law.checks], ids=lambda c: c.__name__)
@@ -46,6 +49,8 @@ def test_the_last_linear_layer_of_an_mlp_is_upstreams(model: Forecaster) -> None
     for component in model.anatomy.components("mlp"):
         block = model.module.get_submodule(model.anatomy.block(component).module)
         suffix = LAST_OF_MLP[model.family]
-        (named,) = (part for name, part in block.named_modules() if f".{name}".endswith(suffix))
-        assert isinstance(named, nn.Linear)
-        assert last_linear(model, component) is named
+        named = [part for name, part in block.named_modules() if f".{name}".endswith(suffix)]
+        assert len(named) == EXPERTS.get(model.family, 1)
+        assert all(isinstance(part, nn.Linear) for part in named)
+        found = last_linears(model, component)
+        assert [id(part) for part in found] == [id(part) for part in named]

@@ -31,6 +31,7 @@ UPSTREAM_READS = {  # by family: the last layer gone, as many heads gone everywh
     "toto": ["layer"],  # upstream's head dimension is the width divided by the heads
     "moirai": ["layer"],  # upstream's heads are of 64 dimensions
     "moirai2": ["layer"],
+    "moirai-moe": ["layer"],
     "t0": [],  # a layer over groups is every n-th
     "timesfm3": ["layer"],  # upstream's head dimension is the width divided by the heads
     "timestral": ["layer"],  # upstream's head dimension is the width divided by the heads

@@ -44,6 +44,7 @@ NORMS = {
     "timesfm3": (("query_ln", "weight"), ("key_ln", "weight")),
     "moirai": (("q_norm", "weight"), ("k_norm", "weight")),
     "moirai2": (("q_norm", "weight"), ("k_norm", "weight")),
+    "moirai-moe": (("q_norm", "weight"), ("k_norm", "weight")),
     "t0": (("q_norm", "scale"), ("k_norm", "scale")),
     "toto2": (("q_norm", "weight"), ("k_norm", "weight")),
 }

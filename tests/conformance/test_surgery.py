@@ -91,7 +91,7 @@ def test_nothing_of_what_is_removed_is_left(model: Forecaster) -> None:
 
 
 def test_a_head_takes_its_rows_and_columns(model: Forecaster) -> None:
-    per_head_bias = {"moirai": 2, "moirai2": 2}.get(model.family, 0)  # same variate or not
+    per_head_bias = {"moirai": 2, "moirai2": 2, "moirai-moe": 2}.get(model.family, 0)  # same variate or not
     for head in spread(model.anatomy.components("head"), 6):
         site = model.anatomy.site(head)
         gate = site.head_dim if CAPABILITIES[model.family].gated else 0

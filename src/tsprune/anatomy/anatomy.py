@@ -200,4 +200,7 @@ class Anatomy:
 
 def _inside(block: Block) -> str:
     sites = [f"{site.role} ({site.heads} heads of {site.head_dim})" for site in block.attention]
-    return ", ".join([*sites, "mlp"] if block.mlp is not None else sites)
+    if block.mlp is None:
+        return ", ".join(sites)
+    experts = len(block.mlp.experts)
+    return ", ".join([*sites, f"mlp ({experts} experts)" if experts else "mlp"])

@@ -217,11 +217,14 @@ class MLPSite:
 
     others : paths of modules beside `output` that serve this MLP only; each takes and returns one tensor
     norm : which of `others` stands between the MLP and the residual stream, if one does
+    experts : paths of the MLPs inside `output`, if it has several: it returns a weighted sum of the outputs
+        of a few, chosen position by position. They are one component together
     """
 
     output: str
     others: tuple[str, ...] = ()
     norm: str | None = None
+    experts: tuple[str, ...] = ()
 
 
 @dataclasses.dataclass(frozen=True)
@@ -292,6 +295,7 @@ class Stack:
     time : where its positions lie in time; None if unspecified
     causal : whether attention over time sees no later position
     sizes : attributes that hold the number of blocks
+    per_layer : paths of parameters and buffers with an entry per block along their first dimension
     norm : path of the norm through which a later stack reads its stream, if there is one
     mixing : (address, path of a number tau) of every sublayer, removed ones included, in order of execution:
         the stream x becomes (tau y + x) / sqrt(1 + tau^2) where the sublayer adds y. A layer without
@@ -304,6 +308,7 @@ class Stack:
     time: TimeAxis | None = None
     causal: bool = False
     sizes: tuple[Size, ...] = ()
+    per_layer: tuple[str, ...] = ()
     bias: SharedBias | None = None
     norm: str | None = None
     mixing: tuple[tuple[str, str], ...] = ()

@@ -294,6 +294,26 @@ _BUILT_IN: tuple[Family, ...] = (
         weights=("out_proj.hidden_layer.weight", "encoder.layers.0.ffn.fc_gate.weight"),
         config_key="num_predict_token",
     ),
+    _moirai(
+        "moirai-moe",
+        "Moirai-MoE",
+        "tsprune.models.moirai_moe:MoiraiMoE",
+        architecture="decoder-only over patches, MLPs of experts",
+        attention=("self",),
+        samples=True,
+        multivariate=True,
+        past_covariates=True,
+        released=(
+            Released("Salesforce/moirai-moe-1.0-R-small", "117 M", "CC-BY-NC-4.0"),
+            Released("Salesforce/moirai-moe-1.0-R-base", "935 M", "CC-BY-NC-4.0"),
+        ),
+        objects=(
+            "uni2ts.model.moirai_moe.forecast.MoiraiMoEForecast",
+            "uni2ts.model.moirai_moe.module.MoiraiMoEModule",
+        ),
+        weights=("encoder.centroid", "encoder.layers.0.ffn.experts.0.fc_gate.weight"),
+        config_key="distr_output",
+    ),
     Family(
         "t0",
         "t0",

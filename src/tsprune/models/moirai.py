@@ -1,6 +1,7 @@
 """Moirai 1.1: masked encoder over patches, a mixture of four distributions, sampled.
 
-Moirai-2 (`moirai2`) shares the anatomy of the encoder, loading and saving.
+Moirai-2 (`moirai2`) and Moirai-MoE (`moirai_moe`) share the anatomy of the encoder, loading and saving;
+Moirai-MoE also has the mixture.
 """
 
 from __future__ import annotations
@@ -45,7 +46,7 @@ from tsprune.models.variates import rows_of, variates_in
 # there (its README's example has 1680), so for Moirai-2 this is an assumption
 MOIRAI_CONTEXT = 4000  # the weights' metadata may say less
 
-MOIRAI_SIZES: dict[str, Requirement] = {  # of config.json, of both versions
+MOIRAI_SIZES: dict[str, Requirement] = {  # of config.json, of all versions
     **dict.fromkeys(("d_model", "num_layers", "max_seq_len"), whole_number()),
     **dict.fromkeys(("attn_dropout_p", "dropout_p"), real(0, 0.99)),
     "scaling": flag,
@@ -113,7 +114,7 @@ def inputs(
 
 
 class MoiraiForecaster(Forecaster):
-    """Shared by both versions: saving, and the config of a pruned model.
+    """Shared by all versions: saving, and the config of a pruned model.
 
     config : config.json of the checkpoint
     """
@@ -182,7 +183,7 @@ _FILES = {
 _DISTRIBUTIONS = {
     f"uni2ts.distribution.{path}{name}": name for name, file in _FILES.items() for path in (f"{file}.", "")
 }
-_SIZES = {**MOIRAI_SIZES, "patch_sizes": list_of(whole_number()), "distr_output": mapping}
+MIXTURE_SIZES = {**MOIRAI_SIZES, "patch_sizes": list_of(whole_number()), "distr_output": mapping}
 
 
 class Moirai(MoiraiForecaster, SamplingForecaster):
@@ -200,7 +201,7 @@ class Moirai(MoiraiForecaster, SamplingForecaster):
         self.context_length = context
         self.samples = _GIFT_EVAL_SAMPLES
         self.patch = min(module.patch_sizes, key=lambda size: abs(size - GIFT_EVAL_PATCH))
-        self.anatomy = moirai_anatomy(module, self.patch, _readout(module, self.patch), causal=False)
+        self.anatomy = moirai_anatomy(module, self.patch, mixture_readout(module, self.patch), causal=False)
         self._set_upstream(MoiraiForecast, patch_size=self.patch, num_samples=self.samples)
         self.config = config
 
@@ -245,21 +246,14 @@ class Moirai(MoiraiForecaster, SamplingForecaster):
         return paths
 
     def _teacher_forced(self, series: list[NDArray[np.float32]], covariates: int = 0) -> Tensor:
-        """Parameters of the normalised distribution of the patch after the contexts.
-
-        [B, patch, parameters]: the weights' logits, then those of each component.
-        """
-        future = self._distribution([x[..., -self.context_length :] for x in series], 1, covariates)
-        parameters = [future.weights.logits]
-        for component in future.components:
-            own = [getattr(component, name) for name in component.arg_constraints if name != "probs"]
-            parameters += [x.expand(component.batch_shape)[..., None] for x in own]
-        return future.marked(torch.cat(parameters, -1))[:, 0]
+        """Parameters of the normalised distribution of the patch after the contexts, [B, patch, n]."""
+        visible = [x[..., -self.context_length :] for x in series]
+        return self._distribution(visible, 1, covariates).parameters()
 
     @classmethod
     def blank(cls, checkpoint: Checkpoint) -> Moirai:
-        config = checkpoint.settings(_SIZES)
-        distribution = decode_distr_output(_distribution(config.get("distr_output")))
+        config = checkpoint.settings(MIXTURE_SIZES)
+        distribution = decode_distr_output(known_distribution(config.get("distr_output")))
         module = MoiraiModule(**{**config, "distr_output": distribution}).eval()
         context = checkpoint.context_length(MOIRAI_CONTEXT, min(module.patch_sizes))
         return cls(module, config, checkpoint.name, context)
@@ -272,21 +266,21 @@ class Moirai(MoiraiForecaster, SamplingForecaster):
         return cls(module, config, name, history_of(upstream, min(module.patch_sizes)))
 
 
-def _readout(module: MoiraiModule, patch: int) -> Readout | None:
-    """The location of the (first) distribution, if it has one."""
+def mixture_readout(module: Any, patch: int, position: int = -1) -> Readout | None:
+    """The location of the (first) distribution, if it has one, at a position of the sequence."""
     known = {name for name, _ in module.named_modules()}
     for path in ("param_proj.proj.components.0.loc", "param_proj.proj.loc"):
         if path in known:
-            return Readout((path,), "encoder.norm", patch=patch)
+            return Readout((path,), "encoder.norm", position, patch=patch)
     return None
 
 
 class Future:
     """The part of upstream's distribution that is forecast, `patch` steps of each token.
 
-    Upstream's tokens are those of the history of each variate, then those of the horizon of each variate, the
-    ones in `ahead`, then those of covariates. Here the B rows are series, the variates of one context after
-    each other.
+    Upstream's tokens are those of the history of each variate, then those of the horizon of each variate,
+    then those of covariates. What is forecast is read at those in `ahead`, as many of each variate. Here the
+    B rows are series, the variates of one context after each other.
 
     weights : of the components, [B, tokens, patch, K]
     components : K distributions [B, tokens, patch] of the normalised values
@@ -312,9 +306,16 @@ class Future:
         self.loc, self.scale = cut(whole.loc, 1), cut(whole.scale, 1)
         self._broken = cut(broken.places)
 
-    def marked(self, parameters: Tensor) -> Tensor:
-        """`parameters` [B, tokens, patch, n] with NaN where one of the distribution's is NaN or infinite."""
-        return parameters.masked_fill(self._broken[..., None], torch.nan)
+    def parameters(self) -> Tensor:
+        """Of the first token, normalised, [B, patch, n]: the weights' logits, then those of each component.
+
+        NaN where one of them is NaN or infinite.
+        """
+        found = [self.weights.logits]
+        for component in self.components:
+            own = [getattr(component, name) for name in component.arg_constraints if name != "probs"]
+            found += [x.expand(component.batch_shape)[..., None] for x in own]
+        return torch.cat(found, -1).masked_fill(self._broken[..., None], torch.nan)[:, 0]
 
     def sample(self, rows: slice, numbers: Tensor) -> Tensor:
         """Draws [rows, S, tokens, patch] from uniform numbers [rows, S, tokens, patch, 3]."""
@@ -345,7 +346,7 @@ def _draw(component: Distribution, at: Any, one: Tensor, other: Tensor) -> Tenso
     return drawn.exp() if isinstance(component, LogNormal) else drawn
 
 
-def _distribution(stated: Any, *, nested: bool = False) -> dict[str, Any]:
+def known_distribution(stated: Any, *, nested: bool = False) -> dict[str, Any]:
     """`distr_output` of config.json with full paths, if it names nothing but known classes.
 
     Upstream calls every `_target_` in it.
@@ -364,6 +365,6 @@ def _distribution(stated: Any, *, nested: bool = False) -> dict[str, Any]:
     full = {**stated, "_target_": f"uni2ts.distribution.{_FILES[str(name)]}.{name}"}
     if name == "MixtureOutput":
         require(stated, {"components": list_of(mapping)}, "distr_output in config.json")
-        full["components"] = [_distribution(part, nested=True) for part in stated["components"]]
+        full["components"] = [known_distribution(part, nested=True) for part in stated["components"]]
     require(stated, {"scale": real(1e-12, 1e12)}, "distr_output in config.json", required=False)
     return full

@@ -6,8 +6,9 @@
    projection, entries of per-head parameters; the attributes that upstream reads sizes from follow.
 3. A sublayer that goes is replaced by a module that computes nothing, the norms that serve it only by
    identities. Where all heads go but the output projection has a bias, that bias stays.
-4. Empty blocks leave their list, so the paths of later ones move up (their addresses stay). Those that
-   multiply the stream stay in their place, and do that alone.
+4. Empty blocks leave their list, so the paths of later ones move up (their addresses stay), and with them
+   their entries of tensors with one for every block. Those that multiply the stream stay in their place,
+   and do that alone.
 5. A position bias shared by a stack goes to its first sublayer that is left, with the heads in use.
 6. The family adapts upstream's code to sublayers of unlike sizes (`Forecaster.adapt`).
 7. Weights that are scaled for their new width are stored in float32 from then on: the half precision of the
@@ -199,9 +200,12 @@ def _keep(linear: nn.Module, dim: int, indices: list[int]) -> None:
 
 
 def _shrink(owner: nn.Module, name: str, dim: int, indices: list[int]) -> None:
-    old = owner.get_parameter(name)
+    """Entries along a dimension of a parameter or a buffer."""
+    old = getattr(owner, name)
     chosen = old.detach().index_select(dim, torch.tensor(indices, dtype=torch.long, device=old.device))
-    setattr(owner, name, nn.Parameter(chosen, requires_grad=old.requires_grad))
+    if isinstance(old, nn.Parameter):
+        chosen = nn.Parameter(chosen, requires_grad=old.requires_grad)
+    setattr(owner, name, chosen)
 
 
 def _closed_up(module: nn.Module, stack: Stack, rests: list[Block | None]) -> Stack:
@@ -215,6 +219,11 @@ def _closed_up(module: nn.Module, stack: Stack, rests: list[Block | None]) -> St
     module.set_submodule(parent, nn.ModuleList(blocks))
     for size in stack.sizes:
         setattr(module.get_submodule(size.module), size.name, len(blocks))
+    places = [place for place, rest in enumerate(rests) if rest is not None]
+    if len(places) < len(rests):
+        for path in stack.per_layer:
+            owner, _, name = path.rpartition(".")
+            _shrink(module.get_submodule(owner), name, 0, places)
     moved = tuple(_moved(rest, rest.module, path) for rest, path in zip(kept, paths, strict=False))
     in_place = [block.number for block in moved] == list(range(len(moved)))
     if in_place:  # without numbers, an intact stack equals upstream's

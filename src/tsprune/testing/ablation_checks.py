@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
+from functools import partial
 from typing import cast
 
 import numpy as np
@@ -61,17 +62,27 @@ def nothing_is_left_after_an_error(subject: Subject) -> None:
         require_equal(subject.outputs(5), clean, "after an error")
 
 
-def last_linear(model: Forecaster, component: Component) -> nn.Module:
-    """The linear layer of a component's MLP that runs last."""
-    output = model.module.get_submodule(model.anatomy.block(component).mlp.output)  # type: ignore[union-attr]
-    ran: list[nn.Module] = []
-    linears = [module for module in output.modules() if isinstance(module, nn.Linear)]
+def last_linears(model: Forecaster, component: Component) -> list[nn.Module]:
+    """The linear layer of a component's MLP that runs last; that of each expert if it has experts.
+
+    All experts are alike, and which of them run depends on the data.
+    """
+    mlp = model.anatomy.mlp(component)
+    parts = [model.module.get_submodule(path) for path in mlp.experts or (mlp.output,)]
+    ran: list[str] = []
     with ExitStack() as hooks, torch.no_grad():
-        for linear in linears:
-            hooks.callback(linear.register_forward_hook(lambda module, *_: ran.append(module)).remove)
+        for part in parts:
+            for name, linear in part.named_modules():
+                if isinstance(linear, nn.Linear):
+                    note = partial(_note, ran, name)
+                    hooks.callback(linear.register_forward_hook(note).remove)
         model.forecast(full_length(model, 1), 1)
     assert ran, f"no linear layer of {component} runs"
-    return ran[-1]
+    return [part.get_submodule(ran[-1]) for part in parts]
+
+
+def _note(ran: list[str], name: str, *_: object) -> None:
+    ran.append(name)
 
 
 @contextmanager
@@ -79,7 +90,7 @@ def weights_zeroed(model: Forecaster, component: Component) -> Iterator[None]:
     """The weights of `component` at zero, by hand; those of whole sublayers with their bias."""
     block, whole = model.anatomy.block(component), []
     if component.kind in ("mlp", "layer") and block.mlp is not None:
-        whole.append(last_linear(model, component))
+        whole += last_linears(model, component)
     if component.kind == "layer":
         whole += [model.module.get_submodule(site.output) for site in block.attention]
     if component.kind == "attention":
