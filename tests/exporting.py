@@ -25,6 +25,7 @@ GONE = {
     "timesfm3": ["stack.0.time.head.0", "stack.0.variate.head.1", "stack.0.mlp", "stack.1.time"],
     "t0": ["stack.0.time.head.0", "stack.0.mlp", "stack.1.group.head.2", "stack.2", "stack.3"],
     "moirai": ["stack.0.self.head.0", "stack.1.mlp"],
+    "moirai-moe": ["stack.0.self.head.0", "stack.1.mlp"],
     "toto": ["stack.0.time.head.1", "stack.1.time", "stack.2.variate.head.0", "stack.0.mlp"],
     "chronos-t5": ["decoder.0.self.head.1", "decoder.1.self", "decoder.1.cross.head.0", "encoder.1.mlp"],
 }

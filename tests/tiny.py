@@ -374,6 +374,8 @@ def few_samples(model: Forecaster) -> Forecaster:
         model.samples = SAMPLES
     # no test forecasts further than a patch and a few steps
     model.reference_horizon = min(model.reference_horizon, 2 * output_patch(model))
+    if model.family == "moirai-moe":  # by default that of one pass, as all paths are run anew in each
+        model.reference_horizon = 2 * output_patch(model)
     return model
 
 

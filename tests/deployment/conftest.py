@@ -12,7 +12,7 @@ ONE_PASS = [
     "pruned chronos-bolt", "chronos2", "pruned timesfm", "pruned moirai2", "pruned t0", "pruned timestral",
     "pruned timesfm3", "pruned toto2",
 ]  # fmt: skip
-SAMPLERS = ["pruned chronos-t5", "pruned toto", "pruned moirai"]
+SAMPLERS = ["pruned chronos-t5", "pruned toto", "pruned moirai", "pruned moirai-moe"]
 Pair = tuple[Forecaster, Exported]
 
 

@@ -44,7 +44,7 @@ def runner(module: torch.nn.Module | None) -> Callable[..., list[NDArray[Any]]]:
     return run
 
 
-@pytest.fixture(scope="module", params=["toto", "moirai"])
+@pytest.fixture(scope="module", params=["toto", "moirai", "moirai-moe"])
 def model(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> SamplingForecaster:
     path: Path = tmp_path_factory.mktemp(request.param) / "model"
     TINY[f"tiny-{request.param}"](path)

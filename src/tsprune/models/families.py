@@ -312,6 +312,7 @@ _BUILT_IN: tuple[Family, ...] = (
             "uni2ts.model.moirai_moe.module.MoiraiMoEModule",
         ),
         weights=("encoder.centroid", "encoder.layers.0.ffn.experts.0.fc_gate.weight"),
+        graph="tsprune.models.moirai_moe_graph:MoiraiMoEGraph",
         config_key="distr_output",
     ),
     Family(

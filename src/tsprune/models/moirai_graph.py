@@ -32,11 +32,75 @@ _NAMES = {  # of distributions and their parameters, in order
 }
 
 
+def of_one_size(layer: Any, size: int, columns: int, rows: Any = slice(None)) -> nn.Linear:
+    """The rows and first columns of a layer of many sizes, for one of them."""
+    weight = layer.weight[size] * getattr(layer, "mask", torch.ones(layer.weight.shape[0]))[size]
+    weight = weight[rows, :columns]
+    found = nn.Linear(columns, len(weight), device="meta")
+    found.weight = nn.Parameter(weight.detach().clone(), requires_grad=False)
+    found.bias = nn.Parameter(layer.bias[size][rows].detach().clone(), requires_grad=False)
+    return found
+
+
+class MixtureReadout(nn.Module):
+    """The stream at F tokens [B, F, width] to mixtures over their steps, for one patch size.
+
+    Weights are [B, F * P, K], and parameters, of one component after the other, [B, F * P, N].
+
+    components : their names, as in `sampled_mixtures`
+    """
+
+    def __init__(self, network: Any, patch: int) -> None:
+        super().__init__()
+        self.patch = patch
+        size, most = list(network.patch_sizes).index(patch), max(network.patch_sizes)
+        output, heads = network.distr_output, network.param_proj.proj
+        self.outputs: list[Any] = list(getattr(output, "components", [output]))
+        self.components = tuple(_NAMES[type(one)][0] for one in self.outputs)
+
+        def of_patch(layer: Any) -> nn.Linear:
+            rows = torch.arange(layer.weight.shape[1]).unflatten(0, (-1, most))[:, :patch].flatten()
+            return of_one_size(layer, size, layer.in_features, rows)
+
+        parts = list(heads["components"]) if "components" in heads else [heads]
+        self.parts = nn.ModuleList(
+            nn.ModuleDict({name: of_patch(layer) for name, layer in part.items()}) for part in parts
+        )
+        self.weights = of_patch(heads["weights_logits"]) if "weights_logits" in heads else None
+
+    def forward(self, stream: Tensor) -> tuple[Tensor, Tensor]:
+        found: list[Tensor] = []
+        for output, part in zip(self.outputs, cast(Any, self.parts), strict=True):
+            names = _NAMES[type(output)][1:]
+            found += [output.domain_map[name](self._steps(part[name], stream)) for name in names]
+            if isinstance(output, NormalFixedScaleOutput):
+                found.append(torch.full_like(found[-1], output.scale))
+        parameters = torch.stack(found, dim=-1).flatten(1, 2)
+        if self.weights is None:
+            return torch.ones_like(parameters[..., :1]), parameters
+        return self._steps(self.weights, stream).softmax(dim=-1).flatten(1, 2), parameters
+
+    def _steps(self, layer: Any, stream: Tensor) -> Tensor:
+        """The outputs of a layer by step, [B, F, P, N]."""
+        found: Tensor = layer(stream).unflatten(-1, (-1, self.patch)).transpose(-1, -2)
+        return found
+
+
+def scaling_of(network: Any) -> dict[str, Any]:
+    """How a network scales series, as the fields of `HorizonSampling`."""
+    scaler = network.scaler
+    scales = isinstance(scaler, PackedStdScaler)
+    return {
+        "scales": scales,
+        "correction": scaler.correction if scales else 0,
+        "least_variance": scaler.minimum_scale if scales else 0.0,
+    }
+
+
 class MoiraiGraph(nn.Module):
     """Scaled patches [B, N, P] to mixtures over the steps of F tokens after them.
 
-    Other inputs are which patches are real and which time each is at, [B, N], and F zeros. Weights are
-    [B, F * P, K], and parameters, of one component after the other, [B, F * P, N].
+    Other inputs are which patches are real and which time each is at, [B, N], and F zeros.
     """
 
     step = None
@@ -49,41 +113,16 @@ class MoiraiGraph(nn.Module):
         attend_within_a_variate(network, history - (-MOST_STEPS // self.patch))
         self.encoder, self.masked = network.encoder, network.mask_encoding
         size = list(network.patch_sizes).index(self.patch)
-        self.embed = self._one_size(network.in_proj, size, self.patch, slice(None))
-        output, heads = network.distr_output, network.param_proj.proj
-        self.outputs: list[Any] = list(getattr(output, "components", [output]))
-        most = max(network.patch_sizes)
-
-        def of_patch(layer: Any) -> nn.Linear:
-            rows = torch.arange(layer.weight.shape[1]).unflatten(0, (-1, most))[:, : self.patch].flatten()
-            return self._one_size(layer, size, layer.in_features, rows)
-
-        parts = list(heads["components"]) if "components" in heads else [heads]
-        self.parts = nn.ModuleList(
-            nn.ModuleDict({name: of_patch(layer) for name, layer in part.items()}) for part in parts
-        )
-        self.weights = of_patch(heads["weights_logits"]) if "weights_logits" in heads else None
-        scaler = network.scaler
-        scales = isinstance(scaler, PackedStdScaler)
+        self.embed = of_one_size(network.in_proj, size, self.patch)
+        self.readout = MixtureReadout(network, self.patch)
         self.sampling = HorizonSampling(
             samples=model.samples,
             seed=model.seed,
             steps=model.reference_horizon,
             patch=self.patch,
-            components=tuple(_NAMES[type(one)][0] for one in self.outputs),
-            scales=scales,
-            correction=scaler.correction if scales else 0,
-            least_variance=scaler.minimum_scale if scales else 0.0,
+            components=self.readout.components,
+            **scaling_of(network),
         )
-
-    @staticmethod
-    def _one_size(layer: Any, size: int, columns: int, rows: Any) -> nn.Linear:
-        """The rows and first columns of a layer of many sizes, for one of them."""
-        weight = (layer.weight[size] * layer.mask[size])[rows, :columns]
-        found = nn.Linear(columns, len(weight), device="meta")
-        found.weight = nn.Parameter(weight.detach().clone(), requires_grad=False)
-        found.bias = nn.Parameter(layer.bias[size][rows].detach().clone(), requires_grad=False)
-        return found
 
     def forward(self, patches: Tensor, sample: Tensor, time: Tensor, future: Tensor) -> tuple[Tensor, Tensor]:
         ahead = torch.arange(future.shape[0])[None].expand(patches.shape[0], -1)
@@ -93,22 +132,7 @@ class MoiraiGraph(nn.Module):
         mask = sample[:, None] == sample[:, :, None]
         hidden = torch.cat([self.embed(patches), masked], dim=1)
         hidden = self.encoder(hidden, mask, time_id=time, var_id=torch.zeros_like(time))
-        read = hidden[:, patches.shape[1] :]
-        found: list[Tensor] = []
-        for output, part in zip(self.outputs, cast(Any, self.parts), strict=True):
-            names = _NAMES[type(output)][1:]
-            found += [output.domain_map[name](self._steps(part[name], read)) for name in names]
-            if isinstance(output, NormalFixedScaleOutput):
-                found.append(torch.full_like(found[-1], output.scale))
-        parameters = torch.stack(found, dim=-1).flatten(1, 2)
-        if self.weights is None:
-            return torch.ones_like(parameters[..., :1]), parameters
-        return self._steps(self.weights, read).softmax(dim=-1).flatten(1, 2), parameters
-
-    def _steps(self, layer: Any, hidden: Tensor) -> Tensor:
-        """The outputs of a layer for tokens [B, F, width] by step, [B, F, P, N]."""
-        found: Tensor = layer(hidden).unflatten(-1, (-1, self.patch)).transpose(-1, -2)
-        return found
+        return cast(tuple[Tensor, Tensor], self.readout(hidden[:, patches.shape[1] :]))
 
     def programs(self, length: int) -> tuple[GraphProgram, ...]:
         """The graph, for histories of up to `length` steps."""

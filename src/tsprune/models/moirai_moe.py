@@ -40,7 +40,7 @@ class MoiraiMoE(moirai.MoiraiForecaster, SamplingForecaster):
     family = "moirai-moe"
     multivariate = True
     past_covariates = True
-    reference_horizon = 1  # each patch more is a pass of every path
+    reference_horizon = 1  # each further patch is a pass of all paths, which would all be recorded
     upstream: MoiraiMoEForecast
     module: MoiraiMoEModule
 
@@ -51,7 +51,8 @@ class MoiraiMoE(moirai.MoiraiForecaster, SamplingForecaster):
         self.module = module
         self.context_length = context
         self.samples = _SAMPLES
-        self.patch = self.readout_horizon = min(module.patch_sizes, key=lambda size: abs(size - _PATCH))
+        self.patch = min(module.patch_sizes, key=lambda size: abs(size - _PATCH))
+        self.readout_horizon = self.prefix_steps = self.patch
         self.anatomy = _anatomy(module, self.patch)
         self._set_upstream(MoiraiMoEForecast, patch_size=self.patch, num_samples=self.samples)
         self.config = config

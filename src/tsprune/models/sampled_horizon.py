@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Sequence
-from typing import ClassVar
+from typing import ClassVar, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,6 +14,16 @@ from tsprune.models.sampled_mixtures import PARAMETERS, mixture_draws
 from tsprune.models.sampled_paths import Floats, Graph, PathSampling, drawn_uniform
 
 _ROWS = 1024  # paths that are drawn together
+
+
+class History(NamedTuple):
+    """Values so far, 0 where one is missing, and which are known, [B, T]; which patches are real, and the
+    time of each, [B, N]."""
+
+    values: Floats
+    known: NDArray[np.bool_]
+    real: NDArray[np.bool_]
+    time: NDArray[np.int64]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -44,21 +54,29 @@ class HorizonSampling(PathSampling):
         return max(1, _ROWS // self.samples)
 
     def paths(self, series: Sequence[Floats], horizon: int, encode: Graph, step: Graph) -> Floats:
-        tokens = -(-horizon // self.patch)
-        values = padded(series, self.patch)
-        known = np.isfinite(values)
-        begun = np.arange(values.shape[1]) >= values.shape[1] - np.array([len(x) for x in series])[:, None]
-        seen, sample = (x.reshape(len(series), -1, self.patch).any(axis=2) for x in (known, begun))
-        time = np.maximum(np.maximum.accumulate(seen, axis=1).cumsum(axis=1) - 1, 0)
-        filled = np.where(known, values, np.float32(0))
-        location, scale = self.scaled(filled, known)
-        real = np.repeat(sample, self.patch, axis=1)
-        patches = np.where(real, (filled - location) / scale, np.float32(0)).reshape(*sample.shape, -1)
-        weights, parameters = encode(patches, sample, time.astype(np.int64), np.zeros(tokens, np.float32))
+        tokens, history = -(-horizon // self.patch), self.history(series)
+        patches, location, scale = self.patches(history)
+        weights, parameters = encode(patches, history.real, history.time, np.zeros(tokens, np.float32))
         numbers = drawn_uniform(self.streams(series), (self.samples, tokens * self.patch, 3))
         found = mixture_draws(self.components, weights[:, None], parameters[:, None], numbers)
         paths: Floats = found * scale[:, None] + location[:, None]
         return paths[..., :horizon]
+
+    def history(self, series: Sequence[Floats]) -> History:
+        """B series as whole patches, right-aligned."""
+        values = padded(series, self.patch)
+        known = np.isfinite(values)
+        begun = np.arange(values.shape[1]) >= values.shape[1] - np.array([len(x) for x in series])[:, None]
+        seen, real = (x.reshape(len(series), -1, self.patch).any(axis=2) for x in (known, begun))
+        time = np.maximum(np.maximum.accumulate(seen, axis=1).cumsum(axis=1) - 1, 0)
+        return History(np.where(known, values, np.float32(0)), known, real, time.astype(np.int64))
+
+    def patches(self, history: History) -> tuple[Floats, Floats, Floats]:
+        """Scaled patches [B, N, P], location and scale [B, 1]."""
+        location, scale = self.scaled(history.values, history.known)
+        real = np.repeat(history.real, self.patch, axis=1)
+        scaled = np.where(real, (history.values - location) / scale, np.float32(0))
+        return scaled.reshape(*history.real.shape, -1), location, scale
 
     def scaled(self, values: Floats, known: NDArray[np.bool_]) -> tuple[Floats, Floats]:
         """Location and scale [B, 1] of the known ones of values [B, T]."""

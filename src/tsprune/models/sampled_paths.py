@@ -29,6 +29,7 @@ _KINDS = {
     "tokens": "tsprune.models.sampled_tokens:TokenSampling",
     "patches": "tsprune.models.sampled_patches:PatchSampling",
     "horizon": "tsprune.models.sampled_horizon:HorizonSampling",
+    "passes": "tsprune.models.sampled_passes:PassSampling",
 }
 
 

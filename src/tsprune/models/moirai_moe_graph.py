@@ -1,0 +1,96 @@
+"""Moirai-MoE as one graph from scaled patches to the mixture of the next patch, for export."""
+
+from __future__ import annotations
+
+import copy
+from typing import Any, cast
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+from uni2ts.module.ffn import MoEFeedForward
+
+from tsprune.models.contexts import MOST_STEPS
+from tsprune.models.graph_ops import MOST_ROWS
+from tsprune.models.graph_program import GraphInput, GraphProgram
+from tsprune.models.moirai2_graph import attend_within_a_variate
+from tsprune.models.moirai_graph import MixtureReadout, of_one_size, scaling_of
+from tsprune.models.moirai_moe import MoiraiMoE
+from tsprune.models.sampled_passes import PassSampling
+
+
+class AllExperts(nn.Module):
+    """Upstream's experts, all of them at every position: those that are not chosen there have weight 0.
+
+    A graph has no tensors whose size depends on values, such as the positions that chose an expert. So it
+    computes all experts where upstream computes some.
+    """
+
+    def __init__(self, chosen: MoEFeedForward) -> None:
+        super().__init__()
+        self.experts = chosen.experts
+        self.count = chosen.num_experts_per_token
+
+    def forward(self, x: Tensor, centroid: Tensor) -> Tensor:
+        """x [..., width], centroid [experts, width]; upstream chooses the experts that are farthest."""
+        centers = centroid.to(x.dtype)
+        squares = x.square().sum(-1, keepdim=True) + centers.square().sum(-1) - 2 * (x @ centers.mT)
+        distances, chosen = squares.clamp(min=0).sqrt().topk(self.count)
+        shares = distances.softmax(-1)
+        found = torch.zeros_like(x)
+        for number, expert in enumerate(self.experts):
+            share = torch.where(chosen == number, shares, 0.0).sum(-1, keepdim=True)
+            found = found + share * expert(x)
+        return found
+
+
+class MoiraiMoEGraph(nn.Module):
+    """Scaled patches [B, N, P] to the mixture over the patch after them.
+
+    Other inputs are which patches are real and which time each is at, [B, N]. Weights are [B, P, K], and
+    parameters, of one component after the other, [B, P, n]. A later patch is not seen by those before it, so
+    those of the horizon are left out until they are drawn.
+    """
+
+    step = None
+
+    def __init__(self, model: MoiraiMoE, horizon: int | None) -> None:
+        super().__init__()
+        network: Any = copy.deepcopy(model.module)
+        self.patch, self.ahead = model.patch, -(-MOST_STEPS // model.patch)
+        attend_within_a_variate(network, -(-model.context_length // self.patch) + self.ahead)
+        for layer in network.encoder.layers:
+            if isinstance(layer.ffn, MoEFeedForward):
+                layer.ffn = AllExperts(layer.ffn)
+        self.encoder = network.encoder
+        size, width = list(network.patch_sizes).index(self.patch), network.d_model
+        self.embed = of_one_size(network.in_proj, size, self.patch)
+        self.features = of_one_size(network.feat_proj, size, width)
+        self.residual = of_one_size(network.res_proj, size, self.patch)
+        self.readout = MixtureReadout(network, self.patch)
+        self.sampling = PassSampling(
+            samples=model.samples,
+            seed=model.seed,
+            steps=self.patch,
+            patch=self.patch,
+            components=self.readout.components,
+            **scaling_of(network),
+        )
+
+    def forward(self, patches: Tensor, sample: Tensor, time: Tensor) -> tuple[Tensor, Tensor]:
+        hidden = self.features(functional.silu(self.embed(patches))) + self.residual(patches)
+        mask = (sample[:, None] == sample[:, :, None]) & (time[:, None] <= time[:, :, None])
+        hidden = self.encoder(hidden, mask, time_id=time, var_id=torch.zeros_like(time))
+        return cast(tuple[Tensor, Tensor], self.readout(hidden[:, -1:]))
+
+    def programs(self, length: int) -> tuple[GraphProgram, ...]:
+        """The graph, for histories of up to `length` steps and what is drawn after them."""
+        most = -(-length // self.patch) + self.ahead
+        limits = {"batch": (1, MOST_ROWS), "patches": (1, most)}
+        patches, rows = torch.linspace(0, 1, 6 * self.patch).reshape(2, 3, self.patch).sin(), {0: "batch", 1: "patches"}
+        inputs = {
+            "patches": GraphInput(patches, rows),
+            "sample": GraphInput(torch.ones(2, 3, dtype=torch.bool), rows),
+            "time": GraphInput(torch.arange(3).expand(2, 3).contiguous(), rows),
+        }
+        return (GraphProgram(self, inputs, ("weights", "parameters"), limits),)
