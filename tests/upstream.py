@@ -231,7 +231,9 @@ def mixture_draws(
         ),
         of_both[0],
         draws.negative_binomial(
-            *(getattr(binomial, name)[places].expand_as(one) for name in ("total_count", "logits")), one, other
+            *(getattr(binomial, name)[places].expand_as(one) for name in ("total_count", "logits")),
+            one,
+            other,
         ),
         of_both[1].exp(),
     ]
@@ -240,8 +242,12 @@ def mixture_draws(
     return drawn
 
 
-def upstream_moirai_moe(directory: Path) -> Upstream:
-    """Upstream's loop over as much history as the longest context has, in one batch."""
+def upstream_moirai_moe(directory: Path, *, covariates: int = 0, history: int | None = None) -> Upstream:
+    """Upstream's loop in one batch.
+
+    covariates : how many rows of each context, the last ones, are past covariates
+    history : its context length; None: that of the longest context
+    """
     module = MoiraiMoEModule.from_pretrained(directory)
     patch = module.patch_sizes[0]
     with safe_open(directory / "model.safetensors", "pt") as header:
@@ -249,23 +255,24 @@ def upstream_moirai_moe(directory: Path) -> Upstream:
 
     def forecast(contexts: Sequence[Array], horizon: int) -> Array:
         windows = [np.atleast_2d(x[..., -limit:]) for x in contexts]
-        longest, variates = max(x.shape[1] for x in windows), len(windows[0])
+        longest = history or max(x.shape[1] for x in windows)
+        variates = len(windows[0]) - covariates
         model = MoiraiMoEForecast(
             prediction_length=horizon,
             target_dim=variates,
             feat_dynamic_real_dim=0,
-            past_feat_dynamic_real_dim=0,
+            past_feat_dynamic_real_dim=covariates,
             context_length=longest,
             module=module,
             patch_size=patch,
             num_samples=SAMPLES,
         )
-        history, ahead = model.context_token_length(patch), model.prediction_token_length(patch)
-        noise = draws.Noise([row for x in windows for row in x], 0)
+        past_tokens, ahead = model.context_token_length(patch), model.prediction_token_length(patch)
+        noise = draws.Noise([row for x in windows for row in x[:variates]], 0)
         # the last token of each variate's history, then those of its horizon
         first = torch.arange(variates)
-        reads = [first * history + history - 1]
-        reads += [variates * history + first * ahead + passes for passes in range(ahead - 1)]
+        reads = [first * past_tokens + past_tokens - 1]
+        reads += [variates * past_tokens + first * ahead + number for number in range(ahead - 1)]
         passes = iter(reads)
 
         def sample(mixture: Mixture, shape: torch.Size) -> torch.Tensor:
@@ -276,20 +283,18 @@ def upstream_moirai_moe(directory: Path) -> Upstream:
             return mixture_draws(mixture, shape, (*leading, next(passes), slice(0, patch)), numbers)
 
         padding = torch.tensor([longest - x.shape[1] for x in windows])[:, None]
-        values = torch.tensor(
-            np.stack(
-                [
-                    np.pad(x, ((0, 0), (longest - x.shape[1], 0)), constant_values=np.nan).T
-                    for x in windows
-                ]
-            )
-        )
+        whole = torch.full((len(windows), longest, variates + covariates), torch.nan)
+        for row, values in zip(whole, windows, strict=True):
+            row[longest - values.shape[1] :] = torch.tensor(values.T)
+        filled, known = whole.nan_to_num(0), torch.isfinite(whole)
+        past = {"past_feat_dynamic_real": filled, "past_observed_feat_dynamic_real": known}
         with pytest.MonkeyPatch.context() as patcher, torch.no_grad():
             patcher.setattr(Mixture, "sample", sample)
             paths = model(
-                past_target=values.nan_to_num(0),
-                past_observed_target=torch.isfinite(values),
+                past_target=filled[..., :variates],
+                past_observed_target=known[..., :variates],
                 past_is_pad=torch.arange(longest)[None] < padding,
+                **({name: x[..., variates:] for name, x in past.items()} if covariates else {}),
             )
         assert next(passes, None) is None
         paths = paths.reshape(len(windows), SAMPLES, horizon, variates).permute(0, 3, 1, 2)

@@ -403,3 +403,16 @@ def test_an_anatomy_is_shown_as_a_tree_with_counts() -> None:
         "removed: 1 components",
     ]
     assert ENCODER_DECODER._repr_html_().startswith("<pre>encoder-decoder")
+
+
+def test_an_mlp_of_experts_is_one_component() -> None:
+    whole = stack("stack", 2, ("self",))
+    experts = tuple(f"stack.1.mlp.experts.{number}" for number in range(3))
+    first, second = whole.blocks
+    mixed = dataclasses.replace(second, mlp=MLPSite("stack.1.mlp", experts=experts))
+    anatomy = Anatomy((dataclasses.replace(whole, blocks=(first, mixed)),), 8)
+    assert addresses(anatomy.components("mlp")) == ["stack.0.mlp", "stack.1.mlp"]
+    assert [line.strip() for line in repr(anatomy).splitlines()[2:]] == [
+        "0: self (2 heads of 4), mlp",
+        "1: self (2 heads of 4), mlp (3 experts)",
+    ]

@@ -31,6 +31,7 @@ TARGETS = {
     "tiny-toto": ["wQKV", "wO"],
     "tiny-moirai": ["q_proj", "fc1"],
     "tiny-moirai2": ["q_proj", "fc1"],
+    "tiny-moirai-moe": ["q_proj", "fc1"],
     "tiny-timestral": ["wQKV", "_gate"],
 }
 HOW: dict[str, dict[str, Any]] = {

@@ -11,7 +11,7 @@ import torch
 from numpy.typing import NDArray
 from uni2ts.model.moirai import MoiraiForecast
 
-from tests.tiny import few_samples, write_bolt, write_chronos2, write_moirai, write_toto
+from tests.tiny import few_samples, write_bolt, write_chronos2, write_moirai, write_moirai_moe, write_toto
 from tsprune.errors import TspruneError
 from tsprune.models import load
 from tsprune.models.chronos2 import Chronos2
@@ -19,7 +19,13 @@ from tsprune.models.contexts import CovariateContext, read_contexts
 from tsprune.models.forecaster import Forecaster
 from tsprune.models.moirai import Moirai, inputs
 
-WRITERS = {"chronos2": write_chronos2, "moirai": write_moirai, "toto": write_toto, "bolt": write_bolt}
+WRITERS = {
+    "chronos2": write_chronos2,
+    "moirai": write_moirai,
+    "moirai-moe": write_moirai_moe,
+    "toto": write_toto,
+    "bolt": write_bolt,
+}
 HORIZON = 8
 
 

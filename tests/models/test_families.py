@@ -18,7 +18,7 @@ from tests.tiny import TINY
 from tsprune.errors import TspruneError, TspruneWarning
 from tsprune.models import FAMILIES, load
 
-NEW = ["chronos-t5", "chronos2", "toto", "moirai", "moirai2", "timestral"]
+NEW = ["chronos-t5", "chronos2", "toto", "moirai", "moirai2", "moirai-moe", "timestral"]
 
 
 @pytest.fixture(params=NEW)

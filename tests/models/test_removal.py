@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import numpy as np
 import pytest
 import torch
@@ -103,6 +105,22 @@ def test_a_whole_layer_leaves_its_list() -> None:
     assert block.attention[0].query.module == "layers.0.attention.q"
     assert [c.address for c in model.anatomy.components("layer")] == ["stack.1"]
     torch.testing.assert_close(output(model), expected)
+
+
+def test_entries_of_a_layer_leave_with_it() -> None:
+    """Of parameters and of buffers; those of layers that lose a part stay."""
+    model = Toy()
+    table, scales = torch.arange(6, dtype=torch.float64).view(2, 3), torch.arange(2.0)
+    model.module.register_buffer("table", table)
+    model.module.register_parameter("scales", torch.nn.Parameter(scales))
+    stack = dataclasses.replace(model.anatomy.stacks[0], per_layer=("table", "scales"))
+    model.anatomy = dataclasses.replace(model.anatomy, stacks=(stack,))
+    remove(model, model.anatomy.select("stack.1.mlp"))
+    assert torch.equal(model.module.get_buffer("table"), table)
+    remove(model, model.anatomy.select("stack.0"))
+    assert torch.equal(model.module.get_buffer("table"), table[1:])
+    assert torch.equal(model.module.get_parameter("scales"), scales[1:])
+    assert model.anatomy.stacks[0].per_layer == ("table", "scales")
 
 
 def test_a_refused_removal_changes_nothing() -> None:

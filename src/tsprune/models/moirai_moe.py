@@ -17,7 +17,7 @@ from torch import Tensor
 from uni2ts.model.moirai.module import decode_distr_output, encode_distr_output
 from uni2ts.model.moirai_moe import MoiraiMoEForecast, MoiraiMoEModule
 
-from tsprune.anatomy import Anatomy, MLPSite, Readout
+from tsprune.anatomy import Anatomy, MLPSite
 from tsprune.models import moirai
 from tsprune.models.checkpoints import Checkpoint
 from tsprune.models.draws import Noise
@@ -87,7 +87,7 @@ class MoiraiMoE(moirai.MoiraiForecaster, SamplingForecaster):
         )
         found = loop(**moirai.inputs(series, self.device, covariates))
         paths: Tensor = found.reshape(len(series), samples, horizon, variates).permute(0, 3, 1, 2)
-        return paths.flatten(0, 1).float().numpy(force=True), drawing.distributions[0]
+        return paths.flatten(0, 1).float().numpy(force=True), drawing.first
 
     def _teacher_forced(self, series: list[NDArray[np.float32]], covariates: int = 0) -> Tensor:
         """Parameters of the normalised distribution of the patch after the contexts, as Moirai's."""
@@ -113,16 +113,18 @@ class MoiraiMoE(moirai.MoiraiForecaster, SamplingForecaster):
 class _Drawing:
     """In place of the network in upstream's loop: paths are rows of one batch, with the windows' own draws.
 
-    distributions : of the patches, pass by pass
+    first : the distribution of the first patch
 
     Upstream's order of paths and windows is kept, [samples, windows], and so are the sums of its products.
     """
+
+    first: moirai.Future
 
     def __init__(
         self, model: MoiraiMoE, noise: Noise, samples: int, variates: int, length: int, horizon: int
     ) -> None:
         self.patch_sizes = model.module.patch_sizes  # which upstream reads
-        self.distributions: list[moirai.Future] = []
+        self.passes = 0
         self._model, self._noise, self._samples, self._variates = model, noise, samples, variates
         self._history, self._ahead = (-(-steps // model.patch) for steps in (length, horizon))
 
@@ -132,10 +134,10 @@ class _Drawing:
 
         Tokens are those of the histories of all variates, then those of their horizons.
         """
-        passes, history = len(self.distributions), self._variates * self._history
-        if not passes:
+        history = self._variates * self._history
+        if not self.passes:
             return slice(self._history - 1, history, self._history)
-        return slice(history + passes - 1, history + self._variates * self._ahead, self._ahead)
+        return slice(history + self.passes - 1, history + self._variates * self._ahead, self._ahead)
 
     def __call__(self, *inputs: Tensor) -> _Drawing:
         """A pass: upstream calls `sample` next. Inputs are [windows, ...] or [samples, windows, ...]."""
@@ -144,17 +146,19 @@ class _Drawing:
         with watched([module.param_proj], broken):
             whole = module(*rows)
         self._shape, self._places = inputs[0].shape, self._read
-        self.distributions.append(moirai.Future(whole, self._places, patch, broken, self._variates))
+        self._now = moirai.Future(whole, self._places, patch, broken, self._variates)
+        self.first = self._now if not self.passes else self.first
+        self.passes += 1
         return self
 
     def sample(self, shape: torch.Size) -> Tensor:
         """Draws [*shape, *inputs], 0 where upstream does not look."""
-        future, patch = self.distributions[-1], self._model.patch
-        numbers = self._noise.uniform(self._samples, patch, 3).to(future.loc.device)
-        if len(self.distributions) > 1:  # each path has a distribution of its own
+        patch, shared = self._model.patch, self.passes == 1
+        numbers = self._noise.uniform(self._samples, patch, 3).to(self._now.loc.device)
+        if not shared:  # each path has a distribution of its own
             numbers = numbers.transpose(0, 1).flatten(0, 1)[:, None]
-        drawn = future.sample(slice(None), numbers[:, :, None])[:, :, 0].detach()
-        of_paths = drawn.transpose(0, 1) if len(self.distributions) == 1 else drawn
+        drawn = self._now.sample(slice(None), numbers[:, :, None])[:, :, 0].detach()
+        of_paths = drawn.transpose(0, 1) if shared else drawn
         *_, windows, tokens, most = self._shape
         whole = drawn.new_zeros(self._samples, windows, tokens, most)
         whole[:, :, self._places, :patch] = of_paths.reshape(self._samples, windows, self._variates, patch)
@@ -171,6 +175,8 @@ def _anatomy(module: MoiraiMoEModule, patch: int) -> Anatomy:
     for block, layer in zip(stack.blocks, module.encoder.layers, strict=True):
         ffn = f"{block.module}.ffn"
         experts = tuple(f"{ffn}.experts.{number}" for number in range(layer.ffn.num_experts))
-        blocks.append(dataclasses.replace(block, mlp=MLPSite(ffn, (f"{block.module}.norm2",), experts=experts)))
+        blocks.append(
+            dataclasses.replace(block, mlp=MLPSite(ffn, (f"{block.module}.norm2",), experts=experts))
+        )
     stack = dataclasses.replace(stack, blocks=tuple(blocks), per_layer=("encoder.centroid",))
     return dataclasses.replace(plain, stacks=(stack,))

@@ -18,30 +18,54 @@ from tsprune.models.moirai_graph import MixtureReadout, of_one_size, scaling_of
 from tsprune.models.moirai_moe import MoiraiMoE
 from tsprune.models.sampled_passes import PassSampling
 
+_WIDTH = 2048
+
 
 class AllExperts(nn.Module):
     """Upstream's experts, all of them at every position: those that are not chosen there have weight 0.
 
-    A graph has no tensors whose size depends on values, such as the positions that chose an expert. So it
-    computes all experts where upstream computes some.
+    A graph has no tensors whose sizes depend on values, such as the positions that chose an expert. So it
+    computes all experts where upstream computes some. Several side by side are one gated MLP, whose hidden
+    values are multiplied by the weight of their expert.
+
+    width : of the hidden values that are computed at once, at most; at least those of one expert
     """
 
-    def __init__(self, chosen: MoEFeedForward) -> None:
+    def __init__(self, chosen: Any, width: int = _WIDTH) -> None:
         super().__init__()
-        self.experts = chosen.experts
-        self.count = chosen.num_experts_per_token
+        experts: list[Any] = list(chosen.experts)
+        self.count, self.hidden = chosen.num_experts_per_token, experts[0].hidden_dim
+        self.activation = experts[0].activation
+        self.each = max(1, width // self.hidden)
+        groups = [experts[first : first + self.each] for first in range(0, len(experts), self.each)]
+        self.groups = nn.ModuleList(
+            nn.ModuleDict({name: _side_by_side(group, name) for name in ("fc_gate", "fc1", "fc2")})
+            for group in groups
+        )
 
     def forward(self, x: Tensor, centroid: Tensor) -> Tensor:
         """x [..., width], centroid [experts, width]; upstream chooses the experts that are farthest."""
         centers = centroid.to(x.dtype)
-        squares = x.square().sum(-1, keepdim=True) + centers.square().sum(-1) - 2 * (x @ centers.mT)
+        products = functional.linear(x, centers)
+        squares = x.square().sum(-1, keepdim=True) + centers.square().sum(-1) - 2 * products
         distances, chosen = squares.clamp(min=0).sqrt().topk(self.count)
-        shares = distances.softmax(-1)
+        shares = distances.softmax(-1)[..., None]
+        weights = torch.where(chosen[..., None] == torch.arange(len(centroid)), shares, 0.0).sum(-2)
         found = torch.zeros_like(x)
-        for number, expert in enumerate(self.experts):
-            share = torch.where(chosen == number, shares, 0.0).sum(-1, keepdim=True)
-            found = found + share * expert(x)
+        for number, group in enumerate(cast(Any, self.groups)):
+            hidden = self.activation(group["fc_gate"](x)) * group["fc1"](x)
+            own = weights[..., number * self.each : (number + 1) * self.each, None]
+            hidden = (hidden.unflatten(-1, (-1, self.hidden)) * own).flatten(-2)
+            found = found + group["fc2"](hidden)
         return found
+
+
+def _side_by_side(experts: list[Any], name: str) -> nn.Linear:
+    """A layer of several experts as one: outputs side by side, or inputs if it is the last, "fc2"."""
+    weight = torch.cat([getattr(expert, name).weight for expert in experts], dim=int(name == "fc2"))
+    found = nn.Linear(weight.shape[1], weight.shape[0], bias=False, device="meta")
+    found.weight = nn.Parameter(weight.detach().clone(), requires_grad=False)
+    return found
 
 
 class MoiraiMoEGraph(nn.Module):
@@ -87,7 +111,10 @@ class MoiraiMoEGraph(nn.Module):
         """The graph, for histories of up to `length` steps and what is drawn after them."""
         most = -(-length // self.patch) + self.ahead
         limits = {"batch": (1, MOST_ROWS), "patches": (1, most)}
-        patches, rows = torch.linspace(0, 1, 6 * self.patch).reshape(2, 3, self.patch).sin(), {0: "batch", 1: "patches"}
+        patches, rows = (
+            torch.linspace(0, 1, 6 * self.patch).reshape(2, 3, self.patch).sin(),
+            {0: "batch", 1: "patches"},
+        )
         inputs = {
             "patches": GraphInput(patches, rows),
             "sample": GraphInput(torch.ones(2, 3, dtype=torch.bool), rows),

@@ -25,6 +25,10 @@ class History(NamedTuple):
     real: NDArray[np.bool_]
     time: NDArray[np.int64]
 
+    def rows(self, chosen: slice | NDArray[np.int64]) -> History:
+        """Those of some rows."""
+        return History(self.values[chosen], self.known[chosen], self.real[chosen], self.time[chosen])
+
 
 @dataclasses.dataclass(frozen=True)
 class HorizonSampling(PathSampling):
@@ -69,7 +73,8 @@ class HorizonSampling(PathSampling):
         begun = np.arange(values.shape[1]) >= values.shape[1] - np.array([len(x) for x in series])[:, None]
         seen, real = (x.reshape(len(series), -1, self.patch).any(axis=2) for x in (known, begun))
         time = np.maximum(np.maximum.accumulate(seen, axis=1).cumsum(axis=1) - 1, 0)
-        return History(np.where(known, values, np.float32(0)), known, real, time.astype(np.int64))
+        filled = np.where(known, values, np.float32(0))
+        return History(filled, known, np.asarray(real, np.bool_), time.astype(np.int64))
 
     def patches(self, history: History) -> tuple[Floats, Floats, Floats]:
         """Scaled patches [B, N, P], location and scale [B, 1]."""

@@ -50,8 +50,8 @@ class PassSampling(HorizonSampling):
     def _after(self, history: History, drawn: Floats) -> History:
         """The history of all paths, after a patch [B, S, P] of each."""
         flat = drawn.reshape(-1, self.patch)
-        times = len(flat) // len(history.values)  # the first time, paths share their history
-        values, known, real, time = (np.repeat(x, times, axis=0) for x in history)
+        times = len(flat) // len(history.values)  # before the second patch, paths share their history
+        values, known, real, time = history.rows(np.repeat(np.arange(len(history.values)), times))
         return History(
             np.concatenate([values, flat], axis=1),
             np.concatenate([known, np.ones_like(flat, dtype=np.bool_)], axis=1),
@@ -61,7 +61,5 @@ class PassSampling(HorizonSampling):
 
 
 def _chunks(history: History) -> list[History]:
-    return [
-        History(*(x[start : start + _ROWS] for x in history))
-        for start in range(0, len(history.values), _ROWS)
-    ]
+    starts = range(0, len(history.values), _ROWS)
+    return [history.rows(slice(start, start + _ROWS)) for start in starts]
