@@ -2,8 +2,8 @@
 
 Forecasting, ablation, replay, pruning and saving are the laws, which run for every family. Variates run in
 law 1 of each model with `multivariate`. For the families that declare them, past covariates run in
-tests/models/test_covariates.py, test_t0.py, test_timestral.py, test_timesfm3.py and test_toto2.py, export in
-tests/models/test_graphs.py and tests/deployment/test_exported_sampler.py.
+tests/models/test_covariates.py, test_moirai_moe.py, test_t0.py, test_timestral.py, test_timesfm3.py and
+test_toto2.py, export in tests/models/test_graphs.py and tests/deployment/test_exported_sampler.py.
 """
 
 from __future__ import annotations

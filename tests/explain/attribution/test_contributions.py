@@ -54,8 +54,10 @@ def test_what_is_read_is_the_networks_output(name: str) -> None:
         theirs = output[:, 0, -1]
     elif model.family == "toto":
         theirs = output[..., 2].flatten(1)  # weight, df, location, scale
-    elif model.family == "moirai":
+    elif model.family in ("moirai", "moirai-moe"):
         theirs = output[..., 5]  # four logits of the weights, then the Student-t's df, location
+        ours, beyond = ours.split([theirs.shape[1], ours.shape[1] - theirs.shape[1]], dim=1)
+        assert torch.equal(beyond, beyond[:1].expand_as(beyond))  # biases, up to the largest patch size
     elif model.family == "chronos-t5":
         theirs = output[:, -1]
     else:
