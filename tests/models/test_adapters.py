@@ -117,7 +117,11 @@ def test_nothing_of_peft_is_left(chronos2: Path) -> None:
     assert not any("peft" in name for name in vars(merged.module))
 
 
-def test_the_base_may_be_named_from_the_adapters_folder(chronos2: Path) -> None:
+def test_the_base_may_be_named_from_the_adapters_folder(
+    chronos2: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "a" / "b").mkdir(parents=True)
+    monkeypatch.chdir(tmp_path / "a" / "b")  # beside which there is no folder of that name
     beside = opened(chronos2).forecast(ragged(opened(chronos2), 1), 4).quantiles
     for file in ("model.safetensors", "config.json"):
         (chronos2 / file).unlink()
