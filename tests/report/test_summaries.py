@@ -16,6 +16,7 @@ from rich.console import Console
 
 from tsprune.errors import TspruneError
 from tsprune.report import print_summary, write_picture
+from tsprune.report.answer import studied, sure
 from tsprune.report.digest import extreme_layers, heads_at_totals, pruning_at, tally
 from tsprune.report.study_page import render_report
 from tsprune.report.words import (
@@ -25,6 +26,7 @@ from tsprune.report.words import (
     percent,
     pruning_finding,
     ratio,
+    windows_of,
 )
 from tsprune.studies.study_result import Study
 
@@ -81,6 +83,20 @@ def test_notes_of_a_model_stand_among_the_findings_and_in_the_terminal() -> None
     model = dataclasses.replace(make_model("m"), notes=("m: 3 heads of group attention are not measured",))
     assert "m: 3 heads of group attention are not measured." in render_report(make_study(model))
     assert "3 heads of group attention are not measured" in printed(make_study(model))
+
+
+def test_windows_that_a_budget_left_out_are_not_counted() -> None:
+    model = make_model("m")
+    few, fewer = (dataclasses.replace(model, baseline=model.baseline.assign(windows=n)) for n in (2, 1))
+    whole, configurations = make_study(model), len(model.baseline)
+    every = f"{whole.windows} windows"
+    assert windows_of(whole) == every
+    assert windows_of(make_study(few)) == f"{2 * configurations} of {every}"
+    study = make_study(few, fewer)
+    partial = f"{configurations} to {2 * configurations} of {every}"
+    assert f"how much worse {partial} of real series are forecast" in studied(study)
+    assert f"{partial} of {configurations} configurations in all" in sure(study)[0]
+    assert partial in " ".join(printed(study).split())
 
 
 def test_all_claims_tested_count(study: Study) -> None:

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from tsprune.models.families import FAMILIES
-from tsprune.report.words import between, percent
+from tsprune.report.words import between, percent, windows_of
 from tsprune.studies.removals import ANSWER_LOSSES
 from tsprune.studies.study_result import ModelStudy, Study, plan_files
 from tsprune.text import count
@@ -47,7 +47,7 @@ def studied(study: Study) -> str:
     names = ", ".join(model.name for model in study.models)
     return (
         f"tsprune switched off every attention head, MLP and layer of {names or 'no model'}, alone and in "
-        f"sets, and measured how much worse {count(study.windows, 'window')} of real series are forecast. "
+        f"sets, and measured how much worse {windows_of(study)} of real series are forecast. "
         f'It then tested the claims of the paper "{PAPER}" ({PAPER_LABEL}): heads whose weights have a high '
         "stable rank average over many positions, and most of them are redundant."
     )
@@ -136,7 +136,7 @@ def sure(study: Study) -> list[str]:
     name = study.models[0].name if len(study.models) == 1 else "MODEL"
     return [
         f"One half of the series chose the sets, the other half measured their loss: "
-        f"{count(study.windows, 'window')} of {configurations} in all, with 95 % intervals.{limit}",
+        f"{windows_of(study)} of {configurations} in all, with 95 % intervals.{limit}",
         "Series of other kinds may lose more or less. To measure the smaller model on your own series: "
         f"tsprune check smaller --baseline {name} --data FILE.",
     ]

@@ -13,7 +13,7 @@ from rich.table import Table
 from rich.text import Text
 
 from tsprune.report.digest import HEADLINE, extreme_layers, heads_at_totals, pruning_at, tally
-from tsprune.report.words import between, drawn, parameters, percent, precision_of, ratio
+from tsprune.report.words import between, drawn, parameters, percent, precision_of, ratio, windows_of
 from tsprune.statistics import Estimate
 from tsprune.studies.study_result import ModelStudy, Study
 from tsprune.text import count
@@ -78,8 +78,9 @@ class _Tables:
     def models(self) -> Table:
         study = self.study
         table = self.table("", "parameters", "MASE\n/ naive", "CRPS\n/ naive", "claims\n+ / - / ?")
-        windows = count(study.windows, "window")
-        table.title = Text(f"Study on {study.suite} ({windows}); claims: confirmed / refuted / undecided")
+        table.title = Text(
+            f"Study on {study.suite} ({windows_of(study)}); claims: confirmed / refuted / undecided"
+        )
         for model in study.models:
             detail = f"{model.family}, {drawn(model.samples)}"
             if model.precision:

@@ -60,6 +60,15 @@ def precision_of(model: ModelStudy) -> str:
     return f"{model.dtype} ({found} against float32)"
 
 
+def windows_of(study: Study) -> str:
+    """How many windows were forecast, and of how many if a budget or a failure left some out."""
+    used = [int(model.baseline["windows"].sum()) for model in study.models]
+    if not used or min(used) == study.windows:
+        return count(study.windows, "window")
+    least, most = min(used), max(used)
+    return f"{least if least == most else f'{least} to {most}'} of {count(study.windows, 'window')}"
+
+
 def claims_headline(study: Study) -> str:
     """The verdicts of a study in one sentence."""
     verdicts = [claim.verdict for claim in study.claims]
