@@ -141,11 +141,11 @@ def _moirai(width: int, layers: int, family: str = "moirai", rest: Mapping[str, 
 
 
 def _moirai_moe(width: int, layers: int, hidden: int, parameters: int) -> Facts:
-    """Widths, depths and hidden sizes by the paper (arXiv 2410.10469).
+    """Widths, depths and hidden sizes by a summary of the paper (arXiv 2410.10469), not by config.json.
 
-    By upstream's code: 32 experts, 2 of which a token chooses. By the paper: one patch size, 16, which is
-    upstream's default, and Moirai's mixture. So parameters are the paper's 117 and 935 millions, and with 2
-    experts an MLP its 11 and 86 millions; with Moirai's patch sizes they are not.
+    By upstream's code there are 32 experts, of which a token takes 2. The summary has one patch size, 16,
+    and Moirai's mixture. Exact counts follow from these sizes. Rounded, they are the published 117 and 935
+    million, and with 2 experts an MLP the published 11 and 86 million.
     """
     return dataclasses.replace(
         _moirai(width, layers, "moirai-moe", {"patch_sizes": [16], "d_ff": hidden}), parameters=parameters

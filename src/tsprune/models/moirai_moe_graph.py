@@ -111,10 +111,8 @@ class MoiraiMoEGraph(nn.Module):
         """The graph, for histories of up to `length` steps and what is drawn after them."""
         most = -(-length // self.patch) + self.ahead
         limits = {"batch": (1, MOST_ROWS), "patches": (1, most)}
-        patches, rows = (
-            torch.linspace(0, 1, 6 * self.patch).reshape(2, 3, self.patch).sin(),
-            {0: "batch", 1: "patches"},
-        )
+        rows = {0: "batch", 1: "patches"}
+        patches = torch.linspace(0, 1, 6 * self.patch).reshape(2, 3, self.patch).sin()
         inputs = {
             "patches": GraphInput(patches, rows),
             "sample": GraphInput(torch.ones(2, 3, dtype=torch.bool), rows),
