@@ -44,17 +44,17 @@ async def body_of(request: Request, most: int, seconds: float, advice: str = "")
     """
     from starlette.requests import ClientDisconnect
 
-    too_large = RefusedError(413, f"the body is larger than {most} bytes{advice}")
+    too_large = 413, f"the body is larger than {most} bytes{advice}"
     stated = request.headers.get("content-length", "")
     if stated.isdecimal() and int(stated[:20]) > most:
-        raise too_large
+        raise RefusedError(*too_large)
     body = bytearray()
     try:
         async with asyncio.timeout(seconds):
             async for part in request.stream():
                 body += part
                 if len(body) > most:
-                    raise too_large
+                    raise RefusedError(*too_large)
     except TimeoutError:
         raise RefusedError(408, f"the body did not arrive within {seconds:g} s") from None
     except ClientDisconnect:
@@ -106,6 +106,7 @@ def run_until_stopped(
         app,
         log_level="warning",
         access_log=False,
+        proxy_headers=False,  # nobody asks for the client's address
         server_header=False,
         timeout_graceful_shutdown=stop_seconds,
     )

@@ -15,7 +15,7 @@ from tsprune.deployment.request_batches import BusyError, RequestBatches
 from tsprune.deployment.self_test import FP32_DISTANCE, quantile_distance
 from tsprune.errors import TspruneError
 from tsprune.models import Forecaster
-from tsprune.models.forecast import Forecast
+from tsprune.models.forecast import Forecast, NotFiniteError
 
 Pair = tuple[Forecaster, Exported]
 
@@ -86,6 +86,28 @@ def test_a_request_that_fails_fails_alone(deployed: Pair) -> None:
 
     found = run(work())
     assert [isinstance(one, TspruneError) for one in found] == [False, False, True, False, False]
+
+
+def test_only_steps_that_a_request_asked_for_must_be_finite(deployed: Pair) -> None:
+    model, usual = copy.copy(deployed[1]), deployed[1].forecast
+
+    def forecast(series: Any, horizon: int) -> Forecast:
+        found = usual(series, horizon)
+        found.quantiles[:2, 0, 2:] = np.nan  # of the first two series, beyond two steps
+        raise NotFiniteError("not finite", found)
+
+    model.forecast = forecast  # type: ignore[method-assign]
+
+    async def work() -> list[Any]:
+        async with RequestBatches(model, window=0.05, batch_size=64, most_waiting=100) as batches:
+            requests = (batches.forecast(histories(1, 20), horizon) for horizon in (2, 3, 3))
+            return await asyncio.gather(*requests, return_exceptions=True)
+
+    within, beyond, other = run(work())
+    assert np.isfinite(within.quantiles).all()
+    assert str(beyond) == "the forecast is not finite for series 0"
+    assert isinstance(beyond, NotFiniteError)
+    assert np.isfinite(other.quantiles).all()
 
 
 def test_more_than_may_wait_is_refused_at_once(deployed: Pair) -> None:

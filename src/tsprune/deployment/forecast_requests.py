@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 from collections.abc import Sequence
 from functools import partial
 from typing import Any
@@ -58,7 +57,7 @@ def read_request(body: bytes, limits: Limits) -> ForecastRequest:
     Raises TspruneError in one line for anything else, and for more than `limits` allow.
     """
     try:
-        stated = parse_json(body.decode())
+        stated = _parsed(body)
     except (ValueError, RecursionError) as error:
         raise TspruneError(f"the body is not JSON ({one_line(error, 100)}); {_SHAPE}") from None
     if not isinstance(stated, dict):
@@ -71,6 +70,15 @@ def read_request(body: bytes, limits: Limits) -> ForecastRequest:
     return ForecastRequest(
         _series(stated["contexts"], limits), horizon, _levels(stated.get("levels"), limits)
     )
+
+
+def _parsed(body: bytes) -> Any:
+    import orjson  # of the extra serve, as Starlette
+
+    try:
+        return orjson.loads(body)
+    except orjson.JSONDecodeError:  # of NaN, too, which is a missing value
+        return parse_json(body.decode())
 
 
 def _series(stated: Any, limits: Limits) -> list[NDArray[np.float32]]:
@@ -97,12 +105,11 @@ def _levels(stated: Any, limits: Limits) -> tuple[float, ...] | None:
 def answer(forecast: Forecast, levels: Sequence[float] | None) -> bytes:
     """The JSON of a finite forecast: `levels` and `quantiles` [series, level, step].
 
-    Numbers have nine digits, which are enough to tell every float32 from its neighbours.
+    Numbers have the fewest digits that tell a float32 from its neighbours.
     """
+    import orjson
+
     chosen = forecast.levels if levels is None else tuple(levels)
     quantiles = forecast.quantiles if levels is None else forecast.at(chosen)
-    series, count, steps = quantiles.shape
-    row = f"[{','.join(['%.9g'] * steps)}]"
-    whole_series = f"[{','.join([row] * count)}]"
-    text = ",".join([whole_series] * series) % tuple(quantiles.ravel().tolist())
-    return f'{{"levels":{json.dumps(chosen)},"quantiles":[{text}]}}'.encode()
+    content = {"levels": chosen, "quantiles": np.ascontiguousarray(quantiles)}
+    return orjson.dumps(content, option=orjson.OPT_SERIALIZE_NUMPY)

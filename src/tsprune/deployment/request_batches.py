@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from tsprune.deployment.exported import Exported
 from tsprune.errors import TspruneError
-from tsprune.models.forecast import Forecast, with_gaps
+from tsprune.models.forecast import Forecast, NotFiniteError, with_gaps
 
 _Series = Sequence[NDArray[np.float32]]
 
@@ -48,6 +48,11 @@ class RequestBatches:
     window : seconds
     batch_size : series in one call, unless a single request has more
     most_waiting : series that may wait; beyond that `forecast` raises BusyError
+
+    Attributes
+    ----------
+    counts : of requests and calls so far
+    waiting : series of requests that no call has begun with
     """
 
     def __init__(self, model: Exported, *, window: float, batch_size: int, most_waiting: int) -> None:
@@ -55,6 +60,7 @@ class RequestBatches:
         self._model, self._window, self._batch_size = model, window, batch_size
         self._most_waiting = most_waiting
         self._waiting: list[_Waiting] = []
+        self.waiting = 0
         self._arrival = asyncio.Event()
         self._usual = 1  # requests of the last call
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="forecast")
@@ -73,20 +79,17 @@ class RequestBatches:
         for one in self._waiting:
             one.answer.cancel()
 
-    @property
-    def waiting(self) -> int:
-        """Series of requests that no call has begun with."""
-        return sum(len(one.series) for one in self._waiting)
-
     async def forecast(self, series: _Series, horizon: int) -> Forecast:
-        """The model's forecast of B series; parts of it may not be finite.
+        """The model's forecast of B series.
 
-        Raises BusyError, and TspruneError where the model does.
+        Raises BusyError, NotFiniteError for the first series whose forecast is not finite, and TspruneError
+        where the model does.
         """
         if self.waiting + len(series) > self._most_waiting:
             raise BusyError("too many series are waiting; try again later")
         one = _Waiting(series, horizon, asyncio.get_running_loop().create_future())
         self._waiting.append(one)
+        self.waiting += len(series)
         self._arrival.set()
         self.counts.requests += 1
         self.counts.series += len(series)
@@ -120,6 +123,7 @@ class RequestBatches:
                 batch.append(one)
                 size += len(one.series)
         self._waiting = [one for one in self._waiting if one not in batch]
+        self.waiting -= size
         return batch
 
     async def _answered(self, batch: list[_Waiting]) -> None:
@@ -136,11 +140,11 @@ class RequestBatches:
             for one in batch:
                 await self._answered([one])
             return
-        start = 0
+        finite, start = forecast.finite(), 0
         for one in batch:
             rows = slice(start, start := start + len(one.series))
             if not one.answer.done():
-                one.answer.set_result(forecast.select(rows).until(one.horizon))
+                _settle(one.answer, forecast.select(rows).until(one.horizon), bool(finite[rows].all()))
 
     async def _called(self, batch: Sequence[_Waiting]) -> Forecast:
         series = [values for one in batch for values in one.series]
@@ -148,3 +152,12 @@ class RequestBatches:
         self.counts.batches += 1
         loop = asyncio.get_running_loop()
         return await loop.run_in_executor(self._thread, with_gaps, self._model, series, horizon)
+
+
+def _settle(answer: asyncio.Future[Forecast], forecast: Forecast, known_finite: bool) -> None:
+    """known_finite : also of the steps that only others of the call asked for"""
+    if known_finite or (finite := forecast.finite()).all():
+        answer.set_result(forecast)
+    else:
+        where = int(finite.argmin())
+        answer.set_exception(NotFiniteError(f"the forecast is not finite for series {where}", forecast))

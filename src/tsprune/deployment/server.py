@@ -14,6 +14,7 @@ from tsprune.deployment.forecast_requests import Limits, answer, read_request
 from tsprune.deployment.request_batches import BusyError, RequestBatches
 from tsprune.errors import TspruneError, one_line
 from tsprune.http_server import RefusedError, body_of, not_installed, run_until_stopped
+from tsprune.models.forecast import NotFiniteError
 
 if TYPE_CHECKING:
     from starlette.applications import Starlette
@@ -42,15 +43,16 @@ class Serving:
 def application(model: Exported, serving: Serving) -> Starlette:
     """The ASGI application: POST /forecast and GET /health (see docs/guides/deploy.md).
 
-    Raises TspruneError if Starlette is not installed.
+    Raises TspruneError if Starlette or orjson are not installed.
     """
     try:
+        import orjson  # noqa: F401  # of requests and answers
         from starlette.applications import Starlette
         from starlette.exceptions import HTTPException
         from starlette.responses import Response
         from starlette.routing import Route
     except ImportError:
-        raise not_installed("serve", "Starlette") from None
+        raise not_installed("serve", "Starlette and orjson") from None
 
     @contextlib.asynccontextmanager
     async def lifespan(app: Starlette) -> AsyncIterator[None]:
@@ -102,11 +104,10 @@ async def _forecast(request: Request, batches: RequestBatches, limits: Limits) -
         forecast = await batches.forecast(wanted.series, wanted.horizon)
     except BusyError as error:
         raise RefusedError(503, error) from None
+    except NotFiniteError as error:
+        raise RefusedError(422, error) from None
     except TspruneError as error:
         raise RefusedError(500, error) from None
-    finite = forecast.finite()
-    if not finite.all():
-        raise RefusedError(422, f"the forecast is not finite for series {int(finite.argmin())}")
     return answer(forecast, wanted.levels)
 
 
@@ -133,7 +134,7 @@ def serve(
 
     ready : called when requests are answered
 
-    Raises TspruneError if Starlette or uvicorn are not installed.
+    Raises TspruneError if Starlette, orjson or uvicorn are not installed.
     """
     app = application(model, serving)
     run_until_stopped(app, where, "serve", stop_seconds=_STOP_SECONDS, ready=ready)

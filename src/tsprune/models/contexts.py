@@ -165,10 +165,12 @@ def _observed(context: Any) -> _Series:
         raise _RefusedError("is empty; a forecast needs at least one observed value")
     if array.ndim == 2 and len(array) == 1:
         array = array[0]
+    if np.isfinite(array).all():  # almost always
+        return array
     infinite = np.isinf(array)
     if infinite.any():
         array[infinite] = np.nan
-    # the last value first: almost always that is all there is to look at
+    # the last value first: mostly that is all there is to look at
     if np.isnan(array[..., -1]).any() and (unseen := np.isnan(array).all(-1)).any():
         lost = infinite if array.ndim == 1 else infinite[int(np.argmax(unseen))]
         where = "" if array.ndim == 1 else f" in variate {int(np.argmax(unseen))}"
@@ -186,6 +188,8 @@ def _numbers(context: Any) -> _Series:
 
 def _array(context: Any) -> NDArray[Any]:
     """`context` as an array of any dtype, missing values of masked arrays and tables as NaN."""
+    if type(context) is np.ndarray:
+        return context
     if _is_tensor(context):
         return _of_tensor(context)
     if isinstance(context, str | bytes | bytearray):
@@ -240,7 +244,11 @@ def _float32(array: NDArray[Any]) -> _Series:
             narrow = np.array(array, dtype=np.float32)
     except Exception:  # dtypes of other packages
         raise _RefusedError(f"is not a sequence of numbers but of {array.dtype}") from None
-    if array.dtype.itemsize > 4 and np.isinf(narrow).any() and (np.isinf(narrow) & np.isfinite(array)).any():
+    if (
+        array.dtype.itemsize > 4
+        and not (kept := np.isfinite(narrow)).all()
+        and np.isfinite(array[~kept]).any()
+    ):
         raise _RefusedError(_TOO_LARGE)
     return narrow
 
