@@ -58,9 +58,39 @@ def criterion(loss: Loss) -> Criterion:
 
 
 def pinball(quantiles: Tensor, target: Tensor) -> Tensor:
-    """Twice the quantile loss, the mean over levels."""
-    error = target[..., None] - quantiles
-    return 2 * torch.maximum(LEVELS * error, (LEVELS - 1) * error).mean(-1)
+    """Twice the quantile loss, the mean over levels: (quantiles [..., 9], target [...]) -> [...].
+
+    The target has no gradient.
+    """
+    found: Tensor = _Pinball.apply(quantiles, target)
+    return found
+
+
+class _Pinball(torch.autograd.Function):
+    """The loss with its gradient by hand: autograd's takes a fifth of a small model's step."""
+
+    @staticmethod
+    def forward(ctx: Any, quantiles: Tensor, target: Tensor) -> Tensor:
+        error = target[..., None] - quantiles
+        weights = _slopes(error)
+        ctx.save_for_backward(weights)
+        ctx.dtype = quantiles.dtype
+        return 2 * error.mul_(weights).mean(-1)
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None]:  # type: ignore[override]
+        (weights,) = ctx.saved_tensors
+        each = -(gradient * 2 / torch.tensor(float(weights.shape[-1])))
+        return (weights * each[..., None]).to(ctx.dtype), None
+
+
+def _slopes(error: Tensor) -> Tensor:
+    """Of the loss in the error, [..., 9]; one of its two sides' where the error is zero."""
+    if not error.is_contiguous() or error.ndim < 2:
+        return torch.where(error > 0, LEVELS, LEVELS - 1)
+    rows = error.flatten(-2)  # loops over nine values are slow
+    levels = LEVELS.repeat(error.shape[-2])
+    return torch.where(rows > 0, levels, levels - 1).view_as(error)
 
 
 def squared_error(quantiles: Tensor, target: Tensor) -> Tensor:

@@ -18,6 +18,7 @@ from pretrain.families.supervision import (
     criterion,
     excess_parroting,
     layer_dropout,
+    pinball,
 )
 from tsprune.explain import parroting
 from tsprune.models import load
@@ -155,3 +156,30 @@ def test_skipped_blocks_return_what_they_are_given() -> None:
     kept = (run(0.2) == whole).all(1).float().mean()
     assert abs(kept - 0.8**4) < 0.1  # binomial, deviation 0.025
     assert torch.equal(torch.nn.Sequential(*blocks)(x), whole)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("layout", [(0, 1, 2, 3), (0, 1, 3, 2), (2, 0, 1, 3), (3, 2, 1, 0)])
+def test_the_gradient_of_the_quantile_loss_is_that_of_its_formula(
+    layout: tuple[int, ...], dtype: torch.dtype
+) -> None:
+    generator = torch.Generator().manual_seed(1)
+    shape = (3, 4, 5, 9)
+    stored = torch.randn([shape[axis] for axis in layout], generator=generator, dtype=dtype)
+    stored.requires_grad_()
+    quantiles = stored.permute([layout.index(axis) for axis in range(4)])
+    target, weights = (torch.randn(shape[:3], generator=generator) for _ in range(2))
+    error = target[..., None] - quantiles
+    levels = torch.arange(1, 10) / 10
+    expected = 2 * torch.maximum(levels * error, (levels - 1) * error).mean(-1)
+    found = pinball(quantiles, target)
+    assert torch.equal(found, expected)
+    gradients = [torch.autograd.grad((one * weights).sum(), stored)[0] for one in (found, expected)]
+    assert torch.equal(*gradients)
+    assert gradients[0].dtype == dtype
+
+
+def test_the_quantile_loss_has_a_slope_of_one_side_at_zero() -> None:
+    quantiles = torch.zeros(9, requires_grad=True)
+    pinball(quantiles, torch.tensor(0.0)).backward()
+    assert torch.allclose(quantiles.grad, 2 / 9 * (1 - torch.arange(1, 10) / 10))  # type: ignore[arg-type]
