@@ -117,6 +117,18 @@ def test_the_time_left_of_several_pieces_is_right_from_the_first_tenth_on(wrong:
     assert told[-1][1] == 0
 
 
+def test_work_of_another_kind_says_nothing_of_the_time_left() -> None:
+    clock = Clock()
+    told: list[float] = []
+    pieces = Pieces(lambda _, total: told.append(total.seconds_left), (0.0, 1.0, 0.0, 3.0), clock)  # type: ignore[attr-defined]
+    for seconds in (50.0, 10.0, 70.0, 30.0):
+        progress = pieces.next()
+        for step in range(2):
+            clock.now += seconds / 2
+            progress("any", step + 1, 2)
+    assert told == [35.0, 30.0, 15.0, 0.0]
+
+
 def test_parts_are_counted_by_their_length() -> None:
     told: list[tuple[str, int, int]] = []
     assert list(counted(["ab", "c"], lambda *step: told.append(step), "parts")) == ["ab", "c"]

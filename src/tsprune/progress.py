@@ -70,7 +70,7 @@ class Pieces:
 
     report : called with (done, `Total`) of the stage
     sizes : of the pieces, in units that take about equal time. A piece that never reports (its result was
-        known) does not count
+        known) does not count, and one of size 0 reports nothing: its time says nothing of others'
     """
 
     def __init__(
@@ -80,20 +80,21 @@ class Pieces:
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._report, self._sizes, self._clock = report, tuple(sizes), clock
-        self._piece, self._start, self._made = -1, 0.0, 0.0
+        self._piece, self._start, self._made, self._last = -1, 0.0, 0.0, 0.0
 
     def next(self) -> Progress:
         """Progress of the next piece, with stages of any name."""
         self._piece += 1
-        before, began, now = self._made, self._start, self._clock()
+        before, now = self._made, self._clock()
+        began = self._start + now - self._last if before else now
         piece, size, later = StageClock(self._clock), self._sizes[self._piece], self._sizes[self._piece + 1 :]
-        if not before:
-            began = now
         piece.after("", 0, 0)  # its time begins here
+        if not size:
+            return silent
 
         def progress(_stage: str, done: int, total: int) -> None:
             share, left = piece.after("", done, total)
-            self._start, self._made = began, before + share * size
+            self._start, self._made, self._last = began, before + share * size, self._clock()
             if not self._made:
                 return
             rate = (self._clock() - began) / self._made
