@@ -39,7 +39,7 @@ from tsprune.statistics.estimate import Array
 PER_SYSTEM = 2  # windows: one per trajectory
 # time of the traits of a model, beside which that of the copiers, no networks, is short (see `Pieces`)
 _PIECES = 1.0, 0.0, 0.0
-# the same of all traits, of the ablations (6 to 11, by how much replay saves), and of the statistics after them
+# the same of all traits, of the ablations (6 to 11: by what replay saves), and of the statistics after them
 PIECES = 1.0, 8.5, 0.5
 MEASURES = ("error", *EXCESS.values())
 
