@@ -4,8 +4,8 @@
     python benchmarks/released.py replay-bolt plan       # some of them
     python benchmarks/released.py recover-bundled --setting avx2 --threads 1
 
-Every figure runs in a process of its own, which prints it; then follow its wall-clock time and CPU time. How long
-a forecast takes does not depend on the weights, so the checkpoints are made here, in a temporary folder.
+Every figure runs in a process of its own, which prints it; then follow its wall-clock time and CPU time. How
+long a forecast takes does not depend on the weights, so the checkpoints are made here, in a temporary folder.
 `--setting avx2` keeps the libraries to the instructions of a smaller processor.
 """
 
