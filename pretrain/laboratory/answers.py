@@ -150,11 +150,9 @@ def separation(rows: pd.DataFrame, suite: str = "pocket") -> pd.DataFrame:
 
     Random sets of heads are averaged within a run.
     """
-    of = rows[(rows["measure"] == "separation") & (rows["suite"] == suite)]
-    if of.empty:
-        return pd.DataFrame()
-    named = of.assign(unit=of["unit"].str.replace(r"^random \d+", "random", regex=True))
-    wide = named.pivot_table(index=["unit", "run"], columns="metric", values="value", sort=False)
+    wide = separated(rows, suite)
+    if wide.empty:
+        return wide
     found = {
         unit: {
             "CRPS": over_seeds(part["CRPS"]),
@@ -164,6 +162,15 @@ def separation(rows: pd.DataFrame, suite: str = "pocket") -> pd.DataFrame:
         for unit, part in wide.groupby(level=0, sort=False)
     }
     return pd.DataFrame.from_dict(found, orient="index").rename_axis("heads removed, training")
+
+
+def separated(rows: pd.DataFrame, suite: str = "pocket") -> pd.DataFrame:
+    """Scores and traits, a column each, by (heads removed and training, run); random sets averaged."""
+    of = rows[(rows["measure"] == "separation") & (rows["suite"] == suite)]
+    if of.empty:
+        return pd.DataFrame()
+    named = of.assign(unit=of["unit"].str.replace(r"^random \d+", "random", regex=True))
+    return named.pivot_table(index=["unit", "run"], columns="metric", values="value", sort=False)
 
 
 def depth(runs: pd.DataFrame) -> pd.DataFrame:

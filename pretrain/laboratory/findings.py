@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from pretrain.laboratory import answers, figures
+from pretrain.laboratory import answers, figures, verdicts
 from pretrain.laboratory.plan import CONDITIONS, SEEDS
 from tsprune.atomic import write_whole
 from tsprune.errors import TspruneError
@@ -33,6 +33,7 @@ def blocks(rows: pd.DataFrame, known: pd.DataFrame) -> dict[str, str]:
         "dose": _table(answers.dose(runs)),
         "separation": _table(answers.separation(rows)),
         "depth": _table(answers.depth(runs)),
+        **{f"{name}-verdicts": _table(table) for name, table in verdicts.tables(rows, runs).items()},
         "regression": _table(coefficients.round(3)) + "".join(f"\n- {line}" for line in checks) + "\n",
     }
 

@@ -1,0 +1,252 @@
+"""Statements that would answer the three questions, each with a verdict from the results alone.
+
+Seeds are the replicates: intervals are Student's t over the seeds of a condition, Welch's for two conditions.
+A condition with one seed decides nothing by itself. Coefficients are those of `answers.regression`. The
+statements of a question are one family of tests; verdicts are those of `tsprune.statistics.verdicts`.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Callable, Mapping
+
+import numpy as np
+import pandas as pd
+from scipy import stats
+
+from pretrain.laboratory.answers import BASE, LEVEL, TOLERATED, regression, separated
+from tsprune.statistics import Estimate
+from tsprune.statistics.estimate import UNKNOWN
+from tsprune.statistics.verdicts import Known, Side, judged
+
+_TOLERATED = math.log1p(TOLERATED)
+
+
+@dataclasses.dataclass(frozen=True)
+class Quantity:
+    """Something measured that a statement says is below or above a limit.
+
+    estimate : p is of the null hypothesis that the quantity equals the limit
+    """
+
+    name: str
+    estimate: Estimate
+    side: Side
+    limit: float = 0.0
+
+    @property
+    def test(self) -> Known:
+        beyond = {name: getattr(self.estimate, name) - self.limit for name in ("value", "low", "high")}
+        return Known(dataclasses.replace(self.estimate, **beyond), self.side)
+
+    def __str__(self) -> str:
+        if math.isnan(self.estimate.value):
+            return f"{self.name} not measured"
+        one = self.estimate
+        limits = f"[{one.low:+.3f}, {one.high:+.3f}]" if one.has_interval else "(one seed)"
+        return f"{self.name} {one.value:+.3f} {limits}"
+
+
+Statements = Mapping[str, list[Quantity]]
+
+
+def mean_of(values: pd.Series, limit: float = 0.0) -> Estimate:
+    """The mean over seeds, with Student's t interval and its p-value against `limit`.
+
+    Unknown without a value; without an interval for one seed, or for seeds that are all equal.
+    """
+    known = values.dropna().to_numpy(np.float64)
+    if not len(known):
+        return UNKNOWN
+    if len(known) < 2 or np.ptp(known) == 0:
+        return Estimate(float(known.mean()), math.nan, math.nan, math.nan, len(known))
+    test = stats.ttest_1samp(known, limit)
+    low, high = test.confidence_interval(LEVEL)
+    return Estimate(float(known.mean()), float(low), float(high), float(test.pvalue), len(known))
+
+
+def difference(values: pd.Series, others: pd.Series) -> Estimate:
+    """The mean of `values` minus that of `others`, with Welch's interval and p-value.
+
+    Unknown unless both have a value; without an interval unless both have two.
+    """
+    one, other = (part.dropna().to_numpy(np.float64) for part in (values, others))
+    if not (len(one) and len(other)):
+        return UNKNOWN
+    mean, count = float(one.mean() - other.mean()), len(one) + len(other)
+    if min(len(one), len(other)) < 2 or np.ptp(one) + np.ptp(other) == 0:
+        return Estimate(mean, math.nan, math.nan, math.nan, count)
+    test = stats.ttest_ind(one, other, equal_var=False)
+    low, high = test.confidence_interval(LEVEL)
+    return Estimate(mean, float(low), float(high), float(test.pvalue), count)
+
+
+class _Conditions:
+    """Quantities of conditions, by column of `answers.of_runs`."""
+
+    def __init__(self, runs: pd.DataFrame) -> None:
+        self._runs = runs
+
+    def _of(self, condition: str, column: str) -> pd.Series:
+        return self._runs.loc[self._runs["condition"] == condition, column]
+
+    def one(self, condition: str, column: str, side: Side, limit: float = 0.0) -> Quantity:
+        """The mean of a column over the seeds of a condition."""
+        return Quantity(condition, mean_of(self._of(condition, column), limit), side, limit)
+
+    def minus(self, condition: str, other: str, column: str, side: Side) -> Quantity:
+        """The difference of a column between two conditions."""
+        found = difference(self._of(condition, column), self._of(other, column))
+        return Quantity(f"{condition} - {other}", found, side)
+
+    def paired(self, condition: str, column: str, other: str, side: Side) -> Quantity:
+        """The difference of two columns, run by run."""
+        gap = self._of(condition, column) - self._of(condition, other)
+        return Quantity(condition, mean_of(gap), side)
+
+
+def architecture(runs: pd.DataFrame) -> Statements:
+    """Question 1. Damage is log(1 + change of MASE); shares are the MLPs' of the damage."""
+    of = _Conditions(runs)
+
+    def smaller(condition: str, *others: str) -> list[Quantity]:
+        return [of.minus(condition, other, "mlp share", "below") for other in others]
+
+    return {
+        "A decoder needs its MLPs: one costs more than 6 % of MASE": [
+            of.one(name, "one mlp", "above", _TOLERATED) for name in (BASE, "moirai2")
+        ],
+        "An encoder-decoder does not: one costs less than 6 %": [
+            of.one(name, "one mlp", "below", _TOLERATED) for name in ("bolt", "bolt-16")
+        ],
+        "MLPs have a smaller share of an encoder-decoder's damage than of both decoders'": smaller(
+            "bolt", BASE, "moirai2"
+        ),
+        "MLPs have a smaller share of an encoder's damage than of both decoders'": smaller(
+            "chronos2", BASE, "moirai2"
+        ),
+        "Two decoders differ: the share is smaller in Moirai-2 than in TimesFM": smaller("moirai2", BASE),
+        "Depth is not the reason: with 8 + 8 layers the share is smaller than the decoder's, too": smaller(
+            "bolt-16", BASE
+        ),
+        "Depth is the reason: a decoder of 16 layers has a smaller share than one of 8": smaller(
+            "depth-16", BASE
+        ),
+        "Density of supervision is the reason: with the loss at the last patch only the decoder's share is "
+        "smaller": smaller("last-patch", BASE),
+        "The objective is the reason: with squared error, and with a likelihood, the decoder's share is "
+        "smaller": [*smaller("squared-error", BASE), *smaller("student-t", BASE)],
+    }
+
+
+def parroting(runs: pd.DataFrame, rows: pd.DataFrame) -> Statements:
+    """Question 2. Parroting is its excess over the true future's; CRPS is relative to Seasonal Naive."""
+    of = _Conditions(runs)
+    excess = "pocket excess_parroting"
+    crps = "pocket CRPS"
+    found = {
+        "Trained without periodic series, a model parrots less": [
+            of.minus("aperiodic", BASE, excess, "below")
+        ],
+        "... and forecasts periodic series worse": [of.minus("aperiodic", BASE, "periodic CRPS", "above")],
+        "A penalty on excess parroting lowers it": [of.minus("unparroting", BASE, excess, "below")],
+        "... at a cost on real series": [of.minus("unparroting", BASE, crps, "above")],
+        "... at a cost on periodic series": [of.minus("unparroting", BASE, "periodic CRPS", "above")],
+        "... at a cost on series without a period": [
+            of.minus("unparroting", BASE, "aperiodic CRPS", "above")
+        ],
+    }
+    return {**found, **_removal(rows)}
+
+
+def _removal(rows: pd.DataFrame) -> Statements:
+    """Statements on removed heads, run by run."""
+    wide = separated(rows)
+
+    def minus(metric: str, unit: str, other: str, side: Side) -> Quantity:
+        known = not wide.empty and {unit, other} <= set(wide.index.get_level_values(0))
+        gap = wide.loc[unit, metric] - wide.loc[other, metric] if known else pd.Series(dtype=float)
+        word = {"CRPS": "CRPS", "excess_parroting": "parroting"}[metric]
+        return Quantity(f"{word}, {unit} - {other}", mean_of(gap), side)
+
+    whole, pruned = "nothing removed", "carriers, as pruned"
+    distilled, trained = "carriers, distilled", "carriers, trained"
+    return {
+        "Without the heads that carry parroting, a model parrots less than without random ones": [
+            minus("excess_parroting", pruned, "random, as pruned", "below")
+        ],
+        "... and is less accurate than without random ones": [
+            minus("CRPS", pruned, "random, as pruned", "above")
+        ],
+        "Distillation brings accuracy and parroting back": [
+            minus("CRPS", distilled, pruned, "below"),
+            minus("excess_parroting", distilled, pruned, "above"),
+        ],
+        "Training on data brings accuracy and parroting back": [
+            minus("CRPS", trained, pruned, "below"),
+            minus("excess_parroting", trained, pruned, "above"),
+        ],
+        "Training on data leaves less parroting than the original has": [
+            minus("excess_parroting", trained, whole, "below")
+        ],
+    }
+
+
+def redundancy(runs: pd.DataFrame) -> Statements:
+    """Question 3. A lower area is more redundant; coefficients are those of the regression."""
+    of = _Conditions(runs)
+    coefficients, _ = regression(runs)
+
+    def coefficient(name: str, side: Side) -> list[Quantity]:
+        if name not in coefficients.index:
+            return [Quantity(name, UNKNOWN, side)]
+        value, low, high, p = (float(coefficients.loc[name, c]) for c in ("coefficient", "low", "high", "p"))
+        return [Quantity(name, Estimate(value, low, high, p, len(runs)), side)]
+
+    def supervised(name: str) -> list[Quantity]:
+        return coefficient(f"{name} in place of the base's supervision", "below")
+
+    return {
+        "Depth makes layers redundant": coefficient("twice the depth", "below"),
+        "Width makes layers redundant": coefficient("twice the width", "below"),
+        "Longer training makes layers less redundant": coefficient("twice the steps", "above"),
+        "The loss at the last patch only makes layers redundant": supervised("last-patch"),
+        "Squared error makes layers redundant": supervised("squared-error"),
+        "A likelihood makes layers redundant": supervised("student-t"),
+        "Layer dropout makes layers redundant": supervised("dropout"),
+        "28 % of the heads and two MLPs cost less than 6 % of MASE in 16 layers": [
+            of.one("depth-16", "paper", "below", _TOLERATED)
+        ],
+        "... in 32 layers": [of.one("depth-32", "paper", "below", _TOLERATED)],
+        "Heads by stable rank cost less than as many at random, in 16 and in 32 layers": [
+            of.paired(name, "paper", "random", "below") for name in ("depth-16", "depth-32")
+        ],
+    }
+
+
+def table(statements: Statements) -> pd.DataFrame:
+    """A row a statement: its verdict, the quantities, and the p-value, corrected over the statements."""
+    verdicts = judged([[quantity.test for quantity in of] for of in statements.values()])
+    rows = {
+        statement: {
+            "verdict": one.verdict,
+            "measured": "; ".join(map(str, of)),
+            "corrected p": "" if math.isnan(one.p) else "< 0.001" if one.p < 0.001 else f"{one.p:.3f}",
+        }
+        for (statement, of), one in zip(statements.items(), verdicts, strict=True)
+    }
+    return pd.DataFrame.from_dict(rows, orient="index").rename_axis("statement")
+
+
+def tables(rows: pd.DataFrame, runs: pd.DataFrame) -> dict[str, pd.DataFrame]:
+    """The verdicts on each question, by name of its page.
+
+    rows, runs : `results.table()` and `answers.of_runs`
+    """
+    found: dict[str, Callable[[], Statements]] = {
+        "architecture": lambda: architecture(runs),
+        "parroting": lambda: parroting(runs, rows),
+        "redundancy": lambda: redundancy(runs),
+    }
+    return {name: table(statements()) for name, statements in found.items()}

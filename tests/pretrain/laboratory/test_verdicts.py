@@ -1,0 +1,108 @@
+"""Verdicts on the three questions: intervals by hand, planted effects, nothing from one seed."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from pretrain.laboratory import verdicts
+from pretrain.laboratory.plan import CONDITIONS
+
+NOTHING = pd.Series(dtype=float)
+
+
+def test_a_mean_over_seeds_by_hand() -> None:
+    """Mean 2, deviation 1, 3 seeds: t = (2 - limit) sqrt(3), 2 -+ 4.303 / sqrt(3)."""
+    found = verdicts.mean_of(pd.Series([1.0, 2.0, 3.0, np.nan]))
+    assert (found.value, found.low, found.high) == pytest.approx((2, -0.484, 4.484), abs=1e-3)
+    assert found.p == pytest.approx(0.0742, abs=1e-4)
+    assert found.count == 3
+    assert verdicts.mean_of(pd.Series([1.0, 2.0, 3.0]), limit=2.0).p == 1.0
+    assert math.isnan(verdicts.mean_of(pd.Series([2.0])).p)
+    assert math.isnan(verdicts.mean_of(pd.Series([2.0, 2.0])).p)
+    assert math.isnan(verdicts.mean_of(NOTHING).value)
+
+
+def test_a_difference_of_conditions_by_hand() -> None:
+    """-3 -+ t(4) sqrt(2 / 3): deviations are 1, of 3 seeds each."""
+    found = verdicts.difference(pd.Series([1.0, 2.0, 3.0]), pd.Series([4.0, 5.0, 6.0]))
+    assert (found.value, found.low, found.high) == pytest.approx((-3, -5.267, -0.733), abs=1e-3)
+    one_seed = verdicts.difference(pd.Series([1.0, 2.0]), pd.Series([4.0]))
+    assert one_seed.value == -2.5
+    assert not one_seed.has_interval
+    assert math.isnan(verdicts.difference(NOTHING, pd.Series([1.0])).value)
+
+
+def planted(shares: dict[str, float], seeds: int = 3) -> pd.DataFrame:
+    """Runs whose MLPs have these shares of the damage; one MLP costs a third of it."""
+    rng = np.random.default_rng(0)
+    rows = [
+        {
+            "condition": condition.name,
+            "mlp share": (share := shares.get(condition.name, 0.5) + 0.003 * rng.standard_normal()),
+            "one mlp": share / 3,
+        }
+        for condition in CONDITIONS
+        for _ in range(seeds)
+    ]
+    return pd.DataFrame(rows)
+
+
+ENCODERS = {"chronos2": 0.1, "bolt": 0.1, "bolt-16": 0.1}
+
+
+def test_a_planted_difference_of_architectures_is_found() -> None:
+    found = verdicts.table(verdicts.architecture(planted(ENCODERS)))["verdict"].to_list()
+    assert found[:4] == ["confirmed"] * 4  # decoders need MLPs, encoders do not, shares differ from both
+    assert found[5] == "confirmed"  # also with 8 + 8 layers
+    assert "confirmed" not in [found[4], *found[6:]]  # other decoders are like the base
+
+
+def test_one_decoder_that_is_like_encoders_refutes_what_is_said_of_decoders() -> None:
+    found = verdicts.table(verdicts.architecture(planted({**ENCODERS, "moirai2": 0.05})))["verdict"].to_list()
+    assert found[0] == "refuted"
+    assert found[2:5] == ["refuted", "refuted", "confirmed"]
+
+
+def test_one_seed_decides_nothing() -> None:
+    table = verdicts.table(verdicts.architecture(planted(ENCODERS, seeds=1)))
+    assert set(table["verdict"]) == {"undecided"}
+    assert table["measured"].str.contains("one seed").all()
+    assert set(table["corrected p"]) == {""}
+
+
+def separation_rows(kept: float) -> pd.DataFrame:
+    """Three runs: removal lowers parroting, training brings accuracy back, and `kept` of the parroting."""
+    values = {
+        "nothing removed": (0.7, 0.0),
+        "carriers, as pruned": (0.9, -0.2),
+        "carriers, distilled": (0.75, -0.02),
+        "carriers, trained": (0.75, -0.2 * (1 - kept)),
+        "random 0, as pruned": (0.8, -0.05),
+        "random 1, as pruned": (0.8, -0.03),
+    }
+    rng, rows = np.random.default_rng(0), []
+    for run in ("a", "b", "c"):
+        for unit, pair in values.items():
+            for metric, value in zip(("CRPS", "excess_parroting"), pair, strict=True):
+                noise = 0.002 * rng.standard_normal()
+                rows.append((run, "pocket", "separation", unit, metric, value + noise))
+    return pd.DataFrame(rows, columns=["run", "suite", "measure", "unit", "metric", "value"])
+
+
+@pytest.mark.parametrize(("kept", "together"), [(1.0, "confirmed"), (-0.2, "refuted")])
+def test_accuracy_that_comes_back_without_parroting_is_told_apart(kept: float, together: str) -> None:
+    statements = verdicts.parroting(
+        planted({}).assign(**dict.fromkeys(COLUMNS, np.nan)), separation_rows(kept)
+    )
+    found = verdicts.table(statements)["verdict"]
+    assert found.iloc[:6].to_list() == ["undecided"] * 6  # not measured
+    assert found.iloc[6:9].to_list() == ["confirmed"] * 3
+    assert found.iloc[9] == together
+    assert found.iloc[10] == ("confirmed" if together == "refuted" else "undecided")
+
+
+COLUMNS = ("pocket excess_parroting", "pocket CRPS", "periodic CRPS", "aperiodic CRPS")
