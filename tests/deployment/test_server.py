@@ -23,6 +23,7 @@ from tsprune.models import Forecaster
 
 pytest.importorskip("starlette")
 pytest.importorskip("uvicorn")
+pytest.importorskip("orjson")
 pytest.importorskip("httpx2")
 
 from starlette.testclient import TestClient
