@@ -25,6 +25,7 @@ def blocks(rows: pd.DataFrame, known: pd.DataFrame) -> dict[str, str]:
     rows, known : `results.table()` and `results.records()`
     """
     runs = answers.of_runs(rows, known)
+    judged = verdicts.tables(rows, runs)
     coefficients, checks = answers.regression(runs)
     return {
         "runs": _state(runs),
@@ -33,7 +34,8 @@ def blocks(rows: pd.DataFrame, known: pd.DataFrame) -> dict[str, str]:
         "dose": _table(answers.dose(runs)),
         "separation": _table(answers.separation(rows)),
         "depth": _table(answers.depth(runs)),
-        **{f"{name}-verdicts": _table(table) for name, table in verdicts.tables(rows, runs).items()},
+        **{f"{name}-verdicts": _table(table) for name, table in judged.items()},
+        **{f"{name}-answer": f"{verdicts.answer(table)}\n" for name, table in judged.items()},
         "regression": _table(coefficients.round(3)) + "".join(f"\n- {line}" for line in checks) + "\n",
     }
 

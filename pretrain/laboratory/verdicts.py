@@ -149,11 +149,17 @@ def parroting(runs: pd.DataFrame, rows: pd.DataFrame) -> Statements:
         "Trained without periodic series, a model parrots less": [
             of.minus("aperiodic", BASE, excess, "below")
         ],
-        "... and forecasts periodic series worse": [of.minus("aperiodic", BASE, "periodic CRPS", "above")],
+        "Trained without periodic series, a model forecasts periodic series worse": [
+            of.minus("aperiodic", BASE, "periodic CRPS", "above")
+        ],
         "A penalty on excess parroting lowers it": [of.minus("unparroting", BASE, excess, "below")],
-        "... at a cost on real series": [of.minus("unparroting", BASE, crps, "above")],
-        "... at a cost on periodic series": [of.minus("unparroting", BASE, "periodic CRPS", "above")],
-        "... at a cost on series without a period": [
+        "A penalty on excess parroting costs accuracy on real series": [
+            of.minus("unparroting", BASE, crps, "above")
+        ],
+        "A penalty on excess parroting costs accuracy on periodic series": [
+            of.minus("unparroting", BASE, "periodic CRPS", "above")
+        ],
+        "A penalty on excess parroting costs accuracy on series without a period": [
             of.minus("unparroting", BASE, "aperiodic CRPS", "above")
         ],
     }
@@ -176,7 +182,7 @@ def _removal(rows: pd.DataFrame) -> Statements:
         "Without the heads that carry parroting, a model parrots less than without random ones": [
             minus("excess_parroting", pruned, "random, as pruned", "below")
         ],
-        "... and is less accurate than without random ones": [
+        "Without the heads that carry parroting, a model is less accurate than without random ones": [
             minus("CRPS", pruned, "random, as pruned", "above")
         ],
         "Distillation brings accuracy and parroting back": [
@@ -218,7 +224,9 @@ def redundancy(runs: pd.DataFrame) -> Statements:
         "28 % of the heads and two MLPs cost less than 6 % of MASE in 16 layers": [
             of.one("depth-16", "paper", "below", _TOLERATED)
         ],
-        "... in 32 layers": [of.one("depth-32", "paper", "below", _TOLERATED)],
+        "28 % of the heads and two MLPs cost less than 6 % of MASE in 32 layers": [
+            of.one("depth-32", "paper", "below", _TOLERATED)
+        ],
         "Heads by stable rank cost less than as many at random, in 16 and in 32 layers": [
             of.paired(name, "paper", "random", "below") for name in ("depth-16", "depth-32")
         ],
@@ -237,6 +245,18 @@ def table(statements: Statements) -> pd.DataFrame:
         for (statement, of), one in zip(statements.items(), verdicts, strict=True)
     }
     return pd.DataFrame.from_dict(rows, orient="index").rename_axis("statement")
+
+
+def answer(table: pd.DataFrame) -> str:
+    """The statements of `table` that are decided, a line each, and how many are not."""
+    lines = [
+        f"- **{one}**: {statement}."
+        for verdict in ("confirmed", "refuted")
+        for statement, one in table["verdict"].items()
+        if one == verdict
+    ]
+    undecided = int((table["verdict"] == "undecided").sum())
+    return "\n".join([*lines, f"- **undecided** so far: {undecided} of {len(table)} statements (below)."])
 
 
 def tables(rows: pd.DataFrame, runs: pd.DataFrame) -> dict[str, pd.DataFrame]:

@@ -67,6 +67,15 @@ def test_one_decoder_that_is_like_encoders_refutes_what_is_said_of_decoders() ->
     assert found[2:5] == ["refuted", "refuted", "confirmed"]
 
 
+def test_an_answer_names_what_is_decided() -> None:
+    table = pd.DataFrame({"verdict": ["undecided", "refuted", "confirmed"]}, index=["A", "B", "C"])
+    assert verdicts.answer(table).splitlines() == [
+        "- **confirmed**: C.",
+        "- **refuted**: B.",
+        "- **undecided** so far: 1 of 3 statements (below).",
+    ]
+
+
 def test_one_seed_decides_nothing() -> None:
     table = verdicts.table(verdicts.architecture(planted(ENCODERS, seeds=1)))
     assert set(table["verdict"]) == {"undecided"}
