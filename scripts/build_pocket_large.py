@@ -7,13 +7,15 @@
 The packages carry real series; only their files are read. The rules are those of build_pocket.py: series in
 the public domain or under a licence that allows their distribution, none of them in GIFT-Eval, no degenerate
 windows. No configuration is a single series with a few windows, whose scores would decide a mean: such
-series share the datasets `daily_records`, `monthly_records` and `annual_records`. The hash of the content is
-recorded in tests/data/test_pocket.py.
+series share the datasets `daily_records`, `monthly_records` and `annual_records`. Series of a dataset with
+unlike units are divided by their means: CRPS is a ratio of sums, which the largest series would decide. The
+hash of the content is recorded in tests/data/test_pocket.py.
 """
 
 from __future__ import annotations
 
 import argparse
+import dataclasses
 from collections.abc import Callable, Iterator
 from importlib.util import find_spec
 from pathlib import Path
@@ -30,6 +32,10 @@ UCI, ZENODO, OGL = (
     "UK Open Government Licence",
 )
 MOST_COUNTRIES = 30
+UNLIKE = {
+    "annual_records", "beijing_air", "daily_records", "england_wales", "monthly_records", "station_weather",
+    "us_macro",
+}  # fmt: skip
 
 
 def file_of(package: str, name: str) -> Path:
@@ -38,6 +44,15 @@ def file_of(package: str, name: str) -> Path:
     if spec is None or not spec.submodule_search_locations:
         raise SystemExit(f"{package} is not installed; see the top of this script")
     return Path(spec.submodule_search_locations[0]) / name
+
+
+def in_own_units(one: Found) -> Found:
+    """The series divided by the mean of its absolute values, if its dataset has series of unlike units."""
+    if one.source.dataset not in UNLIKE or one.values is None:
+        return one
+    source = dataclasses.replace(one.source, provenance=f"{one.source.provenance}; divided by its mean")
+    values = one.values / np.float32(one.values.abs().mean())
+    return dataclasses.replace(one, source=source, values=values)
 
 
 def daily(values: pd.Series) -> pd.Series:
@@ -273,7 +288,7 @@ def main() -> None:
     """Builds the file and prints what is in it and what is not."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument("--output", type=Path, default=LARGE_FILE)
-    write([one for loader in LOADERS for one in loader()], parser.parse_args().output)
+    write([in_own_units(one) for loader in LOADERS for one in loader()], parser.parse_args().output)
 
 
 if __name__ == "__main__":
