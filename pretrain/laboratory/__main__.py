@@ -58,6 +58,7 @@ def separate(
     """Remove the heads that carry parroting, train what is left, measure accuracy and parroting."""
     windows = every_window()
     for one in chosen(plan(), runs):
+        results.require_measured(one, out / one.name, folder)
         rows = separation.separate(
             one, out / one.name, results.measured(folder / f"{one.name}.csv"), windows, _say
         )

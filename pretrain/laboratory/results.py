@@ -24,6 +24,7 @@ from pretrain.laboratory.measures import COLUMNS, VERSION
 from pretrain.laboratory.plan import Run
 from pretrain.laboratory.windows import Windows
 from tsprune.atomic import write_whole
+from tsprune.errors import TspruneError
 
 FOLDER = Path(__file__).parent / "results"
 WEIGHTS = Path("checkpoint") / "model.safetensors"
@@ -81,6 +82,22 @@ def write_separation(run: Run, rows: pd.DataFrame, folder: Path = FOLDER) -> Pat
     path.parent.mkdir(parents=True, exist_ok=True)
     write_whole(path, rows.to_csv(index=False, float_format=DIGITS).encode())
     return path
+
+
+def require_measured(run: Run, out: Path, folder: Path = FOLDER) -> None:
+    """Raises TspruneError unless the checkpoint in `out` is the one whose measurements are in `folder`.
+
+    The same training gives other weights on a processor with other instructions.
+    """
+    weights, path = out / WEIGHTS, folder / f"{run.name}.json"
+    if not path.exists():
+        raise TspruneError(f"{run.name} is not measured; run it first: python -m pretrain.laboratory run")
+    known = json.loads(path.read_text())["checkpoint_sha256"]
+    if weights.exists() and hashlib.sha256(weights.read_bytes()).hexdigest() != known:
+        raise TspruneError(
+            f"{out} is not the checkpoint that was measured as {run.name}; "
+            f"delete {path.name} and {path.stem}.csv in {folder} and run it again"
+        )
 
 
 def measured(path: Path) -> pd.DataFrame:

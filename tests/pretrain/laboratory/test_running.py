@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from pathlib import Path
 
@@ -20,6 +21,7 @@ from pretrain.laboratory.windows import Windows, evenly
 from tests.suites import configuration
 from tsprune.data import Suite, training
 from tsprune.data.training import Source
+from tsprune.errors import TspruneError
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -141,3 +143,18 @@ def test_the_state_is_told(tmp_path: Path) -> None:
     with pytest.raises(StopError):
         run(one, tmp_path, stop=f"{one.name} scores")
     assert state_of(one, out, folder) == "trained"
+
+
+def test_measurements_of_another_checkpoint_are_refused(tmp_path: Path) -> None:
+    run, out, folder = tiny(), tmp_path / "run", tmp_path / "results"
+    with pytest.raises(TspruneError, match="is not measured; run it first"):
+        results.require_measured(run, out, folder)
+    folder.mkdir()
+    (out / results.WEIGHTS).parent.mkdir(parents=True)
+    (out / results.WEIGHTS).write_bytes(b"weights")
+    record = folder / f"{run.name}.json"
+    record.write_text(json.dumps({"checkpoint_sha256": hashlib.sha256(b"weights").hexdigest()}))
+    results.require_measured(run, out, folder)
+    record.write_text(json.dumps({"checkpoint_sha256": hashlib.sha256(b"other").hexdigest()}))
+    with pytest.raises(TspruneError, match="not the checkpoint that was measured"):
+        results.require_measured(run, out, folder)
