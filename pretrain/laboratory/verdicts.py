@@ -1,8 +1,9 @@
 """Statements that would answer the three questions, each with a verdict from the results alone.
 
 Seeds are the replicates: intervals are Student's t over the seeds of a condition, Welch's for two conditions.
-A condition with one seed decides nothing by itself. Coefficients are those of `answers.regression`. The
-statements of a question are one family of tests; verdicts are those of `tsprune.statistics.verdicts`.
+A condition with fewer than `LEAST_SEEDS` decides nothing, nor does a coefficient of `answers.regression` that
+rests on such conditions. The statements of a question are one family of tests; verdicts are those of
+`tsprune.statistics.verdicts`.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ from tsprune.statistics import Estimate
 from tsprune.statistics.estimate import UNKNOWN
 from tsprune.statistics.verdicts import Known, Side, judged
 
+LEAST_SEEDS = 3
 _TOLERATED = math.log1p(TOLERATED)
 
 
@@ -28,24 +30,30 @@ class Quantity:
     """Something measured that a statement says is below or above a limit.
 
     estimate : p is of the null hypothesis that the quantity equals the limit
+    seeds : the fewest of a condition behind it
     """
 
     name: str
     estimate: Estimate
     side: Side
+    seeds: int
     limit: float = 0.0
 
     @property
     def test(self) -> Known:
+        """Its p-value is 1 if seeds are too few: what is not measured yet counts in the correction."""
         beyond = {name: getattr(self.estimate, name) - self.limit for name in ("value", "low", "high")}
-        return Known(dataclasses.replace(self.estimate, **beyond), self.side)
+        p = 1.0 if self.seeds < LEAST_SEEDS or math.isnan(self.estimate.p) else self.estimate.p
+        return Known(dataclasses.replace(self.estimate, **beyond, p=p), self.side)
 
     def __str__(self) -> str:
         if math.isnan(self.estimate.value):
             return f"{self.name} not measured"
         one = self.estimate
-        limits = f"[{one.low:+.3f}, {one.high:+.3f}]" if one.has_interval else "(one seed)"
-        return f"{self.name} {one.value:+.3f} {limits}"
+        shown = f"{self.name} {one.value:+.3f}"
+        limits = f" [{one.low:+.3f}, {one.high:+.3f}]" if one.has_interval else ""
+        few = "" if self.seeds >= LEAST_SEEDS else f" ({'one seed' if self.seeds == 1 else '2 seeds'})"
+        return f"{shown}{limits}{few}"
 
 
 Statements = Mapping[str, list[Quantity]]
@@ -93,17 +101,19 @@ class _Conditions:
 
     def one(self, condition: str, column: str, side: Side, limit: float = 0.0) -> Quantity:
         """The mean of a column over the seeds of a condition."""
-        return Quantity(condition, mean_of(self._of(condition, column), limit), side, limit)
+        values = self._of(condition, column)
+        return Quantity(condition, mean_of(values, limit), side, int(values.count()), limit)
 
     def minus(self, condition: str, other: str, column: str, side: Side) -> Quantity:
         """The difference of a column between two conditions."""
-        found = difference(self._of(condition, column), self._of(other, column))
-        return Quantity(f"{condition} - {other}", found, side)
+        values, others = self._of(condition, column), self._of(other, column)
+        seeds = int(min(values.count(), others.count()))
+        return Quantity(f"{condition} - {other}", difference(values, others), side, seeds)
 
     def paired(self, condition: str, column: str, other: str, side: Side) -> Quantity:
         """The difference of two columns, run by run."""
         gap = self._of(condition, column) - self._of(condition, other)
-        return Quantity(condition, mean_of(gap), side)
+        return Quantity(condition, mean_of(gap), side, int(gap.count()))
 
 
 def architecture(runs: pd.DataFrame) -> Statements:
@@ -174,7 +184,7 @@ def _removal(rows: pd.DataFrame) -> Statements:
         known = not wide.empty and {unit, other} <= set(wide.index.get_level_values(0))
         gap = wide.loc[unit, metric] - wide.loc[other, metric] if known else pd.Series(dtype=float)
         word = {"CRPS": "CRPS", "excess_parroting": "parroting"}[metric]
-        return Quantity(f"{word}, {unit} - {other}", mean_of(gap), side)
+        return Quantity(f"{word}, {unit} - {other}", mean_of(gap), side, int(gap.count()))
 
     whole, pruned = "nothing removed", "carriers, as pruned"
     distilled, trained = "carriers, distilled", "carriers, trained"
@@ -204,19 +214,20 @@ def redundancy(runs: pd.DataFrame) -> Statements:
     of = _Conditions(runs)
     coefficients, _ = regression(runs)
 
-    def coefficient(name: str, side: Side) -> list[Quantity]:
+    def coefficient(name: str, side: Side, column: str, among: pd.DataFrame = runs) -> list[Quantity]:
         if name not in coefficients.index:
-            return [Quantity(name, UNKNOWN, side)]
+            return [Quantity(name, UNKNOWN, side, 0)]
         value, low, high, p = (float(coefficients.loc[name, c]) for c in ("coefficient", "low", "high", "p"))
-        return [Quantity(name, Estimate(value, low, high, p, len(runs)), side)]
+        return [Quantity(name, Estimate(value, low, high, p, len(runs)), side, _seeds_of(among, column))]
 
     def supervised(name: str) -> list[Quantity]:
-        return coefficient(f"{name} in place of the base's supervision", "below")
+        among = runs[runs["supervision"].isin(["base", name])]
+        return coefficient(f"{name} in place of the base's supervision", "below", "supervision", among)
 
     return {
-        "Depth makes layers redundant": coefficient("twice the depth", "below"),
-        "Width makes layers redundant": coefficient("twice the width", "below"),
-        "Longer training makes layers less redundant": coefficient("twice the steps", "above"),
+        "Depth makes layers redundant": coefficient("twice the depth", "below", "layers"),
+        "Width makes layers redundant": coefficient("twice the width", "below", "width"),
+        "Longer training makes layers less redundant": coefficient("twice the steps", "above", "steps"),
         "The loss at the last patch only makes layers redundant": supervised("last-patch"),
         "Squared error makes layers redundant": supervised("squared-error"),
         "A likelihood makes layers redundant": supervised("student-t"),
@@ -233,14 +244,27 @@ def redundancy(runs: pd.DataFrame) -> Statements:
     }
 
 
+def _seeds_of(runs: pd.DataFrame, column: str) -> int:
+    """Seeds behind the coefficient of a column: two of its values have conditions with as many."""
+    counts = runs.groupby([column, "condition"]).size().groupby(level=0).max().sort_values()
+    return int(counts.iloc[-2]) if len(counts) > 1 else 0
+
+
+def _shown(p: float) -> str:
+    return "< 0.001" if p < 0.001 else f"{p:.3f}"
+
+
 def table(statements: Statements) -> pd.DataFrame:
-    """A row a statement: its verdict, the quantities, and the p-value, corrected over the statements."""
+    """A row a statement: its verdict, the quantities, and the p-value, corrected over the statements.
+
+    The p-value is empty where seeds are too few.
+    """
     verdicts = judged([[quantity.test for quantity in of] for of in statements.values()])
     rows = {
         statement: {
             "verdict": one.verdict,
             "measured": "; ".join(map(str, of)),
-            "corrected p": "" if math.isnan(one.p) else "< 0.001" if one.p < 0.001 else f"{one.p:.3f}",
+            "corrected p": _shown(one.p) if min(q.seeds for q in of) >= LEAST_SEEDS else "",
         }
         for (statement, of), one in zip(statements.items(), verdicts, strict=True)
     }

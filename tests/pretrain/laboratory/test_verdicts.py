@@ -76,11 +76,52 @@ def test_an_answer_names_what_is_decided() -> None:
     ]
 
 
-def test_one_seed_decides_nothing() -> None:
-    table = verdicts.table(verdicts.architecture(planted(ENCODERS, seeds=1)))
+@pytest.mark.parametrize(("seeds", "shown"), [(1, r"\(one seed\)"), (2, r"\] \(2 seeds\)")])
+def test_fewer_than_three_seeds_decide_nothing(seeds: int, shown: str) -> None:
+    table = verdicts.table(verdicts.architecture(planted(ENCODERS, seeds)))
     assert set(table["verdict"]) == {"undecided"}
-    assert table["measured"].str.contains("one seed").all()
+    assert table["measured"].str.contains(shown).all()
     assert set(table["corrected p"]) == {""}
+
+
+def areas(seeds: dict[str, int]) -> pd.DataFrame:
+    """Runs whose area falls by 0.1 with each doubling of depth, and with layer dropout."""
+    rng = np.random.default_rng(0)
+    return pd.DataFrame(
+        [
+            {
+                "condition": condition.name,
+                "supervision": "dropout" if condition.name == "dropout" else "base",
+                **{name: getattr(condition, name) for name in ("architecture", "layers", "width", "steps")},
+                "area": 0.5
+                - 0.1 * np.log2(condition.layers / 8)
+                - 0.1 * (condition.name == "dropout")
+                + 0.002 * rng.standard_normal(),
+                "paper": np.nan,
+                "random": np.nan,
+            }
+            for condition in CONDITIONS
+            for _ in range(seeds.get(condition.name, 0))
+        ]
+    )
+
+
+@pytest.mark.parametrize(
+    ("seeds", "depth", "dropout"),
+    [
+        ({"depth-8": 3, "depth-16": 3, "dropout": 3}, "confirmed", "confirmed"),
+        ({"depth-8": 3, "depth-16": 3, "dropout": 2}, "confirmed", "undecided"),
+        ({"depth-8": 4, "depth-16": 2, "dropout": 3}, "undecided", "confirmed"),
+        ({"depth-8": 2, "depth-16": 2, "depth-4": 2, "dropout": 4}, "undecided", "undecided"),
+    ],
+)
+def test_a_coefficient_rests_on_three_seeds_of_two_conditions(
+    seeds: dict[str, int], depth: str, dropout: str
+) -> None:
+    found = verdicts.table(verdicts.redundancy(areas(seeds)))
+    assert found.loc["Depth makes layers redundant", "verdict"] == depth
+    assert found.loc["Layer dropout makes layers redundant", "verdict"] == dropout
+    assert found.loc["Width makes layers redundant", "measured"] == "twice the width not measured"
 
 
 def separation_rows(kept: float) -> pd.DataFrame:
