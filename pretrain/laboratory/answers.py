@@ -12,6 +12,7 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 import pandas as pd
+from numpy.typing import NDArray
 from scipy import stats
 
 from pretrain.laboratory.plan import ARCHITECTURES, CONDITIONS, DATA, DEPTHS, Condition
@@ -186,6 +187,38 @@ def depth(runs: pd.DataFrame) -> pd.DataFrame:
             "pocket MASE": "MASE",
         },
     )
+
+
+def paper_depth(runs: pd.DataFrame) -> str:
+    """Question 3: the number of layers at which 28 % of the heads and two MLPs cost 6 % of MASE, in words.
+
+    A line is fitted to log(damage) by log2(layers) over the runs that differ in depth alone; the interval
+    holds every depth at which its 95 % band includes the limit (inverse regression).
+    """
+    from statsmodels.formula.api import ols
+
+    frame = runs[runs["condition"].str.fullmatch(r"depth-\d+") & (runs["paper"] > 0)]
+    if frame["layers"].nunique() < 3 or len(frame) < _LEAST_RUNS:
+        return "Not measured yet."
+    fit = ols("np.log(paper) ~ np.log2(layers)", frame).fit()
+    depths = np.geomspace(1, 4096, 4000)
+    band = fit.get_prediction(pd.DataFrame({"layers": depths})).summary_frame(1 - LEVEL)
+    limit = math.log(math.log1p(TOLERATED))
+    within = depths[(band["mean_ci_lower"] <= limit) & (band["mean_ci_upper"] >= limit)]
+    found, low, high = (
+        _layers(one, depths[-1]) for one in (depths[band["mean"].le(limit)][:1], within[:1], within[-1:])
+    )
+    factor = math.exp(fit.params.iloc[1])
+    deepest = int(frame["layers"].max())
+    return (
+        f"Each doubling of the depth multiplies the damage by {factor:.2f} (p = {fit.pvalues.iloc[1]:.2g}, "
+        f"{len(frame)} runs of up to {deepest} layers). The fitted line meets 6 % at {found} layers "
+        f"[{low}, {high}]; beyond {deepest} it is an extrapolation."
+    )
+
+
+def _layers(depth: NDArray[np.float64], most: float) -> str:
+    return f"{depth[0]:.0f}" if len(depth) and depth[0] < most else f"over {most:.0f}"
 
 
 def regression(runs: pd.DataFrame, index: str = "area") -> tuple[pd.DataFrame, list[str]]:

@@ -34,6 +34,7 @@ def blocks(rows: pd.DataFrame, known: pd.DataFrame) -> dict[str, str]:
         "dose": _table(answers.dose(runs)),
         "separation": _table(answers.separation(rows)),
         "depth": _table(answers.depth(runs)),
+        "paper-depth": f"{answers.paper_depth(runs)}\n",
         **{f"{name}-verdicts": _table(table) for name, table in judged.items()},
         **{f"{name}-answer": f"{verdicts.answer(table)}\n" for name, table in judged.items()},
         "regression": _table(coefficients.round(3)) + "".join(f"\n- {line}" for line in checks) + "\n",

@@ -98,3 +98,21 @@ def test_pages_hold_what_the_results_say() -> None:
 def test_the_packaged_table_is_that_of_the_results() -> None:
     """Run `python -m pretrain.laboratory results --table` after new results."""
     pd.testing.assert_frame_equal(tsprune.data.laboratory(), results.published())
+
+
+def test_the_depth_of_the_papers_claim_by_hand() -> None:
+    """Damage 0.4 at 8 layers, halved with each doubling: log(1.06) is met at 8 * 0.4 / 0.0583 = 55 layers."""
+    rng = np.random.default_rng(1)
+    rows = [
+        {"condition": f"depth-{layers}", "layers": layers, "paper": 3.2 / layers * np.exp(noise)}
+        for layers in (4, 8, 16, 32)
+        for noise in 0.02 * rng.standard_normal(3)
+    ]
+    other = {"condition": "wide", "layers": 2, "paper": 9.0}
+    found = answers.paper_depth(pd.DataFrame([*rows, other]))
+    assert found.startswith("Each doubling of the depth multiplies the damage by 0.50 (p = ")
+    assert "12 runs of up to 32 layers" in found
+    assert 52 <= int(found.split(" meets 6 % at ")[1].split()[0]) <= 58
+    flat = pd.DataFrame(rows).assign(paper=0.4 * np.exp(0.02 * rng.standard_normal(12)))
+    assert "at over 4096 layers [over 4096, over 4096]" in answers.paper_depth(flat)
+    assert answers.paper_depth(pd.DataFrame(rows[:6])) == "Not measured yet."
