@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import io
 import pickle
+import threading
+import time
 
 import pytest
 from rich.console import Console
@@ -149,6 +151,43 @@ def test_a_log_gets_a_line_a_minute_without_control_characters() -> None:
         for share, left in (("15", "0:05:40"), ("30", "0:04:40"), ("45", "0:03:40"))
     ]
     assert LINE_SECONDS == 60
+
+
+def test_a_step_of_several_minutes_leaves_a_line_a_minute() -> None:
+    console, clock = Console(file=io.StringIO(), width=30), Clock()
+    lines = _Lines(console, clock)
+    for second in range(0, 400):
+        clock.now = 100.0 + second
+        if second in (0, 70):
+            lines.update("m", "exporting", second // 70, 3)
+        if second == 290:
+            lines.update("m", "timing", 0, 0)
+        if second == 370:
+            lines.update("m", "done", 1, 1)
+        lines.tick()
+    assert console.file.getvalue().splitlines() == [  # type: ignore[attr-defined]
+        "m: exporting last step 0:01:00 ago",
+        "m: exporting 33 %, 0:02:20 left",
+        "m: exporting 33 %, 0:01:20 left, last step 0:01:00 ago",
+        "m: exporting 33 %, 0:00:20 left, last step 0:02:00 ago",
+        "m: exporting 33 %, last step 0:03:00 ago",
+        "m: timing",
+        "m: timing last step 0:01:00 ago",
+    ]
+
+
+def test_a_log_is_ticked_by_a_thread_that_ends(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("tsprune.progress.LINE_SECONDS", 0.0)
+    monkeypatch.setattr("tsprune.progress._TICK_SECONDS", 0.01)
+    console = Console(file=io.StringIO())
+    before = threading.active_count()
+    with display(console) as update:
+        update("m", "exporting", 0, 2)
+        deadline = time.monotonic() + 20
+        while "ago" not in console.file.getvalue() and time.monotonic() < deadline:  # type: ignore[attr-defined]
+            time.sleep(0.01)
+    assert "m: exporting last step 0:00:00 ago" in console.file.getvalue()  # type: ignore[attr-defined]
+    assert threading.active_count() == before
 
 
 def test_short_work_leaves_no_line_in_a_log() -> None:

@@ -7,6 +7,7 @@ that of the stage: elapsed time over finished steps, unless the work knows the c
 from __future__ import annotations
 
 import datetime
+import threading
 import time
 from collections.abc import Callable, Generator, Iterator, Sequence, Sized
 from contextlib import contextmanager
@@ -26,6 +27,7 @@ _Sized = TypeVar("_Sized", bound=Sized)
 
 DONE = "done"  # the stage of a piece of work that is over
 LINE_SECONDS = 60.0
+_TICK_SECONDS = 5.0
 _FINE = 1000  # steps of a stage whose pieces have unlike steps
 NAME_WIDTH = 22  # beside a bar: the end of a longer path says more than its beginning
 
@@ -187,7 +189,8 @@ def display(console: Console | None = None, *, quiet: bool = False) -> Iterator[
 
     console = console or Console(stderr=True)
     if not (console.is_terminal or console.is_jupyter):
-        yield _Lines(console).update
+        with _Lines(console).kept_alive() as update:
+            yield update
         return
     from rich.progress import BarColumn, TextColumn, TimeElapsedColumn
     from rich.progress import Progress as Bars
@@ -220,24 +223,64 @@ def display(console: Console | None = None, *, quiet: bool = False) -> Iterator[
 
 
 class _Lines:
-    """Lines about progress, at most one a minute for each piece of work, without control characters."""
+    """Lines about progress, at most one a minute for each piece of work, without control characters.
+
+    In a minute without any, `tick` repeats the latest report: a step may take longer.
+    """
 
     def __init__(self, console: Console, clock: Callable[[], float] = time.monotonic) -> None:
         self._console, self._clock = console, clock
-        self._start = clock()
+        self._start = self._written = clock()
         self._last: dict[str, float] = {}
         self._stages: dict[str, StageClock] = {}
+        self._latest: tuple[float, str, str, float, float | None] | None = None
+        self._lock = threading.Lock()
 
     def update(self, name: str, stage: str, done: int, total: int) -> None:
-        share, left = self._stages.setdefault(name, StageClock(self._clock)).after(stage, done, total)
-        now = self._clock()
-        if now - self._last.get(name, self._start) < LINE_SECONDS or stage == DONE:
-            return
-        self._last[name] = now
-        line = _described(printable(name), stage)
-        if left is not None:
-            line += f" {100 * share:.0f} %, {_duration(left)} left"
-        self._console.print(line, markup=False, highlight=False, soft_wrap=True)
+        with self._lock:
+            share, left = self._stages.setdefault(name, StageClock(self._clock)).after(stage, done, total)
+            now = self._clock()
+            self._latest = None if stage == DONE else (now, name, stage, share, left)
+            if now - self._last.get(name, self._start) < LINE_SECONDS or stage == DONE:
+                return
+            self._last[name] = now
+            self._print(name, stage, "" if left is None else f" {100 * share:.0f} %, {_duration(left)} left")
+
+    def tick(self) -> None:
+        """Writes the latest report again if nothing was written for a minute."""
+        with self._lock:
+            now = self._clock()
+            if self._latest is None or now - self._written < LINE_SECONDS:
+                return
+            then, name, stage, share, left = self._latest
+            ago = now - then
+            known = "" if left is None else f" {100 * share:.0f} %,"
+            if left is not None and left > ago:
+                known += f" {_duration(left - ago)} left,"
+            self._print(name, stage, f"{known} last step {_duration(ago)} ago")
+
+    def _print(self, name: str, stage: str, rest: str) -> None:
+        self._written = self._clock()
+        self._console.print(
+            _described(printable(name), stage) + rest, markup=False, highlight=False, soft_wrap=True
+        )
+
+    @contextmanager
+    def kept_alive(self) -> Iterator[Update]:
+        """`update`, while a thread ticks."""
+        over = threading.Event()
+
+        def ticking() -> None:
+            while not over.wait(_TICK_SECONDS):
+                self.tick()
+
+        thread = threading.Thread(target=ticking, name="progress", daemon=True)
+        thread.start()
+        try:
+            yield self.update
+        finally:
+            over.set()
+            thread.join()
 
 
 def _shortened(name: str) -> str:
