@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 import warnings
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -225,34 +226,63 @@ def regression(runs: pd.DataFrame, index: str = "area") -> tuple[pd.DataFrame, l
     """Question 3: `index` on depth, width, length and supervision of decoder-only models, and its checks.
 
     A linear mixed model with a random intercept for each condition where conditions have several seeds,
-    ordinary least squares where none has. Depth, width and steps are in doublings.
+    ordinary least squares where none has. Depth, width and steps are in doublings. A check adds the model's
+    own accuracy as a term, since a worse model has less to lose.
+
+    index : "area", or "share" of the layers under 5 %
 
     Returns coefficients with 95 % intervals, and lines on the assumptions. Empty with fewer than 8 runs.
     """
-    from statsmodels.formula.api import mixedlm, ols
-
     frame = runs[runs["architecture"] == "timesfm"].dropna(subset=[index])
     frame = frame[frame["condition"] != "shuffled"].assign(
         y=frame[index],
         depth=np.log2(frame["layers"] / 8),
         size=np.log2(frame["width"] / 64),
         length=np.log2(frame["steps"] / 2500),
+        error=np.log(frame["pocket MASE"]),
     )
     if len(frame) < _LEAST_RUNS:
         return pd.DataFrame(), [f"{len(frame)} runs are too few for a regression"]
+    fit = _fitted(frame)
+    checks = [*_checks(fit, frame), *_with_accuracy(frame)]
+    return _coefficients(fit), checks
+
+
+def _fitted(frame: pd.DataFrame, *more: str) -> Any:
+    """The fit of y by the terms that vary over the runs, and by `more`."""
+    from statsmodels.formula.api import mixedlm, ols
+
     terms = [name for name in ("depth", "size", "length") if frame[name].nunique() > 1]
     if frame["supervision"].nunique() > 1:
         terms.append("C(supervision, Treatment('base'))")
-    formula = f"y ~ {' + '.join(terms)}"
-    replicated = frame["condition"].duplicated().sum() >= 3
+    formula = f"y ~ {' + '.join([*terms, *more])}"
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of a random intercept at its limit, which is said below
-        model = mixedlm(formula, frame, groups=frame["condition"]) if replicated else ols(formula, frame)
-        fit = model.fit()
+        if _replicated(frame):
+            return mixedlm(formula, frame, groups=frame["condition"]).fit()
+        return ols(formula, frame).fit()
+
+
+def _replicated(frame: pd.DataFrame) -> bool:
+    return bool(frame["condition"].duplicated().sum() >= 3)
+
+
+def _coefficients(fit: Any) -> pd.DataFrame:
     limits = fit.conf_int()
     table = pd.DataFrame({"coefficient": fit.params, "low": limits[0], "high": limits[1], "p": fit.pvalues})
     table.index = [_term(str(name)) for name in table.index]
-    return table.drop(index="Group Var", errors="ignore"), _checks(fit, frame, replicated)
+    return table.drop(index="Group Var", errors="ignore")
+
+
+def _with_accuracy(frame: pd.DataFrame) -> list[str]:
+    """How the coefficient of depth changes when the model's own error is a term, too."""
+    if frame["error"].isna().any() or frame["depth"].nunique() < 2:
+        return []
+    depth = _coefficients(_fitted(frame, "error")).loc["twice the depth"]
+    return [
+        f"with log(MASE) of the whole model as a further term, twice the depth: {depth['coefficient']:.3f} "
+        f"[{depth['low']:.3f}, {depth['high']:.3f}]"
+    ]
 
 
 def _term(name: str) -> str:
@@ -262,16 +292,15 @@ def _term(name: str) -> str:
     return words.get(name, "the base" if name == "Intercept" else name)
 
 
-def _checks(fit: object, frame: pd.DataFrame, replicated: bool) -> list[str]:
+def _checks(fit: Any, frame: pd.DataFrame) -> list[str]:
     """Lines on the assumptions of a fit."""
-    residuals = np.asarray(fit.resid)  # type: ignore[attr-defined]
-    fitted = np.asarray(fit.fittedvalues)  # type: ignore[attr-defined]
+    residuals, fitted = np.asarray(fit.resid), np.asarray(fit.fittedvalues)
     test: Callable[..., tuple[float, float]] = stats.shapiro
     normal = test(residuals)[1] if np.ptp(residuals) > 0 else float("nan")
     spread = stats.spearmanr(np.abs(residuals).round(9), np.round(fitted, 9)).pvalue
     kind = (
         "mixed model, random intercept by condition"
-        if replicated
+        if _replicated(frame)
         else "least squares, seeds too few for a mixed model"
     )
     return [

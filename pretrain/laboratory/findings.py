@@ -26,7 +26,6 @@ def blocks(rows: pd.DataFrame, known: pd.DataFrame) -> dict[str, str]:
     """
     runs = answers.of_runs(rows, known)
     judged = verdicts.tables(rows, runs)
-    coefficients, checks = answers.regression(runs)
     return {
         "runs": _state(runs),
         "architecture": _table(answers.architecture(runs)),
@@ -37,8 +36,14 @@ def blocks(rows: pd.DataFrame, known: pd.DataFrame) -> dict[str, str]:
         "paper-depth": f"{answers.paper_depth(runs)}\n",
         **{f"{name}-verdicts": _table(table) for name, table in judged.items()},
         **{f"{name}-answer": f"{verdicts.answer(table)}\n" for name, table in judged.items()},
-        "regression": _table(coefficients.round(3)) + "".join(f"\n- {line}" for line in checks) + "\n",
+        "regression": _regression(runs, "area"),
+        "regression-share": _regression(runs, "share"),
     }
+
+
+def _regression(runs: pd.DataFrame, index: str) -> str:
+    coefficients, checks = answers.regression(runs, index)
+    return _table(coefficients.round(3)) + "".join(f"\n- {line}" for line in checks) + "\n"
 
 
 def _state(runs: pd.DataFrame) -> str:

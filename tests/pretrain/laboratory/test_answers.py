@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -116,3 +118,29 @@ def test_the_depth_of_the_papers_claim_by_hand() -> None:
     flat = pd.DataFrame(rows).assign(paper=0.4 * np.exp(0.02 * rng.standard_normal(12)))
     assert "at over 4096 layers [over 4096, over 4096]" in answers.paper_depth(flat)
     assert answers.paper_depth(pd.DataFrame(rows[:6])) == "Not measured yet."
+
+
+def test_an_effect_of_accuracy_is_not_one_of_depth() -> None:
+    """Deeper models that are worse, and an area that falls with log(MASE) by one to one."""
+    rng, rows = np.random.default_rng(2), []
+    for layers in (4, 8, 16):
+        for _ in range(4):
+            error = 0.1 * np.log2(layers / 8) + 0.05 * rng.standard_normal()
+            rows.append(
+                {
+                    "condition": f"depth-{layers}",
+                    "architecture": "timesfm",
+                    "supervision": "base",
+                    "layers": layers,
+                    "width": 64,
+                    "steps": 2500,
+                    "pocket MASE": np.exp(error),
+                    "area": 0.5 - error + 0.02 * rng.standard_normal(),
+                }
+            )
+    table, checks = answers.regression(pd.DataFrame(rows))
+    assert table.loc["twice the depth", "high"] < 0
+    (line,) = (line for line in checks if "log(MASE)" in line)
+    value, low, high = (float(found) for found in re.findall(r"-?\d\.\d+", line))
+    assert low < 0 < high
+    assert abs(value) < 0.03
