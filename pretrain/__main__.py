@@ -11,6 +11,7 @@ import torch
 import typer
 
 from pretrain.loop import Schedule, train
+from tsprune.cost.allocator import keep_freed_memory
 
 # a position bias must move by several units to matter, which takes a common rate thousands of steps
 T5_SCHEDULE = Schedule(
@@ -80,4 +81,5 @@ def main(
 
 
 if __name__ == "__main__":
+    keep_freed_memory()
     typer.run(main)

@@ -13,6 +13,7 @@ from pretrain.laboratory import findings, results, separation
 from pretrain.laboratory.plan import plan
 from pretrain.laboratory.running import carry_out, chosen, state_of
 from pretrain.laboratory.windows import every_window
+from tsprune.cost.allocator import keep_freed_memory
 from tsprune.errors import TspruneError
 
 app = typer.Typer(help="Small models trained alike but for one thing.", add_completion=False)
@@ -100,4 +101,5 @@ def main() -> None:
 
 
 if __name__ == "__main__":
+    keep_freed_memory()
     main()
