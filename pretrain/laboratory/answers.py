@@ -150,20 +150,40 @@ def dose(runs: pd.DataFrame) -> pd.DataFrame:
 def separation(rows: pd.DataFrame, suite: str = "pocket") -> pd.DataFrame:
     """Question 2 (a): CRPS and excess parroting after heads were removed and what is left was trained.
 
-    Random sets of heads are averaged within a run.
+    Random sets of heads are averaged within a run. The last columns are the share that training brought back
+    of what removal had changed, run by run.
     """
     wide = separated(rows, suite)
     if wide.empty:
         return wide
+    for metric in ("CRPS", "excess_parroting"):
+        wide[f"{metric} back"] = _brought_back(wide[metric])
     found = {
         unit: {
             "CRPS": over_seeds(part["CRPS"]),
             "MASE": over_seeds(part["MASE"]),
             "excess parroting": over_seeds(part["excess_parroting"]),
+            **{
+                f"{name} that came back": over_seeds(known)
+                if len(known := part[f"{metric} back"].dropna())
+                else ""
+                for name, metric in (("CRPS", "CRPS"), ("parroting", "excess_parroting"))
+            },
         }
         for unit, part in wide.groupby(level=0, sort=False)
     }
     return pd.DataFrame.from_dict(found, orient="index").rename_axis("heads removed, training")
+
+
+def _brought_back(values: pd.Series) -> pd.Series:
+    """(value - as pruned) / (original - as pruned) of trained models, by (removal and training, run)."""
+    pruned = values.copy()
+    for unit, run in values.index:
+        place = f"{unit.split(', ')[0]}, as pruned", run
+        trained = place in values.index and not unit.endswith(", as pruned")
+        pruned[unit, run] = values[place] if trained else np.nan
+    whole = values.index.get_level_values("run").map(values["nothing removed"])
+    return (values - pruned) / (whole - pruned)
 
 
 def separated(rows: pd.DataFrame, suite: str = "pocket") -> pd.DataFrame:

@@ -51,7 +51,8 @@ def _state(runs: pd.DataFrame) -> str:
     seeds = runs.groupby("condition")["seed"].nunique()
     whole = int((seeds >= len(SEEDS)).sum())
     line = (
-        f"{len(seeds)} of {len(CONDITIONS)} conditions are measured, {whole} of them with {len(SEEDS)} seeds."
+        f"{len(seeds)} of {len(CONDITIONS)} conditions are measured, {whole} of them with {len(SEEDS)} seeds "
+        "or more."
     )
     return line + ("\n" if whole == len(CONDITIONS) else " Comparisons of the others are undecided.\n")
 

@@ -203,6 +203,10 @@ def _removal(rows: pd.DataFrame) -> Statements:
             minus("CRPS", trained, pruned, "below"),
             minus("excess_parroting", trained, pruned, "above"),
         ],
+        "After either training, a model without the carriers parrots less than one without random heads": [
+            minus("excess_parroting", distilled, "random, distilled", "below"),
+            minus("excess_parroting", trained, "random, trained", "below"),
+        ],
         "Training on data leaves less parroting than the original has": [
             minus("excess_parroting", trained, whole, "below")
         ],

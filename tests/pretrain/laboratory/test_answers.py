@@ -144,3 +144,24 @@ def test_an_effect_of_accuracy_is_not_one_of_depth() -> None:
     value, low, high = (float(found) for found in re.findall(r"-?\d\.\d+", line))
     assert low < value < high
     assert abs(value) < 0.02
+
+
+def test_what_training_brought_back_by_hand() -> None:
+    """Run a: CRPS 0.7, 1.1 as pruned, 0.8 trained: 0.3 of 0.4 came back; run b: 0.2 of 0.4."""
+    values = {
+        ("a", "nothing removed"): (0.7, 0.0),
+        ("a", "carriers, as pruned"): (1.1, -0.2),
+        ("a", "carriers, trained"): (0.8, -0.1),
+        ("b", "nothing removed"): (0.8, 0.0),
+        ("b", "carriers, as pruned"): (1.2, -0.2),
+        ("b", "carriers, trained"): (1.0, -0.1),
+    }
+    rows = [
+        (run, "pocket", "separation", unit, metric, value)
+        for (run, unit), pair in values.items()
+        for metric, value in zip(("CRPS", "excess_parroting", "MASE"), (*pair, 1.0), strict=True)
+    ]
+    found = answers.separation(pd.DataFrame(rows, columns=["run", *ROWS]))
+    assert found.loc["carriers, trained", "CRPS that came back"].startswith("0.625 [")
+    assert found.loc["carriers, trained", "parroting that came back"] == "0.500 [0.500, 0.500] (2 seeds)"
+    assert set(found.loc[["nothing removed", "carriers, as pruned"], "CRPS that came back"]) == {""}
