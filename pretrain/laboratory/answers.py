@@ -80,27 +80,28 @@ def _supervision(name: str) -> str:
 
 
 def over_seeds(values: pd.Series) -> str:
-    """Mean and 95 % interval over seeds, and their number."""
+    """Mean and 95 % interval over seeds; one seed has none."""
     known = values.dropna()
     if not len(known):
         return "not measured"
     mean = f"{known.mean():.3f}"
     if len(known) == 1:
-        return f"{mean} (one seed)"
+        return mean
     half = stats.t.ppf((1 + LEVEL) / 2, len(known) - 1) * known.std() / math.sqrt(len(known))
-    return f"{mean} [{known.mean() - half:.3f}, {known.mean() + half:.3f}] ({len(known)} seeds)"
+    return f"{mean} [{known.mean() - half:.3f}, {known.mean() + half:.3f}]"
 
 
 def by_condition(
     runs: pd.DataFrame, conditions: Sequence[Condition], columns: dict[str, str]
 ) -> pd.DataFrame:
-    """A row for each condition with a finished run: its difference from the base, and values over seeds.
+    """A row a condition with a finished run: its difference from the base, seeds, and values over them.
 
     columns : column of `of_runs` -> heading
     """
     rows = {
         condition.name: {
             "differs": condition.differs,
+            "seeds": len(found),
             **{heading: over_seeds(found[column]) for column, heading in columns.items()},
         }
         for condition in conditions
@@ -143,7 +144,10 @@ def dose(runs: pd.DataFrame) -> pd.DataFrame:
         pair = means[[f"{suite} excess_parroting", f"{suite} CRPS"]].dropna()
         if len(pair) >= _LEAST_RUNS:
             found = correlation(pair.iloc[:, 0], pair.iloc[:, 1])
-            rows[suite] = {"conditions": len(pair), "rank correlation": str(found)}
+            rows[suite] = {
+                "conditions": len(pair),
+                "rank correlation": f"{found.value:.2f} [{found.low:.2f}, {found.high:.2f}]",
+            }
     return pd.DataFrame.from_dict(rows, orient="index").rename_axis("suite")
 
 
@@ -160,6 +164,7 @@ def separation(rows: pd.DataFrame, suite: str = "pocket") -> pd.DataFrame:
         wide[f"{metric} back"] = _brought_back(wide[metric])
     found = {
         unit: {
+            "seeds": len(part),
             "CRPS": over_seeds(part["CRPS"]),
             "MASE": over_seeds(part["MASE"]),
             "excess parroting": over_seeds(part["excess_parroting"]),

@@ -63,15 +63,16 @@ def test_damages_add_up_and_seeds_are_replicates() -> None:
     runs = answers.of_runs(*planted())
     np.testing.assert_allclose(runs["mlp share"], 0.75)
     shown = answers.by_condition(runs, DEPTHS, {"middle mlp": "MLPs", "one mlp": "one"})
-    assert shown.loc["depth-8", "MLPs"] == "0.300 [0.300, 0.300] (3 seeds)"
+    assert shown.loc["depth-8", "MLPs"] == "0.300 [0.300, 0.300]"
     assert shown.loc["depth-8", "one"] == "not measured"
+    assert shown["seeds"].to_list() == [3, 3, 3]
     assert list(shown.index) == ["depth-8", "depth-16", "depth-4"]
 
 
 def test_interval_over_seeds_by_hand() -> None:
     """Mean 2, deviation 1, 3 seeds: 2 -+ 4.303 / sqrt(3)."""
-    assert answers.over_seeds(pd.Series([1.0, 2.0, 3.0, np.nan])) == "2.000 [-0.484, 4.484] (3 seeds)"
-    assert answers.over_seeds(pd.Series([2.0])) == "2.000 (one seed)"
+    assert answers.over_seeds(pd.Series([1.0, 2.0, 3.0, np.nan])) == "2.000 [-0.484, 4.484]"
+    assert answers.over_seeds(pd.Series([2.0])) == "2.000"
 
 
 def test_dose_and_response_is_one_of_conditions() -> None:
@@ -80,7 +81,7 @@ def test_dose_and_response_is_one_of_conditions() -> None:
     assert found.loc["chaos", "conditions"] == len(
         {c.name for c in CONDITIONS if c.architecture == "timesfm"}
     )
-    assert found.loc["chaos", "rank correlation"].startswith("-1.0000")
+    assert found.loc["chaos", "rank correlation"].startswith("-1.00 [")
 
 
 def test_pages_hold_what_the_results_say() -> None:
@@ -163,5 +164,5 @@ def test_what_training_brought_back_by_hand() -> None:
     ]
     found = answers.separation(pd.DataFrame(rows, columns=["run", *ROWS]))
     assert found.loc["carriers, trained", "CRPS that came back"].startswith("0.625 [")
-    assert found.loc["carriers, trained", "parroting that came back"] == "0.500 [0.500, 0.500] (2 seeds)"
+    assert found.loc["carriers, trained", "parroting that came back"] == "0.500 [0.500, 0.500]"
     assert set(found.loc[["nothing removed", "carriers, as pruned"], "CRPS that came back"]) == {""}
