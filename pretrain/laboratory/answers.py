@@ -94,7 +94,7 @@ def over_seeds(values: pd.Series) -> str:
 def by_condition(
     runs: pd.DataFrame, conditions: Sequence[Condition], columns: dict[str, str]
 ) -> pd.DataFrame:
-    """A row a condition with a finished run: its difference from the base, seeds, and values over them.
+    """A row for each condition with a finished run: how it differs, its seeds, and values over them.
 
     columns : column of `of_runs` -> heading
     """
@@ -182,13 +182,12 @@ def separation(rows: pd.DataFrame, suite: str = "pocket") -> pd.DataFrame:
 
 def _brought_back(values: pd.Series) -> pd.Series:
     """(value - as pruned) / (original - as pruned) of trained models, by (removal and training, run)."""
-    pruned = values.copy()
-    for unit, run in values.index:
-        place = f"{unit.split(', ')[0]}, as pruned", run
-        trained = place in values.index and not unit.endswith(", as pruned")
-        pruned[unit, run] = values[place] if trained else np.nan
-    whole = values.index.get_level_values("run").map(values["nothing removed"])
-    return (values - pruned) / (whole - pruned)
+    table = values.unstack("run")
+    pruned = table.reindex([f"{unit.split(', ')[0]}, as pruned" for unit in table.index]).set_axis(
+        table.index
+    )
+    share = (table - pruned) / (table.loc["nothing removed"] - pruned)
+    return share[~table.index.str.endswith(", as pruned")].stack().reindex(values.index)
 
 
 def separated(rows: pd.DataFrame, suite: str = "pocket") -> pd.DataFrame:

@@ -30,7 +30,7 @@ class Quantity:
     """Something measured that a statement says is below or above a limit.
 
     estimate : p is of the null hypothesis that the quantity equals the limit
-    seeds : the fewest of a condition behind it
+    seeds : of the condition with the fewest, of those that are compared
     """
 
     name: str
@@ -52,7 +52,11 @@ class Quantity:
         one = self.estimate
         shown = f"{self.name} {one.value:+.3f}"
         limits = f" [{one.low:+.3f}, {one.high:+.3f}]" if one.has_interval else ""
-        few = "" if self.seeds >= LEAST_SEEDS else f" ({'one seed' if self.seeds == 1 else '2 seeds'})"
+        few = (
+            ""
+            if self.seeds >= LEAST_SEEDS
+            else f" ({'one seed' if self.seeds == 1 else f'{self.seeds} seeds'})"
+        )
         return f"{shown}{limits}{few}"
 
 
@@ -249,7 +253,7 @@ def redundancy(runs: pd.DataFrame) -> Statements:
 
 
 def _seeds_of(runs: pd.DataFrame, column: str) -> int:
-    """Seeds behind the coefficient of a column: two of its values have conditions with as many."""
+    """The second largest number of seeds over a column's values: a coefficient compares at least two."""
     counts = runs.groupby([column, "condition"]).size().groupby(level=0).max().sort_values()
     return int(counts.iloc[-2]) if len(counts) > 1 else 0
 

@@ -253,11 +253,11 @@ class _Lines:
             if self._latest is None or now - self._written < LINE_SECONDS:
                 return
             then, name, stage, share, left = self._latest
-            ago = now - then
-            known = "" if left is None else f" {100 * share:.0f} %,"
-            if left is not None and left > ago:
-                known += f" {_duration(left - ago)} left,"
-            self._print(name, stage, f"{known} last step {_duration(ago)} ago")
+            since = now - then
+            known = "" if left is None else f" {100 * share:.0f} %"
+            if left is not None and left > since:
+                known += f", {_duration(left - since)} left"
+            self._print(name, stage, f"{known}, no step for {_duration(since)}")
 
     def _print(self, name: str, stage: str, rest: str) -> None:
         self._written = self._clock()
