@@ -143,6 +143,7 @@ def test_a_log_gets_a_line_a_minute_without_control_characters() -> None:
     path = "/a/long/path/to/the/folder/of/a[bold]/model\x1b[2J"
     for second in range(0, 200):
         clock.now = 100.0 + second
+        lines.tick()  # writes nothing while steps go on
         lines.update(path, "ablating", second, 400)
     lines.update(path, "done", 1, 1)
     written = console.file.getvalue()  # type: ignore[attr-defined]

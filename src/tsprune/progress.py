@@ -247,13 +247,15 @@ class _Lines:
             self._print(name, stage, "" if left is None else f" {100 * share:.0f} %, {_duration(left)} left")
 
     def tick(self) -> None:
-        """Writes the latest report again if nothing was written for a minute."""
+        """Writes the latest report again if for a minute none came and nothing was written."""
         with self._lock:
-            now = self._clock()
-            if self._latest is None or now - self._written < LINE_SECONDS:
+            if self._latest is None:
                 return
             then, name, stage, share, left = self._latest
+            now = self._clock()
             since = now - then
+            if min(since, now - self._written) < LINE_SECONDS:
+                return
             known = "" if left is None else f" {100 * share:.0f} %"
             if left is not None and left > since:
                 known += f", {_duration(left - since)} left"
