@@ -43,7 +43,7 @@ $(VENV)/bin/python:
 
 # --no-compile: what is imported is compiled then, and most of these packages never is
 $(VENV)/.installed: pyproject.toml constraints.txt | $(VENV)/bin/python
-	$(PIP) install --quiet --no-compile --constraint constraints.txt --editable ".[all,onnx]"
+	$(PIP) install --quiet --no-compile --constraint constraints.txt --editable ".[all,onnx,serve]"
 	touch $@
 
 $(VENV)/.installed-test: pyproject.toml constraints.txt | $(VENV)/bin/python
