@@ -1,4 +1,4 @@
-"""`python -m pretrain.laboratory run|status|separate|results|findings`."""
+"""`python -m pretrain.laboratory run|status|separate|results`."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ from pretrain.laboratory.plan import plan
 from pretrain.laboratory.running import carry_out, chosen, state_of
 from pretrain.laboratory.windows import every_window
 from tsprune.cost.allocator import keep_freed_memory
+from tsprune.data.laboratory import LABORATORY_FILE
 from tsprune.errors import TspruneError
 
 app = typer.Typer(help="Small models trained alike but for one thing.", add_completion=False)
@@ -70,24 +71,17 @@ def separate(
 def results_command(
     folder: ResultsOption = results.FOLDER,
     table: Annotated[
-        Path | None, typer.Option(help="Parquet file to write all measurements to; none by default.")
-    ] = None,
+        Path, typer.Option(help="Parquet file of all measurements; the package's by default.")
+    ] = LABORATORY_FILE,
+    pages: Annotated[
+        Path, typer.Option(help="Folder of the pages on the three questions.")
+    ] = findings.FOLDER,
 ) -> None:
-    """Print what was measured of each finished run, a line each."""
-    rows = results.table(folder)
-    if table is not None:
-        results.published(folder).to_parquet(table, index=False, compression="zstd")
-        print(f"{len(rows):,} rows of {rows['run'].nunique()} runs in {table}")
+    """Gather finished runs in one table, print a line a run, rebuild numbers and figures from it."""
+    rows = results.publish(table, folder)
     print(results.summary(rows).to_string(float_format="{:.3f}".format))
-
-
-@app.command("findings")
-def findings_command(
-    folder: ResultsOption = results.FOLDER,
-    out: Annotated[Path, typer.Option(help="Folder of the pages.")] = findings.FOLDER,
-) -> None:
-    """Write the numbers and figures of the pages on the three questions again."""
-    for path in findings.write(results.table(folder), results.records(folder), out):
+    print(f"{len(rows):,} measurements of {rows['run'].nunique()} runs: {table}")
+    for path in findings.write(rows, pages):
         print(path)
 
 

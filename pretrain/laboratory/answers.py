@@ -17,26 +17,24 @@ from numpy.typing import NDArray
 from scipy import stats
 
 from pretrain.laboratory.plan import ARCHITECTURES, CONDITIONS, DATA, DEPTHS, Condition
+from pretrain.laboratory.seeds import over_seeds
 from tsprune.statistics import correlation
+from tsprune.statistics.estimate import LEVEL
 
-LEVEL = 0.95
 BASE = DEPTHS[0].name
 SUITES = ("pocket", "gift-eval", "periodic", "aperiodic", "chaos")
 TOLERATED = 0.06  # of MASE: the paper's bound for 28 % of the heads and two MLPs
+TRAINED_AS = ("condition", "seed", "parameters", "architecture", "layers", "width", "steps")
 _LEAST_RUNS = 8  # of a regression
 
 
-def of_runs(rows: pd.DataFrame, known: pd.DataFrame) -> pd.DataFrame:
+def of_runs(rows: pd.DataFrame) -> pd.DataFrame:
     """One row a run: what it was trained like, and its damages, indices, scores and traits.
 
-    rows : `results.table()`
-    known : `results.records()`
+    rows : `results.published()`, which is `tsprune.data.laboratory()`
     """
-    columns = {"condition": known["condition"], "seed": known["seed"], "parameters": known["parameters"]}
-    for name in ("architecture", "layers", "width", "steps"):
-        columns[name] = known[name]
-    columns["supervision"] = known["condition"].map(_supervision)
-    frame = pd.DataFrame(columns).set_index(known["run"])
+    frame = rows[["run", *TRAINED_AS]].drop_duplicates("run").set_index("run")
+    frame["supervision"] = frame["condition"].map(_supervision)
     pocket = rows[rows["suite"] == "pocket"]
     for kind in ("mlp", "attention"):
         frame[f"middle {kind}"] = _damage(pocket, "set", f"middle {kind}").mean
@@ -77,18 +75,6 @@ def _supervision(name: str) -> str:
     base, one = CONDITIONS[0], next(c for c in CONDITIONS if c.name == name)
     alike = (one.supervision, one.source) == (base.supervision, base.source)
     return "base" if alike else name
-
-
-def over_seeds(values: pd.Series) -> str:
-    """Mean and 95 % interval over seeds; one seed has none."""
-    known = values.dropna()
-    if not len(known):
-        return "not measured"
-    mean = f"{known.mean():.3f}"
-    if len(known) == 1:
-        return mean
-    half = stats.t.ppf((1 + LEVEL) / 2, len(known) - 1) * known.std() / math.sqrt(len(known))
-    return f"{mean} [{known.mean() - half:.3f}, {known.mean() + half:.3f}]"
 
 
 def by_condition(

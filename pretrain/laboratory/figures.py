@@ -25,7 +25,7 @@ _MARKS = {"circle": "o", "square": "s", "diamond": "D", "triangle-up": "^", "sta
 def write_all(rows: pd.DataFrame, runs: pd.DataFrame, folder: Path) -> list[Path]:
     """Writes `architecture.svg`, `parroting.svg` and `redundancy.svg`; the same results give the same bytes.
 
-    rows, runs : `results.table()` and `answers.of_runs`
+    rows, runs : `results.published()` and `answers.of_runs`
     """
     folder.mkdir(parents=True, exist_ok=True)
     drawings: dict[str, Callable[[Figure], None]] = {

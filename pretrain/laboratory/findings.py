@@ -1,4 +1,4 @@
-"""Numbers and figures of docs/findings, from the results: `python -m pretrain.laboratory findings`.
+"""Numbers and figures of docs/findings, from the table: `python -m pretrain.laboratory results`.
 
 A page is prose by hand around blocks `<!-- NAME: begin -->` to `<!-- NAME: end -->`, which this module fills.
 """
@@ -19,12 +19,12 @@ FOLDER = Path(__file__).parents[2] / "docs" / "findings"
 _BLOCK = re.compile(r"(<!-- ([\w-]+): begin -->\n).*?(<!-- \2: end -->)", re.DOTALL)
 
 
-def blocks(rows: pd.DataFrame, known: pd.DataFrame) -> dict[str, str]:
+def blocks(rows: pd.DataFrame) -> dict[str, str]:
     """Markdown by name of a block.
 
-    rows, known : `results.table()` and `results.records()`
+    rows : `results.published()`, which is `tsprune.data.laboratory()`
     """
-    runs = answers.of_runs(rows, known)
+    runs = answers.of_runs(rows)
     judged = verdicts.tables(rows, runs)
     return {
         "runs": _state(runs),
@@ -84,10 +84,13 @@ def filled(page: str, found: dict[str, str]) -> str:
     return _BLOCK.sub(written, page)
 
 
-def write(rows: pd.DataFrame, known: pd.DataFrame, folder: Path = FOLDER) -> list[Path]:
-    """Fills the pages of `folder` and draws their figures; the paths that were written."""
-    found = blocks(rows, known)
+def write(rows: pd.DataFrame, folder: Path = FOLDER) -> list[Path]:
+    """Fills the pages of `folder` and draws their figures; the paths that were written.
+
+    rows : as in `blocks`
+    """
+    found = blocks(rows)
     pages = sorted(folder.glob("*.md"))
     for page in pages:
         write_whole(page, filled(page.read_text(), found).encode())
-    return [*pages, *figures.write_all(rows, answers.of_runs(rows, known), folder)]
+    return [*pages, *figures.write_all(rows, answers.of_runs(rows), folder)]

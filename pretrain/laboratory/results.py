@@ -140,9 +140,14 @@ PUBLISHED = (
 
 def published(folder: Path = FOLDER) -> pd.DataFrame:
     """The table that `tsprune.data.laboratory` reads: `PUBLISHED` of each run beside its measurements."""
-    frame = records(folder)[list(PUBLISHED)].merge(table(folder), on="run")
-    texts = [name for name in frame.columns if not pd.api.types.is_numeric_dtype(frame[name])]
-    return frame.astype(dict.fromkeys(texts, "category"))
+    return records(folder)[list(PUBLISHED)].merge(table(folder), on="run")
+
+
+def publish(path: Path, folder: Path = FOLDER) -> pd.DataFrame:
+    """Writes `published` to a parquet file, and returns it."""
+    rows = published(folder)
+    rows.to_parquet(path, index=False, compression="zstd")
+    return rows
 
 
 def summary(rows: pd.DataFrame) -> pd.DataFrame:

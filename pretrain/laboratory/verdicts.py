@@ -12,16 +12,14 @@ import dataclasses
 import math
 from collections.abc import Callable, Mapping
 
-import numpy as np
 import pandas as pd
-from scipy import stats
 
-from pretrain.laboratory.answers import BASE, LEVEL, TOLERATED, regression, separated
+from pretrain.laboratory.answers import BASE, TOLERATED, regression, separated
+from pretrain.laboratory.seeds import LEAST_SEEDS, difference, mean_of
 from tsprune.statistics import Estimate
 from tsprune.statistics.estimate import UNKNOWN
 from tsprune.statistics.verdicts import Known, Side, judged
 
-LEAST_SEEDS = 3
 _TOLERATED = math.log1p(TOLERATED)
 
 
@@ -61,37 +59,6 @@ class Quantity:
 
 
 Statements = Mapping[str, list[Quantity]]
-
-
-def mean_of(values: pd.Series, limit: float = 0.0) -> Estimate:
-    """The mean over seeds, with Student's t interval and its p-value against `limit`.
-
-    Unknown without a value; without an interval for one seed, or for seeds that are all equal.
-    """
-    known = values.dropna().to_numpy(np.float64)
-    if not len(known):
-        return UNKNOWN
-    if len(known) < 2 or np.ptp(known) == 0:
-        return Estimate(float(known.mean()), math.nan, math.nan, math.nan, len(known))
-    test = stats.ttest_1samp(known, limit)
-    low, high = test.confidence_interval(LEVEL)
-    return Estimate(float(known.mean()), float(low), float(high), float(test.pvalue), len(known))
-
-
-def difference(values: pd.Series, others: pd.Series) -> Estimate:
-    """The mean of `values` minus that of `others`, with Welch's interval and p-value.
-
-    Unknown unless both have a value; without an interval unless both have two.
-    """
-    one, other = (part.dropna().to_numpy(np.float64) for part in (values, others))
-    if not (len(one) and len(other)):
-        return UNKNOWN
-    mean, count = float(one.mean() - other.mean()), len(one) + len(other)
-    if min(len(one), len(other)) < 2 or np.ptp(one) + np.ptp(other) == 0:
-        return Estimate(mean, math.nan, math.nan, math.nan, count)
-    test = stats.ttest_ind(one, other, equal_var=False)
-    low, high = test.confidence_interval(LEVEL)
-    return Estimate(mean, float(low), float(high), float(test.pvalue), count)
 
 
 class _Conditions:
@@ -288,13 +255,13 @@ def answer(table: pd.DataFrame) -> str:
         if one == verdict
     ]
     undecided = int((table["verdict"] == "undecided").sum())
-    return "\n".join([*lines, f"- **undecided** so far: {undecided} of {len(table)} statements (below)."])
+    return "\n".join([*lines, f"- **undecided**: {undecided} of {len(table)} statements (below)."])
 
 
 def tables(rows: pd.DataFrame, runs: pd.DataFrame) -> dict[str, pd.DataFrame]:
     """The verdicts on each question, by name of its page.
 
-    rows, runs : `results.table()` and `answers.of_runs`
+    rows, runs : `results.published()` and `answers.of_runs`
     """
     found: dict[str, Callable[[], Statements]] = {
         "architecture": lambda: architecture(runs),

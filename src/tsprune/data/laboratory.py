@@ -16,7 +16,7 @@ def laboratory() -> pd.DataFrame:
     heads, steps, parameters, cpu_seconds (of the training), checkpoint_sha256; suite, measure, unit, metric,
     value. Changes are relative: 0.06 is 6 % worse. Training losses have the measure "loss"; units are steps.
 
-    `python -m pretrain.laboratory results --table FILE` in a checkout makes the file.
+    `python -m pretrain.laboratory results` in a checkout makes the file from the runs.
 
     >>> sorted({"run", "condition", "seed", "value"} - set(laboratory().columns))
     []

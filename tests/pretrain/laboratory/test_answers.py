@@ -15,7 +15,7 @@ from pretrain.laboratory.plan import CONDITIONS, DEPTHS
 ROWS = list(results.COLUMNS)
 
 
-def planted(seeds: int = 3) -> tuple[pd.DataFrame, pd.DataFrame]:
+def planted(seeds: int = 3) -> pd.DataFrame:
     """Results in which the area falls by 0.1 with each doubling of depth, and MLPs carry 3 of 4 damages."""
     rng, rows, known = np.random.default_rng(0), [], []
     for condition in (c for c in CONDITIONS if c.architecture == "timesfm"):
@@ -42,41 +42,35 @@ def planted(seeds: int = 3) -> tuple[pd.DataFrame, pd.DataFrame]:
                 (run, "chaos", "trait", "", "excess_parroting", parroting),
                 (run, "chaos", "score", "", "CRPS", 1 - parroting),
             ]
-    return pd.DataFrame(rows, columns=["run", *ROWS]), pd.DataFrame(known)
+    return pd.DataFrame(known).merge(pd.DataFrame(rows, columns=["run", *ROWS]), on="run")
 
 
 def test_the_planted_slope_is_found_and_nothing_else() -> None:
-    runs = answers.of_runs(*planted())
+    runs = answers.of_runs(planted())
     table, checks = answers.regression(runs)
     depth = table.loc["twice the depth"]
     assert depth["low"] < -0.1 < depth["high"] < -0.09
     others = table.drop(index=["the base", "twice the depth"])
     assert (others["coefficient"].abs() < 0.01).all()
     assert "mixed model" in checks[0]
-    one_seed, checks = answers.regression(answers.of_runs(*planted(1)))
+    one_seed, checks = answers.regression(answers.of_runs(planted(1)))
     assert one_seed.loc["twice the depth", "coefficient"] == pytest.approx(-0.1, abs=0.01)
     assert "least squares" in checks[0]
     assert answers.regression(runs.iloc[:5])[1] == ["5 runs are too few for a regression"]
 
 
 def test_damages_add_up_and_seeds_are_replicates() -> None:
-    runs = answers.of_runs(*planted())
+    runs = answers.of_runs(planted())
     np.testing.assert_allclose(runs["mlp share"], 0.75)
     shown = answers.by_condition(runs, DEPTHS, {"middle mlp": "MLPs", "one mlp": "one"})
-    assert shown.loc["depth-8", "MLPs"] == "0.300 [0.300, 0.300]"
+    assert shown.loc["depth-8", "MLPs"] == "0.300 (each)"
     assert shown.loc["depth-8", "one"] == "not measured"
     assert shown["seeds"].to_list() == [3, 3, 3]
     assert list(shown.index) == ["depth-8", "depth-16", "depth-4"]
 
 
-def test_interval_over_seeds_by_hand() -> None:
-    """Mean 2, deviation 1, 3 seeds: 2 -+ 4.303 / sqrt(3)."""
-    assert answers.over_seeds(pd.Series([1.0, 2.0, 3.0, np.nan])) == "2.000 [-0.484, 4.484]"
-    assert answers.over_seeds(pd.Series([2.0])) == "2.000"
-
-
 def test_dose_and_response_is_one_of_conditions() -> None:
-    found = answers.dose(answers.of_runs(*planted()))
+    found = answers.dose(answers.of_runs(planted()))
     assert list(found.index) == ["chaos"]
     assert found.loc["chaos", "conditions"] == len(
         {c.name for c in CONDITIONS if c.architecture == "timesfm"}
@@ -85,8 +79,8 @@ def test_dose_and_response_is_one_of_conditions() -> None:
 
 
 def test_pages_hold_what_the_results_say() -> None:
-    """Run `python -m pretrain.laboratory findings` after new results."""
-    found = findings.blocks(results.table(), results.records())
+    """Run `python -m pretrain.laboratory results` after new results."""
+    found = findings.blocks(tsprune.data.laboratory())
     pages = sorted(findings.FOLDER.glob("*.md"))
     assert [page.stem for page in pages] == ["architecture", "parroting", "redundancy"]
     for page in pages:
@@ -99,7 +93,7 @@ def test_pages_hold_what_the_results_say() -> None:
 
 
 def test_the_packaged_table_is_that_of_the_results() -> None:
-    """Run `python -m pretrain.laboratory results --table` after new results."""
+    """Run `python -m pretrain.laboratory results` after new results."""
     pd.testing.assert_frame_equal(tsprune.data.laboratory(), results.published())
 
 
@@ -164,5 +158,5 @@ def test_what_training_brought_back_by_hand() -> None:
     ]
     found = answers.separation(pd.DataFrame(rows, columns=["run", *ROWS]))
     assert found.loc["carriers, trained", "CRPS that came back"].startswith("0.625 [")
-    assert found.loc["carriers, trained", "parroting that came back"] == "0.500 [0.500, 0.500]"
+    assert found.loc["carriers, trained", "parroting that came back"] == "0.500 (each)"
     assert set(found.loc[["nothing removed", "carriers, as pruned"], "CRPS that came back"]) == {""}
