@@ -21,8 +21,11 @@ BATCH_SIZE = 64
 LEARNING_RATE = 2e-3
 STEPS = 2_500
 SEEDS = (0, 1, 2)
-# Added when three seeds had left two comparisons of these conditions undecided whose differences are large.
-FURTHER_SEEDS = {"depth-8": (3, 4), "moirai2": (3, 4)}
+# Added when three seeds had left comparisons of these conditions undecided whose differences are large.
+FURTHER = (3, 4)
+FURTHER_SEEDS = dict.fromkeys(
+    ("depth-8", "moirai2", "bolt", "bolt-16", "chronos2", "depth-16", "last-patch", "unparroting"), FURTHER
+)
 
 # questions of the paper that it leaves open
 ARCHITECTURE, PARROTING, REDUNDANCY, NULL = "architecture", "parroting", "redundancy", "null"

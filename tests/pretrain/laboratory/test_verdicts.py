@@ -46,7 +46,7 @@ def test_an_answer_names_what_is_decided() -> None:
     assert verdicts.answer(table).splitlines() == [
         "- **confirmed**: C.",
         "- **refuted**: B.",
-        "- **undecided** so far: 1 of 3 statements (below).",
+        "- **undecided**: 1 of 3 statements (below).",
     ]
 
 
