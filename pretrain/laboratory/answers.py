@@ -267,7 +267,7 @@ def _fitted(frame: pd.DataFrame, *more: str) -> Any:
         terms.append("C(supervision, Treatment('base'))")
     formula = f"y ~ {' + '.join([*terms, *more])}"
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # of a random intercept at its limit, which is said below
+        warnings.simplefilter("ignore")  # of a random intercept at its limit: `_checks` gives its variance
         if _replicated(frame):
             return mixedlm(formula, frame, groups=frame["condition"]).fit()
         return ols(formula, frame).fit()
@@ -308,11 +308,14 @@ def _checks(fit: Any, frame: pd.DataFrame) -> list[str]:
     test: Callable[..., tuple[float, float]] = stats.shapiro
     normal = test(residuals)[1] if np.ptp(residuals) > 0 else float("nan")
     spread = stats.spearmanr(np.abs(residuals).round(9), np.round(fitted, 9)).pvalue
-    kind = (
-        "mixed model, random intercept by condition"
-        if _replicated(frame)
-        else "least squares, seeds too few for a mixed model"
-    )
+    if _replicated(frame):
+        between, within = float(np.asarray(fit.cov_re)[0, 0]), float(fit.scale)
+        kind = (
+            "mixed model, random intercept by condition "
+            f"(variance {between:.2g} between conditions, {within:.2g} between seeds)"
+        )
+    else:
+        kind = "least squares, seeds too few for a mixed model"
     return [
         f"{kind}: {len(frame)} runs of {frame['condition'].nunique()} conditions",
         f"normal residuals: Shapiro-Wilk p = {normal:.3f}",
