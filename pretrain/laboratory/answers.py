@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from scipy import stats
 
 from pretrain.laboratory.plan import ARCHITECTURES, CONDITIONS, DATA, DEPTHS, Condition
-from pretrain.laboratory.seeds import over_seeds
+from pretrain.laboratory.seeds import over_seeds, with_limits
 from tsprune.statistics import correlation
 from tsprune.statistics.estimate import LEVEL
 
@@ -289,10 +289,8 @@ def _with_accuracy(frame: pd.DataFrame) -> list[str]:
     if frame["error"].isna().any() or frame["depth"].nunique() < 2:
         return []
     depth = _coefficients(_fitted(frame, "error")).loc["twice the depth"]
-    return [
-        f"with log(MASE) of the whole model as a further term, twice the depth: {depth['coefficient']:.3f} "
-        f"[{depth['low']:.3f}, {depth['high']:.3f}]"
-    ]
+    shown = with_limits(depth["coefficient"], depth["low"], depth["high"])
+    return [f"with log(MASE) of the whole model as a further term, twice the depth: {shown}"]
 
 
 def _term(name: str) -> str:

@@ -12,6 +12,7 @@ import pandas as pd
 
 from pretrain.laboratory import answers, figures, verdicts
 from pretrain.laboratory.plan import CONDITIONS, SEEDS
+from pretrain.laboratory.seeds import shown_p, with_limits
 from tsprune.atomic import write_whole
 from tsprune.errors import TspruneError
 
@@ -43,7 +44,12 @@ def blocks(rows: pd.DataFrame) -> dict[str, str]:
 
 def _regression(runs: pd.DataFrame, index: str) -> str:
     coefficients, checks = answers.regression(runs, index)
-    return _table(coefficients.round(3)) + "".join(f"\n- {line}" for line in checks) + "\n"
+    shown = {
+        term: {"coefficient": with_limits(row.coefficient, row.low, row.high), "p": shown_p(row.p)}
+        for term, row in coefficients.iterrows()
+    }
+    table = pd.DataFrame.from_dict(shown, orient="index").rename_axis("term")
+    return _table(table) + "".join(f"\n- {line}" for line in checks) + "\n"
 
 
 def _state(runs: pd.DataFrame) -> str:

@@ -50,5 +50,14 @@ def over_seeds(values: pd.Series) -> str:
     if not found.count:
         return "not measured"
     if found.has_interval:
-        return f"{found.value:.3f} [{found.low:.3f}, {found.high:.3f}]"
+        return with_limits(found.value, found.low, found.high)
     return f"{found.value:.3f}" if found.count == 1 else f"{found.value:.3f} (each)"
+
+
+def with_limits(value: float, low: float, high: float) -> str:
+    return f"{value:.3f} [{low:.3f}, {high:.3f}]"
+
+
+def shown_p(p: float) -> str:
+    """A p-value with three digits."""
+    return "< 0.001" if p < 0.001 else f"{p:.3f}"

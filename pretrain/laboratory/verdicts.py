@@ -15,7 +15,7 @@ from collections.abc import Callable, Mapping
 import pandas as pd
 
 from pretrain.laboratory.answers import BASE, TOLERATED, regression, separated
-from pretrain.laboratory.seeds import LEAST_SEEDS, difference, mean_of
+from pretrain.laboratory.seeds import LEAST_SEEDS, difference, mean_of, shown_p
 from tsprune.statistics import Estimate
 from tsprune.statistics.estimate import UNKNOWN
 from tsprune.statistics.verdicts import Known, Side, judged
@@ -225,10 +225,6 @@ def _seeds_of(runs: pd.DataFrame, column: str) -> int:
     return int(counts.iloc[-2]) if len(counts) > 1 else 0
 
 
-def _shown(p: float) -> str:
-    return "< 0.001" if p < 0.001 else f"{p:.3f}"
-
-
 def table(statements: Statements) -> pd.DataFrame:
     """A row a statement: its verdict, the quantities, and the p-value, corrected over the statements.
 
@@ -239,7 +235,7 @@ def table(statements: Statements) -> pd.DataFrame:
         statement: {
             "verdict": one.verdict,
             "measured": "; ".join(map(str, of)),
-            "corrected p": _shown(one.p) if min(q.seeds for q in of) >= LEAST_SEEDS else "",
+            "corrected p": shown_p(one.p) if min(q.seeds for q in of) >= LEAST_SEEDS else "",
         }
         for (statement, of), one in zip(statements.items(), verdicts, strict=True)
     }
