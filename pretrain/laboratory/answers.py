@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from scipy import stats
 
 from pretrain.laboratory.plan import ARCHITECTURES, CONDITIONS, DATA, DEPTHS, Condition
-from pretrain.laboratory.seeds import over_seeds, with_limits
+from pretrain.laboratory.seeds import over_seeds
 from tsprune.statistics import correlation
 from tsprune.statistics.estimate import LEVEL
 
@@ -232,14 +232,16 @@ def _layers(depth: NDArray[np.float64], most: float) -> str:
     return f"{depth[0]:.0f}" if len(depth) and depth[0] < most else f"over {most:.0f}"
 
 
-def regression(runs: pd.DataFrame, index: str = "area") -> tuple[pd.DataFrame, list[str]]:
+def regression(
+    runs: pd.DataFrame, index: str = "area", *, accuracy: bool = False
+) -> tuple[pd.DataFrame, list[str]]:
     """Question 3: `index` on depth, width, length and supervision of decoder-only models, and its checks.
 
     A linear mixed model with a random intercept for each condition where conditions have several seeds,
-    ordinary least squares where none has. Depth, width and steps are in doublings. A check adds the model's
-    own accuracy as a term, since a worse model has less to lose.
+    ordinary least squares where none has. Depth, width and steps are in doublings.
 
     index : "area", or "share" of the layers under 5 %
+    accuracy : whether log(MASE) of the whole model is a term, too, since a worse model has less to lose
 
     Returns coefficients with 95 % intervals, and lines on the assumptions. Empty with fewer than 8 runs.
     """
@@ -253,9 +255,8 @@ def regression(runs: pd.DataFrame, index: str = "area") -> tuple[pd.DataFrame, l
     )
     if len(frame) < _LEAST_RUNS:
         return pd.DataFrame(), [f"{len(frame)} runs are too few for a regression"]
-    fit = _fitted(frame)
-    checks = [*_checks(fit, frame), *_with_accuracy(frame)]
-    return _coefficients(fit), checks
+    fit = _fitted(frame, *(["error"] if accuracy else []))
+    return _coefficients(fit), _checks(fit, frame)
 
 
 def _fitted(frame: pd.DataFrame, *more: str) -> Any:
@@ -284,17 +285,13 @@ def _coefficients(fit: Any) -> pd.DataFrame:
     return table.drop(index="Group Var", errors="ignore")
 
 
-def _with_accuracy(frame: pd.DataFrame) -> list[str]:
-    """How the coefficient of depth changes when the model's own error is a term, too."""
-    if frame["error"].isna().any() or frame["depth"].nunique() < 2:
-        return []
-    depth = _coefficients(_fitted(frame, "error")).loc["twice the depth"]
-    shown = with_limits(depth["coefficient"], depth["low"], depth["high"])
-    return [f"with log(MASE) of the whole model as a further term, twice the depth: {shown}"]
-
-
 def _term(name: str) -> str:
-    words = {"depth": "twice the depth", "size": "twice the width", "length": "twice the steps"}
+    words = {
+        "depth": "twice the depth",
+        "size": "twice the width",
+        "length": "twice the steps",
+        "error": "log(MASE) of the whole model",
+    }
     if "[T." in name:
         return f"{name.split('[T.')[1].rstrip(']')} in place of the base's supervision"
     return words.get(name, "the base" if name == "Intercept" else name)

@@ -44,12 +44,18 @@ def blocks(rows: pd.DataFrame) -> dict[str, str]:
 
 def _regression(runs: pd.DataFrame, index: str) -> str:
     coefficients, checks = answers.regression(runs, index)
+    alike, _ = answers.regression(runs, index, accuracy=True)
+    table = _coefficients(alike).add_suffix(", at equal accuracy")
+    table = _coefficients(coefficients).reindex(table.index).join(table).fillna("")
+    return _table(table) + "".join(f"\n- {line}" for line in checks) + "\n"
+
+
+def _coefficients(fitted: pd.DataFrame) -> pd.DataFrame:
     shown = {
         term: {"coefficient": with_limits(row.coefficient, row.low, row.high), "p": shown_p(row.p)}
-        for term, row in coefficients.iterrows()
+        for term, row in fitted.iterrows()
     }
-    table = pd.DataFrame.from_dict(shown, orient="index").rename_axis("term")
-    return _table(table) + "".join(f"\n- {line}" for line in checks) + "\n"
+    return pd.DataFrame.from_dict(shown, orient="index").rename_axis("term")
 
 
 def _state(runs: pd.DataFrame) -> str:
