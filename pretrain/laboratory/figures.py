@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 
-from pretrain.laboratory.plan import ARCHITECTURES, CONDITIONS, DATA, DEPTHS
+from pretrain.laboratory.answers import COMPARED, without_null
+from pretrain.laboratory.plan import CONDITIONS, DATA, DEPTHS
 from tsprune.atomic import write_whole
 from tsprune.report import palette
 from tsprune.report.picture import canvas, metadata_of
@@ -20,6 +21,14 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 _MARKS = {"circle": "o", "square": "s", "diamond": "D", "triangle-up": "^", "star": "*", "triangle-down": "v"}
+
+
+_KINDS = {
+    "timesfm": "TimesFM\n(decoder)",
+    "moirai2": "Moirai-2\n(decoder)",
+    "chronos2": "Chronos-2\n(encoder)",
+    "chronos-bolt": "Chronos-Bolt\n(encoder-decoder)",
+}
 
 
 def write_all(rows: pd.DataFrame, runs: pd.DataFrame, folder: Path) -> list[Path]:
@@ -49,7 +58,7 @@ def _write(draw: Callable[[Figure], None], path: Path) -> Path:
 def architecture(figure: Figure, runs: pd.DataFrame) -> None:
     """Damage without all middle MLPs, and without all middle attention, by architecture."""
     axes = figure.subplots()
-    shown = [c for c in (DEPTHS[0], DEPTHS[1], *ARCHITECTURES) if (runs["condition"] == c.name).any()]
+    shown = [c for c in COMPARED if (runs["condition"] == c.name).any()]
     for offset, kind in ((-0.15, "mlp"), (0.15, "attention")):
         style = palette.KIND["mlp" if kind == "mlp" else "head"]
         for place, condition in enumerate(shown):
@@ -57,7 +66,7 @@ def architecture(figure: Figure, runs: pd.DataFrame) -> None:
             axes.bar(place + offset, change.mean(), 0.28, color=style.colour, alpha=0.45)
             axes.plot([place + offset] * len(change), change, **_dots(style))
         axes.bar(0, 0, color=style.colour, label="all MLPs" if kind == "mlp" else "all attention")
-    labels = [f"{c.architecture}\n{c.layers} layers" for c in shown]
+    labels = [f"{_KINDS[c.architecture]}\n{c.layers} layers" for c in shown]
     axes.set_xticks(range(len(shown)), labels)
     axes.set_ylabel("change of MASE (%)")
     axes.set_title("Middle layers ablated; a point is a seed", loc="left")
@@ -66,6 +75,7 @@ def architecture(figure: Figure, runs: pd.DataFrame) -> None:
 
 def parroting(figure: Figure, runs: pd.DataFrame) -> None:
     """CRPS against excess parroting, a point a run, on three kinds of series."""
+    runs = without_null(runs)
     suites = {
         "periodic": "periodic series",
         "aperiodic": "series without a period",
