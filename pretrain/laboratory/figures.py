@@ -24,10 +24,10 @@ _MARKS = {"circle": "o", "square": "s", "diamond": "D", "triangle-up": "^", "sta
 
 
 _KINDS = {
-    "timesfm": "TimesFM\n(decoder)",
-    "moirai2": "Moirai-2\n(decoder)",
-    "chronos2": "Chronos-2\n(encoder)",
-    "chronos-bolt": "Chronos-Bolt\n(encoder-decoder)",
+    "timesfm": "TimesFM\ndecoder",
+    "moirai2": "Moirai-2\ndecoder",
+    "chronos2": "Chronos-2\nencoder",
+    "chronos-bolt": "Chronos-Bolt\nencoder-decoder",
 }
 
 
@@ -67,7 +67,7 @@ def architecture(figure: Figure, runs: pd.DataFrame) -> None:
             axes.plot([place + offset] * len(change), change, **_dots(style))
         axes.bar(0, 0, color=style.colour, label="all MLPs" if kind == "mlp" else "all attention")
     labels = [f"{_KINDS[c.architecture]}\n{c.layers} layers" for c in shown]
-    axes.set_xticks(range(len(shown)), labels)
+    axes.set_xticks(range(len(shown)), labels, fontsize=9)
     axes.set_ylabel("change of MASE (%)")
     axes.set_title("Middle layers ablated; a point is a seed", loc="left")
     _legend(figure, axes)
