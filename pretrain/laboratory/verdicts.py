@@ -187,26 +187,38 @@ def _removal(rows: pd.DataFrame) -> Statements:
 def redundancy(runs: pd.DataFrame) -> Statements:
     """Question 3. A lower area is more redundant; coefficients are those of the regression."""
     of = _Conditions(runs)
-    coefficients, _ = regression(runs)
+    (fitted, _), (alike, _) = (regression(runs, accuracy=accuracy) for accuracy in (False, True))
 
-    def coefficient(name: str, side: Side, column: str, among: pd.DataFrame = runs) -> list[Quantity]:
-        if name not in coefficients.index:
+    def coefficient(
+        name: str, side: Side, column: str, *, among: pd.DataFrame = runs, of: pd.DataFrame = fitted
+    ) -> list[Quantity]:
+        if name not in of.index:
             return [Quantity(name, UNKNOWN, side, 0)]
-        value, low, high, p = (float(coefficients.loc[name, c]) for c in ("coefficient", "low", "high", "p"))
+        value, low, high, p = (float(of.loc[name, c]) for c in ("coefficient", "low", "high", "p"))
         return [Quantity(name, Estimate(value, low, high, p, len(runs)), side, _seeds_of(among, column))]
 
-    def supervised(name: str) -> list[Quantity]:
+    def supervised(name: str, of: pd.DataFrame = fitted) -> list[Quantity]:
         among = runs[runs["supervision"].isin(["base", name])]
-        return coefficient(f"{name} in place of the base's supervision", "below", "supervision", among)
+        name = f"{name} in place of the base's supervision"
+        return coefficient(name, "below", "supervision", among=among, of=of)
+
+    def depth(of: pd.DataFrame) -> list[Quantity]:
+        return coefficient("twice the depth", "below", "layers", of=of)
+
+    def steps(of: pd.DataFrame) -> list[Quantity]:
+        return coefficient("twice the steps", "above", "steps", of=of)
 
     return {
-        "Depth makes layers redundant": coefficient("twice the depth", "below", "layers"),
+        "Depth makes layers redundant": depth(fitted),
+        "Depth makes layers redundant at equal accuracy": depth(alike),
         "Width makes layers redundant": coefficient("twice the width", "below", "width"),
-        "Longer training makes layers less redundant": coefficient("twice the steps", "above", "steps"),
+        "Longer training makes layers less redundant": steps(fitted),
+        "Longer training makes layers less redundant at equal accuracy": steps(alike),
         "The loss at the last patch only makes layers redundant": supervised("last-patch"),
         "Squared error makes layers redundant": supervised("squared-error"),
         "A likelihood makes layers redundant": supervised("student-t"),
         "Layer dropout makes layers redundant": supervised("dropout"),
+        "Layer dropout makes layers redundant at equal accuracy": supervised("dropout", of=alike),
         "28 % of the heads and two MLPs cost less than 6 % of MASE in 16 layers": [
             of.one("depth-16", "paper", "below", _TOLERATED)
         ],
