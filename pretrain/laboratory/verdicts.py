@@ -211,6 +211,9 @@ def redundancy(runs: pd.DataFrame) -> Statements:
     return {
         "Depth makes layers redundant": depth(fitted),
         "Depth makes layers redundant at equal accuracy": depth(alike),
+        "With as many parameters, 32 layers are more redundant than 8, and 8 than 2": [
+            of.minus(deeper, other, "area", "below") for deeper, other in (("deep", BASE), (BASE, "wide"))
+        ],
         "Width makes layers redundant": coefficient("twice the width", "below", "width"),
         "Longer training makes layers less redundant": steps(fitted),
         "Longer training makes layers less redundant at equal accuracy": steps(alike),

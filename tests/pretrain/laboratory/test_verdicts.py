@@ -100,6 +100,15 @@ def test_a_coefficient_rests_on_three_seeds_of_two_conditions(
     assert found.loc["Width makes layers redundant", "measured"] == "twice the width not measured"
 
 
+def test_depth_is_told_from_parameters() -> None:
+    """The planted area falls with depth alone, whatever the width."""
+    found = verdicts.table(verdicts.redundancy(areas({"depth-8": 3, "deep": 3, "wide": 3})))
+    one = found.loc["With as many parameters, 32 layers are more redundant than 8, and 8 than 2"]
+    assert one["verdict"] == "confirmed"
+    assert "deep - depth-8 -0.2" in one["measured"]
+    assert "depth-8 - wide -0.2" in one["measured"]
+
+
 def separation_rows(kept: float) -> pd.DataFrame:
     """Three runs: removal lowers parroting, training brings accuracy back, and `kept` of the parroting."""
     values = {
