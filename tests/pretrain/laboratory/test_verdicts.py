@@ -102,7 +102,7 @@ def test_a_coefficient_rests_on_three_seeds_of_two_conditions(
 
 def test_depth_is_told_from_parameters() -> None:
     """The planted area falls with depth alone, whatever the width."""
-    found = verdicts.table(verdicts.redundancy(areas({"depth-8": 3, "deep": 3, "wide": 3})))
+    found = verdicts.table(verdicts.redundancy(areas({"depth-8": 3, "depth-16": 3, "deep": 3, "wide": 3})))
     one = found.loc["With as many parameters, 32 layers are more redundant than 8, and 8 than 2"]
     assert one["verdict"] == "confirmed"
     assert "deep - depth-8 -0.2" in one["measured"]
