@@ -132,7 +132,7 @@ CONDITIONS = (*DEPTHS, *OBJECTIVES, *DATA, *ARCHITECTURES, *NULLS, *SIZES, *LATE
 
 
 def plan() -> tuple[Run, ...]:
-    """Every run, in order: a seed of all but the longest, the other seeds, the longest, then further seeds."""
+    """Every run, in order: a seed of all but the longest, other seeds, the longest, then further seeds."""
     soon = CONDITIONS[: len(CONDITIONS) - len(LATE)]
     first = [Run(condition, SEEDS[0]) for condition in soon]
     others = [Run(condition, seed) for seed in SEEDS[1:] for condition in soon]
