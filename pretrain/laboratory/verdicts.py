@@ -111,6 +111,14 @@ def architecture(runs: pd.DataFrame) -> Statements:
         "Depth is not the reason: with 8 + 8 layers the share is smaller than the decoder's, too": smaller(
             "bolt-16", BASE
         ),
+        "Accuracy is not the reason: the share is smaller than in TimesFM decoders that are as inaccurate": [
+            of.minus(condition, decoder, "mlp share", "below")
+            for condition, decoder in (
+                ("chronos2", "short"),
+                ("bolt", "unparroting"),
+                ("moirai2", "unparroting"),
+            )
+        ],
         "Depth is the reason: a decoder of 16 layers has a smaller share than one of 8": smaller(
             "depth-16", BASE
         ),
