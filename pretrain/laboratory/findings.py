@@ -61,12 +61,18 @@ def _coefficients(fitted: pd.DataFrame) -> pd.DataFrame:
 def _state(runs: pd.DataFrame) -> str:
     """How much of the plan is finished, and so how sure an answer can be."""
     seeds = runs.groupby("condition")["seed"].nunique()
-    whole = int((seeds >= len(SEEDS)).sum())
-    line = (
-        f"{len(seeds)} of {len(CONDITIONS)} conditions are measured, {whole} of them with {len(SEEDS)} seeds "
-        "or more."
-    )
-    return line + ("\n" if whole == len(CONDITIONS) else " Comparisons of the others are undecided.\n")
+    whole, more = (int((seeds >= len(SEEDS) + extra).sum()) for extra in (0, 1))
+    lines = [
+        f"{len(seeds)} of {len(CONDITIONS)} conditions are measured, {whole} of them with {len(SEEDS)} seeds or more."
+    ]
+    if whole < len(CONDITIONS):
+        lines.append("Comparisons of the others are undecided.")
+    if more:
+        lines.append(
+            f"{more} conditions got further seeds after {len(SEEDS)} had left a large difference undecided, "
+            "which makes p-values of their comparisons a little too small."
+        )
+    return "\n".join(lines) + "\n"
 
 
 def _table(frame: pd.DataFrame) -> str:

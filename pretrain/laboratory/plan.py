@@ -25,7 +25,7 @@ SEEDS = (0, 1, 2)
 FURTHER = (3, 4)
 FURTHER_SEEDS = dict.fromkeys(
     (
-        *("depth-8", "depth-16", "depth-32", "last-patch"),
+        *("depth-8", "depth-16", "depth-32", "deep", "wide", "last-patch"),
         *("moirai2", "chronos2", "bolt", "bolt-16", "unparroting"),
     ),
     FURTHER,
