@@ -62,9 +62,8 @@ def _state(runs: pd.DataFrame) -> str:
     """How much of the plan is finished, and so how sure an answer can be."""
     seeds = runs.groupby("condition")["seed"].nunique()
     whole, more = (int((seeds >= len(SEEDS) + extra).sum()) for extra in (0, 1))
-    lines = [
-        f"{len(seeds)} of {len(CONDITIONS)} conditions are measured, {whole} of them with {len(SEEDS)} seeds or more."
-    ]
+    measured = f"{len(seeds)} of {len(CONDITIONS)} conditions are measured"
+    lines = [f"{measured}, {whole} of them with {len(SEEDS)} seeds or more."]
     if whole < len(CONDITIONS):
         lines.append("Comparisons of the others are undecided.")
     if more:
