@@ -189,6 +189,9 @@ def _removal(rows: pd.DataFrame) -> Statements:
         "Training on data leaves less parroting than the original has": [
             minus("excess_parroting", trained, whole, "below")
         ],
+        "Training on data leaves less accuracy than the original has": [
+            minus("CRPS", trained, whole, "above")
+        ],
     }
 
 
