@@ -141,6 +141,7 @@ def test_accuracy_that_comes_back_without_parroting_is_told_apart(kept: float, t
     assert found.iloc[9] == together
     assert found.iloc[10] == "undecided"  # random heads are not trained here
     assert found.iloc[11] == ("confirmed" if together == "refuted" else "undecided")
+    assert found.iloc[12] == "confirmed"  # CRPS is 0.05 above the original's
 
 
 COLUMNS = ("pocket excess_parroting", "pocket CRPS", "periodic CRPS", "aperiodic CRPS")
