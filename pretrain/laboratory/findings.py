@@ -6,6 +6,7 @@ A page is prose by hand around blocks `<!-- NAME: begin -->` to `<!-- NAME: end 
 from __future__ import annotations
 
 import re
+from importlib.util import find_spec
 from pathlib import Path
 
 import pandas as pd
@@ -105,7 +106,12 @@ def write(rows: pd.DataFrame, folder: Path = FOLDER) -> list[Path]:
     """Fills the pages of `folder` and draws their figures; the paths that were written.
 
     rows : as in `blocks`
+
+    Raises TspruneError where a package of the group `laboratory` is missing.
     """
+    for package in ("statsmodels", "matplotlib"):
+        if find_spec(package) is None:
+            raise TspruneError(f"the pages need {package}; install it with: pip install --group laboratory")
     found = blocks(rows)
     pages = sorted(folder.glob("*.md"))
     for page in pages:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -87,6 +89,13 @@ def test_pages_hold_what_the_results_say() -> None:
         assert (page.parent / f"{page.stem}.svg").exists()
     with pytest.raises(tsprune.errors.TspruneError, match="no block 'other'"):
         findings.filled("<!-- other: begin -->\n<!-- other: end -->", found)
+
+
+def test_a_missing_package_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(findings, "find_spec", lambda package: None)
+    with pytest.raises(tsprune.errors.TspruneError, match="need statsmodels; install it with: pip install"):
+        findings.write(tsprune.data.laboratory(), tmp_path)
+    assert not list(tmp_path.iterdir())
 
 
 def test_the_packaged_table_is_that_of_the_results() -> None:
