@@ -205,8 +205,12 @@ class Replay:
         """Number of ablations worth computing in one batch, if their lowest sublayer is at `place`.
 
         It is 1 if stacks are not modules of their own or keep state between calls, if the remaining
-        computation is large, and if no memory is left to tile the records.
+        computation is large, if no memory is left to tile the records, and if MLPs have experts: the rows
+        of an expert are those that chose it, so their number, and the last bit, depends on other ablations.
         """
+        blocks = (block for stack in self._model.anatomy.stacks for block in stack.blocks)
+        if any(block.mlp and block.mlp.experts for block in blocks):
+            return 1
         return self._size(key, place[0])[0]
 
     def shape(self, key: Hashable) -> Hashable:
