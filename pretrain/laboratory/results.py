@@ -146,7 +146,7 @@ def published(folder: Path = FOLDER) -> pd.DataFrame:
 def publish(path: Path, folder: Path = FOLDER) -> pd.DataFrame:
     """Writes `published` to a parquet file, and returns it."""
     rows = published(folder)
-    rows.to_parquet(path, index=False, compression="zstd")
+    write_whole(path, rows.to_parquet(index=False, compression="zstd"))
     return rows
 
 
